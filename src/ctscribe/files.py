@@ -1,0 +1,84 @@
+"""Writing that is all or nothing, and hashes of what was written."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ctscribe.errors import CtscribeError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yields a binary file that becomes ``path`` only when the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, and replace
+    ``path`` in one rename; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the folder cannot be written or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise CtscribeError(
+            "E_WRITE",
+            f"{path} must be writable, but {error.strerror or error}; "
+            "free some space or choose another folder and run the command again",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes indented JSON atomically; NaN and infinity are refused, as JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Reads a JSON file.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_JSON``.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CtscribeError(
+            "E_MISSING", f"{path} must exist; run the stage that writes it first"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CtscribeError(
+            "E_JSON", f"{path} must be JSON, but {error}; delete it and run its stage again"
+        ) from error
+
+
+def sha256_of_json(value: object) -> str:
+    """Hash of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

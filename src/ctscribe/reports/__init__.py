@@ -1,0 +1,1 @@
+"""The text side: findings, labels, sizes, sections, and all prompt wording."""
