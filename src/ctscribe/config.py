@@ -6,7 +6,7 @@ A recipe is a YAML file with these keys; the command line changes single knobs w
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -63,7 +63,7 @@ class SlicesConfig(Section):
     scaling; None pads each volume to the next multiple of 28."""
 
     @model_validator(mode="after")
-    def _sides_are_whole_tokens(self) -> Self:
+    def _sides_are_whole_tokens(self) -> "SlicesConfig":
         if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
             raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
         return self

@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ctscribe.errors import CtscribeError
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total) as a stage advances."""
 
 
 @contextmanager
