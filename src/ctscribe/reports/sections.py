@@ -1,0 +1,90 @@
+"""Findings and Impression as one text and back, and text cut into sentences.
+
+Radiology text does not end its sentences where prose does: CT-RATE separates impressions by
+quotation marks and bullets, writes dates and decimals with points, and asks questions in
+brackets.
+"""
+
+import re
+
+_ANSWER = re.compile(
+    r"\A\s*(?:findings\s*:)?(?P<findings>.*?)(?:(?:\A|\s)impressions?\s*:(?P<impression>.*))?\Z",
+    re.DOTALL | re.IGNORECASE,
+)
+
+_BREAK = re.compile(
+    r"""
+      ["“”•▪●;!\n\r]                              # separators that never belong to a word
+    | \.(?=\s|$|[A-Z"“”•])                        # a point before a space or a glued capital
+    | (?<=\?)(?=\s+["“”•]?\s*[A-Z])               # a question asked outside brackets
+    | (?:^|(?<=\s))[-*–](?=\s+[A-Z])              # a dash that opens a list item
+    """,
+    re.VERBOSE,
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:dr|prof|approx|ca|e\.g|i\.e|etc|vs|cf|fig|resp|max|min|art|inf|sup|post|ant)"
+    r"|(?:^|\s)(?:[a-z]|\d{1,2}))\Z",
+    re.IGNORECASE,
+)
+
+
+def join_report(findings: str, impression: str) -> str:
+    """Writes the two sections as the one text a model learns to answer.
+
+    `split_report` returns the sections, stripped, when neither holds an ``Impression:`` heading.
+    """
+    return f"Findings: {findings.strip()}\nImpression: {impression.strip()}"
+
+
+def split_report(text: str) -> tuple[str, str]:
+    """Splits an answer into (findings, impression), each stripped.
+
+    A text without headings is all findings; headings are read in any case.
+    """
+    match = _ANSWER.match(text)
+    if match is None:
+        return text.strip(), ""
+    return match["findings"].strip(), (match["impression"] or "").strip()
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of every sentence in ``text``, without surrounding white space.
+
+    Points inside decimals, dates, initials and list numbers end nothing; the closing point
+    belongs to its sentence.
+    """
+    spans, start = [], 0
+    for match in _BREAK.finditer(text):
+        is_point = match[0] == "."
+        if is_point and _belongs_to_a_word(text, match.start()):
+            continue
+        _append_span(spans, text, start, match.end() if is_point else match.start())
+        start = match.end()
+    _append_span(spans, text, start, len(text))
+    return spans
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of ``text`` in order, as `sentence_spans` bounds them."""
+    return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def _belongs_to_a_word(text: str, point: int) -> bool:
+    before = text[max(0, point - 12) : point]
+    if not _ABBREVIATION.search(before):
+        return False
+    # "segment 4. The liver" ends a sentence; "4. rib", "1. Nodule" and "v. cava" do not.
+    if before[-1].isdigit():
+        opens_list = not text[:point].strip(" 0123456789") or text[: point - 2].endswith(
+            (".", "\n")
+        )
+        return opens_list or text[point + 1 : point + 3].strip()[:1].islower()
+    return True
+
+
+def _append_span(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
+    piece = text[start:end]
+    stripped = piece.strip()
+    if any(character.isalnum() for character in stripped):
+        first = start + len(piece) - len(piece.lstrip())
+        spans.append((first, first + len(stripped)))
