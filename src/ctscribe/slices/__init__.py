@@ -1,0 +1,1 @@
+"""CTVolume → the frames the model sees; the only place where axes change."""

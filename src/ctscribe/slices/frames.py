@@ -1,0 +1,77 @@
+"""Slices → frames: anterior up, the patient's right on the left, the head first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctscribe.slices.windows import Window, apply_window
+from ctscribe.types import Affine, Frames
+from ctscribe.volume.ct import CTVolume
+
+TOKEN_SIDE_PX = 28
+"""One visual token covers 28 × 28 px; frames have sides that are multiples of it."""
+AIR_HU = -1024
+
+
+def make_frames(
+    volume: CTVolume,
+    slice_indices: Sequence[int],
+    windows: Sequence[Window],
+    frame_size_px: tuple[int, int] | None = None,
+) -> tuple[Frames, Affine]:
+    """Shows axial slices as a radiologist sees them.
+
+    Args:
+        volume: In RAS orientation.
+        slice_indices: z indices in the order wanted.
+        windows: One window for all three colour channels, or three, one per channel.
+        frame_size_px: (height, width), multiples of 28, reached by centred cropping or padding
+            with air; None pads to the next multiples of 28.
+
+    Returns:
+        The frames, and the 4 × 4 matrix (column px, row px, z index, 1) → RAS+ mm.
+    """
+    width, height, _ = volume.shape_xyz
+    size = frame_size_px or (_next_multiple(height), _next_multiple(width))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    seen = np.full((len(slice_indices), *size), AIR_HU, dtype=volume.hu.dtype)
+    rows, columns = _overlap(size[0], height, top), _overlap(size[1], width, left)
+    for frame, z in zip(seen, slice_indices, strict=True):
+        image = volume.hu[::-1, ::-1, z].T
+        frame[rows[0], columns[0]] = image[rows[1], columns[1]]
+    to_voxel = np.array(
+        [
+            [-1.0, 0.0, 0.0, width - 1 + left],
+            [0.0, -1.0, 0.0, height - 1 + top],
+            [0.0, 0.0, 1.0, 0.0],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+    return _through_windows(seen, windows), volume.affine @ to_voxel
+
+
+def noise_frames(
+    seed: int, num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
+) -> Frames:
+    """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
+
+    Each window shows the same noise. The same arguments give the same frames.
+    """
+    draw = np.random.default_rng(seed).standard_normal
+    noise = draw((num_slices, *frame_size_px), dtype=np.float32)
+    return _through_windows(np.clip(noise, -1, 1) * np.float32(1000), windows)
+
+
+def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
+    channels = [apply_window(hu, window) for window in windows]
+    return np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1)
+
+
+def _next_multiple(side_px: int) -> int:
+    return -(-side_px // TOKEN_SIDE_PX) * TOKEN_SIDE_PX
+
+
+def _overlap(target: int, source: int, offset: int) -> tuple[slice, slice]:
+    """Where an image of `source` px, shifted by `offset`, meets a frame of `target` px."""
+    start, stop = max(0, offset), min(target, offset + source)
+    return slice(start, stop), slice(start - offset, stop - offset)

@@ -1,0 +1,1 @@
+"""Files → CTVolume(hu, affine): NIfTI, DICOM, intensity, resampling, stores."""
