@@ -1,0 +1,39 @@
+"""Low-rank adapters on the language side, and the full weights they amount to."""
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+LANGUAGE_LINEARS = (
+    r".*language_model\.layers\.\d+\."
+    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+)
+"""Every linear layer of the language model; a plain list of names would also hit the tower."""
+
+
+def add_adapters(qwen: nn.Module, *, r: int, alpha: int) -> None:
+    """Freezes the model and puts trainable LoRA adapters on its language side, in place.
+
+    Args:
+        qwen: The model; stays its own class, so everything that reads it goes on working.
+        r: Rank.
+        alpha: Scale, in units of rank.
+    """
+    qwen.requires_grad_(False)
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=LANGUAGE_LINEARS, bias="none")
+    inject_adapter_in_model(config, qwen)
+
+
+def merged_state(qwen: nn.Module) -> dict[str, Tensor]:
+    """State dict as if the adapters were part of the weights; the model itself is not touched."""
+    state = {}
+    adapted = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
+    for key, tensor in qwen.state_dict().items():
+        if ".lora_" in key:
+            continue
+        owner, _, leaf = key.partition(".base_layer.")
+        if leaf == "weight":
+            delta = adapted[owner].get_delta_weight("default")
+            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+        state[f"{owner}.{leaf}" if leaf else key] = tensor.detach()
+    return state

@@ -1,0 +1,199 @@
+"""Folders that hold a model: written completely or not at all, read strictly or refused."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import read_json, write_json
+from ctscribe.model.adapters import merged_state
+from ctscribe.model.presets import HUB_IDS
+from ctscribe.model.windows import batch_windows
+
+MARKER = "checkpoint.json"
+"""Written with ``complete: false`` before anything else, and with the list of files at the end."""
+
+
+def save_model(
+    folder: Path,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    extras: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
+
+    Weights go out under the names the published checkpoints use, adapters merged into them; the
+    configuration also carries the fields by which transformers 4.57 knows MRoPE. The folder is
+    built beside its final place and swapped in when complete, so an interruption leaves the
+    earlier one.
+
+    Args:
+        folder: Final place; what is there is replaced.
+        qwen: The model; unchanged, adapters stay separate in it.
+        tokenizer: Its tokenizer.
+        extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(partial / MARKER, {"complete": False})
+        qwen.save_pretrained(partial, state_dict=merged_state(qwen), max_shard_size="5GB")
+        tokenizer.save_pretrained(partial)
+        for name, tensors in (extras or {}).items():
+            save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
+        _add_legacy_rope(partial / "config.json")
+        sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
+        write_json(partial / MARKER, {"complete": True, "bytes": sizes})
+        _swap(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise CtscribeError(
+            "E_WRITE",
+            f"the checkpoint {folder} must be writable, but {error}; "
+            "free some space and run the command again, the last complete checkpoint is kept",
+        ) from error
+
+
+def load_model(
+    source: str | Path, dtype: torch.dtype | str = torch.float32
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Reads a model and its tokenizer, refusing anything incomplete or foreign.
+
+    Args:
+        source: A folder, a hub id, or the name of a preset with public weights.
+        dtype: Of weights and activations, e.g. `torch.bfloat16` or ``"bfloat16"``.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete
+            checkpoint, or weights of another model.
+    """
+    name = HUB_IDS.get(str(source), str(source))
+    folder = Path(name)
+    if str(source) == "tiny":
+        raise CtscribeError(
+            "E_WEIGHTS", "the tiny preset has no public weights; run `ctscribe warm-up` first"
+        )
+    is_local = folder.is_dir() or folder.is_absolute() or name.count("/") != 1
+    if is_local:
+        _check_folder(folder)
+    try:
+        # a hub id is looked up only when no folder of that name exists
+        config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
+        _check_architecture(name, config)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, local_files_only=is_local
+        )
+        qwen, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, local_files_only=is_local
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
+            f"{_first_sentence(error)}; {_remedy(is_local)}",
+        ) from error
+    _check_loading(name, loading)
+    batch_windows(qwen)
+    return qwen, tokenizer
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `save_model` finished this folder and every file still has its size."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    sizes = read_json(marker).get("bytes", {})
+    return bool(sizes) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder of ours must be complete; a published one must have its two kinds of files."""
+    previous = folder.with_name(f".{folder.name}.previous")
+    if not folder.exists() and is_complete(previous):
+        previous.rename(folder)  # the swap was interrupted between its two renames
+    if not folder.is_dir():
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must be a folder with Qwen2.5-VL weights, but there is none; "
+            "run the stage that writes it, or set model.weights to a folder or hub id",
+        )
+    if (folder / MARKER).exists() and not is_complete(folder):
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"the checkpoint {folder} must be complete, but its writing was interrupted or a file "
+            "was changed; remove it and use an earlier one",
+        )
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must hold config.json and *.safetensors, but it lacks one of them; "
+            "download the whole model into it",
+        )
+
+
+def _check_architecture(name: str, config: Any) -> None:  # noqa: ANN401 - any model's config
+    found = config.architectures or ["no architecture"]
+    if "Qwen2_5_VLForConditionalGeneration" not in found:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must be a Qwen2.5-VL model, but it is {found[0]}; choose other weights",
+        )
+
+
+def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(map(str, loading.get(problem, ())))
+        if keys:
+            raise CtscribeError(
+                "E_WEIGHTS",
+                f"{name} must hold exactly Qwen2.5-VL's tensors, but it has {len(keys)} "
+                f"{problem.replace('_', ' ')} such as {keys[0]}; choose weights of this model",
+            )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(". ")[0].rstrip(".:;")[:200]
+
+
+def _remedy(is_local: bool) -> str:
+    if is_local:
+        return "download the whole model into the folder"
+    return "download it to a folder and set model.weights to that folder"
+
+
+def _add_legacy_rope(config_path: Path) -> None:
+    """Repeats the rotary settings under the names transformers 4.57, vLLM and SGLang look for."""
+    config = read_json(config_path)
+    text = config["text_config"]
+    rope = text["rope_parameters"]
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    write_json(config_path, config)
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    previous = folder.with_name(f".{folder.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    partial.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,202 @@
+"""Frames into the tower, tokens through the language model, one loss per answer token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.errors import CtscribeError
+from ctscribe.model.positions import position_ids
+
+PATCH_PX, MERGE = 14, 2
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_ROWS_PER_CHUNK = 1024
+
+
+@final
+@dataclass(frozen=True)
+class AnswerLosses:
+    """Cross entropy of every supervised token of a batch."""
+
+    values: Float32[Tensor, "answer_tokens"]
+    """Nats, row after row in reading order."""
+    rows: Int[Tensor, "answer_tokens"]
+    """Row of the batch each token belongs to."""
+    num_rows: int
+    """Rows in the batch."""
+
+    def per_sample(self) -> Float32[Tensor, "batch"]:
+        """Mean over the answer tokens of each row."""
+        ones = torch.ones_like(self.values)
+        zeros = torch.zeros(self.num_rows, dtype=self.values.dtype, device=self.values.device)
+        total = zeros.index_add(0, self.rows, self.values)
+        return total / zeros.index_add(0, self.rows, ones)
+
+
+def patchify(
+    frames: UInt8[Tensor, "slices height width 3"],
+) -> tuple[Float32[Tensor, "patches 1176"], Int[Tensor, "3"]]:
+    """Normalises frames and cuts them into patches, as Qwen2.5-VL's video processor does.
+
+    Each row is one patch of two slices, channel slowest: 3 channels × 2 slices × 14 × 14 px. Rows
+    run over slice pairs, then over 2 × 2 groups of patches, so that four rows in a row become one
+    visual token. Runs on the device the frames are on.
+
+    Args:
+        frames: An even number of slices, sides multiples of 28 px.
+
+    Returns:
+        The patches, and the grid (slice pairs, patch rows, patch columns), int64.
+
+    Raises:
+        CtscribeError: ``E_FRAMES`` for an odd number of slices or other sides.
+    """
+    slices, height, width, _ = frames.shape
+    if slices % 2 or height % (PATCH_PX * MERGE) or width % (PATCH_PX * MERGE):
+        raise CtscribeError(
+            "E_FRAMES",
+            "frames must come in pairs with sides a multiple of 28 px, but there are "
+            f"{slices} of {height} × {width}; set slices.num_slices and slices.frame_size_px",
+        )
+    mean = torch.tensor(CLIP_MEAN, device=frames.device) * 255
+    std = torch.tensor(CLIP_STD, device=frames.device) * 255
+    grid = (slices // 2, height // PATCH_PX, width // PATCH_PX)
+    pixels = ((frames.float() - mean) / std).reshape(
+        grid[0], 2, grid[1] // MERGE, MERGE, PATCH_PX, grid[2] // MERGE, MERGE, PATCH_PX, 3
+    )
+    patches = pixels.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(grid[0] * grid[1] * grid[2], -1)
+    return patches, torch.tensor(grid)
+
+
+def encode_frames(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """Runs the vision tower and its merger.
+
+    Slice pairs never see each other in the tower, so the result for a pair depends on that pair
+    alone.
+
+    Args:
+        qwen: The model; the frames are moved to its device.
+        frames: One volume each; sizes may differ.
+
+    Returns:
+        Visual tokens of all volumes, volume after volume, in the model's dtype.
+    """
+    tower = qwen.model.visual
+    parts = [patchify(volume.to(tower.device)) for volume in frames]
+    patches = torch.cat([part[0] for part in parts]).to(tower.dtype)
+    grids = torch.stack([part[1] for part in parts]).to(tower.device)
+    features: Tensor = tower(patches, grid_thw=grids).pooler_output
+    return features
+
+
+def embed(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    input_ids: Int[Tensor, "batch tokens"],
+    visual_tokens: Float[Tensor, "visual_tokens hidden"],
+) -> Float[Tensor, "batch tokens hidden"]:
+    """Embeds text and puts the visual tokens, in order, where ``<|video_pad|>`` stands.
+
+    Raises:
+        CtscribeError: ``E_VISUAL_TOKENS`` when their numbers differ.
+    """
+    embeds: Tensor = qwen.get_input_embeddings()(input_ids)
+    is_video = input_ids == qwen.config.video_token_id
+    if int(is_video.sum()) != len(visual_tokens):
+        raise CtscribeError(
+            "E_VISUAL_TOKENS",
+            f"each <|video_pad|> needs one visual token, but {int(is_video.sum())} stand in the "
+            f"text and {len(visual_tokens)} came from the frames; build both from the same grid",
+        )
+    return embeds.masked_scatter(is_video[..., None], visual_tokens.to(embeds))
+
+
+def answer_losses(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    batch: Any,  # noqa: ANN401 - a `pairs.collate.Batch`, or any mapping with its keys
+    positions: Literal["index", "depth"],
+) -> AnswerLosses:
+    """Cross entropy of the answer's tokens, and of nothing else.
+
+    Only the language model runs over the whole sequence; the vocabulary is reached for answer
+    positions alone, a thousand at a time in float32, recomputed in the backward pass instead of
+    being kept. Vision, prompt and padding positions have no loss because they are never looked at.
+
+    Args:
+        qwen: The model.
+        batch: A `pairs.collate.Batch`; moved to the model's device.
+        positions: Mode of `positions.position_ids`.
+
+    Raises:
+        CtscribeError: ``E_PADDING`` when a row is padded on the left, ``E_POSITIONS`` and
+            ``E_VISUAL_TOKENS`` as `positions.position_ids` and `embed` do.
+    """
+    device = qwen.lm_head.weight.device
+    input_ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
+    if bool((batch["attention_mask"].diff(dim=1) > 0).any()):
+        raise CtscribeError(
+            "E_PADDING",
+            "training batches must be padded on the right, but a real token follows padding; "
+            "collate them with `pairs.collate`",
+        )
+    visual_tokens = batch.get("visual_tokens")
+    if visual_tokens is None:
+        visual_tokens = encode_frames(qwen, batch["frames"])
+    hidden = qwen.model.language_model(
+        inputs_embeds=embed(qwen, input_ids, visual_tokens.to(device)),
+        attention_mask=None,  # causal attention never looks right, where the padding is
+        position_ids=positions_for(qwen, batch, positions).to(device),
+        use_cache=False,
+    ).last_hidden_state
+    # the token at i is predicted from position i − 1
+    rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+    values = _chunked_cross_entropy(
+        hidden[rows, columns], qwen.lm_head.weight, labels[rows, columns + 1]
+    )
+    return AnswerLosses(values=values, rows=rows, num_rows=len(labels))
+
+
+def positions_for(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    batch: Any,  # noqa: ANN401 - a mapping with the keys of `pairs.collate.Batch`
+    mode: Literal["index", "depth"],
+) -> Int[Tensor, "3 batch tokens"]:
+    """`positions.position_ids` of a batch, with this model's constants."""
+    return position_ids(
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["video_grid_thw"],
+        batch["position_mm"],
+        mode,
+        video_token_id=qwen.config.video_token_id,
+        tokens_per_second=qwen.config.vision_config.tokens_per_second,
+        merge_size=qwen.config.vision_config.spatial_merge_size,
+    )
+
+
+def _chunked_cross_entropy(
+    hidden: Float[Tensor, "answer_tokens hidden"],
+    weight: Float[Tensor, "vocabulary hidden"],
+    targets: Int[Tensor, "answer_tokens"],
+) -> Float32[Tensor, "answer_tokens"]:
+    def losses(hidden: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(linear(hidden, weight).float(), targets, reduction="none")
+
+    if len(targets) <= _ROWS_PER_CHUNK:
+        return losses(hidden, targets)
+    chunks = [
+        (hidden[start : start + _ROWS_PER_CHUNK], targets[start : start + _ROWS_PER_CHUNK])
+        for start in range(0, len(targets), _ROWS_PER_CHUNK)
+    ]
+    if not torch.is_grad_enabled():
+        return torch.cat([losses(*chunk) for chunk in chunks])
+    return torch.cat([checkpoint(losses, *chunk, use_reentrant=False) for chunk in chunks])
