@@ -1,0 +1,1 @@
+"""Scores that can be believed: language, findings, strata, intervals, blind baselines."""

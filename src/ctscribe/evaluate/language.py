@@ -1,0 +1,144 @@
+"""BLEU, ROUGE-L and CIDEr from sufficient statistics per report.
+
+Definitions: Papineni et al. 2002 (BLEU, corpus level, one reference, no smoothing), Lin 2004
+(ROUGE-L, beta 1.2), Vedantam et al. 2015 (CIDEr with clipping and a Gaussian length penalty of
+sigma 6, times ten). Written from these definitions; the values equal those of the COCO caption
+scorers, which CT-RATE's challenge runs on untokenised, cased text.
+
+Every corpus score is a function of sums over reports, so one row of numbers per report is all
+that resampling needs. CIDEr's document frequencies stay those of the whole reference set.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe.evaluate.ngrams import ORDERS, NgramCounts, count_ngrams, lcs_length
+
+Profile = Literal["ctrate-raw", "r2gen"]
+
+# Keep a division by zero finite; corpus BLEU of identical texts is 0.9999999996 by them.
+_TINY, _SMALL = 1e-15, 1e-9
+_ROUGE_BETA_SQUARED = 1.2**2
+_CIDER_SIGMA = 6.0
+
+LANGUAGE_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+
+NUM_LANGUAGE_COLUMNS = 13
+"""Sufficient statistics per scan."""
+
+_R2GEN_NUMBERING = re.compile(r"(?:^|(?<=\s))\d+\. ")
+_R2GEN_PUNCTUATION = re.compile(r"[.,?;*!%^&_+()\[\]{}:<=>@\"'/\\]")
+
+
+def normalise(text: str, profile: Profile, *, predicted: bool) -> str:
+    """Brings a report into the form whose tokens the profile compares.
+
+    ``ctrate-raw`` does what CT-RATE's challenge does: newlines vanish without leaving a space,
+    a point swallows the spaces around it, and predictions also lose quotation marks, underscores
+    and the end token. ``r2gen`` lowers the case, drops punctuation and list numbers, and puts
+    `` . `` between sentences (Chen et al. 2020).
+    """
+    if profile == "r2gen":
+        flat = _R2GEN_NUMBERING.sub("", " ".join(text.lower().split()))
+        sentences = (_R2GEN_PUNCTUATION.sub("", part).strip() for part in flat.split(". "))
+        return " . ".join(part for part in sentences if part) + " ."
+    text = text.replace("\n", "").replace(" . ", ".").replace(" .", ".")
+    if predicted:
+        text = text.replace("<|eot_id|>", "").replace('"', "").replace("_", "")
+    return text
+
+
+def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
+    """Says how a language score was computed, so that only equals are compared."""
+    tokens = "space" if metric == "rouge_l" else "whitespace"
+    case = "lower" if profile == "r2gen" else "mixed"
+    detail = {
+        "rouge_l": "level:report-mean|beta:1.2",
+        "cider": "level:report-mean|n:4|sigma:6|idf:references|times:10",
+    }.get(metric, "level:corpus|smooth:none|refs:1")
+    return f"{metric}|profile:{profile}|split:{tokens}|case:{case}|{detail}|scans:{num_scans}"
+
+
+def language_statistics(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> Float64[np.ndarray, "scans 13"]:
+    """Sufficient statistics of each prediction against its reference, in the given order.
+
+    Args:
+        predictions: One text per scan; may be empty.
+        references: One text per scan, in the same order.
+        profile: How text is normalised before it is split into tokens.
+
+    Returns:
+        Per scan: clipped matches of n = 1..4, n-grams written of n = 1..4, words written, words
+        of the reference, ROUGE-L, CIDEr, and 1. `language_scores` reads sums of such rows.
+    """
+    written = [normalise(text, profile, predicted=True) for text in predictions]
+    truth = [normalise(text, profile, predicted=False) for text in references]
+    counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
+    lengths = [counts.written_length, counts.truth_length]
+    guesses = [np.maximum(0, lengths[0] - order) for order in range(ORDERS)]
+    rouge = [_rouge_l(*pair) for pair in zip(written, truth, strict=True)]
+    ones = np.ones(len(written))
+    columns = [*counts.matches(), *guesses, *lengths, np.array(rouge), _cider(counts), ones]
+    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+
+
+def language_scores(
+    totals: Float64[np.ndarray, "draws 13"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """BLEU-1..4, ROUGE-L and CIDEr from sums of `language_statistics` over scans.
+
+    Args:
+        totals: Sums, one row per draw; a point estimate is one row.
+
+    Returns:
+        Metric name → one value per draw.
+    """
+    precisions = (totals[..., 0:4] + _TINY) / (totals[..., 4:8] + _SMALL)
+    ratio = (totals[..., 8] + _TINY) / (totals[..., 9] + _SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    scores = {}
+    product = np.ones_like(ratio)
+    for order in range(ORDERS):
+        product = product * precisions[..., order]
+        scores[f"bleu_{order + 1}"] = product ** (1 / (order + 1)) * brevity
+    scores["rouge_l"] = totals[..., 10] / totals[..., 12]
+    scores["cider"] = totals[..., 11] / totals[..., 12]
+    return scores
+
+
+def _rouge_l(written: str, truth: str) -> float:
+    # Split at single spaces on purpose: two spaces make an empty token, as in the COCO scorer.
+    tokens, wanted = written.split(" "), truth.split(" ")
+    common = lcs_length(tokens, wanted)
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(tokens), common / len(wanted)
+    weighted = (1 + _ROUGE_BETA_SQUARED) * precision * recall
+    return weighted / (recall + _ROUGE_BETA_SQUARED * precision)
+
+
+def _cider(counts: NgramCounts) -> Float64[np.ndarray, "scans"]:
+    """Mean over n of the clipped cosine of tf-idf vectors, with the length penalty, times ten."""
+    num_scans = len(counts.truth_length)
+    total = np.zeros(num_scans)
+    for written, truth in counts.pairs():
+        document_frequency = np.asarray((truth > 0).sum(axis=0), dtype=np.float64).ravel()
+        idf = np.log(max(1, num_scans)) - np.log(np.maximum(1.0, document_frequency))
+        weighted, wanted = written.multiply(idf).tocsr(), truth.multiply(idf).tocsr()
+        dot = np.asarray(weighted.minimum(wanted).multiply(wanted).sum(axis=1)).ravel()
+        norms = np.sqrt(
+            np.asarray(weighted.power(2).sum(axis=1)).ravel()
+            * np.asarray(wanted.power(2).sum(axis=1)).ravel()
+        )
+        total += np.divide(dot, norms, out=np.zeros(num_scans), where=norms > 0)
+    # The COCO scorer measures length in bigrams.
+    bigrams = [np.maximum(0, n - 1) for n in (counts.written_length, counts.truth_length)]
+    penalty = np.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * _CIDER_SIGMA**2))
+    scores: Float64[np.ndarray, "scans"] = 10 * total / ORDERS * penalty
+    return scores

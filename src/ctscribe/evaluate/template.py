@@ -1,0 +1,58 @@
+"""How much of a set of reports is one report: the share that many patients have in common."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctscribe.evaluate.language import language_scores, language_statistics
+from ctscribe.reports.sections import split_sentences
+
+SHARED_BY = 0.01
+"""A sentence is shared when at least this share of the patients, and at least two, have it."""
+
+_NOT_A_WORD = re.compile(r"\W+")
+
+
+def template_statistics(
+    texts: Sequence[str], patient_ids: Sequence[str], seed: int
+) -> dict[str, float | int]:
+    """Measures how alike reports are.
+
+    Args:
+        texts: One report per scan.
+        patient_ids: Whose they are.
+        seed: Draws whom each report is compared with.
+
+    Returns:
+        ``shared_token_share``: words in shared sentences, of all words; ``distinct_reports``;
+        ``distinct_share``: of all reports; ``self_bleu_4``: corpus BLEU-4 of each report against
+        one of another scan, 1 when all are the same.
+    """
+    patients_of = defaultdict(set)
+    parsed = [[_NOT_A_WORD.sub(" ", s).lower().split() for s in split_sentences(t)] for t in texts]
+    for sentences, patient in zip(parsed, patient_ids, strict=True):
+        for words in sentences:
+            patients_of[" ".join(words)].add(patient)
+    enough = max(2, SHARED_BY * len(set(patient_ids)))
+    words_in = [(len(words), " ".join(words)) for sentences in parsed for words in sentences]
+    shared = sum(length for length, text in words_in if len(patients_of[text]) >= enough)
+    distinct = len(set(texts))
+    return {
+        "shared_token_share": shared / max(1, sum(length for length, _ in words_in)),
+        "distinct_reports": distinct,
+        "distinct_share": distinct / max(1, len(texts)),
+        "self_bleu_4": _self_bleu(texts, seed),
+    }
+
+
+def _self_bleu(texts: Sequence[str], seed: int) -> float:
+    if len(texts) < 2:
+        return 0.0
+    order = np.random.default_rng(seed).permutation(len(texts))
+    # Everyone's partner is the next in a shuffled circle, so nobody meets himself.
+    first = [texts[i] for i in order]
+    second = [texts[i] for i in np.roll(order, 1)]
+    statistics = language_statistics(predictions=first, references=second)
+    return float(language_scores(statistics.sum(axis=0, keepdims=True))["bleu_4"][0])

@@ -1,0 +1,109 @@
+"""Against the COCO caption scorers where they are importable, and against values worked by hand."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctscribe.evaluate.language import (
+    LANGUAGE_METRICS,
+    language_scores,
+    language_signature,
+    language_statistics,
+    normalise,
+)
+from ctscribe.evaluate.ngrams import lcs_length
+
+
+def score(predictions: list[str], references: list[str]) -> dict[str, float]:
+    statistics = language_statistics(predictions=predictions, references=references)
+    totals = language_scores(statistics.sum(axis=0, keepdims=True))
+    return {name: float(v[0]) for name, v in totals.items()}
+
+
+def made_up_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
+    """Report-like texts with the cases that part scorers: empty, one word, spaces, newlines."""
+    rng = random.Random(seed)
+    words = ["heart", "normal.", "nodule", "No", "the", "4", "mm", "lobe,", "left", "effusion"]
+
+    def text(length: int) -> str:
+        glue = rng.choices([" ", "  ", " . ", "\n", ' "', "_"], [90, 3, 3, 2, 1, 1], k=length)
+        chosen = rng.choices(words, range(len(words), 0, -1), k=length)
+        return "".join(a + b for a, b in zip(chosen, glue, strict=True)).strip()
+
+    references = [text(rng.choice([1, 5, 30, 120])) for _ in range(count)]
+    predictions = [rng.choice([r, "", text(1), text(40), r[: len(r) // 2]]) for r in references]
+    return predictions, references
+
+
+def test_values_equal_the_coco_scorers() -> None:
+    pytest.importorskip("pycocoevalcap.bleu.bleu", reason="pycocoevalcap 1.2 is not importable")
+    from pycocoevalcap.bleu.bleu import Bleu  # type: ignore[import-not-found,unused-ignore]
+    from pycocoevalcap.cider.cider import Cider  # type: ignore[import-not-found,unused-ignore]
+    from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-not-found,unused-ignore]
+
+    predictions, references = made_up_pairs(500, seed=1)
+    written = {i: [normalise(t, "ctrate-raw", predicted=True)] for i, t in enumerate(predictions)}
+    truth = {i: [normalise(t, "ctrate-raw", predicted=False)] for i, t in enumerate(references)}
+    expected = dict(
+        zip(LANGUAGE_METRICS, Bleu(4).compute_score(truth, written, verbose=0)[0], strict=False)
+    )
+    expected["rouge_l"] = Rouge().compute_score(truth, written)[0]
+    expected["cider"] = Cider().compute_score(truth, written)[0]
+    ours = score(predictions, references)
+    assert max(abs(ours[name] - expected[name]) for name in LANGUAGE_METRICS) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "metric", "expected"),
+    [
+        (["a b c d e"], ["a b c d e"], "bleu_4", 0.9999999996),
+        (["a b c"], ["a b c"], "bleu_4", 0.0316),
+        (["a b c d", ""], ["a b c d", "a b c d"], "bleu_1", 0.3679),
+        (["a b c d", ""], ["a b c d", "a b c d"], "rouge_l", 0.5),
+        (["", ""], ["a b", "c d"], "bleu_1", 0.0),
+        (["a b c d e"], ["a  b c d e"], "rouge_l", 0.894),
+        (["a b c d e"], ["a b c d e"], "cider", 0.0),
+    ],
+)
+def test_edge_cases_by_hand(
+    predictions: list[str], references: list[str], metric: str, expected: float
+) -> None:
+    assert score(predictions, references)[metric] == pytest.approx(expected, abs=5e-4)
+
+
+def test_identical_reports_score_one_and_cider_ten() -> None:
+    texts = ["one two three four five", "six seven eight nine ten", "red green blue black white"]
+    scores = score(texts, texts)
+    assert scores["bleu_4"] == pytest.approx(0.9999999996, abs=1e-9)
+    assert scores["rouge_l"] == 1
+    assert scores["cider"] == pytest.approx(10)
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd")))
+def test_bit_parallel_lcs_equals_the_table(first: list[str], second: list[str]) -> None:
+    table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            table[i + 1, j + 1] = (
+                table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+            )
+    assert lcs_length(first, second) == table[-1, -1]
+
+
+def test_profiles_handle_strings_as_described() -> None:
+    assert normalise("A .\nB . C", "ctrate-raw", predicted=True) == "A.B.C"
+    assert normalise('"A_b"<|eot_id|>', "ctrate-raw", predicted=True) == "Ab"
+    assert normalise('"A_b"', "ctrate-raw", predicted=False) == '"A_b"'
+    assert normalise("1. Heart, NORMAL.\nNo mass.", "r2gen", predicted=True) == (
+        "heart normal . no mass ."
+    )
+
+
+def test_signature_names_what_matters() -> None:
+    assert language_signature("bleu_4", "ctrate-raw", 3) == (
+        "bleu_4|profile:ctrate-raw|split:whitespace|case:mixed|level:corpus|smooth:none|refs:1"
+        "|scans:3"
+    )
