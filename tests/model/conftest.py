@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import build_config
 from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.model.windows import batch_windows
 
 TEXTS = [
     "Findings: The lungs are clear. No pleural effusion.\nImpression: Normal chest.",
@@ -31,7 +31,7 @@ def qwen(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGenerati
     config.text_config.initializer_range = 0.2  # far from uniform, so that differences show
     config.vision_config.initializer_range = 0.2
     model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    batch_windows(model)
+    speed_up_tower(model)
     return model
 
 

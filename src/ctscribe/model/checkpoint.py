@@ -19,8 +19,8 @@ from transformers import (
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, write_json
 from ctscribe.model.adapters import merged_state
+from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import HUB_IDS
-from ctscribe.model.windows import batch_windows
 
 MARKER = "checkpoint.json"
 """Written with ``complete: false`` before anything else, and with the list of files at the end."""
@@ -108,7 +108,13 @@ def load_model(
             f"{_first_sentence(error)}; {_remedy(is_local)}",
         ) from error
     _check_loading(name, loading)
-    batch_windows(qwen)
+    if tokenizer.convert_tokens_to_ids("<|video_pad|>") != config.video_token_id:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold the tokenizer of its model, but <|video_pad|> is not token "
+            f"{config.video_token_id} there; copy the tokenizer's files into it",
+        )
+    speed_up_tower(qwen)
     return qwen, tokenizer
 
 
@@ -141,10 +147,10 @@ def _check_folder(folder: Path) -> None:
             f"the checkpoint {folder} must be complete, but its writing was interrupted or a file "
             "was changed; remove it and use an earlier one",
         )
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{folder} must hold config.json and *.safetensors, but it lacks one of them; "
+            f"{folder} must hold config.json and model*.safetensors, but it lacks one of them; "
             "download the whole model into it",
         )
 
