@@ -1,0 +1,52 @@
+import io
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from ctscribe.figures import beta_figure, image_bytes, per_finding_figure, write_figure
+
+
+@pytest.fixture
+def bars() -> Figure:
+    return per_finding_figure(
+        recall={"Emphysema": (0.5, 0.3, 0.7), "Lung nodule": (0.8, 0.7, 0.9)},
+        precision={"Lung nodule": (0.6, 0.5, 0.7)},
+        num_positive={"Emphysema": 4, "Lung nodule": 20},
+    )
+
+
+def test_the_most_frequent_finding_is_on_top(bars: Figure) -> None:
+    (axes,) = bars.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["Lung nodule  (20)", "Emphysema  (4)"]
+    assert axes.yaxis_inverted()
+
+
+def test_a_finding_never_predicted_has_no_precision_bar(bars: Figure) -> None:
+    (axes,) = bars.axes
+    widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert sorted(widths) == [0.5, 0.6, 0.8]
+
+
+def test_the_beta_curve_names_its_axes() -> None:
+    figure = beta_figure({"Coverage": {0.1: (0.6, 0.5, 0.7), 0.0: (0.5, 0.4, 0.6)}}, "gauss")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "β, weight of the gauss negatives"
+    assert "95 %" in axes.get_ylabel()
+    assert list(axes.get_xticks()) == [0.0, 0.1]
+
+
+def test_images_are_reproducible_to_the_byte(bars: Figure) -> None:
+    assert image_bytes(bars, "png") == image_bytes(bars, "png")
+    assert image_bytes(bars, "svg") == image_bytes(bars, "svg")
+    assert Image.open(io.BytesIO(image_bytes(bars, "png"))).width == 7 * 160
+
+
+def test_the_suffix_decides_the_format(bars: Figure, tmp_path: Path) -> None:
+    write_figure(tmp_path / "bars.svg", bars)
+    write_figure(tmp_path / "bars.png", bars)
+    assert b"<svg" in (tmp_path / "bars.svg").read_bytes()
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
