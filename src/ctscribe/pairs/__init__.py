@@ -1,0 +1,1 @@
+"""From studies to training items: splits, negatives, pairs, batches."""
