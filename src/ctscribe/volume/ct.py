@@ -58,7 +58,7 @@ def to_ras(volume: CTVolume) -> CTVolume:
             affine[:3, 3] += affine[:3, axis] * (hu.shape[axis] - 1)
             affine[:3, axis] *= -1
             hu = np.flip(hu, axis)
-    return CTVolume(hu, affine)
+    return CTVolume(hu, affine + 0.0)  # no negative zeros
 
 
 def _nearest_axes(affine: Affine) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,140 @@
+"""Bytes of a file, inflated where needed, with every failure told in one sentence."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from isal import igzip, isal_zlib
+
+from ctscribe.errors import CtscribeError
+
+_PIECE = 1 << 20
+_MAX_DEFLATE_RATIO = 1032
+"""DEFLATE cannot expand further than this (zlib technical details)."""
+_SUSPICIOUS_RATIO = 400
+_SUSPICIOUS_BYTES = 256 << 20
+_NOT_MEDICAL = {
+    b"<!do": "a web page",
+    b"<htm": "a web page",
+    b"<?xm": "an XML document",
+    b"vers": "a Git LFS pointer",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF": "a PDF document",
+    b"\x28\xb5\x2f\xfd": "Zstandard data",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff\xe0": "a JPEG image",
+}
+
+
+@contextmanager
+def open_inflated(path: Path, study: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading, inflating gzip whatever the file is called.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_EMPTY``, ``E_NOT_MEDICAL`` on opening;
+            ``E_TRUNCATED``, ``E_CHECKSUM`` or ``E_TRAILING`` while the block reads.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            _check_kind(start, study)
+            file.seek(0)
+            if start[:2] == b"\x1f\x8b":
+                with igzip.IGzipFile(fileobj=file, mode="rb") as inflated:
+                    yield cast(BinaryIO, inflated)
+            else:
+                yield file
+    except FileNotFoundError as error:
+        raise CtscribeError(
+            "E_MISSING", f"{study} must be on disk, but its file is not there; download it again"
+        ) from error
+    except EOFError as error:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must be a complete gzip file, but it ends early; copy or download it again",
+        ) from error
+    except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stub
+        raise _damaged(study, error) from error
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{study} must be a readable file, but {error.strerror or error}; correct it"
+        ) from error
+
+
+def read_into(stream: BinaryIO, buffer: memoryview) -> int:
+    """Fills a byte buffer from a stream; returns how many bytes came."""
+    filled = 0
+    while filled < len(buffer):
+        count = stream.readinto(buffer[filled : filled + _PIECE])  # type: ignore[attr-defined]
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def drain(stream: BinaryIO, study: str) -> int:
+    """Reads to the end, so that checksum and size are verified; returns the bytes left over.
+
+    Raises:
+        CtscribeError: ``E_TRAILING`` when more than a megabyte follows.
+    """
+    left = 0
+    while piece := stream.read(_PIECE):
+        left += len(piece)
+        if left > _PIECE:
+            raise CtscribeError(
+                "E_TRAILING",
+                f"{study} must end with its last voxel, but more than a megabyte follows; "
+                "its header does not describe it, so export it again",
+            )
+    return left
+
+
+def check_expansion(path: Path, num_bytes: int, study: str) -> None:
+    """Refuses to make room for more than the file can hold or honestly would.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
+    """
+    stored = path.stat().st_size
+    if num_bytes > stored * _MAX_DEFLATE_RATIO:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
+            "cannot; copy or download it again",
+        )
+    if num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
+        raise CtscribeError(
+            "E_BOMB",
+            f"{study} must be CT, but it would inflate {num_bytes // max(stored, 1)}-fold, "
+            "which no CT does; check where it comes from",
+        )
+
+
+def _check_kind(start: bytes, study: str) -> None:
+    if not start:
+        raise CtscribeError(
+            "E_EMPTY", f"{study} must hold a volume, but its file has no bytes; download it again"
+        )
+    kind = _NOT_MEDICAL.get(start) or _NOT_MEDICAL.get(start.lower())
+    if kind:
+        raise CtscribeError(
+            "E_NOT_MEDICAL",
+            f"{study} must be a NIfTI file, but it is {kind}; download the volume itself",
+        )
+
+
+def _damaged(study: str, error: Exception) -> CtscribeError:
+    if "Not a gzipped file" in str(error):
+        return CtscribeError(
+            "E_TRAILING",
+            f"{study} must end where its gzip data end, but other bytes follow; "
+            "copy or download it again",
+        )
+    return CtscribeError(
+        "E_CHECKSUM",
+        f"{study} must pass gzip's own check, but its bytes were altered; "
+        "copy or download it again",
+    )

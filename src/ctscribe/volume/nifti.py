@@ -1,0 +1,124 @@
+"""A NIfTI file → stored values and where they lie."""
+
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from ctscribe.errors import CtscribeError
+from ctscribe.types import Affine, VolumeHu
+from ctscribe.volume.geometry import agree, check_affine
+from ctscribe.volume.inflate import check_expansion, drain, open_inflated, read_into
+from ctscribe.volume.intensity import AIR_HU
+from ctscribe.volume.nifti_header import NiftiHeader, header_affines, read_header
+
+Prefer = Literal["sform", "qform"]
+_MAX_NAN_SHARE = 0.001
+
+
+def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str, ...]]:
+    """Reads a NIfTI file of any integer or real type, gzipped or not, whatever its suffix.
+
+    The header is checked before memory is taken; gzip data are read to their end, so that
+    checksum and size hold.
+
+    Args:
+        path: The file.
+        study: Name for errors.
+
+    Returns:
+        Values [x, y, z], int16 or float32, after the header's own scaling; the header, for
+        `choose_affine`; warning codes.
+
+    Raises:
+        CtscribeError: What is wrong with the file, in one sentence.
+    """
+    with open_inflated(path, study) as stream:
+        header = read_header(stream, study)
+        check_expansion(path, header.num_bytes, study)
+        stored, left = _read_voxels(stream, header, study)
+    warnings = [*header.warnings, *(["W_TRAILING"] if left else [])]
+    values = _to_supported(stored, header, study, warnings)
+    return values, header, tuple(warnings)
+
+
+def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Affine | None:
+    """Sform or qform in mm, RAS+; None where neither is set; when both are, they must agree.
+
+    Raises:
+        CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE``, ``E_SPACING`` or ``E_SHEAR``.
+    """
+    sform, qform = header_affines(header, study)
+    if sform is None or qform is None or prefer:
+        only = qform if sform is None else sform
+        chosen: Affine | None = qform if prefer == "qform" and qform is not None else only
+    else:
+        for affine in (sform, qform):
+            check_affine(affine, study)
+        if not agree(sform, qform):
+            raise CtscribeError(
+                "E_GEOMETRY_CONFLICT",
+                f"{study} must have one geometry, but its sform and qform disagree; "
+                "correct its header",
+            )
+        chosen = sform
+    if chosen is not None:
+        check_affine(chosen, study)
+    return chosen
+
+
+def _read_voxels(stream: BinaryIO, header: NiftiHeader, study: str) -> tuple[np.ndarray, int]:
+    buffer = np.empty(header.num_bytes, dtype=np.uint8)
+    filled = read_into(stream, buffer.data)
+    if filled < header.num_bytes:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must hold the {header.num_bytes} bytes of voxels that its header promises, "
+            f"but holds {filled}; copy or download it again",
+        )
+    left = drain(stream, study)
+    return buffer.view(header.dtype).reshape(header.shape, order="F"), left
+
+
+def _to_supported(
+    stored: np.ndarray, header: NiftiHeader, study: str, warnings: list[str]
+) -> VolumeHu:
+    if not stored.dtype.isnative:
+        stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
+    if stored.dtype.kind == "f":
+        return _finite(stored, header, study, warnings)
+    slope, intercept = header.slope, header.intercept
+    whole = slope.is_integer() and intercept.is_integer()
+    if stored.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
+        return stored
+    target: Any = np.int16 if whole else np.float32
+    values = np.empty(stored.shape, dtype=target, order="F")
+    clipped = False
+    for plane, source in zip(values.T, stored.T, strict=True):
+        exact = source * np.float64(slope) + intercept
+        if whole:
+            clipped |= bool(exact.min() < -32768 or exact.max() > 32767)
+            exact = np.clip(exact, -32768, 32767)
+        plane[...] = exact
+    if clipped:
+        warnings.append("W_CLIPPED")
+    return values
+
+
+def _finite(stored: np.ndarray, header: NiftiHeader, study: str, warnings: list[str]) -> VolumeHu:
+    values = np.empty(stored.shape, dtype=np.float32, order="F")
+    missing = 0
+    for plane, source in zip(values.T, stored.T, strict=True):
+        holes = ~np.isfinite(source)
+        missing += int(holes.sum())
+        exact = np.where(holes, 0, source) * np.float64(header.slope) + header.intercept
+        plane[...] = np.where(holes, AIR_HU, np.clip(exact, -32768, 32767))
+    if missing > _MAX_NAN_SHARE * values.size:
+        raise CtscribeError(
+            "E_NAN",
+            f"{study} must have a number in each voxel, but {missing} of {values.size} have none; "
+            "export it again",
+        )
+    if missing:
+        warnings.append("W_NAN")
+    return values

@@ -1,0 +1,210 @@
+"""NIfTI-1 and NIfTI-2 headers, checked before a byte of voxels is read."""
+
+from dataclasses import dataclass
+from typing import Any, BinaryIO, final
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from ctscribe.errors import CtscribeError
+
+_SIZES = {348: (nib.Nifti1Header, 344, b"n+1\0"), 540: (nib.Nifti2Header, 4, b"n+2\0")}
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"} | {
+    1024: "i8",
+    1280: "u8",
+}
+MAX_VOXELS = 1 << 31
+"""Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
+_MAX_OFFSET = 16 << 20
+_SCALE_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+@final
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What a volume's header says, as far as it can be true.
+
+    Attributes:
+        shape: (x, y, z), each at least 1.
+        dtype: Of the stored voxels, byte order included.
+        offset: Of the first voxel, bytes.
+        slope: Header's own scaling; 1 where absent.
+        intercept: Header's own scaling; 0 where absent.
+        mm_per_unit: Millimetres per unit of the affine.
+        fields: nibabel's header, for its affines.
+        warnings: Codes.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    mm_per_unit: float
+    fields: Any
+    warnings: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the voxels."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def read_header(stream: BinaryIO, study: str) -> NiftiHeader:
+    """Reads a header up to the first voxel.
+
+    Raises:
+        CtscribeError: ``E_NOT_NIFTI``, ``E_HEADER``, ``E_DIMENSIONS``, ``E_4D``, ``E_TOO_LARGE``
+            or ``E_DATATYPE``.
+    """
+    block = stream.read(348)
+    fields, magic_size = _parse(block, stream, study)
+    warnings: list[str] = []
+    shape = _shape(fields, study, warnings)
+    dtype = _dtype(fields, study, warnings)
+    offset = _offset(fields, magic_size, study)
+    extensions = stream.read(offset - magic_size)
+    _check_extensions(extensions, fields.endianness, study)
+    slope, intercept = _scaling(fields, warnings)
+    unit = int(fields["xyzt_units"]) & 7
+    if unit != 2:
+        warnings.append("W_UNITS")
+    return NiftiHeader(
+        shape,
+        dtype,
+        offset,
+        slope,
+        intercept,
+        _SCALE_OF_UNIT.get(unit, 1.0),
+        fields,
+        tuple(warnings),
+    )
+
+
+def _parse(block: bytes, stream: BinaryIO, study: str) -> tuple[Any, int]:
+    for order, name in (("<", "little"), (">", "big")):
+        size = int.from_bytes(block[:4], "little" if name == "little" else "big")
+        if size not in _SIZES or len(block) < 348:
+            continue
+        header_class, place, magic = _SIZES[size]
+        block += stream.read(size - 348)
+        found = block[place : place + 4]
+        if found == magic and len(block) == size:
+            return header_class(block, endianness=order, check=False), size
+        if found in (b"ni1\0", b"ni2\0"):
+            raise CtscribeError(
+                "E_NIFTI_PAIR",
+                f"{study} must be one NIfTI file, but is a .hdr/.img pair; convert it to .nii.gz",
+            )
+        break
+    raise CtscribeError(
+        "E_NOT_NIFTI",
+        f"{study} must be a NIfTI file, but does not begin as one; "
+        "convert it to .nii.gz or give the folder of its DICOM series",
+    )
+
+
+def _shape(fields: Any, study: str, warnings: list[str]) -> tuple[int, int, int]:  # noqa: ANN401
+    dims = [int(size) for size in fields["dim"]]
+    count, sizes = dims[0], dims[1 : 1 + max(0, min(dims[0], 7))]
+    if not 1 <= count <= 7 or any(size < 1 for size in sizes):
+        raise CtscribeError(
+            "E_DIMENSIONS",
+            f"{study} must have three dimensions of at least 1 voxel, but its header says "
+            f"{dims}; export it again",
+        )
+    if any(size > 1 for size in sizes[3:]):
+        raise CtscribeError(
+            "E_4D",
+            f"{study} must be one volume, but holds {int(np.prod(sizes[3:], dtype=object))} of "
+            "them (phases or channels); split it and give one",
+        )
+    if len(sizes) > 3:
+        warnings.append("W_4D")
+    x, y, z = (*sizes, 1, 1)[:3]
+    if min(x, y, z) < 2:
+        raise CtscribeError(
+            "E_TOO_FEW_SLICES",
+            f"{study} must be a volume, but has {x} x {y} x {z} voxels; give the whole series",
+        )
+    if x * y * z > MAX_VOXELS:
+        raise CtscribeError(
+            "E_TOO_LARGE",
+            f"{study} must have at most {MAX_VOXELS} voxels, but its header says "
+            f"{x} x {y} x {z}; no CT is that large, export it again",
+        )
+    return x, y, z
+
+
+def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # noqa: ANN401
+    code = int(fields["datatype"])
+    if code not in _TYPES:
+        known = {1: "bits", 32: "complex numbers", 128: "RGB colours", 2304: "RGBA colours"}
+        raise CtscribeError(
+            "E_DATATYPE",
+            f"{study} must hold whole or real numbers, but holds "
+            f"{known.get(code, f'datatype {code}')}; export the CT itself, not a rendering",
+        )
+    dtype = np.dtype(_TYPES[code]).newbyteorder(fields.endianness)
+    if int(fields["bitpix"]) != dtype.itemsize * 8:
+        warnings.append("W_BITPIX")
+    return dtype
+
+
+def _offset(fields: Any, header_size: int, study: str) -> int:  # noqa: ANN401
+    offset = float(fields["vox_offset"])
+    if not (header_size + 4 <= offset <= _MAX_OFFSET and offset.is_integer()):
+        raise CtscribeError(
+            "E_HEADER",
+            f"{study} must have its first voxel after the header, but the header places it at "
+            f"byte {offset:g}; export it again",
+        )
+    return int(offset)
+
+
+def _check_extensions(block: bytes, endianness: str, study: str) -> None:
+    order = "little" if endianness == "<" else "big"
+    at = 4
+    has_extensions = len(block) > 4 and block[0] != 0
+    while has_extensions and at < len(block):
+        size = int.from_bytes(block[at : at + 4], order)  # type: ignore[arg-type]
+        if size < 16 or at + size > len(block):
+            raise CtscribeError(
+                "E_HEADER",
+                f"{study} must have header extensions that end before its voxels, but one claims "
+                f"{size} bytes; export it again",
+            )
+        at += size
+
+
+def _scaling(fields: Any, warnings: list[str]) -> tuple[float, float]:  # noqa: ANN401
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if np.isnan(slope) and np.isnan(intercept):
+        return 1.0, 0.0
+    if slope == 0 and intercept == 0:
+        return 1.0, 0.0
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        warnings.append("W_SLOPE")
+        return 1.0, 0.0
+    return slope, intercept
+
+
+def header_affines(header: NiftiHeader, study: str) -> tuple[Any, Any]:
+    """The sform and the qform in mm, each None where the header does not set it.
+
+    Raises:
+        CtscribeError: ``E_AFFINE`` when the quaternion of a set qform is impossible.
+    """
+    fields, scale = header.fields, np.diag([header.mm_per_unit] * 3 + [1.0])
+    sform = scale @ fields.get_sform() if int(fields["sform_code"]) > 0 else None
+    if int(fields["qform_code"]) <= 0:
+        return sform, None
+    try:
+        return sform, scale @ fields.get_qform()
+    except (HeaderDataError, ValueError) as error:
+        raise CtscribeError(
+            "E_AFFINE",
+            f"{study} must have a qform that is a rotation, but its quaternion is impossible; "
+            "export it again or set the sform only",
+        ) from error
