@@ -1,6 +1,7 @@
 import csv
 import io
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -21,23 +22,22 @@ from ctscribe.tables import (
 )
 
 
-def estimate(value: float, half_width: float = 0.05) -> dict[str, Any]:
+def estimate(metric: str, value: float) -> dict[str, Any]:
     return {
         "value": value,
-        "low": value - half_width,
-        "high": value + half_width,
-        "signature": "ctrate-raw|tok:space",
+        "low": value - 0.05,
+        "high": value + 0.05,
+        "signature": f"{metric}|profile:raw",
     }
 
 
 def scores(value: float, blind: float = 0.2, gap: float | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "model": {metric: estimate(value) for metric in METRICS},
-        "baselines": {name: {metric: estimate(blind) for metric in METRICS} for name in BASELINES},
-        "num_scans": 40,
-        "num_patients": 31,
-        "resamples": 2000,
-        "seed": 0,
+        "model": {metric: estimate(metric, value) for metric in METRICS},
+        "baselines": {
+            name: {metric: estimate(metric, blind) for metric in METRICS} for name in BASELINES
+        },
+        "n": {"scans": 40, "patients": 31, "resamples": 2000, "seed": 0},
     }
     if gap is not None:
         result["gap"] = {"value": gap, "low": gap - 0.01, "high": gap + 0.01}
@@ -67,7 +67,7 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
     ]
     assert table.notes[-1] == RESEARCH_USE
     assert any("40 scans of 31 patients" in note for note in table.notes)
-    assert any("ctrate-raw|tok:space" in note for note in table.notes)
+    assert f"{', '.join(METRICS.values())}: profile:raw" in table.notes
 
 
 def test_the_mark_wants_the_whole_interval_above_every_blind_baseline() -> None:
@@ -82,7 +82,7 @@ def test_the_mark_wants_the_whole_interval_above_every_blind_baseline() -> None:
 
 def test_the_oracle_need_not_be_beaten() -> None:
     result = scores(0.6)
-    result["baselines"]["label_retrieval"]["coverage"] = estimate(0.95)
+    result["baselines"]["label_retrieval"]["coverage"] = estimate("coverage", 0.95)
     cell = column(table_1({"Origin": [result]}, beta=0.1), "Coverage")[0]
     assert isinstance(cell, Cell)
     assert cell.mark == "†"
@@ -98,6 +98,16 @@ def test_seeds_are_averaged_and_their_range_is_told() -> None:
     assert len(ranges) == 1
     assert ranges[0].startswith("β = 0.1:")
     assert "Coverage 0.400 to 0.600" in ranges[0]
+
+
+def test_an_undefined_score_is_a_dash_and_marks_nothing() -> None:
+    result = scores(0.9)
+    undefined = {"value": None, "low": None, "high": None, "signature": "coverage|"}
+    result["baselines"]["all_normal"]["coverage"] = undefined
+    result["model"]["precision"] |= {"low": None, "high": None}
+    table = table_1({"Origin": [result]}, beta=0.1)
+    assert column(table, "Coverage")[:3] == [Cell(0.9, 0.85, 0.9500000000000001), ANY, "–"]
+    assert column(table, "Precision")[0] == "0.900"
 
 
 def test_a_run_without_a_gap_has_no_gap_column() -> None:
@@ -116,7 +126,7 @@ def test_markdown_columns_align_and_pipes_cannot_break_a_row() -> None:
     assert lines[0].startswith(r"| a\|b")
     assert lines[1].endswith("-: |")
     assert "&lt;i>" in lines[2]
-    assert note == r"- p\|q"
+    assert note == "- p|q"
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\0")))

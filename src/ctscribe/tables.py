@@ -39,6 +39,8 @@ Scores = Mapping[str, Any]
 
 GAP = "Mismatch gap"
 BEATS_BLIND = "†"
+UNDEFINED = "–"
+_BOUNDS = ("value", "low", "high")
 
 
 @final
@@ -95,7 +97,7 @@ def scores_table(scores: Scores) -> str:
 
 def to_markdown(table: Table) -> str:
     """A pipe table with aligned columns, its title above and its notes below."""
-    grid = [[_markdown_text(str(cell)) for cell in row] for row in (table.columns, *table.rows)]
+    grid = [[_markdown_cell(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
@@ -162,14 +164,15 @@ def to_latex(table: Table) -> str:
 def _table(title: str, corner: str, systems: Mapping[str, Sequence[Scores]]) -> Table:
     baselines = next(iter(systems.values()))[0]["baselines"]
     with_gap = any("gap" in scores for results in systems.values() for scores in results)
-    floor = max(baselines[key]["coverage"]["high"] for key in baselines.keys() - ORACLES)
+    blind = [baselines[name]["coverage"]["high"] for name in baselines.keys() - ORACLES]
     rows: list[tuple[Cell | str, ...]] = []
     for name, results in systems.items():
-        cells = _mark(_cells([scores["model"] for scores in results]), floor)
+        cells = _cells([scores["model"] for scores in results])
+        cells["coverage"] = _marked(cells["coverage"], blind)
         gaps = [scores["gap"] for scores in results if "gap" in scores]
         rows.append((name, *cells.values(), *_gap_column(with_gap, gaps)))
-    for key, scores in baselines.items():
-        rows.append((BASELINES[key], *_cells([scores]).values(), *_gap_column(with_gap, [])))
+    for name, scores in baselines.items():
+        rows.append((BASELINES[name], *_cells([scores]).values(), *_gap_column(with_gap, [])))
     return Table(
         title,
         (corner, *METRICS.values(), *([GAP] if with_gap else [])),
@@ -182,30 +185,39 @@ def _table(title: str, corner: str, systems: Mapping[str, Sequence[Scores]]) -> 
 def _gap_column(shown: bool, gaps: Sequence[Mapping[str, float]]) -> list[Cell | str]:
     if not shown:
         return []
-    return [_mean(gaps) if gaps else "–"]
+    return [_mean(gaps) if gaps else UNDEFINED]
 
 
-def _cells(scores: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
+def _cells(scores: Sequence[Mapping[str, Any]]) -> dict[str, Cell | str]:
     return {metric: _mean([each[metric] for each in scores]) for metric in METRICS}
 
 
-def _mean(estimates: Sequence[Mapping[str, float]]) -> Cell:
-    value, low, high = (fmean(e[bound] for e in estimates) for bound in ("value", "low", "high"))
-    return Cell(value, low, high)
+def _mean(estimates: Sequence[Mapping[str, float | None]]) -> Cell | str:
+    """Mean over seeds of value and bounds; a score without an interval is printed alone."""
+    value, low, high = (_mean_of([e[bound] for e in estimates]) for bound in _BOUNDS)
+    if value is None:
+        return UNDEFINED
+    return f"{value:.3f}" if low is None or high is None else Cell(value, low, high)
 
 
-def _mark(cells: dict[str, Cell], floor: float) -> dict[str, Cell]:
-    coverage = cells["coverage"]
-    if coverage.low > floor:
-        cells["coverage"] = replace(coverage, mark=BEATS_BLIND)
-    return cells
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _marked(coverage: Cell | str, blind: Sequence[float | None]) -> Cell | str:
+    known = [high for high in blind if high is not None]
+    if isinstance(coverage, Cell) and len(known) == len(blind) and coverage.low > max(known):
+        return replace(coverage, mark=BEATS_BLIND)
+    return coverage
 
 
 def _notes(systems: Mapping[str, Sequence[Scores]], with_gap: bool) -> tuple[str, ...]:
     first = next(iter(systems.values()))[0]
+    n = first["n"]
     notes = [
-        f"{first['num_scans']} scans of {first['num_patients']} patients; in brackets the 95 % "
-        f"interval over {first['resamples']} resamples of patients (seed {first['seed']}).",
+        f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
+        f"{n['resamples']} resamples of patients (seed {n['seed']}).",
         f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper bound.",
     ]
     if with_gap:
@@ -216,7 +228,9 @@ def _notes(systems: Mapping[str, Sequence[Scores]], with_gap: bool) -> tuple[str
     notes += [_seed_note(name, results) for name, results in systems.items() if len(results) > 1]
     signatures: dict[str, list[str]] = {}
     for metric, title in METRICS.items():
-        signatures.setdefault(first["model"][metric]["signature"], []).append(title)
+        # Without its name, the signature of BLEU-1 is that of BLEU-4.
+        signature = first["model"][metric]["signature"].removeprefix(f"{metric}|")
+        signatures.setdefault(signature, []).append(title)
     notes += [f"{', '.join(titles)}: {text}" for text, titles in signatures.items()]
     return (*notes, RESEARCH_USE)
 
@@ -225,7 +239,8 @@ def _seed_note(name: str, results: Sequence[Scores]) -> str:
     ranges = []
     for metric, title in METRICS.items():
         values = [scores["model"][metric]["value"] for scores in results]
-        ranges.append(f"{title} {min(values):.3f} to {max(values):.3f}")
+        if None not in values:
+            ranges.append(f"{title} {min(values):.3f} to {max(values):.3f}")
     return (
         f"{name}: values and bounds are means over {len(results)} training seeds; "
         f"range over seeds: {', '.join(ranges)}."
@@ -237,7 +252,11 @@ def _width(table: Table) -> int:
 
 
 def _markdown_text(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+    return " ".join(text.replace("\\", "\\\\").replace("<", "&lt;").split())
+
+
+def _markdown_cell(cell: Cell | str) -> str:
+    return _markdown_text(str(cell)).replace("|", "\\|")
 
 
 def _formula_safe(text: str) -> str:
