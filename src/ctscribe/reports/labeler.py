@@ -44,7 +44,7 @@ def find_mentions(text: str) -> list[Mention]:
                 polarity = polarity or read_polarity(sentence)
                 status = polarity.status(*match.span())
                 span = (start + match.start(), start + match.end())
-                mentions += [Mention(f, status, text[start:end], span) for f in concept.findings]
+                mentions.append(Mention(concept.finding, status, text[start:end], span))
     return sorted(mentions, key=lambda mention: mention.span)
 
 

@@ -1,7 +1,9 @@
 """How radiologists name the 18 findings: patterns, and the surroundings that void them.
 
 Written for lower-case English as CT-RATE has it, which was translated from Turkish: "natural"
-means normal, "CTO" is the cardiothoracic ratio, "sequela" is a scar.
+means normal, "CTO" is the cardiothoracic ratio, "sequela" is a scar, "icy" is ground glass.
+What counts follows CT-RATE's labels: any described lymph node is Lymphadenopathy, a mass alone
+is no Lung nodule, infiltration alone is no Lung opacity, an air cyst is no Emphysema.
 """
 
 import re
@@ -12,147 +14,182 @@ from typing import final
 @final
 @dataclass(frozen=True)
 class Concept:
-    """A way to name findings."""
+    """A way to name a finding."""
 
-    findings: tuple[str, ...]
+    finding: str
     """What an affirmed mention means."""
     literals: tuple[str, ...]
     """At least one of these strings is in every match; a quick way to say no."""
     pattern: re.Pattern[str]
     """The words themselves."""
-    unless: re.Pattern[str] | None = None
+    unless: re.Pattern[str] | None
     """Voids a match when it occurs in the same sentence."""
 
 
-def _concept(findings: str, literals: str, pattern: str, unless: str | None = None) -> Concept:
+def _concept(finding: str, literals: str, pattern: str, unless: str | None = None) -> Concept:
     return Concept(
-        tuple(findings.split("|")),
-        tuple(literals.split("|")),
+        finding,
+        tuple(literals.split()),
         re.compile(pattern, re.VERBOSE),
         re.compile(unless, re.VERBOSE) if unless else None,
     )
 
 
-_NOT_LUNG = r"""\b(?:thyroid|adrenal|surrenal|breast|mammary|spleen|splenic|liver|hepatic|kidney|renal|pancrea\w*
-    |bladder|prostat\w*|schmorl\w*|isthmus|skin|subcutaneous|uter\w*|ovar\w*|gastric|stomach|colon\w*
-    |periton\w*|omental|thymus|thymic|parotid|vertebra\w*|muscle\w*|gland|glands|crus)\b"""
+_PLAQUE = r"(?:atherom\w*|atheros?clero\w*|calcif\w*|plaques?)"
+_VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aortic|brachiocephalic
+    |subclavian|carotid|iliac|celiac|(?<!coronary\ )(?<!descending\ )(?<!circumflex\ )
+    arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?)"""
+_CORONARY = r"(?:coronar\w*|lad|rca|cx|lcx|circumflex|left\ anterior\ descending)"
+_OTHER_ORGAN = r"""(?:thyroid|adrenal|surrenal|breast|mammary|spleen|splenic|liver|hepatic|kidneys?
+    |renal|pancrea\w*|bladder|prostat\w*|schmorl\w*|isthmus|skin|subcutaneous|uter\w*|ovar\w*
+    |gastric|stomach|colon\w*|periton\w*|omental|omentum|thymus|thymic|parotid|vertebra\w*
+    |muscle\w*|glands?|crus|goit(?:er|re)|axilla|hypodense|abdominal)"""
+_GAP = r"[^.;:]"
 
 CONCEPTS: tuple[Concept, ...] = (
     _concept(
         "Medical material",
-        "catheter|tube|pacemaker|sutur|sternotomy|stent|prosthe|implant|clip|cannula|port|device"
-        "|electrode|tracheostomy|material|valve|wire|plate|screw|drain|pace|icd|fixat|metallic|filter|graft",
-        r"""\b(?:(?:\w*catheter|drain|cannula|nasogastric\ tube|tracheostomy|pacemaker|pace|icd
-        |electrode|clip|stent|prosthe[st]i[sc]|implant|graft|screw|plate|sternotomy|suture|endoprosthesis
-        |valve\ (?:replacement|prosthesis)|(?:prosthetic|artificial|metallic|mechanical)\ \w*\ ?valve)s?
-        |(?:surgical|operation|operative|fixation|fixator|stabili[sz]ation|osteosynthesis|fixative|instrumentation|metallic|prosthetic|suture|medical)\ (?:material|suture|clip|density|densit|wire|sutur|implant|hardware)\w*
-        |(?:endotracheal|tracheostomy|intubation|nasogastric|chest|thorax|drainage|feeding|enteric|tracheal)\ tubes?
-        |port\ (?:chamber|reservoir|device)|venous\ port|chest\ port|ng\ tube|sternal\ wires?|vena\ cava\ filter)\b""",
+        "catheter tube pace suture sternotomy stent prosthe clip cannula port electrode"
+        " tracheostomy material valve wire screw drain icd metallic filter graft device",
+        r"""\b(?:(?:\w*catheter|drain|cannula|tracheostomy|pacemaker|pace|icd|electrode|clip|stent
+          |(?:endo)?prosthe[st][ei]s|prosthetic|graft|screw|sternotomy|suture
+          |valve\ (?:replacement|prosthesis)|(?:artificial|metallic|mechanical)\ (?:\w+\ )?valve)s?
+        |(?:surgical|operation|operative|fixation|osteosynthesis|metallic|medical|orthopedic)\ 
+          (?:material|suture|clip|densit|wire|implant|hardware|device|plate)\w*
+        |(?:endotracheal|tracheostomy|intubation|nasogastric|orogastric|chest|thora(?:x|cic)|drainage
+          |feeding|tracheal|ng)\ tubes?
+        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest)\ port|sternal\ wires?
+        |vena\ cava\ filter|(?:pleural|pigtail|thoracic)\ drain\w*)\b""",
+        r"\bbreast\ (?:implant|prosthe)",
     ),
     _concept(
         "Arterial wall calcification",
-        "aort|atheroscl|atherom|calcific|arteri|vascular|supra",
-        r"""(?:\b(?:aort\w*|arch|arcus|supraaortic|brachiocephalic|subclavian|carotid|arterial|arter(?:y|ies)|vascular|vessels?|iliac|celiac|splenic\ artery)\b[^.;:]{0,90}?\b(?:atherom\w*|atheros?clero\w*|calcif\w*|plaques?|plaque\w*)
-        |\b(?:atherom\w*|atherosclero\w*|calcif\w*|plaques?)\b[^.;:]{0,100}?\b(?:aort\w*|arch|arcus|supraaortic|brachiocephalic|subclavian|carotid|arterial\ (?:wall|structures?)|vascular|vessels|main\ arter\w*|iliac|arter(?:y|ies))\b
-        |\batheros?clero\w*)""",
-        r"""\bcalcific\ (?:lymph|lap)|\bvalve\b.{0,10}$""",
+        "athero calcif plaque",
+        rf"""\b(?:{_VESSEL}{_GAP}{{0,90}}?\b{_PLAQUE}|{_PLAQUE}{_GAP}{{0,100}}?\b{_VESSEL})""",
+        r"\blymph|\blaps?\b|\bpleural\ plaque",
     ),
     _concept(
         "Coronary artery wall calcification",
-        "coron|lad|cx|rca",
-        r"""(?:\bcoronary\b[^.;:]{0,90}?\b(?:atherom\w*|atheros?clero\w*|calcif\w*|plaques?)
-        |\b(?:atherom\w*|atheros?clero\w*|calcif\w*|plaques?)\b[^.;:]{0,110}?\bcoronar\w*
-        |\b(?:lad|rca|cx)\b[^.;:]{0,60}?\b(?:calcif\w*|plaques?))""",
+        "athero calcif plaque",
+        rf"\b(?:{_CORONARY}\b{_GAP}{{0,90}}?\b{_PLAQUE}|{_PLAQUE}{_GAP}{{0,110}}?\b{_CORONARY}\b)",
     ),
     _concept(
         "Cardiomegaly",
-        "heart|cardi|ctr|cto|atri|ventric",
-        r"""(?:\bcardiomegal\w*
-        |\b(?:heart|cardiac|cardiothoracic|ctr|cto)\b[^.;:]{0,60}?\b(?:increase[ds]?|enlarge\w*|larger?|upper\ (?:limit|border)\w*|above|greater|big|wide\w*|dilat\w*)
-        |\b(?:increase\w*|enlarge\w*|enlargement)\b\ (?:in|of)\ (?:the\ )?(?:heart|cardiac|cardiothoracic|ctr|cto)\b
-        |\benlarged\ heart
-        |\b(?:atri\w*|ventric\w*|heart\ c\w+)\b[^.;:]{0,40}?\b(?:enlarge\w*|dilat\w*|increased))""",
-        r"""\bpulmonary\ (?:artery|trunk)[^.;]{0,60}heart|epicardial\ fat""",
+        "heart cardi ctr cto",
+        rf"""\b(?:cardiomegal\w*
+        |(?:heart|cardiac|cardiothoracic|ctr|cto)\b(?!\ (?:chamber|compartment|cavit)){_GAP}{{0,60}}?
+          \b(?:increase[ds]?|enlarge\w*|larger?|upper\ (?:limit|border)\w*|above|greater|big|wide\w*
+          |dilat\w*)
+        |(?:increase\w*|enlarge\w*)\ (?:in|of)\ (?:the\ )?(?:heart|cardiac|cardiothoracic|ctr|cto)\b
+        |enlarged\ heart)""",
+        r"\bpulmonary\ (?:artery|trunk)[^.;]{0,60}heart|epicardial\ fat|\bpericardi",
     ),
     _concept(
         "Pericardial effusion",
         "pericard",
-        r"""(?:\bpericardi\w*\b[^.;:]{0,50}?\b(?:effusion\w*|fluid|efusion|liquid)
-        |\b(?:effusion\w*|fluid|liquid)\b[^.;:]{0,60}?\b(?:pericardi\w*)|\bhemopericard\w*)""",
+        rf"""\b(?:pericardi(?:al|um|a)\b{_GAP}{{0,50}}?\b(?:effusion\w*|fluid|efusion|liquid)
+        |(?:effusion\w*|fluid|liquid)\b{_GAP}{{0,60}}?\bpericardi(?:al|um|a)\b|hemopericard\w*)""",
+        r"\brecess",
     ),
     _concept(
         "Pleural effusion",
-        "effusion|pleura|hydrothorax|hemothorax|hydropneumo|fluid|empyema",
-        r"""(?:\bpleur\w*(?:(?!pericard)[^.;:]){0,50}?\b(?:effusion\w*|fluid|efusion|liquid|empyema)
-        |\b(?:effusion\w*|fluid|liquid)\b(?:(?!pericard)[^.;:]){0,60}?\b(?:pleur\w*|hemithora\w*|fissur\w*|both\ lung\w*)
-        |\b(?:hydro|hemo|haemo|hydropneumo|chylo)thorax|\bempyema
-        |(?<!pericardial\ )(?<!joint\ )\beffusions?\b)""",
-        r"""\bpericardi\w*(?!.*pleur)|\bknee|\bjoint|\babdom|\bperihepat""",
+        "effusion fluid liquid thorax empyema",
+        r"""\b(?:pleur\w*(?:(?!pericard)[^.;:]){0,50}?\b(?:effusion\w*|fluid|efusion|liquid|empyema)
+        |(?:effusion\w*|fluid|liquid)\b(?:(?!pericard)[^.;:]){0,60}?
+          \b(?:pleur\w*|hemithora\w*|fissur\w*|both\ lung\w*)
+        |(?:hydro|hemo|haemo|hydropneumo|chylo)thorax|empyema
+        |(?<!pericardial\ )effusions?\b)""",
+        r"""\bpericardi\w*(?!.*pleur)|\bknee|\bjoint|\babdom|\bperihepat|\bperirenal|\bperinephr
+        |\bkidney|\bspleen|\bsubcapsular|\bpelvi""",
     ),
     _concept(
         "Hiatal hernia",
-        "hernia|hiatus|hiatal",
-        r"""(?:\bhiatal\ \w*\ ?herni\w*|\bhiatus\ herni\w*|\bhiatal|\b(?:sliding|paraesophageal)[^.;]{0,20}herni\w*|\bherni\w*[^.;]{0,30}\bhiatus)""",
+        "hiat hernia",
+        r"\b(?:hiatal|hiatus\ herni\w*|(?:sliding|paraesophageal)[^.;]{0,20}herni\w*"
+        r"|herni\w*[^.;]{0,30}\bhiatus)",
     ),
     _concept(
         "Lymphadenopathy",
-        "lymph|lap|adenopath",
-        r"""\b(?:lymph\ ?(?:-\ ?)?nod\w*|laps?|lymphadenopath\w*|lymphadenomegal\w*|adenopath\w*|conglomerate\ lymph)\b""",
-        r"""\bintrapulmonary\ lymph|\bintrapulmonary\ ln""",
+        "lymph lap adenopath",
+        r"\b(?:lymph\ ?-?\ ?nod(?:e|es|al|ule|ules)\b(?!\ station)|laps?\b"
+        r"|lymphadenopath\w*|lymphadenomegal\w*|adenopath\w*)",
+        r"\b(?:intrapulmonary|subpleural|intraparenchymal)\ (?:lymph|ln)",
     ),
     _concept(
         "Emphysema",
-        "emphysem|amphysem|bulla|bullous|bleb|paraseptal|centrilobular|emphyzem|air cyst",
-        r"""\b(?:[ea]mph?y[sz]em\w*|bull(?:a|ae|as|ous)\b|blebs?|air\ cysts?)""",
-        r"""\b(?:subcutaneous|skin|soft\ tissue|mediastinal|intramuscular|orbital)\b[^.;]{0,40}emphysem|emphysem\w*[^.;]{0,40}\b(?:subcutaneous|skin\b|soft\ tissue|muscle)""",
+        "physem phyzem bull bleb",
+        r"\b(?:[ea]mph?y[sz]em\w*|bull(?:a|ae|as|ous)\b|blebs?\b)",
+        r"""\b(?:subcutaneous|skin|soft\ tissue|mediastinal|muscular)\b[^.;]{0,40}emphysem
+        |emphysem\w*[^.;]{0,40}\b(?:subcutaneous|skin|soft\ tissue|muscle)""",
     ),
     _concept(
         "Atelectasis",
-        "atelec|athelec|collaps",
-        r"""\b(?<!fibro)(?<!fibro-)(?:sub\w*\ ?)?at(?:h?e)lec\w*|\bcollapsed?\b(?=[^.;]{0,30}(?:lung|lobe))""",
+        "telec collaps",
+        r"\b(?<!fibro\ )(?<!fibro-)(?:sub\w*\ ?)?ath?elec\w*"
+        r"|\bcollapsed?\b(?=[^.;]{0,30}\b(?:lung|lobe))",
     ),
     _concept(
         "Pulmonary fibrotic sequela",
-        "sequel|fibro|scar|fibrosis|pleuroparenchymal|honeycomb|parenchymal band",
-        r"""\b(?:sequel\w*|fibro-?\s?atelec\w*|fibrotic\w*|fibrosis|fibrous|fibro\w*|scar(?:s|ring)?\b|pleuro-?parenchymal|parenchymal\ bands?)""",
-        r"""\b(?:rib|ribs|fracture|vertebra\w*|liver|kidney|renal|spleen|sternum|clavicle|fibroadenom\w*|fibroid\w*|fibrolipom\w*|hepat\w*)\b""",
+        "sequel fibro scar pleuroparen pleuro-paren fibrous band",
+        r"""\b(?:sequel\w*|fibro-?\s?ath?elec\w*|fibrotic\w*|fibrous|scar(?:s|ring)?\b
+        |fibro(?!ad|id|li|my|sis)\w*|pleuro-?parenchymal|parenchymal\ bands?)""",
+        r"""\b(?:ribs?|fractur\w*|vertebra\w*|liver|kidneys?|renal|spleen|sternum|clavicle|hepat\w*
+        |lymph|laps?|myocard\w*|breast|mastectomy)\b""",
     ),
     _concept(
         "Lung nodule",
-        "nodul|mass",
-        r"""\b(?:\w*nodul\w*|masses|mass\b(?!\ effect))""",
-        _NOT_LUNG,
+        "nodul",
+        r"""\b\w*(?<!lymph\ )nodul(?:es?\b
+        |ar\ (?:(?!ground|glass|consol|infil|thick|densit|and\b|or\b)[\w-]+\ ){0,2}
+          (?:lesion|formation|structure|opacit)\w*)""",
+        rf"\b{_OTHER_ORGAN}\b|\bpleural\ nodul|\bnodul[^.;]{{0,20}}\bin\ the\ pleura\b",
     ),
     _concept(
         "Lung opacity",
-        "ground|glass|opaci|infiltrat|density|densit|crazy|frosted|pneumoni|tree|bud",
-        r"""\b(?:ground-?\s?-?glass\w*|frosted\ glass|opaci\w*|crazy\ paving|(?:pneumonic\ |active\ )?infiltrat\w*|tree-?\ ?in-?\ ?bud\w*|budding\ tree|ggo|density\ increases?|increased\ densit\w*)""",
-        r"""\b(?:liver|subcutaneous|mesenter\w*|fatty|bone|vertebra\w*|sequel\w*|pleuroparenchymal|fibro\w*|muscle|metasta\w*)\b""",
+        "glass ggo opaci icy",
+        r"\b(?:(?:ground|frosted)-?\s?-?glass\w*|ggo|icy\ (?:glass|densit)\w*|glass\ densit\w*"
+        r"|(?<!acinar\ )(?<!nodular\ )opaci\w*)(?![\w\s-]{0,16}nodul)",
+    ),
+    _concept(
+        "Lung opacity",
+        "densit",
+        r"\b(?:densit(?:y|ies)\ (?:increase|increment)\w*|increase[sd]?\ (?:in\ )?densit\w*"
+        r"|depend[ae]nt\ densit\w*)",
+        rf"""\b(?:linear|metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty|fat
+        |adipose|bon[ey]\w*|sequel\w*|pleuro-?parenchymal|fibro\w*|sclero\w*|lytic|mediastin\w*
+        |pericardi\w*|calcif\w*|atelec\w*|{_OTHER_ORGAN})\b""",
     ),
     _concept(
         "Consolidation",
         "consolid",
-        r"""\bconsolid\w*""",
-        r"""\b(?:fracture|callus)\b""",
+        r"\bconsolid\w*",
+        r"\b(?:fractur\w*|callus|ground-?\s?glass\ consolid\w*)\b",
     ),
-    _concept("Mosaic attenuation pattern", "mosaic", r"""\bmosaic\w*"""),
+    _concept("Mosaic attenuation pattern", "mosaic", r"\bmosaic\w*"),
     _concept(
         "Peribronchial thickening",
         "bronch",
-        r"""(?:\bperibron\w*[^.;:,]{0,30}?\b(?:thick\w*|cuff\w*|sheath\w*)
-        |\bbronch\w*[^.;:]{0,40}?\bthick\w*|\bthick\w*[^.;:]{0,40}?\b(?:peri)?bronch\w*)""",
-        r"""\bmain\ bronch\w*""",
+        r"""\b(?:peribronchi?\w*[^.;:,]{0,30}?\b(?:thick\w*|cuff\w*|sheath\w*)
+        |bronch(?:us|i|ial|ioles?|iolar)?\b[^.;:,]{0,40}?\bthick\w*
+        |thick\w*(?:\ (?:of|in|the|wall|walls|segmental|central|mild|and|subsegmental|at|level))*
+          \ (?:peri)?bronch(?:us|i|ial|iolar|o\w+)?\b)""",
+        r"\bmain\ bronch\w*",
     ),
     _concept(
         "Bronchiectasis",
-        "bronchi|ectas",
-        r"""\b(?:\w*bronchi?(?:ol)?o?e[ck]tas\w*|bronchial\ dilat\w*|dilat\w*\ (?:of\ |in\ )?(?:the\ )?bronch\w*)""",
+        "ectasi ectati bronchi",
+        r"\b(?:\w*bronchi?(?:ol)?[oi]?e[ck]ta\w*|bronchial\ (?:dilat|ectas)\w*"
+        r"|(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*|bronch\w*\ (?:are|is|were)\ dilat\w*)",
+        r"\bno\ bronchial\ dilat",
     ),
     _concept(
         "Interlobular septal thickening",
         "sept",
-        r"""(?:\bsept\w*[^.;:]{0,40}?\b(?:thick\w*|promin\w*)|\bthick\w*[^.;:]{0,40}?\b(?:interlobular|septa\w*|intralobular))""",
-        r"""\b(?:nasal|interventricular|interatrial|gallbladder)\b""",
+        r"""\b(?:(?:inter|intra)?-?(?:lobular\ |lobar\ )?sept(?:al?|um|ae)?\w*[^.;:]{0,40}?
+          \b(?:thick\w*|promin\w*|clarif\w*)
+        |interseptal\ thick\w*
+        |(?:thick|promin|clarif)\w*[^.;:]{0,40}?\b(?:interlob\w*|intralob\w*|sept(?:um|a|al|ae))\b)""",
+        r"\b(?:nasal|interventricular|interatrial|gallbladder)\b",
     ),
 )
 """In no particular order; a sentence may match several."""
