@@ -40,7 +40,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 def losses(
     tokenizer: PreTrainedTokenizerBase,
     random_frames: Callable[..., torch.Tensor],
-    make_batch: Callable[..., dict[str, Any]],
+    make_batch: Callable[..., Any],
 ) -> Losses:
     batch = make_batch(tokenizer, ["Findings: clear."], [random_frames(2, 56, 84)])
     return lambda qwen: answer_losses(qwen, batch, "depth").values.detach()

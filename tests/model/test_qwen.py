@@ -17,7 +17,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import answer_losses, embed, encode_frames, patchify
 
 Frames = Callable[..., torch.Tensor]
-Batch = Callable[..., dict[str, Any]]
+Batch = Callable[..., Any]
 ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
 
 
@@ -187,9 +187,9 @@ def test_left_padding_and_wrong_token_counts_are_refused(
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(2, 56, 56)], padding=2)
     with pytest.raises(CtscribeError, match="E_VISUAL_TOKENS"):
         embed(qwen, batch["input_ids"], torch.zeros(3, 128))
-    left = {**batch, "attention_mask": batch["attention_mask"].flip(1)}
+    batch["attention_mask"] = batch["attention_mask"].flip(1)
     with pytest.raises(CtscribeError, match="E_PADDING"):
-        answer_losses(qwen, left, "depth")
+        answer_losses(qwen, batch, "depth")
 
 
 def test_gradients_reach_the_tower_unless_it_is_frozen(

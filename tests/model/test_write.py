@@ -38,15 +38,17 @@ def test_writing_equals_teacher_forcing_step_by_step(
         ids = prompts[row]
         for step, token in enumerate(answer.token_ids):
             with torch.inference_mode():
-                batch = {
-                    "input_ids": ids[None],
-                    "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
-                    "video_grid_thw": grids[row : row + 1],
-                    "position_mm": millimetres[row : row + 1],
-                }
+                place = positions_for(
+                    qwen,
+                    ids[None],
+                    torch.ones(1, len(ids), dtype=torch.long),
+                    grids[row : row + 1],
+                    millimetres[row : row + 1],
+                    mode,
+                )
                 hidden = qwen.model.language_model(
                     inputs_embeds=embed(qwen, ids[None], features[row]),
-                    position_ids=positions_for(qwen, batch, mode),
+                    position_ids=place,
                     use_cache=False,
                 ).last_hidden_state[0, -1]
                 scores = qwen.lm_head(hidden).log_softmax(-1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
@@ -13,6 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model.positions import position_ids
+from ctscribe.pairs.collate import Batch
 
 PATCH_PX, MERGE = 14, 2
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -122,7 +123,7 @@ def embed(
 
 def answer_losses(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    batch: Any,  # noqa: ANN401 - a `pairs.collate.Batch`, or any mapping with its keys
+    batch: Batch,
     positions: Literal["index", "depth"],
 ) -> AnswerLosses:
     """Cross entropy of the answer's tokens, and of nothing else.
@@ -133,7 +134,7 @@ def answer_losses(
 
     Args:
         qwen: The model.
-        batch: A `pairs.collate.Batch`; moved to the model's device.
+        batch: Padded on the right; moved to the model's device.
         positions: Mode of `positions.position_ids`.
 
     Raises:
@@ -154,7 +155,14 @@ def answer_losses(
     hidden = qwen.model.language_model(
         inputs_embeds=embed(qwen, input_ids, visual_tokens.to(device)),
         attention_mask=None,  # causal attention never looks right, where the padding is
-        position_ids=positions_for(qwen, batch, positions).to(device),
+        position_ids=positions_for(
+            qwen,
+            input_ids,
+            batch["attention_mask"].to(device),
+            batch["video_grid_thw"],
+            batch["position_mm"].to(device),
+            positions,
+        ),
         use_cache=False,
     ).last_hidden_state
     # the token at i is predicted from position i − 1
@@ -167,15 +175,18 @@ def answer_losses(
 
 def positions_for(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    batch: Any,  # noqa: ANN401 - a mapping with the keys of `pairs.collate.Batch`
+    input_ids: Int[Tensor, "batch tokens"],
+    attention_mask: Int[Tensor, "batch tokens"],
+    video_grid_thw: Int[Tensor, "batch 3"],
+    position_mm: Float[Tensor, "batch slice_pairs"],
     mode: Literal["index", "depth"],
 ) -> Int[Tensor, "3 batch tokens"]:
-    """`positions.position_ids` of a batch, with this model's constants."""
+    """`positions.position_ids` with this model's constants."""
     return position_ids(
-        batch["input_ids"],
-        batch["attention_mask"],
-        batch["video_grid_thw"],
-        batch["position_mm"],
+        input_ids,
+        attention_mask,
+        video_grid_thw,
+        position_mm,
         mode,
         video_token_id=qwen.config.video_token_id,
         tokens_per_second=qwen.config.vision_config.tokens_per_second,

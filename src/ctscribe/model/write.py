@@ -58,16 +58,7 @@ def write_reports(
     device = qwen.lm_head.weight.device
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     input_ids, mask = _pad_left(prompts, pad, device)
-    place = positions_for(
-        qwen,
-        {
-            "input_ids": input_ids,
-            "attention_mask": mask,
-            "video_grid_thw": video_grid_thw,
-            "position_mm": position_mm,
-        },
-        positions,
-    )
+    place = positions_for(qwen, input_ids, mask, video_grid_thw, position_mm.to(device), positions)
     padded = not bool(mask.all())
     cache = DynamicCache(config=qwen.config.text_config)
     embeds = embed(qwen, input_ids, visual_tokens.to(device))

@@ -1,0 +1,146 @@
+"""Writing a report for every scan of a split, at temperature 0, resumable."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.files import ProgressCallback
+from ctscribe.model.checkpoint import load_model
+from ctscribe.model.features import store_features
+from ctscribe.model.qwen import encode_frames
+from ctscribe.model.write import Written, write_reports
+from ctscribe.pairs.dataset import Visual
+from ctscribe.pairs.splits import Split, studies_of
+from ctscribe.reports.prompt import encode_prompt
+from ctscribe.reports.sections import split_report
+from ctscribe.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
+
+
+def generate(
+    run_dir: Path,
+    prepared_dir: Path,
+    recipe: Recipe,
+    split: Split,
+    out_path: Path,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> list[PredictionRow]:
+    """Writes ``predictions.jsonl``: one row per scan, from its first prepared reconstruction.
+
+    Scans already in the file are skipped, and a last line cut by an interruption is dropped, so
+    the same call goes on where it stopped.
+
+    Args:
+        run_dir: Training run; its ``best`` weights write.
+        prepared_dir: What `prepare` wrote.
+        recipe: The run's recipe.
+        split: Whose scans.
+        out_path: The file.
+        progress: Told (scans done, all scans).
+
+    Returns:
+        The rows in the order of ``studies.jsonl``.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_WEIGHTS`` without
+            complete weights.
+    """
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    scans = one_per_scan(studies_of(studies, split, recipe.pairs.validation_fraction))
+    if not scans:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"the {split} split must have scans, but none of the {len(studies)} volumes in "
+            f"{prepared_dir} belongs to it; prepare more patients",
+        )
+    rows = {row.scan_id: row for row in _written_before(out_path)}
+    missing = [study for study in scans if study.scan_id not in rows]
+    progress(len(scans) - len(missing), len(scans))
+    if missing:
+        qwen, tokenizer = load_model(run_dir / "best", recipe.model.dtype)
+        if torch.cuda.is_available():
+            qwen.to("cuda")
+        qwen.eval()
+        store = store_features(qwen, prepared_dir, missing, windows=recipe.slices.windows)
+        knobs = recipe.generate
+        for start in range(0, len(missing), knobs.batch_size):
+            batch = missing[start : start + knobs.batch_size]
+            written = write_for(
+                qwen,
+                tokenizer,
+                [store.visual(study) for study in batch],
+                recipe.model.positions,
+                knobs.max_new_tokens,
+            )
+            for study, answer in zip(batch, written, strict=True):
+                rows[study.scan_id] = _to_row(study, answer)
+                append_row(out_path, rows[study.scan_id])
+            progress(len(scans) - len(missing) + start + len(batch), len(scans))
+    return [rows[study.scan_id] for study in scans]
+
+
+def write_for(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Sequence[Visual],
+    positions: Literal["index", "depth"],
+    max_new_tokens: int,
+) -> list[Written]:
+    """Writes one report per visual input, all at once.
+
+    Args:
+        qwen: The model.
+        tokenizer: Its tokenizer.
+        visuals: Frames or stored features; not mixed.
+        positions: Mode of `model.positions.position_ids`.
+        max_new_tokens: Longest report.
+    """
+    tokens = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
+    frames = [v.frames for v in visuals if v.frames is not None]
+    with torch.inference_mode():
+        visual_tokens = torch.cat(tokens) if tokens else encode_frames(qwen, frames)
+    millimetres = [torch.tensor(visual.position_mm) for visual in visuals]
+    return write_reports(
+        qwen,
+        tokenizer,
+        [torch.tensor(encode_prompt(tokenizer, visual.grid_thw)) for visual in visuals],
+        visual_tokens,
+        torch.tensor([visual.grid_thw for visual in visuals]),
+        torch.nn.utils.rnn.pad_sequence(millimetres, batch_first=True),
+        positions,
+        max_new_tokens,
+    )
+
+
+def one_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
+    """The first reconstruction of each scan: reports are scored once per scan."""
+    return list({study.scan_id: study for study in reversed(studies)}.values())[::-1]
+
+
+def _written_before(path: Path) -> list[PredictionRow]:
+    """Rows of an earlier call, after taking a half-written last line out of the file."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return []
+    rows = read_rows(path, PredictionRow, partial=True)
+    if not path.read_bytes().endswith(b"\n"):
+        write_rows(path, rows)
+    return rows
+
+
+def _to_row(study: StudyRow, answer: Written) -> PredictionRow:
+    findings, impression = split_report(answer.text)
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=findings,
+        impression=impression,
+        num_tokens=len(answer.token_ids),
+        finished=answer.finished,
+    )

@@ -1,0 +1,216 @@
+"""Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import ProgressCallback, atomic_write, read_json
+from ctscribe.model.qwen import MERGE, PATCH_PX, encode_frames
+from ctscribe.pairs.dataset import Visual, slice_pair_positions
+from ctscribe.rows import StudyRow
+from ctscribe.slices.cache import read_frames, record_path, stem
+from ctscribe.slices.frames import noise_frames
+from ctscribe.slices.windows import WINDOWS
+
+NOISE_PAIRS = 256
+"""Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
+_PATCHES_PER_CALL = 8192
+
+
+@final
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of every study given to `store_features`, read from disk when asked for.
+
+    One file per volume, named after it and its frames' checksum, and one per frame size for
+    noise; both hold [slice pairs, rows, columns, hidden], float32 for a float32 model and float16
+    otherwise.
+    """
+
+    prepared_dir: Path
+    folder: Path
+    """Named by a hash of the tower's weights and their dtype."""
+    windows: Literal["single", "three"]
+
+    def visual_tokens(self, volume_name: str) -> Float[Tensor, "visual_tokens hidden"]:
+        """A volume's visual tokens in the order of its slice pairs, as stored."""
+        return torch.from_numpy(self._read(self.path(volume_name))[:]).flatten(0, 2)
+
+    def noise_tokens(
+        self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
+    ) -> Float[Tensor, "visual_tokens hidden"]:
+        """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
+
+        Args:
+            noise_seed: Picks the slice pairs.
+            num_slice_pairs: Of the volume it stands for.
+            grid_hw: Rows and columns of its visual tokens.
+        """
+        bank = self._read(self.bank_path(grid_hw))
+        picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
+        return torch.from_numpy(bank[picked]).flatten(0, 2)
+
+    def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
+        """What the model is shown of a study; with a seed, noise of exactly its size."""
+        pairs, rows, columns, _ = self._read(self.path(study.volume_name)).shape
+        if noise_seed is None:
+            tokens = self.visual_tokens(study.volume_name)
+        else:
+            tokens = self.noise_tokens(noise_seed, pairs, (rows, columns))
+        return Visual(
+            grid_thw=(pairs, rows * MERGE, columns * MERGE),
+            position_mm=slice_pair_positions(study.position_mm),
+            visual_tokens=tokens,
+        )
+
+    def path(self, volume_name: str) -> Path:
+        """Where a volume's features lie; frames made anew have another name."""
+        record = read_json(record_path(self.prepared_dir, volume_name))
+        return self.folder / f"{stem(volume_name)}.{record['frames_crc32']:08x}.npy"
+
+    def bank_path(self, grid_hw: tuple[int, int]) -> Path:
+        """Where the noise of one frame size lies."""
+        return self.folder / f"noise_{self.windows}_{grid_hw[0]}x{grid_hw[1]}.npy"
+
+    def _read(self, path: Path) -> "np.ndarray[tuple[int, int, int, int], np.dtype[np.floating]]":
+        try:
+            mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError) as error:
+            raise CtscribeError(
+                "E_FEATURES",
+                f"the stored features {path} must be there and whole, but {error}; "
+                "delete the file and run the command again to compute them",
+            ) from error
+        return np.asarray(mapped)
+
+
+def store_features(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared_dir: Path,
+    studies: Sequence[StudyRow],
+    *,
+    windows: Literal["single", "three"],
+    noise: bool = False,
+    progress: ProgressCallback = lambda done, total: None,
+) -> FeatureStore:
+    """Computes the features that are not stored yet and opens the store.
+
+    Args:
+        qwen: Its tower is run without gradients; other weights play no part.
+        prepared_dir: What `prepare` wrote.
+        studies: Those needed; may overlap with what is stored.
+        windows: The recipe's, for the noise.
+        noise: Also make the noise bank for every frame size among ``studies``.
+        progress: Told (volumes done, all volumes).
+
+    Raises:
+        CtscribeError: ``E_OVERFLOW`` when a feature does not fit float16.
+    """
+    folder = prepared_dir / "features" / _tower_hash(qwen)
+    store = FeatureStore(prepared_dir, folder, windows)
+    paths = {study.volume_name: store.path(study.volume_name) for study in studies}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    done = len(paths) - len(missing)
+    progress(done, len(paths))
+    for names, frames in _batches(prepared_dir, missing):
+        for name, features in zip(names, _encode(qwen, frames), strict=True):
+            _write(paths[name], features, qwen.dtype, name)
+        done += len(names)
+        progress(done, len(paths))
+    if noise:
+        for grid_hw in {store._read(path).shape[1:3] for path in paths.values()}:
+            if not store.bank_path(grid_hw).exists():
+                bank = _noise_bank(qwen, grid_hw, windows)
+                _write(store.bank_path(grid_hw), bank, qwen.dtype, "the noise bank")
+    return store
+
+
+def frames_of(
+    prepared_dir: Path,
+    study: StudyRow,
+    noise_seed: int | None = None,
+    *,
+    windows: Literal["single", "three"],
+) -> Visual:
+    """Like `FeatureStore.visual`, but the frames themselves, for a tower that learns."""
+    frames = np.array(read_frames(prepared_dir, study.volume_name))
+    slices, height, width, _ = frames.shape
+    if noise_seed is not None:
+        frames = noise_frames(noise_seed, slices, (height, width), WINDOWS[windows])
+    return Visual(
+        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+        position_mm=slice_pair_positions(study.position_mm),
+        frames=torch.from_numpy(frames),
+    )
+
+
+def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration) -> str:
+    """Changes with any weight of the tower and with its dtype."""
+    digest = hashlib.sha256(str(qwen.dtype).encode())
+    for name, tensor in sorted(qwen.model.visual.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _batches(prepared_dir: Path, names: Sequence[str]) -> Iterator[tuple[list[str], list[Tensor]]]:
+    """Volumes in groups large enough to keep the device busy, small enough to fit."""
+    held: list[str] = []
+    frames: list[Tensor] = []
+    patches = 0
+    for name in names:
+        volume = torch.from_numpy(np.array(read_frames(prepared_dir, name)))
+        held.append(name)
+        frames.append(volume)
+        patches += volume.numel() // (2 * 3 * PATCH_PX**2)
+        if patches >= _PATCHES_PER_CALL:
+            yield held, frames
+            held, frames, patches = [], [], 0
+    if held:
+        yield held, frames
+
+
+@torch.inference_mode()
+def _encode(qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor]) -> list[Tensor]:
+    """Features of each volume as [slice pairs, rows, columns, hidden]."""
+    side = PATCH_PX * MERGE
+    shapes = [(len(f) // 2, f.shape[1] // side, f.shape[2] // side) for f in frames]
+    sizes = [pairs * rows * columns for pairs, rows, columns in shapes]
+    parts = torch.split(encode_frames(qwen, frames).cpu(), sizes)
+    return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _write(path: Path, features: Tensor, dtype: torch.dtype, name: str) -> None:
+    stored = features.float() if dtype == torch.float32 else features.half()
+    if not bool(torch.isfinite(stored).all()):
+        raise CtscribeError(
+            "E_OVERFLOW",
+            f"visual tokens must be finite and fit {stored.dtype}, but those of {name} do not; "
+            "check the weights, or set model.dtype to float32",
+        )
+    with atomic_write(path) as file:
+        np.save(file, stored.numpy(), allow_pickle=False)
+
+
+def _noise_bank(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    grid_hw: tuple[int, int],
+    windows: Literal["single", "three"],
+) -> Tensor:
+    size = (grid_hw[0] * PATCH_PX * MERGE, grid_hw[1] * PATCH_PX * MERGE)
+    per_call = max(1, _PATCHES_PER_CALL // (grid_hw[0] * grid_hw[1] * MERGE**2))
+    parts = []
+    for start in range(0, NOISE_PAIRS, per_call):
+        seeds = range(start, min(start + per_call, NOISE_PAIRS))
+        frames = [torch.from_numpy(noise_frames(s, 2, size, WINDOWS[windows])) for s in seeds]
+        parts += _encode(qwen, frames)
+    return torch.cat(parts)

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe import generate as module
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.generate import generate, one_per_scan, write_for
+from ctscribe.model.checkpoint import load_model, save_model
+from ctscribe.model.features import frames_of
+from ctscribe.model.presets import build_config
+from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.reports.prompt import QUESTION, SYSTEM
+from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.slices.cache import write_frames
+
+RECIPE = Recipe.model_validate(
+    {
+        "model": {"positions": "depth", "dtype": "float32"},
+        "generate": {"max_new_tokens": 8, "batch_size": 2},
+    }
+)
+
+
+def study(patient: int, scan: str, reconstruction: int) -> StudyRow:
+    name = f"valid_{patient}_{scan}"
+    return StudyRow(
+        volume_name=f"{name}_{reconstruction}.nii.gz",
+        patient_id=f"valid_{patient}",
+        scan_id=name,
+        source_split="valid",
+        findings="The lungs are clear.",
+        impression="Normal.",
+        labels=None,
+        spacing_mm=(3.0, 3.0, 3.0),
+        shape_xyz=(10, 10, 100),
+        slice_indices=(3, 2, 1, 0),
+        position_mm=(30.0, 20.0, 10.0, 0.0),
+        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
+    )
+
+
+STUDIES = [study(1, "a", 1), study(1, "a", 2), study(1, "b", 1), study(2, "a", 1)]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = train_tokenizer([SYSTEM, QUESTION, "Findings: clear.\nImpression: none."])
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    save_model(folder / "best", qwen, tokenizer)
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    folder = tmp_path / "prepared"
+    draw = np.random.default_rng(0)
+    for row in STUDIES:
+        frames = draw.integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
+        write_frames(folder, row.volume_name, frames, {})
+    write_rows(folder / "studies.jsonl", STUDIES)
+    return folder
+
+
+def test_one_row_per_scan_from_its_first_reconstruction(
+    run_dir: Path, prepared: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "new" / "predictions.jsonl"
+    rows = generate(
+        run_dir, prepared, RECIPE, "test", out, progress=lambda *done: told.append(done)
+    )
+    assert [row.volume_name for row in rows] == [STUDIES[i].volume_name for i in (0, 2, 3)]
+    assert rows == read_rows(out, PredictionRow)
+    assert told == [(0, 3), (2, 3), (3, 3)]
+    assert all(row.num_tokens <= 8 for row in rows)
+
+
+def test_an_interrupted_file_is_continued_to_the_same_end(
+    run_dir: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "predictions.jsonl"
+    rows = generate(run_dir, prepared, RECIPE, "test", out)
+    whole = out.read_text()
+    cut = whole.splitlines(keepends=True)
+    out.write_text(cut[0] + cut[1][:25])
+    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+    assert out.read_text() == whole
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is left to write, so no model may be loaded")
+
+    monkeypatch.setattr(module, "load_model", refuse)
+    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+
+
+def test_batches_frames_and_stored_features_write_the_same(run_dir: Path, prepared: Path) -> None:
+    qwen, tokenizer = load_model(run_dir / "best")
+    qwen.eval()
+    shown = [frames_of(prepared, row, windows="single") for row in STUDIES[:2]]
+    together = write_for(qwen, tokenizer, shown, "depth", 8)
+    alone = [write_for(qwen, tokenizer, [visual], "depth", 8)[0] for visual in shown]
+    assert [w.token_ids for w in together] == [w.token_ids for w in alone]
+
+
+def test_a_split_without_scans_and_a_run_without_weights_are_told(
+    run_dir: Path, prepared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
+        generate(run_dir, prepared, RECIPE, "train", tmp_path / "p.jsonl")
+    with pytest.raises(CtscribeError, match="E_WEIGHTS"):
+        generate(tmp_path, prepared, RECIPE, "test", tmp_path / "p.jsonl")
+
+
+def test_the_first_reconstruction_stands_for_the_scan() -> None:
+    assert one_per_scan(STUDIES) == [STUDIES[0], STUDIES[2], STUDIES[3]]
