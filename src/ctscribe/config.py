@@ -49,6 +49,8 @@ class VolumeConfig(Section):
     """Voxel size after resampling along (x, y, z) (paper, Eq. 2)."""
     intensity: Literal["auto", "raw", "hu"] = "auto"
     """Whether stored values need the metadata's slope and intercept; auto decides by histogram."""
+    antialias: bool = False
+    """Average where the grid is coarser than the scan; plain sampling (paper) skips voxels."""
 
 
 class SlicesConfig(Section):

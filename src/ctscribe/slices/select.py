@@ -14,7 +14,8 @@ _COARSE_MM = 3.0
 _AIR_BELOW_HU = -500
 _GAS_BELOW_HU = -960
 """Median of a cavity filled with gas, such as bowel; lung, even emphysema, has tissue in it."""
-_MIN_LUNG_ML = 300.0
+_MIN_LUNG_ML = 500.0
+_MIN_PIECE_ML = 50.0
 _OTHER_LUNG_SHARE = 0.1
 _MIN_AREA_MM2 = 500.0
 _MIN_AREA_SHARE = 0.03
@@ -115,7 +116,7 @@ def _lung_mask(coarse_zyx: np.ndarray, voxel_ml: float) -> Bool[np.ndarray, "z y
     places = ndimage.find_objects(labels)
     for label in np.argsort(-sizes, kind="stable")[:8]:
         size = int(sizes[label])
-        if size * voxel_ml < _MIN_LUNG_ML / 10 or size < _OTHER_LUNG_SHARE * largest:
+        if size * voxel_ml < _MIN_PIECE_ML or size < _OTHER_LUNG_SHARE * largest:
             break
         place = places[label - 1]
         member = labels[place] == label

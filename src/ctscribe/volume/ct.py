@@ -25,8 +25,7 @@ class CTVolume:
     @property
     def spacing_mm(self) -> SpacingMm:
         """Voxel size along (x, y, z)."""
-        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
-        return x, y, z
+        return spacing_of(self.affine)
 
     @property
     def shape_xyz(self) -> tuple[int, int, int]:
@@ -40,6 +39,12 @@ class CTVolume:
         names = ("LR", "PA", "IS")
         axes, signs = _nearest_axes(self.affine)
         return "".join(names[axis][int(sign > 0)] for axis, sign in zip(axes, signs, strict=True))
+
+
+def spacing_of(affine: Affine) -> SpacingMm:
+    """Lengths of an affine's three axes, mm."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return x, y, z
 
 
 def to_ras(volume: CTVolume) -> CTVolume:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from ctscribe.types import Affine, SpacingMm
-from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.ct import CTVolume, spacing_of
 
 _TOLERANCE_VOXELS = 1e-3
 """Headers hold float32, so 0.7 mm comes as 0.69999999; without this a slice would be lost."""
@@ -49,6 +49,11 @@ class Resampling:
     shape_xyz: tuple[int, int, int]
     affine: Affine
     taps_xyz: tuple[Taps, Taps, Taps]
+
+    @property
+    def spacing_mm(self) -> SpacingMm:
+        """True voxel size of the output along (x, y, z)."""
+        return spacing_of(self.affine)
 
     def slices(self, indices: range | tuple[int, ...]) -> Iterator[Plane]:
         """Yields output slices [y, x] in HU, float32.

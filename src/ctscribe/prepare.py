@@ -1,0 +1,274 @@
+"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ctscribe.config import SlicesConfig, VolumeConfig
+from ctscribe.errors import CtscribeError
+from ctscribe.files import read_json, sha256_of_file, sha256_of_json, write_json
+from ctscribe.reports.ct_rate import parse_volume_name
+from ctscribe.reports.ct_rate_cells import VolumeMetadata
+from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
+from ctscribe.rows import SkippedRow, StudyRow, write_rows
+from ctscribe.run import provenance, work
+from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
+from ctscribe.slices.show import PreparedVolume, show_lungs
+from ctscribe.slices.windows import WINDOWS
+from ctscribe.volume.intensity import Intensity
+from ctscribe.volume.nifti import Prefer
+from ctscribe.volume.read import read_volume
+from ctscribe.volume.store import stores_exist, write_stores
+
+Keep = Literal["all", "slices"]
+_FORMAT = 1
+"""Raised whenever the same request would give other bytes, so that old files are redone."""
+_GEOMETRY = (
+    "spacing_mm",
+    "shape_xyz",
+    "slice_indices",
+    "position_mm",
+    "frame_to_ras",
+    "warnings",
+)
+"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PrepareSummary:
+    """What came of a data set.
+
+    Attributes:
+        num_prepared: Volumes in `studies.jsonl`.
+        num_reused: Of them, volumes that an earlier run had prepared.
+        num_skipped: Volumes that should have been prepared but could not.
+        num_excluded: Volumes that the data set's own lists exclude.
+        skipped_by_code: How many volumes failed, by code.
+        warnings_by_code: How many volumes carry a warning, by code.
+    """
+
+    num_prepared: int
+    num_reused: int
+    num_skipped: int
+    num_excluded: int
+    skipped_by_code: dict[str, int]
+    warnings_by_code: dict[str, int]
+
+
+def prepare_volume(
+    path: Path,
+    *,
+    study: str,
+    spacing_mm: tuple[float, float, float] = (0.75, 0.75, 1.5),
+    intensity: Intensity = "auto",
+    antialias: bool = False,
+    num_slices: int = 10,
+    windows: Literal["single", "three"] = "single",
+    frame_size_px: tuple[int, int] | None = None,
+    metadata: VolumeMetadata | None = None,
+    prefer: Prefer | None = None,
+) -> PreparedVolume:
+    """Prepares one NIfTI file or the folder of one DICOM series in memory.
+
+    Args:
+        path: File or folder.
+        study: Name for errors.
+        spacing_mm: Of the recipe's grid, (x, y, z).
+        intensity: See `read_volume`.
+        antialias: See `plan`.
+        num_slices: Frames wanted.
+        windows: Which grey scales the three channels show.
+        frame_size_px: See `make_frames`.
+        metadata: CT-RATE's row, where there is one.
+        prefer: See `read_volume`.
+
+    Raises:
+        CtscribeError: What is wrong with the volume, in one sentence.
+    """
+    source, warnings = read_volume(
+        path, study=study, metadata=metadata, intensity=intensity, prefer=prefer
+    )
+    shown = show_lungs(
+        source,
+        spacing_mm=spacing_mm,
+        antialias=antialias,
+        num_slices=num_slices,
+        windows=WINDOWS[windows],
+        frame_size_px=frame_size_px,
+    )
+    return replace(shown, warnings=tuple(sorted({*warnings, *shown.warnings})))
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    *,
+    keep: Keep = "all",
+    processes: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PrepareSummary:
+    """Prepares a CT-RATE tree; one bad volume becomes a row in ``skipped.jsonl``.
+
+    Of each scan one reconstruction is used (`choose_reconstructions`). A volume whose outputs
+    exist for the same request and the same file is not done again, so that an interrupted run
+    continues. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+
+    Args:
+        source: The tree, v1 or v2.
+        out: Where everything goes.
+        volume: Grid and intensity.
+        slices: What the model sees.
+        keep: all writes both stores and the slice cache, slices only the latter.
+        processes: Volumes worked on at once, each by one process with one thread.
+        progress: Called with (done, total).
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
+            ``E_WORKER``, or what is wrong with the data set's tables.
+    """
+    request = {
+        "format": _FORMAT,
+        **volume.model_dump(mode="json"),
+        **slices.model_dump(mode="json"),
+    }
+    manifest = _open(out, request)
+    listed, skipped = list_volumes(source, thin_mm=volume.spacing_mm[2])
+    tasks = [_Task(one, out, request, keep) for one in listed]
+    studies: dict[str, StudyRow] = {}
+    num_reused = 0
+    progress(0, len(tasks))
+    for done, (row, reused) in enumerate(work(_prepare_listed, tasks, processes), 1):
+        if isinstance(row, StudyRow):
+            studies[row.volume_name] = row
+            num_reused += reused
+        else:
+            skipped.append(row)
+        progress(done, len(tasks))
+    in_order = [studies[one.volume_name] for one in listed if one.volume_name in studies]
+    skipped.sort(key=lambda row: (row.volume_name, row.code))
+    write_rows(out / "studies.jsonl", in_order)
+    write_rows(out / "skipped.jsonl", skipped)
+    summary = _summarise(in_order, skipped, num_reused)
+    counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
+    write_json(out / "prepare.json", {**manifest, "result": counts})
+    return summary
+
+
+def _summarise(
+    studies: list[StudyRow], skipped: list[SkippedRow], num_reused: int
+) -> PrepareSummary:
+    failures = Counter(row.code for row in skipped if row.code != NO_CHEST)
+    warnings = Counter(code for study in studies for code in study.warnings)
+    return PrepareSummary(
+        num_prepared=len(studies),
+        num_reused=num_reused,
+        num_skipped=failures.total(),
+        num_excluded=len(skipped) - failures.total(),
+        skipped_by_code=dict(sorted(failures.items())),
+        warnings_by_code=dict(sorted(warnings.items())),
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Task:
+    listed: ListedVolume
+    out: Path
+    request: dict[str, Any]
+    keep: Keep
+
+
+def _open(out: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Writes the manifest, unless the folder was prepared with other settings."""
+    path = out / "prepare.json"
+    if path.exists() and read_json(path).get("asked") != request:
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{out} must be new or hold the same preparation, but was prepared with other "
+            "settings; choose another folder or remove it",
+        )
+    manifest = {"stage": "prepare", "asked": request, **provenance()}
+    write_json(path, manifest)
+    return manifest
+
+
+def _prepare_listed(task: _Task) -> tuple[StudyRow | SkippedRow, bool]:
+    """Prepares one volume in whatever process; only what stops every volume is raised."""
+    name = task.listed.volume_name
+    try:
+        record, reused = _record(task)
+        return _study_row(task.listed, record), reused
+    except CtscribeError as error:
+        if error.code == "E_WRITE":
+            raise
+        return SkippedRow(volume_name=name, code=error.code, reason=error.sentence), False
+    except MemoryError:
+        reason = f"{name} must fit into memory, but does not; run it with fewer processes"
+        return SkippedRow(volume_name=name, code="E_MEMORY", reason=reason), False
+
+
+def _record(task: _Task) -> tuple[dict[str, Any], bool]:
+    """The volume's record, from an earlier run where its outputs are complete, else made now."""
+    listed, out, name = task.listed, task.out, task.listed.volume_name
+    metadata = asdict(listed.metadata) if listed.metadata else None
+    status = listed.path.stat()
+    request = {
+        "request": sha256_of_json({**task.request, "metadata": metadata}),
+        "source_bytes": status.st_size,
+        "source_mtime_ns": status.st_mtime_ns,
+    }
+    before = _complete_record(task, request)
+    if before is not None:
+        return before, True
+    options = {key: value for key, value in task.request.items() if key != "format"}
+    prepared = prepare_volume(listed.path, study=name, metadata=listed.metadata, **options)
+    record = {
+        "volume_name": name,
+        **request,
+        "source_sha256": sha256_of_file(listed.path),
+        "spacing_mm": prepared.resampling.spacing_mm,
+        "shape_xyz": prepared.resampling.shape_xyz,
+        "slice_indices": prepared.slice_indices,
+        "position_mm": prepared.position_mm,
+        "frame_to_ras": prepared.frame_to_ras.tolist(),
+        "warnings": prepared.warnings,
+    }
+    if task.keep == "all":
+        write_stores(out, stem(name), prepared.resampling, record)
+    write_frames(out, name, prepared.frames, record)
+    return record, False
+
+
+def _complete_record(task: _Task, request: dict[str, Any]) -> dict[str, Any] | None:
+    name = task.listed.volume_name
+    try:
+        record: dict[str, Any] = read_json(record_path(task.out, name))
+        read_frames(task.out, name)
+    except CtscribeError:
+        return None
+    same = all(record.get(key) == value for key, value in request.items())
+    stored = task.keep == "slices" or stores_exist(task.out, stem(name))
+    return record if same and stored else None
+
+
+def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:
+    parts = parse_volume_name(listed.volume_name)
+    metadata = listed.metadata
+    return StudyRow(
+        volume_name=listed.volume_name,
+        patient_id=parts.patient_id,
+        scan_id=parts.scan_id,
+        source_split=parts.split,
+        findings=listed.findings,
+        impression=listed.impression,
+        labels=listed.labels,
+        manufacturer=metadata.manufacturer if metadata else None,
+        sex=metadata.sex if metadata else None,
+        age_years=metadata.age_years if metadata else None,
+        **{key: record[key] for key in _GEOMETRY},
+    )

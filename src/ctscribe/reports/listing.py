@@ -1,0 +1,168 @@
+"""What a CT-RATE tree holds: one entry per scan with its report, or the reason why not."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ctscribe.errors import CtscribeError
+from ctscribe.reports.ct_rate import (
+    SPLITS,
+    CtRateTree,
+    Split,
+    Table,
+    parse_volume_name,
+    read_labels,
+    read_metadata,
+    read_no_chest,
+    read_reports,
+)
+from ctscribe.reports.ct_rate_cells import (
+    VolumeMetadata,
+    parse_labels,
+    parse_metadata,
+    parse_report,
+)
+from ctscribe.reports.reconstructions import choose_reconstructions
+from ctscribe.rows import SkippedRow
+from ctscribe.types import Labels
+
+NO_CHEST = "E_NO_CHEST"
+"""Code of volumes that the data set's authors exclude; expected, so no failure."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ListedVolume:
+    """A volume on disk with everything the tables say about it."""
+
+    volume_name: str
+    path: Path
+    metadata: VolumeMetadata | None
+    findings: str
+    impression: str
+    labels: Labels | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    reports: Table
+    metadata: Table
+    labels: Table | None
+    no_chest: frozenset[str]
+
+
+def list_volumes(root: Path, thin_mm: float) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """Joins volumes, reports, labels and metadata; picks one reconstruction per scan.
+
+    A data set without a labels file gives volumes without labels; one with a labels file must
+    have a row for each volume. Volumes excluded by the published lists come out as skipped.
+
+    Args:
+        root: The tree; see `CtRateTree`.
+        thin_mm: See `choose_reconstructions`.
+
+    Returns:
+        Volumes to prepare, in natural order, and volumes to skip.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when there is no reports file, or what is wrong with a table.
+    """
+    tree = CtRateTree(root)
+    splits = [split for split in SPLITS if tree.reports_path(split).exists()]
+    if not splits:
+        raise CtscribeError(
+            "E_MISSING",
+            f"{root} must hold CT-RATE's reports, such as {tree.reports_path('train')}, but does "
+            "not; give the folder that holds dataset/",
+        )
+    volumes: list[ListedVolume] = []
+    skipped: list[SkippedRow] = []
+    reported: set[str] = set()
+    for split in splits:
+        tables = _read_tables(tree, split)
+        reported |= tables.reports.keys()
+        for entry in _join(tree, tables, thin_mm):
+            (volumes if isinstance(entry, ListedVolume) else skipped).append(entry)  # type: ignore[arg-type]
+    skipped.extend(_without_report(tree.root, reported))
+    return volumes, skipped
+
+
+def _read_tables(tree: CtRateTree, split: Split) -> _Tables:
+    metadata, labels = tree.metadata_path(split), tree.labels_path(split)
+    return _Tables(
+        read_reports(tree.reports_path(split)),
+        read_metadata(metadata) if metadata.exists() else {},
+        read_labels(labels) if labels.exists() else None,
+        read_no_chest(tree.no_chest_path(split)),
+    )
+
+
+def _join(tree: CtRateTree, tables: _Tables, thin_mm: float) -> Iterator[ListedVolume | SkippedRow]:
+    paths: dict[str, Path] = {}
+    metadata: dict[str, VolumeMetadata] = {}
+    absent: dict[str, str] = {}
+    for name in tables.reports:
+        try:
+            scan_id = parse_volume_name(name).scan_id
+            if name in tables.no_chest:
+                raise CtscribeError(
+                    NO_CHEST, f"{name} is on CT-RATE's list of volumes that are not chests"
+                )
+            if name in tables.metadata:
+                metadata[name] = parse_metadata(tables.metadata[name])
+            path = tree.find_volume(name)
+            if path is None:
+                absent.setdefault(scan_id, name)
+            else:
+                paths[name] = path
+        except CtscribeError as error:
+            yield _skip(name, error)
+    present = {parse_volume_name(name).scan_id for name in paths}
+    for scan_id, name in absent.items():
+        if scan_id not in present:
+            yield _skip(
+                name,
+                CtscribeError(
+                    "E_MISSING",
+                    f"{scan_id} must have a volume on disk because it has a report, but has none; "
+                    "download it",
+                ),
+            )
+    for name in choose_reconstructions(metadata, paths, thin_mm):
+        try:
+            yield _listed(name, paths[name], metadata.get(name), tables)
+        except CtscribeError as error:
+            yield _skip(name, error)
+
+
+def _listed(
+    name: str, path: Path, metadata: VolumeMetadata | None, tables: _Tables
+) -> ListedVolume:
+    findings, impression = parse_report(tables.reports[name])
+    if tables.labels is not None and name not in tables.labels:
+        raise CtscribeError(
+            "E_NO_LABELS",
+            f"{name} must have a row in the labels file, but has none; add the row, or remove the "
+            "labels file to do without labels",
+        )
+    labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
+    return ListedVolume(name, path, metadata, findings, impression, labels)
+
+
+def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
+    known = set(reported)
+    for name in sorted({path.name for path in root.rglob("*.nii*")} - known):
+        yield _skip(
+            name,
+            CtscribeError(
+                "E_NO_REPORT",
+                f"{name[:80]} must have a row in the reports file, but has none; add its report "
+                "or move the volume elsewhere",
+            ),
+        )
+
+
+def _skip(name: str, error: CtscribeError) -> SkippedRow:
+    return SkippedRow(volume_name=name, code=error.code, reason=error.sentence)

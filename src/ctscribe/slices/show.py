@@ -1,0 +1,82 @@
+"""A volume → the frames of its lungs, with where each of them lies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+from ctscribe.slices.frames import make_frames
+from ctscribe.slices.select import find_lungs, spread_slices
+from ctscribe.slices.windows import Window
+from ctscribe.types import Affine, Frames, SpacingMm
+from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.resample import Resampling, plan
+
+
+@final
+@dataclass(frozen=True)
+class PreparedVolume:
+    """One volume, ready for the model.
+
+    Attributes:
+        resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
+        frames: uint8 [slices, height, width, 3].
+        slice_indices: z index of each frame, most cranial first.
+        position_mm: Superior coordinate of the centre of each of these slices, RAS+.
+        frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
+        warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+    """
+
+    resampling: Resampling
+    frames: Frames
+    slice_indices: tuple[int, ...]
+    position_mm: tuple[float, ...]
+    frame_to_ras: Affine
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def volume(self) -> CTVolume:
+        """The whole resampled volume, float32 HU, computed at first use."""
+        depth = self.resampling.shape_xyz[2]
+        return CTVolume(self.resampling.stack(range(depth)), self.resampling.affine)
+
+
+def show_lungs(
+    source: CTVolume,
+    *,
+    spacing_mm: SpacingMm,
+    num_slices: int,
+    windows: Sequence[Window],
+    frame_size_px: tuple[int, int] | None = None,
+    antialias: bool = False,
+) -> PreparedVolume:
+    """Chooses slices over the lungs' extent and shows them on the recipe's grid.
+
+    The lungs are sought on the volume as it was scanned; only the slices that are shown are
+    resampled.
+
+    Args:
+        source: In RAS orientation, padding already air.
+        spacing_mm: Of the grid, (x, y, z).
+        num_slices: Frames wanted.
+        windows: See `make_frames`.
+        frame_size_px: See `make_frames`.
+        antialias: See `plan`.
+
+    Raises:
+        CtscribeError: ``E_TOO_FEW_SLICES``.
+    """
+    lungs = find_lungs(source)
+    resampling = plan(source, spacing_mm, antialias=antialias)
+    width, height, depth = resampling.shape_xyz
+    scale = depth / source.shape_xyz[2]
+    first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
+    indices = spread_slices((first, last), num_slices, depth)
+    shown = CTVolume(resampling.stack(indices), resampling.affine)
+    frames, frame_to_ras = make_frames(shown, range(num_slices), windows, frame_size_px)
+    centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
+    position_mm = tuple(float(mm) for mm in (centres @ resampling.affine.T)[:, 2])
+    warnings = () if lungs.found else ("W_NOT_CHEST",)
+    return PreparedVolume(resampling, frames, indices, position_mm, frame_to_ras, warnings)
