@@ -127,7 +127,7 @@ def train(
     overrides: Overrides = (),
 ) -> None:
     """Train on PAIRS into RUN; continues where an interrupted run stopped."""
-    from ctscribe.train import train as train_stage
+    from ctscribe.train.stage import train as train_stage
 
     with _stage("Training") as progress:
         result = train_stage(
@@ -140,10 +140,11 @@ def train(
 def generate(run: Path, *, prepared: Path, split: Split = "test", out: Path | None = None) -> None:
     """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
     from ctscribe.generate import generate as generate_stage
+    from ctscribe.run import recipe_of
 
     target = out or run / f"predictions_{split}.jsonl"
     with _stage("Writing reports") as progress:
-        rows = generate_stage(run, prepared, split, target, progress=progress)
+        rows = generate_stage(run, prepared, recipe_of(run), split, target, progress=progress)
     _say(f"{len(rows)} reports in {target}")
 
 
@@ -197,11 +198,17 @@ def experiment(
 
 
 @app.command
-def report(source: Path, *, run: Path, out: Path = Path("report")) -> None:
+def report(
+    source: Path,
+    *,
+    run: Path,
+    out: Path = Path("report"),
+    name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
     from ctscribe.export.patient import report_patient
 
-    paths = report_patient(source, run, out)
+    paths = report_patient(source, run, out, name=name)
     _print_text(paths["text"].read_text(encoding="utf-8"))
     _say("Written: " + ", ".join(str(path) for path in paths.values()))
 

@@ -1,0 +1,69 @@
+"""The whole flow on synthetic chest CT, on a laptop, in minutes."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ctscribe.config import Recipe
+from ctscribe.experiment import experiment_request, grid, run_experiment
+from ctscribe.files import ProgressCallback
+from ctscribe.reports.ct_rate import CtRateTree
+from ctscribe.rows import StudyRow, read_rows
+from ctscribe.run import open_run
+
+Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
+
+
+@final
+@dataclass(frozen=True)
+class DemoResult:
+    """What to look at."""
+
+    tables: tuple[Path, ...]
+    pages: tuple[Path, ...]
+
+
+def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> DemoResult:
+    """Draws patients, prepares them, warms up the tower, runs the experiment, reports one patient.
+
+    Args:
+        out: Demo folder; an interrupted demo continues there and ends with the same tables.
+        recipe: A small one.
+        processes: Worker processes of every stage.
+        stage: Opens a named stage and yields its progress callback.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else.
+    """
+    from ctscribe.export.patient import report_patient
+    from ctscribe.phantom.dataset import write_dataset
+    from ctscribe.prepare import prepare
+    from ctscribe.warm_up import warm_up
+
+    open_run(out, "experiment", experiment_request(recipe))
+    data, prepared, start = out / "data", out / "prepared", out / "start"
+    with stage("Drawing patients") as progress:
+        write_dataset(data, recipe.phantom, processes=processes, progress=progress)
+    with stage("Preparing volumes") as progress:
+        prepare(
+            data, prepared, recipe.volume, recipe.slices, processes=processes, progress=progress
+        )
+    with stage("Warming up the tower") as progress:
+        warm_up(start, recipe, processes=processes, progress=progress)
+    with stage("Training and testing") as progress:
+        tables = run_experiment(out, prepared, recipe, start, parallel=processes, progress=progress)
+    with stage("Reporting one patient") as progress:
+        run = out / "cells" / grid(recipe)[-1].name / "train"
+        page = report_patient(_a_test_volume(data, prepared, recipe), run, out / "report")["html"]
+        progress(1, 1)
+    return DemoResult(tuple(tables), (page,))
+
+
+def _a_test_volume(data: Path, prepared: Path, recipe: Recipe) -> Path:
+    """The test scan with the most findings: there is something to look at."""
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    test = [study for study in studies if study.source_split == "valid"]
+    busiest = max(test, key=lambda study: (sum(study.labels or ()), study.volume_name))
+    return CtRateTree(data).volume_path(busiest.volume_name, recipe.phantom.flavour)

@@ -1,0 +1,186 @@
+"""A recipe's grid: train, write and score every cell, then Tables 1 and 2.
+
+Validation chooses each cell's checkpoint; the test split is read once per cell, with it.
+Every step of a cell is skipped when its result is there, so an interrupted experiment goes on.
+"""
+
+import os
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, final
+
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.files import ProgressCallback, read_json, write_json, write_text
+from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.run import open_run
+
+STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
+"""What a cell leaves behind, in order."""
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """One training run of the grid."""
+
+    strategy: str
+    beta: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder name, e.g. ``heter-beta0.1-seed0``."""
+        return f"{self.strategy}-beta{self.beta:g}-seed{self.seed}"
+
+
+def grid(recipe: Recipe) -> list[Cell]:
+    """The cells of Tables 1 and 2 without repetition; β = 0 is Origin, trained once per seed."""
+    beta = recipe.objective.beta
+    chosen = {("origin", 0.0), ("gauss", beta), ("heter", beta)}
+    chosen |= {
+        (recipe.experiment.beta_strategy, other) for other in recipe.experiment.betas if other
+    }
+    order = ("origin", "gauss", "heter")
+    cells = sorted(chosen, key=lambda cell: (order.index(cell[0]), cell[1]))
+    return [Cell(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
+
+
+def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe with which `cell` is trained."""
+    tree = recipe.model_dump()
+    tree["pairs"] |= {"strategy": cell.strategy, "seed": cell.seed}
+    tree["objective"]["beta"] = cell.beta
+    tree["train"]["seed"] = cell.seed
+    return Recipe.model_validate(tree)
+
+
+def run_experiment(
+    out: Path,
+    prepared_dir: Path,
+    recipe: Recipe,
+    start: Path | None,
+    *,
+    parallel: int = 1,
+    progress: ProgressCallback,
+) -> list[Path]:
+    """Runs every cell and writes the tables.
+
+    Args:
+        out: Experiment folder; reopened when it holds the same request.
+        prepared_dir: What `prepare` wrote.
+        recipe: With its grid.
+        start: Starting checkpoint; None takes the recipe's own weights.
+        parallel: Cells trained at the same time, each in a process of its own.
+        progress: Told (finished steps, all steps).
+
+    Returns:
+        Paths of the Markdown tables.
+
+    Raises:
+        CtscribeError: The first error of a cell; what its cells have finished is kept.
+    """
+    open_run(out, "experiment", experiment_request(recipe))
+    folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
+    jobs = [
+        (folder, prepared_dir, cell_recipe(recipe, cell), start) for cell, folder in folders.items()
+    ]
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    with ProcessPoolExecutor(
+        parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
+    ) as pool:
+        _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
+    return write_tables(out, recipe, folders)
+
+
+def experiment_request(recipe: Recipe) -> dict[str, Any]:
+    """What identifies an experiment folder."""
+    return {"recipe": recipe.model_dump(mode="json")}
+
+
+def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
+    """Pairs, training, test reports, mismatch gap and scores of one cell; skips what is there."""
+    from ctscribe.card import measure_gap
+    from ctscribe.evaluate.scores import evaluate
+    from ctscribe.generate import generate
+    from ctscribe.pairs.build import build_pairs
+    from ctscribe.pairs.splits import studies_of
+    from ctscribe.train.stage import train
+
+    pairs, run_dir, predictions, gap, scores = (folder / step for step in STEPS)
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    fraction = recipe.pairs.validation_fraction
+    training, test = (studies_of(studies, split, fraction) for split in ("train", "test"))
+    if not pairs.exists():
+        knobs = recipe.pairs
+        rows = build_pairs(training, knobs.strategy, knobs.min_label_distance, knobs.seed)
+        write_rows(pairs, rows)
+    train(run_dir.parent, prepared_dir, pairs, recipe, start)
+    generate(run_dir.parent, prepared_dir, recipe, "test", predictions)
+    if not gap.exists():
+        write_json(gap, measure_gap(run_dir.parent, prepared_dir, recipe, test))
+    if not scores.exists():
+        rows_written = read_rows(predictions, PredictionRow)
+        write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
+
+
+def write_tables(out: Path, recipe: Recipe, folders: dict[Cell, Path]) -> list[Path]:
+    """Tables 1 and 2 as Markdown, CSV and LaTeX beside each other in ``out``."""
+    from ctscribe.tables import table_1, table_2, to_csv, to_latex, to_markdown
+
+    measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for cell, folder in folders.items():
+        scores = read_json(folder / "scores.json") | {"gap": read_json(folder / "gap.json")}
+        measured.setdefault((cell.strategy, cell.beta), []).append(scores)
+    beta = recipe.objective.beta
+    origin = measured["origin", 0.0]
+    other = recipe.experiment.beta_strategy
+    variants = {
+        "Origin": origin,
+        "Ours-Gauss": measured["gauss", beta],
+        "Ours-Heter": measured["heter", beta],
+    }
+    betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
+    written = []
+    for name, table in (("table1", table_1(variants, beta)), ("table2", table_2(betas, other))):
+        for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
+            write_text(out / f"{name}{suffix}", render(table))
+        written.append(out / f"{name}.md")
+    return written
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _follow(jobs: list[Future[None]], folders: list[Path], progress: ProgressCallback) -> None:
+    """Reports progress by the files that appear, and raises the first error."""
+    pending = set(jobs)
+    while pending:
+        progress(_num_finished(folders), len(STEPS) * len(folders))
+        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+        failed = next((job for job in done if job.exception()), None)
+        if failed:
+            for job in pending:
+                job.cancel()
+            _reraise(failed)
+    progress(_num_finished(folders), len(STEPS) * len(folders))
+
+
+def _num_finished(folders: list[Path]) -> int:
+    return sum((folder / step).exists() for folder in folders for step in STEPS)
+
+
+def _reraise(job: Future[None]) -> None:
+    error = job.exception()
+    if error is None or isinstance(error, CtscribeError):
+        job.result()
+    raise CtscribeError(
+        "E_CELL",
+        f"every cell of an experiment must finish, but one ended with {type(error).__name__}: "
+        f"{error}; run the same command again to continue where it stopped",
+    ) from error

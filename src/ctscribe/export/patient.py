@@ -1,0 +1,152 @@
+"""One scan → a draft report as text, JSON and one HTML page."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ctscribe import __version__
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.export.display import draw_slices, window_title
+from ctscribe.export.html import report_page
+from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance
+from ctscribe.export.report_json import to_json
+from ctscribe.export.report_text import to_text
+from ctscribe.files import sha256_of_file, sha256_of_json, write_json, write_text
+from ctscribe.prepare import PreparedVolume, prepare_volume
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.labeler import find_mentions
+from ctscribe.reports.sections import join_report, split_report, split_sentences
+from ctscribe.run import recipe_of
+from ctscribe.slices.windows import WINDOWS
+
+WARNINGS = {
+    "W_NOT_CHEST": "Nothing in this volume looks like lungs; it may not be a chest CT, and the "
+    "draft below is not to be relied on.",
+}
+"""What the reader is told for a code of `prepare`; other codes are shown as they are."""
+
+_STATUSES: tuple[Literal["present", "uncertain", "absent"], ...] = (
+    "present",
+    "uncertain",
+    "absent",
+)
+
+
+def report_patient(
+    source: Path, run_dir: Path, out_dir: Path, *, name: str | None = None
+) -> dict[str, Path]:
+    """Writes ``report.txt``, ``report.json`` and ``report.html`` for one scan.
+
+    Nothing of the source's name or header enters them: without a name of the user's choosing
+    the study is called after a hash of its voxels.
+
+    Args:
+        source: NIfTI file or folder of one DICOM series.
+        run_dir: Training run whose best weights and recipe are used.
+        out_dir: Where to write.
+        name: How the report shall call the study.
+
+    Returns:
+        ``text``, ``json`` and ``html``.
+
+    Raises:
+        CtscribeError: What is wrong with the scan or the run, in one sentence.
+    """
+    if not source.exists():
+        raise CtscribeError(
+            "E_MISSING", f"the scan must be a file or folder, but {source} does not exist"
+        )
+    recipe = recipe_of(run_dir)
+    prepared = prepare_volume(
+        source,
+        study=source.name,
+        spacing_mm=recipe.volume.spacing_mm,
+        intensity=recipe.volume.intensity,
+        num_slices=recipe.slices.num_slices,
+        windows=recipe.slices.windows,
+        frame_size_px=recipe.slices.frame_size_px,
+    )
+    text = _write(run_dir, recipe, prepared)
+    study = name or f"scan {hashlib.sha256(prepared.frames.tobytes()).hexdigest()[:10]}"
+    report = _assemble(study, source, run_dir, recipe, prepared, text)
+    paths = {kind: out_dir / f"report.{kind}" for kind in ("txt", "json", "html")}
+    write_text(paths["txt"], to_text(report))
+    write_json(paths["json"], to_json(report))
+    write_text(paths["html"], report_page(report))
+    return {"text": paths["txt"], "json": paths["json"], "html": paths["html"]}
+
+
+def _write(run_dir: Path, recipe: Recipe, prepared: PreparedVolume) -> str:
+    import torch
+
+    from ctscribe.generate import write_for
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.model.qwen import PATCH_PX
+    from ctscribe.pairs.dataset import Visual, slice_pair_positions
+
+    qwen, tokenizer = load_model(run_dir / "best", recipe.model.dtype)
+    qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    slices, height, width, _ = prepared.frames.shape
+    visual = Visual(
+        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+        position_mm=slice_pair_positions(prepared.position_mm),
+        frames=torch.from_numpy(prepared.frames),
+    )
+    knobs = recipe.generate
+    written = write_for(qwen, tokenizer, [visual], recipe.model.positions, knobs.max_new_tokens)
+    return written[0].text
+
+
+def _assemble(
+    study: str, source: Path, run_dir: Path, recipe: Recipe, prepared: PreparedVolume, text: str
+) -> PatientReport:
+    findings, impression = split_report(text)
+    volume, resampled = prepared.resampling.source, prepared.resampling
+    spacing_mm = resampled.spacing_mm
+    return PatientReport(
+        study=study,
+        findings=tuple(split_sentences(findings)),
+        impression=tuple(split_sentences(impression)),
+        labels=_finding_rows(join_report(findings, impression)),
+        model_windows=tuple(window_title(window) for window in WINDOWS[recipe.slices.windows]),
+        display=draw_slices(prepared.volume, prepared.slice_indices, recipe.slices.frame_size_px),
+        slice_indices=prepared.slice_indices,
+        position_mm=prepared.position_mm,
+        pixel_spacing_mm=spacing_mm[:2],
+        source_kind="DICOM" if source.is_dir() else "NIfTI",
+        grids={
+            "Source": Grid(volume.spacing_mm, volume.shape_xyz, volume.orientation),
+            "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),
+        },
+        warnings=tuple(WARNINGS.get(code, code) for code in prepared.warnings),
+        provenance=Provenance(
+            ctscribe_version=__version__,
+            model_preset=recipe.model.preset,
+            weights_sha256=_weights_sha256(run_dir / "best"),
+            recipe_sha256=sha256_of_json(json.loads(recipe.model_dump_json())),
+            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        ),
+    )
+
+
+def _finding_rows(text: str) -> tuple[FindingRow, ...]:
+    """The strongest thing said about each finding, with the sentences that say it."""
+    mentions = find_mentions(text)
+    rows = []
+    for finding in FINDINGS:
+        row = FindingRow(finding, "not mentioned")
+        for status in _STATUSES:
+            said = [m.sentence for m in mentions if (m.finding, m.status) == (finding, status)]
+            if said:
+                row = FindingRow(finding, status, tuple(dict.fromkeys(said)))
+                break
+        rows.append(row)
+    return tuple(rows)
+
+
+def _weights_sha256(folder: Path) -> str:
+    hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
