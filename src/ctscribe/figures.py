@@ -38,7 +38,7 @@ def per_finding_figure(
     """
     findings = sorted(recall, key=lambda name: (-num_positive[name], name))
     with _style():
-        figure = Figure(figsize=(7, 0.9 + 0.34 * len(findings)), layout="constrained")
+        figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(findings)), layout="constrained")
         axes = figure.subplots()
         _bars(axes, findings, recall, -0.19, BLUE, "Recall")
         _bars(axes, findings, precision, 0.19, ORANGE, "Precision")
@@ -47,7 +47,7 @@ def per_finding_figure(
         )
         axes.set_ylim(len(findings) - 0.4, -0.6)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("Share of scans, with 95 % interval (number of positive scans in brackets)")
+        axes.set_xlabel("Share of scans with 95 % interval (in brackets: positive scans)")
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -61,7 +61,7 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
         strategy: Whose negatives, e.g. ``gauss``.
     """
     with _style():
-        figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         for (metric, curve), (colour, marker) in zip(curves.items(), _MARKERS, strict=False):
             betas = sorted(curve)

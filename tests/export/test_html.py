@@ -98,7 +98,7 @@ def test_links_inside_the_page_have_a_target(make_report: MakeReport) -> None:
     assert len(ids) == len(set(ids))
     targets = {link["href"] for link in page.attributes("a")}
     assert targets <= {f"#{name}" for name in ids}
-    assert {"#sentence-2", "#sentence-3", "#slice-1", "#slice-2"} <= targets
+    assert {"#sentence-2", "#sentence-3", "#slices-1", "#slices-2"} <= targets
 
 
 def test_images_are_lossless_and_in_slice_order(make_report: MakeReport) -> None:

@@ -4,21 +4,19 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from ctscribe import __version__
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.export.display import draw_slices, window_title
 from ctscribe.export.html import report_page
-from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance
+from ctscribe.export.labelled import finding_rows
+from ctscribe.export.report import Grid, PatientReport, Provenance
 from ctscribe.export.report_json import to_json
 from ctscribe.export.report_text import to_text
 from ctscribe.files import sha256_of_file, sha256_of_json, write_json, write_text
 from ctscribe.prepare import PreparedVolume, prepare_volume
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.reports.labeler import find_mentions
-from ctscribe.reports.sections import join_report, split_report, split_sentences
+from ctscribe.reports.sections import split_report, split_sentences
 from ctscribe.run import recipe_of
 from ctscribe.slices.windows import WINDOWS
 
@@ -27,12 +25,6 @@ WARNINGS = {
     "draft below is not to be relied on.",
 }
 """What the reader is told for a code of `prepare`; other codes are shown as they are."""
-
-_STATUSES: tuple[Literal["present", "uncertain", "absent"], ...] = (
-    "present",
-    "uncertain",
-    "absent",
-)
 
 
 def report_patient(
@@ -110,7 +102,7 @@ def _assemble(
         study=study,
         findings=tuple(split_sentences(findings)),
         impression=tuple(split_sentences(impression)),
-        labels=_finding_rows(join_report(findings, impression)),
+        labels=finding_rows(f"{findings}\n{impression}"),
         model_windows=tuple(window_title(window) for window in WINDOWS[recipe.slices.windows]),
         display=draw_slices(prepared.volume, prepared.slice_indices, recipe.slices.frame_size_px),
         slice_indices=prepared.slice_indices,
@@ -130,21 +122,6 @@ def _assemble(
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         ),
     )
-
-
-def _finding_rows(text: str) -> tuple[FindingRow, ...]:
-    """The strongest thing said about each finding, with the sentences that say it."""
-    mentions = find_mentions(text)
-    rows = []
-    for finding in FINDINGS:
-        row = FindingRow(finding, "not mentioned")
-        for status in _STATUSES:
-            said = [m.sentence for m in mentions if (m.finding, m.status) == (finding, status)]
-            if said:
-                row = FindingRow(finding, status, tuple(dict.fromkeys(said)))
-                break
-        rows.append(row)
-    return tuple(rows)
 
 
 def _weights_sha256(folder: Path) -> str:
