@@ -1,5 +1,6 @@
 """N-gram counts of many reports at once, and the longest common subsequence of two."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -50,12 +51,10 @@ def count_ngrams(written: Sequence[Sequence[str]], truth: Sequence[Sequence[str]
     )
     reports = [*distinct, *truth]
     lengths = np.array([len(tokens) for tokens in reports], dtype=np.int64)
-    vocabulary: dict[str, int] = {}
-    tokens = np.fromiter(
-        (vocabulary.setdefault(token, len(vocabulary)) for token in chain.from_iterable(reports)),
-        dtype=np.int64,
-        count=int(lengths.sum()),
-    )
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__
+    numbers = map(vocabulary.__getitem__, chain.from_iterable(reports))
+    tokens = np.fromiter(numbers, dtype=np.int64, count=int(lengths.sum()))
     matrices = _count_matrices(tokens, lengths, len(vocabulary))
     split = len(distinct)
     return NgramCounts(

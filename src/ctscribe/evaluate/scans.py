@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 from ctscribe.errors import CtscribeError
@@ -24,6 +25,12 @@ class Answers:
 def scored_text(findings: str, impression: str) -> str:
     """The text whose words are compared: both sections without their headings."""
     return " ".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+@lru_cache(maxsize=1 << 14)
+def read_labels(findings: str, impression: str = "") -> Labels:
+    """Labels of a report by the labeler; template reports recur, so they are read once."""
+    return label_report(join_report(findings, impression))
 
 
 def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
@@ -55,7 +62,7 @@ def as_reports(studies: Sequence[StudyRow]) -> list[Report]:
             scored_text(study.findings, study.impression),
             study.labels
             if study.labels is not None
-            else label_report(join_report(study.findings, study.impression)),
+            else read_labels(study.findings, study.impression),
         )
         for study in studies
     ]
@@ -85,9 +92,7 @@ def match_predictions(
             raise _bad_prediction(row, "has two different reports")
     rows = [written.get(report.scan_id) for report in references]
     texts = [scored_text(row.findings, row.impression) if row else "" for row in rows]
-    labels = [
-        label_report(join_report(row.findings, row.impression) if row else "") for row in rows
-    ]
+    labels = [read_labels(row.findings, row.impression) if row else read_labels("") for row in rows]
     missing = [report.scan_id for report in references if report.scan_id not in written]
     return Answers(tuple(texts), tuple(labels)), missing
 

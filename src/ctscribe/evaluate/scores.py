@@ -33,11 +33,16 @@ from ctscribe.evaluate.language import (
     language_signature,
     language_statistics,
 )
-from ctscribe.evaluate.scans import Answers, as_reports, match_predictions, one_row_per_scan
+from ctscribe.evaluate.scans import (
+    Answers,
+    as_reports,
+    match_predictions,
+    one_row_per_scan,
+    read_labels,
+)
 from ctscribe.evaluate.strata import NODULE, strata_of
 from ctscribe.evaluate.template import template_statistics
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.reports.labeler import label_report
 from ctscribe.rows import PredictionRow, StudyRow, read_rows
 
 PROFILE: Profile = "ctrate-raw"
@@ -162,9 +167,8 @@ def score_table(
 
 def _chosen_statistics(chosen: Sequence[Report], truth: Sequence[Report]) -> Statistics:
     # The baselines are read by the labeler too, exactly as a model's words are.
-    read = {text: label_report(text) for text in {report.text for report in chosen}}
     texts = tuple(report.text for report in chosen)
-    return scan_statistics(Answers(texts, tuple(read[text] for text in texts)), truth)
+    return scan_statistics(Answers(texts, tuple(read_labels(text) for text in texts)), truth)
 
 
 def _per_finding(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctscribe.evaluate.language import language_scores, language_statistics
+from ctscribe.evaluate.language import bleu_4
 from ctscribe.reports.sections import split_sentences
 
 SHARED_BY = 0.01
@@ -54,5 +54,4 @@ def _self_bleu(texts: Sequence[str], seed: int) -> float:
     # Everyone's partner is the next in a shuffled circle, so nobody meets himself.
     first = [texts[i] for i in order]
     second = [texts[i] for i in np.roll(order, 1)]
-    statistics = language_statistics(predictions=first, references=second)
-    return float(language_scores(statistics.sum(axis=0, keepdims=True))["bleu_4"][0])
+    return bleu_4(predictions=first, references=second)

@@ -3,7 +3,8 @@
 Written for lower-case English as CT-RATE has it, which was translated from Turkish: "natural"
 means normal, "CTO" is the cardiothoracic ratio, "sequela" is a scar, "icy" is ground glass.
 What counts follows CT-RATE's labels: any described lymph node is Lymphadenopathy, a mass alone
-is no Lung nodule, infiltration alone is no Lung opacity, an air cyst is no Emphysema.
+is no Lung nodule, infiltration alone is no Lung opacity, an air cyst is no Emphysema, a
+bronchial wall alone is not peribronchial.
 """
 
 import re
@@ -49,17 +50,17 @@ _GAP = r"[^.;:]"
 CONCEPTS: tuple[Concept, ...] = (
     _concept(
         "Medical material",
-        "catheter tube pace suture sternotomy stent prosthe clip cannula port electrode"
-        " tracheostomy material valve wire screw drain icd metallic filter graft device",
+        "catheter tube pace peg gastrost suture sternotomy stent prosthe clip cannula port"
+        " electrode tracheostomy material valve wire screw drain icd metallic filter graft device",
         r"""\b(?:(?:\w*catheter|drain|cannula|tracheostomy|pacemaker|pace|icd|electrode|clip|stent
           |(?:endo)?prosthe[st][ei]s|prosthetic|graft|screw|sternotomy|suture
           |valve\ (?:replacement|prosthesis)|(?:artificial|metallic|mechanical)\ (?:\w+\ )?valve)s?
-        |(?:surgical|operation|operative|fixation|osteosynthesis|metallic|medical|orthopedic)\ 
-          (?:material|suture|clip|densit|wire|implant|hardware|device|plate)\w*
+        |(?:surgical|operation|operative|fixation|osteosynthesis|metallic|medical|orthopedic)
+          \ (?:material|suture|clip|densit|wire|implant|hardware|device|plate)\w*
         |(?:endotracheal|tracheostomy|intubation|nasogastric|orogastric|chest|thora(?:x|cic)|drainage
           |feeding|tracheal|ng)\ tubes?
-        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest)\ port|sternal\ wires?
-        |vena\ cava\ filter|(?:pleural|pigtail|thoracic)\ drain\w*)\b""",
+        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest)\ port
+        |sternal\ wires?|vena\ cava\ filter|peg\ \w+|gastrostomy|(?:pleural|pigtail|thoracic)\ drain\w*)\b""",
         r"\bbreast\ (?:implant|prosthe)",
     ),
     _concept(
@@ -76,8 +77,9 @@ CONCEPTS: tuple[Concept, ...] = (
     _concept(
         "Cardiomegaly",
         "heart cardi ctr cto",
-        rf"""\b(?:cardiomegal\w*
-        |(?:heart|cardiac|cardiothoracic|ctr|cto)\b(?!\ (?:chamber|compartment|cavit)){_GAP}{{0,60}}?
+        r"""\b(?:cardiomegal\w*
+        |(?:heart|cardiac|cardiothoracic|ctr|cto)\b(?!\ (?:chamber|compartment|cavit))
+          (?:(?!\b(?:normal|natural|not?)\b)[^.;:]){0,60}?
           \b(?:increase[ds]?|enlarge\w*|larger?|upper\ (?:limit|border)\w*|above|greater|big|wide\w*
           |dilat\w*)
         |(?:increase\w*|enlarge\w*)\ (?:in|of)\ (?:the\ )?(?:heart|cardiac|cardiothoracic|ctr|cto)\b
@@ -88,7 +90,8 @@ CONCEPTS: tuple[Concept, ...] = (
         "Pericardial effusion",
         "pericard",
         rf"""\b(?:pericardi(?:al|um|a)\b{_GAP}{{0,50}}?\b(?:effusion\w*|fluid|efusion|liquid)
-        |(?:effusion\w*|fluid|liquid)\b{_GAP}{{0,60}}?\bpericardi(?:al|um|a)\b|hemopericard\w*)""",
+        |(?:effusion\w*|fluid|liquid)\b(?:(?!\bpleur)[^.;:]){{0,130}}?\bpericardi(?:al|um|a)\b
+        |hemopericard\w*)""",
         r"\brecess",
     ),
     _concept(
@@ -106,7 +109,7 @@ CONCEPTS: tuple[Concept, ...] = (
         "Hiatal hernia",
         "hiat hernia",
         r"\b(?:hiatal|hiatus\ herni\w*|(?:sliding|paraesophageal)[^.;]{0,20}herni\w*"
-        r"|herni\w*[^.;]{0,30}\bhiatus)",
+        r"|herni\w*[^.;]{0,30}\bhiatus|diaphragm\w*\ herni\w*[^.;]{0,80}gastric)",
     ),
     _concept(
         "Lymphadenopathy",
@@ -124,8 +127,8 @@ CONCEPTS: tuple[Concept, ...] = (
     ),
     _concept(
         "Atelectasis",
-        "telec collaps",
-        r"\b(?<!fibro\ )(?<!fibro-)(?:sub\w*\ ?)?ath?elec\w*"
+        "tele collaps",
+        r"\b(?<!fibro\ )(?<!fibro-)(?:sub\w*\ ?)?ath?ele[ck]?t\w*"
         r"|\bcollapsed?\b(?=[^.;]{0,30}\b(?:lung|lobe))",
     ),
     _concept(
@@ -141,7 +144,8 @@ CONCEPTS: tuple[Concept, ...] = (
         "nodul",
         r"""\b\w*(?<!lymph\ )nodul(?:es?\b
         |ar\ (?:(?!ground|glass|consol|infil|thick|densit|and\b|or\b)[\w-]+\ ){0,2}
-          (?:lesion|formation|structure|opacit)\w*)""",
+          (?:lesion|formation|structure|opacit|appearance|pattern|densit(?:y|ies)\b(?!\ incr))
+          \w*)""",
         rf"\b{_OTHER_ORGAN}\b|\bpleural\ nodul|\bnodul[^.;]{{0,20}}\bin\ the\ pleura\b",
     ),
     _concept(
@@ -154,10 +158,10 @@ CONCEPTS: tuple[Concept, ...] = (
         "Lung opacity",
         "densit",
         r"\b(?:densit(?:y|ies)\ (?:increase|increment)\w*|increase[sd]?\ (?:in\ )?densit\w*"
-        r"|depend[ae]nt\ densit\w*)",
+        r"|dep[ae]nd[ae]nt\ densit\w*)",
         rf"""\b(?:linear|metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty|fat
         |adipose|bon[ey]\w*|sequel\w*|pleuro-?parenchymal|fibro\w*|sclero\w*|lytic|mediastin\w*
-        |pericardi\w*|calcif\w*|atelec\w*|{_OTHER_ORGAN})\b""",
+        |pericardi\w*|calcif\w*|{_OTHER_ORGAN})\b""",
     ),
     _concept(
         "Consolidation",
@@ -169,11 +173,9 @@ CONCEPTS: tuple[Concept, ...] = (
     _concept(
         "Peribronchial thickening",
         "bronch",
-        r"""\b(?:peribronchi?\w*[^.;:,]{0,30}?\b(?:thick\w*|cuff\w*|sheath\w*)
-        |bronch(?:us|i|ial|ioles?|iolar)?\b[^.;:,]{0,40}?\bthick\w*
-        |thick\w*(?:\ (?:of|in|the|wall|walls|segmental|central|mild|and|subsegmental|at|level))*
-          \ (?:peri)?bronch(?:us|i|ial|iolar|o\w+)?\b)""",
-        r"\bmain\ bronch\w*",
+        r"""\bperibronc\w*(?:(?!\band\b)[^.;:,]){0,30}?\b(?:thick\w*|cuff\w*|sheath\w*)
+        |\bthick\w*(?:\ (?:of|in|the|walls?|central|mild|and|at|level|interstitial))*
+          \ peribronc\w*""",
     ),
     _concept(
         "Bronchiectasis",

@@ -49,7 +49,7 @@ _EVENT = re.compile(
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bwithout\b|\b(?:absence|loss|resolution|disappearance)\s+of\b|\bfree\s+of\b
+        \bno\b(?!\.)|\bwithout\b|\b(?:absence|resolution|disappearance)\s+of\b|\bfree\s+of\b
       | \bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b|\brather\s+than\b|\binstead\s+of\b
       )
     | (?P<affirm>
@@ -70,8 +70,10 @@ _EVENT = re.compile(
 )
 _DENIES_AFTER = frozenset({"forward", "both"})
 _DENIES_BEFORE = frozenset({"back", "both"})
+_DENIES = _DENIES_AFTER | _DENIES_BEFORE
 _DOUBT = re.compile(
-    r"[^?.,;()]{0,25}\?|[^.;]{0,40}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled)"
+    r"[^?.,;()]{0,25}\?"
+    r"|[^.;]{0,70}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled|evaluated)"
 )
 _ONLY_EARLIER = re.compile(
     rf"\A\W*(?:in|on)\s+the\s+(?:patient['’]s\s+)?{_EARLIER}\s+(?:\w+\s+)?(?:exam|ct|pet|tomo)"
@@ -95,6 +97,9 @@ class Polarity:
         """What the sentence says of the words from ``start`` to ``end``."""
         after = bisect_left(self.starts, end)
         before = bisect_right(self.ends, start) - 1
+        within = self.kinds[before + 1 : after]
+        if not _DENIES.isdisjoint(within):
+            return "absent"
         if before >= 0 and self.kinds[before] in _DENIES_AFTER:
             return "absent"
         if after < len(self.kinds) and self.kinds[after] in _DENIES_BEFORE:
