@@ -1,6 +1,10 @@
+import json
+from pathlib import Path
+
 import numpy as np
 
 from ctscribe.export.display import READING_WINDOWS, draw_slices, window_title
+from ctscribe.prepare import prepare_volume
 from ctscribe.volume.ct import CTVolume
 
 
@@ -22,3 +26,21 @@ def test_titles_give_centre_and_width() -> None:
         "lung −600/1500",
         "soft tissue 40/400",
     ]
+
+
+def test_a_real_tumour_is_drawn_where_radiologists_boxed_it(shared_data: Path) -> None:
+    # A tumour of the left upper lobe (Lung-PET-CT-Dx A0001); boxes are in pixels of the DICOM
+    # images, 0.8418 mm wide, numbered from the most caudal slice, 5 mm apart.
+    boxes = json.loads((shared_data / "ct/lung_dx_a0001_boxes.json").read_text())
+    ((_, left, top, right, bottom),) = boxes["Lung_Dx-A0001_L"]["45"]
+    prepared = prepare_volume(shared_data / "ct/lung_dx_a0001_series", study="a0001")
+    volume = prepared.volume
+    z = round(45 * 5 / volume.spacing_mm[2])
+    image = draw_slices(volume, (z,))["soft tissue 40/400"][0]
+    pad = (image.shape[1] - volume.shape_xyz[0]) // 2
+    scale = 0.841796875 / volume.spacing_mm[0]
+    row, column = (int((a + b) / 2 * scale) + pad for a, b in ((top, bottom), (left, right)))
+    tumour = image[row - 12 : row + 12, column - 12 : column + 12]
+    mirrored = image[row - 12 : row + 12, -column - 12 : -column + 12]
+    assert 90 < np.median(tumour) < 170  # soft tissue, about 0 to 90 HU
+    assert np.median(mirrored) == 0  # the other lung is air

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,15 +21,18 @@ def render(template: str, **context: object) -> str:
 
     The style sheet is the only one the page's content security policy admits, by its hash.
     """
-    environment = _environment()
-    source = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
-    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        **context,
-        style=Markup(source),
-        style_hash=Markup(f"sha256-{digest}"),
-        research_use=RESEARCH_USE,
-        version=__version__,
+    style = files(__package__).joinpath("templates", "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            style=Markup(style),
+            style_hash=Markup(f"sha256-{digest}"),
+            research_use=RESEARCH_USE,
+            version=__version__,
+        )
     )
 
 
