@@ -1,0 +1,1 @@
+"""Synthetic chest CT in Hounsfield units whose every finding is known, with its report."""

@@ -1,0 +1,158 @@
+"""What a finding is once it is decided: where it lies, how large it is, how it is painted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+
+from ctscribe.phantom.body import SIGN, Body, Lobe, Side
+from ctscribe.phantom.canvas import Canvas, Stroke, paint
+from ctscribe.phantom.grid import Point
+from ctscribe.phantom.lungs import Trees
+from ctscribe.phantom.shapes import Box, union
+from ctscribe.phantom.tubes import Tubes, paint_tubes
+
+Where = Literal["right", "left", "both", "midline"]
+
+
+@final
+@dataclass(frozen=True)
+class Scene:
+    """What findings are placed in: a body and the vessels of its lungs."""
+
+    body: Body
+    trees: Trees
+
+
+@final
+@dataclass(frozen=True)
+class Drawing:
+    """One object of a finding.
+
+    Args:
+        finding: One of `reports.findings.FINDINGS`.
+        side: Where it lies.
+        lobe: Lobe or lobes, None outside the lungs.
+        size_mm: Largest axial diameter, or thickness for layers.
+        box: Body-frame box in mm.
+        paint: Paints it over the anatomy; nothing for what the body itself already shows.
+        kind: Which variety, for the wording.
+        short_mm: Second diameter, where reports give two.
+        site: Anatomical site, for the wording.
+    """
+
+    finding: str
+    side: Where
+    lobe: str | None
+    size_mm: float
+    box: Box
+    paint: Callable[[Canvas], None]
+    kind: str = ""
+    short_mm: float = 0.0
+    site: str = ""
+
+
+Painted = tuple[Box, Callable[[Canvas], None]]
+"""A body-frame box, and what paints into it."""
+Plan = Callable[[np.random.Generator, Scene], list[Drawing]]
+"""Decides all objects of one finding."""
+
+
+def strokes(*parts: Stroke) -> Painted:
+    """Box and painting function of solids."""
+    return union([part.shape.bounds() for part in parts]), lambda canvas: paint(canvas, parts)
+
+
+def tubes(*layers: tuple[Tubes, float], space: Literal["any", "lung"] = "lung") -> Painted:
+    """Box and painting function of (tubes, HU) painted in order."""
+
+    def painting(canvas: Canvas) -> None:
+        for shape, hu in layers:
+            paint_tubes(canvas, shape, hu, space)
+
+    return union([shape.bounds() for shape, _ in layers]), painting
+
+
+def joined(*parts: Painted) -> Painted:
+    """Box around several things, and one function that paints them in order."""
+
+    def painting(canvas: Canvas) -> None:
+        for _, paint_part in parts:
+            paint_part(canvas)
+
+    return union([box for box, _ in parts]), painting
+
+
+def place(
+    rng: np.random.Generator,
+    body: Body,
+    side: Side,
+    lobe: Lobe | None,
+    depth_mm: tuple[float, float],
+    *,
+    count: int = 1,
+) -> list[Point]:
+    """Random positions in a lung or lobe whose distance to its surface lies in a range.
+
+    The range is widened step by step where a lobe is too small for it.
+    """
+    (lx, ly, _), (hx, hy, hz) = body.cavity.bounds()
+    low = np.array([2.0 if side == "right" else lx, ly, -185.0 * body.scale[2]])
+    high = np.array([hx if side == "right" else -2.0, hy, hz])
+    points = rng.uniform(low, high, (600 + 100 * count, 3)).astype(np.float32)
+    x, y, z = points.T
+    depth = body.lung_depth(x, y, z)
+    suits = lobe_mask(body, side, lobe, y, z) & (depth > 0)
+    for slack in (0.0, 3.0, 6.0, 12.0, 50.0):
+        fits = suits & (depth >= depth_mm[0] - slack) & (depth <= depth_mm[1] + slack)
+        chosen = points[fits][:count]
+        if len(chosen) == count or slack == 50.0:
+            return [(float(a), float(b), float(c)) for a, b, c in chosen]
+    return []
+
+
+def lobe_mask(
+    body: Body,
+    side: Side,
+    lobe: Lobe | None,
+    y: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]",
+    z: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]",
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+    """Which positions of one side belong to a lobe; all do for None."""
+    lower = z < body.oblique_level(side, y)
+    middle = ~lower & (z < body.minor_level(y)) if side == "right" else np.zeros_like(lower)
+    if lobe is None:
+        return np.ones_like(lower)
+    if lobe == "lower lobe":
+        return lower
+    return middle if lobe == "middle lobe" else ~lower & ~middle
+
+
+def draw_side(rng: np.random.Generator, both: float) -> tuple[Where, tuple[Side, ...]]:
+    """One side or both: the word, and the sides."""
+    if rng.random() < both:
+        return "both", ("right", "left")
+    side: Side = "right" if rng.random() < 0.55 else "left"
+    return side, (side,)
+
+
+def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[float] = (3, 1, 4)) -> Lobe:
+    """A lobe of a side, by weights of upper, middle and lower; the left has no middle lobe."""
+    lobes: tuple[Lobe, ...] = ("upper lobe", "middle lobe", "lower lobe")
+    share = np.array(weights, dtype=float)
+    if side == "left":
+        share[1] = 0
+    return lobes[int(rng.choice(3, p=share / share.sum()))]
+
+
+def mirrored(side: Side, point: Point) -> Point:
+    """A position given for the right side, on ``side``."""
+    return SIGN[side] * point[0], point[1], point[2]
+
+
+def millimetres(
+    rng: np.random.Generator, median: float, spread: float, low: float, high: float
+) -> float:
+    """A whole number of millimetres from a log-normal, kept in a range."""
+    return float(round(float(np.clip(rng.lognormal(np.log(median), spread), low, high))))

@@ -1,0 +1,214 @@
+"""Analytic solids in body millimetres: how deep inside them any point lies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+
+from ctscribe.phantom.grid import Field, Point
+
+Box = tuple[Point, Point]
+Knots = tuple[tuple[float, float, float, float, float], ...]
+"""Rows of (z, x, y, radius x, radius y), descending or ascending in z."""
+
+
+class Shape(Protocol):
+    """A solid."""
+
+    def bounds(self) -> Box:
+        """A body-frame box that holds the solid, in mm."""
+
+    def depth(self, x: Field, y: Field, z: Field) -> Field:
+        """Approximate distance in mm to the surface, positive inside; inputs broadcast."""
+
+    @property
+    def thin_mm(self) -> float:
+        """Smallest extent, which tells how finely thick slices must be averaged."""
+
+
+@final
+@dataclass(frozen=True)
+class Ellipsoid:
+    """An ellipsoid, turned about z and tilted about its own long axis, with a wavy surface.
+
+    Args:
+        center: In mm.
+        radii: Half axes in mm.
+        turn_rad: Rotation about the body's z axis.
+        tilt_rad: Rotation about the turned x axis.
+        wave_mm: Height of the surface's bumps.
+        wave_length_mm: Their size.
+        phase: Shifts them, so that no two lesions look alike.
+    """
+
+    center: Point
+    radii: Point
+    turn_rad: float = 0.0
+    tilt_rad: float = 0.0
+    wave_mm: float = 0.0
+    wave_length_mm: float = 20.0
+    phase: float = 0.0
+
+    def bounds(self) -> Box:
+        """See `Shape`."""
+        axes = self._axes() * np.asarray(self.radii)[:, None]
+        reach = np.sqrt((axes**2).sum(axis=0)) + self.wave_mm
+        return around(self.center, (float(reach[0]), float(reach[1]), float(reach[2])))
+
+    def depth(self, x: Field, y: Field, z: Field) -> Field:
+        """See `Shape`."""
+        x, y, z = x - self.center[0], y - self.center[1], z - self.center[2]
+        forms = self._axes() / np.asarray(self.radii)[:, None]
+        square: Field = np.float32(0)  # type: ignore[assignment]
+        for a, b, c in forms.astype(np.float32):
+            form = (a * x + b * y) + c * z if c else a * x + b * y
+            if not a and not b:
+                form = c * z
+            square = square + form * form
+        depth: Field = (1 - np.sqrt(square)) * np.float32(min(self.radii))
+        if self.wave_mm:
+            k = np.float32(2 * np.pi / self.wave_length_mm)
+            wave = np.sin(k * x + self.phase) + np.sin(k * y + 2.1 * self.phase)
+            depth += np.float32(self.wave_mm / 3) * (wave + np.sin(k * z + 0.6 * (k * x - k * y)))
+        return depth
+
+    @property
+    def thin_mm(self) -> float:
+        """See `Shape`."""
+        return 2 * min(self.radii)
+
+    def _axes(self) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+        cos, sin = np.cos(self.turn_rad), np.sin(self.turn_rad)
+        up, over = np.cos(self.tilt_rad), np.sin(self.tilt_rad)
+        return np.array([[cos, sin, 0], [-sin * up, cos * up, over], [sin * over, -cos * over, up]])
+
+
+@final
+@dataclass(frozen=True)
+class Capsule:
+    """A tapering tube between two points."""
+
+    start: Point
+    end: Point
+    radius_mm: float
+    end_radius_mm: float
+
+    def bounds(self) -> Box:
+        """See `Shape`."""
+        r = max(self.radius_mm, self.end_radius_mm)
+        pairs = list(zip(self.start, self.end, strict=True))
+        low, high = [min(p) - r for p in pairs], [max(p) + r for p in pairs]
+        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+    def depth(self, x: Field, y: Field, z: Field) -> Field:
+        """See `Shape`."""
+        (ax, ay, az), (bx, by, bz) = self.start, self.end
+        dx, dy, dz = bx - ax, by - ay, bz - az
+        x, y, z = x - ax, y - ay, z - az
+        length = dx * dx + dy * dy + dz * dz + 1e-6
+        t = np.clip((x * (dx / length) + y * (dy / length)) + z * (dz / length), 0, 1)
+        square = (x - t * dx) ** 2 + (y - t * dy) ** 2 + (z - t * dz) ** 2
+        radius = self.radius_mm + t * (self.end_radius_mm - self.radius_mm)
+        return np.asarray(radius - np.sqrt(square), dtype=np.float32)
+
+    @property
+    def thin_mm(self) -> float:
+        """See `Shape`."""
+        return self.radius_mm + self.end_radius_mm
+
+
+@final
+@dataclass(frozen=True)
+class Column:
+    """An ellipse in every axial plane, its centre and half axes linear between knots.
+
+    Args:
+        knots: Rows of (z, x, y, radius x, radius y) in mm, ascending in z.
+        square: 0 for ellipses, towards 1 for rounded rectangles.
+        grow_mm: Added to all half axes.
+    """
+
+    knots: Knots
+    square: float = 0.0
+    grow_mm: float = 0.0
+
+    def bounds(self) -> Box:
+        """See `Shape`."""
+        z, x, y, rx, ry = np.array(self.knots, dtype=float).T
+        rx, ry = rx + self.grow_mm, ry + self.grow_mm
+        low = (float((x - rx).min()), float((y - ry).min()), float(z.min()))
+        return low, (float((x + rx).max()), float((y + ry).max()), float(z.max()))
+
+    def depth(self, x: Field, y: Field, z: Field) -> Field:
+        """See `Shape`; the flat ends are sharp to one millimetre."""
+        knots = np.array(self.knots, dtype=np.float32).T
+        cx, cy, rx, ry = (
+            np.interp(z, knots[0], row).astype(np.float32, copy=False) for row in knots[1:]
+        )
+        rx, ry = rx + np.float32(self.grow_mm), ry + np.float32(self.grow_mm)
+        along = (x - cx) / rx
+        across = (y - cy) / ry
+        along *= along
+        across *= across
+        total = along + across
+        if self.square:
+            np.minimum(along, 2, out=along)
+            np.minimum(across, 2, out=across)
+            np.add(along, across, out=total)
+            along *= across
+            along *= np.float32(self.square)
+            total -= along
+        np.sqrt(total, out=total)
+        depth: Field = (1 - total) * np.sqrt(rx * ry)
+        if z.min() < knots[0, 0] or z.max() > knots[0, -1]:
+            depth = np.minimum(depth, np.minimum(z - knots[0, 0], knots[0, -1] - z))
+        return depth
+
+    @property
+    def thin_mm(self) -> float:
+        """See `Shape`; columns stand upright, so thick slices cost them nothing."""
+        return float("inf")
+
+
+@final
+@dataclass(frozen=True)
+class Region:
+    """Any solid given by its box and its depth function."""
+
+    box: Box
+    function: Callable[[Field, Field, Field], Field]
+    thin_mm: float = float("inf")
+
+    def bounds(self) -> Box:
+        """See `Shape`."""
+        return self.box
+
+    def depth(self, x: Field, y: Field, z: Field) -> Field:
+        """See `Shape`."""
+        return self.function(x, y, z)
+
+
+def around(center: Point, reach: Point) -> Box:
+    """The box of all points within ``reach`` of ``center`` along each axis."""
+    (x, y, z), (a, b, c) = center, reach
+    return (x - a, y - b, z - c), (x + a, y + b, z + c)
+
+
+def union(boxes: "list[Box]") -> Box:
+    """The smallest box around boxes."""
+    low = np.min([box[0] for box in boxes], axis=0)
+    high = np.max([box[1] for box in boxes], axis=0)
+    return (float(low[0]), float(low[1]), float(low[2])), (
+        float(high[0]),
+        float(high[1]),
+        float(high[2]),
+    )
+
+
+def tube(points: "list[Point]", radii: "list[float]") -> list[Capsule]:
+    """A chain of capsules through points with a radius at each."""
+    return [
+        Capsule(a, b, ra, rb)
+        for a, b, ra, rb in zip(points, points[1:], radii, radii[1:], strict=False)
+    ]
