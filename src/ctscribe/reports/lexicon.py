@@ -60,7 +60,8 @@ CONCEPTS: tuple[Concept, ...] = (
         |(?:endotracheal|tracheostomy|intubation|nasogastric|orogastric|chest|thora(?:x|cic)|drainage
           |feeding|tracheal|ng)\ tubes?
         |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest)\ port
-        |sternal\ wires?|vena\ cava\ filter|peg\ \w+|gastrostomy|(?:pleural|pigtail|thoracic)\ drain\w*)\b""",
+        |sternal\ wires?|vena\ cava\ filter|peg\ \w+|gastrostomy
+        |(?:pleural|pigtail|thoracic)\ drain\w*)\b""",
         r"\bbreast\ (?:implant|prosthe)",
     ),
     _concept(
