@@ -10,7 +10,8 @@ from isal import igzip, isal_zlib
 
 from ctscribe.errors import CtscribeError
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
+_MAX_LEFT_OVER = 1 << 20
 _MAX_DEFLATE_RATIO = 1032
 """DEFLATE cannot expand further than this (zlib technical details)."""
 _SUSPICIOUS_RATIO = 400
@@ -83,7 +84,7 @@ def drain(stream: BinaryIO, study: str) -> int:
     left = 0
     while piece := stream.read(_PIECE):
         left += len(piece)
-        if left > _PIECE:
+        if left > _MAX_LEFT_OVER:
             raise CtscribeError(
                 "E_TRAILING",
                 f"{study} must end with its last voxel, but more than a megabyte follows; "

@@ -15,7 +15,7 @@ AIR_HU = -1024
 """The lowest value of the Hounsfield scale on 12-bit scanners; nothing real lies below it."""
 _PADDING_HU = -1500
 """Below this no noise reaches: −2000, −2048, −3024, −8192 mark voxels outside the scan."""
-_SAMPLE_VOXELS = 500_000
+_SAMPLE_VOXELS = 100_000
 
 
 def to_hu(

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from ctscribe.errors import CtscribeError
+from ctscribe.volume.geometry import agree, check_affine, lps_affine
+
+
+def tilted(degrees: float) -> np.ndarray:
+    affine = np.diag([0.8, 0.8, 2.0, 1.0])
+    affine[1, 2] = 2.0 * np.tan(np.radians(degrees))
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "code"),
+    [
+        (np.full((4, 4), np.nan), "E_AFFINE"),
+        (np.diag([0.8, 0.8, 0.0, 1.0]), "E_AFFINE"),
+        (np.diag([0.8, 0.8, 30.0, 1.0]), "E_SPACING"),
+        (np.diag([0.01, 0.8, 1.0, 1.0]), "E_SPACING"),
+        (tilted(15), "E_SHEAR"),
+        (tilted(-1), "E_SHEAR"),
+    ],
+)
+def test_impossible_affines(affine: np.ndarray, code: str) -> None:
+    with pytest.raises(CtscribeError) as caught:
+        check_affine(affine.astype(float), "train_1_a_1.nii.gz")
+    assert caught.value.code == code
+    assert caught.value.sentence.startswith("train_1_a_1.nii.gz must have")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "warnings"),
+    [((0.7, 0.7, 1.5), ()), ((3.0, 3.0, 3.0), ("W_SPACING",)), ((0.7, 0.7, 12), ("W_SPACING",))],
+)
+def test_unusual_spacing_is_warned_about(
+    spacing: tuple[float, ...], warnings: tuple[str, ...]
+) -> None:
+    assert check_affine(np.diag([*spacing, 1.0]), "s") == warnings
+
+
+def test_slight_tilt_is_upright() -> None:
+    assert check_affine(tilted(0.3), "s") == ()
+
+
+def test_agreement() -> None:
+    affine = np.diag([0.8, 0.8, 2.0, 1.0])
+    assert agree(affine, affine * 1.001)
+    assert not agree(affine, np.diag([0.8, 0.8, 5.0, 1.0]))
+    assert not agree(affine, np.diag([-0.8, 0.8, 2.0, 1.0]))
+    moved = affine.copy()
+    moved[2, 3] = 10
+    assert not agree(affine, moved)
+
+
+def test_lps_becomes_ras() -> None:
+    affine = lps_affine((0.7, 0.8, 2.0), (-170.0, -160.0, 300.0))
+    np.testing.assert_allclose(np.diag(affine), (-0.7, -0.8, 2.0, 1.0))
+    np.testing.assert_allclose(affine[:3, 3], (170.0, 160.0, 300.0))
