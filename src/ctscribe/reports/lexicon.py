@@ -44,7 +44,7 @@ _CORONARY = r"(?:coronar\w*|lad|rca|cx|lcx|circumflex|left\ anterior\ descending
 _OTHER_ORGAN = r"""(?:thyroid|adrenal|surrenal|breast|mammary|spleen|splenic|liver|hepatic|kidneys?
     |renal|pancrea\w*|bladder|prostat\w*|schmorl\w*|isthmus|skin|subcutaneous|uter\w*|ovar\w*
     |gastric|stomach|colon\w*|periton\w*|omental|omentum|thymus|thymic|parotid|vertebra\w*
-    |muscle\w*|glands?|crus|goit(?:er|re)|axilla|hypodense|abdominal)"""
+    |muscle\w*|glands?|crus|goit(?:er|re)|axilla|hypodense|abdominal|ventric\w*|atri\w*)"""
 _GAP = r"[^.;:]"
 
 CONCEPTS: tuple[Concept, ...] = (
@@ -128,7 +128,7 @@ CONCEPTS: tuple[Concept, ...] = (
     ),
     _concept(
         "Atelectasis",
-        "tele collaps",
+        "tele thele collaps",
         r"\b(?<!fibro\ )(?<!fibro-)(?:sub\w*\ ?)?ath?ele[ck]?t\w*"
         r"|\bcollapsed?\b(?=[^.;]{0,30}\b(?:lung|lobe))",
     ),
