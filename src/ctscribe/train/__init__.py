@@ -1,0 +1,1 @@
+"""Training on pairs: order, loss, checkpoints, log."""

@@ -1,0 +1,113 @@
+"""What happens beside the updates: log, validate, keep the best, mark checkpoints complete."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ctscribe.files import ProgressCallback
+from ctscribe.train.checkpoints import seal
+from ctscribe.train.log import MetricsRow, RunLog
+from ctscribe.train.tally import means
+from ctscribe.train.trainer import PairTrainer, not_a_number
+from ctscribe.train.validation import Validation
+
+
+@final
+@dataclass
+class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
+    """Follows a training run; only the main process writes.
+
+    Attributes:
+        trainer: The one followed.
+        run_dir: Its folder.
+        epochs: The data set holds this many behind one another.
+        checkpoint_steps: After these updates a checkpoint is validated and saved.
+        validate: Measures the model as it is; called by all processes.
+        save_best: Writes the model as it is to ``run_dir/best``.
+        best: (step, validation cross entropy) so far.
+        log: None on other processes.
+        progress: Told (updates, all updates).
+    """
+
+    trainer: PairTrainer
+    run_dir: Path
+    epochs: int
+    checkpoint_steps: Collection[int]
+    validate: Callable[[], Validation]
+    save_best: Callable[[], None]
+    best: tuple[int, float]
+    log: RunLog | None
+    progress: ProgressCallback
+    _validation: Validation | None = None
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Validates where a checkpoint is due; one that is not a number is never saved."""
+        self._validation = None
+        if state.global_step in self.checkpoint_steps:
+            self._validation = self.validate()
+            if not math.isfinite(self._validation.own_ce):
+                raise not_a_number(["the validation split"], state.global_step)
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Turns an update's sums into a row."""
+        if "grad_norm" not in logs:
+            return
+        if not math.isfinite(logs["grad_norm"]):
+            raise not_a_number(self.trainer.studies, state.global_step)
+        sums = self.trainer.accelerator.reduce(self.trainer.tally.take(), reduction="sum")
+        if self.log is None:
+            return
+        seen = self._validation
+        self.log.add(
+            MetricsRow(
+                step=state.global_step,
+                epoch=self.epochs * state.global_step / state.max_steps,
+                learning_rate=logs["learning_rate"],
+                grad_norm=logs["grad_norm"],
+                **means(sums),
+                validation_ce=seen and seen.own_ce,
+                validation_other_ce=seen and seen.other_ce,
+                validation_gap=seen and seen.gap,
+            )
+        )
+        self.progress(state.global_step, state.max_steps)
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Keeps the best weights, then marks the checkpoint, in this order."""
+        # Every process writes its random state into the folder; the marker must come after all.
+        self.trainer.accelerator.wait_for_everyone()
+        if self._validation is None:
+            return
+        step, own_ce = state.global_step, self._validation.own_ce
+        is_best = own_ce < self.best[1]
+        self.best = (step, own_ce) if is_best else self.best
+        if self.log is None:
+            return
+        if is_best:
+            self.save_best()
+        self.log.flush()
+        seal(self.run_dir, step, own_ce, self.best)

@@ -1,0 +1,121 @@
+"""From a recipe's knobs to the Trainer's, and what identifies a run."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
+
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.files import sha256_of_file
+from ctscribe.model.features import frames_of, store_features
+from ctscribe.pairs.dataset import VisualSource
+from ctscribe.rows import PairRow, StudyRow
+
+
+def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
+    """The Trainer's arguments; making them also joins the other processes, if any."""
+    knobs, on_gpu = recipe.train, torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(run_dir),
+        num_train_epochs=1,  # the data set holds all epochs, in their order
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=knobs.pairs_per_device,
+        gradient_accumulation_steps=knobs.gradient_accumulation_steps,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        learning_rate=knobs.learning_rate,
+        lr_scheduler_type="cosine",
+        weight_decay=knobs.weight_decay,
+        max_grad_norm=knobs.max_grad_norm,
+        seed=knobs.seed,
+        bf16=recipe.model.dtype == "bfloat16",
+        use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+        report_to=[],
+        log_level="error",
+        log_level_replica="error",
+    )
+    if arguments.n_gpu > 1:
+        # Without torchrun the Trainer would split each batch's tensors, and so the pairs, over
+        # the GPUs it sees.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def asked(
+    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: Path | None
+) -> dict[str, Any]:
+    """What a run folder is identified by: the recipe, the pairs, the start, the update's size."""
+    if not pairs_path.is_file():
+        raise CtscribeError("E_MISSING", f"{pairs_path} must exist; run pairs first")
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "pairs_sha256": sha256_of_file(pairs_path),
+        "start": None if start is None else _fingerprint(start),
+        "pairs_per_update": pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps,
+    }
+
+
+def pairs_per_micro_step(arguments: TrainingArguments) -> int:
+    """Pairs all processes together look at between two backward passes."""
+    return int(arguments.per_device_train_batch_size * arguments.world_size)
+
+
+def count_updates(num_items: int, arguments: TrainingArguments) -> int:
+    """Updates in ``num_items`` pairs; an incomplete last micro-step is left out.
+
+    Raises:
+        CtscribeError: ``E_TOO_FEW`` when there is not one.
+    """
+    together = pairs_per_micro_step(arguments)
+    if num_items < together:
+        raise CtscribeError(
+            "E_TOO_FEW",
+            f"a training step takes {together} pairs, but there are {num_items}; prepare more "
+            "studies or lower train.pairs_per_device",
+        )
+    return -(-(num_items // together) // int(arguments.gradient_accumulation_steps))
+
+
+def checkpoint_steps(num_steps: int, num_checkpoints: int) -> frozenset[int]:
+    """Updates after which a checkpoint is due: evenly spaced, the last one included."""
+    due = (round(num_steps * n / num_checkpoints) for n in range(1, num_checkpoints + 1))
+    return frozenset(max(1, step) for step in due)
+
+
+def visual_source(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared_dir: Path,
+    studies: Sequence[StudyRow],
+    pairs: Sequence[PairRow],
+    recipe: Recipe,
+) -> VisualSource:
+    """Stored features while the tower is frozen, frames while it learns."""
+    if not recipe.model.freeze_tower:
+        return partial(frames_of, prepared_dir, windows=recipe.slices.windows)
+    store = store_features(
+        qwen,
+        prepared_dir,
+        studies,
+        windows=recipe.slices.windows,
+        noise=any(row.noise_seed is not None for row in pairs),
+    )
+    return store.visual
+
+
+def _fingerprint(start: Path) -> str:
+    """Hash of the starting weights, so that the folder may move; its name where it has none."""
+    weights = sorted(start.glob("*.safetensors"))
+    return "+".join(sha256_of_file(path)[:16] for path in weights) or start.name

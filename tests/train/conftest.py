@@ -1,0 +1,108 @@
+"""A prepared folder of a dozen tiny studies, a random starting checkpoint, and recipes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.config import Recipe
+from ctscribe.model.checkpoint import save_model
+from ctscribe.model.presets import build_config
+from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.pairs.build import build_pairs
+from ctscribe.pairs.splits import split_of, studies_of
+from ctscribe.reports.prompt import QUESTION, SYSTEM
+from ctscribe.reports.sections import join_report
+from ctscribe.rows import StudyRow, write_rows
+from ctscribe.slices.cache import write_frames
+
+FRACTION = 0.2
+MakeRecipe = Callable[..., Recipe]
+WritePairs = Callable[[str], Path]
+
+
+def _study(number: int) -> StudyRow:
+    ill = number % 2
+    return StudyRow(
+        volume_name=f"train_{number}_a_1.nii.gz",
+        patient_id=f"train_{number}",
+        scan_id=f"train_{number}_a",
+        source_split="train",
+        findings="A nodule is seen in the right lung." if ill else "The lungs are clear.",
+        impression="Lung nodule." if ill else "Normal chest.",
+        labels=(ill,) * 18,
+        spacing_mm=(1, 1, 1),
+        shape_xyz=(56, 56, 40),
+        slice_indices=(35, 25, 15, 5),
+        position_mm=(35.0, 25.0, 15.0, 5.0),
+        frame_to_ras=tuple(map(tuple, np.eye(4).tolist())),
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    studies = [_study(number) for number in range(16)]
+    rng = np.random.default_rng(0)
+    for number, study in enumerate(studies):
+        frames = rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(
+            100 * (number % 2)
+        )
+        write_frames(folder, study.volume_name, frames, {})
+    write_rows(folder / "studies.jsonl", studies)
+    splits = [split_of(study.patient_id, "train", FRACTION) for study in studies]
+    assert splits.count("train") == 12
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start") / "model"
+    texts = [
+        SYSTEM,
+        QUESTION,
+        *(join_report(s.findings, s.impression) for s in map(_study, (0, 1))),
+    ]
+    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    save_model(folder, qwen, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
+    studies = studies_of([_study(n) for n in range(16)], "train", FRACTION)
+
+    def write(strategy: str) -> Path:
+        path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+        write_rows(path, build_pairs(studies, strategy, 10, 0))  # type: ignore[arg-type]
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> MakeRecipe:
+    def make(**sections: dict[str, Any]) -> Recipe:
+        tree: dict[str, dict[str, Any]] = {
+            "pairs": {"validation_fraction": FRACTION},
+            "model": {"positions": "depth", "dtype": "float32"},
+            "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
+            "objective": {"beta": 0.1, "max_loss": 8.0},
+            "train": {
+                "learning_rate": 1e-3,
+                "epochs": 2,
+                "gradient_accumulation_steps": 4,
+                "checkpoints_per_epoch": 1,
+            },
+        }
+        for section, knobs in sections.items():
+            tree.setdefault(section, {}).update(knobs)
+        return Recipe.model_validate(tree)
+
+    return make

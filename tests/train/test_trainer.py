@@ -1,0 +1,127 @@
+"""Gradients of one update, against the objective written down in full."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl
+
+from ctscribe.config import Recipe
+from ctscribe.model.checkpoint import load_model
+from ctscribe.objectives import is_capped, paper
+from ctscribe.pairs.collate import collate_pairs
+from ctscribe.pairs.dataset import PairDataset
+from ctscribe.rows import PairRow, StudyRow, read_rows
+from ctscribe.train.order import EpochsInOrder
+from ctscribe.train.scorer import ReportScorer, choose_trainable
+from ctscribe.train.setup import training_arguments, visual_source
+from ctscribe.train.trainer import PairTrainer
+
+Gradients = dict[str, Tensor]
+
+
+class Catch(TrainerCallback):  # type: ignore[misc]  # untyped in the library
+    """Keeps the first update's gradients and stops."""
+
+    def __init__(self) -> None:
+        self.gradients: Gradients = {}
+
+    def on_pre_optimizer_step(
+        self, args: object, state: object, control: TrainerControl, model: ReportScorer, **_: object
+    ) -> None:
+        self.gradients = {
+            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+        }
+        control.should_training_stop = True
+
+
+class Bench:
+    """A fresh model and the first eight pairs."""
+
+    def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
+        studies = read_rows(prepared / "studies.jsonl", StudyRow)
+        rows = read_rows(pairs, PairRow)
+        self.recipe = recipe
+        self.qwen, self.tokenizer = load_model(start)
+        choose_trainable(self.qwen, tuning="full", freeze_tower=True, lora_r=1, lora_alpha=1)
+        visual = visual_source(self.qwen, prepared, studies, rows, recipe)
+        self.dataset = PairDataset(
+            {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
+        )
+        self.scorer = ReportScorer(self.qwen, "depth")
+
+    def trained(self, folder: Path) -> Gradients:
+        """What the trainer accumulates."""
+        catch = Catch()
+        trainer = PairTrainer(
+            **self.recipe.objective.model_dump(),
+            model=self.scorer,
+            args=training_arguments(folder, self.recipe),
+            train_dataset=EpochsInOrder(self.dataset, 1, 0),
+            data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
+            callbacks=[catch],
+        )
+        trainer.train()
+        return catch.gradients
+
+    def by_hand(self, num_pairs: int) -> tuple[Gradients, Tensor]:
+        """Both branches in one graph, and the negatives' cross entropy."""
+        order = EpochsInOrder(self.dataset, 1, 0)
+        items = [order[number] for number in range(num_pairs)]
+        batch = collate_pairs(items, self.tokenizer.pad_token_id)
+        knobs = self.recipe.objective
+        assert batch["negative"] is not None
+        negative = self.scorer(batch["negative"])
+        positive = self.scorer(batch["positive"])
+        loss = paper(positive, negative, knobs.beta, knobs.max_loss, knobs.alpha)
+        names, learning = zip(
+            *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
+        )
+        return dict(zip(names, torch.autograd.grad(loss, learning), strict=True)), negative.detach()
+
+
+@pytest.fixture
+def bench(
+    prepared: Path,
+    start: Path,
+    write_pairs: Callable[[str], Path],
+    make_recipe: Callable[..., Recipe],
+) -> Callable[..., Bench]:
+    def make(per_device: int, accumulation: int, **objective: float) -> Bench:
+        train = {
+            "pairs_per_device": per_device,
+            "gradient_accumulation_steps": accumulation,
+            "max_grad_norm": 1e9,
+        }
+        recipe = make_recipe(train=train, objective={"beta": 0.3, "alpha": 0.8, **objective})
+        return Bench(prepared, start, write_pairs("heter"), recipe)
+
+    return make
+
+
+@pytest.mark.parametrize(("per_device", "accumulation"), [(1, 4), (4, 1), (2, 2)])
+def test_gradients_equal_the_objective_of_the_whole_update(
+    tmp_path: Path, bench: Callable[..., Bench], per_device: int, accumulation: int
+) -> None:
+    tested = bench(per_device, accumulation)
+    expected, _ = tested.by_hand(4)
+    found = tested.trained(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_device", [1, 4])
+def test_skipping_capped_negatives_leaves_the_same_gradients(
+    tmp_path: Path, bench: Callable[..., Bench], per_device: int
+) -> None:
+    _, negative = bench(1, 4).by_hand(4)
+    middle = float(negative.sort().values[1:3].mean())
+    tested = bench(per_device, 4 // per_device, max_loss=middle)
+    expected, negative = tested.by_hand(4)
+    assert is_capped(negative, middle).sum() == 2
+    for name, gradient in tested.trained(tmp_path).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
