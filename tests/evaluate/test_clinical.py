@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ def at(*indices: int) -> Labels:
     return tuple(int(index in indices) for index in range(18))
 
 
-def score(predictions: list[Labels], references: list[Labels]) -> dict[str, float]:
+def score(predictions: Sequence[Labels], references: Sequence[Labels]) -> dict[str, float]:
     totals = clinical_statistics(predictions=predictions, references=references).sum(
         axis=0, keepdims=True
     )

@@ -10,7 +10,7 @@ from ctscribe.reports.sections import split_sentences
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _SIZE = re.compile(
     rf"(?<![\d.:])(?P<numbers>{_NUMBER}(?:\s*(?:x|×|\*|-|–)\s*{_NUMBER}){{0,2}})"
-    r"\s*-?\s*(?P<unit>mm|cm|mill?imet\w*|centimet\w*)\b(?!\s*(?:tric|nodul))",
+    r"\s*-?\s*(?P<unit>mm|cm|mill?imet(?!ric)\w*|centimet(?!ric)\w*)\b",
     re.IGNORECASE,
 )
 _EARLIER_AFTER = re.compile(
