@@ -12,7 +12,7 @@ from ctscribe.phantom.shapes import Column, Ellipsoid, Knots
 Side = Literal["right", "left"]
 Lobe = Literal["upper lobe", "middle lobe", "lower lobe"]
 SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
-LUNG_HU = -865.0
+LUNG_HU = -850.0
 
 CAVITY: Knots = (
     (-235.0, 0.0, -3.0, 128.0, 88.0),

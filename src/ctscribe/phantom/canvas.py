@@ -43,17 +43,20 @@ class Canvas:
         grid: Where its voxels lie.
         hu: Hounsfield units, [z, y, x].
         lung: Share of each voxel that is aerated lung, [z, y, x].
+        scratch: Zeros of the same size; whoever borrows it leaves it zero.
     """
 
     grid: Grid
     hu: Field = field(repr=False)
     lung: Field = field(repr=False)
+    scratch: Field = field(repr=False)
 
     @classmethod
     def of_air(cls, grid: Grid) -> "Canvas":
         """An empty field of view."""
         air = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
-        return cls(grid, air, np.zeros(grid.shape_zyx, dtype=np.float32))
+        lung, scratch = np.zeros((2, *grid.shape_zyx), dtype=np.float32)
+        return cls(grid, air, lung, scratch)
 
 
 def paint(canvas: Canvas, strokes: Iterable[Stroke]) -> None:
@@ -105,9 +108,11 @@ def _paint_part(canvas: Canvas, stroke: Stroke, part: Window) -> None:
         covers[1:], stroke.layers[1:], stroke.layers, strict=False
     ):
         value = value + cover * np.float32(inner - outer)
-    hu += weight * (value - hu)
+    change = value - hu
+    change *= weight
+    hu += change
     if stroke.space == "organ":
-        lung *= 1 - weight
+        lung *= np.subtract(1, weight, out=weight)
 
 
 def _covers(grid: Grid, stroke: Stroke, part: Window) -> list[Field]:

@@ -18,11 +18,10 @@ from ctscribe.phantom.drawing import (
     tubes,
 )
 from ctscribe.phantom.grid import Field
+from ctscribe.phantom.lungs import SIDES
 from ctscribe.phantom.shapes import Box, Ellipsoid, Region
 from ctscribe.phantom.texture import cell_walls, patches
 from ctscribe.phantom.tubes import Tubes
-
-SIDES: tuple[Side, Side] = ("right", "left")
 
 
 def lung_box(scene: Scene, side: Side, low_mm: float = -170.0, high_mm: float = 106.0) -> Box:
@@ -39,13 +38,13 @@ def emphysema(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in SIDES:
         holes = place(
-            rng, scene.body, side, "upper lobe", (4, 60), count=int(rng.integers(70, 160))
+            rng, scene.body, side, "upper lobe", (4, 60), count=int(rng.integers(110, 240))
         )
         centers = np.array(holes)
-        radius = rng.uniform(2.0, 5.5, len(holes))
+        radius = rng.uniform(2.2, 6.5, len(holes))
         size = float(round(2 * radius.max()))
         dark = Ellipsoid(scene.body.at(SIGN[side] * 70, 0, 50), (70.0, 85.0, 75.0))
-        haze = strokes(Stroke(dark, ((0.0, -55.0),), "lung", adds=True, soft_mm=30.0))
+        haze = strokes(Stroke(dark, ((0.0, -60.0),), "lung", adds=True, soft_mm=30.0))
         spheres = tubes((Tubes(centers, centers + 0.1, radius, radius), -985.0))
         parts: list[Painted] = [haze, spheres]
         if bullous and (side == "right" or rng.random() < 0.6):

@@ -53,7 +53,7 @@ def opacities(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
                     center,
                     (r, r * rng.uniform(0.6, 1), r * rng.uniform(0.6, 1.1)),
                     turn_rad=rng.uniform(0, 3),
-                    wave_mm=0.16 * size,
+                    wave_mm=0.12 * size,
                     wave_length_mm=rng.uniform(18, 32),
                     phase=rng.uniform(0, 6),
                 )
@@ -70,15 +70,15 @@ def consolidations(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in sides:
         lobe = draw_lobe(rng, side, (2, 1.5, 5))
-        size = millimetres(rng, 50, 0.3, 28, 95)
-        for center in place(rng, scene.body, side, lobe, (5, 16)):
+        size = millimetres(rng, 58, 0.3, 30, 100)
+        for center in place(rng, scene.body, side, lobe, (2, 12)):
             r = size / 2
             shape = Ellipsoid(
                 center,
                 (r, r * rng.uniform(0.65, 1), r * rng.uniform(0.7, 1.1)),
                 turn_rad=rng.uniform(0, 3),
-                wave_mm=0.14 * size,
-                wave_length_mm=rng.uniform(16, 26),
+                wave_mm=0.08 * size,
+                wave_length_mm=rng.uniform(22, 34),
                 phase=rng.uniform(0, 6),
             )
             solid = strokes(Stroke(shape, ((0.0, rng.uniform(20, 55)),), "lung", soft_mm=5.0))

@@ -22,42 +22,45 @@ ROOTS = (
     (0.40, 0.25, -0.90),
     (0.25, -0.55, -0.85),
     (0.80, 0.10, 0.05),
+    (0.70, -0.20, 0.50),
+    (0.45, 0.50, 0.70),
+    (0.70, 0.30, -0.60),
+    (0.75, -0.45, -0.20),
 )
+SIDES: tuple[Side, Side] = ("right", "left")
 
 
 Trees = dict[Side, tuple[Tubes, npt.NDArray[np.int64]]]
 """Per side: vessels, and the generation of each."""
 
 
-def grow_both(body: Body) -> Trees:
-    """The vessels of both lungs."""
-    return {"right": grow(body, "right"), "left": grow(body, "left")}
-
-
-def grow(body: Body, side: Side) -> tuple[Tubes, npt.NDArray[np.int64]]:
-    """Grows arteries and veins of one lung from its hilum until they meet the pleura."""
-    rng = np.random.default_rng([body.seed, int(side == "left")])
-    hilum = np.array(body.at(*HILUM[side]))
-    roots = np.array(ROOTS) * [SIGN[side], 1, 1] + rng.normal(0, 0.12, (len(ROOTS), 3))
-    start = hilum + rng.normal(0, 4, roots.shape)
-    direction = _unit(roots)
-    radius = rng.uniform(3.4, 4.8, len(roots))
+def grow(body: Body) -> Trees:
+    """Grows arteries and veins of both lungs from the hila until they meet a surface."""
+    rng = np.random.default_rng(body.seed)
+    hila = np.array([body.at(*HILUM[side]) for side in SIDES])
+    roots = np.concatenate([np.array(ROOTS) * [SIGN[side], 1, 1] for side in SIDES])
+    which = np.repeat([0, 1], len(ROOTS))
+    start = hila[which] + rng.normal(0, 4, roots.shape)
+    direction = _unit(roots + rng.normal(0, 0.12, roots.shape))
+    radius = rng.uniform(3.2, 4.8, len(roots))
     pieces = []
     for generation in range(GENERATIONS):
         if not len(start):
             break
         length = rng.uniform(0.75, 1.25, len(start)) * 29 * 0.87**generation
-        spread = 0.0 if generation == 0 else 0.6
-        end = _deepest(rng, body, start, direction, length, spread)
-        x, y, z = end.T.astype(np.float32)
-        kept = (body.lung_depth(x, y, z) > 2.5) | (generation == 0)
-        start, end, radius = start[kept], end[kept], radius[kept]
-        pieces.append((start, end, radius, 0.85 * radius, np.full(len(radius), generation)))
-        direction = np.repeat(_unit(_unit(end - start) + 0.3 * _unit(end - hilum)), 2, axis=0)
-        start = np.repeat(end, 2, axis=0)
+        end, depth = _deepest(rng, body, start, direction, length, 0.6 if generation else 0.0)
+        kept = (depth > 2.5) | (generation == 0)
+        start, end, radius, which = start[kept], end[kept], radius[kept], which[kept]
+        place = np.full(len(radius), generation)
+        pieces.append((start, end, radius, 0.85 * radius, place, which))
+        outward = _unit(end - hila[which])
+        direction = np.repeat(_unit(_unit(end - start) + 0.3 * outward), 2, axis=0)
+        start, which = np.repeat(end, 2, axis=0), np.repeat(which, 2)
         radius = np.repeat(radius, 2) * rng.uniform(0.66, 0.88, 2 * len(end))
-    *tubes, generation_of = (np.concatenate(part) for part in zip(*pieces, strict=True))
-    return Tubes(*tubes), generation_of
+    *parts, generations, whose = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    tubes = Tubes(*parts)
+    rows = [np.flatnonzero(whose == index) for index in range(2)]
+    return {side: (tubes[row], generations[row]) for side, row in zip(SIDES, rows, strict=True)}
 
 
 def _deepest(
@@ -67,14 +70,15 @@ def _deepest(
     direction: npt.NDArray[np.float64],
     length: npt.NDArray[np.float64],
     spread: float,
-) -> npt.NDArray[np.float64]:
-    """Of three turns per branch, the end farthest from any surface, so that the lung fills."""
+) -> tuple[npt.NDArray[np.float64], Field]:
+    """Of three turns per branch the end far from any surface, so that the lung fills; its depth."""
     turn = direction + spread * _unit(rng.normal(0, 1, (3, *start.shape)))
     ends = start + _unit(turn) * length[:, None]
     x, y, z = np.moveaxis(ends.astype(np.float32), -1, 0).reshape(3, -1)
-    depth = np.minimum(body.lung_depth(x, y, z), 9).reshape(3, -1)
-    best = np.argmax(depth + rng.uniform(0, 2, depth.shape), axis=0)
-    return np.asarray(ends[best, np.arange(len(best))])
+    depth = body.lung_depth(x, y, z).reshape(3, -1)
+    best = np.argmax(np.minimum(depth, 9) + rng.uniform(0, 2, depth.shape), axis=0)
+    columns = np.arange(len(best))
+    return ends[best, columns], depth[best, columns]
 
 
 def airways(vessels: Tubes, generation: npt.NDArray[np.int64], last_generation: int = 3) -> Tubes:
@@ -91,7 +95,7 @@ def paint_lungs(canvas: Canvas, body: Body, trees: Trees) -> None:
     for vessels, generation in trees.values():
         paint_tubes(canvas, vessels, blood_hu(body, arterial=False))
         lumen = airways(vessels, generation)
-        paint_airways(canvas, lumen[np.flatnonzero(lumen.radius_mm > 0.5 * canvas.grid.edge_mm)])
+        paint_airways(canvas, lumen[np.flatnonzero(lumen.radius_mm > 0.6 * canvas.grid.edge_mm)])
 
 
 def paint_airways(canvas: Canvas, lumen: Tubes, wall_mm: float = 0.9, wall_hu: float = 0.0) -> None:
@@ -116,7 +120,7 @@ def _add_sheet(canvas: Canvas, level_mm: Field, where: npt.NDArray[np.bool_]) ->
     lower = np.floor(place).astype(np.int64)
     rows, columns = np.nonzero(where & (lower >= 0) & (lower < canvas.grid.shape_zyx[0] - 1))
     share = (place - lower)[rows, columns]
-    visible = np.float32(650 * min(1.0, 1.2 / spacing))
+    visible = np.float32(420 * min(1.0, 1.2 / spacing))
     for step, weight in ((0, 1 - share), (1, share)):
         voxels = (lower[rows, columns] + step, rows, columns)
         canvas.hu[voxels] += visible * weight * canvas.lung[voxels]

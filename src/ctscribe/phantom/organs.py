@@ -126,9 +126,10 @@ def _vessels(body: Body) -> list[Stroke]:
         *vessel(venous, (-34, -14, -46, 7), (-52, -22, -44, 6)),
         *vessel(venous, (26, -20, -46, 7), (48, -22, -44, 6)),
     ]
-    for a, b in zip(aorta, aorta[1:], strict=False):
-        shape = Capsule(a[0], b[0], a[1], b[1])
-        strokes.append(Stroke(shape, ((0.0, 48.0), (1.6, arterial)), "organ"))
+    wall = tube([point for point, _ in aorta], [radius for _, radius in aorta])
+    lumen = tube([point for point, _ in aorta], [radius - 1.6 for _, radius in aorta])
+    strokes += [Stroke(shape, ((0.0, 48.0),), "organ") for shape in wall]
+    strokes += [Stroke(shape, ((0.0, arterial),)) for shape in lumen]
     for side in (1.0, -1.0):
         thyroid = Ellipsoid(body.at(side * 16, -4, 122), (10.0, 11.0, 20.0))
         strokes.append(Stroke(thyroid, ((0.0, 105.0),)))

@@ -59,14 +59,16 @@ class Ellipsoid:
     def depth(self, x: Field, y: Field, z: Field) -> Field:
         """See `Shape`."""
         x, y, z = x - self.center[0], y - self.center[1], z - self.center[2]
-        forms = self._axes() / np.asarray(self.radii)[:, None]
-        square: Field = np.float32(0)  # type: ignore[assignment]
-        for a, b, c in forms.astype(np.float32):
-            form = (a * x + b * y) + c * z if c else a * x + b * y
-            if not a and not b:
-                form = c * z
-            square = square + form * form
-        depth: Field = (1 - np.sqrt(square)) * np.float32(min(self.radii))
+        square = np.zeros((1,) * x.ndim, np.float32)
+        for a, b, c in (self._axes() / np.asarray(self.radii)[:, None]).astype(np.float32):
+            form = c * z if not a and not b else a * x + b * y
+            if c and (a or b):
+                form = form + c * z
+            form *= form
+            square = square + form
+        depth: Field = np.sqrt(square, out=square)
+        np.subtract(1, depth, out=depth)
+        depth *= np.float32(min(self.radii))
         if self.wave_mm:
             k = np.float32(2 * np.pi / self.wave_length_mm)
             wave = np.sin(k * x + self.phase) + np.sin(k * y + 2.1 * self.phase)
@@ -147,20 +149,19 @@ class Column:
             np.interp(z, knots[0], row).astype(np.float32, copy=False) for row in knots[1:]
         )
         rx, ry = rx + np.float32(self.grow_mm), ry + np.float32(self.grow_mm)
-        along = (x - cx) / rx
-        across = (y - cy) / ry
-        along *= along
+        total = x * (1 / rx) - cx / rx if cx.any() else x * (1 / rx)
+        total *= total
+        across = y * (1 / ry)
+        across -= cy / ry
         across *= across
-        total = along + across
         if self.square:
-            np.minimum(along, 2, out=along)
-            np.minimum(across, 2, out=across)
-            np.add(along, across, out=total)
-            along *= across
-            along *= np.float32(self.square)
-            total -= along
-        np.sqrt(total, out=total)
-        depth: Field = (1 - total) * np.sqrt(rx * ry)
+            round_off = total * np.float32(-self.square)
+            round_off += 1
+            across *= np.maximum(round_off, 0, out=round_off)
+        total += across
+        depth: Field = np.sqrt(total, out=total)
+        np.subtract(1, depth, out=depth)
+        depth *= np.sqrt(rx * ry)
         if z.min() < knots[0, 0] or z.max() > knots[0, -1]:
             depth = np.minimum(depth, np.minimum(z - knots[0, 0], knots[0, -1] - z))
         return depth

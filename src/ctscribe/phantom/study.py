@@ -34,7 +34,7 @@ from ctscribe.phantom.focal import (
     scars,
 )
 from ctscribe.phantom.grid import Field, Grid
-from ctscribe.phantom.lungs import grow_both, paint_lungs
+from ctscribe.phantom.lungs import grow, paint_lungs
 from ctscribe.phantom.organs import organ_strokes
 from ctscribe.phantom.prevalence import Constitution, draw_labels
 from ctscribe.phantom.wall import paint_wall
@@ -125,7 +125,7 @@ def realise(rng: np.random.Generator, body: Body, labels: Labels) -> Study:
         heart_scale=float(enlarged) if "Cardiomegaly" in present else body.heart_scale,
         pericardial_mm=fluid if "Pericardial effusion" in present else 0.0,
     )
-    scene = Scene(body, grow_both(body))
+    scene = Scene(body, grow(body))
     drawings: dict[str, list[Drawing]] = {}
     for (finding, plan), stream in zip(PLANS.items(), rng.spawn(len(PLANS)), strict=True):
         if finding in present:

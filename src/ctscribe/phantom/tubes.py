@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ctscribe.phantom.body import LUNG_HU
-from ctscribe.phantom.canvas import Canvas
-from ctscribe.phantom.grid import Grid
+from ctscribe.phantom.canvas import Canvas, ramp
+from ctscribe.phantom.grid import Field, Grid
 from ctscribe.phantom.shapes import Box
 
-THIN_VOXELS = 0.55
+THIN_VOXELS = 0.7
 BATCH_VOXELS = 1 << 21
 
 
@@ -104,30 +104,42 @@ def _paint_batch(
     iz, iy = np.divmod(rest, count[which, 1])
     iz, iy, ix = iz + first[which, 0], iy + first[which, 1], ix + first[which, 2]
     x, y = grid.plane[0][0][iy, ix], grid.plane[1][0][iy, ix]
-    slab = grid.spacing_mm[2]
-    fine = int(np.clip(np.ceil(slab / 2.0), 1, 3))
-    cover = np.zeros(len(which), np.float32)
-    for number in range(fine):
-        z = grid.levels[iz] + np.float32(((number + 0.5) / fine - 0.5) * slab)
-        cover += np.clip(_depth(tubes, which, x, y, z) / grid.edge_mm + 0.5, 0, 1) / fine
+    depth = _depth(tubes, which, x, y, grid.levels[iz])
+    near = np.flatnonzero(depth > -0.5 * (grid.edge_mm + grid.spacing_mm[2]))
+    which, x, y, iz = which[near], x[near], y[near], iz[near]
     _, rows, columns = grid.shape_zyx
-    flat = (iz * rows + iy) * columns + ix
-    strongest = np.zeros(canvas.hu.size, np.float32)
-    np.maximum.at(strongest, flat, cover)
+    flat = (iz * rows + iy[near]) * columns + ix[near]
+    strongest = canvas.scratch.reshape(-1)
+    np.maximum.at(strongest, flat, _cover(grid, tubes, which, (x, y, grid.levels[iz])))
     weight = strongest[flat]
+    strongest[flat] = 0
     if space == "lung":
         weight = weight * canvas.lung.reshape(-1)[flat]
     values = canvas.hu.reshape(-1)
     values[flat] += weight * (np.float32(hu) - values[flat])
 
 
+def _cover(
+    grid: Grid, tubes: Tubes, which: npt.NDArray[np.int64], place: tuple[Field, Field, Field]
+) -> Field:
+    """Share of each voxel inside its tube, averaged over the slice's thickness."""
+    x, y, z = place
+    slab = grid.spacing_mm[2]
+    fine = int(np.clip(np.ceil(slab / 2.0), 1, 3))
+    cover = np.zeros(len(which), np.float32)
+    for number in range(fine):
+        offset = np.float32(((number + 0.5) / fine - 0.5) * slab)
+        cover += ramp(_depth(tubes, which, x, y, z + offset), grid.edge_mm)
+    return cover / np.float32(fine)
+
+
 def _depth(
     tubes: Tubes,
     which: npt.NDArray[np.int64],
-    x: npt.NDArray[np.float32],
-    y: npt.NDArray[np.float32],
-    z: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
+    x: Field,
+    y: Field,
+    z: Field,
+) -> Field:
     start = tubes.start.astype(np.float32)
     along = (tubes.end - tubes.start).astype(np.float32)
     per_length = along / ((along**2).sum(axis=1, keepdims=True) + np.float32(1e-6))

@@ -59,7 +59,7 @@ def _trunk(body: Body) -> list[Stroke]:
     strokes = [Stroke(Column(knots, square=0.35), layers)]
     for side in (1, -1) if body.female else ():
         breast = Ellipsoid(body.at(side * 78, 92, -38), (62.0, 34.0 + 0.8 * fat, 58.0))
-        gland = Ellipsoid(body.at(side * 80, 112 + fat, -42), (30.0, 16.0, 30.0), wave_mm=6)
+        gland = Ellipsoid(body.at(side * 80, 96 + 0.4 * fat, -40), (32.0, 16.0, 30.0), wave_mm=5)
         strokes += [Stroke(breast, layers), Stroke(gland, ((0.0, 15.0),), soft_mm=14)]
     return strokes
 
@@ -85,29 +85,33 @@ def _muscles(body: Body) -> list[Stroke]:
 
 def _paint_cage(canvas: Canvas, body: Body) -> None:
     """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
-    reach = 24.0
-    low, high = Column(body.cavity.knots, grow_mm=reach).bounds()
+    column = body.cavity
+    low, high = Column(column.knots, grow_mm=20).bounds()
     window = canvas.grid.window((low[0], low[1], low[2] - 200), high)
     for part in chunks(window) if window else ():
         x, y, z = coordinates(canvas.grid, part)
         hu, edge = canvas.hu[part], canvas.grid.edge_mm
-        depth = body.cavity.depth(x, y, np.maximum(z, low[2]))
-        muscle = ramp(depth + np.float32(17), edge)
-        hu += muscle * (np.float32(MUSCLE_HU) - hu)
-        inside = ramp(depth - np.float32(1), edge)
-        hu += inside * (np.float32(FAT_HU) - hu)
-        air = ramp(np.minimum(depth - 3, z - body.base_level(y)), edge)
-        gravity = np.float32(LUNG_HU) - np.float32(0.28) * y
-        hu += air * (gravity - hu)
-        canvas.lung[part] = air
+        depth = column.depth(x, y, np.maximum(z, low[2]))
+        _blend(hu, ramp(depth + np.float32(17), edge), np.float32(MUSCLE_HU))
+        if z.min() < -120:
+            _blend(hu, ramp(depth - np.float32(1), edge), np.float32(FAT_HU))
+        air = np.minimum(depth - 3, z - body.base_level(y))
+        canvas.lung[part] = ramp(air, edge)
+        _blend(hu, air, np.float32(LUNG_HU) - np.float32(0.28) * y)
         _paint_ribs(hu, depth, (x, y, z), body, edge)
+
+
+def _blend(hu: Field, weight: Field, value: Field | np.float32) -> None:
+    change = value - hu
+    change *= weight
+    hu += change
 
 
 def _paint_ribs(
     hu: Field, depth: Field, place: tuple[Field, Field, Field], body: Body, edge: float
 ) -> None:
     x_mm, y_mm, z_mm = place
-    rows = np.flatnonzero((np.abs(depth + 6) < 8) & (np.abs(x_mm) > 20))
+    rows = np.flatnonzero((depth > -14) & (depth < 2) & (np.abs(x_mm) > 20))
     level, pixel = np.divmod(rows, x_mm.size)
     y = y_mm.reshape(-1)[pixel] / np.float32(body.scale[1])
     z = z_mm.reshape(-1)[level] / np.float32(body.scale[2])
