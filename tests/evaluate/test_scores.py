@@ -62,7 +62,7 @@ def test_order_does_not_matter(make_studies: MakeStudies, make_prediction: MakeP
     before = evaluate(predictions, studies, training, CONFIG)
     rng = random.Random(2)
     for rows in (predictions, studies, training):
-        rng.shuffle(rows)  # type: ignore[arg-type]
+        rng.shuffle(rows)
     assert evaluate(predictions, studies, training, CONFIG) == before
 
 

@@ -80,7 +80,7 @@ def language_statistics(
     written = [normalise(text, profile, predicted=True) for text in predictions]
     truth = [normalise(text, profile, predicted=False) for text in references]
     counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
-    rouge = np.array([_rouge_l(*pair) for pair in zip(written, truth, strict=True)])
+    rouge = np.array([rouge_l(*pair) for pair in zip(written, truth, strict=True)])
     rest = [rouge, _cider(counts), np.ones(len(written))]
     return np.hstack([_bleu_columns(counts), np.stack(rest, axis=1)])
 
@@ -133,7 +133,8 @@ def _bleu_scores(
     return scores
 
 
-def _rouge_l(written: str, truth: str) -> float:
+def rouge_l(written: str, truth: str) -> float:
+    """ROUGE-L of one normalised report against its normalised reference."""
     # Split at single spaces on purpose: two spaces make an empty token, as in the COCO scorer.
     tokens, wanted = written.split(" "), truth.split(" ")
     common = lcs_length(tokens, wanted)

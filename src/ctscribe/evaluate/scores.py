@@ -46,6 +46,7 @@ from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PredictionRow, StudyRow, read_rows
 
 PROFILE: Profile = "ctrate-raw"
+"""How text is normalised unless asked otherwise."""
 
 Statistics = Float64[np.ndarray, "rows 89"]
 """`language_statistics` and `clinical_statistics` side by side."""
@@ -125,14 +126,16 @@ def evaluate(
     }
 
 
-def scan_statistics(answers: Answers, truth: Sequence[Report]) -> Statistics:
+def scan_statistics(
+    answers: Answers, truth: Sequence[Report], profile: Profile = PROFILE
+) -> Statistics:
     """Sufficient statistics of every scan, for all metrics at once."""
     return np.hstack(
         [
             language_statistics(
                 predictions=answers.texts,
                 references=[report.text for report in truth],
-                profile=PROFILE,
+                profile=profile,
             ),
             clinical_statistics(
                 predictions=answers.labels, references=[report.labels for report in truth]
@@ -153,6 +156,7 @@ def score_table(
     statistics: Statistics,
     patients: Int64[np.ndarray, "scans"],
     draws: Float64[np.ndarray, "draws patients"],
+    profile: Profile = PROFILE,
 ) -> dict[str, dict[str, Any]]:
     """Metric → value, its interval over the draws, and its signature."""
     point = score_sums(statistics.sum(axis=0, keepdims=True))
@@ -160,7 +164,7 @@ def score_table(
     names = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
     return {
         name: _with_interval(point[name], drawn[name])
-        | {"signature": _signature(name, len(statistics))}
+        | {"signature": _signature(name, profile, len(statistics))}
         for name in names
     }
 
@@ -231,9 +235,9 @@ def _with_interval(
     return {"value": value, "low": low, "high": high}
 
 
-def _signature(name: str, num_scans: int) -> str:
+def _signature(name: str, profile: Profile, num_scans: int) -> str:
     if name in LANGUAGE_METRICS:
-        return language_signature(name, PROFILE, num_scans)
+        return language_signature(name, profile, num_scans)
     return clinical_signature(name, num_scans)
 
 
