@@ -27,9 +27,9 @@ class Window:
         return self.center_hu + self.width_hu / 2
 
 
-_WIDE = Window("wide", 0, 2000)
-_SOFT_TISSUE = Window("soft tissue", 40, 400)
-_LUNG = Window("lung", -700, 600)
+_WIDE = Window("wide", 0.0, 2000.0)
+_SOFT_TISSUE = Window("soft tissue", 40.0, 400.0)
+_LUNG = Window("lung", -700.0, 600.0)
 
 WINDOWS: dict[Literal["single", "three"], tuple[Window, ...]] = {
     "single": (_WIDE,),

@@ -12,10 +12,12 @@ import pydicom
 from jaxtyping import Integer
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage
 
 from ctscribe.errors import CtscribeError
 
 _TAGS = [
+    "SOPClassUID",
     "PatientID",
     "Modality",
     "SeriesInstanceUID",
@@ -28,6 +30,8 @@ _TAGS = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
 ]
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
 _UNREADABLE = (EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 """What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
 
@@ -64,8 +68,11 @@ def read_headers(folder: Path, study: str) -> tuple[list[tuple[Path, Dataset]], 
         try:
             with _readable(study):
                 header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+                _check_complete(header)
                 headers.append((path, header))
-        except InvalidDicomError:
+        except InvalidDicomError as error:
+            if path.suffix.lower() in _DICOM_SUFFIXES or path.stat().st_size == 0:
+                raise _damaged(study) from error
             others += 1
     if not headers:
         raise CtscribeError(
@@ -74,6 +81,15 @@ def read_headers(folder: Path, study: str) -> tuple[list[tuple[Path, Dataset]], 
             "give the folder of the series or a NIfTI file",
         )
     return headers, ("W_OTHER_FILES",) if others else ()
+
+
+def _check_complete(header: Dataset) -> None:
+    """A file cut within its header still parses; without these it would be passed over."""
+    needed = ["SOPClassUID", "Modality", "SeriesInstanceUID"]
+    if str(header.get("SOPClassUID", "")).startswith(CTImageStorage):
+        needed += ["Rows", "Columns"]
+    if any(tag not in header for tag in needed):
+        raise EOFError
 
 
 def read_pixels(path: Path, study: str) -> Pixels:
@@ -135,13 +151,17 @@ def _readable(study: str) -> Iterator[None]:
         except InvalidDicomError:
             raise
         except _UNREADABLE as error:
-            raise CtscribeError(
-                "E_TRUNCATED",
-                f"{study} must consist of complete DICOM files, but one is cut or damaged; "
-                "copy or export the series again",
-            ) from error
+            raise _damaged(study) from error
         except OSError as error:
             raise CtscribeError(
                 "E_READ",
                 f"{study} must be readable, but {error.strerror or 'a file is not'}; correct it",
             ) from error
+
+
+def _damaged(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_TRUNCATED",
+        f"{study} must consist of complete DICOM files, but one is cut or damaged; "
+        "copy or export the series again",
+    )

@@ -55,7 +55,7 @@ def agree(first: Affine, second: Affine) -> bool:
 def lps_affine(
     spacing_mm: SpacingMm,
     position_lps_mm: tuple[float, float, float],
-    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    orientation: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
 ) -> Affine:
     """The RAS+ affine of voxels given in DICOM's axes (left, posterior, superior).
 

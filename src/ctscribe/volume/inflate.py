@@ -3,8 +3,8 @@
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from isal import igzip, isal_zlib
 
@@ -30,7 +30,7 @@ _NOT_MEDICAL = {
 
 
 @contextmanager
-def open_inflated(path: Path, study: str) -> Iterator[BinaryIO]:
+def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
     """Opens a file for reading, inflating gzip whatever the file is called.
 
     Raises:
@@ -44,7 +44,7 @@ def open_inflated(path: Path, study: str) -> Iterator[BinaryIO]:
             file.seek(0)
             if start[:2] == b"\x1f\x8b":
                 with igzip.IGzipFile(fileobj=file, mode="rb") as inflated:
-                    yield cast(BinaryIO, inflated)
+                    yield inflated
             else:
                 yield file
     except FileNotFoundError as error:
@@ -64,18 +64,18 @@ def open_inflated(path: Path, study: str) -> Iterator[BinaryIO]:
         ) from error
 
 
-def read_into(stream: BinaryIO, buffer: memoryview) -> int:
+def read_into(stream: BufferedIOBase, buffer: memoryview) -> int:
     """Fills a byte buffer from a stream; returns how many bytes came."""
     filled = 0
     while filled < len(buffer):
-        count = stream.readinto(buffer[filled : filled + _PIECE])  # type: ignore[attr-defined]
+        count = stream.readinto(buffer[filled : filled + _PIECE])
         if not count:
             break
         filled += count
     return filled
 
 
-def drain(stream: BinaryIO, study: str) -> int:
+def drain(stream: BufferedIOBase, study: str) -> int:
     """Reads to the end, so that checksum and size are verified; returns the bytes left over.
 
     Raises:

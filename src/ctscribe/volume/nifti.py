@@ -1,7 +1,8 @@
 """A NIfTI file → stored values and where they lie."""
 
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
     return chosen
 
 
-def _read_voxels(stream: BinaryIO, header: NiftiHeader, study: str) -> tuple[np.ndarray, int]:
+def _read_voxels(stream: BufferedIOBase, header: NiftiHeader, study: str) -> tuple[np.ndarray, int]:
     buffer = np.empty(header.num_bytes, dtype=np.uint8)
     filled = read_into(stream, buffer.data)
     if filled < header.num_bytes:

@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2 headers, checked before a byte of voxels is read."""
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO, final
+from io import BufferedIOBase
+from typing import Any, final
 
 import nibabel as nib
 import numpy as np
@@ -51,7 +52,7 @@ class NiftiHeader:
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
-def read_header(stream: BinaryIO, study: str) -> NiftiHeader:
+def read_header(stream: BufferedIOBase, study: str) -> NiftiHeader:
     """Reads a header up to the first voxel.
 
     Raises:
@@ -82,7 +83,7 @@ def read_header(stream: BinaryIO, study: str) -> NiftiHeader:
     )
 
 
-def _parse(block: bytes, stream: BinaryIO, study: str) -> tuple[Any, int]:
+def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int]:
     for order, name in (("<", "little"), (">", "big")):
         size = int.from_bytes(block[:4], "little" if name == "little" else "big")
         if size not in _SIZES or len(block) < 348:

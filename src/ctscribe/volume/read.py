@@ -93,7 +93,7 @@ def _geometry(
             "blank, but one is empty; fill it in or use the file with a header",
         )
     axes = metadata.orientation
-    if axes is not None and not np.allclose(axes, (1, 0, 0, 0, 1, 0), atol=0.01):
+    if axes is not None and not np.allclose(axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), atol=0.01):
         raise CtscribeError(
             "E_ORIENTATION",
             f"{study} must lie with its axes left, posterior, superior because its header is "
