@@ -7,7 +7,7 @@ from typing import Literal, final
 import numpy as np
 
 from ctscribe.phantom.grid import Field, Point
-from ctscribe.phantom.shapes import Column, Ellipsoid, Knots
+from ctscribe.phantom.shapes import Column, Ellipsoid, Knots, Shape
 
 Side = Literal["right", "left"]
 Lobe = Literal["upper lobe", "middle lobe", "lower lobe"]
@@ -131,10 +131,11 @@ class Body:
     def lung_depth(self, x: Field, y: Field, z: Field) -> Field:
         """Distance in mm to the nearest surface of the lungs, positive inside; no vessels."""
         depth = np.minimum(self.cavity.depth(x, y, z) - 3, z - self.base_level(y))
-        solids = (self.mediastinum, *self.domes, *self.heart(self.sac_mm).values())
+        solids: list[Shape] = [self.mediastinum, *self.domes]
+        solids += self.heart(self.sac_mm).values()
         for solid in solids:
             depth = np.minimum(depth, -solid.depth(x, y, z))
-        return depth
+        return np.asarray(depth, np.float32)
 
     def oblique_level(self, side: Side, y: Field) -> Field:
         """Body z of the oblique fissure; the upper and middle lobes lie above it."""
@@ -147,7 +148,7 @@ class Body:
 
     def lobe(self, point: Point) -> Lobe:
         """The lobe around a position in the lungs."""
-        x, y, z = (np.float32(value) for value in point)
+        y, z = np.float32(point[1]), np.float32(point[2])
         side: Side = "right" if point[0] > 0 else "left"
         if z < self.oblique_level(side, np.asarray(y)):
             return "lower lobe"

@@ -132,7 +132,7 @@ def septal_lines(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
 
         def net(x: Field, y: Field, z: Field, zone: Ellipsoid = zone) -> Field:
             lines = thick / 2 - cell_walls(x, y, z, cell, seed)
-            return np.minimum(lines, zone.depth(x, y, z))
+            return np.asarray(np.minimum(lines, zone.depth(x, y, z)), np.float32)
 
         shape = Region(zone.bounds(), net)
         box, painting = strokes(Stroke(shape, ((0.0, 420.0),), "lung", adds=True))

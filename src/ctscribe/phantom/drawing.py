@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
+import numpy.typing as npt
 
 from ctscribe.phantom.body import SIGN, Body, Lobe, Side
 from ctscribe.phantom.canvas import Canvas, Stroke, paint
-from ctscribe.phantom.grid import Point
+from ctscribe.phantom.grid import Field, Point
 from ctscribe.phantom.lungs import Trees
-from ctscribe.phantom.shapes import Box, union
+from ctscribe.phantom.shapes import Box, Region, Shape, union
 from ctscribe.phantom.tubes import Tubes, paint_tubes
 
 Where = Literal["right", "left", "both", "midline"]
@@ -116,9 +117,9 @@ def lobe_mask(
     body: Body,
     side: Side,
     lobe: Lobe | None,
-    y: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]",
-    z: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]",
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+    y: Field,
+    z: Field,
+) -> npt.NDArray[np.bool_]:
     """Which positions of one side belong to a lobe; all do for None."""
     lower = z < body.oblique_level(side, y)
     middle = ~lower & (z < body.minor_level(y)) if side == "right" else np.zeros_like(lower)
@@ -127,6 +128,38 @@ def lobe_mask(
     if lobe == "lower lobe":
         return lower
     return middle if lobe == "middle lobe" else ~lower & ~middle
+
+
+def lobar(body: Body, side: Side, lobe: Lobe, shape: Shape) -> Region:
+    """The part of a solid inside one lobe, cut off sharply at the fissures."""
+
+    def depth(x: Field, y: Field, z: Field) -> Field:
+        above = z - body.oblique_level(side, y)
+        cut = np.minimum(shape.depth(x, y, z), -above if lobe == "lower lobe" else above)
+        if side == "right" and lobe != "lower lobe":
+            over = z - body.minor_level(y)
+            cut = np.minimum(cut, over if lobe == "upper lobe" else -over)
+        return np.asarray(cut, np.float32)
+
+    return Region(shape.bounds(), depth, shape.thin_mm)
+
+
+def visible_box(body: Body, shape: Shape, box: Box) -> Box:
+    """The box around the part of a solid that lies in the lungs; ``box`` where none does."""
+    axes = [np.linspace(low, high, 15, dtype=np.float32) for low, high in zip(*box, strict=True)]
+    x, y, z = (axis.reshape(-1) for axis in np.meshgrid(*axes, indexing="ij"))
+    rows = np.flatnonzero(shape.depth(x, y, z) > 0)
+    rows = rows[body.lung_depth(x[rows], y[rows], z[rows]) > 0] if len(rows) else rows
+    if not len(rows):
+        return box
+    low, high = ([float(reduce(axis[rows])) for axis in (x, y, z)] for reduce in (np.min, np.max))
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def axial_size(box: Box) -> float:
+    """Larger axial side of a box in whole millimetres."""
+    (ax, ay, _), (bx, by, _) = box
+    return float(round(max(bx - ax, by - ay)))
 
 
 def draw_side(rng: np.random.Generator, both: float) -> tuple[Where, tuple[Side, ...]]:

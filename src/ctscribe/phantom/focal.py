@@ -7,13 +7,16 @@ from ctscribe.phantom.canvas import Stroke
 from ctscribe.phantom.drawing import (
     Drawing,
     Scene,
+    axial_size,
     draw_lobe,
     draw_side,
     joined,
+    lobar,
     millimetres,
     place,
     strokes,
     tubes,
+    visible_box,
 )
 from ctscribe.phantom.grid import Field
 from ctscribe.phantom.shapes import Ellipsoid, Region
@@ -60,6 +63,8 @@ def opacities(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
                 gain = rng.uniform(230, 400)
                 stroke = Stroke(shape, ((0.0, gain),), "lung", adds=True, soft_mm=9.0)
                 box, painting = strokes(stroke)
+                box = visible_box(scene.body, shape, box)
+                size = axial_size(box)
                 drawings.append(Drawing("Lung opacity", side, lobe, size, box, painting))
     return drawings
 
@@ -81,12 +86,15 @@ def consolidations(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
                 wave_length_mm=rng.uniform(22, 34),
                 phase=rng.uniform(0, 6),
             )
-            solid = strokes(Stroke(shape, ((0.0, rng.uniform(20, 55)),), "lung", soft_mm=5.0))
+            part = lobar(scene.body, side, lobe, shape)
+            solid = strokes(Stroke(part, ((0.0, rng.uniform(20, 55)),), "lung", soft_mm=4.0))
             start = np.array(center) + rng.normal(0, 0.12 * size, (4, 3))
             reach = rng.normal(0, 0.3 * size, (4, 3))
-            radius = rng.uniform(1.2, 2.6, 4)
+            radius = rng.uniform(1.0, 1.9, 4)
             air = Tubes(start - reach, start + reach, radius, radius)
-            box, painting = joined(solid, tubes((air, -820.0)))
+            _, painting = joined(solid, tubes((air, -820.0)))
+            box = visible_box(scene.body, part, part.bounds())
+            size = axial_size(box)
             drawings.append(Drawing("Consolidation", side, lobe, size, box, painting))
     return drawings
 

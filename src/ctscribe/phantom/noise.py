@@ -31,11 +31,11 @@ def add_noise(
     num_slices, rows, columns = hu.shape
     repeats = (-(-rows // TILE_PX) + 1, -(-columns // TILE_PX) + 1)
     order = rng.integers(0, TILE_SLICES, num_slices)
-    top, left = rng.integers(0, TILE_PX, (2, num_slices))
+    corner = np.asarray(rng.integers(0, TILE_PX, (num_slices, 2)))
     sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
     for z in range(num_slices):
         wide = np.tile(tile[order[z]], repeats) if max(rows, columns) > TILE_PX else tile[order[z]]
-        piece = _wrapped(wide, int(top[z]), int(left[z]), rows, columns)
+        piece = _wrapped(wide, int(corner[z, 0]), int(corner[z, 1]), rows, columns)
         hu[z] += np.float32(sign[z]) * piece
 
 

@@ -149,7 +149,7 @@ def _airways(body: Body) -> list[Stroke]:
     ]
     shapes: list[Shape] = [Column(body.knots(trachea), grow_mm=1.8), *main_bronchi(body)]
     strokes += [Stroke(shape, ((0.0, WALL_HU), (1.8, GAS_HU)), "organ") for shape in shapes]
-    lumen = [Column(body.knots(trachea)), *main_bronchi(body, grow_mm=0.0)]
+    lumen: list[Shape] = [Column(body.knots(trachea)), *main_bronchi(body, grow_mm=0.0)]
     return strokes + [Stroke(shape, ((0.0, GAS_HU),)) for shape in lumen]
 
 

@@ -80,7 +80,7 @@ STATED: dict[str, Choices] = {
     "pacemaker": (
         (
             0.8,
-            "A cardiac pacemaker is seen under the skin of the left chest wall, its lead ending in the right ventricle.",
+            "A pacemaker is seen in the left chest wall, its lead ending in the right ventricle.",
         ),
         (0.2, "There is a left-sided pacemaker with a lead in the right heart."),
     ),
@@ -88,7 +88,7 @@ STATED: dict[str, Choices] = {
         (0.8, "A port catheter extends from the right chest wall to the superior vena cava."),
         (
             0.2,
-            "There is a port chamber in the right chest wall with its catheter tip in the superior vena cava.",
+            "There is a right-sided venous port with its tip in the superior vena cava.",
         ),
     ),
     "central line": (
@@ -140,7 +140,7 @@ STATED: dict[str, Choices] = {
         (0.10, "Part of the stomach lies above the diaphragm, consistent with hiatal hernia."),
     ),
     "one node": (
-        (0.75, "A {site} lymph node measuring {size} x {short} mm is seen."),
+        (0.75, "{article} {site} lymph node measuring {size} x {short} mm is seen."),
         (0.25, "There is an enlarged lymph node of {size} mm at the {site} station."),
     ),
     "nodes": (
@@ -172,7 +172,7 @@ STATED: dict[str, Choices] = {
         (0.60, "{count} nodules are seen in {lungs}, the largest {size} mm in {largest}."),
         (
             0.25,
-            "There are {few} nodules in {lungs}; the largest measures {size} mm and lies in {largest}.",
+            "There are {few} nodules in {lungs}, of which the largest, {size} mm, is in {largest}.",
         ),
         (0.15, "Nodules reaching {size} mm in diameter in {largest} are observed in {lungs}."),
     ),
@@ -194,10 +194,10 @@ STATED: dict[str, Choices] = {
     "Pleural effusion": (
         (
             0.65,
-            "{bilateral} pleural effusion measuring {size} mm in its thickest part is seen{deeper}.",
+            "{bilateral} pleural effusion with a thickness of {size} mm is seen{deeper}.",
         ),
         (0.20, "There is {lateral} pleural effusion reaching a thickness of {size} mm{deeper}."),
-        (0.15, "Free fluid of {size} mm is seen in the {space}{deeper}."),
+        (0.15, "Free pleural fluid reaching {size} mm is seen on {flank}."),
     ),
     "Mosaic attenuation pattern": (
         (0.75, "A mosaic attenuation pattern is seen in both lungs."),
@@ -205,7 +205,7 @@ STATED: dict[str, Choices] = {
     ),
     "Peribronchial thickening": (
         (0.70, "Peribronchial thickening is seen in {lungs}."),
-        (0.30, "Bronchial wall thickening is observed centrally in {lungs}."),
+        (0.30, "There is peribronchial wall thickening in {lungs}."),
     ),
     "Consolidation": (
         (0.65, "Consolidation with air bronchograms is seen in {where}."),
@@ -241,7 +241,7 @@ CONCLUDED: dict[str, str] = {
     "Hiatal hernia": "Hiatal hernia.",
     "Coronary artery wall calcification": "Coronary artery calcification.",
     "Arterial wall calcification": "Aortic wall calcification.",
-    "Medical material": "",
+    "Medical material": "Medical material as described.",
 }
 """Most urgent first; the impression takes from the top until it is long enough."""
 

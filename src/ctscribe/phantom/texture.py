@@ -40,4 +40,4 @@ def patches(x: Field, y: Field, z: Field, size_mm: float, phase: float) -> Field
     first = np.sin(k * x + 0.5 * np.sin(0.8 * k * y) + phase) * np.sin(k * y + 1.7 * phase)
     across = np.sin(0.7 * k * (x + y) + 2.3 * phase)
     up = np.sin(k * z + phase)
-    return np.clip(2.2 * (first + across * up), -1, 1)
+    return np.asarray(np.clip(2.2 * (first + across * up), -1, 1), np.float32)

@@ -139,17 +139,17 @@ def _spine(body: Body) -> list[Stroke]:
 
     def every(z: Field, offset: float) -> Field:
         period = np.float32(VERTEBRA_MM * sz)
-        return np.abs((z + offset) - period * np.rint((z + offset) / period))
+        return np.asarray(np.abs((z + offset) - period * np.rint((z + offset) / period)))
 
     def bodies(x: Field, y: Field, z: Field) -> Field:
-        return np.minimum(column.depth(x, y, z), 9.5 * sz - every(z, 0.0))
+        return np.asarray(np.minimum(column.depth(x, y, z), 9.5 * sz - every(z, 0.0)))
 
     def processes(x: Field, y: Field, z: Field) -> Field:
         back = np.interp(z, centre[0], centre[2] - centre[4]).astype(np.float32)
         spinous = np.minimum(3.5 - np.abs(x), 20 - np.abs(y - (back - 38)))
         across = np.minimum(34 * sx - np.abs(x), 4.5 - np.abs(y - (back - 13 - 0.25 * np.abs(x))))
         spinous = np.minimum(spinous, 9 - every(z, 6.0))
-        return np.maximum(spinous, np.minimum(across, 6 - every(z, -4.0)))
+        return np.asarray(np.maximum(spinous, np.minimum(across, 6 - every(z, -4.0))))
 
     low, high = Column(knots, grow_mm=4.0).bounds()
     wide = ((-36 * sx, low[1] - 75, low[2]), (36 * sx, high[1], high[2]))

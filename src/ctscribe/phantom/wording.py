@@ -32,7 +32,21 @@ LUNG_ORDER = (
     "Lung nodule",
 )
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
-DROPPED_FIRST = ("contrast", "abdomen", "bones", "oesophagus", "airway", "lungs")
+DROPPED_FIRST = (
+    "contrast",
+    "abdomen",
+    "bones",
+    "oesophagus",
+    "vessels",
+    "airway",
+    "denied",
+    "lungs",
+    "pleura",
+    "pericardium",
+    "heart",
+    "nodes",
+    "effusions",
+)
 """Stock sentences that a long report leaves out, in this order."""
 
 
@@ -56,14 +70,21 @@ def write_report(
         drawings: Objects of each finding that is present, largest first.
         contrast: Whether a contrast agent was given.
     """
-    stated = {finding: _state(rng, finding, items) for finding, items in drawings.items()}
-    parts = _sections(rng, stated, contrast=contrast)
-    for slot in DROPPED_FIRST:
-        if len(" ".join(parts.values()).split()) <= MAX_FINDINGS_WORDS:
+    for terse in (False, True):
+        stated = {f: _state(rng, f, items, terse=terse) for f, items in drawings.items()}
+        parts = _sections(rng, stated, contrast=contrast)
+        for slot in DROPPED_FIRST:
+            if _num_words(parts.values()) <= MAX_FINDINGS_WORDS:
+                break
+            parts.pop(slot, None)
+        if _num_words(parts.values()) <= MAX_FINDINGS_WORDS:
             break
-        parts.pop(slot, None)
     findings = " ".join(part for part in parts.values() if part)
     return Report(findings, _conclude(rng, drawings), stated)
+
+
+def _num_words(sentences: Iterable[str]) -> int:
+    return sum(len(sentence.split()) for sentence in sentences)
 
 
 def _sections(
@@ -75,27 +96,30 @@ def _sections(
     parts = {"airway": normal("airway"), "Medical material": stated.get("Medical material", "")}
     if not contrast and rng.random() < 0.5:
         parts["contrast"] = normal("contrast")
-    parts["heart"] = stated.get("Cardiomegaly", "") or normal("heart")
-    if "Cardiomegaly" in stated:
-        parts["vessels"] = normal("vessels")
+    parts["Cardiomegaly"] = stated.get("Cardiomegaly", "")
+    slot = "vessels" if "Cardiomegaly" in stated else "heart"
+    parts[slot] = normal(slot)
     for finding in ("Arterial wall calcification", "Coronary artery wall calcification"):
         parts[finding] = stated.get(finding, "")
     pleura, heart = "Pleural effusion" in stated, "Pericardial effusion" in stated
     if not pleura and not heart:
         parts["effusions"] = normal("both effusions")
     else:
-        parts["pericardium"] = stated.get("Pericardial effusion") or normal("pericardium")
-    parts["oesophagus"] = stated.get("Hiatal hernia") or normal("oesophagus")
-    if "Hiatal hernia" in stated:
-        parts["hernia"] = parts.pop("oesophagus")
-    parts["nodes"] = stated.get("Lymphadenopathy") or normal("nodes")
+        parts["Pericardial effusion"] = stated.get("Pericardial effusion", "")
+        if not heart:
+            parts["pericardium"] = normal("pericardium")
+    for slot, finding in (("oesophagus", "Hiatal hernia"), ("nodes", "Lymphadenopathy")):
+        parts[finding] = stated.get(finding, "")
+        if finding not in stated:
+            parts[slot] = normal(slot)
     lung = [stated[finding] for finding in LUNG_ORDER if finding in stated]
     if not lung:
         parts["lungs"] = normal("lungs")
     parts["lung findings"] = " ".join(lung)
     parts["denied"] = _deny(rng, stated)
-    if pleura or heart:
-        parts["pleura"] = stated.get("Pleural effusion") or normal("pleura")
+    parts["Pleural effusion"] = stated.get("Pleural effusion", "")
+    if heart and not pleura:
+        parts["pleura"] = normal("pleura")
     return {**parts, "abdomen": normal("abdomen"), "bones": normal("bones")}
 
 
@@ -113,21 +137,24 @@ def _conclude(rng: np.random.Generator, drawings: Mapping[str, Sequence[Drawing]
     told = [
         _fill(CONCLUDED[finding], drawings[finding]) for finding in CONCLUDED if finding in drawings
     ]
-    told = [sentence for sentence in told if sentence]
     if not drawings:
         return _choose(rng, ALL_NORMAL)
     chosen: list[str] = []
     for sentence in told:
-        if sum(len(s.split()) for s in [*chosen, sentence]) > MAX_IMPRESSION_WORDS - 7:
+        if _num_words([*chosen, sentence]) > MAX_IMPRESSION_WORDS - 8:
             break
         chosen.append(sentence)
-    if rng.random() < 0.3 or sum(len(sentence.split()) for sentence in chosen) < 5:
+    if rng.random() < 0.3 or _num_words(chosen) < 5:
         chosen.append(_choose(rng, CLOSING))
     return " ".join(chosen)
 
 
-def _state(rng: np.random.Generator, finding: str, items: Sequence[Drawing]) -> str:
-    return _fill(_choose(rng, STATED[_key(rng, finding, items)]), items)
+def _state(rng: np.random.Generator, finding: str, items: Sequence[Drawing], *, terse: bool) -> str:
+    choices = STATED[_key(rng, finding, items)]
+    template = _choose(rng, choices)
+    if terse:
+        template = min((text for _, text in choices), key=lambda text: len(text.split()))
+    return _fill(template, items, terse=terse)
 
 
 def _key(rng: np.random.Generator, finding: str, items: Sequence[Drawing]) -> str:
@@ -144,20 +171,23 @@ def _key(rng: np.random.Generator, finding: str, items: Sequence[Drawing]) -> st
     return finding
 
 
-def _fill(template: str, items: Sequence[Drawing]) -> str:
+def _fill(template: str, items: Sequence[Drawing], *, terse: bool = False) -> str:
     first = max(items, key=lambda item: item.size_mm)
     sides = {item.side for item in items}
     both = len(sides) > 1 or "both" in sides
     side = "both" if both else first.side
     second = [item.size_mm for item in items if item.side != first.side]
+    site = _sites(items[:1] if terse else items)
+    lungs = "both lungs" if both else f"the {side} lung"
     return template.format(
+        article="An" if site[:1] in "aeiou" else "A",
         size=f"{first.size_mm:g}",
         short=f"{first.short_mm or max(3, round(0.8 * first.size_mm)):g}",
         side=first.side,
-        where=_where(items),
+        where=lungs if terse else _where(items),
         largest=_lobe(first),
-        lungs="both lungs" if both else f"the {side} lung",
-        site=_sites(items),
+        lungs=lungs,
+        site=site,
         type=" calcified" if first.kind == "calcified" else "",
         count=COUNTS[min(len(items), 6)],
         few="several" if len(items) > 2 else "two",
@@ -166,7 +196,7 @@ def _fill(template: str, items: Sequence[Drawing]) -> str:
         apex="both apices" if both else f"the {side} apex",
         bilateral="Bilateral" if both else f"{side.capitalize()}-sided",
         lateral="bilateral" if both else f"{side}-sided",
-        space="both pleural spaces" if both else f"{side} pleural space",
+        flank="both sides" if both else f"the {side}",
         deeper=f" on the {first.side} and {max(second):g} mm on the other side" if second else "",
     )
 
