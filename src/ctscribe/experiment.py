@@ -87,6 +87,7 @@ def run_experiment(
     jobs = [
         (folder, prepared_dir, cell_recipe(recipe, cell), start) for cell, folder in folders.items()
     ]
+    _store_features(prepared_dir, recipe, start)
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ProcessPoolExecutor(
         parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
@@ -149,6 +150,18 @@ def write_tables(out: Path, recipe: Recipe, folders: dict[Cell, Path]) -> list[P
             write_text(out / f"{name}{suffix}", render(table))
         written.append(out / f"{name}.md")
     return written
+
+
+def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
+    """Once for all cells, before they run side by side."""
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.model.features import store_features
+
+    if recipe.model.freeze_tower:
+        weights = start or recipe.model.weights or recipe.model.preset
+        qwen, _ = load_model(weights, recipe.model.dtype)
+        studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+        store_features(qwen, prepared_dir, studies, windows=recipe.slices.windows, noise=True)
 
 
 def _use_threads(threads: int) -> None:

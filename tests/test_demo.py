@@ -1,0 +1,95 @@
+"""The whole flow on a few patients, and the same flow killed again and again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctscribe.cli import main
+from ctscribe.files import read_json
+
+FEW = (
+    "phantom.num_train_patients=14",
+    "phantom.num_valid_patients=4",
+    "pairs.validation_fraction=0.3",
+    "warm_up.num_patients=6",
+    "warm_up.epochs=1",
+    "train.epochs=1",
+    "generate.max_new_tokens=24",
+    "evaluate.resamples=100",
+    "experiment.betas=[0.0, 0.1]",
+)
+TABLES = ("table1.md", "table1.csv", "table1.tex", "table2.md", "table2.csv", "table2.tex")
+
+
+def command(out: Path) -> list[str]:
+    overrides = [word for knob in FEW for word in ("--set", knob)]
+    return [sys.executable, "-m", "ctscribe.cli", "demo", "--out", str(out), *overrides]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "run"
+    answer = subprocess.run(command(out), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "Ours-Heter" in answer.stdout
+    return out
+
+
+def test_the_demo_ends_with_tables_and_a_page(finished: Path) -> None:
+    table = (finished / "table1.md").read_text(encoding="utf-8")
+    for system in ("Origin", "Ours-Gauss", "Ours-Heter", "Constant report", "All-normal report"):
+        assert system in table
+    assert "Research use only" in table
+    page = (finished / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Research use only" in page
+    assert "<script" not in page
+
+
+def test_every_cell_scores_every_test_scan_once(finished: Path) -> None:
+    cells = sorted((finished / "cells").iterdir())
+    assert [cell.name for cell in cells] == [
+        "gauss-beta0.1-seed0",
+        "heter-beta0.1-seed0",
+        "origin-beta0-seed0",
+    ]
+    for cell in cells:
+        scores = read_json(cell / "scores.json")
+        assert scores["missing"] == []
+        assert scores["n"]["predicted"] == scores["n"]["scans"] >= 4
+
+
+def test_killed_at_any_stage_it_continues_and_ends_with_the_same_tables(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for seconds in (4.0, 8.0, 12.0, 16.0):
+        process = subprocess.Popen(
+            command(out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            # the workers too, as when a machine goes down
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    answer = subprocess.run(command(out), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    for name in TABLES:
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_a_demo_folder_of_another_request_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ctscribe", "demo", "--out", str(finished)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert "choose another folder" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+from ctscribe.config import read_recipe
+from ctscribe.experiment import cell_recipe, grid
+
+
+def test_the_grid_has_each_cell_of_both_tables_once_per_seed() -> None:
+    recipe = read_recipe("paper_gauss", ("experiment.seeds=[0, 1]",))
+    names = [cell.name for cell in grid(recipe)]
+    assert names[:5] == [
+        "origin-beta0-seed0",
+        "gauss-beta0.05-seed0",
+        "gauss-beta0.1-seed0",
+        "gauss-beta0.2-seed0",
+        "heter-beta0.1-seed0",
+    ]
+    assert names[5:] == [name.replace("seed0", "seed1") for name in names[:5]]
+
+
+def test_a_cell_changes_its_own_knobs_and_no_other() -> None:
+    recipe = read_recipe("paper_origin")
+    heter = grid(recipe)[-1]
+    changed = cell_recipe(recipe, heter)
+    assert (changed.pairs.strategy, changed.objective.beta) == ("heter", 0.1)
+    assert changed.model == recipe.model
+    assert changed.train == recipe.train
+    assert changed.slices == recipe.slices
