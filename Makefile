@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint unit clean
+.PHONY: demo test lint unit bench-evaluate clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed
 
 unit: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
+bench-evaluate: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

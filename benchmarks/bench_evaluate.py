@@ -29,6 +29,16 @@ NUM_SCANS, NUM_PATIENTS, NUM_TRAINING, NUM_WORDS = 3039, 1304, 3000, 250
 NUM_COMPARED = 60
 OUT = Path(__file__).parent / "results" / "evaluate.json"
 
+STOCK = (
+    "The trachea and both main bronchi are open.",
+    "The heart and the great vessels are of normal size.",
+    "No pleural or pericardial effusion was detected.",
+    "No enlarged lymph nodes are seen in the mediastinum.",
+    "The oesophagus has a normal calibre.",
+    "No mass or infiltrative lesion was detected in the lungs.",
+    "The upper abdominal organs in the section are natural.",
+    "The heights of the vertebral bodies are preserved.",
+)
 TEMPLATES = (
     "No {finding} was detected in the {place}.",
     "There is {finding} in the {place}.",
@@ -36,6 +46,8 @@ TEMPLATES = (
     "The {place} is normal.",
     "In the {place}, {finding} was not observed.",
     "{finding} ({other}?) is seen at the level of the {place}.",
+    "The {place} cannot be evaluated optimally because no contrast agent was given on day {size}.",
+    "Degenerative changes of degree {size} are observed in the bones next to the {place}.",
 )
 THINGS = (*(finding.lower() for finding in FINDINGS), "a nodule", "ground glass density", "mass")
 PLACES = (
@@ -49,8 +61,8 @@ PLACES = (
 
 
 def made_up_report(rng: random.Random) -> str:
-    """About 250 words that hold every kind of sentence the labeler works on."""
-    words: list[str] = []
+    """About 250 words: stock sentences, and others that give the labeler work."""
+    words: list[str] = [word for sentence in STOCK for word in sentence.split()]
     while len(words) < NUM_WORDS:
         finding, other = rng.sample(THINGS, 2)
         sentence = rng.choice(TEMPLATES).format(

@@ -95,8 +95,8 @@ def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
         positions[token] = positions.get(token, 0) | 1 << place
     full = (1 << len(first)) - 1
     row = full
-    for token in second:
-        matched = row & positions.get(token, 0)
-        if matched:
+    for mask in map(positions.get, second):
+        if mask:
+            matched = row & mask
             row = ((row + matched) | (row - matched)) & full
     return len(first) - row.bit_count()

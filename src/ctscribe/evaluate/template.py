@@ -1,8 +1,10 @@
 """How much of a set of reports is one report: the share that many patients have in common."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -30,21 +32,27 @@ def template_statistics(
         ``distinct_share``: of all reports; ``self_bleu_4``: corpus BLEU-4 of each report against
         one of another scan, 1 when all are the same.
     """
+    parsed = [[_words(sentence) for sentence in split_sentences(text)] for text in texts]
     patients_of = defaultdict(set)
-    parsed = [[_NOT_A_WORD.sub(" ", s).lower().split() for s in split_sentences(t)] for t in texts]
     for sentences, patient in zip(parsed, patient_ids, strict=True):
         for words in sentences:
-            patients_of[" ".join(words)].add(patient)
+            patients_of[words].add(patient)
     enough = max(2, SHARED_BY * len(set(patient_ids)))
-    words_in = [(len(words), " ".join(words)) for sentences in parsed for words in sentences]
-    shared = sum(length for length, text in words_in if len(patients_of[text]) >= enough)
+    lengths = Counter[bool]()
+    for words in chain.from_iterable(parsed):
+        lengths[len(patients_of[words]) >= enough] += words.count(" ") + 1
     distinct = len(set(texts))
     return {
-        "shared_token_share": shared / max(1, sum(length for length, _ in words_in)),
+        "shared_token_share": lengths[True] / max(1, lengths.total()),
         "distinct_reports": distinct,
         "distinct_share": distinct / max(1, len(texts)),
         "self_bleu_4": _self_bleu(texts, seed),
     }
+
+
+@lru_cache(maxsize=1 << 15)
+def _words(sentence: str) -> str:
+    return " ".join(_NOT_A_WORD.sub(" ", sentence).lower().split())
 
 
 def _self_bleu(texts: Sequence[str], seed: int) -> float:

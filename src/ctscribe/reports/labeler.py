@@ -1,12 +1,12 @@
 """The 18 findings a report states, each with the words it rests on."""
 
-from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.lexicon import CONCEPTS
-from ctscribe.reports.polarity import Polarity, Status, read_polarity
+from ctscribe.reports.polarity import Status, read_polarity
 from ctscribe.reports.sections import sentence_spans
 from ctscribe.types import Labels
 
@@ -27,28 +27,12 @@ class Mention:
 
 def find_mentions(text: str) -> list[Mention]:
     """Every mention of the 18 findings in ``text``, in order of place."""
-    lowered = text.lower()
-    if len(lowered) != len(text):
-        # A few capitals grow when lowered; offsets must stay those of the text given.
-        lowered = "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
-    spans = sentence_spans(text)
-    starts = [start for start, _ in spans]
-    polarities: dict[int, Polarity] = {}
     mentions = []
-    for concept in CONCEPTS:
-        for number in _sentences_with(concept.literals, lowered, starts):
-            start, end = spans[number]
-            sentence = lowered[start:end]
-            matches = list(concept.pattern.finditer(sentence))
-            if not matches or (concept.unless and concept.unless.search(sentence)):
-                continue
-            if number not in polarities:
-                polarities[number] = read_polarity(sentence)
-            for match in matches:
-                status = polarities[number].status(*match.span())
-                span = (start + match.start(), start + match.end())
-                mentions.append(Mention(concept.finding, status, text[start:end], span))
-    return sorted(mentions, key=lambda mention: mention.span)
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        for finding, status, first, last in _read_sentence(sentence):
+            mentions.append(Mention(finding, status, sentence, (start + first, start + last)))
+    return mentions
 
 
 def label_report(text: str) -> Labels:
@@ -57,15 +41,22 @@ def label_report(text: str) -> Labels:
     return tuple(int(finding in present) for finding in FINDINGS)
 
 
-def _sentences_with(literals: tuple[str, ...], lowered: str, starts: list[int]) -> list[int]:
-    """Numbers of the sentences that hold one of the strings."""
-    numbers = set()
-    for literal in literals:
-        place = lowered.find(literal)
-        while place >= 0:
-            number = bisect_right(starts, place) - 1
-            numbers.add(number)
-            after = starts[number + 1] if number + 1 < len(starts) else len(lowered)
-            place = lowered.find(literal, after)
-    numbers.discard(-1)
-    return sorted(numbers)
+@lru_cache(maxsize=1 << 15)
+def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
+    """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
+    lowered = sentence.lower()
+    if len(lowered) != len(sentence):
+        # A few capitals grow when lowered; places must stay those of the text given.
+        lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
+    found = [
+        (concept.finding, *match.span())
+        for concept in CONCEPTS
+        if any(literal in lowered for literal in concept.literals)
+        for match in concept.pattern.finditer(lowered)
+        if not (concept.unless and concept.unless.search(lowered))
+    ]
+    if not found:
+        return ()
+    polarity = read_polarity(lowered)
+    read = ((name, polarity.status(start, end), start, end) for name, start, end in found)
+    return tuple(sorted(read, key=lambda mention: mention[2:]))
