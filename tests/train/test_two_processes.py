@@ -1,0 +1,68 @@
+"""Two processes under torchrun see the pairs of one process, and end with its weights."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ctscribe.config import Recipe
+from ctscribe.files import read_json
+from ctscribe.rows import read_rows
+from ctscribe.train.log import MetricsRow
+from ctscribe.train.stage import train
+
+
+def torchrun(recipe: Recipe, run: Path, prepared: Path, pairs: Path, start: Path) -> None:
+    recipe_path = run.with_suffix(".yaml")
+    recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # Behind -- because torchrun takes every option that starts like one of its own, as --start.
+    command += ["--nproc-per-node", "2", "-m", "--", "ctscribe.cli", "train", str(run)]
+    command += ["--prepared", str(prepared), "--pairs", str(pairs)]
+    command += ["--start", str(start), "--recipe", str(recipe_path)]
+    # CUDA is hidden so that the machine's GPUs, if any, do not change what is compared.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
+# 24 pairs in updates of 10, 10 and 4; the cap lies among the negatives, so that processes
+# disagree on what to skip.
+def test_two_processes_equal_one(
+    tmp_path: Path,
+    prepared: Path,
+    start: Path,
+    write_pairs: Callable[[str], Path],
+    make_recipe: Callable[..., Recipe],
+) -> None:
+    pairs = write_pairs("heter")
+    objective = {"beta": 0.2, "max_loss": 5.4}
+    one = make_recipe(objective=objective, train={"gradient_accumulation_steps": 10})
+    two = make_recipe(objective=objective, train={"gradient_accumulation_steps": 5})
+    train(tmp_path / "one", prepared, pairs, one, start)
+    torchrun(two, tmp_path / "two", prepared, pairs, start)
+    asked = read_json(tmp_path / "two" / "run.json")["asked"]
+    assert asked["pairs_per_update"] == 10  # 5 micro-batches of one pair on each of two processes
+    rows = [read_rows(tmp_path / name / "metrics.jsonl", MetricsRow) for name in ("one", "two")]
+    assert [row.step for row in rows[0]] == [row.step for row in rows[1]] == [1, 2, 3]
+    assert any(0 < (row.share_capped or 0) < 1 for row in rows[0])
+    for single, double in zip(*rows, strict=True):
+        values = [
+            row.model_dump(exclude={"share_skipped"}, exclude_none=True) for row in (single, double)
+        ]
+        assert values[0] == pytest.approx(values[1], abs=1e-5, rel=1e-4)
+        assert (single.share_skipped or 0) >= (double.share_skipped or 0)
+    first, second = (load_file(tmp_path / n / "best" / "model.safetensors") for n in ("one", "two"))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=1e-5, rtol=0)
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        p.name for p in (tmp_path / "one").iterdir()
+    )
