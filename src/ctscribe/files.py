@@ -1,5 +1,6 @@
 """Writing that is all or nothing, and hashes of what was written."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,42 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Keeps a folder to one process for the length of the block; ends with that process.
+
+    Temporary files that a killed predecessor left directly below or in a subfolder are removed.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
+            process is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CtscribeError(
+            "E_WRITE", f"{folder} must be a folder that can be written, but {error.strerror}"
+        ) from error
+    try:
+        _lock(descriptor, folder)
+        for left in [*folder.glob(".*.????????"), *folder.glob("*/.*.????????")]:
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CtscribeError(
+            "E_BUSY",
+            f"{folder} must be written by one run at a time, but another is at work; wait for it",
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as file:
@@ -66,7 +103,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CtscribeError(
             "E_MISSING", f"{path} must exist; run the stage that writes it first"
         ) from error

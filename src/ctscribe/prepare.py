@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.files import read_json, sha256_of_file, sha256_of_json, write_json
+from ctscribe.files import one_writer, read_json, sha256_of_file, sha256_of_json, write_json
 from ctscribe.reports.ct_rate import parse_volume_name
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
 from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
@@ -131,29 +131,36 @@ def prepare(
         CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
             ``E_WORKER``, or what is wrong with the data set's tables.
     """
-    request = {
-        "format": _FORMAT,
-        **volume.model_dump(mode="json"),
-        **slices.model_dump(mode="json"),
-    }
-    manifest = _open(out, request)
-    listed, skipped = list_volumes(source, thin_mm=volume.spacing_mm[2])
-    tasks = [_Task(one, out, request, keep) for one in listed]
-    studies: dict[str, StudyRow] = {}
-    num_reused = 0
-    progress(0, len(tasks))
-    for done, (row, reused) in enumerate(work(_prepare_listed, tasks, processes), 1):
-        if isinstance(row, StudyRow):
-            studies[row.volume_name] = row
-            num_reused += reused
-        else:
-            skipped.append(row)
-        progress(done, len(tasks))
-    in_order = [studies[one.volume_name] for one in listed if one.volume_name in studies]
+    options = {**volume.model_dump(), **slices.model_dump()}
+    with one_writer(out):
+        manifest = _open(out, volume, slices)
+        listed, skipped = list_volumes(source, thin_mm=volume.spacing_mm[2])
+        studies: dict[str, StudyRow] = {}
+        num_reused = 0
+        tasks = [_Task(one, out, options, keep) for one in listed]
+        progress(0, len(tasks))
+        for done, (row, reused) in enumerate(work(_prepare_listed, tasks, processes), 1):
+            if isinstance(row, StudyRow):
+                studies[row.volume_name] = row
+                num_reused += reused
+            else:
+                skipped.append(row)
+            progress(done, len(tasks))
+        in_order = [studies[one.volume_name] for one in listed if one.volume_name in studies]
+        return _finish(out, manifest, in_order, skipped, num_reused)
+
+
+def _finish(
+    out: Path,
+    manifest: dict[str, Any],
+    studies: list[StudyRow],
+    skipped: list[SkippedRow],
+    num_reused: int,
+) -> PrepareSummary:
     skipped.sort(key=lambda row: (row.volume_name, row.code))
-    write_rows(out / "studies.jsonl", in_order)
+    write_rows(out / "studies.jsonl", studies)
     write_rows(out / "skipped.jsonl", skipped)
-    summary = _summarise(in_order, skipped, num_reused)
+    summary = _summarise(studies, skipped, num_reused)
     counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
     write_json(out / "prepare.json", {**manifest, "result": counts})
     return summary
@@ -179,20 +186,22 @@ def _summarise(
 class _Task:
     listed: ListedVolume
     out: Path
-    request: dict[str, Any]
+    options: dict[str, Any]
     keep: Keep
 
 
-def _open(out: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _open(out: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
-    if path.exists() and read_json(path).get("asked") != request:
+    sections = {"volume": volume.model_dump(mode="json"), "slices": slices.model_dump(mode="json")}
+    asked = {"format": _FORMAT, **sections}
+    if path.exists() and read_json(path).get("asked") != asked:
         raise CtscribeError(
             "E_RUN_EXISTS",
             f"{out} must be new or hold the same preparation, but was prepared with other "
             "settings; choose another folder or remove it",
         )
-    manifest = {"stage": "prepare", "asked": request, **provenance()}
+    manifest = {"stage": "prepare", "asked": asked, **provenance()}
     write_json(path, manifest)
     return manifest
 
@@ -218,15 +227,14 @@ def _record(task: _Task) -> tuple[dict[str, Any], bool]:
     metadata = asdict(listed.metadata) if listed.metadata else None
     status = listed.path.stat()
     request = {
-        "request": sha256_of_json({**task.request, "metadata": metadata}),
+        "request": sha256_of_json([_FORMAT, task.options, metadata]),
         "source_bytes": status.st_size,
         "source_mtime_ns": status.st_mtime_ns,
     }
     before = _complete_record(task, request)
     if before is not None:
         return before, True
-    options = {key: value for key, value in task.request.items() if key != "format"}
-    prepared = prepare_volume(listed.path, study=name, metadata=listed.metadata, **options)
+    prepared = prepare_volume(listed.path, study=name, metadata=listed.metadata, **task.options)
     record = {
         "volume_name": name,
         **request,

@@ -30,7 +30,7 @@ def test_metadata_as_published() -> None:
     assert row.spacing_mm == (0.68359375, 0.7, 1.5)
     assert (row.slope, row.intercept) == (1.0, -8192.0)
     assert row.position_lps_mm == (-170.5, -160.0, 300.0)
-    assert row.orientation == (1, 0, 0, 0, 1, 0)
+    assert row.orientation == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     assert (row.num_slices, row.age_years, row.sex) == (300, 36.0, "F")
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 
-from ctscribe.errors import CtscribeError
-from ctscribe.files import atomic_write, read_json, write_json
+from ctscribe.files import read_json, write_json
 from ctscribe.types import Frames
+from ctscribe.volume.npy import map_npy, npy_writer
 
 
 def frames_path(prepared_dir: Path, volume_name: str) -> Path:
@@ -29,12 +28,11 @@ def stem(volume_name: str) -> str:
 def write_frames(
     prepared_dir: Path, volume_name: str, frames: Frames, record: dict[str, Any]
 ) -> None:
-    """Stores frames, then their record with the frames' CRC-32 added as ``frames_crc32``."""
-    frames = np.ascontiguousarray(frames)
-    with atomic_write(frames_path(prepared_dir, volume_name)) as file:
-        np.lib.format.write_array(file, frames, allow_pickle=False)
-    crc = isal_zlib.crc32(frames.data)
-    write_json(record_path(prepared_dir, volume_name), {**record, "frames_crc32": crc})
+    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
+    with npy_writer(frames_path(prepared_dir, volume_name), frames.shape, "|u1") as writer:
+        writer.write(np.ascontiguousarray(frames))
+    complete = {**record, "frames_crc32": writer.crc32}
+    write_json(record_path(prepared_dir, volume_name), complete)
 
 
 def read_frames(prepared_dir: Path, volume_name: str) -> Frames:
@@ -46,15 +44,4 @@ def read_frames(prepared_dir: Path, volume_name: str) -> Frames:
     """
     record = read_json(record_path(prepared_dir, volume_name))
     path = frames_path(prepared_dir, volume_name)
-    try:
-        frames: Frames = np.load(path, mmap_mode="r", allow_pickle=False)
-        intact = isal_zlib.crc32(frames.data) == record.get("frames_crc32")
-    except (OSError, ValueError, EOFError):
-        intact = False
-    if not intact:
-        raise CtscribeError(
-            "E_CACHE",
-            f"{volume_name} must have the frames that were stored, but they are missing or "
-            "damaged; run prepare again",
-        )
-    return frames
+    return map_npy(path, record.get("frames_crc32"), volume_name)

@@ -5,18 +5,17 @@
 JSON sidecar that says what the numbers are.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 
-from ctscribe.errors import CtscribeError
 from ctscribe.files import atomic_write, read_json, write_json
 from ctscribe.types import Affine, NormalisedZxy
 from ctscribe.volume.intensity import normalise
+from ctscribe.volume.npy import map_npy, npy_writer
 from ctscribe.volume.resample import Resampling
 
 _LEVEL = 1
@@ -35,19 +34,15 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
     """
     width, height, depth = resampling.shape_xyz
     shape_zxy = (depth, width, height)
-    crc = 0
     with (
         atomic_write(out / "preprocessed" / f"{stem}.nii.gz") as nifti,
-        atomic_write(out / "preprocessed_npy" / f"{stem}.npy") as npy,
+        npy_writer(out / "preprocessed_npy" / f"{stem}.npy", shape_zxy, "<f4") as npy,
         igzip.IGzipFile(filename="", fileobj=nifti, mode="wb", compresslevel=_LEVEL, mtime=0) as gz,
     ):
         gz.write(nifti_header(resampling.shape_xyz, resampling.affine))
-        _write_npy_header(npy, shape_zxy)
         for plane in resampling.slices(range(depth)):
             gz.write(np.rint(np.clip(plane, -32768, 32767)).astype("<i2").data)
-            normalised = np.ascontiguousarray(normalise(plane).T)
-            crc = isal_zlib.crc32(normalised.data, crc)
-            npy.write(normalised.data)
+            npy.write(np.ascontiguousarray(normalise(plane).T))
     sidecar = {
         **record,
         "axes": ["z (superior)", "x (right)", "y (anterior)"],
@@ -55,7 +50,7 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
         "values": "Hounsfield units clipped to [-1000, 1000], divided by 1000",
         "grid": GRID,
         "affine_xyz_to_ras_mm": resampling.affine.tolist(),
-        "crc32": crc,
+        "npy_crc32": npy.crc32,
     }
     write_json(out / "preprocessed_npy" / f"{stem}.json", sidecar)
 
@@ -68,19 +63,7 @@ def read_normalised(out: Path, stem: str) -> NormalisedZxy:
             written.
     """
     sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
-    try:
-        path = out / "preprocessed_npy" / f"{stem}.npy"
-        array: NormalisedZxy = np.load(path, mmap_mode="r", allow_pickle=False)
-        intact = isal_zlib.crc32(array.data) == sidecar.get("crc32")
-    except (OSError, ValueError, EOFError):
-        intact = False
-    if not intact:
-        raise CtscribeError(
-            "E_CACHE",
-            f"{stem} must have the array that was stored, but it is missing or damaged; "
-            "run prepare again",
-        )
-    return array
+    return map_npy(out / "preprocessed_npy" / f"{stem}.npy", sidecar.get("npy_crc32"), stem)
 
 
 def stores_exist(out: Path, stem: str) -> bool:
@@ -101,9 +84,3 @@ def nifti_header(shape_xyz: tuple[int, int, int], affine: Affine) -> bytes:
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     return bytes(header.binaryblock) + b"\0\0\0\0"
-
-
-def _write_npy_header(file: BinaryIO, shape: Iterable[int]) -> None:
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
-    )

@@ -1,0 +1,66 @@
+"""Arrays on disk as .npy files whose CRC-32 is checked before a byte of them is believed."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from isal import isal_zlib
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import atomic_write
+
+
+@final
+class NpyWriter:
+    """Takes an array part by part, in C order, and keeps the file's CRC-32."""
+
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 - any binary file
+        self._file = file
+        self.crc32 = 0
+
+    def write(self, part: np.ndarray | bytes) -> None:
+        """Appends bytes or the elements of a contiguous array."""
+        content = part if isinstance(part, bytes) else part.data
+        self.crc32 = isal_zlib.crc32(content, self.crc32)
+        self._file.write(content)
+
+
+@contextmanager
+def npy_writer(path: Path, shape: Iterable[int], dtype: str) -> Iterator[NpyWriter]:
+    """Opens a .npy file of known shape and type for writing; atomic like `atomic_write`."""
+    header = BytesIO()
+    described = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with atomic_write(path) as file:
+        writer = NpyWriter(file)
+        writer.write(header.getvalue())
+        yield writer
+
+
+def map_npy(path: Path, crc32: object, name: str) -> np.ndarray:
+    """Maps a .npy file into memory, read-only, once its CRC-32 is what was written.
+
+    Args:
+        path: The file.
+        crc32: Of the whole file, from its sidecar.
+        name: For the error.
+
+    Raises:
+        CtscribeError: ``E_CACHE`` when the file is missing or other than it was written.
+    """
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+        intact = isal_zlib.crc32(content.data) == crc32
+    except (OSError, ValueError):
+        intact = False
+    if not intact:
+        raise CtscribeError(
+            "E_CACHE",
+            f"{name} must have the array that was stored, but it is missing or damaged; "
+            "run prepare again",
+        )
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped

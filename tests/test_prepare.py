@@ -1,0 +1,248 @@
+import csv
+import gzip
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctscribe.config import SlicesConfig, VolumeConfig
+from ctscribe.errors import CtscribeError
+from ctscribe.files import one_writer, read_json
+from ctscribe.prepare import prepare, prepare_volume
+from ctscribe.reports.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
+from ctscribe.rows import SkippedRow, StudyRow, read_rows
+from ctscribe.slices.cache import frames_path, read_frames
+from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.store import read_normalised
+
+Chest = Callable[..., CTVolume]
+VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
+SLICES = SlicesConfig(num_slices=4, windows="three", frame_size_px=(56, 84))
+NAMES = [f"train_{patient}_a_1.nii.gz" for patient in (1, 2, 10)] + ["valid_1_a_1.nii.gz"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, make_chest: Chest) -> CtRateTree:
+    tree = CtRateTree(tmp_path / "data")
+    chest = make_chest()
+    for number, name in enumerate(NAMES):
+        affine = np.diag([-6.0, -6.0, 8.0, 1.0])
+        affine[:3, 3] = (150.0, 120.0, 700.0 + number)
+        path = tree.volume_path(name, "v2")
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(chest.hu, affine), path)
+    for split in ("train", "valid"):
+        write_tables(tree, split)
+    return tree
+
+
+def write_tables(tree: CtRateTree, split: str) -> None:
+    rows = [
+        {
+            **dict.fromkeys(LABEL_COLUMNS[1:], "1" if "10" in name else "0"),
+            "VolumeName": name,
+            "Findings_EN": f"Findings of {name[:7]}.",
+            "Impressions_EN": "Not given.",
+            "XYSpacing": "[6.0, 6.0]",
+            "ZSpacing": "8.0",
+            "RescaleSlope": "1",
+            "RescaleIntercept": "-1024",
+            "ImagePositionPatient": "[-150, -120, 700]",
+            "PatientAge": "061Y",
+            "PatientSex": "F",
+            "Manufacturer": "PNMS",
+        }
+        for name in NAMES
+        if name.startswith(split)
+    ]
+    for path, columns in (
+        (tree.metadata_path(split), METADATA_COLUMNS),  # type: ignore[arg-type]
+        (tree.reports_path(split), REPORT_COLUMNS),  # type: ignore[arg-type]
+        (tree.labels_path(split), LABEL_COLUMNS),  # type: ignore[arg-type]
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_rows_are_complete_and_in_order(tree: CtRateTree, tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", []
+    summary = prepare(
+        tree.root, out, VOLUME, SLICES, progress=lambda done, total: seen.append((done, total))
+    )
+    studies = read_rows(out / "studies.jsonl", StudyRow)
+    assert [study.volume_name for study in studies] == NAMES
+    assert seen == [(done, 4) for done in range(5)]
+    assert (summary.num_prepared, summary.num_skipped, summary.num_reused) == (4, 0, 0)
+    third = studies[2]
+    assert third.findings == "Findings of train_1."
+    assert third.impression == ""
+    assert third.labels == (1,) * 18
+    assert (third.patient_id, third.scan_id, third.source_split) == (
+        "train_10",
+        "train_10_a",
+        "train",
+    )
+    assert (third.manufacturer, third.sex, third.age_years) == ("PNMS", "F", 61.0)
+    assert third.shape_xyz == (64, 56, 40)
+    assert len(third.slice_indices) == len(third.position_mm) == 4
+    for index, mm in zip(third.slice_indices, third.position_mm, strict=True):
+        assert mm == pytest.approx(702.0 + 8 * index)
+    assert read_frames(out, third.volume_name).shape == (4, 56, 84, 3)
+    assert read_normalised(out, "train_10_a_1").shape == (40, 64, 56)
+    assert read_json(out / "prepare.json")["result"]["num_prepared"] == 4
+
+
+def test_slices_only_gives_the_same_frames(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "all", VOLUME, SLICES)
+    prepare(tree.root, tmp_path / "slices", VOLUME, SLICES, keep="slices")
+    few, many = hashes(tmp_path / "slices"), hashes(tmp_path / "all")
+    assert not (tmp_path / "slices/preprocessed").exists()
+    assert few.items() <= many.items()
+    assert len(few) == 3 + 2 * 4
+    assert len(many) == 3 + 5 * 4
+
+
+def test_processes_change_nothing(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "one", VOLUME, SLICES)
+    prepare(tree.root, tmp_path / "two", VOLUME, SLICES, processes=2)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_v1_gives_the_same_frames_as_v2(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "v2", VOLUME, SLICES, keep="slices")
+    for name in NAMES:
+        fixed = tree.volume_path(name, "v2")
+        raw = np.asarray(nib.load(fixed).dataobj) + np.int16(1024)
+        path = tree.volume_path(name, "v1")
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(raw, None), path)
+        fixed.unlink()
+    prepare(tree.root, tmp_path / "v1", VOLUME, SLICES, keep="slices")
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            read_frames(tmp_path / "v1", name), read_frames(tmp_path / "v2", name)
+        )
+
+
+def test_one_bad_volume_is_a_row_and_the_rest_goes_on(tree: CtRateTree, tmp_path: Path) -> None:
+    bad = tree.volume_path(NAMES[1], "v2")
+    bad.write_bytes(bad.read_bytes()[:-2000])
+    summary = prepare(tree.root, tmp_path / "out", VOLUME, SLICES, processes=2)
+    (row,) = read_rows(tmp_path / "out/skipped.jsonl", SkippedRow)
+    assert (row.volume_name, row.code) == (NAMES[1], "E_TRUNCATED")
+    assert row.reason.startswith(f"{NAMES[1]} must be a complete gzip file")
+    assert summary.skipped_by_code == {"E_TRUNCATED": 1}
+    studies = read_rows(tmp_path / "out/studies.jsonl", StudyRow)
+    assert [study.volume_name for study in studies] == [NAMES[0], *NAMES[2:]]
+
+
+def test_running_again_redoes_only_what_changed(tree: CtRateTree, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(tree.root, out, VOLUME, SLICES)
+    before = hashes(out)
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 4
+    assert hashes(out) == before
+    damaged = frames_path(out, NAMES[0])
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (out / "preprocessed_npy/train_2_a_1.npy").unlink()
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 2
+    assert hashes(out) == before
+    source = tree.volume_path(NAMES[3], "v2")
+    source.write_bytes(gzip.compress(gzip.decompress(source.read_bytes()), 9))
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 3
+
+
+def test_stores_are_added_to_a_slice_cache(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
+    assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES).num_reused == 0
+    prepare(tree.root, tmp_path / "all", VOLUME, SLICES)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "all")
+
+
+def test_corrected_metadata_are_used(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
+    path = tree.metadata_path("train")
+    path.write_text(path.read_text().replace("061Y", "062Y"))
+    assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices").num_reused == 1
+    studies = read_rows(tmp_path / "out/studies.jsonl", StudyRow)
+    assert [study.age_years for study in studies] == [62.0, 62.0, 62.0, 61.0]
+
+
+def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
+    with pytest.raises(CtscribeError, match="prepared with other settings") as caught:
+        prepare(tree.root, tmp_path / "out", VOLUME, SlicesConfig(num_slices=6), keep="slices")
+    assert caught.value.code == "E_RUN_EXISTS"
+
+
+def test_killed_at_any_moment_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "whole", VOLUME, SLICES)
+    out = tmp_path / "out"
+    script = (
+        "import sys; from pathlib import Path; from ctscribe.prepare import prepare\n"
+        "from ctscribe.config import SlicesConfig, VolumeConfig\n"
+        "prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),"
+        " SlicesConfig(num_slices=4, windows='three', frame_size_px=(56, 84)))"
+    )
+    for wait_s in (0.0, 0.05, 0.1):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tree.root), str(out)])
+        while process.poll() is None and not (out / "prepare.json").exists():
+            time.sleep(0.01)
+        time.sleep(wait_s)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    prepare(tree.root, out, VOLUME, SLICES)
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:
+    with one_writer(tmp_path / "out"), pytest.raises(CtscribeError, match="another is at work"):
+        prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
+
+
+def test_unwritable_target_stops_with_one_sentence(tree: CtRateTree, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "slices").write_text("in the way")
+    with pytest.raises(CtscribeError, match="must be writable") as caught:
+        prepare(tree.root, out, VOLUME, SLICES, keep="slices")
+    assert caught.value.code == "E_WRITE"
+
+
+def test_one_dicom_series(shared_data: Path) -> None:
+    prepared = prepare_volume(
+        shared_data / "ct/lung_dx_a0001_series", study="lung_dx_a0001", windows="three"
+    )
+    assert prepared.frames.shape == (10, 588, 588, 3)
+    assert prepared.warnings == ()
+    assert list(prepared.position_mm) == sorted(prepared.position_mm, reverse=True)
+    assert prepared.volume.shape_xyz == (574, 574, 213)
+    shown = prepared.volume.hu[::-1, ::-1, prepared.slice_indices[3]].T
+    wide = np.rint((np.clip(shown, -1000, 1000) + 1000) * 255 / 2000)
+    assert np.abs(prepared.frames[3, 7:581, 7:581, 0] - wide).max() <= 1
+    heart = prepared.frames[7, :, :, 0].astype(float)
+    assert heart[200:380, 320:420].mean() > heart[200:380, 150:250].mean() + 30
+
+
+def test_abdomen_is_warned_about(shared_data: Path) -> None:
+    prepared = prepare_volume(shared_data / "ct/abdomen_3mm.nii.gz", study="abdomen")
+    assert "W_NOT_CHEST" in prepared.warnings

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import read_json
+from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.nifti import choose_affine, read_nifti
+from ctscribe.volume.resample import plan, resample
+from ctscribe.volume.store import read_normalised, stores_exist, write_stores
+
+Chest = Callable[..., CTVolume]
+SPACING = (3.0, 4.0, 5.0)
+
+
+@pytest.fixture
+def out(tmp_path: Path, make_chest: Chest) -> Path:
+    write_stores(tmp_path, "a", plan(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
+    return tmp_path
+
+
+def test_npy_is_zxy_normalised_float(out: Path, make_chest: Chest) -> None:
+    array = read_normalised(out, "a")
+    hu = resample(make_chest(), SPACING).hu
+    assert array.dtype == np.float32
+    expected = np.clip(hu, -1000, 1000).transpose(2, 0, 1) / 1000
+    np.testing.assert_allclose(array, expected, atol=1e-6)
+
+
+def test_nifti_is_hu_with_geometry_for_others_and_for_us(out: Path, make_chest: Chest) -> None:
+    volume = resample(make_chest(), SPACING)
+    path = out / "preprocessed/a.nii.gz"
+    image = nib.load(path)
+    assert image.get_data_dtype() == np.int16
+    np.testing.assert_allclose(image.affine, volume.affine, atol=1e-4)
+    np.testing.assert_allclose(image.header.get_qform(), volume.affine, atol=1e-4)
+    assert np.abs(np.asarray(image.dataobj) - volume.hu).max() <= 0.5
+    values, header, warnings = read_nifti(path, "a")
+    np.testing.assert_array_equal(values, np.asarray(image.dataobj))
+    assert warnings == ()
+    assert choose_affine(header, "a", None) is not None
+
+
+def test_sidecar_says_what_the_numbers_are(out: Path) -> None:
+    sidecar = read_json(out / "preprocessed_npy/a.json")
+    assert sidecar["axes"] == ["z (superior)", "x (right)", "y (anterior)"]
+    assert sidecar["shape_zxy"] == list(read_normalised(out, "a").shape)
+    assert "half-pixel" in sidecar["grid"]
+    assert sidecar["volume_name"] == "a.nii.gz"
+
+
+def test_same_volume_same_bytes(
+    out: Path, tmp_path_factory: pytest.TempPathFactory, make_chest: Chest
+) -> None:
+    again = tmp_path_factory.mktemp("again")
+    write_stores(again, "a", plan(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
+    files = sorted(path.relative_to(out) for path in out.rglob("*.*") if path.is_file())
+    assert len(files) == 3
+    for file in files:
+        assert (out / file).read_bytes() == (again / file).read_bytes()
+
+
+def test_damage_is_noticed(out: Path) -> None:
+    assert stores_exist(out, "a")
+    path = out / "preprocessed_npy/a.npy"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CtscribeError, match="a must have the array that was stored"):
+        read_normalised(out, "a")
+    path.unlink()
+    assert not stores_exist(out, "a")
+
+
+def test_nothing_partial_is_left_when_reading_fails(tmp_path: Path, make_chest: Chest) -> None:
+    planned = plan(make_chest(), SPACING)
+    planned.taps_xyz[2].indices[-1] = 10_000  # the last slice cannot be computed
+    with pytest.raises(IndexError):
+        write_stores(tmp_path, "a", planned, {})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
