@@ -31,6 +31,7 @@ def save_model(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     extras: Mapping[str, Mapping[str, Tensor]] | None = None,
+    documents: Mapping[str, object] | None = None,
 ) -> None:
     """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
 
@@ -44,6 +45,7 @@ def save_model(
         qwen: The model; unchanged, adapters stay separate in it.
         tokenizer: Its tokenizer.
         extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
+        documents: Further JSON by file name, e.g. ``warm_up.json``.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
@@ -57,6 +59,8 @@ def save_model(
         tokenizer.save_pretrained(partial)
         for name, tensors in (extras or {}).items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
+        for name, value in (documents or {}).items():
+            write_json(partial / name, value)
         _add_legacy_rope(partial / "config.json")
         sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
         write_json(partial / MARKER, {"complete": True, "bytes": sizes})

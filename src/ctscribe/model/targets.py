@@ -1,0 +1,73 @@
+"""Boxes in millimetres → which visual tokens they cover."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from ctscribe.model.qwen import MERGE, PATCH_PX
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.rows import StudyRow
+from ctscribe.types import BoxMm
+
+TOKEN_PX = PATCH_PX * MERGE
+_SHARE_OF_TOKEN, _SHARE_OF_BOX = 0.25, 0.3
+
+FrameBoxes = Float64[np.ndarray, "lesions 3 2"]
+"""Lower and upper bound along (column px, row px, z index) of a study's frames."""
+
+
+def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
+    """Maps boxes from RAS+ mm to a study's frames; pixel centres are whole numbers."""
+    to_frame = np.linalg.inv(np.array(study.frame_to_ras))
+    mapped = []
+    for box in boxes_mm:
+        corners = np.array([[*corner, 1.0] for corner in product(*zip(*box, strict=True))])
+        inside = (corners @ to_frame.T)[:, :3]
+        mapped.append(np.stack([inside.min(0), inside.max(0)], axis=1))
+    return np.array(mapped).reshape(-1, 3, 2)
+
+
+def token_targets(
+    boxes: FrameBoxes,
+    findings: Sequence[int],
+    slice_indices: Sequence[int],
+    frame_size_px: tuple[int, int],
+    shift_px: tuple[int, int] = (0, 0),
+) -> Float32[np.ndarray, "slice_pairs rows columns 18"]:
+    """1 where a visual token shows a lesion.
+
+    A token counts when the lesion's box covers a quarter of it, or when it holds 30 % of the
+    box's section: a box's corner is not a lesion, yet a nodule much smaller than a token is seen.
+
+    Args:
+        boxes: From `boxes_in_frames`.
+        findings: Index into `FINDINGS` of each box.
+        slice_indices: z index of each frame.
+        frame_size_px: (height, width).
+        shift_px: Rows and columns by which the frames were moved down and to the right.
+    """
+    rows, columns = (side // TOKEN_PX for side in frame_size_px)
+    depth = np.asarray(slice_indices)
+    targets = np.zeros((len(depth) // 2, rows, columns, len(FINDINGS)), np.float32)
+    for box, finding in zip(boxes, findings, strict=True):
+        touched = (depth >= box[2, 0] - 0.5) & (depth <= box[2, 1] + 0.5)
+        pairs = touched.reshape(-1, 2).any(1)
+        if not pairs.any():
+            continue
+        down = _overlap_px(box[1] + shift_px[0], rows)
+        across = _overlap_px(box[0] + shift_px[1], columns)
+        covered = down[:, None] * across
+        section = np.prod(box[:2, 1] - box[:2, 0] + 1)
+        shown = covered >= min(_SHARE_OF_TOKEN * TOKEN_PX**2, _SHARE_OF_BOX * section)
+        targets[pairs, :, :, finding] = np.maximum(targets[pairs, :, :, finding], shown)
+    return targets
+
+
+def _overlap_px(bounds: Float64[np.ndarray, "2"], tokens: int) -> Float64[np.ndarray, "tokens"]:
+    """Pixels that an interval of pixel centres shares with each token along one axis."""
+    starts = np.arange(tokens) * TOKEN_PX - 0.5
+    low = np.maximum(starts, bounds[0] - 0.5)
+    high = np.minimum(starts + TOKEN_PX, bounds[1] + 0.5)
+    return np.asarray(np.clip(high - low, 0, None))

@@ -1,0 +1,177 @@
+"""Teaching the vision tower where findings are, and asking how well it sees them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.files import ProgressCallback
+from ctscribe.model.findings_head import FindingsHead, positive_weights, where_loss
+from ctscribe.model.qwen import encode_frames
+from ctscribe.model.targets import FrameBoxes, token_targets
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.types import Frames, Labels
+
+_MAX_SHIFT_PX = 14
+
+
+@final
+@dataclass(frozen=True)
+class Look:
+    """One set of frames and where its findings are."""
+
+    frames: Frames
+    slice_indices: tuple[int, ...]
+    boxes: FrameBoxes
+    findings: tuple[int, ...]
+    """Index into `FINDINGS` of each box."""
+    labels: Labels
+
+
+@final
+@dataclass(frozen=True)
+class Learned:
+    """What a warm-up ends with, besides the tower it changed."""
+
+    head: FindingsHead
+    losses: tuple[float, ...]
+    """Mean per epoch."""
+
+
+def teach(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    looks: Sequence[Look],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    progress: ProgressCallback = lambda done, total: None,
+) -> Learned:
+    """Trains the tower, in place, and a new findings head.
+
+    Each look is moved by up to half a token every time it is seen, so that lesions meet all
+    places of the patch grid.
+
+    Args:
+        qwen: Only its tower learns.
+        looks: Training set.
+        epochs: Passes over the looks.
+        batch_size: Looks per step.
+        learning_rate: Peak of AdamW; rises for a twentieth of the steps, then cosine decay.
+        seed: Of the head, the order and the shifts.
+        progress: Told (steps done, all steps).
+    """
+    tower = qwen.model.visual.train()
+    torch.manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    head = FindingsHead(qwen.config.text_config.hidden_size).to(tower.device)
+    weight = _count_positives(looks).to(tower.device)
+    parameters = [*tower.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01)
+    steps = epochs * math.ceil(len(looks) / batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
+    losses, done = [], 0
+    for _ in range(epochs):
+        total = 0.0
+        for batch in _shuffled(looks, batch_size, draw):
+            frames, targets = _moved(batch, draw)
+            token_logits, volume_logits = head(
+                encode_frames(qwen, frames), [len(target) for target in targets]
+            )
+            tokens = torch.cat(targets).to(tower.device)
+            shown = torch.stack([target.amax(0) for target in targets]).to(tower.device)
+            loss = where_loss(token_logits, volume_logits, tokens, shown, weight)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach()) * len(batch)
+            done += 1
+            progress(done, steps)
+        losses.append(total / len(looks))
+    qwen.eval()
+    return Learned(head.eval(), tuple(losses))
+
+
+@torch.inference_mode()
+def examine(
+    qwen: Qwen2_5_VLForConditionalGeneration, head: FindingsHead, looks: Sequence[Look]
+) -> dict[str, Any]:
+    """AUROC per finding over volumes, against labels and against what the slices show.
+
+    Ten slices miss most small nodules, so the second says how well the tower sees, and the first
+    how much of the truth such slices hold. None where a finding has no case or no control.
+    """
+    scores, shown = [], []
+    for look in looks:
+        frames, targets = _moved([look])
+        scores.append(head(encode_frames(qwen, frames), [len(targets[0])])[1][0].cpu().numpy())
+        shown.append(targets[0].amax(0).numpy() > 0)
+    truths = {
+        "auroc": np.array([look.labels for look in looks]) > 0,
+        "auroc_shown": np.array(shown),
+    }
+    found: dict[str, Any] = {}
+    for name, truth in truths.items():
+        each = [auroc(s, t) for s, t in zip(np.array(scores).T, truth.T, strict=True)]
+        found[name] = dict(zip(FINDINGS, each, strict=True))
+        known = [value for value in each if value is not None]
+        found[f"mean_{name}"] = float(np.mean(known)) if known else None
+    return found
+
+
+def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]) -> float | None:
+    """Probability that a case scores above a control, ties counting half."""
+    cases, controls = scores[truth], scores[~truth]
+    if not len(cases) or not len(controls):
+        return None
+    above = (cases[:, None] > controls).mean() + 0.5 * (cases[:, None] == controls).mean()
+    return float(above)
+
+
+def _count_positives(looks: Sequence[Look]) -> Float[Tensor, "18"]:
+    targets = torch.cat([_moved([look])[1][0] for look in looks])
+    return positive_weights(targets.sum(0), len(targets))
+
+
+def _cosine(step: int, steps: int) -> float:
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _shuffled(
+    looks: Sequence[Look], batch_size: int, draw: np.random.Generator
+) -> Iterator[list[Look]]:
+    order = draw.permutation(len(looks))
+    for start in range(0, len(looks), batch_size):
+        yield [looks[number] for number in order[start : start + batch_size]]
+
+
+def _moved(
+    looks: Sequence[Look], draw: np.random.Generator | None = None
+) -> tuple[list[Tensor], list[Float[Tensor, "visual_tokens 18"]]]:
+    """Frames and token targets, moved by the same random shift where there is a generator."""
+    frames, targets = [], []
+    for look in looks:
+        down = across = 0
+        seen = look.frames
+        if draw is not None:
+            down, across = draw.integers(-_MAX_SHIFT_PX, _MAX_SHIFT_PX + 1, 2).tolist()
+            seen = np.roll(seen, (down, across), (1, 2))
+        height, width = seen.shape[1:3]
+        frames.append(torch.from_numpy(np.ascontiguousarray(seen)))
+        where = token_targets(
+            look.boxes, look.findings, look.slice_indices, (height, width), (down, across)
+        )
+        targets.append(torch.from_numpy(where).flatten(0, 2))
+    return frames, targets

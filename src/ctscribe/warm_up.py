@@ -1,0 +1,207 @@
+"""Look first, then write: the tower learns where findings are, before any report is read.
+
+From report text alone, focal findings are not learned in any time a demonstration has; from
+lesion boxes they are. The studies are phantoms of their own seed, and no later stage meets them.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe import __version__
+from ctscribe.config import PhantomConfig, Recipe, SlicesConfig
+from ctscribe.errors import CtscribeError
+from ctscribe.files import ProgressCallback, read_json
+from ctscribe.model.checkpoint import is_complete, load_model, save_model
+from ctscribe.model.fast_tower import speed_up_tower
+from ctscribe.model.presets import HUB_IDS, build_config
+from ctscribe.model.targets import boxes_in_frames
+from ctscribe.model.teach import Look, examine, teach
+from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.phantom.dataset import write_dataset
+from ctscribe.prepare import prepare
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.prompt import QUESTION, SYSTEM
+from ctscribe.reports.sections import join_report
+from ctscribe.rows import StudyRow, TruthRow, read_rows
+from ctscribe.slices.cache import read_frames
+
+_HELD_OUT = 0.15
+_VIEWS = 2
+"""Interleaved sets of slices read from each volume; each is spaced as in the data set."""
+
+
+def warm_up(
+    out: Path,
+    recipe: Recipe,
+    *,
+    processes: int = 1,
+    progress: ProgressCallback = lambda done, total: None,
+) -> Path:
+    """Writes a starting checkpoint whose tower knows where findings are.
+
+    Draws phantom patients, prepares their slices, trains a tokenizer on their reports (tiny
+    preset) or reads the preset's weights, trains the tower with a findings head on boxes and
+    labels, and tests it on patients held out. ``warm_up.json`` in the checkpoint tells how well it
+    sees each finding; ``findings_head.safetensors`` holds the head.
+
+    Args:
+        out: The checkpoint's folder; returned at once when it holds the same request.
+        recipe: Its phantom, volume, slices, model and warm_up sections matter.
+        processes: For drawing and preparing.
+        progress: Told (done, of 1000).
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
+            patients would be the data set's own.
+    """
+    request = _request(recipe)
+    if out.exists():
+        _check_same(out, request)
+        progress(1000, 1000)
+        return out
+    studies_dir = out.with_name(f"{out.name}-studies")
+    phantom, slices = _phantom(recipe), _slices(recipe)
+    write_dataset(
+        studies_dir / "phantom", phantom, processes=processes, progress=_part(progress, 0, 300)
+    )
+    prepared = studies_dir / "prepared"
+    prepare(
+        studies_dir / "phantom",
+        prepared,
+        recipe.volume,
+        slices,
+        keep="slices",
+        processes=processes,
+        progress=_part(progress, 300, 450),
+    )
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    train, held_out = (
+        read_looks(studies_dir, [s for s in studies if s.source_split == split])
+        for split in ("train", "valid")
+    )
+    qwen, tokenizer = _starting_point(recipe, [s for s in studies if s.source_split == "train"])
+    began = time.monotonic()
+    knobs = recipe.warm_up
+    learned = teach(
+        qwen,
+        train,
+        epochs=knobs.epochs,
+        batch_size=knobs.batch_size,
+        learning_rate=knobs.learning_rate,
+        seed=knobs.seed,
+        progress=_part(progress, 450, 980),
+    )
+    seconds = round(time.monotonic() - began, 1)
+    report = {
+        "request": request,
+        "num_train": len(train) // _VIEWS,
+        "num_held_out": len(held_out) // _VIEWS,
+        "losses": learned.losses,
+        "seconds": seconds,
+        **examine(qwen, learned.head, held_out[::_VIEWS]),
+    }
+    save_model(
+        out,
+        qwen,
+        tokenizer,
+        {"findings_head.safetensors": learned.head.state_dict()},
+        {"warm_up.json": report},
+    )
+    shutil.rmtree(studies_dir)
+    progress(1000, 1000)
+    return out
+
+
+def read_looks(studies_dir: Path, studies: Sequence[StudyRow]) -> list[Look]:
+    """Frames and truth of prepared phantoms, `_VIEWS` looks a study, one after the other."""
+    truth = {
+        row.volume_name: row for row in read_rows(studies_dir / "phantom" / "truth.jsonl", TruthRow)
+    }
+    looks = []
+    for study in studies:
+        lesions = truth[study.volume_name].lesions
+        frames = np.array(read_frames(studies_dir / "prepared", study.volume_name))
+        boxes = boxes_in_frames(study, [lesion.box_mm for lesion in lesions])
+        findings = tuple(FINDINGS.index(lesion.finding) for lesion in lesions)
+        labels = study.labels or (0,) * len(FINDINGS)
+        looks += [
+            Look(frames[v::_VIEWS], study.slice_indices[v::_VIEWS], boxes, findings, labels)
+            for v in range(_VIEWS)
+        ]
+    return looks
+
+
+def _request(recipe: Recipe) -> dict[str, Any]:
+    """Everything that decides the result."""
+    sections = {"phantom", "volume", "slices", "warm_up"}
+    asked: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
+    for size in ("num_train_patients", "num_valid_patients", "seed"):
+        del asked["phantom"][size]  # of the data set, not of these patients
+    model = {"preset": recipe.model.preset, "weights": recipe.model.weights}
+    return {**asked, "model": model, "ctscribe": __version__}
+
+
+def _check_same(out: Path, request: Mapping[str, Any]) -> None:
+    written = out / "warm_up.json"
+    if is_complete(out) and written.exists() and read_json(written)["request"] == request:
+        return
+    raise CtscribeError(
+        "E_RUN_EXISTS",
+        f"{out} must be new or hold the same warm-up, but it holds something else; "
+        "choose another folder or remove it",
+    )
+
+
+def _phantom(recipe: Recipe) -> PhantomConfig:
+    if recipe.warm_up.seed == recipe.phantom.seed:
+        raise CtscribeError(
+            "E_SEED",
+            "the warm-up must meet other patients than the data set, but warm_up.seed and "
+            f"phantom.seed are both {recipe.phantom.seed}; change one",
+        )
+    held_out = max(1, round(_HELD_OUT * recipe.warm_up.num_patients))
+    return recipe.phantom.model_copy(
+        update={
+            "num_train_patients": recipe.warm_up.num_patients,
+            "num_valid_patients": held_out,
+            "second_reconstruction": 0.0,
+            "seed": recipe.warm_up.seed,
+        }
+    )
+
+
+def _slices(recipe: Recipe) -> SlicesConfig:
+    return recipe.slices.model_copy(update={"num_slices": _VIEWS * recipe.slices.num_slices})
+
+
+def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
+    """A stage's own progress as a share of 1000."""
+
+    def told(done: int, total: int) -> None:
+        progress(start + (stop - start) * done // max(total, 1), 1000)
+
+    return told
+
+
+def _starting_point(
+    recipe: Recipe, studies: Sequence[StudyRow]
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    model = recipe.model
+    if model.preset == "tiny" and model.weights is None:
+        reports = [join_report(study.findings, study.impression) for study in studies]
+        tokenizer = train_tokenizer([SYSTEM, QUESTION, *reports])
+        torch.manual_seed(recipe.warm_up.seed)
+        qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
+        speed_up_tower(qwen)
+    else:
+        qwen, tokenizer = load_model(model.weights or HUB_IDS[model.preset], model.dtype)
+    if torch.cuda.is_available():
+        qwen.to("cuda")
+    return qwen, tokenizer

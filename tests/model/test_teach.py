@@ -1,0 +1,101 @@
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.model.findings_head import FindingsHead, positive_weights, where_loss
+from ctscribe.model.teach import Look, auroc, examine, teach
+from ctscribe.reports.findings import FINDINGS
+
+
+def looks(count: int, seed: int) -> list[Look]:
+    """Noise in which half of the volumes hold one bright square, a nodule, somewhere."""
+    draw = np.random.default_rng(seed)
+    nodule = FINDINGS.index("Lung nodule")
+    made = []
+    for _ in range(count):
+        frames = draw.integers(60, 120, (4, 56, 56, 3)).astype(np.uint8)
+        z, row, column = draw.integers(4), *draw.integers(2, 44, 2)
+        present = bool(draw.random() < 0.5)
+        if present:
+            frames[z, row : row + 8, column : column + 8] = 250
+        box = [[column, column + 7], [row, row + 7], [z, z]]
+        boxes = np.array([box] if present else [], np.float64).reshape(-1, 3, 2)
+        findings = (nodule,) if present else ()
+        labels = tuple(int(present and i == nodule) for i in range(18))
+        made.append(Look(frames, (0, 1, 2, 3), boxes, findings, labels))
+    return made
+
+
+def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+    model = deepcopy(qwen)
+    before = {k: v.clone() for k, v in model.model.language_model.state_dict().items()}
+    told: list[tuple[int, int]] = []
+    learned = teach(
+        model,
+        looks(64, 0),
+        epochs=6,
+        batch_size=8,
+        learning_rate=2e-3,
+        seed=0,
+        progress=lambda *done: told.append(done),
+    )
+    assert learned.losses[-1] < 0.5 * learned.losses[0]
+    assert told[-1] == (48, 48)
+    result = examine(model, learned.head, looks(40, 1))
+    assert result["auroc"]["Lung nodule"] > 0.95
+    assert result["auroc_shown"] == result["auroc"]
+    assert result["auroc"]["Emphysema"] is None
+    assert result["mean_auroc"] == result["auroc"]["Lung nodule"]
+    after = model.model.language_model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_same_seed_teaches_the_same(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+    first, second = (
+        teach(deepcopy(qwen), looks(8, 0), epochs=1, batch_size=4, learning_rate=1e-3, seed=3)
+        for _ in range(2)
+    )
+    assert first.losses == second.losses
+
+
+def test_a_volume_scores_by_its_best_tokens() -> None:
+    head = FindingsHead(4)
+    tokens, volumes = head(torch.randn(10, 4), [6, 4])
+    assert tokens.shape == (10, 18)
+    expected = torch.stack([tokens[:6].exp().sum(0).log(), tokens[6:].exp().sum(0).log()])
+    torch.testing.assert_close(volumes, expected + head.volume_bias)
+
+
+def test_the_loss_by_hand() -> None:
+    tokens, volumes = torch.randn(5, 18), torch.randn(2, 18)
+    token_targets, volume_targets = (torch.rand(n, 18).round() for n in (5, 2))
+    weight = torch.full((18,), 3.0)
+    loss = where_loss(tokens, volumes, token_targets, volume_targets, weight)
+    each = torch.where(token_targets > 0, 3.0, 1.0)
+    nats = binary_cross_entropy_with_logits(tokens, token_targets, reduction="none")
+    by_hand = ((each * nats).sum(0) / each.sum(0)).mean()
+    by_hand += binary_cross_entropy_with_logits(volumes, volume_targets)
+    torch.testing.assert_close(loss, by_hand)
+
+
+def test_weights_favour_rare_findings_within_bounds() -> None:
+    positives = torch.tensor([0.0, 1.0, 100.0, 500.0, 1000.0] + [10.0] * 13)
+    weights = positive_weights(positives, 1000)
+    assert weights[:5].tolist() == pytest.approx([30.0, 30.0, 3.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth", "expected"),
+    [
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),
+        ([1.0, 1.0], [0, 1], 0.5),
+        ([0.0, 1.0], [0, 1], 1.0),
+        ([0.0, 1.0], [1, 1], None),
+    ],
+)
+def test_auroc(scores: list[float], truth: list[int], expected: float | None) -> None:
+    assert auroc(np.array(scores, np.float32), np.array(truth) > 0) == expected
