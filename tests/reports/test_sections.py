@@ -39,6 +39,7 @@ def test_answers_with_and_without_headings(text: str, expected: tuple[str, str])
     [
         ("A 6.5x5.5 mm nodule. Heart normal.", ["A 6.5x5.5 mm nodule.", "Heart normal."]),
         ("Seen on 12.05.2020 too. New.", ["Seen on 12.05.2020 too.", "New."]),
+        ("Seen on 12.05. 2020 too. New.", ["Seen on 12.05. 2020 too.", "New."]),
         ("In window; Aeration is normal", ["In window", "Aeration is normal"]),
         ('Normal. " Nodule on the left. " Cyst', ["Normal.", "Nodule on the left.", "Cyst"]),
         ("• One thing. • Another", ["One thing.", "Another"]),

@@ -160,9 +160,9 @@ CONCEPTS: tuple[Concept, ...] = (
         "densit",
         r"\b(?:densit(?:y|ies)\ (?:increase|increment)\w*|increase[sd]?\ (?:in\ )?densit\w*"
         r"|dep[ae]nd[ae]nt\ densit\w*)",
-        rf"""\b(?:linear|metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty|fat
+        rf"""\b(?:metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty|fat
         |adipose|bon[ey]\w*|sequel\w*|pleuro-?parenchymal|fibro\w*|sclero\w*|lytic|mediastin\w*
-        |pericardi\w*|calcif\w*|{_OTHER_ORGAN})\b""",
+        |pericardi\w*|calcif\w*|consolid\w*|{_OTHER_ORGAN})\b""",
     ),
     _concept(
         "Consolidation",

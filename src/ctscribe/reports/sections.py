@@ -79,6 +79,9 @@ def _belongs_to_a_word(text: str, point: int) -> bool:
         # "segment 4. The liver" ends a sentence; "4. rib" and a list's "1. Nodule" do not.
         opens_list = text[: point - len(word)].rstrip()[-1:] in ("", ".")
         return opens_list or text[point + 1 : point + 3].strip()[:1].islower()
+    if word[-1:].isdigit() and "." in word:
+        # A date written with a space: "16.03. 2016".
+        return text[point + 1 : point + 3].strip()[:1].isdigit()
     return len(word) == 1 or word.lower() in _ABBREVIATIONS
 
 
