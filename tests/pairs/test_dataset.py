@@ -8,7 +8,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.pairs.build import build_pairs
 from ctscribe.pairs.collate import collate_pairs
-from ctscribe.pairs.dataset import PairDataset, Visual, slice_pair_positions
+from ctscribe.pairs.dataset import PairDataset, Visual, slice_pair_positions, strategy_of
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.rows import PairRow, StudyRow
 
@@ -137,3 +137,11 @@ def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokeniz
     assert batch["negative"] is None
     assert [tuple(seen.shape) for seen in batch["positive"]["frames"]] == [(4, 28, 56, 3)] * 2
     assert "visual_tokens" not in batch["positive"]
+
+
+def test_strategies_are_told_from_the_rows_and_never_mixed(cohort: list[StudyRow]) -> None:
+    for strategy in ("origin", "gauss", "heter"):
+        assert strategy_of(build_pairs(cohort, strategy, 10, 0)) == strategy
+    mixed = build_pairs(cohort[:50], "gauss", 10, 0) + build_pairs(cohort[50:], "heter", 10, 0)
+    with pytest.raises(CtscribeError, match="must be of one kind"):
+        strategy_of(mixed)

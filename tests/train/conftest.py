@@ -79,7 +79,7 @@ def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Wri
     studies = studies_of([_study(n) for n in range(16)], "train", FRACTION)
 
     def write(strategy: str) -> Path:
-        path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+        path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
         write_rows(path, build_pairs(studies, strategy, 10, 0))  # type: ignore[arg-type]
         return path
 
@@ -88,9 +88,9 @@ def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Wri
 
 @pytest.fixture(scope="session")
 def make_recipe() -> MakeRecipe:
-    def make(**sections: dict[str, Any]) -> Recipe:
+    def make(strategy: str = "origin", **sections: dict[str, Any]) -> Recipe:
         tree: dict[str, dict[str, Any]] = {
-            "pairs": {"validation_fraction": FRACTION},
+            "pairs": {"validation_fraction": FRACTION, "strategy": strategy},
             "model": {"positions": "depth", "dtype": "float32"},
             "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
             "objective": {"beta": 0.1, "max_loss": 8.0},

@@ -14,10 +14,11 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback
 from ctscribe.model.checkpoint import load_model
 from ctscribe.pairs.splits import studies_of
-from ctscribe.rows import StudyRow, read_rows
+from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
 from ctscribe.train import stage
 from ctscribe.train.log import MetricsRow
 from ctscribe.train.stage import TrainResult, train
+from ctscribe.train.trainer import PairTrainer
 
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
@@ -32,6 +33,8 @@ def run(prepared: Path, start: Path) -> Train:
         recipe: Recipe,
         progress: ProgressCallback = lambda done, total: None,
     ) -> TrainResult:
+        strategy = recipe.pairs.model_copy(update={"strategy": pairs.parent.name})
+        recipe = recipe.model_copy(update={"pairs": strategy})
         return train(folder, prepared, pairs, recipe, start, progress=progress)
 
     return run_
@@ -91,8 +94,10 @@ def test_a_finished_run_is_returned_at_once_and_another_request_refused(
     assert run(tmp_path / "run", pairs, recipe) == result
     with pytest.raises(CtscribeError, match=r"differs in recipe\.train\.epochs"):
         run(tmp_path / "run", pairs, make_recipe(train={"epochs": 2}))
+    other = tmp_path / "origin" / "pairs.jsonl"
+    write_rows(other, read_rows(pairs, PairRow)[1:])
     with pytest.raises(CtscribeError, match="differs in pairs_sha256"):
-        run(tmp_path / "run", write_pairs("gauss"), recipe)
+        run(tmp_path / "run", other, recipe)
 
 
 @pytest.mark.parametrize("strategy", ["heter", "gauss"])
@@ -226,6 +231,33 @@ def test_too_few_pairs_are_refused(
     recipe = make_recipe(train={"pairs_per_device": 30})
     with pytest.raises(CtscribeError, match="takes 30 pairs, but there are 24"):
         run(tmp_path / "run", write_pairs("origin"), recipe)
+
+
+def test_pairs_of_another_strategy_are_refused(
+    tmp_path: Path,
+    prepared: Path,
+    start: Path,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+) -> None:
+    with pytest.raises(CtscribeError, match=r"pairs\.strategy heter, but it holds origin"):
+        train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
+
+
+def test_a_full_device_is_told_with_its_studies(
+    tmp_path: Path,
+    run: Train,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fill(self: PairTrainer, **_: object) -> None:
+        self.studies = ["train_0_a_1.nii.gz"]
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(PairTrainer, "train", fill)
+    with pytest.raises(CtscribeError, match=r"memory, but train_0_a_1\.nii\.gz did not"):
+        run(tmp_path / "run", write_pairs("origin"), make_recipe())
 
 
 def test_missing_inputs_are_named(

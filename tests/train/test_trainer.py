@@ -1,18 +1,19 @@
 """Gradients of one update, against the objective written down in full."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.config import Recipe
 from ctscribe.model.checkpoint import load_model
 from ctscribe.objectives import is_capped, paper
-from ctscribe.pairs.collate import collate_pairs
+from ctscribe.pairs.collate import Batch, collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder
@@ -30,7 +31,7 @@ class Catch(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         self.gradients: Gradients = {}
 
     def on_pre_optimizer_step(
-        self, args: object, state: object, control: TrainerControl, model: ReportScorer, **_: object
+        self, args: object, state: object, control: TrainerControl, model: nn.Module, **_: object
     ) -> None:
         self.gradients = {
             n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
@@ -52,13 +53,14 @@ class Bench:
             {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
         )
         self.scorer = ReportScorer(self.qwen, "depth")
+        self.module: nn.Module = self.scorer
 
     def trained(self, folder: Path) -> Gradients:
         """What the trainer accumulates."""
         catch = Catch()
         trainer = PairTrainer(
             **self.recipe.objective.model_dump(),
-            model=self.scorer,
+            model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),
             data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
@@ -96,7 +98,9 @@ def bench(
             "gradient_accumulation_steps": accumulation,
             "max_grad_norm": 1e9,
         }
-        recipe = make_recipe(train=train, objective={"beta": 0.3, "alpha": 0.8, **objective})
+        recipe = make_recipe(
+            "heter", train=train, objective={"beta": 0.3, "alpha": 0.8, **objective}
+        )
         return Bench(prepared, start, write_pairs("heter"), recipe)
 
     return make
@@ -125,3 +129,29 @@ def test_skipping_capped_negatives_leaves_the_same_gradients(
     assert is_capped(negative, middle).sum() == 2
     for name, gradient in tested.trained(tmp_path).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+
+
+class Infinite(nn.Module):
+    """Makes every second answer infinite: the negatives, which come first."""
+
+    def __init__(self, scorer: ReportScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.calls = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.calls += 1
+        ce: Tensor = self.scorer(batch)
+        return ce * math.inf if self.calls % 2 else ce
+
+
+@pytest.mark.parametrize("per_device", [1, 4])
+def test_an_infinite_negative_leaves_exactly_the_positives_gradients(
+    tmp_path: Path, bench: Callable[..., Bench], per_device: int
+) -> None:
+    with_infinite = bench(per_device, 4 // per_device)
+    with_infinite.module = Infinite(with_infinite.scorer)
+    without = bench(per_device, 4 // per_device, beta=0.0)
+    expected = without.trained(tmp_path / "without")
+    for name, gradient in with_infinite.trained(tmp_path / "with").items():
+        assert torch.equal(gradient, expected[name.removeprefix("scorer.")])

@@ -45,8 +45,8 @@ def test_two_processes_equal_one(
 ) -> None:
     pairs = write_pairs("heter")
     objective = {"beta": 0.2, "max_loss": 5.4}
-    one = make_recipe(objective=objective, train={"gradient_accumulation_steps": 10})
-    two = make_recipe(objective=objective, train={"gradient_accumulation_steps": 5})
+    one = make_recipe("heter", objective=objective, train={"gradient_accumulation_steps": 10})
+    two = make_recipe("heter", objective=objective, train={"gradient_accumulation_steps": 5})
     train(tmp_path / "one", prepared, pairs, one, start)
     torchrun(two, tmp_path / "two", prepared, pairs, start)
     asked = read_json(tmp_path / "two" / "run.json")["asked"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -119,6 +119,24 @@ class PairDataset(Dataset[Pair]):
                 f"{row.study} needs {len(input_ids)}; use fewer slices or smaller frames",
             )
         return Sample(row.study, torch.tensor(input_ids), torch.tensor(labels), visual)
+
+
+def strategy_of(rows: Sequence[PairRow]) -> Literal["origin", "gauss", "heter"]:
+    """What the negatives among ``rows`` are: none, noise, or other patients' volumes.
+
+    Raises:
+        CtscribeError: ``E_PAIRS`` when noise and volumes are mixed.
+    """
+    shown = {row.volume is None for row in rows if row.role == "negative"}
+    if len(shown) == 2:
+        raise CtscribeError(
+            "E_PAIRS",
+            "the negatives of one run must be of one kind, but noise and other patients' "
+            "volumes are mixed; run pairs again",
+        )
+    if not shown:
+        return "origin"
+    return "gauss" if shown.pop() else "heter"
 
 
 def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
@@ -12,8 +12,8 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
-from ctscribe.pairs.dataset import VisualSource
-from ctscribe.rows import PairRow, StudyRow
+from ctscribe.pairs.dataset import VisualSource, strategy_of
+from ctscribe.rows import PairRow, StudyRow, read_rows
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
@@ -66,6 +66,23 @@ def asked(
         "start": None if start is None else _fingerprint(start),
         "pairs_per_update": pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps,
     }
+
+
+def read_pairs(pairs_path: Path, strategy: Literal["origin", "gauss", "heter"]) -> list[PairRow]:
+    """Reads ``pairs.jsonl`` and refuses negatives of another kind than the recipe's.
+
+    Raises:
+        CtscribeError: ``E_PAIRS``, ``E_MISSING``, ``E_ROW``.
+    """
+    rows = read_rows(pairs_path, PairRow)
+    found = strategy_of(rows)
+    if found != strategy:
+        raise CtscribeError(
+            "E_PAIRS",
+            f"{pairs_path} must hold the recipe's pairs.strategy {strategy}, but it holds "
+            f"{found}; run pairs again with this recipe",
+        )
+    return rows
 
 
 def pairs_per_micro_step(arguments: TrainingArguments) -> int:

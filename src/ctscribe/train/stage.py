@@ -20,7 +20,7 @@ from ctscribe.model.checkpoint import load_model, save_model
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.pairs.splits import studies_of
-from ctscribe.rows import PairRow, StudyRow, read_rows
+from ctscribe.rows import StudyRow, read_rows
 from ctscribe.run import open_run
 from ctscribe.train.checkpoints import newest_complete
 from ctscribe.train.follow import Follower
@@ -31,6 +31,7 @@ from ctscribe.train.setup import (
     asked,
     checkpoint_steps,
     count_updates,
+    read_pairs,
     training_arguments,
     visual_source,
 )
@@ -80,7 +81,7 @@ def train(
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    rows = read_rows(pairs_path, PairRow)
+    rows = read_pairs(pairs_path, recipe.pairs.strategy)
     held_out = studies_of(studies, "validation", recipe.pairs.validation_fraction)
     validation_rows = validation_pairs(held_out)
     weights = start or recipe.model.weights or recipe.model.preset
