@@ -32,7 +32,7 @@ def make_frames(
         The frames, and the 4 × 4 matrix (column px, row px, z index, 1) → RAS+ mm.
     """
     width, height, _ = volume.shape_xyz
-    size = frame_size_px or (_next_multiple(height), _next_multiple(width))
+    size = frame_size(width, height, frame_size_px)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     seen = np.full((len(slice_indices), *size), AIR_HU, dtype=volume.hu.dtype)
     rows, columns = _overlap(size[0], height, top), _overlap(size[1], width, left)
@@ -48,6 +48,11 @@ def make_frames(
         ]
     )
     return _through_windows(seen, windows), volume.affine @ to_voxel
+
+
+def frame_size(width: int, height: int, frame_size_px: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of a volume's frames: as wanted, or the next multiples of 28."""
+    return frame_size_px or (_next_multiple(height), _next_multiple(width))
 
 
 def noise_frames(

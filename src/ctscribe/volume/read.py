@@ -11,9 +11,10 @@ from ctscribe.types import Affine, VolumeHu
 from ctscribe.volume.ct import CTVolume, to_ras
 from ctscribe.volume.dicom import read_dicom
 from ctscribe.volume.geometry import check_affine, lps_affine
+from ctscribe.volume.inflate import check_expansion, open_inflated
 from ctscribe.volume.intensity import Intensity, to_hu
 from ctscribe.volume.nifti import Prefer, choose_affine, read_nifti
-from ctscribe.volume.nifti_header import NiftiHeader
+from ctscribe.volume.nifti_header import NiftiHeader, read_header
 
 MIN_SLICES = 20
 """Fewer are a slab, not a chest."""
@@ -55,13 +56,48 @@ def read_volume(
     warnings += _check_content(values, study)
     hu, more = to_hu(values, rescale, intensity, study)
     volume = to_ras(CTVolume(hu, affine))
+    _check_depth(volume, study)
+    return volume, tuple(sorted({*warnings, *more, *check_affine(affine, study)}))
+
+
+def read_grid(
+    path: Path,
+    *,
+    study: str,
+    metadata: VolumeMetadata | None = None,
+    prefer: Prefer | None = None,
+) -> tuple[CTVolume, tuple[str, ...]]:
+    """Reads where a NIfTI file's voxels lie, and none of them.
+
+    Args:
+        path: File.
+        study: Name for errors.
+        metadata: See `read_volume`.
+        prefer: See `read_volume`.
+
+    Returns:
+        A volume in RAS orientation with the file's grid, zero throughout and without memory of
+        its own, and warning codes.
+
+    Raises:
+        CtscribeError: What is wrong with the header, in one sentence.
+    """
+    with open_inflated(path, study) as stream:
+        header = read_header(stream, study)
+        check_expansion(path, header.num_bytes, study)
+    affine, more = _geometry(header, metadata, study, prefer)
+    volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), header.shape), affine))
+    _check_depth(volume, study)
+    return volume, tuple(sorted({*header.warnings, *more, *check_affine(affine, study)}))
+
+
+def _check_depth(volume: CTVolume, study: str) -> None:
     if volume.shape_xyz[2] < MIN_SLICES:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
             f"{study} must have at least {MIN_SLICES} axial slices, but has "
             f"{volume.shape_xyz[2]}; give the whole series",
         )
-    return volume, tuple(sorted({*warnings, *more, *check_affine(affine, study)}))
 
 
 def _rescale(metadata: VolumeMetadata | None) -> tuple[float, float] | None:

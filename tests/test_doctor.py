@@ -1,0 +1,69 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctscribe.config import SlicesConfig, VolumeConfig
+from ctscribe.doctor import examine
+from ctscribe.prepare import prepare
+from ctscribe.reports.ct_rate import REPORT_COLUMNS, CtRateTree
+from ctscribe.volume.ct import CTVolume
+
+Chest = Callable[..., CTVolume]
+VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
+SLICES = SlicesConfig(num_slices=4)
+NAMES = [f"train_{patient}_a_1.nii.gz" for patient in range(1, 7)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, make_chest: Chest) -> CtRateTree:
+    tree = CtRateTree(tmp_path / "data")
+    chest = make_chest()
+    for name in NAMES:
+        path = tree.volume_path(name, "v2")
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(chest.hu, chest.affine), path)
+    path = tree.reports_path("train")
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, REPORT_COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({"VolumeName": name, "Findings_EN": "Normal."} for name in NAMES)
+    return tree
+
+
+def test_problems_by_code_with_examples(tree: CtRateTree, make_chest: Chest) -> None:
+    for name in NAMES[:4]:
+        tree.volume_path(name, "v2").write_bytes(b"<html>sign in</html>")
+    slab = nib.Nifti1Image(make_chest().hu[:, :, :10], np.eye(4) * 6)
+    nib.save(slab, tree.volume_path(NAMES[4], "v2"))
+    found = examine(tree.root, VOLUME, SLICES)
+    assert found.num_volumes == 1
+    assert {code: problem.count for code, problem in found.problems.items()} == {
+        "E_NOT_MEDICAL": 4,
+        "E_TOO_FEW_SLICES": 1,
+    }
+    examples = found.problems["E_NOT_MEDICAL"].examples
+    assert len(examples) == 3
+    assert examples[0].startswith(f"{NAMES[0]} must be a NIfTI file, but it is a web page")
+    assert found.warnings["W_SPACING"].examples == (NAMES[5],)
+
+
+def test_nothing_is_changed_and_processes_agree(tree: CtRateTree) -> None:
+    before = sorted(tree.root.rglob("*"))
+    assert examine(tree.root, VOLUME, SLICES) == examine(tree.root, VOLUME, SLICES, processes=2)
+    assert sorted(tree.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("keep", ["slices", "all"])
+def test_disk_is_what_prepare_takes(tree: CtRateTree, tmp_path: Path, keep: str) -> None:
+    need = examine(tree.root, VOLUME, SLICES).need[keep]
+    out = tmp_path / "out"
+    prepare(tree.root, out, VOLUME, SLICES, keep=keep)  # type: ignore[arg-type]
+    taken = sum(path.stat().st_size for path in out.rglob("*") if path.suffix in (".npy", ".gz"))
+    assert taken == pytest.approx(need.disk_bytes, rel=0.15)
+    assert need.memory_bytes > 100e6
+    assert need.cpu_hours > 0
