@@ -6,7 +6,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from ctscribe.phantom.grid import Field, Point
+from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.shapes import Column, Ellipsoid, Knots, Shape
 
 Side = Literal["right", "left"]
@@ -72,7 +72,7 @@ class Body:
     inspiration_mm: float = 0.0
     seed: int = 0
 
-    def at(self, x: float, y: float, z: float) -> Point:
+    def at(self, x: Number, y: Number, z: Number) -> Point:
         """Reference position → body mm."""
         return x * self.scale[0], y * self.scale[1], z * self.scale[2]
 

@@ -6,7 +6,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from ctscribe.phantom.grid import Field, Grid, Window
+from ctscribe.phantom.grid import Field, Grid, Number, Window
 from ctscribe.phantom.shapes import Shape
 
 AIR_HU = -1000.0
@@ -28,10 +28,10 @@ class Stroke:
     """
 
     shape: Shape
-    layers: tuple[tuple[float, float], ...]
+    layers: tuple[tuple[Number, Number], ...]
     space: Literal["any", "organ", "lung"] = "any"
     adds: bool = False
-    soft_mm: float = 0.0
+    soft_mm: Number = 0.0
 
 
 @final
@@ -118,12 +118,12 @@ def _paint_part(canvas: Canvas, stroke: Stroke, part: Window) -> None:
 def _covers(grid: Grid, stroke: Stroke, part: Window) -> list[Field]:
     x, y, z = coordinates(grid, part)
     slab = grid.spacing_mm[2]
-    fine = int(np.clip(np.ceil(2 * slab / stroke.shape.thin_mm), 1, 5))
+    fine = int(np.clip(np.ceil(3 * slab / stroke.shape.thin_mm), 1, 5))
     if fine > 1:
         offsets = ((np.arange(fine) + 0.5) / fine - 0.5) * slab
         z = (z[:, 0, 0, None] + offsets.astype(np.float32)).reshape(-1, 1, 1)
     depth = stroke.shape.depth(x, y, z)
-    width = max(grid.edge_mm, stroke.soft_mm)
+    width = float(max(grid.edge_mm, stroke.soft_mm))
     covers = []
     for number, (inset, _) in enumerate(stroke.layers, 1):
         last = number == len(stroke.layers)

@@ -107,7 +107,7 @@ def coronary_calcification(rng: np.random.Generator, scene: Scene) -> list[Drawi
     chosen = ["left anterior descending", *rng.permutation(names[1:]).tolist()][:count]
     drawings = []
     for name in chosen:
-        course = _on_heart(scene.body, np.array(CORONARIES[name]))
+        course = _on_heart(scene.body, np.array(CORONARIES[name], dtype=float))
         pieces = []
         for _ in range(int(rng.integers(1, 4))):
             first = rng.uniform(0, 2.0)

@@ -7,6 +7,7 @@ import numpy as np
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.canvas import Stroke
 from ctscribe.phantom.drawing import Drawing, Painted, Scene, Where, joined, strokes, tubes
+from ctscribe.phantom.grid import Number
 from ctscribe.phantom.organs import OESOPHAGUS
 from ctscribe.phantom.shapes import Ellipsoid
 from ctscribe.phantom.tubes import Tubes, path
@@ -30,7 +31,7 @@ def medical_material(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     return [makers[int(rng.choice(len(makers), p=weights / weights.sum()))](rng, scene.body)]
 
 
-def _device(kind: str, side: Where, size_mm: float, painted: Painted) -> Drawing:
+def _device(kind: str, side: Where, size_mm: Number, painted: Painted) -> Drawing:
     return Drawing(FINDING, side, None, float(round(size_mm)), painted[0], painted[1], kind)
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ctscribe.phantom.body import SIGN, Body, Lobe, Side
 from ctscribe.phantom.canvas import Canvas, Stroke, paint
-from ctscribe.phantom.grid import Field, Point
+from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.lungs import Trees
 from ctscribe.phantom.shapes import Box, Region, Shape, union
 from ctscribe.phantom.tubes import Tubes, paint_tubes
@@ -46,11 +46,11 @@ class Drawing:
     finding: str
     side: Where
     lobe: str | None
-    size_mm: float
+    size_mm: Number
     box: Box
     paint: Callable[[Canvas], None]
     kind: str = ""
-    short_mm: float = 0.0
+    short_mm: Number = 0.0
     site: str = ""
 
 
@@ -90,7 +90,7 @@ def place(
     body: Body,
     side: Side,
     lobe: Lobe | None,
-    depth_mm: tuple[float, float],
+    depth_mm: tuple[Number, Number],
     *,
     count: int = 1,
 ) -> list[Point]:
@@ -141,7 +141,7 @@ def lobar(body: Body, side: Side, lobe: Lobe, shape: Shape) -> Region:
             cut = np.minimum(cut, over if lobe == "upper lobe" else -over)
         return np.asarray(cut, np.float32)
 
-    return Region(shape.bounds(), depth, shape.thin_mm)
+    return Region(shape.bounds(), depth)
 
 
 def visible_box(body: Body, shape: Shape, box: Box) -> Box:
@@ -170,7 +170,7 @@ def draw_side(rng: np.random.Generator, both: float) -> tuple[Where, tuple[Side,
     return side, (side,)
 
 
-def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[float] = (3, 1, 4)) -> Lobe:
+def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[Number] = (3, 1, 4)) -> Lobe:
     """A lobe of a side, by weights of upper, middle and lower; the left has no middle lobe."""
     lobes: tuple[Lobe, ...] = ("upper lobe", "middle lobe", "lower lobe")
     share = np.array(weights, dtype=float)
@@ -185,7 +185,7 @@ def mirrored(side: Side, point: Point) -> Point:
 
 
 def millimetres(
-    rng: np.random.Generator, median: float, spread: float, low: float, high: float
+    rng: np.random.Generator, median: Number, spread: float, low: Number, high: Number
 ) -> float:
     """A whole number of millimetres from a log-normal, kept in a range."""
     return float(round(float(np.clip(rng.lognormal(np.log(median), spread), low, high))))

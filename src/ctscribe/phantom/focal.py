@@ -180,9 +180,6 @@ def effusions(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         front = min(hy, 25 + 0.3 * thick)
         region = Region(((x_range[0], ly, lz + 40), (x_range[1], front, top)), fluid)
         _, painting = strokes(Stroke(region, ((0.0, 12.0),), "lung"))
-        lower = float(body.base_level(np.asarray(ly, np.float32)))
-        sign = SIGN[side]
-        xs = sorted((sign * 22.0, sign * hx * 0.9))
-        box = ((xs[0], ly, lower), (xs[1], ly + thick + 12, top))
+        box = visible_box(body, region, region.box)
         drawings.append(Drawing("Pleural effusion", side, None, thick, box, painting))
     return drawings

@@ -12,7 +12,9 @@ from ctscribe.types import Affine, BoxMm, SpacingMm
 
 Field = npt.NDArray[np.float32]
 """Values over points or voxels; coordinates broadcast against each other."""
-Point = tuple[float, float, float]
+Number = float | int
+"""A measure as tables give it, 12 or 12.5."""
+Point = tuple[Number, Number, Number]
 """(x, y, z) in mm, RAS+."""
 Window = tuple[slice, slice, slice]
 """Part of an array in (z, y, x) order."""

@@ -30,12 +30,12 @@ def add_noise(
     tile = _tile(kernel, round(2 * float(np.clip(blur_px, 0, 4))) / 2)
     num_slices, rows, columns = hu.shape
     repeats = (-(-rows // TILE_PX) + 1, -(-columns // TILE_PX) + 1)
-    order = rng.integers(0, TILE_SLICES, num_slices)
-    corner = np.asarray(rng.integers(0, TILE_PX, (num_slices, 2)))
+    order = rng.integers(0, TILE_SLICES, (num_slices,))
+    top, left = (rng.integers(0, TILE_PX, (num_slices,)) for _ in range(2))
     sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
     for z in range(num_slices):
         wide = np.tile(tile[order[z]], repeats) if max(rows, columns) > TILE_PX else tile[order[z]]
-        piece = _wrapped(wide, int(corner[z, 0]), int(corner[z, 1]), rows, columns)
+        piece = _wrapped(wide, int(top[z]), int(left[z]), rows, columns)
         hu[z] += np.float32(sign[z]) * piece
 
 
@@ -55,6 +55,6 @@ def _tile(kernel: Kernel, blur_px: float) -> Field:
     white = rng.standard_normal((TILE_SLICES, TILE_PX, TILE_PX), dtype=np.float32)
     frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])
     low_pass = np.exp(-2 * (np.pi * blur_px * frequency) ** 2)
-    ramp = frequency**0.5 if kernel == "soft" else 0.15 + frequency
+    ramp = frequency**0.25 if kernel == "soft" else 0.05 + frequency
     shaped = np.fft.irfft2(np.fft.rfft2(white) * (low_pass * ramp), s=(TILE_PX, TILE_PX))
     return np.asarray(shaped / shaped.std(), dtype=np.float32)

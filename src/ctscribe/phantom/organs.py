@@ -2,7 +2,7 @@
 
 from ctscribe.phantom.body import SIGN, Body
 from ctscribe.phantom.canvas import Stroke
-from ctscribe.phantom.grid import Point
+from ctscribe.phantom.grid import Number, Point
 from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Shape, tube
 
 FAT_HU = -100.0
@@ -66,7 +66,7 @@ def _abdomen(body: Body) -> list[Stroke]:
     bright = 55.0 if body.contrast else 0.0
     drop = body.inspiration_mm
 
-    def organ(x: float, y: float, z: float, radii: Point, turn: float = 0.0) -> Ellipsoid:
+    def organ(x: Number, y: Number, z: Number, radii: Point, turn: float = 0.0) -> Ellipsoid:
         px, py, pz = body.at(x, y, z)
         return Ellipsoid((px, py, pz - drop), body.at(*radii), turn_rad=turn)
 
@@ -109,7 +109,7 @@ def _vessels(body: Body) -> list[Stroke]:
     aorta = aorta_points(body)
     arterial, venous = blood_hu(body), blood_hu(body, arterial=False)
 
-    def vessel(hu: float, *knots: tuple[float, float, float, float]) -> list[Stroke]:
+    def vessel(hu: float, *knots: tuple[Number, Number, Number, Number]) -> list[Stroke]:
         shapes = tube([body.at(*k[:3]) for k in knots], [k[3] for k in knots])
         return [Stroke(shape, ((0.0, hu),), "organ") for shape in shapes]
 

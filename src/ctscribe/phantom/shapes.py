@@ -1,35 +1,46 @@
 """Analytic solids in body millimetres: how deep inside them any point lies."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
-from ctscribe.phantom.grid import Field, Point
+from ctscribe.phantom.grid import Field, Number, Point
 
 Box = tuple[Point, Point]
-Knots = tuple[tuple[float, float, float, float, float], ...]
+Knots = tuple[tuple[Number, Number, Number, Number, Number], ...]
 """Rows of (z, x, y, radius x, radius y), descending or ascending in z."""
 
 
-class Shape(Protocol):
+class Shape(ABC):
     """A solid."""
 
+    @abstractmethod
     def bounds(self) -> Box:
         """A body-frame box that holds the solid, in mm."""
 
+    @abstractmethod
     def depth(self, x: Field, y: Field, z: Field) -> Field:
-        """Approximate distance in mm to the surface, positive inside; inputs broadcast."""
+        """Approximate distance in mm to the surface, positive inside.
+
+        ``x`` and ``y`` have one shape, against which ``z`` broadcasts.
+        """
 
     @property
     def thin_mm(self) -> float:
-        """Smallest extent, which tells how finely thick slices must be averaged."""
+        """Smallest extent, which tells how finely thick slices must be averaged.
+
+        Solids that stand upright or are large beside a slice need no averaging.
+        """
+        return float("inf")
 
 
 @final
 @dataclass(frozen=True)
-class Ellipsoid:
+class Ellipsoid(Shape):
     """An ellipsoid, turned about z and tilted about its own long axis, with a wavy surface.
 
     Args:
@@ -44,16 +55,16 @@ class Ellipsoid:
 
     center: Point
     radii: Point
-    turn_rad: float = 0.0
-    tilt_rad: float = 0.0
-    wave_mm: float = 0.0
-    wave_length_mm: float = 20.0
-    phase: float = 0.0
+    turn_rad: Number = 0.0
+    tilt_rad: Number = 0.0
+    wave_mm: Number = 0.0
+    wave_length_mm: Number = 20.0
+    phase: Number = 0.0
 
     def bounds(self) -> Box:
         """See `Shape`."""
         axes = self._axes() * np.asarray(self.radii)[:, None]
-        reach = np.sqrt((axes**2).sum(axis=0)) + self.wave_mm
+        reach = np.sqrt((axes**2).sum(axis=0)) * (1 + self.wave_mm / min(self.radii))
         return around(self.center, (float(reach[0]), float(reach[1]), float(reach[2])))
 
     def depth(self, x: Field, y: Field, z: Field) -> Field:
@@ -78,9 +89,9 @@ class Ellipsoid:
     @property
     def thin_mm(self) -> float:
         """See `Shape`."""
-        return 2 * min(self.radii)
+        return 2.0 * min(self.radii)
 
-    def _axes(self) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    def _axes(self) -> npt.NDArray[np.float64]:
         cos, sin = np.cos(self.turn_rad), np.sin(self.turn_rad)
         up, over = np.cos(self.tilt_rad), np.sin(self.tilt_rad)
         return np.array([[cos, sin, 0], [-sin * up, cos * up, over], [sin * over, -cos * over, up]])
@@ -88,13 +99,13 @@ class Ellipsoid:
 
 @final
 @dataclass(frozen=True)
-class Capsule:
+class Capsule(Shape):
     """A tapering tube between two points."""
 
     start: Point
     end: Point
-    radius_mm: float
-    end_radius_mm: float
+    radius_mm: Number
+    end_radius_mm: Number
 
     def bounds(self) -> Box:
         """See `Shape`."""
@@ -117,12 +128,12 @@ class Capsule:
     @property
     def thin_mm(self) -> float:
         """See `Shape`."""
-        return self.radius_mm + self.end_radius_mm
+        return float(self.radius_mm + self.end_radius_mm)
 
 
 @final
 @dataclass(frozen=True)
-class Column:
+class Column(Shape):
     """An ellipse in every axial plane, its centre and half axes linear between knots.
 
     Args:
@@ -132,8 +143,8 @@ class Column:
     """
 
     knots: Knots
-    square: float = 0.0
-    grow_mm: float = 0.0
+    square: Number = 0.0
+    grow_mm: Number = 0.0
 
     def bounds(self) -> Box:
         """See `Shape`."""
@@ -166,20 +177,14 @@ class Column:
             depth = np.minimum(depth, np.minimum(z - knots[0, 0], knots[0, -1] - z))
         return depth
 
-    @property
-    def thin_mm(self) -> float:
-        """See `Shape`; columns stand upright, so thick slices cost them nothing."""
-        return float("inf")
-
 
 @final
 @dataclass(frozen=True)
-class Region:
+class Region(Shape):
     """Any solid given by its box and its depth function."""
 
     box: Box
     function: Callable[[Field, Field, Field], Field]
-    thin_mm: float = float("inf")
 
     def bounds(self) -> Box:
         """See `Shape`."""
@@ -196,7 +201,7 @@ def around(center: Point, reach: Point) -> Box:
     return (x - a, y - b, z - c), (x + a, y + b, z + c)
 
 
-def union(boxes: "list[Box]") -> Box:
+def union(boxes: Sequence[Box]) -> Box:
     """The smallest box around boxes."""
     low = np.min([box[0] for box in boxes], axis=0)
     high = np.max([box[1] for box in boxes], axis=0)
@@ -207,7 +212,7 @@ def union(boxes: "list[Box]") -> Box:
     )
 
 
-def tube(points: "list[Point]", radii: "list[float]") -> list[Capsule]:
+def tube(points: Sequence[Point], radii: Sequence[Number]) -> list[Capsule]:
     """A chain of capsules through points with a radius at each."""
     return [
         Capsule(a, b, ra, rb)

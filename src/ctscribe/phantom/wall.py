@@ -86,7 +86,7 @@ def _muscles(body: Body) -> list[Stroke]:
 def _paint_cage(canvas: Canvas, body: Body) -> None:
     """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
     column = body.cavity
-    low, high = Column(column.knots, grow_mm=20).bounds()
+    low, high = Column(column.knots, grow_mm=20.0).bounds()
     window = canvas.grid.window((low[0], low[1], low[2] - 200), high)
     for part in chunks(window) if window else ():
         x, y, z = coordinates(canvas.grid, part)
