@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -23,6 +25,7 @@ from ctscribe.volume.dicom import read_dicom
 STUDY = "scan-7"
 ROWS, COLUMNS, DEPTH = 6, 5, 8
 SECRET = "PLANTED^NAME"
+SHARED = [HealthCheck.function_scoped_fixture]
 Edit = Callable[[FileDataset, int], None]
 
 
@@ -220,7 +223,7 @@ def duplicate_position(image: FileDataset, z: int) -> None:
         (duplicate_position, "E_DUPLICATE_SLICE", "one slice per position"),
         (on_slice(3, PatientID="OTHER"), "E_MIXED_PATIENT", "one patient"),
         (on_slice(3, PixelSpacing=[0.9, 0.9]), "E_MIXED_GEOMETRY", "one PixelSpacing"),
-        (on_slice(3, Rows=ROWS - 1), "E_MIXED_GEOMETRY", "one Rows"),
+        (on_slice(3, Rows=ROWS - 1), "E_MIXED_GEOMETRY", "one image size"),
         (on_slice(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), "E_MIXED_GEOMETRY", "one Image"),
         (on_slice(3, ImagePositionPatient=None), "E_DICOM_TAG", "ImagePositionPatient"),
         (on_slice(3, PixelSpacing=[0, 0]), "E_DICOM_TAG", "PixelSpacing"),
@@ -257,6 +260,35 @@ def test_a_cut_file_is_never_passed_over(tmp_path: Path, share: float) -> None:
     content = victim.read_bytes()
     victim.write_bytes(content[: int(len(content) * share)])
     assert refused(tmp_path).code in ("E_TRUNCATED", "E_DICOM_TAG", "E_NO_RESCALE")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=SHARED)
+@given(data=st.data())
+def test_mutated_bytes_give_a_volume_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "mutated"
+    if not folder.exists():
+        write_series(folder)
+    victim = sorted(folder.iterdir())[data.draw(st.integers(0, DEPTH - 1))]
+    whole = victim.read_bytes()
+    changed = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(132, len(changed) - 1))
+        stop = at + data.draw(st.sampled_from([0, 1, 1, 1, 9]))
+        changed[at:stop] = data.draw(st.binary(max_size=4))
+    victim.write_bytes(changed)
+    try:
+        hu, affine, _ = read_dicom(folder, STUDY)
+    except CtscribeError as error:
+        told = error.sentence
+    else:
+        told = ""
+        assert hu.shape[:2] == (COLUMNS, ROWS)
+        assert np.isfinite(affine).all()
+    finally:
+        victim.write_bytes(whole)
+    assert "PLANTED" not in told
 
 
 def test_unknown_codec_names_the_remedy(tmp_path: Path) -> None:

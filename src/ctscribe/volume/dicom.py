@@ -11,25 +11,42 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float64
-from pydicom.dataset import Dataset
 
 from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, VolumeHu
-from ctscribe.volume.dicom_files import Pixels, read_headers, read_pixels
+from ctscribe.volume.dicom_files import Header, Numbers, Pixels, read_headers, read_pixels
 from ctscribe.volume.geometry import lps_affine
 
 _MAX_TILT_DEGREES = 0.5
-_SAME_POSITION_MM = 0.01
+_SAME_PLACE_MM = 0.01
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One image of a series: its file, its header, and the centre of its first voxel."""
+    """One image of a series: its file, and the centre of its first voxel."""
 
     path: Path
-    header: Dataset
-    position_lps_mm: Float64[np.ndarray, "3"]
+    position_lps_mm: Numbers
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the slices of a series share.
+
+    Attributes:
+        spacing_mm: Between rows, between columns.
+        orientation: Direction of the rows, then of the columns, six cosines.
+    """
+
+    spacing_mm: Numbers
+    orientation: Numbers
+
+    @property
+    def normal(self) -> Numbers:
+        """Of the slices' plane."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
 
 
 def read_dicom(folder: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, ...]]:
@@ -51,100 +68,92 @@ def read_dicom(folder: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, .
     """
     headers, others = read_headers(folder, study)
     series, more = choose_series(headers, study)
-    ordered, normal = order_slices(series, study)
-    slices, pixels, duplicates = _without_duplicates(ordered, normal, study)
-    affine = _affine(slices, normal, study)
+    slices, geometry = order_slices(series, study)
+    positions, pixels, duplicates = _without_duplicates(slices, geometry, study)
+    affine = _affine(positions, geometry, study)
     return _to_hu(pixels), affine, (*others, *more, *duplicates)
 
 
-def choose_series(
-    headers: list[tuple[Path, Dataset]], study: str
-) -> tuple[list[tuple[Path, Dataset]], tuple[str, ...]]:
+def choose_series(headers: list[Header], study: str) -> tuple[list[Header], tuple[str, ...]]:
     """Picks one CT series by the rule of `read_dicom`, leaving localizers out.
 
     Raises:
         CtscribeError: ``E_NOT_CT`` or ``E_MIXED_PATIENT``.
     """
-    by_series: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
-    for path, header in headers:
-        localizer = "LOCALIZER" in (header.get("ImageType") or ())
-        if header.get("Modality") == "CT" and "Rows" in header and not localizer:
-            by_series[str(header.get("SeriesInstanceUID", ""))].append((path, header))
-    if not by_series:
-        found = sorted({str(header.get("Modality") or "none")[:8] for _, header in headers})
+    images = [one for one in headers if one.modality == "CT" and one.size is not None]
+    images = [one for one in images if not one.localizer]
+    if not images:
+        found = sorted({one.modality[:8] if one.modality.isalpha() else "?" for one in headers})
         raise CtscribeError(
             "E_NOT_CT",
             f"{study} must hold axial CT images, but holds none (modalities: {', '.join(found)}); "
             "give the folder of the CT series",
         )
-    images = [header for series in by_series.values() for _, header in series]
-    if len({str(header.get("PatientID", "")) for header in images}) > 1:
+    if len({one.patient for one in images}) > 1:
         raise CtscribeError(
             "E_MIXED_PATIENT",
             f"{study} must hold images of one patient, but holds several; "
             "give each patient an own folder",
         )
-    chosen = min(by_series, key=lambda uid: _preference(uid, by_series[uid]))
-    return by_series[chosen], ("W_OTHER_SERIES",) if len(by_series) > 1 else ()
+    by_series: defaultdict[str, list[Header]] = defaultdict(list)
+    for one in images:
+        by_series[one.series].append(one)
+
+    def preference(series: list[Header]) -> tuple[int, float, float, str]:
+        first = series[0]
+        return -len(series), first.thickness_mm, first.series_number, first.series
+
+    return min(by_series.values(), key=preference), ("W_OTHER_SERIES",) * (len(by_series) > 1)
 
 
-def _preference(uid: str, series: list[tuple[Path, Dataset]]) -> tuple[int, float, int, str]:
-    header = series[0][1]
-    thickness = header.get("SliceThickness")
-    number = header.get("SeriesNumber")
-    return -len(series), float(thickness or np.inf), int(number or 0), uid
-
-
-def order_slices(
-    series: list[tuple[Path, Dataset]], study: str
-) -> tuple[list[Slice], Float64[np.ndarray, "3"]]:
+def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometry]:
     """Orders slices along the normal of their common plane.
 
     Raises:
         CtscribeError: ``E_DICOM_TAG`` where geometry is missing, ``E_MIXED_GEOMETRY`` where the
             slices do not share size, spacing and direction.
     """
-    for _, header in series:
-        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-            if not header.get(tag) or (tag == "PixelSpacing" and min(header[tag].value) <= 0):
-                raise CtscribeError(
-                    "E_DICOM_TAG",
-                    f"{study} must have a usable {tag} in each slice, but one slice has none; "
-                    "export the series again",
-                )
-    first = series[0][1]
-    for tag, tolerance in (
-        ("Rows", 0.0),
-        ("Columns", 0.0),
-        ("PixelSpacing", 1e-4),
-        ("ImageOrientationPatient", 1e-3),
-    ):
-        expected = np.array(first[tag].value, dtype=float)
-        for _, header in series:
-            if not np.allclose(np.array(header[tag].value, dtype=float), expected, atol=tolerance):
-                raise CtscribeError(
-                    "E_MIXED_GEOMETRY",
-                    f"{study} must have one {tag} in all slices of a series, but they differ; "
-                    "export the reconstructions into separate folders",
-                )
-    cosines = np.array(first.ImageOrientationPatient, dtype=float)
-    normal = np.cross(cosines[:3], cosines[3:])
+    tags = {
+        "image size": ([one.size for one in series], 0.0),
+        "PixelSpacing": ([one.spacing_mm for one in series], 1e-4),
+        "ImageOrientationPatient": ([one.orientation for one in series], 1e-3),
+        "ImagePositionPatient": ([one.position_lps_mm for one in series], np.inf),
+    }
+    shared = [_shared(tag, values, far, study) for tag, (values, far) in tags.items()]
+    geometry = Geometry(spacing_mm=shared[1], orientation=shared[2])
     slices = [
-        Slice(path, header, np.array(header.ImagePositionPatient, dtype=float))
-        for path, header in series
+        Slice(one.path, one.position_lps_mm) for one in series if one.position_lps_mm is not None
     ]
-    return sorted(slices, key=lambda one: float(one.position_lps_mm @ normal)), normal
+    slices.sort(key=lambda one: float(one.position_lps_mm @ geometry.normal))
+    return slices, geometry
+
+
+def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> Numbers:
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        raise CtscribeError(
+            "E_DICOM_TAG",
+            f"{study} must have a usable {tag} in each slice, but one slice has none; "
+            "export the series again",
+        )
+    if any(np.abs(value - present[0]).max() > far for value in present):
+        raise CtscribeError(
+            "E_MIXED_GEOMETRY",
+            f"{study} must have one {tag} in all slices of a series, but they differ; "
+            "export the reconstructions into separate folders",
+        )
+    return present[0]
 
 
 def _without_duplicates(
-    slices: list[Slice], normal: Float64[np.ndarray, "3"], study: str
-) -> tuple[list[Slice], list[Pixels], tuple[str, ...]]:
+    slices: list[Slice], geometry: Geometry, study: str
+) -> tuple[Float64[np.ndarray, "slices 3"], list[Pixels], tuple[str, ...]]:
     """Reads the pixels; drops a slice that repeats another, refuses two that contradict."""
-    kept: list[Slice] = []
+    positions: list[Numbers] = []
     pixels: list[Pixels] = []
     for one in slices:
         read = read_pixels(one.path, study)
-        if kept and (one.position_lps_mm - kept[-1].position_lps_mm) @ normal < _SAME_POSITION_MM:
+        if positions and (one.position_lps_mm - positions[-1]) @ geometry.normal < _SAME_PLACE_MM:
             if not pixels[-1].same_as(read):
                 raise CtscribeError(
                     "E_DUPLICATE_SLICE",
@@ -152,23 +161,24 @@ def _without_duplicates(
                     "same; remove one of the two acquisitions",
                 )
             continue
-        kept.append(one)
+        positions.append(one.position_lps_mm)
         pixels.append(read)
-    return kept, pixels, ("W_DUPLICATE_SLICE",) if len(kept) < len(slices) else ()
+    repeated = ("W_DUPLICATE_SLICE",) if len(positions) < len(slices) else ()
+    return np.array(positions), pixels, repeated
 
 
-def _affine(slices: list[Slice], normal: Float64[np.ndarray, "3"], study: str) -> Affine:
+def _affine(positions: Float64[np.ndarray, "slices 3"], geometry: Geometry, study: str) -> Affine:
     """The affine of evenly spaced, upright slices.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``, ``E_GAP``, ``E_UNEVEN_SPACING`` or ``E_SHEAR``.
     """
-    if len(slices) < 2:
+    if len(positions) < 2:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
             f"{study} must be a volume, but has one slice; give the whole series",
         )
-    positions = np.array([one.position_lps_mm for one in slices])
+    normal = geometry.normal
     steps = np.diff(positions, axis=0)
     along = steps @ normal
     usual = float(np.median(along))
@@ -193,12 +203,10 @@ def _affine(slices: list[Slice], normal: Float64[np.ndarray, "3"], study: str) -
             f"{study} must have slices stacked at right angles, but the gantry was tilted by "
             f"{tilt:.1f} degrees; resample it upright first",
         )
-    header = slices[0].header
-    row_mm, column_mm = (float(mm) for mm in header.PixelSpacing)
-    step_mm = float((positions[-1] - positions[0]) @ normal) / (len(slices) - 1)
+    row_mm, column_mm = geometry.spacing_mm.tolist()
+    step_mm = float((positions[-1] - positions[0]) @ normal) / (len(positions) - 1)
     x, y, z = positions[0].tolist()
-    cosines = tuple(float(cosine) for cosine in header.ImageOrientationPatient)
-    return lps_affine((column_mm, row_mm, step_mm), (x, y, z), cosines)
+    return lps_affine((column_mm, row_mm, step_mm), (x, y, z), tuple(geometry.orientation.tolist()))
 
 
 def _to_hu(pixels: list[Pixels]) -> VolumeHu:

@@ -1,6 +1,8 @@
 """DICOM files one by one: headers, then pixels; nothing of them is quoted anywhere."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +11,14 @@ from typing import final
 
 import numpy as np
 import pydicom
-from jaxtyping import Integer
+from jaxtyping import Float64, Integer
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import CTImageStorage
 
 from ctscribe.errors import CtscribeError
 
+Numbers = Float64[np.ndarray, "_"]
 _TAGS = [
     "SOPClassUID",
     "PatientID",
@@ -32,8 +35,52 @@ _TAGS = [
 ]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
-_UNREADABLE = (EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    BytesLengthException,
+    struct.error,
+    zlib.error,
+)
 """What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What of one file's header matters here; None where it is missing or no such number.
+
+    Attributes:
+        path: The file.
+        patient: Only ever compared, never shown.
+        modality: ``CT`` and so on.
+        series: Its UID.
+        series_number: For choosing among series.
+        localizer: Whether it is a scout view.
+        thickness_mm: For choosing among series.
+        size: Rows and columns.
+        spacing_mm: Between rows, between columns.
+        position_lps_mm: Centre of the first voxel.
+        orientation: Direction of the rows, then of the columns, six cosines.
+    """
+
+    path: Path
+    patient: str
+    modality: str
+    series: str
+    series_number: float
+    localizer: bool
+    thickness_mm: float
+    size: Numbers | None
+    spacing_mm: Numbers | None
+    position_lps_mm: Numbers | None
+    orientation: Numbers | None
 
 
 @final
@@ -51,16 +98,16 @@ class Pixels:
         return scaling and np.array_equal(self.stored, other.stored)
 
 
-def read_headers(folder: Path, study: str) -> tuple[list[tuple[Path, Dataset]], tuple[str, ...]]:
+def read_headers(folder: Path, study: str) -> tuple[list[Header], tuple[str, ...]]:
     """Headers of all DICOM files below a folder, in the order of their names.
 
     Returns:
-        Files with headers, and ``W_OTHER_FILES`` when some files are no DICOM.
+        Headers, and ``W_OTHER_FILES`` when some files are no DICOM.
 
     Raises:
         CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged.
     """
-    headers: list[tuple[Path, Dataset]] = []
+    headers: list[Header] = []
     others = 0
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name == "DICOMDIR":
@@ -69,7 +116,7 @@ def read_headers(folder: Path, study: str) -> tuple[list[tuple[Path, Dataset]], 
             with _readable(study):
                 header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
                 _check_complete(header)
-                headers.append((path, header))
+                headers.append(_parse(path, header))
         except InvalidDicomError as error:
             if path.suffix.lower() in _DICOM_SUFFIXES or path.stat().st_size == 0:
                 raise _damaged(study) from error
@@ -90,6 +137,33 @@ def _check_complete(header: Dataset) -> None:
         needed += ["Rows", "Columns"]
     if any(tag not in header for tag in needed):
         raise EOFError
+
+
+def _parse(path: Path, header: Dataset) -> Header:
+    rows, columns = _numbers(header, "Rows", 1), _numbers(header, "Columns", 1)
+    spacing = _numbers(header, "PixelSpacing", 2)
+    number, thickness = _numbers(header, "SeriesNumber", 1), _numbers(header, "SliceThickness", 1)
+    return Header(
+        path=path,
+        patient=str(header.get("PatientID", "")),
+        modality=str(header.Modality),
+        series=str(header.SeriesInstanceUID),
+        series_number=np.inf if number is None else float(number[0]),
+        localizer="LOCALIZER" in (header.get("ImageType") or ()),
+        thickness_mm=np.inf if thickness is None else float(thickness[0]),
+        size=None if rows is None or columns is None else np.concatenate([rows, columns]),
+        spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
+        position_lps_mm=_numbers(header, "ImagePositionPatient", 3),
+        orientation=_numbers(header, "ImageOrientationPatient", 6),
+    )
+
+
+def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
+    try:
+        values = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return values if values.shape == (count,) and np.isfinite(values).all() else None
 
 
 def read_pixels(path: Path, study: str) -> Pixels:
