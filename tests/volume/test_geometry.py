@@ -15,6 +15,7 @@ def tilted(degrees: float) -> np.ndarray:
     ("affine", "code"),
     [
         (np.full((4, 4), np.nan), "E_AFFINE"),
+        (np.full((4, 4), 1e200), "E_AFFINE"),
         (np.diag([0.8, 0.8, 0.0, 1.0]), "E_AFFINE"),
         (np.diag([0.8, 0.8, 30.0, 1.0]), "E_SPACING"),
         (np.diag([0.01, 0.8, 1.0, 1.0]), "E_SPACING"),

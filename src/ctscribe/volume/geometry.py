@@ -6,6 +6,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, SpacingMm
 
 _MAX_SHEAR_DEGREES = 0.5
+_FARTHEST_MM = 1e5
 
 
 def check_affine(affine: Affine, study: str) -> tuple[str, ...]:
@@ -18,7 +19,8 @@ def check_affine(affine: Affine, study: str) -> tuple[str, ...]:
         CtscribeError: ``E_AFFINE``, ``E_SPACING`` or ``E_SHEAR``.
     """
     matrix = affine[:3, :3]
-    if not np.isfinite(affine).all() or abs(np.linalg.det(matrix)) < 1e-9:
+    far = not np.isfinite(affine).all() or np.abs(affine).max() > _FARTHEST_MM
+    if far or abs(np.linalg.det(matrix)) < 1e-9:
         raise CtscribeError(
             "E_AFFINE",
             f"{study} must have an affine of finite, independent axes, but has none; "
