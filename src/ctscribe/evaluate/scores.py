@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 from ctscribe import RESEARCH_USE
 from ctscribe.config import EvaluateConfig, PairsConfig
 from ctscribe.errors import CtscribeError
+from ctscribe.evaluate.agreement import AGREEMENT, agreement_scores, agreement_statistics
 from ctscribe.evaluate.baselines import RULES, Report, choose_reports
 from ctscribe.evaluate.clinical import (
     CLINICAL_METRICS,
@@ -85,8 +86,8 @@ def evaluate(
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
-        signature), ``baseline_rules``, ``per_finding``, ``strata``, ``missing``, ``template``,
-        ``use``. A score that is undefined for these references is None.
+        signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
+        ``template``, ``use``. A score that is undefined for these references is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -116,6 +117,7 @@ def evaluate(
         },
         "baseline_rules": RULES,
         "per_finding": _per_finding(statistics, patients, draws),
+        "agreement": _agreement(answers, truth, patients, draws),
         "strata": _strata(statistics, studies, truth, patients, draws),
         "missing": missing,
         "template": {
@@ -190,6 +192,23 @@ def _per_finding(
         | {name: _with_interval(point[name][:, i], drawn[name][:, i]) for name in point}
         for i, finding in enumerate(FINDINGS)
     ]
+
+
+def _agreement(
+    answers: Answers,
+    truth: Sequence[Report],
+    patients: Int64[np.ndarray, "scans"],
+    draws: Float64[np.ndarray, "draws patients"],
+) -> dict[str, dict[str, Any]]:
+    statistics = agreement_statistics(
+        predictions=answers.texts, references=[report.text for report in truth]
+    )
+    point = agreement_scores(statistics.sum(axis=0, keepdims=True))
+    drawn = agreement_scores(draws @ sum_by_patient(statistics, patients))
+    return {
+        name: _with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
+        for name, definition in AGREEMENT.items()
+    }
 
 
 def _strata(

@@ -14,6 +14,9 @@ from ctscribe.reports.sections import split_sentences
 SHARED_BY = 0.01
 """A sentence is shared when at least this share of the patients, and at least two, have it."""
 
+SELF_BLEU_REPORTS = 1000
+"""Self-BLEU is estimated on at most this many reports, drawn with the seed."""
+
 _NOT_A_WORD = re.compile(r"\W+")
 
 
@@ -58,7 +61,7 @@ def _words(sentence: str) -> str:
 def _self_bleu(texts: Sequence[str], seed: int) -> float:
     if len(texts) < 2:
         return 0.0
-    order = np.random.default_rng(seed).permutation(len(texts))
+    order = np.random.default_rng(seed).permutation(len(texts))[:SELF_BLEU_REPORTS]
     # Everyone's partner is the next in a shuffled circle, so nobody meets himself.
     first = [texts[i] for i in order]
     second = [texts[i] for i in np.roll(order, 1)]

@@ -6,6 +6,7 @@ brackets.
 """
 
 import re
+from functools import lru_cache
 
 _ANSWER = re.compile(
     r"\A\s*(?:findings\s*:)?(?P<findings>.*?)(?:(?:\A|\s)impressions?\s*:(?P<impression>.*))?\Z",
@@ -22,6 +23,7 @@ _BREAK = re.compile(
     """,
     re.VERBOSE,
 )
+_LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
     {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min", "no"}
     | {"resp", "art", "inf", "sup", "post", "ant"}
@@ -47,11 +49,13 @@ def split_report(text: str) -> tuple[str, str]:
     return match["findings"].strip(), (match["impression"] or "").strip()
 
 
-def sentence_spans(text: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=1 << 14)
+def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     """Start and end of every sentence in ``text``, without surrounding white space.
 
     Points inside decimals, dates, initials and list numbers end nothing; the closing point
-    belongs to its sentence.
+    belongs to its sentence. Labels, sizes and template statistics ask for the same reports in
+    turn, so the last ones are kept.
     """
     spans: list[tuple[int, int]] = []
     start = 0
@@ -64,7 +68,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
         _append_span(spans, text, start, match.end() if sign in ".?" else place)
         start = match.end()
     _append_span(spans, text, start, len(text))
-    return spans
+    return tuple(spans)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -86,8 +90,7 @@ def _belongs_to_a_word(text: str, point: int) -> bool:
 
 
 def _append_span(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
-    piece = text[start:end]
-    stripped = piece.strip()
-    if any(character.isalnum() for character in stripped):
-        first = start + len(piece) - len(piece.lstrip())
+    stripped = text[start:end].strip()
+    if _LETTER.search(stripped):
+        first = text.index(stripped, start)
         spans.append((first, first + len(stripped)))
