@@ -36,6 +36,9 @@ class PhantomConfig(Section):
     """Rows and columns of the reconstruction."""
     flavour: Literal["v1", "v2"] = "v2"
     """CT-RATE release to imitate: v1 raw values and blank header, v2 Hounsfield units."""
+    burden: float = Field(0.0, ge=-1, le=2)
+    """Added to what drives each finding, in standard deviations; 0 gives CT-RATE's prevalences,
+    0.7 doubles most of them."""
     second_reconstruction: Fraction = 0.9
     """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
     seed: int = 0

@@ -122,7 +122,7 @@ def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int])
     num_scans = 1 + int(own.choice(3, p=SCANS_SHARE))
     written: list[_Written] = []
     for letter, rng in zip("abc", scans[:num_scans], strict=False):
-        study = draw_study(rng, body, constitution)
+        study = draw_study(rng, body, constitution, config.burden)
         exposure = draw_exposure(rng, body)
         written += _write_scan(
             out, config, split, f"{split}_{number}_{letter}", study, exposure, rng

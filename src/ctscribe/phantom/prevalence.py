@@ -58,8 +58,14 @@ def draw_constitution(rng: np.random.Generator) -> Constitution:
     return Constitution(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
 
 
-def draw_labels(rng: np.random.Generator, patient: Constitution) -> Labels:
-    """The findings of one scan; lasting ones agree between scans, the others are drawn anew."""
+def draw_labels(rng: np.random.Generator, patient: Constitution, burden: float = 0.0) -> Labels:
+    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
+
+    Args:
+        rng: Of the scan.
+        patient: Whose scan it is.
+        burden: Added to the drive of every finding, in standard deviations.
+    """
     passing = rng.standard_normal(len(FINDINGS))
     labels = []
     for index, finding in enumerate(FINDINGS):
@@ -67,5 +73,5 @@ def draw_labels(rng: np.random.Generator, patient: Constitution) -> Labels:
         load = np.array(weights)
         own = patient.lasting[index] if lasts else passing[index]
         drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
-        labels.append(int(drive > NormalDist().inv_cdf(1 - share)))
+        labels.append(int(drive + burden > NormalDist().inv_cdf(1 - share)))
     return tuple(labels)

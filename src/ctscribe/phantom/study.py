@@ -103,9 +103,11 @@ def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
     )
 
 
-def draw_study(rng: np.random.Generator, body: Body, patient: Constitution) -> Study:
-    """One examination of a patient."""
-    return realise(rng, body, draw_labels(rng, patient))
+def draw_study(
+    rng: np.random.Generator, body: Body, patient: Constitution, burden: float = 0.0
+) -> Study:
+    """One examination of a patient; ``burden`` as for `prevalence.draw_labels`."""
+    return realise(rng, body, draw_labels(rng, patient, burden))
 
 
 def realise(rng: np.random.Generator, body: Body, labels: Labels) -> Study:
