@@ -85,9 +85,9 @@ def thick_bronchi(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in sides:
         vessels, generation = scene.trees[side]
-        chosen = vessels[np.flatnonzero((generation >= 0) & (generation <= 2))]
+        chosen = vessels[np.flatnonzero((generation >= 1) & (generation <= 4))]
         beside = np.array([0.4, -1.0, 0.5]) * (1.9 * chosen.radius_mm)[:, None]
-        radius = np.clip(0.8 * chosen.radius_mm, 1.8, 3.2)
+        radius = np.clip(0.8 * chosen.radius_mm, 1.7, 3.2)
         lumen = Tubes(chosen.start + beside, chosen.end + beside, radius, 0.9 * radius)
         box, painting = tubes((lumen.grown(wall), 15.0), (lumen, -960.0))
         size = float(round(wall, 1))
@@ -104,9 +104,9 @@ def bronchiectasis(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         vessels, generation = scene.trees[side]
         middle = ((vessels.start + vessels.end) / 2).astype(np.float32)
         inside = lobe_mask(scene.body, side, lobe, middle[:, 1], middle[:, 2])
-        rows = np.flatnonzero(inside & (generation >= 2) & (generation <= 4))
+        rows = np.flatnonzero(inside & (generation >= 3) & (generation <= 6))
         if len(rows) < 4:
-            rows = np.flatnonzero((generation >= 2) & (generation <= 4))
+            rows = np.flatnonzero((generation >= 3) & (generation <= 6))
         seed = middle[rng.choice(rows)]
         order = np.argsort(np.linalg.norm(middle[rows] - seed, axis=1))
         chosen = vessels[rows[order[: int(rng.integers(7, 13))]]]

@@ -9,81 +9,68 @@ from ctscribe.phantom.grid import Field
 from ctscribe.phantom.organs import blood_hu
 from ctscribe.phantom.tubes import Tubes, paint_tubes
 
-GENERATIONS = 8
-HILUM = {"right": (40.0, -22.0, -20.0), "left": (-42.0, -23.0, -16.0)}
-ROOTS = (
-    (0.35, 0.15, 0.90),
-    (0.45, -0.35, 0.80),
-    (0.60, 0.65, 0.35),
-    (0.60, 0.70, -0.35),
-    (0.55, -0.80, 0.10),
-    (0.50, -0.30, -0.80),
-    (0.60, -0.60, -0.55),
-    (0.40, 0.25, -0.90),
-    (0.25, -0.55, -0.85),
-    (0.80, 0.10, 0.05),
-    (0.70, -0.20, 0.50),
-    (0.45, 0.50, 0.70),
-    (0.70, 0.30, -0.60),
-    (0.75, -0.45, -0.20),
-)
+GENERATIONS = 9
+VEIN = -1
+ROOT_RADIUS_MM = 6.6
+MURRAY = 0.33
+"""A branch that feeds a share s of the lung has s**MURRAY times the root's radius."""
+HILUM = {"right": (36.0, -20.0, -18.0), "left": (-38.0, -20.0, -12.0)}
 SIDES: tuple[Side, Side] = ("right", "left")
-
-
 Trees = dict[Side, tuple[Tubes, npt.NDArray[np.int64]]]
-"""Per side: vessels, and the generation of each."""
+"""Per side: vessels, and the generation of each artery or `VEIN`."""
 
 
 def grow(body: Body) -> Trees:
-    """Grows arteries and veins of both lungs from the hila until they meet a surface."""
+    """Grows arteries and veins from the hila so that every part of the lungs is fed.
+
+    The tree is split from the root: a branch runs part of the way towards the middle of what it
+    feeds, which is then halved across its longest extent (after Tawhai et al., J Appl Physiol
+    2004, doi 10.1152/japplphysiol.00520.2004).
+    """
     rng = np.random.default_rng(body.seed)
-    hila = np.array([body.at(*HILUM[side]) for side in SIDES])
-    roots = np.concatenate([np.array(ROOTS) * [SIGN[side], 1, 1] for side in SIDES])
-    which = np.repeat([0, 1], len(ROOTS))
-    start = hila[which] + rng.normal(0, 4, roots.shape)
-    direction = _unit(roots + rng.normal(0, 0.12, roots.shape))
-    radius = rng.uniform(3.2, 4.8, len(roots))
-    pieces = []
-    for generation in range(GENERATIONS):
-        if not len(start):
+    count = 1 << GENERATIONS
+    trees: Trees = {}
+    low, high = (np.asarray(corner) for corner in body.cavity.bounds())
+    points = rng.uniform(low, high, (count * 14, 3)).astype(np.float32)
+    points = points[body.lung_depth(*points.T) > 2]
+    for side in SIDES:
+        fed = points[points[:, 0] * SIGN[side] > 0].astype(np.float64)
+        fed = fed[rng.integers(0, len(fed), count + count // 2)]
+        hilum = np.array(body.at(*HILUM[side]))
+        arteries, generation = _branch(rng, hilum, fed[:count])
+        veins, _ = _branch(rng, hilum - [0.0, 4.0, 16.0], fed[count:])
+        both = [np.concatenate(pair) for pair in zip(arteries, veins, strict=True)]
+        kind = np.concatenate([generation, np.full(len(veins[0]), VEIN)])
+        trees[side] = (Tubes(both[0], both[1], both[2], 0.86 * both[2]), kind)
+    return trees
+
+
+def _branch(
+    rng: np.random.Generator, root: npt.NDArray[np.float64], fed: npt.NDArray[np.float64]
+) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """Start, end and radius of every branch to 2ⁿ positions, and its generation."""
+    start, groups = root[None], fed[None]
+    pieces: list[tuple[npt.NDArray[np.generic], ...]] = []
+    while True:
+        num_groups, size, _ = groups.shape
+        reach = rng.uniform(0.34, 0.5, (num_groups, 1)) if size > 1 else 1.0
+        end = start + reach * (groups.mean(axis=1) - start)
+        radius = ROOT_RADIUS_MM * (size / len(fed)) ** MURRAY * rng.uniform(0.85, 1.1, num_groups)
+        pieces.append((start, end, radius, np.full(num_groups, len(pieces))))
+        if size == 1:
             break
-        length = rng.uniform(0.75, 1.25, len(start)) * 29 * 0.87**generation
-        end, depth = _deepest(rng, body, start, direction, length, 0.6 if generation else 0.0)
-        kept = (depth > 2.5) | (generation == 0)
-        start, end, radius, which = start[kept], end[kept], radius[kept], which[kept]
-        place = np.full(len(radius), generation)
-        pieces.append((start, end, radius, 0.85 * radius, place, which))
-        outward = _unit(end - hila[which])
-        direction = np.repeat(_unit(_unit(end - start) + 0.3 * outward), 2, axis=0)
-        start, which = np.repeat(end, 2, axis=0), np.repeat(which, 2)
-        radius = np.repeat(radius, 2) * rng.uniform(0.66, 0.88, 2 * len(end))
-    *parts, generations, whose = (np.concatenate(part) for part in zip(*pieces, strict=True))
-    tubes = Tubes(*parts)
-    rows = [np.flatnonzero(whose == index) for index in range(2)]
-    return {side: (tubes[row], generations[row]) for side, row in zip(SIDES, rows, strict=True)}
+        axis = np.ptp(groups, axis=1).argmax(axis=1)
+        along = np.take_along_axis(groups, axis[:, None, None], axis=2)[:, :, 0]
+        order = np.argsort(along, axis=1)[:, :, None]
+        groups = np.take_along_axis(groups, order, axis=1).reshape(2 * num_groups, size // 2, 3)
+        start = np.repeat(end, 2, axis=0)
+    *tubes, generation = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    return tubes, generation
 
 
-def _deepest(
-    rng: np.random.Generator,
-    body: Body,
-    start: npt.NDArray[np.float64],
-    direction: npt.NDArray[np.float64],
-    length: npt.NDArray[np.float64],
-    spread: float,
-) -> tuple[npt.NDArray[np.float64], Field]:
-    """Of three turns per branch the end far from any surface, so that the lung fills; its depth."""
-    turn = direction + spread * _unit(rng.normal(0, 1, (3, *start.shape)))
-    ends = start + _unit(turn) * length[:, None]
-    x, y, z = np.moveaxis(ends.astype(np.float32), -1, 0).reshape(3, -1)
-    depth = body.lung_depth(x, y, z).reshape(3, -1)
-    best = np.argmax(np.minimum(depth, 9) + rng.uniform(0, 2, depth.shape), axis=0)
-    columns = np.arange(len(best))
-    return ends[best, columns], depth[best, columns]
-
-
-def airways(vessels: Tubes, generation: npt.NDArray[np.int64], last_generation: int = 3) -> Tubes:
-    """Lumina that run beside every second artery down to a generation."""
-    chosen = vessels[np.flatnonzero(generation <= last_generation)[::2]]
+def airways(vessels: Tubes, generation: npt.NDArray[np.int64], last_generation: int = 4) -> Tubes:
+    """Lumina that run beside the arteries down to a generation."""
+    chosen = vessels[np.flatnonzero((generation > 0) & (generation <= last_generation))]
     lumen = 0.72 * chosen.radius_mm
     beside = np.array([0.4, -1.0, 0.5]) * (chosen.radius_mm + lumen)[:, None]
     return Tubes(chosen.start + beside, chosen.end + beside, lumen, 0.85 * lumen)
@@ -124,7 +111,3 @@ def _add_sheet(canvas: Canvas, level_mm: Field, where: npt.NDArray[np.bool_]) ->
     for step, weight in ((0, 1 - share), (1, share)):
         voxels = (lower[rows, columns] + step, rows, columns)
         canvas.hu[voxels] += visible * weight * canvas.lung[voxels]
-
-
-def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9))

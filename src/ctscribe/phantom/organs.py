@@ -1,9 +1,10 @@
-"""Mediastinum, heart, great vessels, central airways, and what lies under the diaphragm."""
+"""Mediastinum, spine, heart, great vessels, central airways, and what lies under the diaphragm."""
 
 from ctscribe.phantom.body import SIGN, Body
 from ctscribe.phantom.canvas import Stroke
 from ctscribe.phantom.grid import Number, Point
 from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Shape, tube
+from ctscribe.phantom.spine import spine_strokes
 
 FAT_HU = -100.0
 WALL_HU = 30.0
@@ -55,6 +56,7 @@ def organ_strokes(body: Body) -> list[Stroke]:
     return [
         Stroke(body.mediastinum, ((0.0, FAT_HU),), "organ"),
         *_abdomen(body),
+        *spine_strokes(body),
         *_heart(body),
         *_vessels(body),
         *_airways(body),

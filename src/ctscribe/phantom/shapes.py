@@ -160,8 +160,12 @@ class Column(Shape):
             np.interp(z, knots[0], row).astype(np.float32, copy=False) for row in knots[1:]
         )
         rx, ry = rx + np.float32(self.grow_mm), ry + np.float32(self.grow_mm)
-        total = x * (1 / rx) - cx / rx if cx.any() else x * (1 / rx)
-        total *= total
+        if cx.any():
+            total = x * (1 / rx)
+            total -= cx / rx
+            total *= total
+        else:
+            total = (x * x) * (1 / (rx * rx))
         across = y * (1 / ry)
         across -= cy / ry
         across *= across

@@ -11,7 +11,10 @@ from ctscribe.phantom.canvas import Canvas, ramp
 from ctscribe.phantom.grid import Field, Grid
 from ctscribe.phantom.shapes import Box
 
-THIN_VOXELS = 0.7
+THIN_VOXELS = 0.85
+DENSE_HU = -500
+LOST_VOXELS = 0.2
+"""Radius in pixels below which a tube in the lung drowns in noise and is left out."""
 BATCH_VOXELS = 1 << 21
 
 
@@ -64,10 +67,10 @@ def paint_tubes(
     canvas: Canvas, tubes: Tubes, hu: float, space: Literal["any", "lung"] = "lung"
 ) -> None:
     """Paints tubes of one density; those thinner than a voxel by the volume they fill."""
-    thin = tubes.radius_mm < THIN_VOXELS * canvas.grid.spacing_mm[0]
-    if space == "lung":
-        _splat(canvas, tubes[np.flatnonzero(thin)], hu)
-        tubes = tubes[np.flatnonzero(~thin)]
+    if space == "lung" and hu > DENSE_HU:
+        width = tubes.radius_mm / canvas.grid.spacing_mm[0]
+        _splat(canvas, tubes[np.flatnonzero((width > LOST_VOXELS) & (width < THIN_VOXELS))], hu)
+        tubes = tubes[np.flatnonzero(width >= THIN_VOXELS)]
     first, count = _boxes(canvas.grid, tubes)
     total = np.cumsum(count.prod(axis=1))
     begin = 0
@@ -169,10 +172,9 @@ def _splat(canvas: Canvas, tubes: Tubes, hu: float) -> None:
     _, rows, columns = grid.shape_zyx
     values, aerated = canvas.hu.reshape(-1), canvas.lung.reshape(-1)
     first = (base[:, 0] * rows + base[:, 1]) * columns + base[:, 2]
-    limit = np.minimum if hu > LUNG_HU else np.maximum
     for corner in np.ndindex(2, 2, 2):
         share = np.abs(1 - np.array(corner) - rest).prod(axis=1) * volume
         where = first + (corner[0] * rows + corner[1]) * columns + corner[2]
         lung = aerated[where]
         np.add.at(values, where, (share * (hu - LUNG_HU)).astype(np.float32) * lung)
-        values[where] = np.where(lung > 0.5, limit(values[where], hu), values[where])
+        values[where] = np.where(lung > 0.5, np.minimum(values[where], hu), values[where])

@@ -10,23 +10,13 @@ from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Region
 FAT_HU = -100.0
 MUSCLE_HU = 50.0
 RIB_PERIOD_MM = 27.0
-VERTEBRA_MM = 24.0
-
-SPINE: Knots = (
-    (-235.0, 0.0, -54.0, 23.0, 18.0),
-    (-150.0, 0.0, -60.0, 21.0, 17.0),
-    (-60.0, 0.0, -69.0, 18.0, 16.0),
-    (20.0, 0.0, -70.0, 16.0, 15.0),
-    (90.0, 0.0, -56.0, 15.0, 13.0),
-    (150.0, 0.0, -38.0, 14.0, 11.0),
-)
 
 
 def paint_wall(canvas: Canvas, body: Body) -> None:
     """Paints everything outside the pleura, and fills the pleural space with aerated lung."""
     paint(canvas, [*_table(body), *_trunk(body), *_muscles(body)])
     _paint_cage(canvas, body)
-    paint(canvas, [*_spine(body), *_sternum(body), *_shoulders(body)])
+    paint(canvas, [*_sternum(body), *_shoulders(body)])
 
 
 def _table(body: Body) -> list[Stroke]:
@@ -47,7 +37,7 @@ def _trunk(body: Body) -> list[Stroke]:
     around = body.knots(CAVITY, (22 + fat, 26 + 0.8 * fat))
     sx, sy, sz = body.scale
     neck = (
-        (78 * sz, 0.0, -14 * sy, 150 * sx + fat, 94 * sy + 0.4 * fat),
+        (78 * sz, 0.0, -14 * sy, 150 * sx + fat, 98 * sy + 0.5 * fat),
         (104 * sz, 0.0, -16 * sy, 136 * sx + fat, 84 * sy + 0.3 * fat),
         (132 * sz, 0.0, -18 * sy, 88 * sx + 0.5 * fat, 72 * sy),
         (165 * sz, 0.0, -16 * sy, 66 * sx, 66 * sy),
@@ -68,8 +58,8 @@ def _muscles(body: Body) -> list[Stroke]:
     strokes = []
     for side in (1.0, -1.0):
         pieces = (
-            ((68, 82, 38), (52.0, 13.0, 52.0), -0.38),
-            ((78, 70, 62), (50.0, 16.0, 34.0), -0.5),
+            ((68, 74, 36), (50.0, 12.0, 52.0), -0.38),
+            ((76, 58, 62), (48.0, 14.0, 30.0), -0.5),
             ((118, -62, 10), (26.0, 46.0, 100.0), 0.35),
             ((70, -100, 60), (62.0, 14.0, 60.0), 0.22),
             ((36, -108, -60), (27.0, 17.0, 190.0), 0.1),
@@ -127,39 +117,6 @@ def _paint_ribs(
     value = bone + cartilage * (95 + 2.2 * max(body.age_years - 45, 0) - bone)
     voxels = (level, pixel // x_mm.shape[2], pixel % x_mm.shape[2])
     hu[voxels] += (cover * (value - hu[voxels])).astype(np.float32)
-
-
-def _spine(body: Body) -> list[Stroke]:
-    sx, sy, sz = body.scale
-    knots = body.knots(SPINE)
-    posterior = tuple((z, x, y - ry - 9 * sy, 11.0, 9.0) for z, x, y, _, ry in knots)
-    marrow = 230.0 - 1.6 * (body.age_years - 40)
-    column, ring = Column(knots, square=0.2), Column(posterior, grow_mm=5.0)
-    centre = np.array(knots, dtype=np.float32).T
-
-    def every(z: Field, offset: float) -> Field:
-        period = np.float32(VERTEBRA_MM * sz)
-        return np.asarray(np.abs((z + offset) - period * np.rint((z + offset) / period)))
-
-    def bodies(x: Field, y: Field, z: Field) -> Field:
-        return np.asarray(np.minimum(column.depth(x, y, z), 9.5 * sz - every(z, 0.0)))
-
-    def processes(x: Field, y: Field, z: Field) -> Field:
-        back = np.interp(z, centre[0], centre[2] - centre[4]).astype(np.float32)
-        spinous = np.minimum(3.5 - np.abs(x), 20 - np.abs(y - (back - 38)))
-        across = np.minimum(34 * sx - np.abs(x), 4.5 - np.abs(y - (back - 13 - 0.25 * np.abs(x))))
-        spinous = np.minimum(spinous, 9 - every(z, 6.0))
-        return np.asarray(np.maximum(spinous, np.minimum(across, 6 - every(z, -4.0))))
-
-    low, high = Column(knots, grow_mm=4.0).bounds()
-    wide = ((-36 * sx, low[1] - 75, low[2]), (36 * sx, high[1], high[2]))
-    return [
-        Stroke(Column(knots, square=0.2, grow_mm=1.0), ((0.0, 75.0),), "organ"),
-        Stroke(Region((low, high), bodies), ((0.0, 480.0), (2.2, marrow)), "organ"),
-        Stroke(ring, ((0.0, 430.0),), "organ"),
-        Stroke(Region(wide, processes), ((0.0, 480.0), (1.8, 260.0)), "organ"),
-        Stroke(Column(posterior), ((0.0, 0.0), (3.5, 35.0)), "organ"),
-    ]
 
 
 def _sternum(body: Body) -> list[Stroke]:
