@@ -48,7 +48,13 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
         write_dataset(data, recipe.phantom, processes=processes, progress=progress)
     with stage("Preparing volumes") as progress:
         prepare(
-            data, prepared, recipe.volume, recipe.slices, processes=processes, progress=progress
+            data,
+            prepared,
+            recipe.volume,
+            recipe.slices,
+            keep="slices",
+            processes=processes,
+            progress=progress,
         )
     with stage("Warming up the tower") as progress:
         warm_up(start, recipe, processes=processes, progress=progress)
