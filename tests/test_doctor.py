@@ -6,8 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctscribe.cli import app
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.doctor import examine
+from ctscribe.errors import CtscribeError
 from ctscribe.prepare import prepare
 from ctscribe.reports.ct_rate import REPORT_COLUMNS, CtRateTree
 from ctscribe.volume.ct import CTVolume
@@ -50,6 +52,27 @@ def test_problems_by_code_with_examples(tree: CtRateTree, make_chest: Chest) -> 
     assert len(examples) == 3
     assert examples[0].startswith(f"{NAMES[0]} must be a NIfTI file, but it is a web page")
     assert found.warnings["W_SPACING"].examples == (NAMES[5],)
+    assert found.num_failing == 5
+
+
+def test_the_command_prints_and_fails_while_there_are_problems(
+    tree: CtRateTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    assert "6 volumes can be prepared" in capsys.readouterr().out
+    tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
+    tree.no_chest_path("train").parent.mkdir(parents=True)
+    tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
+    with pytest.raises(CtscribeError, match="but 1 have problems") as caught:
+        app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    assert caught.value.code == "E_UNHEALTHY"
+    told = capsys.readouterr().out
+    assert "4 volumes can be prepared" in told
+    assert "problem E_NOT_MEDICAL: 1 volumes, for example" in told
+    assert f"  {NAMES[0]} must be a NIfTI file, but it is a web page" in told
+    assert "problem E_NO_CHEST: 1 volumes" in told
+    assert "--keep slices" in told
+    assert "--keep all" in told
 
 
 def test_nothing_is_changed_and_processes_agree(tree: CtRateTree) -> None:

@@ -194,6 +194,43 @@ def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) ->
     assert caught.value.code == "E_RUN_EXISTS"
 
 
+def test_disagreeing_affines_need_a_decision(tree: CtRateTree, tmp_path: Path) -> None:
+    path = tree.volume_path(NAMES[0], "v2")
+    image = nib.load(path)
+    wrong = image.affine.copy()
+    wrong[2, 2] = 5.0
+    image.set_qform(wrong, code=1)
+    image.set_sform(image.affine, code=1)
+    nib.save(image, path)
+    refused = prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
+    assert refused.skipped_by_code == {"E_GEOMETRY_CONFLICT": 1}
+    depths = []
+    for prefer in ("sform", "qform"):
+        prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices", prefer=prefer)  # type: ignore[arg-type]
+        depths.append(read_rows(tmp_path / "out/studies.jsonl", StudyRow)[0].shape_xyz[2])
+    assert depths == [40, 25]
+
+
+def test_all_reconstructions_on_request(tree: CtRateTree, tmp_path: Path) -> None:
+    second = "train_1_a_2.nii.gz"
+    first_path = tree.volume_path(NAMES[0], "v2")
+    tree.volume_path(second, "v2").write_bytes(first_path.read_bytes())
+    for path in (
+        tree.metadata_path("train"),
+        tree.reports_path("train"),
+        tree.labels_path("train"),
+    ):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines, lines[1].replace(NAMES[0], second)]))
+    out = tmp_path / "out"
+    assert prepare(tree.root, out, VOLUME, SLICES, keep="slices").num_prepared == 4
+    summary = prepare(tree.root, out, VOLUME, SLICES, keep="slices", reconstructions="all")
+    assert (summary.num_prepared, summary.num_reused) == (5, 4)
+    studies = read_rows(out / "studies.jsonl", StudyRow)
+    assert [study.volume_name for study in studies[:2]] == [NAMES[0], second]
+    assert studies[0].scan_id == studies[1].scan_id
+
+
 def test_killed_at_any_moment_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "whole", VOLUME, SLICES)
     out = tmp_path / "out"

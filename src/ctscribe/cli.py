@@ -30,6 +30,13 @@ Overrides = Annotated[
     Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
 ]
 Processes = Annotated[int, Parameter(help="Worker processes.")]
+Prefer = Annotated[
+    Literal["sform", "qform"] | None,
+    Parameter(help="Which affine to believe where a NIfTI file has two that disagree."),
+]
+Reconstructions = Annotated[
+    Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
+]
 Split = Literal["train", "validation", "test"]
 CORES = os.cpu_count() or 1
 
@@ -59,6 +66,8 @@ def prepare(
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     keep: Literal["all", "slices"] = "all",
+    prefer: Prefer = None,
+    reconstructions: Reconstructions = "one",
     allow_failures: bool = False,
     processes: Processes = CORES,
 ) -> None:
@@ -73,6 +82,8 @@ def prepare(
             knobs.volume,
             knobs.slices,
             keep=keep,
+            prefer=prefer,
+            reconstructions=reconstructions,
             processes=processes,
             progress=progress,
         )
@@ -82,6 +93,39 @@ def prepare(
             "E_SKIPPED",
             f"every volume should be prepared, but {summary.num_skipped} were skipped; "
             f"read {out / 'skipped.jsonl'}, or pass --allow-failures",
+        )
+
+
+@app.command
+def doctor(
+    source: Path,
+    *,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    prefer: Prefer = None,
+    reconstructions: Reconstructions = "one",
+    processes: Processes = CORES,
+) -> None:
+    """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
+    from ctscribe.doctor import describe, examine
+
+    knobs = read_recipe(recipe, overrides)
+    with _stage("Reading headers") as progress:
+        found = examine(
+            source,
+            knobs.volume,
+            knobs.slices,
+            prefer=prefer,
+            reconstructions=reconstructions,
+            processes=processes,
+            progress=progress,
+        )
+    _print_text(describe(found))
+    if found.num_failing:
+        raise CtscribeError(
+            "E_UNHEALTHY",
+            f"every volume should be ready, but {found.num_failing} have problems; mend them, "
+            "or run prepare with --allow-failures, which skips them",
         )
 
 

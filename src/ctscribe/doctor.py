@@ -9,11 +9,13 @@ from typing import final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.reports.listing import ListedVolume, list_volumes
+from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
+from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.rows import SkippedRow
 from ctscribe.run import work
 from ctscribe.slices.frames import frame_size
 from ctscribe.types import SpacingMm
+from ctscribe.volume.nifti import Prefer
 from ctscribe.volume.read import read_grid
 from ctscribe.volume.resample import plan
 
@@ -75,6 +77,11 @@ class Diagnosis:
     warnings: dict[str, Problem]
     need: dict[str, Need]
 
+    @property
+    def num_failing(self) -> int:
+        """Volumes with a problem, those that the data set's own lists exclude not counted."""
+        return sum(found.count for code, found in self.problems.items() if code != NO_CHEST)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,8 @@ def examine(
     volume: VolumeConfig,
     slices: SlicesConfig,
     *,
+    prefer: Prefer | None = None,
+    reconstructions: Reconstructions = "one",
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
@@ -102,18 +111,21 @@ def examine(
         source: The tree.
         volume: As for `prepare`.
         slices: As for `prepare`.
+        prefer: As for `prepare`.
+        reconstructions: As for `prepare`.
         processes: Headers read at once.
         progress: Called with (done, total).
 
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
-    listed, skipped = list_volumes(source, thin_mm=volume.spacing_mm[2])
+    listed, skipped = list_volumes(source, volume.spacing_mm[2], reconstructions)
     look = partial(
         _look,
         spacing_mm=volume.spacing_mm,
         num_slices=slices.num_slices,
         frame_size_px=slices.frame_size_px,
+        prefer=prefer,
     )
     seen: list[_Seen] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
@@ -131,16 +143,33 @@ def examine(
     return Diagnosis(len(seen), _count(problems), _count(warnings), _needs(seen))
 
 
+def describe(found: Diagnosis) -> str:
+    """A diagnosis as text: codes with counts and examples, then what each choice takes."""
+    lines = [f"{found.num_volumes} volumes can be prepared, as far as headers tell"]
+    for title, codes in (("problem", found.problems), ("warning", found.warnings)):
+        for code, problem in codes.items():
+            lines.append(f"\n{title} {code}: {problem.count} volumes, for example")
+            lines.extend(f"  {example}" for example in problem.examples)
+    lines.append("\nprepare needs          disk      memory per process   core hours")
+    for keep, need in found.need.items():
+        lines.append(
+            f"  --keep {keep:<8}{need.disk_bytes / 1e9:8.2f} GB {need.memory_bytes / 1e9:15.2f} GB"
+            f"{need.cpu_hours:16.2f}"
+        )
+    return "\n".join(lines)
+
+
 def _look(
     listed: ListedVolume,
     *,
     spacing_mm: SpacingMm,
     num_slices: int,
     frame_size_px: tuple[int, int] | None,
+    prefer: Prefer | None,
 ) -> tuple[str, _Seen | SkippedRow]:
     name = listed.volume_name
     try:
-        grid, warnings = read_grid(listed.path, study=name, metadata=listed.metadata)
+        grid, warnings = read_grid(listed.path, study=name, metadata=listed.metadata, prefer=prefer)
     except CtscribeError as error:
         return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
     width, height, depth = plan(grid, spacing_mm).shape_xyz

@@ -12,6 +12,7 @@ from ctscribe.files import one_writer, read_json, sha256_of_file, sha256_of_json
 from ctscribe.reports.ct_rate import parse_volume_name
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
 from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
+from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.rows import SkippedRow, StudyRow, write_rows
 from ctscribe.run import provenance, work
 from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
@@ -109,14 +110,17 @@ def prepare(
     slices: SlicesConfig,
     *,
     keep: Keep = "all",
+    prefer: Prefer | None = None,
+    reconstructions: Reconstructions = "one",
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PrepareSummary:
     """Prepares a CT-RATE tree; one bad volume becomes a row in ``skipped.jsonl``.
 
-    Of each scan one reconstruction is used (`choose_reconstructions`). A volume whose outputs
-    exist for the same request and the same file is not done again, so that an interrupted run
-    continues. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+    Of each scan one reconstruction is used (`choose_reconstructions`), or all. A volume
+    whose outputs exist for the same request and the same file is not done again, so that an
+    interrupted run continues. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are
+    written at the end.
 
     Args:
         source: The tree, v1 or v2.
@@ -124,6 +128,8 @@ def prepare(
         volume: Grid and intensity.
         slices: What the model sees.
         keep: all writes both stores and the slice cache, slices only the latter.
+        prefer: Which affine to believe where sform and qform disagree; None skips the volume.
+        reconstructions: See `choose_reconstructions`.
         processes: Volumes worked on at once, each by one process with one thread.
         progress: Called with (done, total).
 
@@ -132,9 +138,11 @@ def prepare(
             ``E_WORKER``, or what is wrong with the data set's tables.
     """
     options = {**volume.model_dump(), **slices.model_dump()}
+    if prefer:
+        options["prefer"] = prefer
     with one_writer(out):
         manifest = _open(out, volume, slices)
-        listed, skipped = list_volumes(source, thin_mm=volume.spacing_mm[2])
+        listed, skipped = list_volumes(source, volume.spacing_mm[2], reconstructions)
         studies: dict[str, StudyRow] = {}
         num_reused = 0
         tasks = [_Task(one, out, options, keep) for one in listed]

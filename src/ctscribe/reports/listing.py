@@ -23,7 +23,7 @@ from ctscribe.reports.ct_rate_cells import (
     parse_metadata,
     parse_report,
 )
-from ctscribe.reports.reconstructions import choose_reconstructions
+from ctscribe.reports.reconstructions import Reconstructions, choose_reconstructions
 from ctscribe.rows import SkippedRow
 from ctscribe.types import Labels
 
@@ -53,8 +53,10 @@ class _Tables:
     no_chest: frozenset[str]
 
 
-def list_volumes(root: Path, thin_mm: float) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Joins volumes, reports, labels and metadata; picks one reconstruction per scan.
+def list_volumes(
+    root: Path, thin_mm: float, reconstructions: Reconstructions = "one"
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """Joins volumes, reports, labels and metadata; picks one reconstruction per scan, or all.
 
     A data set without a labels file gives volumes without labels; one with a labels file must
     have a row for each volume. Volumes excluded by the published lists come out as skipped.
@@ -62,6 +64,7 @@ def list_volumes(root: Path, thin_mm: float) -> tuple[list[ListedVolume], list[S
     Args:
         root: The tree; see `CtRateTree`.
         thin_mm: See `choose_reconstructions`.
+        reconstructions: See `choose_reconstructions`.
 
     Returns:
         Volumes to prepare, in natural order, and volumes to skip.
@@ -83,7 +86,7 @@ def list_volumes(root: Path, thin_mm: float) -> tuple[list[ListedVolume], list[S
     for split in splits:
         tables = _read_tables(tree, split)
         reported |= tables.reports.keys()
-        for entry in _join(tree, tables, thin_mm):
+        for entry in _join(tree, tables, thin_mm, reconstructions):
             (volumes if isinstance(entry, ListedVolume) else skipped).append(entry)  # type: ignore[arg-type]
     skipped.extend(_without_report(tree.root, reported))
     return volumes, skipped
@@ -99,7 +102,9 @@ def _read_tables(tree: CtRateTree, split: Split) -> _Tables:
     )
 
 
-def _join(tree: CtRateTree, tables: _Tables, thin_mm: float) -> Iterator[ListedVolume | SkippedRow]:
+def _join(
+    tree: CtRateTree, tables: _Tables, thin_mm: float, reconstructions: Reconstructions
+) -> Iterator[ListedVolume | SkippedRow]:
     paths: dict[str, Path] = {}
     metadata: dict[str, VolumeMetadata] = {}
     absent: dict[str, str] = {}
@@ -130,7 +135,7 @@ def _join(tree: CtRateTree, tables: _Tables, thin_mm: float) -> Iterator[ListedV
                     "download it",
                 ),
             )
-    for name in choose_reconstructions(metadata, paths, thin_mm):
+    for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
         try:
             yield _listed(name, paths[name], metadata.get(name), tables)
         except CtscribeError as error:

@@ -3,15 +3,21 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from ctscribe.reports.ct_rate import parse_volume_name
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
 
+Reconstructions = Literal["one", "all"]
+
 
 def choose_reconstructions(
-    metadata: Mapping[str, VolumeMetadata], names: Iterable[str], thin_mm: float
+    metadata: Mapping[str, VolumeMetadata],
+    names: Iterable[str],
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
 ) -> list[str]:
-    """Picks for each scan the reconstruction that serves best.
+    """Picks for each scan the reconstruction that serves best, or all of them.
 
     The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
     softest kernel, whose noise is lowest; then more slices; then the lower number.
@@ -20,10 +26,13 @@ def choose_reconstructions(
         metadata: Rows by VolumeName; a volume without one comes last in its scan.
         names: VolumeNames to choose among.
         thin_mm: Slice distance below which nothing is gained.
+        reconstructions: one picks, all takes every name.
 
     Returns:
-        One VolumeName per scan, in the order of `natural_order`.
+        VolumeNames in the order of `natural_order`, one per scan unless all are asked for.
     """
+    if reconstructions == "all":
+        return sorted(names, key=natural_order)
     by_scan: dict[str, list[str]] = defaultdict(list)
     for name in names:
         by_scan[parse_volume_name(name).scan_id].append(name)
