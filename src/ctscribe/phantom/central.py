@@ -37,7 +37,7 @@ def lymph_nodes(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for index in chosen:
         site, side, point = STATIONS[index]
-        long = millimetres(rng, 18, 0.3, 10, 34)
+        long = scene.enlarged(millimetres(rng, 18, 0.3, 10, 34), 40)
         short = float(round(long * rng.uniform(0.6, 0.8)))
         x, y, z = scene.body.at(*point)
         center = (x + rng.normal(0, 2), y + rng.normal(0, 2), z + rng.normal(0, 3))
@@ -81,7 +81,8 @@ def aortic_calcification(rng: np.random.Generator, scene: Scene) -> list[Drawing
             along = np.linspace(middle - half, middle + half, 6)
             angle = rng.uniform(0, 2 * np.pi) + np.linspace(0, rng.uniform(0.3, 1.6), 6)
             wall = _on_wall(points, radii, along, angle)
-            plaques.append((path(wall, float(rng.uniform(1.3, 2.6))), rng.uniform(600, 1200)))
+            radius = scene.lesion_scale * float(rng.uniform(1.3, 2.6))
+            plaques.append((path(wall, radius), rng.uniform(600, 1200)))
         box, painting = tubes(*plaques, space="any")
         lengths = [
             float(np.ptp(t.start, axis=0)[:2].max() + 2 * t.radius_mm[0]) for t, _ in plaques
@@ -114,7 +115,8 @@ def coronary_calcification(rng: np.random.Generator, scene: Scene) -> list[Drawi
             along = np.linspace(first, min(first + rng.uniform(0.5, 1.4), 3), 6)
             knots = np.stack([np.interp(along, np.arange(4), axis) for axis in course.T], axis=1)
             knots = _on_heart(scene.body, knots, already=True)
-            pieces.append((path(knots, float(rng.uniform(1.4, 2.4))), rng.uniform(600, 1300)))
+            radius = scene.lesion_scale * float(rng.uniform(1.4, 2.4))
+            pieces.append((path(knots, radius), rng.uniform(600, 1300)))
         box, painting = tubes(*pieces, space="any")
         length = float(round(max(np.ptp(t.start, axis=0)[:2].max() for t, _ in pieces) + 4))
         drawings.append(

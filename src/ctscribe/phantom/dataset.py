@@ -122,7 +122,9 @@ def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int])
     num_scans = 1 + int(own.choice(3, p=SCANS_SHARE))
     written: list[_Written] = []
     for letter, rng in zip("abc", scans[:num_scans], strict=False):
-        study = draw_study(rng, body, constitution, config.burden)
+        study = draw_study(
+            rng, body, constitution, burden=config.burden, lesion_scale=config.lesion_scale
+        )
         exposure = draw_exposure(rng, body)
         written += _write_scan(
             out, config, split, f"{split}_{number}_{letter}", study, exposure, rng

@@ -85,7 +85,7 @@ def thick_bronchi(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in sides:
         vessels, generation = scene.trees[side]
-        chosen = vessels[np.flatnonzero((generation >= 1) & (generation <= 4))]
+        chosen = vessels[np.flatnonzero((generation >= 1) & (generation <= 5))]
         beside = np.array([0.4, -1.0, 0.5]) * (1.9 * chosen.radius_mm)[:, None]
         radius = np.clip(0.8 * chosen.radius_mm, 1.7, 3.2)
         lumen = Tubes(chosen.start + beside, chosen.end + beside, radius, 0.9 * radius)
@@ -110,11 +110,11 @@ def bronchiectasis(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         seed = middle[rng.choice(rows)]
         order = np.argsort(np.linalg.norm(middle[rows] - seed, axis=1))
         chosen = vessels[rows[order[: int(rng.integers(7, 13))]]]
-        size = millimetres(rng, 9, 0.2, 7, 14)
+        size = scene.enlarged(millimetres(rng, 9, 0.2, 7, 14), 20)
         radius = size / 2 * rng.uniform(0.75, 1.0, len(chosen))
         beside = np.array([0.5, -1.0, 0.4]) * (0.6 * radius)[:, None]
         lumen = Tubes(chosen.start + beside, chosen.end + beside, radius, 0.85 * radius)
-        box, painting = tubes((lumen.grown(1.9), -20.0), (lumen, -975.0))
+        box, painting = tubes((lumen.grown(1.9 * scene.lesion_scale), -20.0), (lumen, -975.0))
         drawings.append(Drawing("Bronchiectasis", side, lobe, size, box, painting))
     return drawings
 

@@ -20,10 +20,21 @@ Where = Literal["right", "left", "both", "midline"]
 @final
 @dataclass(frozen=True)
 class Scene:
-    """What findings are placed in: a body and the vessels of its lungs."""
+    """What findings are placed in: a body and the vessels of its lungs.
+
+    Small lesions are drawn ``lesion_scale`` times their usual size, for grids that are too
+    coarse to show real ones.
+    """
 
     body: Body
     trees: Trees
+    lesion_scale: float = 1.0
+
+    def enlarged(self, size_mm: Number, most_mm: Number) -> float:
+        """A small lesion's size on this scene's scale, in whole mm, at most ``most_mm``."""
+        if self.lesion_scale == 1.0:
+            return float(size_mm)
+        return float(round(max(size_mm, min(self.lesion_scale * size_mm, most_mm))))
 
 
 @final

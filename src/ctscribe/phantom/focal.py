@@ -29,7 +29,7 @@ def nodules(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     for _ in range(1 + min(int(rng.poisson(1.6)), 5)):
         side: Side = "right" if rng.random() < 0.55 else "left"
         lobe = draw_lobe(rng, side)
-        size = millimetres(rng, 9, 0.5, 4, 28)
+        size = scene.enlarged(millimetres(rng, 9, 0.5, 4, 28), 30)
         for center in place(rng, scene.body, side, lobe, (0.5 * size + 2, 45)):
             r = size / 2
             radii = (r, r * rng.uniform(0.85, 1), r * rng.uniform(0.8, 1.1))
@@ -105,7 +105,7 @@ def atelectases(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in sides:
         lobe: Lobe = draw_lobe(rng, side, (1.5, 2.5, 6))
-        thickness = millimetres(rng, 6, 0.3, 4, 12)
+        thickness = scene.enlarged(millimetres(rng, 6, 0.3, 4, 12), 18)
         for center in place(rng, scene.body, side, lobe, (5, 18)):
             plate = Ellipsoid(
                 center,
@@ -133,10 +133,10 @@ def scars(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         if not high_enough:
             continue
         centre = np.array(high_enough[0])
-        size = millimetres(rng, 34, 0.25, 20, 60)
+        size = scene.enlarged(millimetres(rng, 34, 0.25, 20, 60), 70)
         fan = centre + rng.normal(0, 0.22 * size, (9, 3))
         ends = fan + rng.normal(0, 1, (9, 3)) * 0.28 * size
-        radius = rng.uniform(0.8, 2.2, 9)
+        radius = scene.lesion_scale * rng.uniform(0.8, 2.2, 9)
         strands = tubes((Tubes(fan, ends, radius, 0.6 * radius), 45.0))
         r = (0.42 * size, 0.2 * size, 0.34 * size)
         core = Ellipsoid(

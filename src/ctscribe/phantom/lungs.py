@@ -53,7 +53,9 @@ def _branch(
     pieces: list[tuple[npt.NDArray[np.generic], ...]] = []
     while True:
         num_groups, size, _ = groups.shape
-        reach = rng.uniform(0.34, 0.5, (num_groups, 1)) if size > 1 else 1.0
+        # The first branches part at the hilum, as lobar and segmental ones do.
+        reach = rng.uniform(0.05, 0.15) if 8 * size > len(fed) else rng.uniform(0.34, 0.5)
+        reach = reach if size > 1 else 1.0
         end = start + reach * (groups.mean(axis=1) - start)
         radius = ROOT_RADIUS_MM * (size / len(fed)) ** MURRAY * rng.uniform(0.85, 1.1, num_groups)
         pieces.append((start, end, radius, np.full(num_groups, len(pieces))))

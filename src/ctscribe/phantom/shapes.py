@@ -172,7 +172,7 @@ class Column(Shape):
         if self.square:
             round_off = total * np.float32(-self.square)
             round_off += 1
-            across *= np.maximum(round_off, 0, out=round_off)
+            across *= np.maximum(round_off, 0.25, out=round_off)
         total += across
         depth: Field = np.sqrt(total, out=total)
         np.subtract(1, depth, out=depth)

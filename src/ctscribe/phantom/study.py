@@ -104,19 +104,35 @@ def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
 
 
 def draw_study(
-    rng: np.random.Generator, body: Body, patient: Constitution, burden: float = 0.0
+    rng: np.random.Generator,
+    body: Body,
+    patient: Constitution,
+    *,
+    burden: float = 0.0,
+    lesion_scale: float = 1.0,
 ) -> Study:
-    """One examination of a patient; ``burden`` as for `prevalence.draw_labels`."""
-    return realise(rng, body, draw_labels(rng, patient, burden))
+    """One examination of a patient.
+
+    Args:
+        rng: Of the scan.
+        body: The patient's.
+        patient: The patient's.
+        burden: As for `prevalence.draw_labels`.
+        lesion_scale: As for `Scene`.
+    """
+    return realise(rng, body, draw_labels(rng, patient, burden), lesion_scale)
 
 
-def realise(rng: np.random.Generator, body: Body, labels: Labels) -> Study:
+def realise(
+    rng: np.random.Generator, body: Body, labels: Labels, lesion_scale: float = 1.0
+) -> Study:
     """Turns labels into objects and a report.
 
     Args:
         rng: Draws everything that the labels leave open.
         body: The patient without disease.
         labels: The 18 findings to show.
+        lesion_scale: As for `Scene`.
     """
     present = {finding for finding, label in zip(FINDINGS, labels, strict=True) if label}
     contrast = bool(rng.random() < 0.35)
@@ -127,7 +143,7 @@ def realise(rng: np.random.Generator, body: Body, labels: Labels) -> Study:
         heart_scale=float(enlarged) if "Cardiomegaly" in present else body.heart_scale,
         pericardial_mm=fluid if "Pericardial effusion" in present else 0.0,
     )
-    scene = Scene(body, grow(body))
+    scene = Scene(body, grow(body), lesion_scale)
     drawings: dict[str, list[Drawing]] = {}
     for (finding, plan), stream in zip(PLANS.items(), rng.spawn(len(PLANS)), strict=True):
         if finding in present:
@@ -143,7 +159,7 @@ def without(study: Study, finding: str) -> Study:
     if finding == "Pericardial effusion":
         body = replace(body, pericardial_mm=0.0)
     rest = {name: items for name, items in study.drawings.items() if name != finding}
-    return Study(Scene(body, study.scene.trees), rest, study.report)
+    return Study(replace(study.scene, body=body), rest, study.report)
 
 
 def render(study: Study, grid: Grid) -> Field:
