@@ -39,6 +39,9 @@ class PhantomConfig(Section):
     burden: float = Field(0.0, ge=-1, le=2)
     """Added to what drives each finding, in standard deviations; 0 gives CT-RATE's prevalences,
     0.7 doubles most of them."""
+    lesion_scale: float = Field(1.0, ge=1, le=3)
+    """Enlarges nodules, nodes, plaques and other small lesions; above 1 for grids too coarse to
+    show real ones."""
     second_reconstruction: Fraction = 0.9
     """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
     seed: int = 0
