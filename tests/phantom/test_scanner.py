@@ -1,5 +1,3 @@
-import ast
-
 import numpy as np
 import pytest
 
@@ -11,9 +9,7 @@ from ctscribe.phantom.scanner import (
     draw_exposure,
     draw_reconstruction,
     expose,
-    metadata_row,
 )
-from ctscribe.reports.ct_rate import METADATA_COLUMNS
 
 
 def reconstruction_of(kernel: Kernel = "soft", seed: int = 0) -> Reconstruction:
@@ -51,16 +47,3 @@ def test_sharp_kernels_are_noisier_and_padding_lies_outside_the_circle() -> None
         assert stored.dtype == np.int16
         deviations.append(stored[10:20, 50:70, 50:70].std())
     assert deviations[1] > 1.5 * deviations[0]
-
-
-def test_metadata_has_every_column_filled_and_agrees_with_the_grid() -> None:
-    rng = np.random.default_rng(0)
-    exposure, reconstruction = draw_exposure(rng, Body(age_years=36)), reconstruction_of()
-    row = metadata_row("train_1_a_1.nii.gz", Body(age_years=36), exposure, reconstruction)
-    assert tuple(row) == METADATA_COLUMNS
-    assert all(row.values())
-    assert row["PatientAge"] == "036Y"
-    grid = reconstruction.grid
-    assert tuple(ast.literal_eval(row["XYSpacing"])) == grid.spacing_mm[:2]
-    x, y, z = ast.literal_eval(row["ImagePositionPatient"])
-    np.testing.assert_allclose((-x, -y, z), grid.affine[:3, 3], atol=1e-3)

@@ -19,6 +19,7 @@ from ctscribe.config import PhantomConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.files import atomic_write, read_json, sha256_of_json, write_json, write_text
 from ctscribe.phantom.grid import Grid
+from ctscribe.phantom.metadata import metadata_row
 from ctscribe.phantom.noise import Kernel
 from ctscribe.phantom.prevalence import draw_constitution
 from ctscribe.phantom.scanner import (
@@ -26,7 +27,6 @@ from ctscribe.phantom.scanner import (
     draw_exposure,
     draw_reconstruction,
     expose,
-    metadata_row,
 )
 from ctscribe.phantom.study import Study, draw_body, draw_study, lesions, render
 from ctscribe.reports.ct_rate import (
