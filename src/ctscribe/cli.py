@@ -29,6 +29,10 @@ Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
 ]
+StartingWeights = Annotated[
+    Path | None,
+    Parameter(name="--weights", help="Folder to start from: a warm-up's, or Qwen2.5-VL's."),
+]
 Processes = Annotated[int, Parameter(help="Worker processes.")]
 Prefer = Annotated[
     Literal["sform", "qform"] | None,
@@ -166,7 +170,7 @@ def train(
     *,
     prepared: Path,
     pairs: Path,
-    start: Path | None = None,
+    start: StartingWeights = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:
@@ -219,7 +223,7 @@ def experiment(
     out: Path,
     *,
     prepared: Path,
-    start: Path | None = None,
+    start: StartingWeights = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
