@@ -1,8 +1,9 @@
 """The command line: parse, call one stage, print. Nothing else prints."""
 
+import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from ctscribe import RESEARCH_USE, __version__
 from ctscribe.config import Recipe, read_recipe
@@ -240,8 +242,7 @@ def experiment(
             parallel=parallel,
             progress=progress,
         )
-    for path in tables:
-        _print_text(path.read_text(encoding="utf-8"))
+    _show_tables(tables)
     _say("Tables: " + ", ".join(str(path) for path in tables))
 
 
@@ -273,8 +274,7 @@ def demo(
     from ctscribe.demo import run_demo
 
     result = run_demo(out, read_recipe(recipe, overrides), processes=processes, stage=_stage)
-    for path in result.tables:
-        _print_text(path.read_text(encoding="utf-8"))
+    _show_tables(result.tables)
     _say("Look at:")
     for path in (*result.tables, *result.pages):
         _say(f"  {path}")
@@ -323,6 +323,27 @@ def _stage(title: str) -> Iterator[ProgressCallback]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_tables(paths: Sequence[Path]) -> None:
+    """Each table as it stands in its CSV file, fitted to the terminal."""
+    for path in paths:
+        header, *rows = csv.reader(path.with_suffix(".csv").open(encoding="utf-8", newline=""))
+        metrics = [i for i, name in enumerate(header) if i + 1 < len(header) and i % 3 == 1]
+        shown = Table(title=path.stem, title_justify="left", padding=(0, 1))
+        for column in (0, *metrics):
+            shown.add_column(header[column], justify="right" if column else "left")
+        for row in rows:
+            cells = [_with_interval(*row[i : i + 3]) for i in metrics]
+            shown.add_row(escape(row[0]), *cells)
+        Console(width=None if sys.stdout.isatty() else 120).print(shown)
+
+
+def _with_interval(value: str, low: str, high: str) -> str:
+    try:
+        return f"{float(value):.3f}\n[dim]{float(low):.3f}–{float(high):.3f}[/dim]"
+    except ValueError:
+        return escape(value)
 
 
 def _say(sentence: str) -> None:
