@@ -24,6 +24,7 @@ from ctscribe.model.presets import HUB_IDS, build_config
 from ctscribe.model.targets import boxes_in_frames
 from ctscribe.model.teach import Look, examine, teach
 from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.model.whitening import whiten_patches
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.prepare import prepare
 from ctscribe.reports.findings import FINDINGS
@@ -33,6 +34,8 @@ from ctscribe.rows import StudyRow, TruthRow, read_rows
 from ctscribe.slices.cache import read_frames
 
 _HELD_OUT = 0.15
+_BURDEN = 0.7
+"""About twice CT-RATE's prevalences, so that few patients show every finding often enough."""
 _VIEWS = 2
 """Interleaved sets of slices read from each volume; each is spaced as in the data set."""
 
@@ -86,7 +89,8 @@ def warm_up(
         read_looks(studies_dir, [s for s in studies if s.source_split == split])
         for split in ("train", "valid")
     )
-    qwen, tokenizer = _starting_point(recipe, [s for s in studies if s.source_split == "train"])
+    reports = [join_report(s.findings, s.impression) for s in studies if s.source_split == "train"]
+    qwen, tokenizer = _starting_point(recipe, reports, train)
     began = time.monotonic()
     knobs = recipe.warm_up
     learned = teach(
@@ -142,8 +146,8 @@ def _request(recipe: Recipe) -> dict[str, Any]:
     """Everything that decides the result."""
     sections = {"phantom", "volume", "slices", "warm_up"}
     asked: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
-    for size in ("num_train_patients", "num_valid_patients", "seed"):
-        del asked["phantom"][size]  # of the data set, not of these patients
+    for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
+        del asked["phantom"][knob]  # of the data set, not of these patients
     model = {"preset": recipe.model.preset, "weights": recipe.model.weights}
     return {**asked, "model": model, "ctscribe": __version__}
 
@@ -172,6 +176,7 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
             "num_train_patients": recipe.warm_up.num_patients,
             "num_valid_patients": held_out,
             "second_reconstruction": 0.0,
+            "burden": _BURDEN,
             "seed": recipe.warm_up.seed,
         }
     )
@@ -191,15 +196,15 @@ def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback
 
 
 def _starting_point(
-    recipe: Recipe, studies: Sequence[StudyRow]
+    recipe: Recipe, reports: Sequence[str], looks: Sequence[Look]
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     model = recipe.model
     if model.preset == "tiny" and model.weights is None:
-        reports = [join_report(study.findings, study.impression) for study in studies]
         tokenizer = train_tokenizer([SYSTEM, QUESTION, *reports])
         torch.manual_seed(recipe.warm_up.seed)
         qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
         speed_up_tower(qwen)
+        whiten_patches(qwen, [torch.from_numpy(look.frames.copy()) for look in looks[:64]])
     else:
         qwen, tokenizer = load_model(model.weights or HUB_IDS[model.preset], model.dtype)
     if torch.cuda.is_available():

