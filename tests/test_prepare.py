@@ -16,10 +16,11 @@ import pytest
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.files import one_writer, read_json
-from ctscribe.prepare import prepare, prepare_volume
+from ctscribe.prepare import prepare
 from ctscribe.reports.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
 from ctscribe.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.slices.cache import frames_path, read_frames
+from ctscribe.slices.one import prepare_volume
 from ctscribe.volume.ct import CTVolume
 from ctscribe.volume.store import read_normalised
 
@@ -206,7 +207,7 @@ def test_disagreeing_affines_need_a_decision(tree: CtRateTree, tmp_path: Path) -
     assert refused.skipped_by_code == {"E_GEOMETRY_CONFLICT": 1}
     depths = []
     for prefer in ("sform", "qform"):
-        prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices", prefer=prefer)  # type: ignore[arg-type]
+        prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices", prefer=prefer)
         depths.append(read_rows(tmp_path / "out/studies.jsonl", StudyRow)[0].shape_xyz[2])
     assert depths == [40, 25]
 
@@ -249,6 +250,36 @@ def test_killed_at_any_moment_it_ends_the_same(tree: CtRateTree, tmp_path: Path)
         process.wait()
     prepare(tree.root, out, VOLUME, SLICES)
     assert hashes(out) == hashes(tmp_path / "whole")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, make_chest: Chest) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    chest = make_chest()
+    nib.save(nib.Nifti1Image(chest.hu, chest.affine), folder / "a.nii.gz")
+    nib.save(nib.Nifti1Image(chest.hu[::-1].copy(), chest.affine), folder / "b.nii")
+    path = folder / "scans.csv"
+    path.write_text(
+        "volume,patient,scan,split,findings,impression,age\n"
+        "a.nii.gz,P1,P1 first,train,Heart normal.,Normal.,61\n"
+        "b.nii,P2,P2/scan,valid,Effusion.,Effusion.,\n"
+        "c.nii,P3,P3,valid,Effusion.,Effusion.,\n"
+    )
+    return path
+
+
+def test_own_scans(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = prepare(manifest, out, VOLUME, SLICES)
+    assert (summary.num_prepared, summary.skipped_by_code) == (2, {"E_MISSING": 1})
+    first, second = read_rows(out / "studies.jsonl", StudyRow)
+    assert (first.volume_name, first.scan_id, first.patient_id) == ("P1-first", "P1 first", "P1")
+    assert (first.source_split, first.age_years, first.labels) == ("train", 61.0, None)
+    assert (second.volume_name, second.source_split) == ("P2-scan", "valid")
+    assert read_frames(out, "P2-scan").shape == (4, 56, 84, 3)
+    assert read_normalised(out, "P1-first").shape == (40, 64, 56)
+    assert prepare(manifest, out, VOLUME, SLICES).num_reused == 2
 
 
 def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
+from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
+from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow
 from ctscribe.run import work
 from ctscribe.slices.frames import frame_size
@@ -102,13 +103,13 @@ def examine(
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
-    """Examines a CT-RATE tree by its tables and headers.
+    """Examines a data set by its tables and headers.
 
     Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
     when `prepare` reads the voxels.
 
     Args:
-        source: The tree.
+        source: A CT-RATE tree, or the manifest of own scans.
         volume: As for `prepare`.
         slices: As for `prepare`.
         prefer: As for `prepare`.
@@ -119,7 +120,7 @@ def examine(
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
-    listed, skipped = list_volumes(source, volume.spacing_mm[2], reconstructions)
+    listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
     look = partial(
         _look,
         spacing_mm=volume.spacing_mm,

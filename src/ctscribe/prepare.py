@@ -2,30 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.files import one_writer, read_json, sha256_of_file, sha256_of_json, write_json
-from ctscribe.reports.ct_rate import parse_volume_name
-from ctscribe.reports.ct_rate_cells import VolumeMetadata
-from ctscribe.reports.listing import NO_CHEST, ListedVolume, list_volumes
+from ctscribe.files import one_writer, read_json, write_json
+from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
+from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow, StudyRow, write_rows
 from ctscribe.run import provenance, work
-from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
-from ctscribe.slices.show import PreparedVolume, show_lungs
-from ctscribe.slices.windows import WINDOWS
-from ctscribe.volume.intensity import Intensity
+from ctscribe.slices.one import FORMAT, Keep, prepare_into
 from ctscribe.volume.nifti import Prefer
-from ctscribe.volume.read import read_volume
-from ctscribe.volume.store import stores_exist, write_stores
 
-Keep = Literal["all", "slices"]
-_FORMAT = 1
-"""Raised whenever the same request would give other bytes, so that old files are redone."""
 _GEOMETRY = (
     "spacing_mm",
     "shape_xyz",
@@ -59,50 +50,6 @@ class PrepareSummary:
     warnings_by_code: dict[str, int]
 
 
-def prepare_volume(
-    path: Path,
-    *,
-    study: str,
-    spacing_mm: tuple[float, float, float] = (0.75, 0.75, 1.5),
-    intensity: Intensity = "auto",
-    antialias: bool = False,
-    num_slices: int = 10,
-    windows: Literal["single", "three"] = "single",
-    frame_size_px: tuple[int, int] | None = None,
-    metadata: VolumeMetadata | None = None,
-    prefer: Prefer | None = None,
-) -> PreparedVolume:
-    """Prepares one NIfTI file or the folder of one DICOM series in memory.
-
-    Args:
-        path: File or folder.
-        study: Name for errors.
-        spacing_mm: Of the recipe's grid, (x, y, z).
-        intensity: See `read_volume`.
-        antialias: See `plan`.
-        num_slices: Frames wanted.
-        windows: Which grey scales the three channels show.
-        frame_size_px: See `make_frames`.
-        metadata: CT-RATE's row, where there is one.
-        prefer: See `read_volume`.
-
-    Raises:
-        CtscribeError: What is wrong with the volume, in one sentence.
-    """
-    source, warnings = read_volume(
-        path, study=study, metadata=metadata, intensity=intensity, prefer=prefer
-    )
-    shown = show_lungs(
-        source,
-        spacing_mm=spacing_mm,
-        antialias=antialias,
-        num_slices=num_slices,
-        windows=WINDOWS[windows],
-        frame_size_px=frame_size_px,
-    )
-    return replace(shown, warnings=tuple(sorted({*warnings, *shown.warnings})))
-
-
 def prepare(
     source: Path,
     out: Path,
@@ -115,7 +62,7 @@ def prepare(
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PrepareSummary:
-    """Prepares a CT-RATE tree; one bad volume becomes a row in ``skipped.jsonl``.
+    """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
     Of each scan one reconstruction is used (`choose_reconstructions`), or all. A volume
     whose outputs exist for the same request and the same file is not done again, so that an
@@ -123,7 +70,7 @@ def prepare(
     written at the end.
 
     Args:
-        source: The tree, v1 or v2.
+        source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
         out: Where everything goes.
         volume: Grid and intensity.
         slices: What the model sees.
@@ -142,7 +89,7 @@ def prepare(
         options["prefer"] = prefer
     with one_writer(out):
         manifest = _open(out, volume, slices)
-        listed, skipped = list_volumes(source, volume.spacing_mm[2], reconstructions)
+        listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
         studies: dict[str, StudyRow] = {}
         num_reused = 0
         tasks = [_Task(one, out, options, keep) for one in listed]
@@ -202,7 +149,7 @@ def _open(out: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, An
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
     sections = {"volume": volume.model_dump(mode="json"), "slices": slices.model_dump(mode="json")}
-    asked = {"format": _FORMAT, **sections}
+    asked = {"format": FORMAT, **sections}
     if path.exists() and read_json(path).get("asked") != asked:
         raise CtscribeError(
             "E_RUN_EXISTS",
@@ -218,7 +165,14 @@ def _prepare_listed(task: _Task) -> tuple[StudyRow | SkippedRow, bool]:
     """Prepares one volume in whatever process; only what stops every volume is raised."""
     name = task.listed.volume_name
     try:
-        record, reused = _record(task)
+        record, reused = prepare_into(
+            task.out,
+            name,
+            task.listed.path,
+            task.listed.metadata,
+            task.options,
+            task.keep,
+        )
         return _study_row(task.listed, record), reused
     except CtscribeError as error:
         if error.code == "E_WRITE":
@@ -229,62 +183,17 @@ def _prepare_listed(task: _Task) -> tuple[StudyRow | SkippedRow, bool]:
         return SkippedRow(volume_name=name, code="E_MEMORY", reason=reason), False
 
 
-def _record(task: _Task) -> tuple[dict[str, Any], bool]:
-    """The volume's record, from an earlier run where its outputs are complete, else made now."""
-    listed, out, name = task.listed, task.out, task.listed.volume_name
-    metadata = asdict(listed.metadata) if listed.metadata else None
-    status = listed.path.stat()
-    request = {
-        "request": sha256_of_json([_FORMAT, task.options, metadata]),
-        "source_bytes": status.st_size,
-        "source_mtime_ns": status.st_mtime_ns,
-    }
-    before = _complete_record(task, request)
-    if before is not None:
-        return before, True
-    prepared = prepare_volume(listed.path, study=name, metadata=listed.metadata, **task.options)
-    record = {
-        "volume_name": name,
-        **request,
-        "source_sha256": sha256_of_file(listed.path),
-        "spacing_mm": prepared.resampling.spacing_mm,
-        "shape_xyz": prepared.resampling.shape_xyz,
-        "slice_indices": prepared.slice_indices,
-        "position_mm": prepared.position_mm,
-        "frame_to_ras": prepared.frame_to_ras.tolist(),
-        "warnings": prepared.warnings,
-    }
-    if task.keep == "all":
-        write_stores(out, stem(name), prepared.resampling, record)
-    write_frames(out, name, prepared.frames, record)
-    return record, False
-
-
-def _complete_record(task: _Task, request: dict[str, Any]) -> dict[str, Any] | None:
-    name = task.listed.volume_name
-    try:
-        record: dict[str, Any] = read_json(record_path(task.out, name))
-        read_frames(task.out, name)
-    except CtscribeError:
-        return None
-    same = all(record.get(key) == value for key, value in request.items())
-    stored = task.keep == "slices" or stores_exist(task.out, stem(name))
-    return record if same and stored else None
-
-
 def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:
-    parts = parse_volume_name(listed.volume_name)
-    metadata = listed.metadata
     return StudyRow(
         volume_name=listed.volume_name,
-        patient_id=parts.patient_id,
-        scan_id=parts.scan_id,
-        source_split=parts.split,
+        patient_id=listed.patient_id,
+        scan_id=listed.scan_id,
+        source_split=listed.source_split,
         findings=listed.findings,
         impression=listed.impression,
         labels=listed.labels,
-        manufacturer=metadata.manufacturer if metadata else None,
-        sex=metadata.sex if metadata else None,
-        age_years=metadata.age_years if metadata else None,
+        manufacturer=listed.manufacturer,
+        sex=listed.sex,
+        age_years=listed.age_years,
         **{key: record[key] for key in _GEOMETRY},
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from ctscribe.export.display import READING_WINDOWS, draw_slices, window_title
-from ctscribe.prepare import prepare_volume
+from ctscribe.slices.one import prepare_volume
 from ctscribe.volume.ct import CTVolume
 
 

@@ -15,9 +15,9 @@ from ctscribe.export.report import Grid, PatientReport, Provenance
 from ctscribe.export.report_json import to_json
 from ctscribe.export.report_text import to_text
 from ctscribe.files import sha256_of_file, sha256_of_json, write_json, write_text
-from ctscribe.prepare import prepare_volume
 from ctscribe.reports.sections import split_report, split_sentences
 from ctscribe.run import recipe_of
+from ctscribe.slices.one import prepare_volume
 from ctscribe.slices.show import PreparedVolume
 from ctscribe.slices.windows import WINDOWS
 

@@ -34,14 +34,35 @@ NO_CHEST = "E_NO_CHEST"
 @final
 @dataclass(frozen=True, slots=True)
 class ListedVolume:
-    """A volume on disk with everything the tables say about it."""
+    """A volume on disk with everything the tables say about it.
+
+    Attributes:
+        volume_name: Unique in its data set, fit for file names.
+        patient_id: Shared by a patient's volumes.
+        scan_id: Shared by the reconstructions of a scan.
+        source_split: The data set's own; valid becomes the test split.
+        path: File or folder.
+        metadata: CT-RATE's row, where there is one.
+        findings: Never empty.
+        impression: Maybe empty.
+        labels: The 18 findings, where the data set has them.
+        manufacturer: Of the scanner.
+        sex: F, M or O.
+        age_years: Of the patient.
+    """
 
     volume_name: str
+    patient_id: str
+    scan_id: str
+    source_split: Split
     path: Path
     metadata: VolumeMetadata | None
     findings: str
     impression: str
     labels: Labels | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
 
 
 @final
@@ -78,7 +99,7 @@ def list_volumes(
         raise CtscribeError(
             "E_MISSING",
             f"{root} must hold CT-RATE's reports, such as {tree.reports_path('train')}, but does "
-            "not; give the folder that holds dataset/",
+            "not; give the folder that holds dataset/, or a manifest of your own scans",
         )
     volumes: list[ListedVolume] = []
     skipped: list[SkippedRow] = []
@@ -153,7 +174,21 @@ def _listed(
             "labels file to do without labels",
         )
     labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
-    return ListedVolume(name, path, metadata, findings, impression, labels)
+    parts = parse_volume_name(name)
+    return ListedVolume(
+        volume_name=name,
+        patient_id=parts.patient_id,
+        scan_id=parts.scan_id,
+        source_split=parts.split,
+        path=path,
+        metadata=metadata,
+        findings=findings,
+        impression=impression,
+        labels=labels,
+        manufacturer=metadata.manufacturer if metadata else None,
+        sex=metadata.sex if metadata else None,
+        age_years=metadata.age_years if metadata else None,
+    )
 
 
 def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:

@@ -1,0 +1,125 @@
+"""One volume → frames and stores, in memory or in a prepared folder, made once."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import read_json, sha256_of_json
+from ctscribe.reports.ct_rate_cells import VolumeMetadata
+from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
+from ctscribe.slices.show import PreparedVolume, show_lungs
+from ctscribe.slices.windows import WINDOWS
+from ctscribe.volume.fingerprint import fingerprint, sha256_of_source
+from ctscribe.volume.intensity import Intensity
+from ctscribe.volume.nifti import Prefer
+from ctscribe.volume.read import read_volume
+from ctscribe.volume.store import stores_exist, write_stores
+
+Keep = Literal["all", "slices"]
+FORMAT = 1
+"""Raised whenever the same request would give other bytes, so that old files are redone."""
+
+
+def prepare_volume(
+    path: Path,
+    *,
+    study: str,
+    spacing_mm: tuple[float, float, float] = (0.75, 0.75, 1.5),
+    intensity: Intensity = "auto",
+    antialias: bool = False,
+    num_slices: int = 10,
+    windows: Literal["single", "three"] = "single",
+    frame_size_px: tuple[int, int] | None = None,
+    metadata: VolumeMetadata | None = None,
+    prefer: Prefer | None = None,
+) -> PreparedVolume:
+    """Prepares one NIfTI file or the folder of one DICOM series in memory.
+
+    Args:
+        path: File or folder.
+        study: Name for errors.
+        spacing_mm: Of the recipe's grid, (x, y, z).
+        intensity: See `read_volume`.
+        antialias: See `plan`.
+        num_slices: Frames wanted.
+        windows: Which grey scales the three channels show.
+        frame_size_px: See `make_frames`.
+        metadata: CT-RATE's row, where there is one.
+        prefer: See `read_volume`.
+
+    Raises:
+        CtscribeError: What is wrong with the volume, in one sentence.
+    """
+    source, warnings = read_volume(
+        path, study=study, metadata=metadata, intensity=intensity, prefer=prefer
+    )
+    shown = show_lungs(
+        source,
+        spacing_mm=spacing_mm,
+        antialias=antialias,
+        num_slices=num_slices,
+        windows=WINDOWS[windows],
+        frame_size_px=frame_size_px,
+    )
+    return replace(shown, warnings=tuple(sorted({*warnings, *shown.warnings})))
+
+
+def prepare_into(
+    out: Path,
+    name: str,
+    path: Path,
+    metadata: VolumeMetadata | None,
+    options: dict[str, Any],
+    keep: Keep,
+) -> tuple[dict[str, Any], bool]:
+    """Prepares a volume into a folder, unless an earlier run has done just that.
+
+    Args:
+        out: The prepared folder.
+        name: The volume's.
+        path: See `prepare_volume`.
+        metadata: See `prepare_volume`.
+        options: Further arguments of `prepare_volume`.
+        keep: all writes both stores and the slice cache, slices only the latter.
+
+    Returns:
+        The volume's record, and whether it is an earlier run's.
+
+    Raises:
+        CtscribeError: What is wrong with the volume, or ``E_WRITE``.
+    """
+    cells = asdict(metadata) if metadata else None
+    request = {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
+    before = _complete_record(out, name, request, keep)
+    if before is not None:
+        return before, True
+    prepared = prepare_volume(path, study=name, metadata=metadata, **options)
+    record = {
+        "volume_name": name,
+        **request,
+        "source_sha256": sha256_of_source(path),
+        "spacing_mm": prepared.resampling.spacing_mm,
+        "shape_xyz": prepared.resampling.shape_xyz,
+        "slice_indices": prepared.slice_indices,
+        "position_mm": prepared.position_mm,
+        "frame_to_ras": prepared.frame_to_ras.tolist(),
+        "warnings": prepared.warnings,
+    }
+    if keep == "all":
+        write_stores(out, stem(name), prepared.resampling, record)
+    write_frames(out, name, prepared.frames, record)
+    return record, False
+
+
+def _complete_record(
+    out: Path, name: str, request: dict[str, Any], keep: Keep
+) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = read_json(record_path(out, name))
+        read_frames(out, name)
+    except CtscribeError:
+        return None
+    same = all(record.get(key) == value for key, value in request.items())
+    stored = keep == "slices" or stores_exist(out, stem(name))
+    return record if same and stored else None
