@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint unit bench-evaluate clean
+.PHONY: demo test lint unit docs bench-evaluate clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -13,13 +13,16 @@ demo: $(VENV)/.installed
 test: lint unit
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadfile
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_errors.py
 
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed

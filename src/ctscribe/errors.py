@@ -1,6 +1,6 @@
-"""The one error the user sees: a code, and a sentence that says what to do."""
+"""The one error the user sees: a code, and a sentence that says what to do; and all codes."""
 
-from typing import final
+from typing import NamedTuple, final
 
 
 @final
@@ -22,3 +22,225 @@ class CtscribeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sentence} [{self.code}]"
+
+
+class Code(NamedTuple):
+    """What a code means in general; the sentence of an error says it of one case."""
+
+    meaning: str
+    remedy: str
+
+
+def _parse(table: str) -> dict[str, Code]:
+    """Pairs of lines: the code with its meaning, then its remedy, indented."""
+    lines = table.strip().splitlines()
+    rows = (first.split(maxsplit=1) for first in lines[::2])
+    return {
+        code: Code(meaning, remedy.strip())
+        for (code, meaning), remedy in zip(rows, lines[1::2], strict=True)
+    }
+
+
+CODES = _parse("""
+E_4D                 The file holds several volumes (phases, channels).
+    Split it and give one.
+E_AFFINE             The header's axes are no position in a patient: not finite, parallel or absurd.
+    Export the volume again or correct its header.
+E_BOMB               A compressed file would inflate further than any CT does.
+    Check where it comes from.
+E_BUSY               Another run is at work in the folder.
+    Wait for it to end.
+E_CACHE              A stored array is not what was written.
+    Run the stage that writes it again; it redoes what is damaged.
+E_CELL               A cell of an experiment ended with an error.
+    Run the same command again; it continues.
+E_CHECKSUM           A gzip file fails its own check: bytes were altered.
+    Copy or download it again.
+E_CODEC              The DICOM series is compressed in a way that cannot be read here.
+    Run `pip install pylibjpeg[all]`, or export it uncompressed.
+E_COLUMN             A table lacks a column, or has one too many.
+    Rename, add or remove the column.
+E_CSV                A file is no CSV, or one of its lines is broken.
+    Mend the quotes or commas of the line that is named.
+E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bits.
+    Export the CT itself, not a rendering.
+E_DICOM_TAG          A slice lacks a tag that says where it lies, or the tag is unusable.
+    Export the series again.
+E_DIMENSIONS         The header claims no dimensions, too many, or empty ones.
+    Export the volume again.
+E_DUPLICATE          A table names a volume twice.
+    Remove one of the two rows.
+E_DUPLICATE_SLICE    Two different slices of a series lie at one position.
+    Remove one of the two acquisitions.
+E_EMPTY              The file has no bytes.
+    Download it again.
+E_EMPTY_REPORT       A report has no findings.
+    Leave the study out, or add the text.
+E_EMPTY_SPLIT        A split has too few patients to be of use.
+    Prepare more patients, or change `pairs.validation_fraction`.
+E_ENCODING           A table is not UTF-8 text.
+    Save it again as UTF-8.
+E_EVALUATE           There is nothing to score, or no report to compare with blindly.
+    Choose another split, or prepare the training split too.
+E_EXISTS             The folder holds another data set.
+    Choose another folder.
+E_FEATURES           Stored features are missing or damaged.
+    Delete the file and run the command again.
+E_FRAMES             Frames do not come in pairs with sides that are multiples of 28 px.
+    Set `slices.num_slices` and `slices.frame_size_px`.
+E_GAP                Slices are missing from a series.
+    Export it completely.
+E_GEOMETRY_CONFLICT  A NIfTI file's sform and qform disagree.
+    Correct its header, or decide with `--prefer sform` or `--prefer qform`.
+E_GRID               The grid of a study's visual tokens has odd sides.
+    Make frames whose sides are multiples of 28 px.
+E_HEADER             A NIfTI header points outside the file or into itself.
+    Export the volume again.
+E_HU_AMBIGUOUS       The values look like CT both before and after rescaling.
+    Look at the volume and set `volume.intensity` to raw or hu.
+E_JSON               A file is not the JSON that a stage wrote.
+    Delete it and run its stage again.
+E_LABELS             A label is neither 0 nor 1.
+    Correct the labels file.
+E_MANIFEST           A manifest of own scans has wrong columns or rows.
+    Mend the rows that are named.
+E_MEMORY             A volume or a training step does not fit into memory.
+    Use fewer processes, fewer slices or fewer pairs per device.
+E_METADATA           A cell of CT-RATE's metadata is no number.
+    Correct the metadata file.
+E_MISSING            A file or folder is not there.
+    Correct the path, download it, or run the stage that writes it.
+E_MIXED_GEOMETRY     The slices of a series differ in size, spacing or direction.
+    Export the reconstructions into separate folders.
+E_MIXED_PATIENT      A folder holds images of several patients.
+    Give each patient an own folder.
+E_MULTIFRAME         A file holds many frames, but is no enhanced CT image.
+    Export it as classic or enhanced CT images.
+E_NAN                Too many voxels, or the loss, are no finite numbers.
+    Export the volume again; in training, lower `train.learning_rate`.
+E_NIFTI_PAIR         One file of a .hdr/.img pair is missing.
+    Put both into one folder.
+E_NOT_CT             A DICOM folder holds no axial CT images.
+    Give the folder of the CT series.
+E_NOT_DICOM          A folder holds no DICOM file.
+    Give the folder of a series or a NIfTI file.
+E_NOT_HU             The values are no Hounsfield units.
+    Give slope and intercept, or export the volume again as CT.
+E_NOT_MEDICAL        The file is a web page, a Git LFS pointer or the like.
+    Download the volume itself.
+E_NOT_NIFTI          The file does not begin as a NIfTI file.
+    Convert it to .nii.gz, or give the folder of its DICOM series.
+E_NO_CHEST           CT-RATE's authors list the volume as not showing a chest.
+    Nothing; it is left out.
+E_NO_CONTENT         Every voxel has the same value.
+    Export or download the volume again.
+E_NO_GEOMETRY        The header does not say where the voxels lie.
+    Give the volume's metadata row, or set the header.
+E_NO_LABELS          A volume lacks its row in the labels file.
+    Add the row, or do without the labels file.
+E_NO_NEGATIVE        No other patient's volume can serve as a negative.
+    Prepare more patients, or use the strategy gauss.
+E_NO_REPORT          A volume lacks its row in the reports file.
+    Add its report, or move the volume elsewhere.
+E_NO_RESCALE         There is no slope and intercept to make Hounsfield units with.
+    Export the original CT images, or add the metadata.
+E_NO_SPACING         Header and metadata both lack the voxel size.
+    Fill in the metadata, or use the file with a header.
+E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.
+    Use the release with true headers.
+E_OVERFLOW           Visual tokens exceed the number type that they are stored in.
+    Check the weights, or set `model.dtype` to float32.
+E_PADDING            A training batch is padded on the left.
+    Collate it with `pairs.collate`.
+E_PAIRS              Pairs do not fit the prepared studies or the recipe.
+    Run `ctscribe pairs` again.
+E_POSITIONS          Slice positions are missing or too many for this way of counting them.
+    Use fewer slices, larger frames, or another `model.positions`.
+E_PREDICTION         A predicted scan has no reference, or two.
+    Give the predictions and the split they were written for.
+E_READ               A file cannot be read.
+    Correct its permissions or its disk.
+E_RECIPE             A recipe has an unknown or impossible knob.
+    Correct the knob that is named.
+E_REPORT             A report is empty, or holds the tokenizer's own signs.
+    Correct the text, or leave the study out.
+E_ROW                A line of a JSONL file is not what its stage wrote.
+    Mend the line, or run the stage again.
+E_RUN                The folder holds no run of this version.
+    Train it again.
+E_RUN_EXISTS         The folder was made with other settings.
+    Choose another folder, or remove it.
+E_SCAN               Reconstructions of one scan have different reports or labels.
+    Mend the tables and prepare again.
+E_SEED               The warm-up would draw the data set's own patients.
+    Change `warm_up.seed`.
+E_SHEAR              The volume's axes are not at right angles (gantry tilt).
+    Resample it upright first.
+E_SKIPPED            Some volumes could not be prepared.
+    Read skipped.jsonl, or pass `--allow-failures`.
+E_SOURCE             The data set is neither a folder nor a manifest.
+    List your scans in a .csv or .jsonl manifest.
+E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.
+    Correct the header or the metadata.
+E_TOKENIZER          The tokenizer does not write Qwen2.5-VL's prompts.
+    Use the tokenizer that came with the weights.
+E_TOO_FEW            There are fewer pairs than one training step takes.
+    Prepare more studies, or lower `train.pairs_per_device`.
+E_TOO_FEW_SLICES     The volume has too few slices for a chest, or for the frames asked for.
+    Give the whole series.
+E_TOO_LARGE          The header claims more voxels than any CT has.
+    Export the volume again.
+E_TOO_LONG           Prompt, visual tokens and report exceed the length limit.
+    Use fewer slices or smaller frames.
+E_TRAILING           Other bytes follow where the file should end.
+    Copy, download or export it again.
+E_TRUNCATED          The file ends early, or is damaged.
+    Copy or download it again.
+E_UNEVEN_SPACING     Slices lie at unequal distances.
+    Export one evenly spaced reconstruction.
+E_UNHEALTHY          The doctor found volumes with problems.
+    Mend them, or skip them with `prepare --allow-failures`.
+E_VISUAL_TOKENS      Text and frames disagree on the number of visual tokens.
+    Build both from the same grid.
+E_VOLUME_NAME        A file is not named as CT-RATE names its volumes.
+    Rename it, or list own scans in a manifest.
+E_WEIGHTS            Weights are missing, incomplete or of another model.
+    Give a checkpoint folder or a published model.
+E_WORKER             A worker process was ended from outside.
+    Run the command again with fewer processes; it continues.
+E_WRITE              A file cannot be written.
+    Free some space, or choose another folder.
+W_4D                 The header has more than three dimensions, of which only three are used.
+    Nothing.
+W_BITPIX             The header states another number of bits than its datatype has.
+    Nothing; the datatype is believed.
+W_CLIPPED            Some values exceeded 16 bits and were limited to them.
+    Look at the volume.
+W_DUPLICATE_SLICE    A slice was there twice and was used once.
+    Nothing.
+W_NAN                A few voxels had no number and became air.
+    Look at the volume.
+W_NOT_CHEST          No lungs were found.
+    Look at the volume; it may not be a chest CT.
+W_NO_POSITION        The metadata do not say where the volume lies.
+    Positions count from its first voxel.
+W_OTHER_FILES        Some files beside the series are no DICOM.
+    Nothing; they were passed over.
+W_OTHER_SERIES       The folder holds other CT series; the one with most slices was used.
+    Give the folder of one series if another is meant.
+W_PADDING            Voxels outside the scan were padded; they became air.
+    Nothing.
+W_REPEATED_SLICES    At least five neighbouring slices are equal.
+    Look at the volume; it may be cut.
+W_SLOPE              The header's scaling is impossible and was not applied.
+    Look at the volume.
+W_SPACING            Voxels are outside 0.2 to 2 mm in the plane, or more than 10 mm apart.
+    Check the header.
+W_SPACING_METADATA   Header and metadata state different voxel sizes; the header was believed.
+    Check which is right.
+W_TRAILING           A few bytes follow the last voxel.
+    Nothing; they were not read.
+W_UNITS              The header does not state millimetres; its unit was converted.
+    Check the voxel size.
+""")
+"""Every code that the package raises or notes, in alphabetical order."""

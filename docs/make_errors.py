@@ -1,0 +1,36 @@
+"""Writes docs/errors.md from the codes that the package declares."""
+
+from pathlib import Path
+
+from ctscribe.errors import CODES
+from ctscribe.files import write_text
+
+TARGET = Path(__file__).with_name("errors.md")
+_HEAD = """# Errors and warnings
+
+Every failure ends in one sentence that says what must hold, what was found, in which study and
+what to do; it closes with one of these codes. `prepare` writes failures to `skipped.jsonl` and
+goes on. This page is written by `make docs`.
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for title, start in (
+        ("Errors: the volume or the command is refused", "E_"),
+        ("Warnings: the volume is used, and the code stands in its record", "W_"),
+    ):
+        parts.append(f"## {title}\n\n| code | meaning | what to do |\n|---|---|---|\n")
+        parts.extend(
+            f"| `{code}` | {told.meaning} | {told.remedy} |\n"
+            for code, told in CODES.items()
+            if code.startswith(start)
+        )
+        parts.append("\n")
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    write_text(TARGET, page())
