@@ -200,7 +200,8 @@ def _starting_point(
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     model = recipe.model
     if model.preset == "tiny" and model.weights is None:
-        tokenizer = train_tokenizer([SYSTEM, QUESTION, *reports])
+        prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
+        tokenizer = train_tokenizer([*prompt * len(reports), *reports])
         torch.manual_seed(recipe.warm_up.seed)
         qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
         speed_up_tower(qwen)

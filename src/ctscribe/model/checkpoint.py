@@ -15,12 +15,15 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.utils import logging
 
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, write_json
 from ctscribe.model.adapters import merged_state
 from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import HUB_IDS
+
+logging.disable_progress_bar()  # stages report their own progress
 
 MARKER = "checkpoint.json"
 """Written with ``complete: false`` before anything else, and with the list of files at the end."""

@@ -37,6 +37,7 @@ _LANGUAGE: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
+        "initializer_range": 0.08,
         "mrope_section": [4, 6, 6],
     },
     "qwen2.5-vl-3b": {
