@@ -46,6 +46,8 @@ E_4D                 The file holds several volumes (phases, channels).
     Split it and give one.
 E_AFFINE             The header's axes are no position in a patient: not finite, parallel or absurd.
     Export the volume again or correct its header.
+E_ARCHIVE            A zip archive is no plain, bounded archive of one DICOM series.
+    Unpack it yourself and give the folder.
 E_BOMB               A compressed file would inflate further than any CT does.
     Check where it comes from.
 E_BUSY               Another run is at work in the folder.

@@ -1,6 +1,7 @@
 """Damaged and odd NIfTI files: each gives its own sentence, none gives wrong voxels."""
 
 import gzip
+import hashlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctscribe.errors import CtscribeError
-from ctscribe.volume.nifti import choose_affine, read_nifti
+from ctscribe.volume.fingerprint import fingerprint, sha256_of_source
+from ctscribe.volume.nifti import choose_affine, read_nifti, read_nifti_header
 
 NAME = "train_1_a_1.nii.gz"
 HEADER = 352
@@ -313,3 +315,43 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     loop = tmp_path / "loop.nii.gz"
     loop.symlink_to(loop)
     assert refused(loop).code == "E_READ"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("suffixes", [(".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR", ".IMG")])
+def test_pairs(
+    tmp_path: Path, image: nib.Nifti1Image, version: int, suffixes: tuple[str, str]
+) -> None:
+    kind = nib.Nifti1Pair if version == 1 else nib.Nifti2Pair
+    nib.save(kind(np.asarray(image.dataobj), image.affine), tmp_path / "plain.img")
+    pack = gzip.compress if suffixes[0].endswith(".gz") else bytes
+    paths = [tmp_path / f"a{suffix}" for suffix in suffixes]
+    for path, plain in zip(paths, ("plain.hdr", "plain.img"), strict=True):
+        path.write_bytes(pack((tmp_path / plain).read_bytes()))
+    for path in paths:
+        values, header, _ = read_nifti(path, NAME)
+        np.testing.assert_array_equal(values, np.asarray(image.dataobj))
+        affine = choose_affine(header, NAME, None)
+        assert affine is not None
+        np.testing.assert_allclose(affine, image.affine, atol=1e-6)
+        assert read_nifti_header(path, NAME).shape == image.shape
+    paths[1].write_bytes(paths[1].read_bytes()[:-100])
+    assert refused(paths[0]).code == "E_TRUNCATED"
+    paths[1].unlink()
+    assert refused(paths[0]).code == "E_NIFTI_PAIR"
+
+
+def test_a_source_is_known_by_all_its_files(tmp_path: Path) -> None:
+    for name in ("a.hdr", "a.img", "b.nii"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert fingerprint(tmp_path / "a.img", NAME) == fingerprint(tmp_path / "a.hdr", NAME)
+    assert fingerprint(tmp_path / "a.hdr", NAME)["source_bytes"] == 10
+    pair, single = sha256_of_source(tmp_path / "a.hdr"), sha256_of_source(tmp_path / "b.nii")
+    assert single == hashlib.sha256(b"b.nii").hexdigest()
+    (tmp_path / "a.img").write_bytes(b"other")
+    assert sha256_of_source(tmp_path / "a.hdr") != pair
+    whole = sha256_of_source(tmp_path)
+    (tmp_path / "b.nii").rename(tmp_path / "renamed")
+    assert sha256_of_source(tmp_path) == whole
+    with pytest.raises(CtscribeError, match="must be readable"):
+        fingerprint(tmp_path / "none.nii", NAME)

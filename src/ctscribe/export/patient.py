@@ -20,6 +20,7 @@ from ctscribe.run import recipe_of
 from ctscribe.slices.one import prepare_volume
 from ctscribe.slices.show import PreparedVolume
 from ctscribe.slices.windows import WINDOWS
+from ctscribe.volume.dicom_sources import is_dicom
 
 WARNINGS = {
     "W_NOT_CHEST": "Nothing in this volume looks like lungs; it may not be a chest CT, and the "
@@ -37,7 +38,7 @@ def report_patient(
     the study is called after a hash of its voxels.
 
     Args:
-        source: NIfTI file or folder of one DICOM series.
+        source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
         run_dir: Training run whose best weights and recipe are used.
         out_dir: Where to write.
         name: How the report shall call the study.
@@ -109,7 +110,7 @@ def _assemble(
         slice_indices=prepared.slice_indices,
         position_mm=prepared.position_mm,
         pixel_spacing_mm=spacing_mm[:2],
-        source_kind="DICOM" if source.is_dir() else "NIfTI",
+        source_kind="DICOM" if is_dicom(source) else "NIfTI",
         grids={
             "Source": Grid(volume.spacing_mm, volume.shape_xyz, volume.orientation),
             "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),

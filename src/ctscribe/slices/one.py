@@ -34,10 +34,10 @@ def prepare_volume(
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
 ) -> PreparedVolume:
-    """Prepares one NIfTI file or the folder of one DICOM series in memory.
+    """Prepares one NIfTI file or DICOM series in memory.
 
     Args:
-        path: File or folder.
+        path: See `read_volume`.
         study: Name for errors.
         spacing_mm: Of the recipe's grid, (x, y, z).
         intensity: See `read_volume`.

@@ -1,4 +1,4 @@
-"""The folder of a DICOM series → Hounsfield units and where they lie.
+"""A DICOM series → Hounsfield units and where they lie.
 
 DICOM's axes (left, posterior, superior) end in this module; errors name the study as the
 caller does and never quote a header.
@@ -14,7 +14,9 @@ from jaxtyping import Float64
 
 from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, VolumeHu
-from ctscribe.volume.dicom_files import Header, Numbers, Pixels, read_headers, read_pixels
+from ctscribe.volume.dicom_files import Header, Numbers, read_headers
+from ctscribe.volume.dicom_pixels import Stored, read_stored
+from ctscribe.volume.dicom_sources import DicomFile, dicom_files
 from ctscribe.volume.geometry import lps_affine
 
 _MAX_TILT_DEGREES = 0.5
@@ -24,10 +26,21 @@ _SAME_PLACE_MM = 0.01
 @final
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One image of a series: its file, and the centre of its first voxel."""
+    """One slice of a series.
 
-    path: Path
+    Attributes:
+        file: Where it is stored.
+        frame: Its place in that file, from 0.
+        position_lps_mm: Centre of its first voxel.
+        slope: From stored values to HU.
+        intercept: From stored values to HU.
+    """
+
+    file: DicomFile
+    frame: int
     position_lps_mm: Numbers
+    slope: float
+    intercept: float
 
 
 @final
@@ -36,10 +49,12 @@ class Geometry:
     """What the slices of a series share.
 
     Attributes:
+        size: Rows and columns.
         spacing_mm: Between rows, between columns.
         orientation: Direction of the rows, then of the columns, six cosines.
     """
 
+    size: Numbers
     spacing_mm: Numbers
     orientation: Numbers
 
@@ -49,15 +64,16 @@ class Geometry:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
-def read_dicom(folder: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, ...]]:
-    """Reads the one CT series of a folder, or the largest of several.
+def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, ...]]:
+    """Reads the one CT series of a folder or zip archive, or the largest of several.
 
     The series with the most slices is taken; of equal ones that with the thinnest slices, then
     the lowest series number. Slices are ordered by their position along the normal of their
     plane, whatever their names or numbers.
 
     Args:
-        folder: Searched with its subfolders; files that are not DICOM are passed over.
+        path: A folder, searched with its subfolders, or a zip archive, in both of which files
+            that are not DICOM are passed over; or one enhanced (multi-frame) CT file.
         study: Name for errors.
 
     Returns:
@@ -66,12 +82,39 @@ def read_dicom(folder: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, .
     Raises:
         CtscribeError: What is wrong with the series, in one sentence.
     """
-    headers, others = read_headers(folder, study)
+    with dicom_files(path, study) as files:
+        headers, others = read_headers(files, study)
+        series, more = choose_series(headers, study)
+        slices, geometry = order_slices(series, study)
+        kept, pixels = _without_duplicates(slices, geometry, study)
+    affine = _affine(kept, geometry, study)
+    repeated = ("W_DUPLICATE_SLICE",) if len(kept) < len(slices) else ()
+    return _to_hu(kept, pixels), affine, (*others, *more, *repeated)
+
+
+def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affine, tuple[str, ...]]:
+    """Reads where the voxels of a series lie, and none of them.
+
+    Args:
+        path: See `read_dicom`.
+        study: Name for errors.
+
+    Returns:
+        Shape (x, y, z), RAS+ affine and warnings.
+
+    Raises:
+        CtscribeError: What is wrong with the headers, in one sentence.
+    """
+    with dicom_files(path, study) as files:
+        headers, others = read_headers(files, study)
     series, more = choose_series(headers, study)
     slices, geometry = order_slices(series, study)
-    positions, pixels, duplicates = _without_duplicates(slices, geometry, study)
-    affine = _affine(positions, geometry, study)
-    return _to_hu(pixels), affine, (*others, *more, *duplicates)
+    kept = slices[:1]
+    for one in slices[1:]:
+        if not _same_place(kept[-1], one, geometry):
+            kept.append(one)
+    rows, columns = (int(size) for size in geometry.size)
+    return (columns, rows, len(kept)), _affine(kept, geometry, study), (*others, *more)
 
 
 def choose_series(headers: list[Header], study: str) -> tuple[list[Header], tuple[str, ...]]:
@@ -111,7 +154,7 @@ def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometr
 
     Raises:
         CtscribeError: ``E_DICOM_TAG`` where geometry is missing, ``E_MIXED_GEOMETRY`` where the
-            slices do not share size, spacing and direction.
+            slices do not share size, spacing and direction, ``E_NO_RESCALE``.
     """
     tags = {
         "image size": ([one.size for one in series], 0.0),
@@ -120,10 +163,20 @@ def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometr
         "ImagePositionPatient": ([one.position_lps_mm for one in series], np.inf),
     }
     shared = [_shared(tag, values, far, study) for tag, (values, far) in tags.items()]
-    geometry = Geometry(spacing_mm=shared[1], orientation=shared[2])
+    geometry = Geometry(size=shared[0], spacing_mm=shared[1], orientation=shared[2])
     slices = [
-        Slice(one.path, one.position_lps_mm) for one in series if one.position_lps_mm is not None
+        Slice(
+            one.file, one.frame, one.position_lps_mm, float(one.rescale[0]), float(one.rescale[1])
+        )
+        for one in series
+        if one.position_lps_mm is not None and one.rescale is not None
     ]
+    if len(slices) < len(series):
+        raise CtscribeError(
+            "E_NO_RESCALE",
+            f"{study} must have a rescale slope and intercept in each slice, but one slice "
+            "lacks them; export the original CT images",
+        )
     slices.sort(key=lambda one: float(one.position_lps_mm @ geometry.normal))
     return slices, geometry
 
@@ -145,38 +198,44 @@ def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> N
     return present[0]
 
 
+def _same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
+    step = one.position_lps_mm - before.position_lps_mm
+    return bool(step @ geometry.normal < _SAME_PLACE_MM)
+
+
 def _without_duplicates(
     slices: list[Slice], geometry: Geometry, study: str
-) -> tuple[Float64[np.ndarray, "slices 3"], list[Pixels], tuple[str, ...]]:
+) -> tuple[list[Slice], list[Stored]]:
     """Reads the pixels; drops a slice that repeats another, refuses two that contradict."""
-    positions: list[Numbers] = []
-    pixels: list[Pixels] = []
-    for one in slices:
-        read = read_pixels(one.path, study)
-        if positions and (one.position_lps_mm - positions[-1]) @ geometry.normal < _SAME_PLACE_MM:
-            if not pixels[-1].same_as(read):
+    kept: list[Slice] = []
+    pixels: list[Stored] = []
+    stored = read_stored(((one.file, one.frame) for one in slices), study)
+    for one, read in zip(slices, stored, strict=True):
+        if kept and _same_place(kept[-1], one, geometry):
+            same_scale = (kept[-1].slope, kept[-1].intercept) == (one.slope, one.intercept)
+            if not (same_scale and np.array_equal(pixels[-1], read)):
                 raise CtscribeError(
                     "E_DUPLICATE_SLICE",
                     f"{study} must have one slice per position, but two different ones lie at the "
                     "same; remove one of the two acquisitions",
                 )
             continue
-        positions.append(one.position_lps_mm)
+        kept.append(one)
         pixels.append(read)
-    repeated = ("W_DUPLICATE_SLICE",) if len(positions) < len(slices) else ()
-    return np.array(positions), pixels, repeated
+    return kept, pixels
 
 
-def _affine(positions: Float64[np.ndarray, "slices 3"], geometry: Geometry, study: str) -> Affine:
+def _affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
     """The affine of evenly spaced, upright slices.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``, ``E_GAP``, ``E_UNEVEN_SPACING`` or ``E_SHEAR``.
     """
+    positions: Float64[np.ndarray, "slices 3"] = np.array([one.position_lps_mm for one in slices])
     if len(positions) < 2:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
-            f"{study} must be a volume, but has one slice; give the whole series",
+            f"{study} must be a volume, but has one slice; give the folder of the whole series",
         )
     normal = geometry.normal
     steps = np.diff(positions, axis=0)
@@ -209,12 +268,12 @@ def _affine(positions: Float64[np.ndarray, "slices 3"], geometry: Geometry, stud
     return lps_affine((column_mm, row_mm, step_mm), (x, y, z), tuple(geometry.orientation.tolist()))
 
 
-def _to_hu(pixels: list[Pixels]) -> VolumeHu:
+def _to_hu(slices: list[Slice], pixels: list[Stored]) -> VolumeHu:
     """Applies each slice's own slope and intercept."""
-    whole = all(one.slope.is_integer() and one.intercept.is_integer() for one in pixels)
-    shape = (len(pixels), *pixels[0].stored.shape)
+    whole = all(one.slope.is_integer() and one.intercept.is_integer() for one in slices)
+    shape = (len(pixels), *pixels[0].shape)
     volume = np.empty(shape, dtype=np.int16 if whole else np.float32)
-    for plane, one in zip(volume, pixels, strict=True):
-        hu = one.stored * np.float64(one.slope) + one.intercept
+    for plane, one, stored in zip(volume, slices, pixels, strict=True):
+        hu = stored * np.float64(one.slope) + one.intercept
         plane[...] = np.clip(hu, -32768, 32767)
     return volume.T

@@ -1,22 +1,28 @@
-"""DICOM files one by one: headers, then pixels; nothing of them is quoted anywhere."""
+"""DICOM headers, one per slice; nothing of them is quoted anywhere."""
 
+import logging
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import pydicom
-from jaxtyping import Float64, Integer
+from jaxtyping import Float64
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from ctscribe.errors import CtscribeError
+from ctscribe.volume.dicom_sources import DicomFile
 
 Numbers = Float64[np.ndarray, "_"]
 _TAGS = [
@@ -32,9 +38,26 @@ _TAGS = [
     "SliceThickness",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "NumberOfFrames",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
+_GROUPS = {
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "CTImageFrameTypeSequence": ("FrameType",),
+}
+"""Where an enhanced CT image keeps what a classic one has at its top (PS3.3 A.38)."""
+_CT_CLASSES = (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+_MAX_FRAMES = 10_000
 _UNREADABLE = (
     EOFError,
     ValueError,
@@ -45,6 +68,7 @@ _UNREADABLE = (
     NotImplementedError,
     RecursionError,
     BytesLengthException,
+    InvalidDicomError,
     struct.error,
     zlib.error,
 )
@@ -54,10 +78,11 @@ _UNREADABLE = (
 @final
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What of one file's header matters here; None where it is missing or no such number.
+    """What of one slice's header matters here; None where it is missing or no such number.
 
     Attributes:
-        path: The file.
+        file: Where the slice is stored.
+        frame: Its place in the file, from 0.
         patient: Only ever compared, never shown.
         modality: ``CT`` and so on.
         series: Its UID.
@@ -68,9 +93,11 @@ class Header:
         spacing_mm: Between rows, between columns.
         position_lps_mm: Centre of the first voxel.
         orientation: Direction of the rows, then of the columns, six cosines.
+        rescale: Slope and intercept.
     """
 
-    path: Path
+    file: DicomFile
+    frame: int
     patient: str
     modality: str
     series: str
@@ -81,161 +108,150 @@ class Header:
     spacing_mm: Numbers | None
     position_lps_mm: Numbers | None
     orientation: Numbers | None
+    rescale: Numbers | None
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """Stored values of one slice, and how they become Hounsfield units."""
-
-    stored: Integer[np.ndarray, "rows columns"]
-    slope: float
-    intercept: float
-
-    def same_as(self, other: "Pixels") -> bool:
-        """Whether two slices show the same."""
-        scaling = (self.slope, self.intercept) == (other.slope, other.intercept)
-        return scaling and np.array_equal(self.stored, other.stored)
-
-
-def read_headers(folder: Path, study: str) -> tuple[list[Header], tuple[str, ...]]:
-    """Headers of all DICOM files below a folder, in the order of their names.
+def read_headers(files: list[DicomFile], study: str) -> tuple[list[Header], tuple[str, ...]]:
+    """Headers of all slices in DICOM files, in their order.
 
     Returns:
         Headers, and ``W_OTHER_FILES`` when some files are no DICOM.
 
     Raises:
-        CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged.
+        CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged,
+            ``E_MULTIFRAME``, ``E_CODEC`` or ``E_READ``.
     """
     headers: list[Header] = []
     others = 0
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name == "DICOMDIR":
-            continue
-        try:
-            with _readable(study):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-                _check_complete(header)
-                headers.append(_parse(path, header))
-        except InvalidDicomError as error:
-            if path.suffix.lower() in _DICOM_SUFFIXES or path.stat().st_size == 0:
-                raise _damaged(study) from error
+    for file in files:
+        image = read_dataset(file, study, pixels=False)
+        if image is None:
             others += 1
+            continue
+        with readable(study):
+            _check_complete(image)
+            headers.extend(_slices(file, image, study))
     if not headers:
         raise CtscribeError(
             "E_NOT_DICOM",
-            f"{study} must be a folder of DICOM files, but none was found in it; "
+            f"{study} must hold DICOM files, but none was found in it; "
             "give the folder of the series or a NIfTI file",
         )
     return headers, ("W_OTHER_FILES",) if others else ()
 
 
+def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | None:
+    """A whole file or its header; None for a file that neither is DICOM nor claims to be."""
+    with readable(study), file.open() as stream:
+        start = stream.read(2048)
+        if start[128:132] != b"DICM":
+            if file.claimed:
+                raise EOFError
+            return None
+        if str(DeflatedExplicitVRLittleEndian).encode() in start:
+            raise CtscribeError(
+                "E_CODEC",
+                f"{study} must not be deflated as a whole, because such a file can inflate "
+                "without bound; export it uncompressed",
+            )
+        stream.seek(0)
+        if pixels:
+            return pydicom.dcmread(stream)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+
+
 def _check_complete(header: Dataset) -> None:
     """A file cut within its header still parses; without these it would be passed over."""
     needed = ["SOPClassUID", "Modality", "SeriesInstanceUID"]
-    if str(header.get("SOPClassUID", "")).startswith(CTImageStorage):
+    if header.get("SOPClassUID") in _CT_CLASSES:
         needed += ["Rows", "Columns"]
     if any(tag not in header for tag in needed):
         raise EOFError
 
 
-def _parse(path: Path, header: Dataset) -> Header:
-    rows, columns = _numbers(header, "Rows", 1), _numbers(header, "Columns", 1)
-    spacing = _numbers(header, "PixelSpacing", 2)
-    number, thickness = _numbers(header, "SeriesNumber", 1), _numbers(header, "SliceThickness", 1)
+def _slices(file: DicomFile, image: Dataset, study: str) -> Iterator[Header]:
+    """The slices of a classic or an enhanced CT image."""
+    count = int(image.get("NumberOfFrames") or 1)
+    per_frame = image.get("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        if count > 1 and image.SOPClassUID in _CT_CLASSES:
+            raise CtscribeError(
+                "E_MULTIFRAME",
+                f"{study} must say where each slice lies, but one file holds many without; "
+                "export it as classic or enhanced CT images",
+            )
+        if count > 1:
+            image.Modality = "OT"  # a film of screenshots, whatever scanner it came from
+        yield _parse(file, 0, image, image)
+        return
+    if len(per_frame) != count or count > _MAX_FRAMES:
+        raise EOFError
+    shared = image.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    for frame, own in enumerate(per_frame):
+        place = Dataset()
+        for group, tags in _GROUPS.items():
+            found = own.get(group) or shared[0].get(group) or [Dataset()]
+            for tag in tags:
+                if tag in found[0]:
+                    place[tag] = found[0][tag]
+        yield _parse(file, frame, image, place)
+
+
+def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Header:
+    rows, columns = _numbers(image, "Rows", 1), _numbers(image, "Columns", 1)
+    spacing = _numbers(place, "PixelSpacing", 2)
+    number, thickness = _numbers(image, "SeriesNumber", 1), _numbers(place, "SliceThickness", 1)
+    slope, intercept = _numbers(place, "RescaleSlope", 1), _numbers(place, "RescaleIntercept", 1)
+    kinds = (*(image.get("ImageType") or ()), *(place.get("FrameType") or ()))
     return Header(
-        path=path,
-        patient=str(header.get("PatientID", "")),
-        modality=str(header.Modality),
-        series=str(header.SeriesInstanceUID),
+        file=file,
+        frame=frame,
+        patient=str(image.get("PatientID", "")),
+        modality=str(image.Modality),
+        series=str(image.SeriesInstanceUID),
         series_number=np.inf if number is None else float(number[0]),
-        localizer="LOCALIZER" in (header.get("ImageType") or ()),
+        localizer="LOCALIZER" in kinds,
         thickness_mm=np.inf if thickness is None else float(thickness[0]),
-        size=None if rows is None or columns is None else np.concatenate([rows, columns]),
+        size=_together(rows, columns),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
-        position_lps_mm=_numbers(header, "ImagePositionPatient", 3),
-        orientation=_numbers(header, "ImageOrientationPatient", 6),
+        position_lps_mm=_numbers(place, "ImagePositionPatient", 3),
+        orientation=_numbers(place, "ImageOrientationPatient", 6),
+        rescale=_together(slope, intercept),
     )
+
+
+def _together(first: Numbers | None, second: Numbers | None) -> Numbers | None:
+    return None if first is None or second is None else np.concatenate([first, second])
 
 
 def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
     try:
-        values = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
+        values: np.ndarray[Any, Any] = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
     except (TypeError, ValueError):
         return None
     return values if values.shape == (count,) and np.isfinite(values).all() else None
 
 
-def read_pixels(path: Path, study: str) -> Pixels:
-    """Stored values of one slice.
-
-    Raises:
-        CtscribeError: ``E_NO_RESCALE``, ``E_DATATYPE``, ``E_MULTIFRAME``, ``E_CODEC`` or
-            ``E_TRUNCATED``.
-    """
-    with _readable(study):
-        image = pydicom.dcmread(path)
-        if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
-            raise CtscribeError(
-                "E_NO_RESCALE",
-                f"{study} must have a rescale slope and intercept in each slice, but one slice "
-                "lacks them; export the original CT images",
-            )
-        if int(image.get("NumberOfFrames") or 1) > 1:
-            raise CtscribeError(
-                "E_MULTIFRAME",
-                f"{study} must have one slice per file, but one file holds many; "
-                "export it as classic CT images",
-            )
-        if int(image.SamplesPerPixel) != 1 or int(image.BitsAllocated) != 16:
-            raise CtscribeError(
-                "E_DATATYPE",
-                f"{study} must hold grey values of 16 bits, but one image does not; "
-                "export the CT itself, not a rendering",
-            )
-        stored = _decode(image, study)
-        return Pixels(stored, float(image.RescaleSlope), float(image.RescaleIntercept))
-
-
-def _decode(image: FileDataset, study: str) -> np.ndarray:
-    syntax = image.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        try:
-            return image.pixel_array
-        except RuntimeError as error:
-            raise CtscribeError(
-                "E_CODEC",
-                f"{study} must be compressed in a way that can be read here, but {syntax.name} "
-                "cannot; run pip install pylibjpeg[all] or export it uncompressed",
-            ) from error
-    rows, columns = int(image.Rows), int(image.Columns)
-    sign = "i2" if image.PixelRepresentation else "u2"
-    order = "<" if syntax.is_little_endian else ">"
-    pixels = np.frombuffer(image.PixelData, dtype=np.dtype(order + sign), count=rows * columns)
-    return pixels.reshape(rows, columns)
-
-
 @contextmanager
-def _readable(study: str) -> Iterator[None]:
-    """Turns damage into a sentence and keeps pydicom's warnings, which quote values, silent."""
+def readable(study: str) -> Iterator[None]:
+    """Turns damage into a sentence; silences pydicom's warnings and log, which quote values."""
+    log = logging.getLogger("pydicom")
+    level = log.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL + 1)
         try:
             yield
-        except InvalidDicomError:
-            raise
         except _UNREADABLE as error:
-            raise _damaged(study) from error
+            raise CtscribeError(
+                "E_TRUNCATED",
+                f"{study} must consist of complete DICOM files, but one is cut or damaged; "
+                "copy or export the series again",
+            ) from error
         except OSError as error:
             raise CtscribeError(
                 "E_READ",
                 f"{study} must be readable, but {error.strerror or 'a file is not'}; correct it",
             ) from error
-
-
-def _damaged(study: str) -> CtscribeError:
-    return CtscribeError(
-        "E_TRUNCATED",
-        f"{study} must consist of complete DICOM files, but one is cut or damaged; "
-        "copy or export the series again",
-    )
+        finally:
+            log.setLevel(level)

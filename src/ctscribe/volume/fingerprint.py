@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
+from ctscribe.volume.nifti_pair import pair_of
 
 
 class Fingerprint(TypedDict):
@@ -16,14 +17,14 @@ class Fingerprint(TypedDict):
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file itself, or all files of a folder."""
+    """A file itself, both of a NIfTI pair, or all files of a folder."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return [path]
+    return pair_of(path)
 
 
 def fingerprint(path: Path, study: str) -> Fingerprint:
-    """Size of a file, or of a folder's files together, and when it last changed.
+    """Size of a source's files together, and when it last changed.
 
     Raises:
         CtscribeError: ``E_READ``, naming the study.
@@ -41,11 +42,11 @@ def fingerprint(path: Path, study: str) -> Fingerprint:
 
 
 def sha256_of_source(path: Path) -> str:
-    """SHA-256 of a file's bytes; of a folder, that of its files' sorted hashes, one per line.
+    """SHA-256 of a file's bytes; of several files, that of their sorted hashes, one per line.
 
     File names do not enter it: they may tell of a patient, and renaming changes no voxel.
     """
-    if not path.is_dir():
-        return sha256_of_file(path)
     hashes = sorted(sha256_of_file(file) for file in files_of(path))
+    if len(hashes) == 1 and not path.is_dir():
+        return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -12,19 +12,20 @@ from ctscribe.volume.geometry import agree, check_affine
 from ctscribe.volume.inflate import check_expansion, drain, open_inflated, read_into
 from ctscribe.volume.intensity import AIR_HU
 from ctscribe.volume.nifti_header import NiftiHeader, header_affines, read_header
+from ctscribe.volume.nifti_pair import header_path, image_path
 
 Prefer = Literal["sform", "qform"]
 _MAX_NAN_SHARE = 0.001
 
 
 def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str, ...]]:
-    """Reads a NIfTI file of any integer or real type, gzipped or not, whatever its suffix.
+    """Reads a NIfTI file or .hdr/.img pair of any integer or real type, gzipped or not.
 
     The header is checked before memory is taken; gzip data are read to their end, so that
     checksum and size hold.
 
     Args:
-        path: The file.
+        path: The file; of a pair, either.
         study: Name for errors.
 
     Returns:
@@ -34,13 +35,33 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
     """
-    with open_inflated(path, study) as stream:
+    with open_inflated(header_path(path), study) as stream:
         header = read_header(stream, study)
-        check_expansion(path, header.num_bytes, study)
-        stored, left = _read_voxels(stream, header, study)
+        if not header.is_pair:
+            check_expansion(path, header.num_bytes, study)
+            stored, left = _read_voxels(stream, header, study)
+    if header.is_pair:
+        voxels = image_path(header_path(path), study)
+        check_expansion(voxels, header.num_bytes, study)
+        with open_inflated(voxels, study) as stream:
+            stream.read(header.offset)
+            stored, left = _read_voxels(stream, header, study)
     warnings = [*header.warnings, *(["W_TRAILING"] if left else [])]
     values = _to_supported(stored, header, study, warnings)
     return values, header, tuple(warnings)
+
+
+def read_nifti_header(path: Path, study: str) -> NiftiHeader:
+    """Reads a header alone; its file, or its partner, must be able to hold the voxels.
+
+    Raises:
+        CtscribeError: What is wrong with the header, in one sentence.
+    """
+    with open_inflated(header_path(path), study) as stream:
+        header = read_header(stream, study)
+    voxels = image_path(header_path(path), study) if header.is_pair else path
+    check_expansion(voxels, header.num_bytes, study)
+    return header
 
 
 def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Affine | None:

@@ -10,7 +10,11 @@ from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.errors import CtscribeError
 
-_SIZES = {348: (nib.Nifti1Header, 344, b"n+1\0"), 540: (nib.Nifti2Header, 4, b"n+2\0")}
+_SIZES = {
+    348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
+    540: (nib.Nifti2Header, 4, (b"n+2\0", b"ni2\0")),
+}
+"""Header class, place of the magic bytes, and these for one file and for a pair."""
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"} | {
     1024: "i8",
     1280: "u8",
@@ -28,6 +32,7 @@ class NiftiHeader:
 
     Attributes:
         shape: (x, y, z), each at least 1.
+        is_pair: Whether the voxels lie in a file of their own.
         dtype: Of the stored voxels, byte order included.
         offset: Of the first voxel, bytes.
         slope: Header's own scaling; 1 where absent.
@@ -38,6 +43,7 @@ class NiftiHeader:
     """
 
     shape: tuple[int, int, int]
+    is_pair: bool
     dtype: np.dtype[Any]
     offset: int
     slope: float
@@ -60,19 +66,20 @@ def read_header(stream: BufferedIOBase, study: str) -> NiftiHeader:
             or ``E_DATATYPE``.
     """
     block = stream.read(348)
-    fields, magic_size = _parse(block, stream, study)
+    fields, header_size, is_pair = _parse(block, stream, study)
     warnings: list[str] = []
     shape = _shape(fields, study, warnings)
     dtype = _dtype(fields, study, warnings)
-    offset = _offset(fields, magic_size, study)
-    extensions = stream.read(offset - magic_size)
-    _check_extensions(extensions, fields.endianness, study)
+    offset = _offset(fields, 0 if is_pair else header_size + 4, study)
+    if not is_pair:
+        _check_extensions(stream.read(offset - header_size), fields.endianness, study)
     slope, intercept = _scaling(fields, warnings)
     unit = int(fields["xyzt_units"]) & 7
     if unit != 2:
         warnings.append("W_UNITS")
     return NiftiHeader(
         shape,
+        is_pair,
         dtype,
         offset,
         slope,
@@ -83,21 +90,16 @@ def read_header(stream: BufferedIOBase, study: str) -> NiftiHeader:
     )
 
 
-def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int]:
+def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, bool]:
     for order, name in (("<", "little"), (">", "big")):
         size = int.from_bytes(block[:4], "little" if name == "little" else "big")
         if size not in _SIZES or len(block) < 348:
             continue
-        header_class, place, magic = _SIZES[size]
+        header_class, place, (alone, paired) = _SIZES[size]
         block += stream.read(size - 348)
         found = block[place : place + 4]
-        if found == magic and len(block) == size:
-            return header_class(block, endianness=order, check=False), size
-        if found in (b"ni1\0", b"ni2\0"):
-            raise CtscribeError(
-                "E_NIFTI_PAIR",
-                f"{study} must be one NIfTI file, but is a .hdr/.img pair; convert it to .nii.gz",
-            )
+        if found in (alone, paired) and len(block) == size:
+            return header_class(block, endianness=order, check=False), size, found == paired
         break
     raise CtscribeError(
         "E_NOT_NIFTI",
@@ -153,9 +155,9 @@ def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # no
     return dtype
 
 
-def _offset(fields: Any, header_size: int, study: str) -> int:  # noqa: ANN401
+def _offset(fields: Any, least: int, study: str) -> int:  # noqa: ANN401
     offset = float(fields["vox_offset"])
-    if not (header_size + 4 <= offset <= _MAX_OFFSET and offset.is_integer()):
+    if not (least <= offset <= _MAX_OFFSET and offset.is_integer()):
         raise CtscribeError(
             "E_HEADER",
             f"{study} must have its first voxel after the header, but the header places it at "

@@ -9,12 +9,12 @@ from ctscribe.errors import CtscribeError
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
 from ctscribe.types import Affine, VolumeHu
 from ctscribe.volume.ct import CTVolume, to_ras
-from ctscribe.volume.dicom import read_dicom
+from ctscribe.volume.dicom import read_dicom, read_dicom_grid
+from ctscribe.volume.dicom_sources import is_dicom
 from ctscribe.volume.geometry import check_affine, lps_affine
-from ctscribe.volume.inflate import check_expansion, open_inflated
 from ctscribe.volume.intensity import Intensity, to_hu
-from ctscribe.volume.nifti import Prefer, choose_affine, read_nifti
-from ctscribe.volume.nifti_header import NiftiHeader, read_header
+from ctscribe.volume.nifti import Prefer, choose_affine, read_nifti, read_nifti_header
+from ctscribe.volume.nifti_header import NiftiHeader
 
 MIN_SLICES = 20
 """Fewer are a slab, not a chest."""
@@ -29,10 +29,11 @@ def read_volume(
     intensity: Intensity = "auto",
     prefer: Prefer | None = None,
 ) -> tuple[CTVolume, tuple[str, ...]]:
-    """Reads a NIfTI file or the folder of a DICOM series.
+    """Reads a NIfTI file or a DICOM series.
 
     Args:
-        path: File or folder.
+        path: NIfTI file (either, of a .hdr/.img pair), or the folder or zip archive of a DICOM
+            series or one enhanced CT file; told apart by their first bytes.
         study: Name for errors; never taken from the file.
         metadata: CT-RATE's row: slope and intercept for raw files, geometry for files with a
             blank header (axes then run left, posterior, superior, as in CT-RATE).
@@ -45,7 +46,7 @@ def read_volume(
     Raises:
         CtscribeError: What is wrong, in one sentence.
     """
-    if path.is_dir():
+    if _holds_dicom(path, study):
         values, affine, warnings = read_dicom(path, study)
         rescale = None
     else:
@@ -67,10 +68,10 @@ def read_grid(
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
 ) -> tuple[CTVolume, tuple[str, ...]]:
-    """Reads where a NIfTI file's voxels lie, and none of them.
+    """Reads where a source's voxels lie, and none of them.
 
     Args:
-        path: File.
+        path: See `read_volume`.
         study: Name for errors.
         metadata: See `read_volume`.
         prefer: See `read_volume`.
@@ -82,13 +83,24 @@ def read_grid(
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
     """
-    with open_inflated(path, study) as stream:
-        header = read_header(stream, study)
-        check_expansion(path, header.num_bytes, study)
-    affine, more = _geometry(header, metadata, study, prefer)
-    volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), header.shape), affine))
+    if _holds_dicom(path, study):
+        shape, affine, warnings = read_dicom_grid(path, study)
+    else:
+        header = read_nifti_header(path, study)
+        affine, more = _geometry(header, metadata, study, prefer)
+        shape, warnings = header.shape, (*header.warnings, *more)
+    volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), shape), affine))
     _check_depth(volume, study)
-    return volume, tuple(sorted({*header.warnings, *more, *check_affine(affine, study)}))
+    return volume, tuple(sorted({*warnings, *check_affine(affine, study)}))
+
+
+def _holds_dicom(path: Path, study: str) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{study} must be readable, but {error.strerror or error}; correct it"
+        ) from error
 
 
 def _check_depth(volume: CTVolume, study: str) -> None:

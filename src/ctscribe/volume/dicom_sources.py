@@ -1,0 +1,82 @@
+"""Where DICOM files lie: in a folder, in a zip archive, or one alone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BufferedIOBase, BytesIO
+from pathlib import Path, PurePosixPath
+from typing import final
+
+from ctscribe.volume.zipped import MAGIC, open_zip, read_entry
+
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class DicomFile:
+    """One file, wherever it lies.
+
+    Attributes:
+        open: Gives its bytes from the start.
+        claimed: Whether its name or emptiness says that it should have been DICOM.
+    """
+
+    open: Callable[[], BufferedIOBase]
+    claimed: bool
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a folder, a zip archive or a DICOM file, by its first bytes."""
+    if not path.is_file():
+        return path.is_dir()
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start.startswith(MAGIC)
+
+
+@contextmanager
+def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
+    """The files of a folder with its subfolders, of a zip archive, or the one file.
+
+    Directories of media (DICOMDIR) and what a Mac leaves beside files are passed over.
+
+    Raises:
+        CtscribeError: See `open_zip`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        yield [_on_disk(file) for file in files if _wanted(file.name)]
+        return
+    if not _is_zip(path):
+        yield [_on_disk(path)]
+        return
+    with open_zip(path, study) as (archive, entries):
+
+        def unpack(index: int) -> BufferedIOBase:
+            return BytesIO(read_entry(archive, entries[index], study))
+
+        yield [
+            DicomFile(partial(unpack, index), _claims(entry.filename, entry.file_size))
+            for index, entry in enumerate(entries)
+            if _wanted(PurePosixPath(entry.filename).name)
+        ]
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == MAGIC
+
+
+def _on_disk(path: Path) -> DicomFile:
+    return DicomFile(lambda: path.open("rb"), _claims(path.name, path.stat().st_size))
+
+
+def _claims(name: str, num_bytes: int) -> bool:
+    return name.lower().endswith(_DICOM_SUFFIXES) or num_bytes == 0
+
+
+def _wanted(name: str) -> bool:
+    return name != "DICOMDIR" and not name.startswith("._")
