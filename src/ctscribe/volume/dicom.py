@@ -21,6 +21,8 @@ from ctscribe.volume.geometry import lps_affine
 
 _MAX_TILT_DEGREES = 0.5
 _SAME_PLACE_MM = 0.01
+_MODALITIES = {"CT", "CR", "DX", "MG", "MR", "NM", "OT", "PR", "PT", "RF", "SC", "SEG", "SR", "US"}
+"""Those that an error may name; the tag is free text in careless hands."""
 
 
 @final
@@ -126,7 +128,7 @@ def choose_series(headers: list[Header], study: str) -> tuple[list[Header], tupl
     images = [one for one in headers if one.modality == "CT" and one.size is not None]
     images = [one for one in images if not one.localizer]
     if not images:
-        found = sorted({one.modality[:8] if one.modality.isalpha() else "?" for one in headers})
+        found = sorted({one.modality if one.modality in _MODALITIES else "?" for one in headers})
         raise CtscribeError(
             "E_NOT_CT",
             f"{study} must hold axial CT images, but holds none (modalities: {', '.join(found)}); "

@@ -1,0 +1,214 @@
+"""Patient data planted wherever files can hold them reach no output, log or error."""
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.nifti1 import Nifti1Extension
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from ctscribe.config import SlicesConfig, VolumeConfig, read_recipe
+from ctscribe.doctor import describe, examine
+from ctscribe.errors import CtscribeError
+from ctscribe.export import patient
+from ctscribe.prepare import prepare
+from ctscribe.rows import SkippedRow, read_rows
+from ctscribe.run import open_run
+from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.read import read_volume
+
+PLANTED = "PLANTED"
+BORN = "19010203"
+VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
+SLICES = SlicesConfig(num_slices=4, frame_size_px=(56, 84))
+Chest = Callable[..., CTVolume]
+Edit = Callable[[FileDataset, int], None]
+
+TEXT_TAGS = (
+    *("PatientID", "PatientName", "PatientAddress", "PatientComments", "OtherPatientNames"),
+    *("InstitutionName", "ReferringPhysicianName", "OperatorsName", "StationName"),
+    *("StudyDescription", "SeriesDescription", "ProtocolName", "ImageComments", "StudyID"),
+    *("AccessionNumber", "DeviceSerialNumber", "Manufacturer"),
+)
+
+
+def plant(image: FileDataset) -> None:
+    for number, tag in enumerate(TEXT_TAGS):
+        setattr(image, tag, f"{PLANTED} {number}")
+    for tag in ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate"):
+        setattr(image, tag, BORN)
+    block = image.private_block(0x0009, f"{PLANTED} CREATOR", create=True)
+    block.add_new(0x01, "LO", f"{PLANTED} private")
+    block.add_new(0x02, "UN", f"{PLANTED} unknown".encode())
+    image.add_new((0x6000, 0x4000), "LT", f"{PLANTED} overlay comment")
+    image.preamble = f"{PLANTED} preamble".encode().ljust(128, b"\0")
+
+
+def write_series(folder: Path, chest: CTVolume, edit: Edit = lambda image, z: None) -> Path:
+    folder.mkdir()
+    for z in range(chest.shape_xyz[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        plant(image)
+        image.Modality, image.SeriesInstanceUID = "CT", "1.2.3456"
+        image.Rows, image.Columns = chest.shape_xyz[1], chest.shape_xyz[0]
+        image.PixelSpacing, image.SliceThickness = [6.0, 6.0], 8.0
+        image.ImagePositionPatient = [-150.0, -120.0, 700.0 + 8 * z]
+        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+        image.PixelRepresentation, image.RescaleSlope, image.RescaleIntercept = 1, 1, 0
+        image.PixelData = np.ascontiguousarray(chest.hu[:, :, z].T).tobytes()
+        edit(image, z)
+        image.save_as(folder / f"{PLANTED}-{z}.dcm", enforce_file_format=True)
+    return folder
+
+
+def write_nifti(path: Path, chest: CTVolume) -> Path:
+    image = nib.Nifti1Image(chest.hu, chest.affine)
+    for field in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
+        image.header[field] = f"{PLANTED}{field}".encode()[: image.header[field].itemsize or 10]
+    image.header.extensions.append(Nifti1Extension("comment", f"{PLANTED} {BORN}".encode()))
+    with path.open("wb") as file, gzip.GzipFile(f"{PLANTED}.nii", "wb", 1, file) as packed:
+        packed.write(image.to_bytes())
+    assert path.read_bytes().count(PLANTED.encode()) == 1  # gzip's own record of the name
+    return path
+
+
+def with_bad_syntax(image: FileDataset, z: int) -> None:
+    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.70")
+    image.PixelData = b"\xfe\xff\x00\xe0" + b"\0" * 4 + b"\xfe\xff\x00\xe0\x08\0\0\0" + b"PLANTED "
+    image["PixelData"].VR = "OB"
+
+
+def as_other_modality(image: FileDataset, z: int) -> None:
+    image.Modality = PLANTED
+
+
+def of_two_patients(image: FileDataset, z: int) -> None:
+    image.PatientID = f"{PLANTED}{z % 2}"
+
+
+FAULTS: dict[str, Edit] = {
+    "modality": as_other_modality,
+    "patients": of_two_patients,
+    "syntax": with_bad_syntax,
+}
+
+
+def contents(folder: Path) -> bytes:
+    """Names and bytes of all files, inflated where they are gzip."""
+    parts = []
+    for path in sorted(folder.rglob("*")):
+        parts.append(str(path.relative_to(folder)).encode())
+        if path.is_file():
+            content = path.read_bytes()
+            parts.append(content)
+            parts.append(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else b"")
+    return b"\n".join(parts)
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, make_chest: Chest) -> Path:
+    """A manifest of own scans: sound ones, and one for each way of failing."""
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    chest = make_chest()
+    write_series(folder / "series", chest)
+    write_nifti(folder / "nifti.nii.gz", chest)
+    (folder / "cut.nii.gz").write_bytes((folder / "nifti.nii.gz").read_bytes()[:-9])
+    names = ["series", "nifti.nii.gz", "cut.nii.gz"]
+    for name, edit in FAULTS.items():
+        write_series(folder / name, chest, edit)
+        names.append(name)
+    write_series(folder / "damaged", chest)
+    for path in sorted((folder / "damaged").iterdir())[:1]:
+        path.write_bytes(path.read_bytes().replace(b"PLANTEDP", b"\xff\xfe\xfd\xfcPLAN", 3)[:700])
+    write_series(folder / "overwritten", chest)
+    for path in (folder / "overwritten").iterdir():
+        content = path.read_bytes()
+        for value in (rb"6.0\6.0 ", b"1.2.3456"):  # a number and an identifier
+            content = content.replace(value, b"PLANTED ")
+        path.write_bytes(content)
+    names += ["damaged", "overwritten"]
+    rows = [f"{name},P{row},S{row},Clear." for row, name in enumerate(names)]
+    (folder / "scans.csv").write_text("\n".join(["volume,patient,scan,report", *rows]))
+    return folder / "scans.csv"
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Everything logged or printed so far, at any level."""
+    caplog.set_level(logging.DEBUG)
+
+    def read() -> str:
+        printed = capfd.readouterr()
+        return caplog.text + printed.out + printed.err
+
+    return read
+
+
+def is_clean(text: str | bytes) -> bool:
+    content = text.encode() if isinstance(text, str) else text
+    return PLANTED.encode() not in content and BORN.encode() not in content
+
+
+def test_prepare_and_doctor_pass_nothing_on(
+    clinic: Path, tmp_path: Path, told: Callable[[], str]
+) -> None:
+    out = tmp_path / "out"
+    summary = prepare(clinic, out, VOLUME, SLICES)
+    assert summary.num_prepared == 2
+    skipped = read_rows(out / "skipped.jsonl", SkippedRow)
+    assert {row.code for row in skipped} == {
+        *("E_TRUNCATED", "E_NOT_CT", "E_MIXED_PATIENT", "E_CODEC", "E_DICOM_TAG"),
+    }
+    assert b"preprocessed_npy" in contents(out)
+    assert is_clean(contents(out))
+    assert is_clean(describe(examine(clinic, VOLUME, SLICES)))
+    assert is_clean(told())
+
+
+def test_errors_and_what_caused_them(
+    clinic: Path, told: Callable[[], str], recwarn: pytest.WarningsRecorder
+) -> None:
+    for name in (*FAULTS, "damaged", "overwritten", "cut.nii.gz"):
+        with pytest.raises(CtscribeError) as caught:
+            read_volume(clinic.parent / name, study="scan 1")
+        assert is_clean(str(caught.value)), name
+    assert is_clean(told())
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["series", "nifti.nii.gz"])
+def test_a_report_names_nobody(
+    clinic: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: Callable[[], str],
+    name: str,
+) -> None:
+    overrides = ("slices.frame_size_px=[56,84]", "slices.num_slices=4")
+    recipe = read_recipe("tiny", (*overrides, "volume.spacing_mm=[6,6,8]"))
+    run = tmp_path / "run"
+    asked: dict[str, Any] = {"recipe": json.loads(recipe.model_dump_json())}
+    open_run(run, "train", asked)
+    (run / "best").mkdir()
+    monkeypatch.setattr(patient, "_write", lambda *_: "Findings: Clear.\nImpression: Normal.")
+    source = (clinic.parent / name).rename(clinic.parent / f"{PLANTED}-{name}")
+    patient.report_patient(source, run, tmp_path / "report")
+    written = contents(tmp_path / "report")
+    assert b"Clear." in written
+    assert is_clean(written)
+    assert is_clean(told())
