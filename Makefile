@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint unit docs bench-evaluate clean
+.PHONY: demo test lint unit docs kill-prepare bench-evaluate clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -23,6 +23,10 @@ unit: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_errors.py
+
+# Kills `prepare` at a hundred random moments; each must end as an undisturbed run.
+kill-prepare: $(VENV)/.installed
+	CTSCRIBE_KILLS=100 $(BIN)/pytest tests/test_prepare.py -k killed
 
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed

@@ -2,6 +2,7 @@ import csv
 import gzip
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import pytest
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.files import one_writer, read_json
-from ctscribe.prepare import prepare
+from ctscribe.files import many_writers, one_writer, read_json
+from ctscribe.prepare import parse_shard, prepare
 from ctscribe.reports.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
 from ctscribe.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.slices.cache import frames_path, read_frames
@@ -232,24 +233,79 @@ def test_all_reconstructions_on_request(tree: CtRateTree, tmp_path: Path) -> Non
     assert studies[0].scan_id == studies[1].scan_id
 
 
-def test_killed_at_any_moment_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
-    prepare(tree.root, tmp_path / "whole", VOLUME, SLICES)
-    out = tmp_path / "out"
-    script = (
-        "import sys; from pathlib import Path; from ctscribe.prepare import prepare\n"
-        "from ctscribe.config import SlicesConfig, VolumeConfig\n"
-        "prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),"
-        " SlicesConfig(num_slices=4, windows='three', frame_size_px=(56, 84)))"
-    )
-    for wait_s in (0.0, 0.05, 0.1):
-        process = subprocess.Popen([sys.executable, "-c", script, str(tree.root), str(out)])
-        while process.poll() is None and not (out / "prepare.json").exists():
-            time.sleep(0.01)
-        time.sleep(wait_s)
+SCRIPT = (
+    "import sys; from pathlib import Path; from ctscribe.prepare import prepare\n"
+    "from ctscribe.config import SlicesConfig, VolumeConfig\n"
+    "prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),"
+    " SlicesConfig(num_slices=4, windows='three', frame_size_px=(56, 84)))"
+)
+
+
+def start(tree: CtRateTree, out: Path) -> "subprocess.Popen[bytes]":
+    """A run in a process of its own, when it has begun to write."""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tree.root), str(out)])
+    while process.poll() is None and not (out / "prepare.json").exists():
+        time.sleep(0.002)
+    return process
+
+
+def test_killed_at_random_moments_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
+    """``make kill-prepare`` does it at a hundred moments."""
+    process = start(tree, tmp_path / "whole")
+    begun = time.monotonic()
+    assert process.wait() == 0
+    takes_s = time.monotonic() - begun
+    whole = hashes(tmp_path / "whole")
+    random = np.random.default_rng(0)
+    unfinished = 0
+    for moment in range(int(os.environ.get("CTSCRIBE_KILLS", "4"))):
+        out = tmp_path / f"out-{moment}"
+        process = start(tree, out)
+        time.sleep(random.uniform(0, takes_s))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    prepare(tree.root, out, VOLUME, SLICES)
-    assert hashes(out) == hashes(tmp_path / "whole")
+        unfinished += hashes(out) != whole
+        prepare(tree.root, out, VOLUME, SLICES)
+        assert hashes(out) == whole, f"moment {moment}"
+        shutil.rmtree(out)
+    assert unfinished > 0
+
+
+def test_shards_together_do_what_one_run_does(tree: CtRateTree, tmp_path: Path) -> None:
+    tree.volume_path(NAMES[1], "v2").unlink()
+    prepare(tree.root, tmp_path / "one", VOLUME, SLICES)
+    out = tmp_path / "out"
+    for index, names in ((2, NAMES[2:3]), (1, [NAMES[0], NAMES[3]])):
+        summary = prepare(tree.root, out, VOLUME, SLICES, shard=(index, 2))
+        assert (summary.num_prepared, summary.num_skipped) == (len(names), int(index == 1))
+        studies = read_rows(out / f"shards/{index}-of-2/studies.jsonl", StudyRow)
+        assert [study.volume_name for study in studies] == names
+        assert not (out / "studies.jsonl").exists()
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 3
+    found = {name: sha for name, sha in hashes(out).items() if not name.startswith("shards/")}
+    assert found == hashes(tmp_path / "one")
+
+
+def test_shards_run_at_once_but_not_beside_a_whole_run(tree: CtRateTree, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with many_writers(out), one_writer(out / "shards/1-of-2"):
+        prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
+        for shard in ((1, 2), (1, 1)):
+            with pytest.raises(CtscribeError, match="another is at work") as caught:
+                prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=shard)
+            assert caught.value.code == "E_BUSY"
+    with one_writer(out), pytest.raises(CtscribeError, match="another is at work"):
+        prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
+    with pytest.raises(CtscribeError, match="other settings"):
+        prepare(tree.root, out, VOLUME, SlicesConfig(num_slices=6), shard=(2, 2))
+
+
+@pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/0", "-1/2", "1/2/3", "a/b", "1/2\n"])
+def test_shards_are_written_i_of_n(text: str) -> None:
+    assert parse_shard("2/8") == (2, 8)
+    with pytest.raises(CtscribeError, match="such as 2/8") as caught:
+        parse_shard(text)
+    assert caught.value.code == "E_SHARD"
 
 
 @pytest.fixture

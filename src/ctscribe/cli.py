@@ -74,10 +74,14 @@ def prepare(
     keep: Literal["all", "slices"] = "all",
     prefer: Prefer = None,
     reconstructions: Reconstructions = "one",
+    shard: Annotated[
+        str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
+    ] = "1/1",
     allow_failures: bool = False,
     processes: Processes = CORES,
 ) -> None:
     """Turn the volumes of SOURCE into Hounsfield units on one grid, and into frames, in OUT."""
+    from ctscribe.prepare import parse_shard
     from ctscribe.prepare import prepare as prepare_stage
 
     knobs = read_recipe(recipe, overrides)
@@ -90,6 +94,7 @@ def prepare(
             keep=keep,
             prefer=prefer,
             reconstructions=reconstructions,
+            shard=parse_shard(shard),
             processes=processes,
             progress=progress,
         )

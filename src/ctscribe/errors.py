@@ -66,6 +66,8 @@ E_CSV                A file is no CSV, or one of its lines is broken.
     Mend the quotes or commas of the line that is named.
 E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bits.
     Export the CT itself, not a rendering.
+E_DEPENDENCE         The model depends on the scan less than `--min-dependence` asks.
+    Read the card; train with negatives or for longer.
 E_DICOM_TAG          A slice lacks a tag that says where it lies, or the tag is unusable.
     Export the series again.
 E_DIMENSIONS         The header claims no dimensions, too many, or empty ones.
@@ -176,6 +178,8 @@ E_SCAN               Reconstructions of one scan have different reports or label
     Mend the tables and prepare again.
 E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
+E_SHARD              A shard is not written as i/n.
+    Write, for the second of eight, 2/8.
 E_SHEAR              The volume's axes are not at right angles (gantry tilt).
     Resample it upright first.
 E_SKIPPED            Some volumes could not be prepared.

@@ -58,6 +58,27 @@ def one_writer(folder: Path) -> Iterator[None]:
         CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
             process is at work in it.
     """
+    with _locked(folder, fcntl.LOCK_EX):
+        for left in [*folder.glob(".*.????????"), *folder.glob("*/.*.????????")]:
+            left.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def many_writers(folder: Path) -> Iterator[None]:
+    """Shares a folder with other blocks of this kind, none of which writes another's files.
+
+    `one_writer` is kept out meanwhile. Nothing is removed.
+
+    Raises:
+        CtscribeError: As `one_writer`.
+    """
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -66,17 +87,15 @@ def one_writer(folder: Path) -> Iterator[None]:
             "E_WRITE", f"{folder} must be a folder that can be written, but {error.strerror}"
         ) from error
     try:
-        _lock(descriptor, folder)
-        for left in [*folder.glob(".*.????????"), *folder.glob("*/.*.????????")]:
-            left.unlink(missing_ok=True)
+        _lock(descriptor, folder, kind)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, kind: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise CtscribeError(
             "E_BUSY",

@@ -1,14 +1,16 @@
 """Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.files import one_writer, read_json, write_json
+from ctscribe.files import many_writers, one_writer, read_json, write_json
 from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.reports.source import list_source
@@ -17,6 +19,8 @@ from ctscribe.run import provenance, work
 from ctscribe.slices.one import FORMAT, Keep, prepare_into
 from ctscribe.volume.nifti import Prefer
 
+Shard = tuple[int, int]
+WHOLE: Shard = (1, 1)
 _GEOMETRY = (
     "spacing_mm",
     "shape_xyz",
@@ -59,6 +63,7 @@ def prepare(
     keep: Keep = "all",
     prefer: Prefer | None = None,
     reconstructions: Reconstructions = "one",
+    shard: Shard = WHOLE,
     processes: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PrepareSummary:
@@ -69,6 +74,10 @@ def prepare(
     interrupted run continues. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are
     written at the end.
 
+    A shard does every n-th volume and writes these three to ``shards/<i>-of-<n>/`` instead. Any
+    number may run at once, on machines that share `out`; a run without a shard then finds their
+    volumes done, checks them and writes the tables of all.
+
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
         out: Where everything goes.
@@ -77,19 +86,23 @@ def prepare(
         keep: all writes both stores and the slice cache, slices only the latter.
         prefer: Which affine to believe where sform and qform disagree; None skips the volume.
         reconstructions: See `choose_reconstructions`.
+        shard: Which part to do, from 1, and of how many.
         processes: Volumes worked on at once, each by one process with one thread.
         progress: Called with (done, total).
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
-            ``E_WORKER``, or what is wrong with the data set's tables.
+            ``E_BUSY``, ``E_WORKER``, or what is wrong with the data set's tables.
     """
     options = {**volume.model_dump(), **slices.model_dump()}
     if prefer:
         options["prefer"] = prefer
-    with one_writer(out):
-        manifest = _open(out, volume, slices)
+    index, count = shard
+    tables = out if shard == WHOLE else out / "shards" / f"{index}-of-{count}"
+    with nullcontext() if shard == WHOLE else many_writers(out), one_writer(tables):
+        manifest = _open(out, tables, volume, slices)
         listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+        listed, skipped = listed[index - 1 :: count], skipped if index == 1 else []
         studies: dict[str, StudyRow] = {}
         num_reused = 0
         tasks = [_Task(one, out, options, keep) for one in listed]
@@ -102,7 +115,23 @@ def prepare(
                 skipped.append(row)
             progress(done, len(tasks))
         in_order = [studies[one.volume_name] for one in listed if one.volume_name in studies]
-        return _finish(out, manifest, in_order, skipped, num_reused)
+        return _finish(tables, manifest, in_order, skipped, num_reused)
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads ``2/8`` as the second of eight shards.
+
+    Raises:
+        CtscribeError: ``E_SHARD``.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise CtscribeError(
+            "E_SHARD",
+            f"a shard must be written i/n with i from 1 to n, such as 2/8, but is {text[:20]!r}; "
+            "correct it",
+        )
+    return int(match[1]), int(match[2])
 
 
 def _finish(
@@ -145,7 +174,7 @@ class _Task:
     keep: Keep
 
 
-def _open(out: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
+def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
     sections = {"volume": volume.model_dump(mode="json"), "slices": slices.model_dump(mode="json")}
@@ -157,7 +186,8 @@ def _open(out: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, An
             "settings; choose another folder or remove it",
         )
     manifest = {"stage": "prepare", "asked": asked, **provenance()}
-    write_json(path, manifest)
+    if tables == out or not path.exists():
+        write_json(path, manifest)
     return manifest
 
 
