@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ctscribe.figures import beta_figure, image_bytes, per_finding_figure, write_figure
+from ctscribe.figures import beta_figure, card_figure, image_bytes, per_finding_figure, write_figure
 
 
 @pytest.fixture
@@ -50,3 +50,22 @@ def test_the_suffix_decides_the_format(bars: Figure, tmp_path: Path) -> None:
     write_figure(tmp_path / "bars.png", bars)
     assert b"<svg" in (tmp_path / "bars.svg").read_bytes()
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_card_draws_each_view_as_a_row_and_two_views_as_bars() -> None:
+    estimate = (0.5, 0.4, 0.6)
+    figure = card_figure(
+        "Dependence",
+        {
+            "Cross entropy": {"The scan itself": estimate, "Blank": estimate},
+            "BLEU-4": {"Blank": estimate},
+        },
+        {"The scan itself": {"Emphysema": estimate}, "Blank": {"Emphysema": estimate}},
+        {"Emphysema": 3},
+    )
+    first, second, bars = figure.axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["Cross entropy", "BLEU-4"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["The scan itself", "Blank"]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["Emphysema  (3)"]
+    assert "Research use only" in figure.get_supxlabel()
+    assert image_bytes(figure, "png").startswith(b"\x89PNG")

@@ -226,6 +226,31 @@ def evaluate(
 
 
 @app.command
+def card(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    min_dependence: Annotated[
+        float | None, Parameter(help="Fail when the lower bound of dependence is below.")
+    ] = None,
+    out: Path | None = None,
+) -> None:
+    """Tell whether the run's model looks: show it noise, air, other patients' scans, and score."""
+    from ctscribe.card.make import make_card
+    from ctscribe.card.score import require_dependence
+    from ctscribe.card.write import headline
+    from ctscribe.run import recipe_of
+
+    target = out or run / f"card_{split}"
+    with _stage("Measuring image dependence") as progress:
+        found = make_card(run, prepared, recipe_of(run), split, target, progress=progress)
+    _say(f"{headline(found)} Read {target / 'card.md'}")
+    if min_dependence is not None:
+        require_dependence(found, min_dependence)
+
+
+@app.command
 def experiment(
     out: Path,
     *,

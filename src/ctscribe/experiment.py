@@ -103,7 +103,7 @@ def experiment_request(recipe: Recipe) -> dict[str, Any]:
 
 def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
     """Pairs, training, test reports, mismatch gap and scores of one cell; skips what is there."""
-    from ctscribe.card import measure_gap
+    from ctscribe.card.measure import measure_gap
     from ctscribe.evaluate.scores import evaluate
     from ctscribe.generate import generate
     from ctscribe.pairs.build import build_pairs

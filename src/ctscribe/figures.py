@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ctscribe import RESEARCH_USE
 from ctscribe.files import atomic_write
 
 Estimate = tuple[float, float, float]
@@ -42,13 +43,8 @@ def per_finding_figure(
         axes = figure.subplots()
         _bars(axes, findings, recall, -0.19, BLUE, "Recall")
         _bars(axes, findings, precision, 0.19, ORANGE, "Precision")
-        axes.set_yticks(
-            range(len(findings)), [f"{name}  ({num_positive[name]})" for name in findings]
-        )
-        axes.set_ylim(len(findings) - 0.4, -0.6)
-        axes.set_xlim(0, 1)
+        _name_findings(axes, findings, num_positive)
         axes.set_xlabel("Share of scans with 95 % interval (in brackets: positive scans)")
-        axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
 
@@ -82,6 +78,47 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
         axes.set_ylabel("Score, with 95 % interval")
         axes.set_ylim(bottom=0)
         figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    return figure
+
+
+def card_figure(
+    title: str,
+    panels: Mapping[str, Mapping[str, Estimate]],
+    recall: Mapping[str, Mapping[str, Estimate]],
+    num_positive: Mapping[str, int],
+) -> Figure:
+    """What a model makes of its scans and of what is shown instead of them.
+
+    Args:
+        title: Above everything.
+        panels: Metric to {what was shown: estimate}, one panel each; the first panel has every
+            view and gives their order.
+        recall: Two views' {finding: Coverage}, drawn as bars; findings that are never true are
+            absent.
+        num_positive: Finding to the number of scans whose reference states it.
+    """
+    findings = sorted(next(iter(recall.values())), key=lambda name: (-num_positive[name], name))
+    shown = list(next(iter(panels.values())))
+    height = 0.3 * len(shown) + 0.9, 0.3 * len(findings) + 0.9
+    with _style():
+        figure = Figure(figsize=(8.2, sum(height) + 0.7), layout="constrained")
+        rows = figure.add_gridspec(2, 1, height_ratios=height)
+        upper, lower = (figure.add_subfigure(rows[i]) for i in (0, 1))
+        for axes, (metric, estimates) in zip(
+            upper.subplots(1, len(panels), sharey=True), panels.items(), strict=True
+        ):
+            _dots(axes, shown, estimates)
+            axes.set_title(metric, fontsize=9)
+        axes = lower.subplots()
+        for (view, estimates), offset, colour in zip(
+            recall.items(), (-0.19, 0.19), (BLUE, ORANGE), strict=True
+        ):
+            _bars(axes, findings, estimates, offset, colour, view)
+        _name_findings(axes, findings, num_positive)
+        axes.set_xlabel("Coverage with 95 % interval (in brackets: positive scans)")
+        axes.legend(loc="lower right", frameon=False)
+        figure.suptitle(title, fontsize=9.5, fontweight="bold", x=0.01, ha="left", wrap=True)
+        figure.supxlabel(RESEARCH_USE, fontsize=7.5, color=GREY)
     return figure
 
 
@@ -135,6 +172,35 @@ def _bars(
         error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 1.5},
         label=label,
     )
+
+
+def _name_findings(axes: Axes, findings: list[str], num_positive: Mapping[str, int]) -> None:
+    axes.set_yticks(range(len(findings)), [f"{name}  ({num_positive[name]})" for name in findings])
+    axes.set_ylim(len(findings) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.tick_params(axis="y", length=0)
+
+
+def _dots(axes: Axes, rows: list[str], estimates: Mapping[str, Estimate]) -> None:
+    """One row each; the first is the measure of the others and is drawn as a line through them."""
+    for row, name in enumerate(rows):
+        if name in estimates:
+            estimate = estimates[name]
+            axes.errorbar(
+                [estimate[0]],
+                [row],
+                xerr=_whiskers([estimate]),
+                color=ORANGE if row else BLUE,
+                marker="o",
+                markersize=4.5,
+                capsize=2,
+                elinewidth=0.9,
+            )
+    if rows[0] in estimates:
+        axes.axvline(estimates[rows[0]][0], color=BLUE, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def _whiskers(estimates: list[Estimate]) -> list[list[float]]:

@@ -1,6 +1,6 @@
 """Writing a report for every scan of a split, at temperature 0, resumable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -58,30 +58,66 @@ def generate(
             f"the {split} split must have scans, but none of the {len(studies)} volumes in "
             f"{prepared_dir} belongs to it; prepare more patients",
         )
-    rows = {row.scan_id: row for row in _written_before(out_path)}
-    missing = [study for study in scans if study.scan_id not in rows]
+    missing = missing_scans(scans, out_path)
     progress(len(scans) - len(missing), len(scans))
     if missing:
-        qwen, tokenizer = load_model(run_dir / "best", recipe.model.dtype)
-        if torch.cuda.is_available():
-            qwen.to("cuda")
-        qwen.eval()
+        qwen, tokenizer = load_for_inference(run_dir, recipe)
         store = store_features(qwen, prepared_dir, missing, windows=recipe.slices.windows)
-        knobs = recipe.generate
-        for start in range(0, len(missing), knobs.batch_size):
-            batch = missing[start : start + knobs.batch_size]
-            written = write_for(
-                qwen,
-                tokenizer,
-                [store.visual(study) for study in batch],
-                recipe.model.positions,
-                knobs.max_new_tokens,
-            )
-            for study, answer in zip(batch, written, strict=True):
-                rows[study.scan_id] = _to_row(study, answer)
-                append_row(out_path, rows[study.scan_id])
-            progress(len(scans) - len(missing) + start + len(batch), len(scans))
+        write_scans(qwen, tokenizer, scans, store.visual, recipe, out_path, progress=progress)
+    rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
     return [rows[study.scan_id] for study in scans]
+
+
+def load_for_inference(
+    run_dir: Path, recipe: Recipe
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """A run's best weights, on the GPU where there is one, and their tokenizer.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS`` when they are not complete.
+    """
+    qwen, tokenizer = load_model(run_dir / "best", recipe.model.dtype)
+    qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return qwen, tokenizer
+
+
+def write_scans(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    scans: Sequence[StudyRow],
+    visual: Callable[[StudyRow], Visual],
+    recipe: Recipe,
+    out_path: Path,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> None:
+    """Appends a report of every scan that the file lacks.
+
+    Args:
+        qwen: The model.
+        tokenizer: Its tokenizer.
+        scans: One row per scan.
+        visual: What the model is shown of a scan.
+        recipe: The run's recipe.
+        out_path: JSONL of `PredictionRow`.
+        progress: Told (scans done, all scans) after each batch.
+    """
+    missing = missing_scans(scans, out_path)
+    done = len(scans) - len(missing)
+    knobs = recipe.generate
+    for start in range(0, len(missing), knobs.batch_size):
+        batch = missing[start : start + knobs.batch_size]
+        visuals = [visual(study) for study in batch]
+        written = write_for(qwen, tokenizer, visuals, recipe.model.positions, knobs.max_new_tokens)
+        for study, answer in zip(batch, written, strict=True):
+            append_row(out_path, _to_row(study, answer))
+        progress(done + start + len(batch), len(scans))
+
+
+def missing_scans(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
+    """Scans without a report in ``path``, from which a half-written last line is taken."""
+    written = {row.scan_id for row in _written_before(path)}
+    return [study for study in scans if study.scan_id not in written]
 
 
 def write_for(

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ctscribe import RESEARCH_USE, __version__
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
-from ctscribe.files import read_json, write_json
+from ctscribe.files import read_json, sha256_of_file, sha256_of_json, write_json
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -97,6 +97,12 @@ def recipe_of(run_dir: Path) -> Recipe:
             f"{run_dir} must hold a run of this version, but its recipe is "
             f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}; train it again",
         ) from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a checkpoint's weight files."""
+    hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
 
 
 def provenance() -> dict[str, Any]:

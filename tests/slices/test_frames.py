@@ -1,10 +1,12 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from ctscribe.slices.frames import make_frames, noise_frames
+from ctscribe.slices.frames import air_frames, make_frames, noise_frames
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.ct import CTVolume, to_ras
 
@@ -103,3 +105,10 @@ def test_noise_is_reproducible_and_seeds_differ() -> None:
     np.testing.assert_array_equal(first, noise_frames(1, 2, (28, 28), WINDOWS["single"]))
     assert (first != noise_frames(2, 2, (28, 28), WINDOWS["single"])).any()
     assert (first[..., 0] == first[..., 2]).all()
+
+
+@pytest.mark.parametrize("windows", ["single", "three"])
+def test_air_looks_as_in_a_volume_of_air(windows: Literal["single", "three"]) -> None:
+    volume = CTVolume(np.full((28, 28, 2), -1024, dtype=np.int16), AFFINE)
+    frames, _ = make_frames(volume, (1, 0), WINDOWS[windows])
+    np.testing.assert_array_equal(air_frames(2, (28, 28), WINDOWS[windows]), frames)

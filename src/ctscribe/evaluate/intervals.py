@@ -49,6 +49,16 @@ def percentile_interval(values: Float64[np.ndarray, "draws"]) -> tuple[float, fl
     return float(low), float(high)
 
 
+def with_interval(
+    point: Float64[np.ndarray, "1"], drawn: Float64[np.ndarray, "draws"]
+) -> dict[str, float | None]:
+    """``value``, ``low`` and ``high`` of a score, None where it is undefined."""
+    interval = percentile_interval(drawn)
+    value = float(point[0]) if np.isfinite(point[0]) else None
+    low, high = interval if interval and value is not None else (None, None)
+    return {"value": value, "low": low, "high": high}
+
+
 def approximate_randomisation(
     first: Float64[np.ndarray, "patients columns"],
     second: Float64[np.ndarray, "patients columns"],

@@ -23,8 +23,8 @@ from ctscribe.evaluate.clinical import (
 from ctscribe.evaluate.intervals import (
     draw_patients,
     patient_index,
-    percentile_interval,
     sum_by_patient,
+    with_interval,
 )
 from ctscribe.evaluate.language import (
     LANGUAGE_METRICS,
@@ -165,7 +165,7 @@ def score_table(
     drawn = score_sums(draws @ sum_by_patient(statistics, patients))
     names = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
     return {
-        name: _with_interval(point[name], drawn[name])
+        name: with_interval(point[name], drawn[name])
         | {"signature": _signature(name, profile, len(statistics))}
         for name in names
     }
@@ -189,7 +189,7 @@ def _per_finding(
     return [
         {"finding": finding}
         | {name: int(values[i]) for name, values in counts.items()}
-        | {name: _with_interval(point[name][:, i], drawn[name][:, i]) for name in point}
+        | {name: with_interval(point[name][:, i], drawn[name][:, i]) for name in point}
         for i, finding in enumerate(FINDINGS)
     ]
 
@@ -206,7 +206,7 @@ def _agreement(
     point = agreement_scores(statistics.sum(axis=0, keepdims=True))
     drawn = agreement_scores(draws @ sum_by_patient(statistics, patients))
     return {
-        name: _with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
+        name: with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
         for name, definition in AGREEMENT.items()
     }
 
@@ -238,20 +238,11 @@ def _strata(
                 "patients": len(set(patients[indices].tolist())),
             }
             for name in ("coverage", "precision"):
-                row[name] = _with_interval(point_scores[name], drawn_scores[name])
+                row[name] = with_interval(point_scores[name], drawn_scores[name])
             recall, recalls = (finding_scores(sums)["coverage"] for sums in (total, drawn))
-            row["nodule_coverage"] = _with_interval(recall[:, nodule], recalls[:, nodule])
+            row["nodule_coverage"] = with_interval(recall[:, nodule], recalls[:, nodule])
             rows.append(row)
     return rows
-
-
-def _with_interval(
-    point: Float64[np.ndarray, "1"], drawn: Float64[np.ndarray, "draws"]
-) -> dict[str, float | None]:
-    interval = percentile_interval(drawn)
-    value = float(point[0]) if np.isfinite(point[0]) else None
-    low, high = interval if interval and value is not None else (None, None)
-    return {"value": value, "low": low, "high": high}
 
 
 def _signature(name: str, profile: Profile, num_scans: int) -> str:

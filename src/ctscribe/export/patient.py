@@ -14,9 +14,9 @@ from ctscribe.export.labelled import finding_rows
 from ctscribe.export.report import Grid, PatientReport, Provenance
 from ctscribe.export.report_json import to_json
 from ctscribe.export.report_text import to_text
-from ctscribe.files import sha256_of_file, sha256_of_json, write_json, write_text
+from ctscribe.files import sha256_of_json, write_json, write_text
 from ctscribe.reports.sections import split_report, split_sentences
-from ctscribe.run import recipe_of
+from ctscribe.run import recipe_of, weights_sha256
 from ctscribe.slices.one import prepare_volume
 from ctscribe.slices.show import PreparedVolume
 from ctscribe.slices.windows import WINDOWS
@@ -119,13 +119,8 @@ def _assemble(
         provenance=Provenance(
             ctscribe_version=__version__,
             model_preset=recipe.model.preset,
-            weights_sha256=_weights_sha256(run_dir / "best"),
+            weights_sha256=weights_sha256(run_dir / "best"),
             recipe_sha256=sha256_of_json(json.loads(recipe.model_dump_json())),
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         ),
     )
-
-
-def _weights_sha256(folder: Path) -> str:
-    hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
-    return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)

@@ -67,6 +67,13 @@ def noise_frames(
     return _through_windows(np.clip(noise, -1, 1) * np.float32(1000), windows)
 
 
+def air_frames(
+    num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
+) -> Frames:
+    """Frames of a volume that holds nothing but air."""
+    return _through_windows(np.full((num_slices, *frame_size_px), AIR_HU, np.float32), windows)
+
+
 def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
     channels = [apply_window(hu, window) for window in windows]
     return np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1)

@@ -1,0 +1,1 @@
+"""The image-dependence card: what a model says when it is shown something else."""
