@@ -35,7 +35,7 @@ def test_it_ends_in_a_checkpoint_with_its_head_and_its_report(start: Path) -> No
     assert report["num_train"] >= 6
     assert report["num_held_out"] >= 1
     head = load_file(start / "findings_head.safetensors")
-    assert head["tokens.weight"].shape == (18, qwen.config.text_config.hidden_size)
+    assert head["cells.weight"].shape == (16 * 18, qwen.config.text_config.hidden_size)
     assert sorted(path.name for path in start.parent.iterdir()) == ["start"]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctscribe.model.targets import boxes_in_frames, token_targets
+from ctscribe.model.targets import boxes_in_frames, cell_targets
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import StudyRow
 
@@ -37,38 +37,45 @@ def test_millimetres_become_pixels_and_slices() -> None:
 def test_no_boxes_are_no_targets() -> None:
     boxes = boxes_in_frames(study(), [])
     assert boxes.shape == (0, 3, 2)
-    assert token_targets(boxes, [], (3, 2), (56, 84)).sum() == 0
+    assert cell_targets(boxes, [], (3, 2), (56, 84)).sum() == 0
+
+
+def cells(found: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]]") -> list[list[int]]:
+    """(slice pair, cell row, cell column) of every target, for frames of 2 × 3 tokens."""
+    image = found[..., NODULE].reshape(2, 2, 3, 4, 4).transpose(0, 1, 3, 2, 4).reshape(2, 8, 12)
+    assert found.sum() == image.sum()
+    places: list[list[int]] = np.argwhere(image).tolist()
+    return places
 
 
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        # a nodule of 5 px inside the middle token of the first row, seen in the first pair
-        (((30, 34), (10, 14), (19, 21)), [(0, 0, 1)]),
+        # a nodule of 4 px inside one cell, seen in the first pair
+        (((36, 39), (8, 11), (19, 21)), [[0, 1, 5]]),
         # between slices 20 and 10: not seen
-        (((30, 34), (10, 14), (13, 17)), []),
-        # on the border of two tokens, half in each
-        (((26, 29), (10, 14), (10, 10)), [(1, 0, 0), (1, 0, 1)]),
-        # touching the next token with one pixel of eight
-        (((21, 28), (10, 14), (10, 10)), [(1, 0, 0)]),
-        # larger than tokens: all that it covers by a quarter
-        (((0, 83), (27, 55), (0, 30)), [(p, 1, c) for p in (0, 1) for c in range(3)]),
+        (((36, 39), (8, 11), (13, 17)), []),
+        # on the border of two cells and two tokens, half in each
+        (((26, 29), (8, 11), (10, 10)), [[1, 1, 3], [1, 1, 4]]),
+        # touching the next cell with one pixel of five
+        (((24, 28), (8, 11), (10, 10)), [[1, 1, 3]]),
+        # larger than cells: all that it covers by a quarter, the last row by two pixels of seven
+        (((0, 13), (28, 36), (0, 30)), [[p, r, c] for p in (0, 1) for r in (4, 5) for c in (0, 1)]),
         # outside the frame
         (((-30, -10), (0, 20), (0, 30)), []),
     ],
 )
-def test_tokens_that_show_a_lesion(
-    box: tuple[tuple[int, int], ...], expected: list[tuple[int, int, int]]
+def test_cells_that_show_a_lesion(
+    box: tuple[tuple[int, int], ...], expected: list[list[int]]
 ) -> None:
-    found = token_targets(
+    found = cell_targets(
         np.array([box], dtype=np.float64), [NODULE], study().slice_indices, (56, 84)
     )
-    assert found.shape == (2, 2, 3, 18)
-    assert [tuple(place[:3]) for place in np.argwhere(found).tolist()] == expected
-    assert set(np.argwhere(found)[:, 3]) <= {NODULE}
+    assert found.shape == (2 * 2 * 3, 16, 18)
+    assert cells(found) == expected
 
 
 def test_a_shift_moves_targets_with_the_frames() -> None:
-    box = np.array([[[2, 6], [2, 6], [20, 20]]], dtype=np.float64)
-    found = token_targets(box, [NODULE], study().slice_indices, (56, 84), (28, 56))
-    assert np.argwhere(found)[:, :3].tolist() == [[0, 1, 2]]
+    box = np.array([[[1, 5], [1, 5], [20, 20]]], dtype=np.float64)
+    found = cell_targets(box, [NODULE], study().slice_indices, (56, 84), (28, 56))
+    assert cells(found) == [[0, 4, 8]]

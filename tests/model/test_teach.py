@@ -36,15 +36,15 @@ def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration)
     told: list[tuple[int, int]] = []
     learned = teach(
         model,
-        looks(64, 0),
+        looks(96, 0),
         epochs=6,
         batch_size=8,
-        learning_rate=2e-3,
+        learning_rate=5e-3,
         seed=0,
         progress=lambda *done: told.append(done),
     )
     assert learned.losses[-1] < 0.5 * learned.losses[0]
-    assert told[-1] == (48, 48)
+    assert told[-1] == (72, 72)
     result = examine(model, learned.head, looks(40, 1))
     assert result["auroc"]["Lung nodule"] > 0.95
     assert result["auroc_shown"] == result["auroc"]
@@ -62,22 +62,21 @@ def test_the_same_seed_teaches_the_same(qwen: Qwen2_5_VLForConditionalGeneration
     assert first.losses == second.losses
 
 
-def test_a_volume_scores_by_its_best_tokens() -> None:
+def test_a_volume_scores_by_its_best_cells() -> None:
     head = FindingsHead(4)
-    tokens, volumes = head(torch.randn(10, 4), [6, 4])
-    assert tokens.shape == (10, 18)
-    expected = torch.stack([tokens[:6].exp().sum(0).log(), tokens[6:].exp().sum(0).log()])
+    cells, volumes = head(torch.randn(10, 4), [6, 4])
+    assert cells.shape == (10, 16, 18)
+    expected = torch.stack([part.exp().sum((0, 1)).log() for part in (cells[:6], cells[6:])])
     torch.testing.assert_close(volumes, expected + head.volume_bias)
 
 
 def test_the_loss_by_hand() -> None:
-    tokens, volumes = torch.randn(5, 18), torch.randn(2, 18)
-    token_targets, volume_targets = (torch.rand(n, 18).round() for n in (5, 2))
-    weight = torch.full((18,), 3.0)
-    loss = where_loss(tokens, volumes, token_targets, volume_targets, weight)
-    each = torch.where(token_targets > 0, 3.0, 1.0)
-    nats = binary_cross_entropy_with_logits(tokens, token_targets, reduction="none")
-    by_hand = ((each * nats).sum(0) / each.sum(0)).mean()
+    cells, volumes = torch.randn(5, 16, 18), torch.randn(2, 18)
+    cell_targets, volume_targets = torch.rand(5, 16, 18).round(), torch.rand(2, 18).round()
+    loss = where_loss(cells, volumes, cell_targets, volume_targets, torch.full((18,), 3.0))
+    each = torch.where(cell_targets > 0, 3.0, 1.0)
+    nats = binary_cross_entropy_with_logits(cells, cell_targets, reduction="none")
+    by_hand = ((each * nats).sum((0, 1)) / each.sum((0, 1))).mean()
     by_hand += binary_cross_entropy_with_logits(volumes, volume_targets)
     torch.testing.assert_close(loss, by_hand)
 

@@ -24,7 +24,9 @@ def test_filters_answer_equally_strongly_and_independently(
 
     def spread() -> torch.Tensor:
         with torch.no_grad():
-            return torch.linalg.svdvals(torch.cov(model.model.visual.patch_embed(patches).T))
+            answers: torch.Tensor = model.model.visual.patch_embed(patches)
+            strengths: torch.Tensor = torch.linalg.svdvals(torch.cov(answers.T))
+            return strengths
 
     before = spread()
     torch.manual_seed(0)

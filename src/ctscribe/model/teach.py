@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.files import ProgressCallback
 from ctscribe.model.findings_head import FindingsHead, positive_weights, where_loss
 from ctscribe.model.qwen import encode_frames
-from ctscribe.model.targets import FrameBoxes, token_targets
+from ctscribe.model.targets import FrameBoxes, cell_targets
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.types import Frames, Labels
 
@@ -86,12 +86,12 @@ def teach(
         total = 0.0
         for batch in _shuffled(looks, batch_size, draw):
             frames, targets = _moved(batch, draw)
-            token_logits, volume_logits = head(
+            cell_logits, volume_logits = head(
                 encode_frames(qwen, frames), [len(target) for target in targets]
             )
-            tokens = torch.cat(targets).to(tower.device)
-            shown = torch.stack([target.amax(0) for target in targets]).to(tower.device)
-            loss = where_loss(token_logits, volume_logits, tokens, shown, weight)
+            cells = torch.cat(targets).to(tower.device)
+            shown = torch.stack([target.amax((0, 1)) for target in targets]).to(tower.device)
+            loss = where_loss(cell_logits, volume_logits, cells, shown, weight)
             for optimiser in optimisers:
                 optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -120,7 +120,7 @@ def examine(
     for look in looks:
         frames, targets = _moved([look])
         scores.append(head(encode_frames(qwen, frames), [len(targets[0])])[1][0].cpu().numpy())
-        shown.append(targets[0].amax(0).numpy() > 0)
+        shown.append(targets[0].amax((0, 1)).numpy() > 0)
     truths = {
         "auroc": np.array([look.labels for look in looks]) > 0,
         "auroc_shown": np.array(shown),
@@ -159,7 +159,7 @@ def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list
 
 def _count_positives(looks: Sequence[Look]) -> Float[Tensor, "18"]:
     targets = torch.cat([_moved([look])[1][0] for look in looks])
-    return positive_weights(targets.sum(0), len(targets))
+    return positive_weights(targets.sum((0, 1)), targets[..., 0].numel())
 
 
 def _cosine(step: int, steps: int) -> float:
@@ -179,19 +179,36 @@ def _shuffled(
 
 def _moved(
     looks: Sequence[Look], draw: np.random.Generator | None = None
-) -> tuple[list[Tensor], list[Float[Tensor, "visual_tokens 18"]]]:
-    """Frames and token targets, moved by the same random shift where there is a generator."""
+) -> tuple[list[Tensor], list[Float[Tensor, "_ _ 18"]]]:
+    """Frames and cell targets, moved by the same random shift where there is a generator."""
     frames, targets = [], []
     for look in looks:
         down = across = 0
         seen = look.frames
         if draw is not None:
             down, across = draw.integers(-_MAX_SHIFT_PX, _MAX_SHIFT_PX + 1, 2).tolist()
-            seen = np.roll(seen, (down, across), (1, 2))
+            seen = _shifted(seen, down, across)
         height, width = seen.shape[1:3]
         frames.append(torch.from_numpy(np.ascontiguousarray(seen)))
-        where = token_targets(
+        where = cell_targets(
             look.boxes, look.findings, look.slice_indices, (height, width), (down, across)
         )
-        targets.append(torch.from_numpy(where).flatten(0, 2))
+        targets.append(torch.from_numpy(where))
     return frames, targets
+
+
+def _shifted(frames: Frames, down: int, across: int) -> Frames:
+    """Frames moved over black; what leaves the frame is lost."""
+    moved = np.zeros_like(frames)
+    _, height, width, _ = frames.shape
+    to_rows, from_rows = _shifted_range(down, height)
+    to_columns, from_columns = _shifted_range(across, width)
+    moved[:, to_rows, to_columns] = frames[:, from_rows, from_columns]
+    return moved
+
+
+def _shifted_range(shift: int, length: int) -> tuple[slice, slice]:
+    return (
+        slice(max(0, shift), min(length, length + shift)),
+        slice(max(0, -shift), min(length, length - shift)),
+    )
