@@ -88,10 +88,10 @@ def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, tuple[str, ...
         headers, others = read_headers(files, study)
         series, more = choose_series(headers, study)
         slices, geometry = order_slices(series, study)
-        kept, pixels = _without_duplicates(slices, geometry, study)
+        kept, hu = _read_hu(slices, geometry, study)
     affine = _affine(kept, geometry, study)
     repeated = ("W_DUPLICATE_SLICE",) if len(kept) < len(slices) else ()
-    return _to_hu(kept, pixels), affine, (*others, *more, *repeated)
+    return hu, affine, (*others, *more, *repeated)
 
 
 def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affine, tuple[str, ...]]:
@@ -205,26 +205,34 @@ def _same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
     return bool(step @ geometry.normal < _SAME_PLACE_MM)
 
 
-def _without_duplicates(
-    slices: list[Slice], geometry: Geometry, study: str
-) -> tuple[list[Slice], list[Stored]]:
-    """Reads the pixels; drops a slice that repeats another, refuses two that contradict."""
+def _read_hu(slices: list[Slice], geometry: Geometry, study: str) -> tuple[list[Slice], VolumeHu]:
+    """Reads the voxels slice by slice, each with its own slope and intercept.
+
+    A slice that repeats another is dropped; two that contradict each other are refused.
+    """
+    whole = all(one.slope.is_integer() and one.intercept.is_integer() for one in slices)
     kept: list[Slice] = []
-    pixels: list[Stored] = []
+    before: Stored | None = None
+    planes = np.empty((0, 0, 0))
     stored = read_stored(((one.file, one.frame) for one in slices), study)
     for one, read in zip(slices, stored, strict=True):
-        if kept and _same_place(kept[-1], one, geometry):
+        if before is None:
+            # only now, because a header can claim any size
+            planes = np.empty((len(slices), *read.shape), dtype=np.int16 if whole else np.float32)
+        elif _same_place(kept[-1], one, geometry):
             same_scale = (kept[-1].slope, kept[-1].intercept) == (one.slope, one.intercept)
-            if not (same_scale and np.array_equal(pixels[-1], read)):
+            if not (same_scale and np.array_equal(before, read)):
                 raise CtscribeError(
                     "E_DUPLICATE_SLICE",
                     f"{study} must have one slice per position, but two different ones lie at the "
                     "same; remove one of the two acquisitions",
                 )
             continue
+        hu = read * np.float64(one.slope) + one.intercept
+        planes[len(kept)] = np.clip(hu, -32768, 32767)
         kept.append(one)
-        pixels.append(read)
-    return kept, pixels
+        before = read
+    return kept, planes[: len(kept)].T
 
 
 def _affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
@@ -268,14 +276,3 @@ def _affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
     step_mm = float((positions[-1] - positions[0]) @ normal) / (len(positions) - 1)
     x, y, z = positions[0].tolist()
     return lps_affine((column_mm, row_mm, step_mm), (x, y, z), tuple(geometry.orientation.tolist()))
-
-
-def _to_hu(slices: list[Slice], pixels: list[Stored]) -> VolumeHu:
-    """Applies each slice's own slope and intercept."""
-    whole = all(one.slope.is_integer() and one.intercept.is_integer() for one in slices)
-    shape = (len(pixels), *pixels[0].shape)
-    volume = np.empty(shape, dtype=np.int16 if whole else np.float32)
-    for plane, one, stored in zip(volume, slices, pixels, strict=True):
-        hu = stored * np.float64(one.slope) + one.intercept
-        plane[...] = np.clip(hu, -32768, 32767)
-    return volume.T

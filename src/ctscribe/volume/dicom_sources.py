@@ -8,6 +8,7 @@ from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import final
 
+from ctscribe.errors import CtscribeError
 from ctscribe.volume.zipped import MAGIC, open_zip, read_entry
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -44,10 +45,10 @@ def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
     Directories of media (DICOMDIR) and what a Mac leaves beside files are passed over.
 
     Raises:
-        CtscribeError: See `open_zip`.
+        CtscribeError: ``E_READ`` for a link that leads nowhere; see `open_zip`.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in path.rglob("*") if _is_file(file, study))
         yield [_on_disk(file) for file in files if _wanted(file.name)]
         return
     if not _is_zip(path):
@@ -63,6 +64,15 @@ def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
             for index, entry in enumerate(entries)
             if _wanted(PurePosixPath(entry.filename).name)
         ]
+
+
+def _is_file(path: Path, study: str) -> bool:
+    if path.is_symlink() and not path.exists():
+        raise CtscribeError(
+            "E_READ",
+            f"{study} must have all its files, but one is a link that leads nowhere; copy it again",
+        )
+    return path.is_file()
 
 
 def _is_zip(path: Path) -> bool:

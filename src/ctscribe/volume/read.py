@@ -96,6 +96,11 @@ def read_grid(
 
 def _holds_dicom(path: Path, study: str) -> bool:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise CtscribeError(
+                "E_READ",
+                f"{study} must be a file or folder, but is a pipe or device; give the volume",
+            )
         return is_dicom(path)
     except OSError as error:
         raise CtscribeError(
