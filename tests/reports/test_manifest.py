@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctscribe.errors import CtscribeError
@@ -148,7 +148,10 @@ def test_many_faults_are_told_together(folder: Path) -> None:
     [
         ("{", "row 2 is no JSON"),
         ("[" * 100_000, "row 2 is no JSON"),
+        ("1" * 5000, "row 2 is no JSON"),
         ("[1]", "row 2 is no flat JSON object"),
+        ('{"volume": "b", "patient": "2", "scan": "2", "report": "\\ud800"}', "half a character"),
+        ('{"volume": "b", "patient": "2", "scan": "2", "report": "a\\u001b[2J"}', "control sign"),
         ("[]", "row 2 is no flat JSON object"),
         ("{}", "row 2: scan must be"),
         ('"text"', "row 2 is no flat JSON object"),
@@ -183,6 +186,27 @@ def test_safe_names_are_plain_file_names(scan: str) -> None:
     assert name.isascii()
     assert name == Path(name).name or name == ""
     assert not name.startswith((".", "-"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), suffix=st.sampled_from([".csv", ".jsonl"]))
+def test_any_bytes_give_rows_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, suffix: str
+) -> None:
+    row = {"volume": "a.nii", "patient": "1", "scan": "1", "report": "Clear.", "age": "4"}
+    csv = f"{','.join(row)}\n{','.join(row.values())}\n"
+    changed = bytearray((json.dumps(row) if suffix == ".jsonl" else csv).encode())
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(0, len(changed)))
+        changed[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(changed)
+    try:
+        volumes, skipped = list_manifest(path)
+    except CtscribeError as error:
+        assert error.code in {"E_MANIFEST", "E_ENCODING"}  # noqa: PT017
+    else:
+        assert len(volumes) + len(skipped) >= 1
 
 
 def test_sources_are_told_apart(folder: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import (
     UID,
@@ -270,6 +272,9 @@ def test_frames_may_have_their_own_scaling(tmp_path: Path) -> None:
     np.testing.assert_array_equal(hu[:, :, DEPTH - 3], stored(DEPTH - 3).T.astype(np.int16) - 2)
 
 
+ENHANCED = to_bytes(enhanced())
+
+
 def without_position(image: FileDataset) -> None:
     del image.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
 
@@ -291,7 +296,12 @@ def cut_pixels(image: FileDataset) -> None:
 
 
 def a_localizer(image: FileDataset) -> None:
-    image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    image.ImageType = "LOCALIZER"
+
+
+def localizer_frames(image: FileDataset) -> None:
+    for item in image.PerFrameFunctionalGroupsSequence:
+        item.CTImageFrameTypeSequence[0].FrameType[2] = "LOCALIZER"
 
 
 def two_phases(image: FileDataset) -> None:
@@ -308,6 +318,7 @@ def two_phases(image: FileDataset) -> None:
         (without_groups, "E_MULTIFRAME"),
         (cut_pixels, "E_TRUNCATED"),
         (a_localizer, "E_NOT_CT"),
+        (localizer_frames, "E_NOT_CT"),
         (two_phases, "E_DUPLICATE_SLICE"),
     ],
 )
@@ -315,6 +326,27 @@ def test_faulty_enhanced_files(tmp_path: Path, edit: Edit, code: str) -> None:
     image = enhanced()
     edit(image)
     assert refused(put(tmp_path / "one.dcm", to_bytes(image))).code == code
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
+@given(data=st.data())
+def test_mutated_enhanced_files(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    changed = bytearray(ENHANCED)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(132, len(changed) - 1))
+        stop = at + data.draw(st.sampled_from([0, 1, 1, 1, 9]))
+        changed[at:stop] = data.draw(st.binary(max_size=4))
+    path = put(tmp_path_factory.getbasetemp() / "mutated.dcm", bytes(changed))
+    told = ""
+    try:
+        hu, affine, _ = read_dicom(path, STUDY)
+        assert hu.shape[:2] == (COLUMNS, ROWS)
+        assert np.isfinite(affine).all()
+    except CtscribeError as error:
+        told = error.sentence
+    assert "PLANTED" not in told
 
 
 def test_one_classic_file_is_no_volume(tmp_path: Path) -> None:

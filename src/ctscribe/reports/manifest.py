@@ -8,6 +8,7 @@ split), ``manufacturer``, ``sex``, ``age`` (years) and CT-RATE's 18 findings (0 
 
 import os.path
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -163,7 +164,10 @@ def _texts(name: str, cells: Cells) -> tuple[str, str]:
             f"{name} must have findings in its report, but they are empty; "
             "nothing can be learned from it, so leave it out or add the text",
         )
-    return " ".join(findings.split()), " ".join(impression.split())
+    findings, impression = (" ".join(text.split()) for text in (findings, impression))
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in findings + impression):
+        raise _fault("its texts must be plain, but one has a control sign or half a character")
+    return findings, impression
 
 
 def _labels(cells: Cells) -> tuple[int, ...] | None:

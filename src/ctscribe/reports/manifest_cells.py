@@ -97,7 +97,7 @@ def _read_jsonl(path: Path, text: str) -> tuple[set[str], dict[int, Cells]]:
             continue
         try:
             pairs = json.loads(line, object_pairs_hook=tuple)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise _refused(path, f"row {number} is no JSON; mend it") from error
         if type(pairs) is not tuple or any(isinstance(cell, tuple | list) for _, cell in pairs):
             raise _refused(path, f"row {number} is no flat JSON object; mend it")

@@ -202,7 +202,6 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Heade
     spacing = _numbers(place, "PixelSpacing", 2)
     number, thickness = _numbers(image, "SeriesNumber", 1), _numbers(place, "SliceThickness", 1)
     slope, intercept = _numbers(place, "RescaleSlope", 1), _numbers(place, "RescaleIntercept", 1)
-    kinds = (*(image.get("ImageType") or ()), *(place.get("FrameType") or ()))
     return Header(
         file=file,
         frame=frame,
@@ -210,7 +209,7 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Heade
         modality=str(image.Modality),
         series=str(image.SeriesInstanceUID),
         series_number=np.inf if number is None else float(number[0]),
-        localizer="LOCALIZER" in kinds,
+        localizer=_is_localizer(image.get("ImageType")) or _is_localizer(place.get("FrameType")),
         thickness_mm=np.inf if thickness is None else float(thickness[0]),
         size=_together(rows, columns),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
@@ -218,6 +217,10 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Heade
         orientation=_numbers(place, "ImageOrientationPatient", 6),
         rescale=_together(slope, intercept),
     )
+
+
+def _is_localizer(kinds: Any) -> bool:  # noqa: ANN401 - one string, several or none
+    return "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds or ())
 
 
 def _together(first: Numbers | None, second: Numbers | None) -> Numbers | None:
