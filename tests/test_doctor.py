@@ -68,9 +68,9 @@ def test_the_command_prints_and_fails_while_there_are_problems(
     assert caught.value.code == "E_UNHEALTHY"
     told = capsys.readouterr().out
     assert "4 volumes can be prepared" in told
-    assert "problem E_NOT_MEDICAL: 1 volumes, for example" in told
+    assert "problem E_NOT_MEDICAL, 1 times, for example" in told
     assert f"  {NAMES[0]} must be a NIfTI file, but it is a web page" in told
-    assert "problem E_NO_CHEST: 1 volumes" in told
+    assert "problem E_NO_CHEST, 1 times" in told
     assert "--keep slices" in told
     assert "--keep all" in told
 

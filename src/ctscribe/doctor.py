@@ -149,15 +149,18 @@ def describe(found: Diagnosis) -> str:
     lines = [f"{found.num_volumes} volumes can be prepared, as far as headers tell"]
     for title, codes in (("problem", found.problems), ("warning", found.warnings)):
         for code, problem in codes.items():
-            lines.append(f"\n{title} {code}: {problem.count} volumes, for example")
+            lines.append(f"\n{title} {code}, {problem.count} times, for example")
             lines.extend(f"  {example}" for example in problem.examples)
-    lines.append("\nprepare needs          disk      memory per process   core hours")
+    lines.append("\nprepare needs        disk   memory per process   core hours")
     for keep, need in found.need.items():
-        lines.append(
-            f"  --keep {keep:<8}{need.disk_bytes / 1e9:8.2f} GB {need.memory_bytes / 1e9:15.2f} GB"
-            f"{need.cpu_hours:16.2f}"
-        )
+        disk, memory = _size(need.disk_bytes), _size(need.memory_bytes)
+        lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{need.cpu_hours:>13.2g}")
     return "\n".join(lines)
+
+
+def _size(num_bytes: int) -> str:
+    gigabytes = num_bytes / 1e9
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 def _look(
