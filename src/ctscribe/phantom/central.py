@@ -37,7 +37,7 @@ def lymph_nodes(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for index in chosen:
         site, side, point = STATIONS[index]
-        long = scene.enlarged(millimetres(rng, 18, 0.3, 10, 34), 40)
+        long = scene.enlarged(millimetres(rng, 18, 0.3, 10, 34), 50)
         short = float(round(long * rng.uniform(0.6, 0.8)))
         x, y, z = scene.body.at(*point)
         center = (x + rng.normal(0, 2), y + rng.normal(0, 2), z + rng.normal(0, 3))

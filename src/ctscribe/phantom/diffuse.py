@@ -110,7 +110,7 @@ def bronchiectasis(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         seed = middle[rng.choice(rows)]
         order = np.argsort(np.linalg.norm(middle[rows] - seed, axis=1))
         chosen = vessels[rows[order[: int(rng.integers(7, 13))]]]
-        size = scene.enlarged(millimetres(rng, 9, 0.2, 7, 14), 20)
+        size = scene.enlarged(millimetres(rng, 9, 0.2, 7, 14), 24)
         radius = size / 2 * rng.uniform(0.75, 1.0, len(chosen))
         beside = np.array([0.5, -1.0, 0.4]) * (0.6 * radius)[:, None]
         lumen = Tubes(chosen.start + beside, chosen.end + beside, radius, 0.85 * radius)

@@ -105,7 +105,7 @@ def atelectases(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     drawings = []
     for side in sides:
         lobe: Lobe = draw_lobe(rng, side, (1.5, 2.5, 6))
-        thickness = scene.enlarged(millimetres(rng, 6, 0.3, 4, 12), 18)
+        thickness = scene.enlarged(millimetres(rng, 6, 0.3, 4, 12), 24)
         for center in place(rng, scene.body, side, lobe, (5, 18)):
             plate = Ellipsoid(
                 center,
@@ -133,7 +133,7 @@ def scars(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         if not high_enough:
             continue
         centre = np.array(high_enough[0])
-        size = scene.enlarged(millimetres(rng, 34, 0.25, 20, 60), 70)
+        size = scene.enlarged(millimetres(rng, 34, 0.25, 20, 60), 80)
         fan = centre + rng.normal(0, 0.22 * size, (9, 3))
         ends = fan + rng.normal(0, 1, (9, 3)) * 0.28 * size
         radius = scene.lesion_scale * rng.uniform(0.8, 2.2, 9)
