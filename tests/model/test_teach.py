@@ -36,17 +36,17 @@ def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration)
     told: list[tuple[int, int]] = []
     learned = teach(
         model,
-        looks(96, 0),
-        epochs=6,
+        looks(64, 0),
+        epochs=5,
         batch_size=8,
         learning_rate=5e-3,
         seed=0,
         progress=lambda *done: told.append(done),
     )
-    assert learned.losses[-1] < 0.5 * learned.losses[0]
-    assert told[-1] == (72, 72)
+    assert learned.losses[-1] < 0.6 * learned.losses[0]
+    assert told[-1] == (40, 40)
     result = examine(model, learned.head, looks(40, 1))
-    assert result["auroc"]["Lung nodule"] > 0.95
+    assert result["auroc"]["Lung nodule"] > 0.9
     assert result["auroc_shown"] == result["auroc"]
     assert result["auroc"]["Emphysema"] is None
     assert result["mean_auroc"] == result["auroc"]["Lung nodule"]

@@ -146,7 +146,8 @@ def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
 def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list[Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
 
-    On phantoms, a tower from nothing came as far in 4,800 looks with Muon as AdamW in about 7,000.
+    On phantoms, a tower from nothing reached a loss of 0.61 in 4,800 looks, and 0.67 to 0.70 with
+    AdamW alone at two rates.
     """
     blocks = [p for n, p in tower.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
     chosen = set(blocks)
