@@ -6,7 +6,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ctscribe.figures import beta_figure, card_figure, image_bytes, per_finding_figure, write_figure
+from ctscribe.figures import (
+    beta_figure,
+    card_figure,
+    image_bytes,
+    per_finding_figure,
+    strata_figure,
+    write_figure,
+)
 
 
 @pytest.fixture
@@ -69,3 +76,12 @@ def test_the_card_draws_each_view_as_a_row_and_two_views_as_bars() -> None:
     assert [label.get_text() for label in bars.get_yticklabels()] == ["Emphysema  (3)"]
     assert "Research use only" in figure.get_supxlabel()
     assert image_bytes(figure, "png").startswith(b"\x89PNG")
+
+
+def test_strata_without_a_score_are_left_out() -> None:
+    curves = {"Origin": {"< 6 mm": (0.5, 0.4, 0.6)}, "Ours": {}}
+    figure = strata_figure(curves, {"< 6 mm": 7, "> 30 mm": 2})
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["< 6 mm\n(7)"]
+    assert strata_figure({"Origin": {}}, {"< 6 mm": 7}) is None

@@ -261,19 +261,22 @@ def experiment(
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
     """Train, write and score every cell of the grid; OUT gets Tables 1 and 2."""
+    from ctscribe.board.write import write_scoreboard
     from ctscribe.experiment import run_experiment
 
+    knobs = read_recipe(recipe, overrides)
     with _stage("Experiment") as progress:
         tables = run_experiment(
             out,
             prepared,
-            read_recipe(recipe, overrides),
+            knobs,
             start,
             parallel=parallel,
             progress=progress,
         )
     _show_tables(tables)
-    _say("Tables: " + ", ".join(str(path) for path in tables))
+    board = write_scoreboard(out, prepared, knobs)
+    _say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
 
 
 @app.command

@@ -37,6 +37,7 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else.
     """
+    from ctscribe.board.write import write_scoreboard
     from ctscribe.export.patient import report_patient
     from ctscribe.phantom.dataset import write_dataset
     from ctscribe.prepare import prepare
@@ -60,11 +61,14 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
         warm_up(start, recipe, processes=processes, progress=progress)
     with stage("Training and testing") as progress:
         tables = run_experiment(out, prepared, recipe, start, parallel=processes, progress=progress)
+    with stage("Drawing the scoreboard") as progress:
+        board = write_scoreboard(out, prepared, recipe)
+        progress(1, 1)
     with stage("Reporting one patient") as progress:
         run = out / "cells" / grid(recipe)[-1].name / "train"
         page = report_patient(_a_test_volume(data, prepared, recipe), run, out / "report")["html"]
         progress(1, 1)
-    return DemoResult(tuple(tables), (page,))
+    return DemoResult(tuple(tables), (board, page))
 
 
 def _a_test_volume(data: Path, prepared: Path, recipe: Recipe) -> Path:

@@ -5,17 +5,21 @@ Every step of a cell is skipped when its result is there, so an interrupted expe
 """
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, read_json, write_json, write_text
 from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
 from ctscribe.run import open_run
+
+if TYPE_CHECKING:
+    from ctscribe.tables import Table
 
 STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
 """What a cell leaves behind, in order."""
@@ -127,9 +131,26 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
         write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
 
 
-def write_tables(out: Path, recipe: Recipe, folders: dict[Cell, Path]) -> list[Path]:
+def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
     """Tables 1 and 2 as Markdown, CSV and LaTeX beside each other in ``out``."""
-    from ctscribe.tables import table_1, table_2, to_csv, to_latex, to_markdown
+    from ctscribe.tables import to_csv, to_latex, to_markdown
+
+    written = []
+    for number, table in enumerate(experiment_tables(recipe, folders), 1):
+        for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
+            write_text(out / f"table{number}{suffix}", render(table))
+        written.append(out / f"table{number}.md")
+    return written
+
+
+def experiment_tables(recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
+    """Tables 1 and 2 from the scores of every cell.
+
+    Args:
+        recipe: The experiment's.
+        folders: Of all cells of its grid, finished.
+    """
+    from ctscribe.tables import table_1, table_2
 
     measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for cell, folder in folders.items():
@@ -144,12 +165,7 @@ def write_tables(out: Path, recipe: Recipe, folders: dict[Cell, Path]) -> list[P
         "Ours-Heter": measured["heter", beta],
     }
     betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
-    written = []
-    for name, table in (("table1", table_1(variants, beta)), ("table2", table_2(betas, other))):
-        for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
-            write_text(out / f"{name}{suffix}", render(table))
-        written.append(out / f"{name}.md")
-    return written
+    return [table_1(variants, beta), table_2(betas, other)]
 
 
 def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:

@@ -81,6 +81,47 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
     return figure
 
 
+def strata_figure(
+    curves: Mapping[str, Mapping[str, Estimate]], num_scans: Mapping[str, int]
+) -> Figure | None:
+    """Coverage over groups of scans, one curve per system; None where no group has a score.
+
+    Args:
+        curves: System to {stratum: estimate}, up to four systems.
+        num_scans: Strata in the order wanted, with their sizes; those without a score are left
+            out.
+    """
+    strata = [name for name in num_scans if any(name in curve for curve in curves.values())]
+    if not strata:
+        return None
+    with _style():
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        shift = 0.12
+        for number, ((system, curve), (colour, marker)) in enumerate(
+            zip(curves.items(), _MARKERS, strict=False)
+        ):
+            shown = [(place, curve[name]) for place, name in enumerate(strata) if name in curve]
+            axes.errorbar(
+                [place + shift * (number - (len(curves) - 1) / 2) for place, _ in shown],
+                [estimate[0] for _, estimate in shown],
+                yerr=_whiskers([estimate for _, estimate in shown]),
+                color=colour,
+                marker=marker,
+                capsize=2,
+                linewidth=1.4,
+                elinewidth=0.9,
+                label=system,
+            )
+        axes.set_xticks(range(len(strata)), [f"{name}\n({num_scans[name]})" for name in strata])
+        axes.set_xlim(-0.5, len(strata) - 0.5)
+        axes.set_xlabel("Largest nodule (in brackets: scans)")
+        axes.set_ylabel("Coverage, with 95 % interval")
+        axes.set_ylim(0, 1.02)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    return figure
+
+
 def card_figure(
     title: str,
     panels: Mapping[str, Mapping[str, Estimate]],
@@ -91,8 +132,8 @@ def card_figure(
 
     Args:
         title: Above everything.
-        panels: Metric to {what was shown: estimate}, one panel each; the first panel has every
-            view and gives their order.
+        panels: Metric to {what was shown: estimate}, one panel each. The first has every view,
+            gives their order, and may have any scale; the others are in [0, 1].
         recall: Two views' {finding: Coverage}, drawn as bars; findings that are never true are
             absent.
         num_positive: Finding to the number of scans whose reference states it.
@@ -104,11 +145,12 @@ def card_figure(
         figure = Figure(figsize=(8.2, sum(height) + 0.7), layout="constrained")
         rows = figure.add_gridspec(2, 1, height_ratios=height)
         upper, lower = (figure.add_subfigure(rows[i]) for i in (0, 1))
-        for axes, (metric, estimates) in zip(
-            upper.subplots(1, len(panels), sharey=True), panels.items(), strict=True
-        ):
+        row_of_axes = upper.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (metric, estimates) in zip(row_of_axes, panels.items(), strict=True):
             _dots(axes, shown, estimates)
             axes.set_title(metric, fontsize=9)
+        for axes in row_of_axes[1:]:
+            axes.set_xlim(-0.02, 1.02)
         axes = lower.subplots()
         for (view, estimates), offset, colour in zip(
             recall.items(), (-0.19, 0.19), (BLUE, ORANGE), strict=True
@@ -116,7 +158,7 @@ def card_figure(
             _bars(axes, findings, estimates, offset, colour, view)
         _name_findings(axes, findings, num_positive)
         axes.set_xlabel("Coverage with 95 % interval (in brackets: positive scans)")
-        axes.legend(loc="lower right", frameon=False)
+        lower.legend(loc="outside upper right", ncols=2, frameon=False)
         figure.suptitle(title, fontsize=9.5, fontweight="bold", x=0.01, ha="left", wrap=True)
         figure.supxlabel(RESEARCH_USE, fontsize=7.5, color=GREY)
     return figure

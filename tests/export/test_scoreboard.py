@@ -2,7 +2,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ctscribe.export.comparison import compare_reports
-from ctscribe.export.scoreboard import Plot, ShownStudy, scoreboard_page
+from ctscribe.export.scoreboard import Plot, ShownStudy, StudyGroup, scoreboard_page
 from ctscribe.figures import image_bytes
 from ctscribe.tables import Cell, Table
 
@@ -20,7 +20,11 @@ def page(reference: str = "Emphysema is seen.", study: str = "valid_1_a_1") -> s
         (1.5, 1.5),
     )
     plot = Plot("A curve.", image_bytes(Figure(figsize=(1, 1)), "png"))
-    return scoreboard_page("Board", ("one fact",), (table,), (plot,), (shown, shown))
+    groups = (
+        StudyGroup("Alike", "As like as two peas.", (shown,)),
+        StudyGroup("The worst study", "Lowest F1.", (shown,)),
+    )
+    return scoreboard_page("Board", ("one fact",), (table,), (plot,), groups)
 
 
 def test_tables_plots_and_studies_are_there() -> None:
@@ -32,7 +36,8 @@ def test_tables_plots_and_studies_are_there() -> None:
     assert '<mark class="missing">Emphysema is seen. <small>missing: Emphysema</small>' in text
     assert '<mark class="wrong">Pleural effusion. <small>wrong: Pleural effusion</small>' in text
     assert text.count("<image ") == 4
-    assert "The 2 worst studies" in text
+    assert text.index("<h2>Alike</h2>") < text.index("<h2>The worst study</h2>")
+    assert "As like as two peas." in text
 
 
 def test_ids_stay_unique_with_several_studies() -> None:

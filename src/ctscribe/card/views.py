@@ -36,7 +36,7 @@ VIEWS = {
     "blank": "air",
     "other_patient": "the scan of another patient of the split, drawn once",
     "shuffled": "its slice pairs in a drawn order in which none keeps its place",
-    "dropped": f"its slice pairs, {DROPPED_SHARE:.0%} of them drawn and replaced by air",
+    "dropped": f"its slice pairs, {100 * DROPPED_SHARE:.0f} % of them drawn and replaced by air",
 }
 """View → what is shown; the report asked for stays that of the scan itself."""
 

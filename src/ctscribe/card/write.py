@@ -90,7 +90,7 @@ def headline(card: Mapping[str, Any]) -> str:
         else "the model cannot be told from one that does not look"
     )
     value = Cell(found["value"], found["low"], found["high"])
-    return f"Dependence {value} on a scale where reciting is 0 and perfection is 1: {verdict}."
+    return f"Dependence {value}, where reciting is 0 and perfection 1: {verdict}."
 
 
 def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]) -> Table:

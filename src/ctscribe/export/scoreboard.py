@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import final
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import UInt8
 
 from ctscribe.export.comparison import Comparison
 from ctscribe.export.page import png_uri, render
-from ctscribe.export.panel import slice_panel
+from ctscribe.export.panel import SlicePanel, slice_panel
 from ctscribe.tables import Table
 
 
@@ -34,12 +35,22 @@ class ShownStudy:
     pixel_spacing_mm: tuple[float, float]
 
 
+@final
+@dataclass(frozen=True)
+class StudyGroup:
+    """Studies of one system that are shown for the same reason, which ``note`` says."""
+
+    title: str
+    note: str
+    studies: tuple[ShownStudy, ...]
+
+
 def scoreboard_page(
     title: str,
     facts: Sequence[str],
     tables: Sequence[Table],
     plots: Sequence[Plot],
-    worst: Sequence[ShownStudy],
+    groups: Sequence[StudyGroup],
 ) -> str:
     """The page.
 
@@ -48,20 +59,12 @@ def scoreboard_page(
         facts: Short texts under the title: which system the studies show, date, versions.
         tables: Tables 1 and 2.
         plots: Figures.
-        worst: Studies of one system, the worst first.
+        groups: Studies, in the order given.
     """
-    studies = [
-        (
-            study.comparison,
-            slice_panel(
-                f"study-{number}",
-                study.display,
-                study.slice_indices,
-                study.position_mm,
-                study.pixel_spacing_mm,
-            ),
-        )
-        for number, study in enumerate(worst, 1)
+    number = count(1)
+    shown = [
+        (group, [(each.comparison, _panel(next(number), each)) for each in group.studies])
+        for group in groups
     ]
     return render(
         "scoreboard.html",
@@ -69,5 +72,15 @@ def scoreboard_page(
         facts=facts,
         tables=tables,
         plots=[(plot.caption, png_uri(plot.png)) for plot in plots],
-        studies=studies,
+        groups=shown,
+    )
+
+
+def _panel(number: int, study: ShownStudy) -> SlicePanel:
+    return slice_panel(
+        f"study-{number}",
+        study.display,
+        study.slice_indices,
+        study.position_mm,
+        study.pixel_spacing_mm,
     )

@@ -1,0 +1,1 @@
+"""An experiment's scoreboard: what its cells left behind, on one page."""
