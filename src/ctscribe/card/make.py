@@ -1,10 +1,11 @@
 """One run → its image-dependence card: the same studies under every view."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctscribe import RESEARCH_USE
-from ctscribe.card.measure import report_ce, scans_of, strangers_of
+from ctscribe.card.measure import report_ce, scans_with_strangers
 from ctscribe.card.score import score_card
 from ctscribe.card.views import VIEWS, make_views
 from ctscribe.card.write import write_card
@@ -38,8 +39,7 @@ def make_card(
         recipe: The run's recipe.
         split: Whose scans, of at least two patients.
         out_dir: The card's folder.
-        progress: Told (volumes shown, all): each view is shown twice, to score the true report
-            and to write one.
+        progress: Told (volumes shown, all); each view is shown to score, and again to write.
 
     Returns:
         The card, as in ``card.json``; see `score_card`.
@@ -49,34 +49,39 @@ def make_card(
             complete weights, ``E_RUN_EXISTS`` when the folder holds another model's card.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    chosen = studies_of(studies, split, recipe.pairs.validation_fraction)
-    strangers = strangers_of(chosen)
-    scans = scans_of(chosen, strangers)
+    scans, strangers = scans_with_strangers(
+        studies_of(studies, split, recipe.pairs.validation_fraction)
+    )
     qwen, tokenizer = load_for_inference(run_dir, recipe)
-    asked = {
-        "weights_sha256": weights_sha256(run_dir / "best"),
-        "split": split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
-    }
+    asked = _identify(run_dir, split, scans)
     open_run(out_dir, "card", {**asked, "recipe": recipe.model_dump(mode="json")})
     windows = recipe.slices.windows
     store = store_features(qwen, prepared_dir, scans, windows=windows, noise=True)
     truth = as_reports(scans)
     cross_entropy, answers = {}, {}
-    total = 2 * len(VIEWS) * len(scans)
     for number, (name, view) in enumerate(make_views(qwen, store, strangers).items()):
-        before = (2 * number + 1) * len(scans)
-        cross_entropy[name] = report_ce(qwen, tokenizer, scans, view, recipe)
-        progress(before, total)
+        tell = _part(number, len(scans), progress)
         path = out_dir / f"reports_{name}.jsonl"
-
-        def tell(done: int, _: int, before: int = before) -> None:
-            progress(before + done, total)
-
+        cross_entropy[name] = report_ce(qwen, tokenizer, scans, view, recipe)
+        tell(0, len(scans))
         write_scans(qwen, tokenizer, scans, view, recipe, path, progress=tell)
+        tell(len(scans), len(scans))
         answers[name], _ = match_predictions(read_rows(path, PredictionRow), truth)
-    progress(total, total)
-    card = {**asked, **score_card(cross_entropy, answers, truth, recipe.evaluate)}
+    card = asked | score_card(cross_entropy, answers, truth, recipe.evaluate)
     card["use"] = RESEARCH_USE
     write_card(out_dir, card)
     return card
+
+
+def _identify(run_dir: Path, split: Split, scans: Sequence[StudyRow]) -> dict[str, Any]:
+    return {
+        "weights_sha256": weights_sha256(run_dir / "best"),
+        "split": split,
+        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+    }
+
+
+def _part(number: int, num_scans: int, progress: ProgressCallback) -> ProgressCallback:
+    """Tells the reports written from one view as part of the whole, their true ones before."""
+    before, total = (2 * number + 1) * num_scans, 2 * len(VIEWS) * num_scans
+    return lambda done, _: progress(before + done, total)

@@ -1,6 +1,6 @@
 """How well the true report fits what is shown: cross entropy under any view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,7 @@ def measure_gap(
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
             complete weights.
     """
-    strangers = strangers_of(studies)
-    scans = scans_of(studies, strangers)
+    scans, strangers = scans_with_strangers(studies)
     qwen, tokenizer = load_for_inference(run_dir, recipe)
     store = store_features(qwen, prepared_dir, scans, windows=recipe.slices.windows)
     views = make_views(qwen, store, strangers)
@@ -67,21 +66,18 @@ def measure_gap(
     }
 
 
-def strangers_of(studies: Sequence[StudyRow]) -> dict[str, StudyRow]:
-    """First volume of each scan → another patient's study, as drawn for validation.
+def scans_with_strangers(
+    studies: Sequence[StudyRow],
+) -> tuple[list[StudyRow], dict[str, StudyRow]]:
+    """The first volume of each scan, and by its name the other patient's drawn for validation.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients.
     """
     by_name = {study.volume_name: study for study in studies}
     rows = validation_pairs(studies)
-    return {row.study: by_name[str(row.volume)] for row in rows[1::2]}
-
-
-def scans_of(studies: Sequence[StudyRow], strangers: Mapping[str, StudyRow]) -> list[StudyRow]:
-    """The studies that stand for their scans, in the order of ``strangers``."""
-    by_name = {study.volume_name: study for study in studies}
-    return [by_name[name] for name in strangers]
+    strangers = {row.study: by_name[str(row.volume)] for row in rows[1::2]}
+    return [by_name[name] for name in strangers], strangers
 
 
 def report_ce(
