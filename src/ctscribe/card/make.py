@@ -30,8 +30,7 @@ def make_card(
 ) -> dict[str, Any]:
     """Measures and writes ``card.json``, ``card.md`` and ``card.png``.
 
-    The written reports stay beside them as ``reports_<view>.jsonl``; an interrupted card goes on
-    with what is there.
+    The reports stay beside them as ``reports_<view>.jsonl``; an interrupted card goes on there.
 
     Args:
         run_dir: Training run with its ``best`` weights.
@@ -55,9 +54,8 @@ def make_card(
     qwen, tokenizer = load_for_inference(run_dir, recipe)
     asked = _identify(run_dir, split, scans)
     open_run(out_dir, "card", {**asked, "recipe": recipe.model_dump(mode="json")})
-    windows = recipe.slices.windows
-    store = store_features(qwen, prepared_dir, scans, windows=windows, noise=True)
-    truth = as_reports(scans)
+    knobs, truth = recipe.slices, as_reports(scans)
+    store = store_features(qwen, prepared_dir, scans, windows=knobs.windows, noise=True)
     cross_entropy, answers = {}, {}
     for number, (name, view) in enumerate(make_views(qwen, store, strangers).items()):
         tell = _part(number, len(scans), progress)
