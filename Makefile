@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint unit docs kill-prepare bench-evaluate clean
+.PHONY: start demo test lint unit docs kill-prepare bench-evaluate clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
+
+start: $(VENV)/.installed  ## the demo's starting checkpoint, about 20 minutes on 2 cores
+	rm -rf starts/tiny
+	$(BIN)/ctscribe warm-up starts/tiny --recipe tiny
 
 test: lint unit
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from ctscribe.cli import main
+from ctscribe.config import read_recipe
 from ctscribe.files import read_json
+from ctscribe.warm_up import shipped_start
 
 FEW = (
     "phantom.num_train_patients=14",
@@ -37,6 +39,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stderr
     assert "Ours-Heter" in answer.stdout
     return out
+
+
+def test_the_demo_starts_from_what_is_shipped() -> None:
+    assert shipped_start(read_recipe("tiny")) is not None
+    assert shipped_start(read_recipe("tiny", FEW)) is None
 
 
 def test_the_demo_ends_with_tables_and_a_page(finished: Path) -> None:

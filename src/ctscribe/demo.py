@@ -26,7 +26,10 @@ class DemoResult:
 
 
 def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> DemoResult:
-    """Draws patients, prepares them, warms up the tower, runs the experiment, reports one patient.
+    """Draws patients, prepares them, runs the experiment, reports one patient.
+
+    Starts from the checkpoint that comes with ctscribe, or warms up a tower of its own where the
+    recipe asks for another.
 
     Args:
         out: Demo folder; an interrupted demo continues there and ends with the same tables.
@@ -41,10 +44,10 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     from ctscribe.export.patient import report_patient
     from ctscribe.phantom.dataset import write_dataset
     from ctscribe.prepare import prepare
-    from ctscribe.warm_up import warm_up
+    from ctscribe.warm_up import shipped_start, warm_up
 
     open_run(out, "experiment", experiment_request(recipe))
-    data, prepared, start = out / "data", out / "prepared", out / "start"
+    data, prepared = out / "data", out / "prepared"
     with stage("Drawing patients") as progress:
         write_dataset(data, recipe.phantom, processes=processes, progress=progress)
     with stage("Preparing volumes") as progress:
@@ -57,8 +60,10 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
             processes=processes,
             progress=progress,
         )
-    with stage("Warming up the tower") as progress:
-        warm_up(start, recipe, processes=processes, progress=progress)
+    start = shipped_start(recipe)
+    if start is None:
+        with stage("Warming up the tower") as progress:
+            start = warm_up(out / "start", recipe, processes=processes, progress=progress)
     with stage("Training and testing") as progress:
         tables = run_experiment(out, prepared, recipe, start, parallel=processes, progress=progress)
     with stage("Drawing the scoreboard") as progress:
