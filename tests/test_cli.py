@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from ctscribe.cli import app
+from ctscribe.cli.app import app
 
 
 def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -19,7 +19,7 @@ def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_every_command_explains_itself_without_heavy_imports(command: str) -> None:
     heavy = "{'torch', 'transformers', 'matplotlib', 'scipy', 'nibabel', 'pydicom'}"
     script = (
-        "import sys; from ctscribe.cli import app\n"
+        "import sys; from ctscribe.cli.app import app\n"
         f"app([{command!r}, '--help'], exit_on_error=False, result_action='return_value')\n"
         f"loaded = {heavy} & set(sys.modules)\n"
         "assert not loaded, loaded\n"

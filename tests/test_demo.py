@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.cli import main
+from ctscribe.cli.app import main
 from ctscribe.config import read_recipe
 from ctscribe.files import read_json
 from ctscribe.warm_up import shipped_start

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctscribe.cli import app
+from ctscribe.cli.app import app
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.doctor import examine
 from ctscribe.errors import CtscribeError

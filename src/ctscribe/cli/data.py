@@ -1,0 +1,144 @@
+"""Commands about data: drawing, examining, preparing, pairing, labelling."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ctscribe.cli.console import print_text, say, stage
+from ctscribe.cli.options import (
+    CORES,
+    Overrides,
+    Prefer,
+    Processes,
+    RecipeName,
+    Reconstructions,
+    app,
+)
+from ctscribe.config import Recipe, read_recipe
+from ctscribe.errors import CtscribeError
+
+
+@app.command
+def phantom(
+    out: Path,
+    *,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    processes: Processes = CORES,
+) -> None:
+    """Write a CT-RATE-shaped data set of synthetic chest CT with known truth to OUT."""
+    from ctscribe.phantom.dataset import write_dataset
+
+    config = read_recipe(recipe, overrides).phantom
+    with stage("Drawing patients") as progress:
+        write_dataset(out, config, processes=processes, progress=progress)
+    say(f"Data set in {out}")
+
+
+@app.command
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    keep: Literal["all", "slices"] = "all",
+    prefer: Prefer = None,
+    reconstructions: Reconstructions = "one",
+    shard: Annotated[
+        str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
+    ] = "1/1",
+    allow_failures: bool = False,
+    processes: Processes = CORES,
+) -> None:
+    """Turn the volumes of SOURCE into Hounsfield units on one grid, and into frames, in OUT."""
+    from ctscribe.prepare import parse_shard
+    from ctscribe.prepare import prepare as prepare_stage
+
+    knobs = read_recipe(recipe, overrides)
+    with stage("Preparing volumes") as progress:
+        summary = prepare_stage(
+            source,
+            out,
+            knobs.volume,
+            knobs.slices,
+            keep=keep,
+            prefer=prefer,
+            reconstructions=reconstructions,
+            shard=parse_shard(shard),
+            processes=processes,
+            progress=progress,
+        )
+    say(f"{summary.num_prepared} volumes prepared, {summary.num_skipped} skipped, in {out}")
+    if summary.num_skipped and not allow_failures:
+        raise CtscribeError(
+            "E_SKIPPED",
+            f"every volume should be prepared, but {summary.num_skipped} were skipped; "
+            f"read {out / 'skipped.jsonl'}, or pass --allow-failures",
+        )
+
+
+@app.command
+def doctor(
+    source: Path,
+    *,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    prefer: Prefer = None,
+    reconstructions: Reconstructions = "one",
+    processes: Processes = CORES,
+) -> None:
+    """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
+    from ctscribe.doctor import describe, examine
+
+    knobs = read_recipe(recipe, overrides)
+    with stage("Reading headers") as progress:
+        found = examine(
+            source,
+            knobs.volume,
+            knobs.slices,
+            prefer=prefer,
+            reconstructions=reconstructions,
+            processes=processes,
+            progress=progress,
+        )
+    print_text(describe(found))
+    if found.num_failing:
+        raise CtscribeError(
+            "E_UNHEALTHY",
+            f"every volume should be ready, but {found.num_failing} have problems; mend them, "
+            "or run prepare with --allow-failures, which skips them",
+        )
+
+
+@app.command
+def pairs(
+    prepared: Path, out: Path, *, recipe: RecipeName = "tiny", overrides: Overrides = ()
+) -> None:
+    """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
+    from ctscribe.pairs.audit import write_audit
+    from ctscribe.pairs.build import build_training_pairs
+
+    rows = build_training_pairs(prepared, out, read_recipe(recipe, overrides).pairs)
+    warnings = write_audit(prepared, out, rows)
+    say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
+    for warning in warnings:
+        say(f"note: {warning}")
+
+
+@app.command
+def label(reports: Path, *, out: Path) -> None:
+    """Write CT-RATE's 18 labels for each report of the CSV file REPORTS to OUT."""
+    from ctscribe.reports.label_files import label_csv
+
+    say(f"{label_csv(reports, out)} reports labelled in {out}")
+
+
+@app.command
+def recipe(name: str = "tiny", *, overrides: Overrides = ()) -> None:
+    """Print every knob of a recipe as it would be used."""
+    import yaml
+
+    resolved: Recipe = read_recipe(name, overrides)
+    print_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))

@@ -1,0 +1,177 @@
+"""Commands about models: warming up, training, writing, scoring, reporting."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ctscribe.cli.console import print_text, say, show_tables, stage
+from ctscribe.cli.options import (
+    CORES,
+    Overrides,
+    Processes,
+    RecipeName,
+    Split,
+    StartingWeights,
+    app,
+)
+from ctscribe.config import read_recipe
+from ctscribe.files import write_json
+
+
+@app.command
+def warm_up(
+    out: Path,
+    *,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    processes: Processes = CORES,
+) -> None:
+    """Teach a vision tower where findings are; OUT becomes a starting checkpoint."""
+    from ctscribe.warm_up import warm_up as warm_up_stage
+
+    with stage("Warming up the tower") as progress:
+        warm_up_stage(out, read_recipe(recipe, overrides), processes=processes, progress=progress)
+    say(f"Starting checkpoint in {out}")
+
+
+@app.command
+def train(
+    run: Path,
+    *,
+    prepared: Path,
+    pairs: Path,
+    start: StartingWeights = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Train on PAIRS into RUN; continues where an interrupted run stopped."""
+    from ctscribe.train.stage import train as train_stage
+
+    with stage("Training") as progress:
+        result = train_stage(
+            run, prepared, pairs, read_recipe(recipe, overrides), start, progress=progress
+        )
+    say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
+
+
+@app.command
+def generate(run: Path, *, prepared: Path, split: Split = "test", out: Path | None = None) -> None:
+    """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
+    from ctscribe.generate import generate as generate_stage
+    from ctscribe.run import recipe_of
+
+    target = out or run / f"predictions_{split}.jsonl"
+    with stage("Writing reports") as progress:
+        rows = generate_stage(run, prepared, recipe_of(run), split, target, progress=progress)
+    say(f"{len(rows)} reports in {target}")
+
+
+@app.command
+def evaluate(
+    predictions: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    out: Path | None = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Score PREDICTIONS against the reports of SPLIT, beside blind baselines."""
+    from ctscribe.evaluate.scores import evaluate_predictions
+    from ctscribe.tables import scores_table
+
+    knobs = read_recipe(recipe, overrides)
+    scores = evaluate_predictions(predictions, prepared, split, knobs.pairs, knobs.evaluate)
+    target = out or predictions.with_name("scores.json")
+    write_json(target, scores)
+    print_text(scores_table(scores))
+    say(f"Scores in {target}")
+
+
+@app.command
+def card(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    min_dependence: Annotated[
+        float | None, Parameter(help="Fail when the lower bound of dependence is below.")
+    ] = None,
+    out: Path | None = None,
+) -> None:
+    """Tell whether the run's model looks: show it noise, air, other patients' scans, and score."""
+    from ctscribe.card.make import make_card
+    from ctscribe.card.score import require_dependence
+    from ctscribe.card.write import headline
+    from ctscribe.run import recipe_of
+
+    target = out or run / f"card_{split}"
+    with stage("Measuring image dependence") as progress:
+        found = make_card(run, prepared, recipe_of(run), split, target, progress=progress)
+    say(f"{headline(found)} Read {target / 'card.md'}")
+    if min_dependence is not None:
+        require_dependence(found, min_dependence)
+
+
+@app.command
+def experiment(
+    out: Path,
+    *,
+    prepared: Path,
+    start: StartingWeights = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
+) -> None:
+    """Train, write and score every cell of the grid; OUT gets Tables 1 and 2."""
+    from ctscribe.board.write import write_scoreboard
+    from ctscribe.experiment import run_experiment
+
+    knobs = read_recipe(recipe, overrides)
+    with stage("Experiment") as progress:
+        tables = run_experiment(
+            out,
+            prepared,
+            knobs,
+            start,
+            parallel=parallel,
+            progress=progress,
+        )
+    show_tables(tables)
+    board = write_scoreboard(out, prepared, knobs)
+    say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
+
+
+@app.command
+def report(
+    source: Path,
+    *,
+    run: Path,
+    out: Path = Path("report"),
+    name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+) -> None:
+    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
+    from ctscribe.export.patient import report_patient
+
+    paths = report_patient(source, run, out, name=name)
+    print_text(paths["text"].read_text(encoding="utf-8"))
+    say("Written: " + ", ".join(str(path) for path in paths.values()))
+
+
+@app.command
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    processes: Processes = CORES,
+) -> None:
+    """Run the whole flow on synthetic chest CT; run it again to continue after an interruption."""
+    from ctscribe.demo import run_demo
+
+    result = run_demo(out, read_recipe(recipe, overrides), processes=processes, stage=stage)
+    show_tables(result.tables)
+    say("Look at:")
+    for path in (*result.tables, *result.pages):
+        say(f"  {path}")

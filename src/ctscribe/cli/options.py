@@ -1,0 +1,36 @@
+"""The application, and the options several commands share."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from ctscribe import RESEARCH_USE, __version__
+
+app = App(
+    name="ctscribe",
+    version=__version__,
+    help=f"Chest-CT report writers that look at the scan. {RESEARCH_USE}",
+    default_parameter=Parameter(negative=""),
+)
+
+RecipeName = Annotated[str, Parameter(name="--recipe", help="A YAML file or a shipped name.")]
+Overrides = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
+]
+StartingWeights = Annotated[
+    Path | None,
+    Parameter(name="--weights", help="Folder to start from: a warm-up's, or Qwen2.5-VL's."),
+]
+Processes = Annotated[int, Parameter(help="Worker processes.")]
+Prefer = Annotated[
+    Literal["sform", "qform"] | None,
+    Parameter(help="Which affine to believe where a NIfTI file has two that disagree."),
+]
+Reconstructions = Annotated[
+    Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
+]
+Split = Literal["train", "validation", "test"]
+CORES = os.cpu_count() or 1
