@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.cli.app import main
 from ctscribe.config import read_recipe
 from ctscribe.files import read_json
 from ctscribe.warm_up import shipped_start
@@ -92,11 +91,11 @@ def test_killed_at_any_stage_it_continues_and_ends_with_the_same_tables(
         assert (out / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_a_demo_folder_of_another_request_is_refused(
-    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["ctscribe", "demo", "--out", str(finished)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 1
-    assert "choose another folder" in capsys.readouterr().err
+def test_a_demo_folder_of_another_request_is_refused(finished: Path) -> None:
+    answer = subprocess.run(
+        [*command(finished), "--set", "train.epochs=2"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    assert "train.epochs (1 there, 2 asked)" in answer.stderr
+    assert "choose another folder" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -22,10 +22,9 @@ def torchrun(recipe: Recipe, run: Path, prepared: Path, pairs: Path, start: Path
     recipe_path = run.with_suffix(".yaml")
     recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    # Behind -- because torchrun takes every option that starts like one of its own, as --start.
-    command += ["--nproc-per-node", "2", "-m", "--", "ctscribe.cli", "train", str(run)]
+    command += ["--nproc-per-node", "2", "-m", "ctscribe.cli", "train", str(run)]
     command += ["--prepared", str(prepared), "--pairs", str(pairs)]
-    command += ["--start", str(start), "--recipe", str(recipe_path)]
+    command += ["--weights", str(start), "--recipe", str(recipe_path)]
     # CUDA is hidden so that the machine's GPUs, if any, do not change what is compared.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
