@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctscribe import __version__
 from ctscribe.config import Recipe
-from ctscribe.errors import CtscribeError
+from ctscribe.errors import CODES, CtscribeError
 from ctscribe.export.display import draw_slices, window_title
 from ctscribe.export.html import report_page
 from ctscribe.export.labelled import finding_rows
@@ -26,7 +26,7 @@ WARNINGS = {
     "W_NOT_CHEST": "Nothing in this volume looks like lungs; it may not be a chest CT, and the "
     "draft below is not to be relied on.",
 }
-"""What the reader is told for a code of `prepare`; other codes are shown as they are."""
+"""Codes of which a reader of the page must know more than their meaning."""
 
 
 def report_patient(
@@ -115,7 +115,7 @@ def _assemble(
             "Source": Grid(volume.spacing_mm, volume.shape_xyz, volume.orientation),
             "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),
         },
-        warnings=tuple(WARNINGS.get(code, code) for code in prepared.warnings),
+        warnings=tuple(WARNINGS.get(code, CODES[code].meaning) for code in prepared.warnings),
         provenance=Provenance(
             ctscribe_version=__version__,
             model_preset=recipe.model.preset,
