@@ -70,20 +70,7 @@ def warm_up(
         progress(1000, 1000)
         return out
     studies_dir = out.with_name(f"{out.name}-studies")
-    phantom, slices = _phantom(recipe), _slices(recipe)
-    write_dataset(
-        studies_dir / "phantom", phantom, processes=processes, progress=_part(progress, 0, 300)
-    )
-    prepared = studies_dir / "prepared"
-    prepare(
-        studies_dir / "phantom",
-        prepared,
-        recipe.volume,
-        slices,
-        keep="slices",
-        processes=processes,
-        progress=_part(progress, 300, 450),
-    )
+    prepared = _draw_studies(studies_dir, recipe, processes, progress)
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
     train, held_out = (
         read_looks(studies_dir, [s for s in studies if s.source_split == split])
@@ -92,16 +79,8 @@ def warm_up(
     reports = [join_report(s.findings, s.impression) for s in studies if s.source_split == "train"]
     qwen, tokenizer = _starting_point(recipe, reports, train)
     began = time.monotonic()
-    knobs = recipe.warm_up
-    learned = teach(
-        qwen,
-        train,
-        epochs=knobs.epochs,
-        batch_size=knobs.batch_size,
-        learning_rate=knobs.learning_rate,
-        seed=knobs.seed,
-        progress=_part(progress, 450, 980),
-    )
+    knobs = recipe.warm_up.model_dump(exclude={"num_patients"})
+    learned = teach(qwen, train, **knobs, progress=_part(progress, 450, 980))
     seconds = round(time.monotonic() - began, 1)
     report = {
         "request": request,
@@ -121,6 +100,28 @@ def warm_up(
     shutil.rmtree(studies_dir)
     progress(1000, 1000)
     return out
+
+
+def _draw_studies(
+    studies_dir: Path, recipe: Recipe, processes: int, progress: ProgressCallback
+) -> Path:
+    """Phantoms of the warm-up's own, and the folder with their prepared slices."""
+    write_dataset(
+        studies_dir / "phantom",
+        _phantom(recipe),
+        processes=processes,
+        progress=_part(progress, 0, 300),
+    )
+    prepare(
+        studies_dir / "phantom",
+        studies_dir / "prepared",
+        recipe.volume,
+        _slices(recipe),
+        keep="slices",
+        processes=processes,
+        progress=_part(progress, 300, 450),
+    )
+    return studies_dir / "prepared"
 
 
 def shipped_start(recipe: Recipe) -> Path | None:
