@@ -1,47 +1,8 @@
-"""The one error the user sees: a code, and a sentence that says what to do; and all codes."""
+"""Every code that refuses a volume or a command, in alphabetical order."""
 
-from typing import NamedTuple, final
+from ctscribe.errors.code import parse
 
-
-@final
-class CtscribeError(Exception):
-    """Bad input or a bad request, told in one sentence.
-
-    The sentence names what must hold, what was found, in which study, and what to do.
-    The command line prints it without a traceback and exits with status 1.
-
-    Args:
-        code: Stable identifier such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
-        sentence: One sentence; never contains patient data beyond the study's own name.
-    """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(code, sentence)
-        self.code = code
-        self.sentence = sentence
-
-    def __str__(self) -> str:
-        return f"{self.sentence} [{self.code}]"
-
-
-class Code(NamedTuple):
-    """What a code means in general; the sentence of an error says it of one case."""
-
-    meaning: str
-    remedy: str
-
-
-def _parse(table: str) -> dict[str, Code]:
-    """Pairs of lines: the code with its meaning, then its remedy, indented."""
-    lines = table.strip().splitlines()
-    rows = (first.split(maxsplit=1) for first in lines[::2])
-    return {
-        code: Code(meaning, remedy.strip())
-        for (code, meaning), remedy in zip(rows, lines[1::2], strict=True)
-    }
-
-
-CODES = _parse("""
+FAILURES = parse("""
 E_4D                 The file holds several volumes (phases, channels).
     Split it and give one.
 E_AFFINE             The header's axes are no position in a patient: not finite, parallel or absurd.
@@ -216,37 +177,4 @@ E_WORKER             A worker process was ended from outside.
     Run the command again with fewer processes; it continues.
 E_WRITE              A file cannot be written.
     Free some space, or choose another folder.
-W_4D                 The header has more than three dimensions, of which only three are used.
-    Nothing.
-W_BITPIX             The header states another number of bits than its datatype has.
-    Nothing; the datatype is believed.
-W_CLIPPED            Some values exceeded 16 bits and were limited to them.
-    Look at the volume.
-W_DUPLICATE_SLICE    A slice was there twice and was used once.
-    Nothing.
-W_NAN                A few voxels had no number and became air.
-    Look at the volume.
-W_NOT_CHEST          No lungs were found.
-    Look at the volume; it may not be a chest CT.
-W_NO_POSITION        The metadata do not say where the volume lies.
-    Positions count from its first voxel.
-W_OTHER_FILES        Some files beside the series are no DICOM.
-    Nothing; they were passed over.
-W_OTHER_SERIES       The folder holds other CT series; the one with most slices was used.
-    Give the folder of one series if another is meant.
-W_PADDING            Voxels outside the scan were padded; they became air.
-    Nothing.
-W_REPEATED_SLICES    At least five neighbouring slices are equal.
-    Look at the volume; it may be cut.
-W_SLOPE              The header's scaling is impossible and was not applied.
-    Look at the volume.
-W_SPACING            Voxels are outside 0.2 to 2 mm in the plane, or more than 10 mm apart.
-    Check the header.
-W_SPACING_METADATA   Header and metadata state different voxel sizes; the header was believed.
-    Check which is right.
-W_TRAILING           A few bytes follow the last voxel.
-    Nothing; they were not read.
-W_UNITS              The header does not state millimetres; its unit was converted.
-    Check the voxel size.
 """)
-"""Every code that the package raises or notes, in alphabetical order."""

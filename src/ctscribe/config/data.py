@@ -1,0 +1,74 @@
+"""Knobs of the data: drawing it, bringing it onto one grid, slicing and pairing it."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ctscribe.config.section import Fraction, Millimetres, Section
+
+
+class PhantomConfig(Section):
+    """Synthetic chest CT."""
+
+    num_train_patients: int = Field(200, ge=1)
+    """Patients whose scans are named ``train_*``."""
+    num_valid_patients: int = Field(50, ge=0)
+    """Patients whose scans are named ``valid_*``; CT-RATE's validation set is our test split."""
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (1.5, 1.5, 2.0)
+    """Nominal voxel size along (x, y, z); each reconstruction varies around it."""
+    matrix_px: int = Field(256, ge=64, le=1024)
+    """Rows and columns of the reconstruction."""
+    flavour: Literal["v1", "v2"] = "v2"
+    """CT-RATE release to imitate: v1 raw values and blank header, v2 Hounsfield units."""
+    burden: float = Field(0.0, ge=-1, le=2)
+    """Added to what drives each finding, in standard deviations; 0 gives CT-RATE's prevalences,
+    0.7 doubles most of them."""
+    lesion_scale: float = Field(1.0, ge=1, le=3)
+    """Enlarges nodules, nodes, plaques and other small lesions; above 1 for grids too coarse to
+    show real ones."""
+    second_reconstruction: Fraction = 0.9
+    """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
+    seed: int = 0
+    """Same seed, same bytes."""
+
+
+class VolumeConfig(Section):
+    """From stored voxels to Hounsfield units on a common grid."""
+
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (0.75, 0.75, 1.5)
+    """Voxel size after resampling along (x, y, z) (paper, Eq. 2)."""
+    intensity: Literal["auto", "raw", "hu"] = "auto"
+    """Whether stored values need the metadata's slope and intercept; auto decides by histogram."""
+    antialias: bool = False
+    """Average where the grid is coarser than the scan; plain sampling (paper) skips voxels."""
+
+
+class SlicesConfig(Section):
+    """Which slices the model sees, and how."""
+
+    num_slices: int = Field(10, ge=2, le=240, multiple_of=2)
+    """Slices per volume; even, because the tower reads them in pairs."""
+    windows: Literal["single", "three"] = "single"
+    """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
+    frame_size_px: tuple[int, int] | None = None
+    """(height, width), multiples of 28, reached by centred crop or padding with air, never by
+    scaling; None pads each volume to the next multiple of 28."""
+
+    @model_validator(mode="after")
+    def _sides_are_whole_tokens(self) -> "SlicesConfig":
+        if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
+            raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
+        return self
+
+
+class PairsConfig(Section):
+    """The negative beside each positive."""
+
+    strategy: Literal["origin", "gauss", "heter"] = "origin"
+    """origin: no negatives; gauss: noise volume; heter: a patient whose labels differ."""
+    min_label_distance: int = Field(10, ge=1, le=18)
+    """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Share of training patients held out to choose checkpoints and hyper-parameters."""
+    seed: int = 0
+    """Draws partners and noise."""

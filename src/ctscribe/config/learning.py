@@ -1,0 +1,77 @@
+"""Knobs of the model, of its objective and of its training."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ctscribe.config.section import Section
+
+
+class ModelConfig(Section):
+    """Which Qwen2.5-VL, and what of it learns."""
+
+    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
+    """Dimensions; tiny is the real class at a few million parameters."""
+    weights: str | None = None
+    """Local folder or hub id of the starting weights; None means the preset's own."""
+    tuning: Literal["full", "lora"] = "full"
+    """full: every unfrozen weight learns; lora: adapters on the language model."""
+    freeze_tower: bool = True
+    """Frozen: the vision tower runs once per volume and its features are stored."""
+    lora_r: int = Field(64, ge=1)
+    """Rank of the adapters."""
+    lora_alpha: int = Field(128, ge=1)
+    """Scale of the adapters, in units of rank."""
+    positions: Literal["index", "depth"] = "index"
+    """index: slice pairs count 0, 1, 2…; depth: time follows the slice position in mm."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of weights and activations."""
+
+
+class ObjectiveConfig(Section):
+    """L = α·CE(positive) − β·min(CE(negative), max_loss)  (paper, Eq. 4)."""
+
+    alpha: float = Field(1.0, ge=0)
+    """Weight of the positive."""
+    beta: float = Field(0.1, ge=0)
+    """Weight of the negative."""
+    max_loss: float = Field(5.0, gt=0)
+    """Cap on each sample's negative cross entropy, nats per token; beyond it no gradient."""
+
+
+class WarmUpConfig(Section):
+    """Teaching the tower where findings are, before any report is read."""
+
+    num_patients: int = Field(400, ge=1)
+    """Phantom patients drawn for the warm-up; none of them occurs in the data set."""
+    epochs: int = Field(6, ge=1)
+    """Passes over them."""
+    batch_size: int = Field(8, ge=1)
+    """Sets of slices per step; each volume gives two."""
+    learning_rate: float = Field(5e-3, gt=0)
+    """Peak of Muon on the tower's blocks, cosine decay; AdamW takes a fifth of it for the rest."""
+    seed: int = 1000
+    """Of the phantom patients and of the initial weights."""
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak of AdamW (paper: 2e-5)."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the pairs (paper: 1)."""
+    pairs_per_device: int = Field(1, ge=1)
+    """Studies per micro-batch; 1 means a micro-batch of 2, one study's pair (paper)."""
+    gradient_accumulation_steps: int = Field(8, ge=1)
+    """Micro-batches per update (paper: 8)."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the updates during which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW."""
+    checkpoints_per_epoch: int = Field(2, ge=1)
+    """Checkpoints, each validated; the one with the lowest validation loss is used."""
+    seed: int = 0
+    """Order of the studies, dropout, adapters' initial weights."""
