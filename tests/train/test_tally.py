@@ -5,32 +5,43 @@ import torch
 
 from ctscribe.train.tally import Tally, means
 
+FINDING = torch.tensor([True, False, False])
+
 
 def test_means_and_shares_over_micro_batches_of_two_processes() -> None:
-    sums = torch.zeros(8, dtype=torch.float64)
-    for values in ([2.0, 4.0], [3.0]):
+    sums = torch.zeros(2, 11, dtype=torch.float64)
+    for process in (0, 1):
         tally = Tally(torch.device("cpu"))
-        tally.add_positive(torch.tensor(values))
-        ce = torch.tensor([6.0, math.inf][: len(values)])
-        tally.add_negative(ce, ce >= 6.5, skipped=len(values) == 1)
+        own, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 6.0, math.inf])
+        square = torch.tensor(9.0)
+        tally.add_branch("positive", own, torch.tensor([1.5, 3.0]) + process, FINDING, square)
+        ce, negative_square = torch.tensor([5.0, math.inf]), torch.tensor(16.0 * process)
+        tally.add_branch("negative", other, ce, FINDING, negative_square)
+        gap = torch.tensor([3.5, math.inf])
+        tally.add_pair(gap, torch.tensor([False, True]), skipped=process == 0)
         sums += tally.take()
-        assert tally.take().tolist() == [0] * 8
+        assert tally.take().tolist() == [[0] * 11] * 2
     assert means(sums) == {
-        "positive_ce": 3.0,
-        "negative_ce": 6.0,
-        "gap": 3.0,
-        "share_capped": pytest.approx(1 / 3),
+        "positive_ce": 2.75,
+        "positive_finding_ce": 1.0,
+        "positive_boilerplate_ce": 2.5,
+        "positive_grad_norm": 3.0,
+        "negative_ce": 5.0,
+        "negative_finding_ce": 4.0,
+        "negative_boilerplate_ce": 6.0,
+        "negative_grad_norm": pytest.approx(math.sqrt(8)),
+        "gap": 2.25,
+        "scope_gap": 3.5,
+        "share_capped": 0.5,
         "share_skipped": 0.5,
     }
 
 
 def test_what_was_not_counted_is_none() -> None:
     tally = Tally(torch.device("cpu"))
-    tally.add_positive(torch.tensor([2.0]))
-    assert means(tally.take()) == {
+    tally.add_branch("positive", torch.tensor([2.0]), torch.tensor([2.0]), FINDING[1:2], None)
+    found = means(tally.take())
+    assert {name: value for name, value in found.items() if value is not None} == {
         "positive_ce": 2.0,
-        "negative_ce": None,
-        "gap": None,
-        "share_capped": None,
-        "share_skipped": None,
+        "positive_boilerplate_ce": 2.0,
     }

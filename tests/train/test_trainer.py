@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.config import Recipe
 from ctscribe.model.checkpoint import load_model
-from ctscribe.objectives import is_capped, paper
+from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import training_arguments, visual_source
+from ctscribe.train.setup import objective_of, training_arguments, visual_source
 from ctscribe.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]
@@ -59,7 +60,8 @@ class Bench:
         """What the trainer accumulates."""
         catch = Catch()
         trainer = PairTrainer(
-            **self.recipe.objective.model_dump(),
+            objective=objective_of(self.recipe),
+            beta=self.recipe.objective.beta,
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),
@@ -74,15 +76,21 @@ class Bench:
         order = EpochsInOrder(self.dataset, 1, 0)
         items = [order[number] for number in range(num_pairs)]
         batch = collate_pairs(items, self.tokenizer.pad_token_id)
-        knobs = self.recipe.objective
         assert batch["negative"] is not None
-        negative = self.scorer(batch["negative"])
-        positive = self.scorer(batch["positive"])
-        loss = paper(positive, negative, knobs.beta, knobs.max_loss, knobs.alpha)
+        negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
+        objective, beta = objective_of(self.recipe), self.recipe.objective.beta
+        term = objective.negative(
+            objective.pair(
+                positive.values, negative.values, positive.rows, num_pairs, batch["disputed"]
+            )
+        )
+        loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()
         names, learning = zip(
             *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
         )
-        return dict(zip(names, torch.autograd.grad(loss, learning), strict=True)), negative.detach()
+        return dict(zip(names, torch.autograd.grad(loss, learning), strict=True)), (
+            negative.per_sample().detach()
+        )
 
 
 @pytest.fixture
@@ -92,7 +100,7 @@ def bench(
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],
 ) -> Callable[..., Bench]:
-    def make(per_device: int, accumulation: int, **objective: float) -> Bench:
+    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
@@ -106,11 +114,27 @@ def bench(
     return make
 
 
-@pytest.mark.parametrize(("per_device", "accumulation"), [(1, 4), (4, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("per_device", "accumulation", "objective"),
+    [
+        (1, 4, {}),
+        (4, 1, {}),
+        (2, 2, {"name": "hinge", "margin": 0.005}),
+        (2, 2, {"name": "logistic", "scope": "disputed"}),
+        (1, 4, {"name": "simnpo", "scope": "weighted", "margin": 7.0}),
+        (2, 2, {"name": "unlikelihood"}),
+        (4, 1, {"level": "batch"}),
+        (2, 2, {"level": "token", "max_loss": 6.0}),
+    ],
+)
 def test_gradients_equal_the_objective_of_the_whole_update(
-    tmp_path: Path, bench: Callable[..., Bench], per_device: int, accumulation: int
+    tmp_path: Path,
+    bench: Callable[..., Bench],
+    per_device: int,
+    accumulation: int,
+    objective: dict[str, object],
 ) -> None:
-    tested = bench(per_device, accumulation)
+    tested = bench(per_device, accumulation, **objective)
     expected, _ = tested.by_hand(4)
     found = tested.trained(tmp_path)
     assert found.keys() == expected.keys()
@@ -126,23 +150,23 @@ def test_skipping_capped_negatives_leaves_the_same_gradients(
     middle = float(negative.sort().values[1:3].mean())
     tested = bench(per_device, 4 // per_device, max_loss=middle)
     expected, negative = tested.by_hand(4)
-    assert is_capped(negative, middle).sum() == 2
+    assert (negative >= middle).sum() == 2
     for name, gradient in tested.trained(tmp_path).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
 
 
 class Infinite(nn.Module):
-    """Makes every second answer infinite: the negatives, which come first."""
+    """Makes every second answer infinite: the negatives, which come second."""
 
     def __init__(self, scorer: ReportScorer) -> None:
         super().__init__()
         self.scorer = scorer
         self.calls = 0
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> AnswerLosses:
         self.calls += 1
-        ce: Tensor = self.scorer(batch)
-        return ce * math.inf if self.calls % 2 else ce
+        losses: AnswerLosses = self.scorer(batch)
+        return losses if self.calls % 2 else replace(losses, values=losses.values * math.inf)
 
 
 @pytest.mark.parametrize("per_device", [1, 4])

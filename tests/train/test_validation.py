@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.errors import CtscribeError
+from ctscribe.model.qwen import AnswerLosses
 from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.pairs.collate import Batch
 from ctscribe.pairs.dataset import PairDataset, Visual
@@ -32,11 +33,13 @@ class MeanOfFeatures(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))
         self.batches: list[int] = []
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch) -> AnswerLosses:
         assert not self.training
         assert not torch.is_grad_enabled()
-        self.batches.append(len(batch["input_ids"]))
-        return batch["visual_tokens"].reshape(len(batch["input_ids"]), -1).mean(1)
+        num_rows = len(batch["input_ids"])
+        self.batches.append(num_rows)
+        means = batch["visual_tokens"].reshape(num_rows, -1).mean(1)
+        return AnswerLosses(values=means, rows=torch.arange(num_rows), num_rows=num_rows)
 
 
 def test_each_scan_once_beside_another_patient(studies: list[StudyRow]) -> None:

@@ -29,14 +29,44 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """L = α·CE(positive) − β·min(CE(negative), max_loss)  (paper, Eq. 4)."""
+    """L = α·CE(positive) + β·term(negative); `objectives.terms` has the terms' formulas.
 
+    The defaults are the paper's: α·CE(positive) − β·min(CE(negative), max_loss) (Eq. 4).
+    """
+
+    name: Literal["paper", "hinge", "logistic", "simnpo", "unlikelihood"] = "paper"
+    """The negative's term."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the positive."""
     beta: float = Field(0.1, ge=0)
-    """Weight of the negative."""
+    """Weight of the negative; at 0 it is not looked at."""
     max_loss: float = Field(5.0, gt=0)
-    """Cap on each sample's negative cross entropy, nats per token; beyond it no gradient."""
+    """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
+    margin: float = Field(1.0, gt=0)
+    """Nats per token that a wrong scan shall cost more than the own (hinge, logistic), or cost
+    (simnpo)."""
+    scale: float = Field(2.0, gt=0)
+    """Per nat: how abruptly the slope falls around the margin (logistic, simnpo)."""
+    negligible: float = Field(0.01, ge=0, lt=1)
+    """Share of the largest slope at which a negative counts as satisfied and costs no backward
+    pass (logistic, simnpo, unlikelihood)."""
+    level: Literal["study", "token", "batch"] | None = None
+    """What the term is a function of: a study's mean, each token, or the micro-batch's mean; None
+    takes the term's own, token for unlikelihood and study for the others."""
+    scope: Literal["all", "disputed", "weighted"] = "all"
+    """Tokens that count: all; those of sentences on findings in which the two scans differ (for
+    noise: that state a finding); or all, by how much the scan changes them."""
+    temperature: float = Field(1.0, gt=0)
+    """Nats: half the change that counts 0.76 (weighted)."""
+    beta_schedule: Literal["constant", "warmup", "steered"] = "constant"
+    """warmup: β rises in a line; steered: β follows the gap towards target_gap."""
+    beta_warmup_ratio: float = Field(0.1, ge=0, le=1)
+    """Share of the updates during which β rises (warmup)."""
+    target_gap: float = Field(1.0, gt=0)
+    """CE(negative) − CE(positive) over the tokens that count, nats per token (steered)."""
+    reach: Literal["all", "vision", "language"] = "all"
+    """Weights that the negative's gradient may change: all, those of the tower and its merger, or
+    those of the language model."""
 
 
 class WarmUpConfig(Section):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ctscribe.pairs.dataset import Pair, Sample
@@ -37,6 +37,9 @@ class PairBatch(TypedDict):
     positive: Batch
     negative: Batch | None
     """None when there are no negatives (origin)."""
+    finding: Bool[Tensor, "answer_tokens"]
+    """Marks of the supervised tokens of all studies, row after row; see `pairs.marks`."""
+    disputed: Bool[Tensor, "answer_tokens"]
 
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
@@ -53,6 +56,8 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
         "studies": [pair.positive.study for pair in pairs],
         "positive": collate_samples([pair.positive for pair in pairs], pad_id),
         "negative": collate_samples(negatives, pad_id) if negatives else None,
+        "finding": torch.cat([pair.marks.finding for pair in pairs]),
+        "disputed": torch.cat([pair.marks.disputed for pair in pairs]),
     }
 
 

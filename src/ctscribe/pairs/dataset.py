@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctscribe.errors import CtscribeError
-from ctscribe.reports.prompt import ChatTokenizer, GridThw, encode_example
+from ctscribe.pairs.marks import Marks, differing_findings, labels_of, mark_tokens
+from ctscribe.reports.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow
 
@@ -49,6 +50,8 @@ class Pair:
 
     positive: Sample
     negative: Sample | None
+    marks: Marks
+    """Of the report's tokens."""
 
 
 def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
@@ -102,7 +105,27 @@ class PairDataset(Dataset[Pair]):
 
     def __getitem__(self, number: int) -> Pair:
         positive, negative = self._pairs[number]
-        return Pair(self._sample(positive), None if negative is None else self._sample(negative))
+        return Pair(
+            self._sample(positive),
+            None if negative is None else self._sample(negative),
+            self._marks(positive, negative),
+        )
+
+    def _marks(self, positive: PairRow, negative: PairRow | None) -> Marks:
+        """Without a negative nothing is disputed; against noise whatever states a finding is."""
+        study = self._studies[positive.study]
+        report = join_report(study.findings, study.impression)
+        disputed: frozenset[str] | None = frozenset()
+        if negative is not None:
+            disputed = self._disputed(study, report, negative)
+        return mark_tokens(report, answer_offsets(self._tokenizer, report), disputed)
+
+    def _disputed(self, study: StudyRow, report: str, negative: PairRow) -> frozenset[str] | None:
+        if negative.volume is None:
+            return None
+        shown = self._studies[negative.volume]
+        told = join_report(shown.findings, shown.impression)
+        return differing_findings(labels_of(study.labels, report), labels_of(shown.labels, told))
 
     def _sample(self, row: PairRow) -> Sample:
         study = self._studies[row.study]

@@ -39,6 +39,9 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str, **kwargs: Any) -> list[int]:  # noqa: ANN401
         """Token ids of a text."""
 
+    def __call__(self, text: str, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Token ids of a text and, when asked for, where each lies in it."""
+
 
 def prompt_messages() -> list[dict[str, Any]]:
     """The chat before the answer: system, then a user who shows the slices and asks."""
@@ -111,6 +114,12 @@ def encode_example(
     prompt = encode_prompt(tokenizer, grid_thw)
     answer = [*tokenizer.encode(report, add_special_tokens=False), _render(tokenizer).closing]
     return prompt + answer, [IGNORED] * len(prompt) + answer
+
+
+def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int]]:
+    """First and last character, half open, of each of the answer's tokens but its end of turn."""
+    encoded = tokenizer(report, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded["offset_mapping"])
 
 
 @final

@@ -9,6 +9,7 @@ from typing import Any, final
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.files import ProgressCallback
+from ctscribe.train.beta import BetaControl
 from ctscribe.train.checkpoints import seal
 from ctscribe.train.log import MetricsRow, RunLog
 from ctscribe.train.tally import means
@@ -29,6 +30,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         validate: Measures the model as it is; called by all processes.
         save_best: Writes the model as it is to ``run_dir/best``.
         best: (step, validation cross entropy) so far.
+        weight: β of every update.
         log: None on other processes.
         progress: Told (updates, all updates).
     """
@@ -40,9 +42,20 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
     validate: Callable[[], Validation]
     save_best: Callable[[], None]
     best: tuple[int, float]
+    weight: BetaControl
     log: RunLog | None
     progress: ProgressCallback
     _validation: Validation | None = None
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Sets the update's β."""
+        self.trainer.beta = self.weight.at(state.global_step)
 
     def on_step_end(
         self,
@@ -67,12 +80,14 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         logs: dict[str, float],
         **_: Any,  # noqa: ANN401
     ) -> None:
-        """Turns an update's sums into a row."""
+        """Turns an update's sums into a row, and lets β learn from them."""
         if "grad_norm" not in logs:
             return
         if not math.isfinite(logs["grad_norm"]):
             raise not_a_number(self.trainer.studies, state.global_step)
         sums = self.trainer.accelerator.reduce(self.trainer.tally.take(), reduction="sum")
+        measured = means(sums)
+        self.weight.learn(measured["scope_gap"])
         if self.log is None:
             return
         seen = self._validation
@@ -82,7 +97,8 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
                 epoch=self.epochs * state.global_step / state.max_steps,
                 learning_rate=logs["learning_rate"],
                 grad_norm=logs["grad_norm"],
-                **means(sums),
+                beta=self.trainer.beta,
+                **measured,
                 validation_ce=seen and seen.own_ce,
                 validation_other_ce=seen and seen.other_ce,
                 validation_gap=seen and seen.gap,
@@ -110,4 +126,5 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         if is_best:
             self.save_best()
         self.log.flush()
+        self.weight.save(self.run_dir / f"checkpoint-{step}")
         seal(self.run_dir, step, own_ce, self.best)

@@ -28,9 +28,24 @@ class MetricsRow(Row):
     gap: float | None
     """negative_ce − positive_ce."""
     share_capped: float | None
-    """Of the negatives."""
+    """Of the negatives: those capped or satisfied, which carry no gradient."""
     share_skipped: float | None
     """Of the negative branches: those without a backward pass."""
+    positive_finding_ce: float | None = None
+    """Mean over the tokens of sentences that state a finding."""
+    positive_boilerplate_ce: float | None = None
+    """Mean over all other tokens."""
+    negative_finding_ce: float | None = None
+    negative_boilerplate_ce: float | None = None
+    scope_gap: float | None = None
+    """Mean of CE⁻ − CE⁺ over the tokens that count in the negative's term; steers β."""
+    positive_grad_norm: float | None = None
+    """Of the positives' gradient alone in one micro-batch, before clipping, root mean square over
+    the update; None where the weights are sharded."""
+    negative_grad_norm: float | None = None
+    """Of the negatives' weighted term; 0 where it is skipped."""
+    beta: float | None = None
+    """Weight of the negative's term."""
     validation_ce: float | None = None
     """At checkpoints: of validation reports given their own scan."""
     validation_other_ce: float | None = None

@@ -1,14 +1,13 @@
-"""What is trained: the model, asked for one number per study."""
+"""What is trained: the model, asked for a report's cross entropy."""
 
 from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor, nn
+from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.model.adapters import add_adapters
-from ctscribe.model.qwen import answer_losses
+from ctscribe.model.qwen import AnswerLosses, answer_losses
 from ctscribe.pairs.collate import Batch
 
 
@@ -37,9 +36,9 @@ class ReportScorer(nn.Module):
         self.positions: Literal["index", "depth"] = positions
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: Batch) -> Float32[Tensor, " batch"]:
-        """Mean nats per answer token of each study."""
-        return answer_losses(self.qwen, batch, self.positions).per_sample()
+    def forward(self, batch: Batch) -> AnswerLosses:
+        """Nats of every answer token of each study."""
+        return answer_losses(self.qwen, batch, self.positions)
 
 
 def _keep_trainable(

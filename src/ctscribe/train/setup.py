@@ -12,8 +12,10 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
+from ctscribe.objectives.objective import Objective, natural_level, term_of
 from ctscribe.pairs.dataset import VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
+from ctscribe.train.beta import BetaControl
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
@@ -66,6 +68,47 @@ def asked(
         "start": None if start is None else _fingerprint(start),
         "pairs_per_update": pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps,
     }
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The recipe's objective.
+
+    Raises:
+        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn.
+    """
+    knobs = recipe.objective
+    if knobs.reach == "vision" and recipe.model.freeze_tower:
+        raise CtscribeError(
+            "E_REACH",
+            "the negative must reach weights that learn, but objective.reach is vision and "
+            "model.freeze_tower is true; let the tower learn, or choose another reach",
+        )
+    return Objective(
+        term=term_of(
+            knobs.name,
+            max_loss=knobs.max_loss,
+            margin=knobs.margin,
+            scale=knobs.scale,
+            negligible=knobs.negligible,
+        ),
+        level=knobs.level or natural_level(knobs.name),
+        scope=knobs.scope,
+        temperature=knobs.temperature,
+        alpha=knobs.alpha,
+        reach=knobs.reach,
+    )
+
+
+def beta_of(recipe: Recipe, num_steps: int, checkpoint: Path | None) -> BetaControl:
+    """The schedule of the negative's weight, at its start or where a checkpoint left it."""
+    knobs = recipe.objective
+    return BetaControl(
+        knobs.beta_schedule,
+        knobs.beta,
+        round(knobs.beta_warmup_ratio * num_steps),
+        knobs.target_gap,
+        checkpoint,
+    )
 
 
 def read_pairs(pairs_path: Path, strategy: Literal["origin", "gauss", "heter"]) -> list[PairRow]:

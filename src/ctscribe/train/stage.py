@@ -29,8 +29,10 @@ from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
 from ctscribe.train.setup import (
     asked,
+    beta_of,
     checkpoint_steps,
     count_updates,
+    objective_of,
     read_pairs,
     training_arguments,
     visual_source,
@@ -131,7 +133,8 @@ def fit(
     num_steps = count_updates(len(order), arguments)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     trainer = PairTrainer(
-        **recipe.objective.model_dump(),
+        objective=objective_of(recipe),
+        beta=recipe.objective.beta,
         model=scorer,
         args=arguments,
         train_dataset=order,
@@ -157,6 +160,7 @@ def fit(
         ),
         save_best=partial(save_model, run_dir / "best", qwen, tokenizer),
         best=(found[1].best_step, found[1].best_validation_ce) if found else (0, float("inf")),
+        weight=beta_of(recipe, num_steps, found[0] if found else None),
         log=RunLog(run_dir, found[1].step if found else 0) if accelerator.is_main_process else None,
         progress=progress,
     )

@@ -1,6 +1,7 @@
-"""One override of the Trainer: how a pair becomes a loss."""
+"""One override of the Trainer: how a pair becomes gradients."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -9,75 +10,97 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from ctscribe.errors import CtscribeError
-from ctscribe.objectives import is_capped, paper_negative
+from ctscribe.model.qwen import AnswerLosses
+from ctscribe.objectives.objective import Objective
 from ctscribe.pairs.collate import PairBatch
+from ctscribe.train.branches import Branch, Branches
 from ctscribe.train.tally import Tally
 
 
 @final
 class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
-    """Trains on α·CE(positive) − β·min(CE(negative), max_loss).
+    """Trains on α·CE(positive) + β·term(negative), as `objectives.objective.Objective` has it.
 
-    The negative is differentiated first and on its own, so the graphs of the two branches are
-    never held together; a micro-batch whose negatives are all capped has no backward pass
-    through them. The gradients add up to those of `objectives.paper`.
+    Each branch is differentiated on its own, the positive first, so that their graphs are never
+    held together and the negative's term can look at the positive's cross entropy; a micro-batch
+    whose negatives are all satisfied has no backward pass through them. Their gradients add up to
+    those of the whole.
 
     Args:
-        alpha: Weight of the positive.
-        beta: Weight of the negative; at 0 the negative is not looked at.
-        max_loss: Cap on each study's negative, nats per token.
+        objective: What is minimised.
+        beta: Weight of the negative's term in the next update; whoever follows the training sets
+            it anew. At 0 the negative is not looked at.
         **trainer: As for the Trainer.
     """
 
-    loss_is_scaled_for_ga = False
-    """`compute_loss` returns a micro-batch's mean, for the Trainer to divide by their number."""
-
-    def __init__(self, *, alpha: float, beta: float, max_loss: float, **trainer: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, objective: Objective, beta: float, **trainer: Any) -> None:  # noqa: ANN401
         super().__init__(**trainer)
-        self._alpha, self._beta, self._max_loss = alpha, beta, max_loss
+        self._objective = objective
+        self.beta = beta
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
+        self._branches = Branches(self.model, objective.reach)
 
-    def compute_loss(
+    def training_step(
         self,
         model: nn.Module,
         inputs: PairBatch,
-        return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Float[Tensor, ""]:
-        """Differentiates the negative's term, returns the positive's.
+        """Adds a micro-batch's gradients; returns the positives' part of its loss.
+
+        With several processes each branch's backward pass sends what has been gathered: the mean
+        of a mean and a new gradient is the mean of both, and a skipped negative sends nothing.
 
         Raises:
             CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
         """
+        model.train()
         self.studies = inputs["studies"]
-        self._learn_negative(model, inputs)
-        positive_ce = model(inputs["positive"])
-        self._require_numbers(positive_ce, torch.isfinite(positive_ce))
-        self.tally.add_positive(positive_ce)
-        loss: Float[Tensor, ""] = self._alpha * positive_ce.mean()
-        return loss
+        batch: PairBatch = self._prepare_inputs(inputs)
+        positive = self._learn_positive(model, batch)
+        if batch["negative"] is not None and self.beta != 0:
+            self._learn_negative(model, batch, positive)
+        loss = self._objective.alpha * positive.per_sample().mean()
+        return loss / int(self.current_gradient_accumulation_steps)
 
-    def _learn_negative(self, model: nn.Module, inputs: PairBatch) -> None:
-        if inputs["negative"] is None or self._beta == 0:
-            return
-        # Gradients stay on this process until the positive's backward sends both.
-        with self.accelerator.no_sync(model):
-            negative_ce = model(inputs["negative"])
-            self._require_numbers(negative_ce, ~torch.isnan(negative_ce))
-            capped = is_capped(negative_ce, self._max_loss)
-            is_needed = self._on_any_process(~capped.all())
-            if is_needed:
-                term = paper_negative(negative_ce, self._beta, self._max_loss)
-                self.accelerator.backward(term / self.current_gradient_accumulation_steps)
-        self.tally.add_negative(negative_ce, capped, skipped=not is_needed)
+    def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
+        losses: AnswerLosses = model(batch["positive"])
+        ce = losses.per_sample()
+        self._require_numbers(torch.isfinite(ce))
+        square = self._differentiate("positive", self._objective.alpha * ce.mean())
+        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+        return replace(losses, values=losses.values.detach())
+
+    def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
+        losses: AnswerLosses = model(batch["negative"])
+        ce = losses.per_sample()
+        self._require_numbers(~torch.isnan(ce))
+        pair = self._objective.pair(
+            positive.values, losses.values, losses.rows, losses.num_rows, batch["disputed"]
+        )
+        term = self._objective.negative(pair)
+        is_needed = self._on_any_process(~term.satisfied.all())
+        square = None if is_needed else torch.zeros_like(ce[0])
+        if is_needed:
+            square = self._differentiate("negative", self.beta * term.values.mean())
+        self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
+
+    def _differentiate(self, branch: Branch, loss: Tensor) -> Tensor | None:
+        """Backward pass of one branch; squared norm of its gradient as if it were alone."""
+        steps = self.current_gradient_accumulation_steps
+        self._branches.begin(branch)
+        self.accelerator.backward(loss / steps)
+        square = self._branches.square()
+        return None if square is None else square * steps**2
 
     def _on_any_process(self, flag: Tensor) -> bool:
-        # Sharded models meet in every backward pass, so all processes must decide alike.
+        # Processes meet in every backward pass that sends gradients, so all must decide alike.
         return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
 
-    def _require_numbers(self, ce: Tensor, fine: Tensor) -> None:
+    def _require_numbers(self, fine: Tensor) -> None:
         if not bool(fine.all()):
             wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
             raise not_a_number(wrong, self.state.global_step)

@@ -70,7 +70,7 @@ def validate(
     """Scores all pairs, each process its share.
 
     Args:
-        scorer: Gives each study's cross entropy, as `scorer.ReportScorer` does.
+        scorer: Gives `model.qwen.AnswerLosses`, as `scorer.ReportScorer` does.
         pairs: Those of `validation_pairs`.
         pad_id: The tokenizer's padding token.
         batch_size: Studies scored at once.
@@ -86,7 +86,7 @@ def validate(
         batch = collate_pairs([pairs[number] for number in mine[at : at + batch_size]], pad_id)
         branches = (batch["positive"], batch["negative"])
         sums += torch.stack(
-            [scorer(branch).double().sum() for branch in branches if branch is not None]
+            [scorer(branch).per_sample().double().sum() for branch in branches if branch]
         )
     scorer.train()
     own_ce, other_ce = (add_up(sums) / len(pairs)).tolist()

@@ -1,0 +1,52 @@
+"""What one branch's backward pass gives to the weights: how much, and to which of them."""
+
+from functools import partial
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from ctscribe.objectives.objective import Reach
+
+Branch = Literal["positive", "negative"]
+_VISION = ".visual."
+
+
+@final
+class Branches:
+    """Hooks on every weight that learns, told which branch is at work.
+
+    A hook sees the gradient of one backward pass before it is added to what is there, so each
+    branch's norm is exact, costs one read of the gradients and keeps no copy. Where the
+    negative's gradient must not reach a weight the hook answers with zeros. Weights sharded by
+    FSDP are not the ones their hooks see: there is no norm then, and nothing can be held back.
+
+    Args:
+        model: Its weights' names tell the sides apart: the vision tower and its merger, ``visual``,
+            and everything else.
+        reach: Whose weights the negative may change.
+    """
+
+    def __init__(self, model: nn.Module, reach: Reach) -> None:
+        self._at_work: Branch = "positive"
+        self._squares: list[Tensor] = []
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                side = "vision" if _VISION in f".{name}" else "language"
+                seen = partial(self._see, reach in ("all", side))
+                weight.register_hook(seen)  # type: ignore[no-untyped-call]
+
+    def begin(self, branch: Branch) -> None:
+        """From now on gradients are this branch's."""
+        self._at_work = branch
+        self._squares = []
+
+    def square(self) -> Tensor | None:
+        """Squared norm of the gradient since `begin`, over the weights it reaches."""
+        return torch.stack(self._squares).sum() if self._squares else None
+
+    def _see(self, is_reached: bool, gradient: Tensor) -> Tensor | None:
+        if self._at_work == "negative" and not is_reached:
+            return torch.zeros_like(gradient)
+        self._squares.append(torch.linalg.vector_norm(gradient.detach().float()) ** 2)
+        return None
