@@ -81,6 +81,15 @@ class TruthRow(Row):
     lesions: tuple[Lesion, ...]
 
 
+class Healing(Row):
+    """Lesions that are replaced by healthy tissue in a study's own frames (anatomy)."""
+
+    boxes_mm: tuple[BoxMm, ...]
+    """Their boxes in the RAS+ frame of the volume's affine."""
+    avoided_mm: tuple[BoxMm, ...] = ()
+    """Boxes of other lesions, from which no tissue is taken."""
+
+
 class PairRow(Row):
     """``pairs.jsonl``: a positive, then its negative."""
 
@@ -89,12 +98,29 @@ class PairRow(Row):
     role: Literal["positive", "negative"]
     volume: str | None
     """``volume_name`` whose frames are shown; None for noise."""
+    disputed: tuple[str, ...] | None = None
+    """Findings on which report and shown volume differ: those whose labels differ for another
+    patient, those healed for the study's own; None, meaning all, for noise; None on positives."""
     noise_seed: int | None = None
     """Seed of the noise volume (gauss)."""
     label_distance: int | None = None
-    """Labels in which the shown patient differs (heter)."""
+    """Labels in which the shown patient differs (heter, hard)."""
     relaxed_by: int = 0
     """Steps by which the required distance had to be lowered (heter)."""
+    alternatives: tuple[str, ...] | None = None
+    """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+    healing: Healing | None = None
+    """What is altered in ``volume``, which is then the study's own (anatomy)."""
+
+
+class GapRow(Row):
+    """``gaps/epoch-<n>.jsonl``: how well a run told one study's report from one other volume."""
+
+    study: str
+    volume: str
+    """Shown instead of the study's own."""
+    gap: float
+    """CE(negative) − CE(positive) when the pair was trained on, nats per answer token."""
 
 
 class PredictionRow(Row):

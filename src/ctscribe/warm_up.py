@@ -21,7 +21,6 @@ from ctscribe.files import ProgressCallback, read_json
 from ctscribe.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import HUB_IDS, build_config
-from ctscribe.model.targets import boxes_in_frames
 from ctscribe.model.teach import Look, examine, teach
 from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.model.whitening import whiten_patches
@@ -31,6 +30,7 @@ from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import StudyRow, TruthRow, read_rows
+from ctscribe.slices.boxes import boxes_in_frames
 from ctscribe.slices.cache import read_frames
 
 _HELD_OUT = 0.15

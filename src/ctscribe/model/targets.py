@@ -1,7 +1,6 @@
 """Boxes in millimetres → which cells of visual tokens they cover."""
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -9,25 +8,10 @@ from jaxtyping import Float32, Float64
 from ctscribe.model.findings_head import CELLS_PER_SIDE
 from ctscribe.model.qwen import MERGE, PATCH_PX
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import StudyRow
-from ctscribe.types import BoxMm
+from ctscribe.slices.boxes import FrameBoxes
 
 CELL_PX = PATCH_PX * MERGE // CELLS_PER_SIDE
 _SHARE_OF_CELL, _SHARE_OF_BOX = 0.25, 0.3
-
-FrameBoxes = Float64[np.ndarray, "lesions 3 2"]
-"""Lower and upper bound along (column px, row px, z index) of a study's frames."""
-
-
-def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
-    """Maps boxes from RAS+ mm to a study's frames; pixel centres are whole numbers."""
-    to_frame = np.linalg.inv(np.array(study.frame_to_ras))
-    mapped = []
-    for box in boxes_mm:
-        corners = np.array([[*corner, 1.0] for corner in product(*zip(*box, strict=True))])
-        inside = (corners @ to_frame.T)[:, :3]
-        mapped.append(np.stack([inside.min(0), inside.max(0)], axis=1))
-    return np.array(mapped).reshape(-1, 3, 2)
 
 
 def cell_targets(
