@@ -18,7 +18,7 @@ from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import training_arguments, visual_source
+from ctscribe.train.setup import learning_rates, training_arguments, visual_source
 from ctscribe.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]
@@ -47,7 +47,9 @@ class Bench:
         rows = read_rows(pairs, PairRow)
         self.recipe = recipe
         self.qwen, self.tokenizer = load_model(start)
-        choose_trainable(self.qwen, tuning="full", freeze_tower=True, lora_r=1, lora_alpha=1)
+        choose_trainable(
+            self.qwen, tuning="full", freeze_tower=True, freeze_merger=True, lora_r=1, lora_alpha=1
+        )
         visual = visual_source(self.qwen, prepared, studies, rows, recipe)
         self.dataset = PairDataset(
             {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
@@ -60,6 +62,7 @@ class Bench:
         catch = Catch()
         trainer = PairTrainer(
             **self.recipe.objective.model_dump(),
+            rates=learning_rates(self.recipe),
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),

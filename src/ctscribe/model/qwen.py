@@ -6,7 +6,7 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.errors import CtscribeError
@@ -79,7 +79,9 @@ def patchify(
 def encode_frames(
     qwen: Qwen2_5_VLForConditionalGeneration,
     frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
-) -> Float[Tensor, "visual_tokens hidden"]:
+    *,
+    merged: bool = True,
+) -> Float[Tensor, "visual_tokens width"]:
     """Runs the vision tower and its merger.
 
     Slice pairs never see each other in the tower, so the result for a pair depends on that pair
@@ -88,6 +90,8 @@ def encode_frames(
     Args:
         qwen: The model; the frames are moved to its device.
         frames: One volume each; sizes may differ.
+        merged: False leaves the merger out and gives what goes into it, four patches side by
+            side per visual token; `merge` makes visual tokens of them.
 
     Returns:
         Visual tokens of all volumes, volume after volume, in the model's dtype.
@@ -96,8 +100,23 @@ def encode_frames(
     parts = [patchify(volume.to(tower.device)) for volume in frames]
     patches = torch.cat([part[0] for part in parts]).to(tower.dtype)
     grids = torch.stack([part[1] for part in parts]).to(tower.device)
-    features: Tensor = tower(patches, grid_thw=grids).pooler_output
+    if merged:
+        features: Tensor = tower(patches, grid_thw=grids).pooler_output
+        return features
+    with tower.merger.register_forward_hook(_what_goes_in):
+        features = tower(patches, grid_thw=grids).pooler_output
     return features
+
+
+def merge(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokens: Float[Tensor, "visual_tokens width"]
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """Sends what was stored before the merger through it; what was behind it stays as it is."""
+    merger = qwen.model.visual.merger
+    if tokens.shape[1] != merger.hidden_size or tokens.shape[1] == merger.mlp[-1].out_features:
+        return tokens
+    merged: Tensor = merger(tokens.reshape(MERGE**2 * len(tokens), -1))
+    return merged
 
 
 def embed(
@@ -146,6 +165,8 @@ def answer_losses(
     visual_tokens = batch.get("visual_tokens")
     if visual_tokens is None:
         visual_tokens = encode_frames(qwen, batch["frames"])
+    else:
+        visual_tokens = merge(qwen, visual_tokens.to(device))
     place = positions_for(
         qwen,
         batch["input_ids"],
@@ -156,7 +177,7 @@ def answer_losses(
     )
     hidden = run_in_segments(
         qwen.model.language_model,
-        embed(qwen, batch["input_ids"][real][None].to(device), visual_tokens.to(device)),
+        embed(qwen, batch["input_ids"][real][None].to(device), visual_tokens),
         place[:, real][:, None].to(device),
         lengths.tolist(),
     )
@@ -191,3 +212,9 @@ def positions_for(
         tokens_per_second=qwen.config.vision_config.tokens_per_second,
         merge_size=qwen.config.vision_config.spatial_merge_size,
     )
+
+
+def _what_goes_in(
+    _: nn.Module, args: tuple[Tensor], __: Tensor
+) -> Float[Tensor, "visual_tokens width"]:
+    return args[0].reshape(-1, MERGE**2 * args[0].shape[1])

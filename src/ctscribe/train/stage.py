@@ -31,6 +31,7 @@ from ctscribe.train.setup import (
     asked,
     checkpoint_steps,
     count_updates,
+    learning_rates,
     read_pairs,
     training_arguments,
     visual_source,
@@ -132,6 +133,7 @@ def fit(
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     trainer = PairTrainer(
         **recipe.objective.model_dump(),
+        rates=learning_rates(recipe),
         model=scorer,
         args=arguments,
         train_dataset=order,
@@ -172,9 +174,12 @@ def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportS
         qwen,
         tuning=recipe.model.tuning,
         freeze_tower=recipe.model.freeze_tower,
+        freeze_merger=recipe.model.freeze_merger,
         lora_r=recipe.model.lora_r,
         lora_alpha=recipe.model.lora_alpha,
     )
+    if recipe.train.gradient_checkpointing:
+        qwen.activation_checkpointing_enable({"use_reentrant": False})
     return ReportScorer(qwen, recipe.model.positions)
 
 

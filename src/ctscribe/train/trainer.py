@@ -1,16 +1,18 @@
 """One override of the Trainer: how a pair becomes a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import Trainer
 
 from ctscribe.errors import CtscribeError
 from ctscribe.objectives import is_capped, paper_negative
 from ctscribe.pairs.collate import PairBatch
+from ctscribe.train.rates import Part, set_rates
 from ctscribe.train.tally import Tally
 
 
@@ -26,18 +28,36 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         alpha: Weight of the positive.
         beta: Weight of the negative; at 0 the negative is not looked at.
         max_loss: Cap on each study's negative, nats per token.
+        rates: Peak learning rate of each part of the model.
         **trainer: As for the Trainer.
     """
 
     loss_is_scaled_for_ga = False
     """`compute_loss` returns a micro-batch's mean, for the Trainer to divide by their number."""
 
-    def __init__(self, *, alpha: float, beta: float, max_loss: float, **trainer: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        beta: float,
+        max_loss: float,
+        rates: Mapping[Part, float],
+        **trainer: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(**trainer)
+        self._rates = rates
         self._alpha, self._beta, self._max_loss = alpha, beta, max_loss
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's, with the parts' own learning rates."""
+        is_new = self.optimizer is None
+        optimizer: Optimizer = super().create_optimizer(model)
+        if is_new:
+            set_rates(optimizer, model or self.model, self._rates)
+        return optimizer
 
     def compute_loss(
         self,
