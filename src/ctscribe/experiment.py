@@ -177,7 +177,14 @@ def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> N
         weights = start or recipe.model.weights or recipe.model.preset
         qwen, _ = load_model(weights, recipe.model.dtype)
         studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-        store_features(qwen, prepared_dir, studies, windows=recipe.slices.windows, noise=True)
+        store_features(
+            qwen,
+            prepared_dir,
+            studies,
+            windows=recipe.slices.windows,
+            noise=True,
+            merged=recipe.model.freeze_merger,
+        )
 
 
 def _use_threads(threads: int) -> None:

@@ -1,16 +1,18 @@
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model import features
 from ctscribe.model.features import frames_of, store_features
-from ctscribe.model.qwen import encode_frames
+from ctscribe.model.qwen import answer_losses, encode_frames, merge
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import read_frames, write_frames
 
@@ -80,10 +82,10 @@ def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_fram
     real = features._encode
 
     def counting(
-        model: Qwen2_5_VLForConditionalGeneration, frames: list[torch.Tensor]
+        model: Qwen2_5_VLForConditionalGeneration, frames: list[torch.Tensor], *, merged: bool
     ) -> list[torch.Tensor]:
         encoded.append(len(frames))
-        return real(model, frames)
+        return real(model, frames, merged=merged)
 
     monkeypatch.setattr(features, "_encode", counting)
     assert store_features(qwen, folder, studies, windows="single") == first
@@ -118,20 +120,53 @@ def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
     again, other = store.noise_tokens(5, 3, (2, 3)), store.noise_tokens(6, 3, (2, 3))
     assert torch.equal(again, store.noise_tokens(5, 3, (2, 3)))
     assert not torch.equal(again, other)
-    bank = torch.from_numpy(np.load(store.bank_path((2, 3)))).flatten(1, 2)
+    bank = load_file(store.bank_path((2, 3)))["features"].flatten(1, 2)
     for pair in again.reshape(3, 6, -1):
         assert any(torch.equal(pair, stored) for stored in bank)
 
 
-def test_bfloat16_is_stored_exactly_as_float16(
+def test_the_models_own_number_type_is_stored(
     qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
 ) -> None:
     folder, studies = prepared
     half = deepcopy(qwen).to(torch.bfloat16)
+    with torch.no_grad():
+        half.model.visual.merger.mlp[2].bias.fill_(1e6)  # beyond float16
     store = store_features(half, folder, studies[:1], windows="single")
     tokens = store.visual_tokens(studies[0].volume_name)
-    assert tokens.dtype is torch.float16
-    assert torch.equal(tokens, tokens.bfloat16().half())
+    assert tokens.dtype is torch.bfloat16
+    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    with torch.inference_mode():
+        assert torch.equal(tokens, encode_frames(half, [frames]))
+
+
+def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: tuple[Path, list[StudyRow]],
+    make_batch: Callable[..., Any],
+) -> None:
+    """A size with ragged windows: the tower reorders its patches, and they must come back."""
+    folder, studies = prepared
+    before = store_features(qwen, folder, studies, windows="single", merged=False, noise=True)
+    behind = store_features(qwen, folder, studies, windows="single")
+    assert before.folder != behind.folder
+    for row in studies:
+        tokens, expected = (store.visual_tokens(row.volume_name) for store in (before, behind))
+        assert tokens.shape == (len(expected), 4 * 128)
+        torch.testing.assert_close(merge(qwen, tokens), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(merge(qwen, expected), expected)
+    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    batch = make_batch(tokenizer, ["Findings: clear."], [frames])
+    slopes = []
+    for shown in ({"frames": [frames]}, {"visual_tokens": before.visual(studies[0]).visual_tokens}):
+        qwen.zero_grad()
+        given = {key: value for key, value in batch.items() if key != "frames"} | shown
+        answer_losses(qwen, given, "depth").values.sum().backward()  # type: ignore[no-untyped-call, arg-type]
+        slopes.append([weight.grad for weight in qwen.model.visual.merger.parameters()])
+    qwen.zero_grad()
+    for live, stored in zip(*slopes, strict=True):
+        torch.testing.assert_close(live, stored, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_missing_damaged_or_too_large_is_told(
@@ -147,8 +182,8 @@ def test_what_is_missing_damaged_or_too_large_is_told(
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(CtscribeError, match="E_FEATURES"):
         store.visual(studies[0])
-    large = deepcopy(qwen).to(torch.bfloat16)
+    large = deepcopy(qwen)
     with torch.no_grad():
-        large.model.visual.merger.mlp[2].bias.fill_(1e6)
+        large.model.visual.merger.mlp[2].bias.fill_(torch.inf)
     with pytest.raises(CtscribeError, match="E_OVERFLOW"):
         store_features(large, folder, studies[:1], windows="single")

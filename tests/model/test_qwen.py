@@ -156,7 +156,7 @@ def test_chunks_change_neither_losses_nor_gradients(
     batch = make_batch(tokenizer, ANSWERS, [random_frames(2, 56, 56, s) for s in range(2)])
     found = []
     for rows in (1024, 7):
-        monkeypatch.setattr("ctscribe.model.qwen._ROWS_PER_CHUNK", rows)
+        monkeypatch.setattr("ctscribe.model.cross_entropy._ROWS_PER_CHUNK", rows)
         qwen.zero_grad()
         losses = answer_losses(qwen, batch, "depth")
         losses.per_sample().sum().backward()  # type: ignore[no-untyped-call]
@@ -178,7 +178,7 @@ def test_stored_visual_tokens_replace_frames(
     assert torch.equal(answer_losses(qwen, batch, "depth").values, live)
 
 
-def test_left_padding_and_wrong_token_counts_are_refused(
+def test_a_visual_token_too_few_is_refused(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     random_frames: Frames,
@@ -187,9 +187,6 @@ def test_left_padding_and_wrong_token_counts_are_refused(
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(2, 56, 56)], padding=2)
     with pytest.raises(CtscribeError, match="E_VISUAL_TOKENS"):
         embed(qwen, batch["input_ids"], torch.zeros(3, 128))
-    batch["attention_mask"] = batch["attention_mask"].flip(1)
-    with pytest.raises(CtscribeError, match="E_PADDING"):
-        answer_losses(qwen, batch, "depth")
 
 
 def test_gradients_reach_the_tower_unless_it_is_frozen(

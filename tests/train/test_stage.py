@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
@@ -171,6 +170,39 @@ def test_the_tower_learns_only_when_asked_to(
     assert any(".visual." in name for name in saved) is not freeze_tower
 
 
+def test_tower_and_merger_learn_apart_at_their_own_rates(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+) -> None:
+    before = weights(start)
+    rates = {"learning_rate": 1e-3, "tower_learning_rate": 1e-5, "merger_learning_rate": 1e-4}
+    for tower, merger in ((True, False), (False, True), (False, False)):
+        model = {"freeze_tower": tower, "freeze_merger": merger}
+        folder = tmp_path / f"{tower}-{merger}"
+        train_ = {"epochs": 1, **rates, "gradient_accumulation_steps": 12, "warmup_ratio": 0.0}
+        run(folder, write_pairs("heter"), make_recipe(model=model, train=train_))
+        after = weights(folder / "best")
+        moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+        parts = {
+            "merger": max(moved[n] for n in moved if n.startswith("visual.merger.")),
+            "blocks": max(moved[n] for n in moved if n.startswith("visual.blocks.")),
+            "language": max(moved[n] for n in moved if n.startswith("model.layers.")),
+        }
+        # AdamW's first update moves a weight by its learning rate
+        assert parts["merger"] == pytest.approx(0 if merger else 1e-4, rel=0.02)
+        assert parts["blocks"] == pytest.approx(0 if tower else 1e-5, rel=0.02)
+        assert parts["language"] == pytest.approx(1e-3, rel=0.02)
+
+
+def test_checkpointed_activations_change_no_loss(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    for name, asked in (("kept", False), ("again", True)):
+        knobs = {"epochs": 1, "gradient_checkpointing": asked}
+        recipe = make_recipe(model={"freeze_tower": False}, train=knobs)
+        run(tmp_path / name, write_pairs("heter"), recipe)
+    assert_equal_runs(tmp_path / "kept", tmp_path / "again", tolerance=1e-5)
+
+
 def test_adapters_touch_the_language_side_alone(
     tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
 ) -> None:
@@ -215,8 +247,8 @@ def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
 
     def spoil(step: int, total: int) -> None:
         if step == 3:
-            for path in (folder / "features").glob(f"*/{victim.scan_id}_*.npy"):
-                np.save(path, np.load(path) * np.nan)
+            for path in (folder / "features").glob(f"*/{victim.scan_id}_*.safetensors"):
+                save_file({"features": load_file(path)["features"] * torch.nan}, path)
 
     with pytest.raises(CtscribeError, match=f"must be finite.*{victim.volume_name}") as error:
         train(tmp_path / "run", folder, pairs, recipe, start, progress=spoil)

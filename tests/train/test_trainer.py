@@ -19,7 +19,7 @@ from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import objective_of, training_arguments, visual_source
+from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
 from ctscribe.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]
@@ -48,7 +48,9 @@ class Bench:
         rows = read_rows(pairs, PairRow)
         self.recipe = recipe
         self.qwen, self.tokenizer = load_model(start)
-        choose_trainable(self.qwen, tuning="full", freeze_tower=True, lora_r=1, lora_alpha=1)
+        choose_trainable(
+            self.qwen, tuning="full", freeze_tower=True, freeze_merger=True, lora_r=1, lora_alpha=1
+        )
         visual = visual_source(self.qwen, prepared, studies, rows, recipe)
         self.dataset = PairDataset(
             {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
@@ -62,6 +64,7 @@ class Bench:
         trainer = PairTrainer(
             objective=objective_of(self.recipe),
             beta=self.recipe.objective.beta,
+            rates=learning_rates(self.recipe),
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),

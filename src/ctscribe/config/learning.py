@@ -17,7 +17,10 @@ class ModelConfig(Section):
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""
     freeze_tower: bool = True
-    """Frozen: the vision tower runs once per volume and its features are stored."""
+    """Frozen: the vision tower's blocks run once per volume and their features are stored."""
+    freeze_merger: bool = True
+    """Frozen: the layers between tower and language model stay as they are; features are stored
+    behind them, else before."""
     lora_r: int = Field(64, ge=1)
     """Rank of the adapters."""
     lora_alpha: int = Field(128, ge=1)
@@ -89,12 +92,19 @@ class TrainConfig(Section):
 
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of AdamW (paper: 2e-5)."""
+    tower_learning_rate: float | None = Field(None, gt=0)
+    """Peak for the vision tower's blocks where they learn; None takes learning_rate."""
+    merger_learning_rate: float | None = Field(None, gt=0)
+    """Peak for the merger where it learns; None takes learning_rate."""
     epochs: int = Field(1, ge=1)
     """Passes over the pairs (paper: 1)."""
     pairs_per_device: int = Field(1, ge=1)
     """Studies per micro-batch; 1 means a micro-batch of 2, one study's pair (paper)."""
     gradient_accumulation_steps: int = Field(8, ge=1)
     """Micro-batches per update (paper: 8)."""
+    gradient_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: a third
+    more work, several times less memory for activations."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)

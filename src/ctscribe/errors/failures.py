@@ -113,10 +113,8 @@ E_NO_SPACING         Header and metadata both lack the voxel size.
     Fill in the metadata, or use the file with a header.
 E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.
     Use the release with true headers.
-E_OVERFLOW           Visual tokens exceed the number type that they are stored in.
+E_OVERFLOW           Visual tokens are not finite in the model's number type.
     Check the weights, or set `model.dtype` to float32.
-E_PADDING            A training batch is padded on the left.
-    Collate it with `pairs.collate`.
 E_PAIRS              Pairs do not fit the prepared studies or the recipe.
     Run `ctscribe pairs` again.
 E_POSITIONS          Slice positions are missing or too many for this way of counting them.

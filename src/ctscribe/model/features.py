@@ -1,14 +1,17 @@
 """Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -24,6 +27,7 @@ from ctscribe.slices.windows import WINDOWS
 NOISE_PAIRS = 256
 """Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
 _PATCHES_PER_CALL = 8192
+_KEY = "features"
 
 
 @final
@@ -32,22 +36,22 @@ class FeatureStore:
     """Features of every study given to `store_features`, read from disk when asked for.
 
     One file per volume, named after it and its frames' checksum, and one per frame size for
-    noise; both hold [slice pairs, rows, columns, hidden], float32 for a float32 model and float16
-    otherwise.
+    noise; both hold [slice pairs, rows, columns, width] in the model's dtype and are mapped into
+    memory. The width is the language model's behind the merger, and the merger's input's before.
     """
 
     prepared_dir: Path
     folder: Path
-    """Named by a hash of the tower's weights and their dtype."""
+    """Named by a hash of what was run: configuration, weights and their dtype."""
     windows: Literal["single", "three"]
 
-    def visual_tokens(self, volume_name: str) -> Float[Tensor, "visual_tokens hidden"]:
+    def visual_tokens(self, volume_name: str) -> Float[Tensor, "visual_tokens width"]:
         """A volume's visual tokens in the order of its slice pairs, as stored."""
-        return torch.from_numpy(self._read(self.path(volume_name))[:]).flatten(0, 2)
+        return self._read(self.path(volume_name)).flatten(0, 2)
 
     def noise_tokens(
         self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
-    ) -> Float[Tensor, "visual_tokens hidden"]:
+    ) -> Float[Tensor, "visual_tokens width"]:
         """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
 
         Args:
@@ -57,7 +61,7 @@ class FeatureStore:
         """
         bank = self._read(self.bank_path(grid_hw))
         picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
-        return torch.from_numpy(bank[picked]).flatten(0, 2)
+        return bank[torch.from_numpy(picked)].flatten(0, 2)
 
     def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
         """What the model is shown of a study; with a seed, noise of exactly its size."""
@@ -75,22 +79,23 @@ class FeatureStore:
     def path(self, volume_name: str) -> Path:
         """Where a volume's features lie; frames made anew have another name."""
         record = read_json(record_path(self.prepared_dir, volume_name))
-        return self.folder / f"{stem(volume_name)}.{record['frames_crc32']:08x}.npy"
+        return self.folder / f"{stem(volume_name)}.{record['frames_crc32']:08x}.safetensors"
 
     def bank_path(self, grid_hw: tuple[int, int]) -> Path:
         """Where the noise of one frame size lies."""
-        return self.folder / f"noise_{self.windows}_{grid_hw[0]}x{grid_hw[1]}.npy"
+        return self.folder / f"noise_{self.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
 
-    def _read(self, path: Path) -> "np.ndarray[tuple[int, int, int, int], np.dtype[np.floating]]":
+    def _read(self, path: Path) -> Float[Tensor, "slice_pairs rows columns width"]:
         try:
-            mapped = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError) as error:
+            with safe_open(path, framework="pt") as file:
+                mapped: Tensor = file.get_tensor(_KEY)
+        except (FileNotFoundError, SafetensorError) as error:
             raise CtscribeError(
                 "E_FEATURES",
                 f"the stored features {path} must be there and whole, but {error}; "
                 "delete the file and run the command again to compute them",
             ) from error
-        return np.asarray(mapped)
+        return mapped
 
 
 def store_features(
@@ -100,6 +105,7 @@ def store_features(
     *,
     windows: Literal["single", "three"],
     noise: bool = False,
+    merged: bool = True,
     progress: ProgressCallback = lambda done, total: None,
 ) -> FeatureStore:
     """Computes the features that are not stored yet and opens the store.
@@ -110,27 +116,30 @@ def store_features(
         studies: Those needed; may overlap with what is stored.
         windows: The recipe's, for the noise.
         noise: Also make the noise bank for every frame size among ``studies``.
+        merged: Behind the merger; False stores what goes into it, for a merger that learns.
         progress: Told (volumes done, all volumes).
 
     Raises:
-        CtscribeError: ``E_OVERFLOW`` when a feature does not fit float16.
+        CtscribeError: ``E_OVERFLOW`` when a feature is not finite.
     """
-    folder = prepared_dir / "features" / _tower_hash(qwen)
+    folder = prepared_dir / "features" / _tower_hash(qwen, merged)
+    encode = partial(_encode, qwen, merged=merged)
     store = FeatureStore(prepared_dir, folder, windows)
     paths = {study.volume_name: store.path(study.volume_name) for study in studies}
     missing = [name for name, path in paths.items() if not path.exists()]
     done = len(paths) - len(missing)
     progress(done, len(paths))
     for names, frames in _batches(prepared_dir, missing):
-        for name, features in zip(names, _encode(qwen, frames), strict=True):
-            _write(paths[name], features, qwen.dtype, name)
+        for name, features in zip(names, encode(frames), strict=True):
+            _write(paths[name], features, name)
         done += len(names)
         progress(done, len(paths))
     if noise:
-        for grid_hw in {store._read(path).shape[1:3] for path in paths.values()}:
+        for _, rows, columns, _ in {store._read(path).shape for path in paths.values()}:
+            grid_hw = (rows, columns)
             if not store.bank_path(grid_hw).exists():
-                bank = _noise_bank(qwen, grid_hw, windows)
-                _write(store.bank_path(grid_hw), bank, qwen.dtype, "the noise bank")
+                bank = _noise_bank(encode, grid_hw, windows)
+                _write(store.bank_path(grid_hw), bank, "the noise bank")
     return store
 
 
@@ -153,12 +162,14 @@ def frames_of(
     )
 
 
-def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration) -> str:
-    """Changes with any weight of the tower and with its dtype."""
-    digest = hashlib.sha256(str(qwen.dtype).encode())
-    for name, tensor in sorted(qwen.model.visual.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration, merged: bool) -> str:
+    """Changes with all that the features depend on, but for the frames."""
+    tower = qwen.model.visual
+    digest = hashlib.sha256(f"{tower.dtype} {sorted(tower.config.to_diff_dict().items())}".encode())
+    for name, tensor in sorted(tower.state_dict().items()):
+        if merged or not name.startswith("merger."):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 
@@ -180,29 +191,30 @@ def _batches(prepared_dir: Path, names: Sequence[str]) -> Iterator[tuple[list[st
 
 
 @torch.inference_mode()
-def _encode(qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor]) -> list[Tensor]:
-    """Features of each volume as [slice pairs, rows, columns, hidden]."""
+def _encode(
+    qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor], *, merged: bool
+) -> list[Tensor]:
+    """Features of each volume as [slice pairs, rows, columns, width]."""
     side = PATCH_PX * MERGE
     shapes = [(len(f) // 2, f.shape[1] // side, f.shape[2] // side) for f in frames]
     sizes = [pairs * rows * columns for pairs, rows, columns in shapes]
-    parts = torch.split(encode_frames(qwen, frames).cpu(), sizes)
+    parts = torch.split(encode_frames(qwen, frames, merged=merged).cpu(), sizes)
     return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _write(path: Path, features: Tensor, dtype: torch.dtype, name: str) -> None:
-    stored = features.float() if dtype == torch.float32 else features.half()
-    if not bool(torch.isfinite(stored).all()):
+def _write(path: Path, features: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(features).all()):
         raise CtscribeError(
             "E_OVERFLOW",
-            f"visual tokens must be finite and fit {stored.dtype}, but those of {name} do not; "
+            f"visual tokens must be finite, but those of {name} are not; "
             "check the weights, or set model.dtype to float32",
         )
     with atomic_write(path) as file:
-        np.save(file, stored.numpy(), allow_pickle=False)
+        file.write(save({_KEY: features.contiguous()}))
 
 
 def _noise_bank(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    encode: Callable[[list[Tensor]], list[Tensor]],
     grid_hw: tuple[int, int],
     windows: Literal["single", "three"],
 ) -> Tensor:
@@ -212,5 +224,5 @@ def _noise_bank(
     for start in range(0, NOISE_PAIRS, per_call):
         seeds = range(start, min(start + per_call, NOISE_PAIRS))
         frames = [torch.from_numpy(noise_frames(s, 2, size, WINDOWS[windows])) for s in seeds]
-        parts += _encode(qwen, frames)
+        parts += encode(frames)
     return torch.cat(parts)

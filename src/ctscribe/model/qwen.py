@@ -6,19 +6,19 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
-from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.errors import CtscribeError
+from ctscribe.model.cross_entropy import token_cross_entropy
 from ctscribe.model.positions import position_ids
+from ctscribe.model.segments import run_in_segments
 from ctscribe.pairs.collate import Batch
+from ctscribe.reports.prompt import IGNORED
 
 PATCH_PX, MERGE = 14, 2
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_ROWS_PER_CHUNK = 1024
 
 
 @final
@@ -79,7 +79,9 @@ def patchify(
 def encode_frames(
     qwen: Qwen2_5_VLForConditionalGeneration,
     frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
-) -> Float[Tensor, "visual_tokens hidden"]:
+    *,
+    merged: bool = True,
+) -> Float[Tensor, "visual_tokens width"]:
     """Runs the vision tower and its merger.
 
     Slice pairs never see each other in the tower, so the result for a pair depends on that pair
@@ -88,6 +90,8 @@ def encode_frames(
     Args:
         qwen: The model; the frames are moved to its device.
         frames: One volume each; sizes may differ.
+        merged: False leaves the merger out and gives what goes into it, four patches side by
+            side per visual token; `merge` makes visual tokens of them.
 
     Returns:
         Visual tokens of all volumes, volume after volume, in the model's dtype.
@@ -96,8 +100,23 @@ def encode_frames(
     parts = [patchify(volume.to(tower.device)) for volume in frames]
     patches = torch.cat([part[0] for part in parts]).to(tower.dtype)
     grids = torch.stack([part[1] for part in parts]).to(tower.device)
-    features: Tensor = tower(patches, grid_thw=grids).pooler_output
+    if merged:
+        features: Tensor = tower(patches, grid_thw=grids).pooler_output
+        return features
+    with tower.merger.register_forward_hook(_what_goes_in):
+        features = tower(patches, grid_thw=grids).pooler_output
     return features
+
+
+def merge(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokens: Float[Tensor, "visual_tokens width"]
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """Sends what was stored before the merger through it; what was behind it stays as it is."""
+    merger = qwen.model.visual.merger
+    if tokens.shape[1] != merger.hidden_size or tokens.shape[1] == merger.mlp[-1].out_features:
+        return tokens
+    merged: Tensor = merger(tokens.reshape(MERGE**2 * len(tokens), -1))
+    return merged
 
 
 def embed(
@@ -128,49 +147,50 @@ def answer_losses(
 ) -> AnswerLosses:
     """Cross entropy of the answer's tokens, and of nothing else.
 
-    Only the language model runs over the whole sequence; the vocabulary is reached for answer
-    positions alone, a thousand at a time in float32, recomputed in the backward pass instead of
-    being kept. Vision, prompt and padding positions have no loss because they are never looked at.
+    The rows lie end to end without their padding, each attending to itself alone, and the
+    vocabulary is reached for answer positions only. Vision, prompt and padding positions have no
+    loss because they are never looked at.
 
     Args:
         qwen: The model.
-        batch: Padded on the right; moved to the model's device.
+        batch: Padded on either side; moved to the model's device.
         positions: Mode of `positions.position_ids`.
 
     Raises:
-        CtscribeError: ``E_PADDING`` when a row is padded on the left, ``E_POSITIONS`` and
-            ``E_VISUAL_TOKENS`` as `positions.position_ids` and `embed` do.
+        CtscribeError: ``E_POSITIONS`` and ``E_VISUAL_TOKENS`` as `positions.position_ids` and
+            `embed` do.
     """
     device = qwen.lm_head.weight.device
-    input_ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
-    if bool((batch["attention_mask"].diff(dim=1) > 0).any()):
-        raise CtscribeError(
-            "E_PADDING",
-            "training batches must be padded on the right, but a real token follows padding; "
-            "collate them with `pairs.collate`",
-        )
+    real, lengths = batch["attention_mask"].bool(), batch["attention_mask"].sum(1)
     visual_tokens = batch.get("visual_tokens")
     if visual_tokens is None:
         visual_tokens = encode_frames(qwen, batch["frames"])
-    hidden = qwen.model.language_model(
-        inputs_embeds=embed(qwen, input_ids, visual_tokens.to(device)),
-        attention_mask=None,  # causal attention never looks right, where the padding is
-        position_ids=positions_for(
-            qwen,
-            input_ids,
-            batch["attention_mask"].to(device),
-            batch["video_grid_thw"],
-            batch["position_mm"].to(device),
-            positions,
-        ),
-        use_cache=False,
-    ).last_hidden_state
-    # the token at i is predicted from position i − 1
-    rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
-    values = _chunked_cross_entropy(
-        hidden[rows, columns], qwen.lm_head.weight, labels[rows, columns + 1]
+    else:
+        visual_tokens = merge(qwen, visual_tokens.to(device))
+    place = positions_for(
+        qwen,
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["video_grid_thw"],
+        batch["position_mm"],
+        positions,
     )
-    return AnswerLosses(values=values, rows=rows, num_rows=len(labels))
+    hidden = run_in_segments(
+        qwen.model.language_model,
+        embed(qwen, batch["input_ids"][real][None].to(device), visual_tokens),
+        place[:, real][:, None].to(device),
+        lengths.tolist(),
+    )
+    labels = batch["labels"][real]
+    answer = (labels != IGNORED).nonzero()[:, 0]
+    values = token_cross_entropy(
+        # the token at i is predicted from position i − 1
+        hidden[0, (answer - 1).to(device)],
+        qwen.lm_head.weight,
+        labels[answer].to(device),
+    )
+    rows = torch.arange(len(lengths)).repeat_interleave(lengths)[answer]
+    return AnswerLosses(values=values, rows=rows.to(device), num_rows=len(lengths))
 
 
 def positions_for(
@@ -194,20 +214,7 @@ def positions_for(
     )
 
 
-def _chunked_cross_entropy(
-    hidden: Float[Tensor, "answer_tokens hidden"],
-    weight: Float[Tensor, "vocabulary hidden"],
-    targets: Int[Tensor, "answer_tokens"],
-) -> Float32[Tensor, "answer_tokens"]:
-    def losses(hidden: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(linear(hidden, weight).float(), targets, reduction="none")
-
-    if len(targets) <= _ROWS_PER_CHUNK:
-        return losses(hidden, targets)
-    chunks = [
-        (hidden[start : start + _ROWS_PER_CHUNK], targets[start : start + _ROWS_PER_CHUNK])
-        for start in range(0, len(targets), _ROWS_PER_CHUNK)
-    ]
-    if not torch.is_grad_enabled():
-        return torch.cat([losses(*chunk) for chunk in chunks])
-    return torch.cat([checkpoint(losses, *chunk, use_reentrant=False) for chunk in chunks])
+def _what_goes_in(
+    _: nn.Module, args: tuple[Tensor], __: Tensor
+) -> Float[Tensor, "visual_tokens width"]:
+    return args[0].reshape(-1, MERGE**2 * args[0].shape[1])

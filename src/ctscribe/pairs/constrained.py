@@ -101,9 +101,7 @@ class _Cells:
         ends = np.flatnonzero(np.diff(patients[by_patient])) + 1
         self._own = {int(patients[own[0]]): own for own in np.split(by_patient, ends)}
 
-    def wishes(
-        self, study: int, coin: int | None
-    ) -> Iterator[_Wish]:
+    def wishes(self, study: int, coin: int | None) -> Iterator[_Wish]:
         """What to ask for, the most first."""
         cell = self._cell[study]
         anything = np.ones(len(self._pattern), bool)
@@ -117,9 +115,7 @@ class _Cells:
             for direction, scanner in product(directions, scanners):
                 yield _Wish(direction & scanner, capped)
 
-    def weigh(
-        self, study: int, wish: _Wish, most: int
-    ) -> tuple[int, Int64[np.ndarray, "cells"]]:
+    def weigh(self, study: int, wish: _Wish, most: int) -> tuple[int, Int64[np.ndarray, "cells"]]:
         """Largest distance ≤ ``most`` at which a volume is left, or 0; eligible ones by cell."""
         counts = np.where(wish.allowed, self._left if wish.capped else self._sizes, 0)
         for own in self._own[int(self._patients[study])]:

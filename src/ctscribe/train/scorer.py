@@ -60,6 +60,7 @@ def choose_trainable(
     *,
     tuning: Literal["full", "lora"],
     freeze_tower: bool,
+    freeze_merger: bool,
     lora_r: int,
     lora_alpha: int,
 ) -> None:
@@ -71,7 +72,8 @@ def choose_trainable(
     Args:
         qwen: The model.
         tuning: full: all weights; lora: adapters on the language model.
-        freeze_tower: Whether the vision tower and its merger stay as they are.
+        freeze_tower: Whether the vision tower's blocks stay as they are.
+        freeze_merger: Whether the layers between them and the language model do.
         lora_r: Rank of the adapters.
         lora_alpha: Scale of the adapters, in units of rank.
     """
@@ -80,6 +82,7 @@ def choose_trainable(
     else:
         qwen.requires_grad_(True)
     qwen.model.visual.requires_grad_(not freeze_tower)
+    qwen.model.visual.merger.requires_grad_(not freeze_merger)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()

@@ -16,6 +16,7 @@ from ctscribe.objectives.objective import Objective, natural_level, term_of
 from ctscribe.pairs.dataset import VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.beta import BetaControl
+from ctscribe.train.rates import Part
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
@@ -155,6 +156,16 @@ def checkpoint_steps(num_steps: int, num_checkpoints: int) -> frozenset[int]:
     return frozenset(max(1, step) for step in due)
 
 
+def learning_rates(recipe: Recipe) -> dict[Part, float]:
+    """Peaks of the parts of the model."""
+    knobs = recipe.train
+    return {
+        "language": knobs.learning_rate,
+        "merger": knobs.merger_learning_rate or knobs.learning_rate,
+        "tower": knobs.tower_learning_rate or knobs.learning_rate,
+    }
+
+
 def visual_source(
     qwen: Qwen2_5_VLForConditionalGeneration,
     prepared_dir: Path,
@@ -171,6 +182,7 @@ def visual_source(
         studies,
         windows=recipe.slices.windows,
         noise=any(row.noise_seed is not None for row in pairs),
+        merged=recipe.model.freeze_merger,
     )
     return store.visual
 

@@ -32,6 +32,7 @@ from ctscribe.train.setup import (
     beta_of,
     checkpoint_steps,
     count_updates,
+    learning_rates,
     objective_of,
     read_pairs,
     training_arguments,
@@ -135,6 +136,7 @@ def fit(
     trainer = PairTrainer(
         objective=objective_of(recipe),
         beta=recipe.objective.beta,
+        rates=learning_rates(recipe),
         model=scorer,
         args=arguments,
         train_dataset=order,
@@ -176,9 +178,12 @@ def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportS
         qwen,
         tuning=recipe.model.tuning,
         freeze_tower=recipe.model.freeze_tower,
+        freeze_merger=recipe.model.freeze_merger,
         lora_r=recipe.model.lora_r,
         lora_alpha=recipe.model.lora_alpha,
     )
+    if recipe.train.gradient_checkpointing:
+        qwen.activation_checkpointing_enable({"use_reentrant": False})
     return ReportScorer(qwen, recipe.model.positions)
 
 

@@ -1,12 +1,13 @@
 """One override of the Trainer: how a pair becomes gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import Trainer
 
 from ctscribe.errors import CtscribeError
@@ -14,6 +15,7 @@ from ctscribe.model.qwen import AnswerLosses
 from ctscribe.objectives.objective import Objective
 from ctscribe.pairs.collate import PairBatch
 from ctscribe.train.branches import Branch, Branches
+from ctscribe.train.rates import Part, set_rates
 from ctscribe.train.tally import Tally
 
 
@@ -30,17 +32,34 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         objective: What is minimised.
         beta: Weight of the negative's term in the next update; whoever follows the training sets
             it anew. At 0 the negative is not looked at.
+        rates: Peak learning rate of each part of the model.
         **trainer: As for the Trainer.
     """
 
-    def __init__(self, *, objective: Objective, beta: float, **trainer: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        beta: float,
+        rates: Mapping[Part, float],
+        **trainer: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(**trainer)
         self._objective = objective
         self.beta = beta
+        self._rates = rates
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
         self._branches = Branches(self.model, objective.reach)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's, with the parts' own learning rates."""
+        is_new = self.optimizer is None
+        optimizer: Optimizer = super().create_optimizer(model)
+        if is_new:
+            set_rates(optimizer, model or self.model, self._rates)
+        return optimizer
 
     def training_step(
         self,

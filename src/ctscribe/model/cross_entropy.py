@@ -1,0 +1,90 @@
+"""Cross entropy over a large vocabulary without ever holding all its logits."""
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_ROWS_PER_CHUNK = 1024
+
+
+def token_cross_entropy(
+    hidden: Float[Tensor, "tokens hidden"],
+    weight: Float[Tensor, "vocabulary hidden"],
+    targets: Int[Tensor, "tokens"],
+) -> Float[Tensor, "tokens"]:
+    """−log softmax(hidden · weightᵀ) at each row's target, in nats.
+
+    Logits exist for a thousand rows at a time. The gradient needs them again: of a single chunk
+    they are kept, of several they are computed anew. Sums over the vocabulary are float32 or
+    wider, and so is the sum of the weight's gradient over the chunks; products have the type of
+    autocast where it is on, else the wider of the operands' types.
+
+    Args:
+        hidden: Last hidden states.
+        weight: Of the output layer.
+        targets: Token ids.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    losses: Tensor = _TokenCrossEntropy.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]
+    return losses
+
+
+@final
+class _TokenCrossEntropy(torch.autograd.Function):
+    """`token_cross_entropy` with its gradient: (softmax − one-hot), scaled by what comes in."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's own context
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        columns = weight.to(dtype).T
+        losses, normalisers, kept = [], [], None
+        for rows in _chunks(len(targets)):
+            kept = hidden[rows].to(dtype) @ columns
+            logits = kept.to(torch.promote_types(dtype, torch.float32))
+            normaliser = logits.logsumexp(-1)
+            losses.append(normaliser - logits.gather(-1, targets[rows, None])[:, 0])
+            normalisers.append(normaliser)
+        if len(losses) > 1:
+            kept = None
+        ctx.dtype = dtype
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers), kept)
+        return torch.cat(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        hidden, weight, targets, normalisers, kept = ctx.saved_tensors
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
+        matrix = weight.to(ctx.dtype)
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        of_hidden = torch.empty_like(hidden) if needs_hidden else None
+        of_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        for rows in _chunks(len(targets)):
+            states = hidden[rows].to(ctx.dtype)
+            logits = states @ matrix.T if kept is None else kept
+            excess = (logits.to(wide) - normalisers[rows, None]).exp_()
+            excess.scatter_add_(-1, targets[rows, None], torch.full_like(excess[:, :1], -1))
+            scaled = excess.mul_(upstream[rows, None]).to(ctx.dtype)
+            if of_hidden is not None:
+                of_hidden[rows] = (scaled @ matrix).to(hidden.dtype)
+            if of_weight is not None:
+                of_weight += scaled.T @ states
+        return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    for start in range(0, max(length, 1), _ROWS_PER_CHUNK):
+        yield slice(start, start + _ROWS_PER_CHUNK)
