@@ -26,6 +26,9 @@ class ModelConfig(Section):
     """index: slice pairs count 0, 1, 2…; depth: time follows the slice position in mm."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of weights and activations."""
+    slice_attention: bool = False
+    """Finding queries attend over the visual tokens and re-weight slices for the language model;
+    they start from the warm-up's, where the starting weights come from one."""
 
 
 class ObjectiveConfig(Section):
@@ -37,6 +40,9 @@ class ObjectiveConfig(Section):
     """Weight of the negative."""
     max_loss: float = Field(5.0, gt=0)
     """Cap on each sample's negative cross entropy, nats per token; beyond it no gradient."""
+    label_weight: float = Field(0.0, ge=0)
+    """Weight λ of the 18 labels' cross entropy by the finding queries; needs
+    ``model.slice_attention``."""
 
 
 class WarmUpConfig(Section):

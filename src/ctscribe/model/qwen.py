@@ -13,6 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model.positions import position_ids
+from ctscribe.model.slice_attention import gate
 from ctscribe.pairs.collate import Batch
 
 PATCH_PX, MERGE = 14, 2
@@ -32,6 +33,8 @@ class AnswerLosses:
     """Row of the batch each token belongs to."""
     num_rows: int
     """Rows in the batch."""
+    finding_logits: Float[Tensor, "batch 18"] | None = None
+    """Log-odds of each row's findings, where the model has finding queries."""
 
     def per_sample(self) -> Float32[Tensor, "batch"]:
         """Mean over the answer tokens of each row."""
@@ -152,8 +155,9 @@ def answer_losses(
     visual_tokens = batch.get("visual_tokens")
     if visual_tokens is None:
         visual_tokens = encode_frames(qwen, batch["frames"])
+    seen = gate(qwen, visual_tokens.to(device), batch["video_grid_thw"])
     hidden = qwen.model.language_model(
-        inputs_embeds=embed(qwen, input_ids, visual_tokens.to(device)),
+        inputs_embeds=embed(qwen, input_ids, seen.visual_tokens),
         attention_mask=None,  # causal attention never looks right, where the padding is
         position_ids=positions_for(
             qwen,
@@ -170,7 +174,7 @@ def answer_losses(
     values = _chunked_cross_entropy(
         hidden[rows, columns], qwen.lm_head.weight, labels[rows, columns + 1]
     )
-    return AnswerLosses(values=values, rows=rows, num_rows=len(labels))
+    return AnswerLosses(values, rows, len(labels), seen.logits)
 
 
 def positions_for(
