@@ -9,6 +9,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.model.adapters import add_adapters
 from ctscribe.model.qwen import answer_losses
+from ctscribe.model.slice_attention import attached
 from ctscribe.pairs.collate import Batch
 
 
@@ -35,11 +36,15 @@ class ReportScorer(nn.Module):
         super().__init__()
         self.qwen = qwen
         self.positions: Literal["index", "depth"] = positions
+        self.finding_logits: Float32[Tensor, "batch 18"] | None = None
+        """Log-odds of the findings in the volumes of the last call, for their label loss."""
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> Float32[Tensor, " batch"]:
         """Mean nats per answer token of each study."""
-        return answer_losses(self.qwen, batch, self.positions).per_sample()
+        losses = answer_losses(self.qwen, batch, self.positions)
+        self.finding_logits = losses.finding_logits
+        return losses.per_sample()
 
 
 def _keep_trainable(
@@ -71,7 +76,8 @@ def choose_trainable(
 
     Args:
         qwen: The model.
-        tuning: full: all weights; lora: adapters on the language model.
+        tuning: full: all weights; lora: adapters on the language model. Finding queries learn
+            in both.
         freeze_tower: Whether the vision tower and its merger stay as they are.
         lora_r: Rank of the adapters.
         lora_alpha: Scale of the adapters, in units of rank.
@@ -81,6 +87,9 @@ def choose_trainable(
     else:
         qwen.requires_grad_(True)
     qwen.model.visual.requires_grad_(not freeze_tower)
+    queries = attached(qwen)
+    if queries is not None:
+        queries.requires_grad_(True)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()

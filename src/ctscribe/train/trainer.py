@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from ctscribe.errors import CtscribeError
+from ctscribe.model.slice_attention import label_loss
 from ctscribe.objectives import is_capped, paper_negative
 from ctscribe.pairs.collate import PairBatch
 from ctscribe.train.tally import Tally
@@ -26,15 +27,25 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         alpha: Weight of the positive.
         beta: Weight of the negative; at 0 the negative is not looked at.
         max_loss: Cap on each study's negative, nats per token.
+        label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         **trainer: As for the Trainer.
     """
 
     loss_is_scaled_for_ga = False
     """`compute_loss` returns a micro-batch's mean, for the Trainer to divide by their number."""
 
-    def __init__(self, *, alpha: float, beta: float, max_loss: float, **trainer: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        beta: float,
+        max_loss: float,
+        label_weight: float = 0.0,
+        **trainer: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(**trainer)
         self._alpha, self._beta, self._max_loss = alpha, beta, max_loss
+        self._label_weight = label_weight
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
@@ -57,6 +68,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self._require_numbers(positive_ce, torch.isfinite(positive_ce))
         self.tally.add_positive(positive_ce)
         loss: Float[Tensor, ""] = self._alpha * positive_ce.mean()
+        if self._label_weight:
+            logits = self.accelerator.unwrap_model(model).finding_logits
+            labels = inputs["finding_labels"].to(logits.device)
+            loss = loss + self._label_weight * label_loss(logits, labels)
         return loss
 
     def _learn_negative(self, model: nn.Module, inputs: PairBatch) -> None:
