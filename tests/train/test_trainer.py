@@ -64,6 +64,7 @@ class Bench:
         trainer = PairTrainer(
             objective=objective_of(self.recipe),
             beta=self.recipe.objective.beta,
+            label_weight=self.recipe.objective.label_weight,
             rates=learning_rates(self.recipe),
             model=self.module,
             args=training_arguments(folder, self.recipe),

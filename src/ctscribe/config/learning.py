@@ -29,6 +29,9 @@ class ModelConfig(Section):
     """index: slice pairs count 0, 1, 2…; depth: time follows the slice position in mm."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of weights and activations."""
+    slice_attention: bool = False
+    """Finding queries attend over the visual tokens and re-weight slices for the language model;
+    they start from the warm-up's, where the starting weights come from one."""
 
 
 class ObjectiveConfig(Section):
@@ -70,6 +73,9 @@ class ObjectiveConfig(Section):
     reach: Literal["all", "vision", "language"] = "all"
     """Weights that the negative's gradient may change: all, those of the tower and its merger, or
     those of the language model."""
+    label_weight: float = Field(0.0, ge=0)
+    """Weight λ of the 18 labels' cross entropy by the finding queries; needs
+    ``model.slice_attention``."""
 
 
 class WarmUpConfig(Section):

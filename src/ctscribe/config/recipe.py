@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from ctscribe.config.data import (
     PairsConfig,
@@ -42,6 +42,12 @@ class Recipe(Section):
     generate: GenerateConfig = GenerateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+
+    @model_validator(mode="after")
+    def _labels_have_a_reader(self) -> "Recipe":
+        if self.objective.label_weight and not self.model.slice_attention:
+            raise ValueError("objective.label_weight above 0 needs model.slice_attention: true")
+        return self
 
 
 def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:

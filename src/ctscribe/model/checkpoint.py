@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -22,6 +22,7 @@ from ctscribe.files import read_json, write_json
 from ctscribe.model.adapters import merged_state
 from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import HUB_IDS
+from ctscribe.model.slice_attention import FILE, attach, attached
 
 logging.disable_progress_bar()  # stages report their own progress
 
@@ -38,10 +39,10 @@ def save_model(
 ) -> None:
     """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
 
-    Weights go out under the names the published checkpoints use, adapters merged into them; the
-    configuration also carries the fields by which transformers 4.57 knows MRoPE. The folder is
-    built beside its final place and swapped in when complete, so an interruption leaves the
-    earlier one.
+    Weights go out under the names the published checkpoints use, adapters merged into them and
+    finding queries in a file of their own; the configuration also carries the fields by which
+    transformers 4.57 knows MRoPE. The folder is built beside its final place and swapped in when
+    complete, so an interruption leaves the earlier one.
 
     Args:
         folder: Final place; what is there is replaced.
@@ -58,9 +59,10 @@ def save_model(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(partial / MARKER, {"complete": False})
-        qwen.save_pretrained(partial, state_dict=merged_state(qwen), max_shard_size="5GB")
+        weights, queries = _published(qwen)
+        qwen.save_pretrained(partial, state_dict=weights, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
-        for name, tensors in (extras or {}).items():
+        for name, tensors in {**(extras or {}), **queries}.items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, value in (documents or {}).items():
             write_json(partial / name, value)
@@ -122,7 +124,21 @@ def load_model(
             f"{config.video_token_id} there; copy the tokenizer's files into it",
         )
     speed_up_tower(qwen)
+    if is_local and (folder / FILE).exists():
+        attach(qwen).load_state_dict(load_file(folder / FILE))
     return qwen, tokenizer
+
+
+def _published(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The weights under their published names, and by file name those that are ours."""
+    weights = merged_state(qwen)
+    queries = attached(qwen)
+    if queries is None:
+        return weights, {}
+    ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
+    return weights, {FILE: ours}
 
 
 def is_complete(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.model.cross_entropy import token_cross_entropy
 from ctscribe.model.positions import position_ids
 from ctscribe.model.segments import run_in_segments
+from ctscribe.model.slice_attention import gate
 from ctscribe.pairs.collate import Batch
 from ctscribe.reports.prompt import IGNORED
 
@@ -32,6 +33,8 @@ class AnswerLosses:
     """Row of the batch each token belongs to."""
     num_rows: int
     """Rows in the batch."""
+    finding_logits: Float[Tensor, "batch 18"] | None = None
+    """Log-odds of each row's findings, where the model has finding queries."""
 
     def per_sample(self) -> Float32[Tensor, "batch"]:
         """Mean over the answer tokens of each row."""
@@ -167,6 +170,7 @@ def answer_losses(
         visual_tokens = encode_frames(qwen, batch["frames"])
     else:
         visual_tokens = merge(qwen, visual_tokens.to(device))
+    seen = gate(qwen, visual_tokens, batch["video_grid_thw"])
     place = positions_for(
         qwen,
         batch["input_ids"],
@@ -177,7 +181,7 @@ def answer_losses(
     )
     hidden = run_in_segments(
         qwen.model.language_model,
-        embed(qwen, batch["input_ids"][real][None].to(device), visual_tokens),
+        embed(qwen, batch["input_ids"][real][None].to(device), seen.visual_tokens),
         place[:, real][:, None].to(device),
         lengths.tolist(),
     )
@@ -190,7 +194,7 @@ def answer_losses(
         labels[answer].to(device),
     )
     rows = torch.arange(len(lengths)).repeat_interleave(lengths)[answer]
-    return AnswerLosses(values=values, rows=rows.to(device), num_rows=len(lengths))
+    return AnswerLosses(values, rows.to(device), len(lengths), seen.logits)
 
 
 def positions_for(

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from ctscribe.model.qwen import embed, positions_for
+from ctscribe.model.slice_attention import gate
 
 
 @final
@@ -61,7 +62,9 @@ def write_reports(
     place = positions_for(qwen, input_ids, mask, video_grid_thw, position_mm.to(device), positions)
     padded = not bool(mask.all())
     cache = DynamicCache(config=qwen.config.text_config)
-    embeds = embed(qwen, input_ids, visual_tokens.to(device))
+    embeds = embed(
+        qwen, input_ids, gate(qwen, visual_tokens.to(device), video_grid_thw).visual_tokens
+    )
     following = place.amax((0, 2)) + 1  # the place after the prompt's last token, per row
     chosen, log_probs = [], []
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)

@@ -1,5 +1,6 @@
 """Pairs put together into the tensors a training step takes."""
 
+import math
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ctscribe.pairs.dataset import Pair, Sample
+from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.prompt import IGNORED
 
 
@@ -34,6 +36,8 @@ class PairBatch(TypedDict):
 
     studies: list[str]
     """Names, for errors."""
+    finding_labels: Float[Tensor, "studies 18"]
+    """1 present, 0 absent, NaN where a study has no labels."""
     positive: Batch
     negative: Batch | None
     """None when there are no negatives (origin)."""
@@ -54,6 +58,7 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
         raise ValueError("either every pair of a batch has a negative or none has")
     return {
         "studies": [pair.positive.study for pair in pairs],
+        "finding_labels": torch.tensor([_labels(pair.positive) for pair in pairs]),
         "positive": collate_samples([pair.positive for pair in pairs], pad_id),
         "negative": collate_samples(negatives, pad_id) if negatives else None,
         "finding": torch.cat([pair.marks.finding for pair in pairs]),
@@ -79,6 +84,10 @@ def collate_samples(samples: Sequence[Sample], pad_id: int) -> Batch:
     else:
         raise ValueError("all samples of a batch show frames, or all show stored features")
     return batch
+
+
+def _labels(sample: Sample) -> list[float]:
+    return list(map(float, sample.findings or [math.nan] * len(FINDINGS)))
 
 
 def _pad(rows: Sequence[Tensor], value: float | int) -> Tensor:

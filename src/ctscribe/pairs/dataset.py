@@ -14,6 +14,7 @@ from ctscribe.pairs.marks import Marks, differing_findings, labels_of, mark_toke
 from ctscribe.reports.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow
+from ctscribe.types import Labels
 
 
 @final
@@ -41,6 +42,8 @@ class Sample:
     input_ids: Int64[Tensor, " sequence"]
     labels: Int64[Tensor, " sequence"]
     visual: Visual
+    findings: Labels | None = None
+    """Of the report's study, where they are known."""
 
 
 @final
@@ -141,7 +144,8 @@ class PairDataset(Dataset[Pair]):
                 f"prompt, visual tokens and report must fit into {self._max_tokens} tokens, but "
                 f"{row.study} needs {len(input_ids)}; use fewer slices or smaller frames",
             )
-        return Sample(row.study, torch.tensor(input_ids), torch.tensor(labels), visual)
+        ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
+        return Sample(row.study, ids, supervised, visual, study.labels)
 
 
 def strategy_of(rows: Sequence[PairRow]) -> Literal["origin", "gauss", "heter"]:

@@ -8,6 +8,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.model.adapters import add_adapters
 from ctscribe.model.qwen import AnswerLosses, answer_losses
+from ctscribe.model.slice_attention import attached
 from ctscribe.pairs.collate import Batch
 
 
@@ -71,7 +72,8 @@ def choose_trainable(
 
     Args:
         qwen: The model.
-        tuning: full: all weights; lora: adapters on the language model.
+        tuning: full: all weights; lora: adapters on the language model. Finding queries learn
+            in both.
         freeze_tower: Whether the vision tower's blocks stay as they are.
         freeze_merger: Whether the layers between them and the language model do.
         lora_r: Rank of the adapters.
@@ -83,6 +85,9 @@ def choose_trainable(
         qwen.requires_grad_(True)
     qwen.model.visual.requires_grad_(not freeze_tower)
     qwen.model.visual.merger.requires_grad_(not freeze_merger)
+    queries = attached(qwen)
+    if queries is not None:
+        queries.requires_grad_(True)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()

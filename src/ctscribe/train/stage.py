@@ -17,6 +17,7 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, read_json, write_json
 from ctscribe.model.checkpoint import load_model, save_model
+from ctscribe.model.slice_attention import attach, attached, warmed_head
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.pairs.splits import studies_of
@@ -89,6 +90,8 @@ def train(
     validation_rows = validation_pairs(held_out)
     weights = start or recipe.model.weights or recipe.model.preset
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
+    if recipe.model.slice_attention and attached(qwen) is None:
+        attach(qwen, warmed_head(Path(weights)))
     qwen.to(arguments.device)
     by_name = {study.volume_name: study for study in studies}
     longest = qwen.config.text_config.max_position_embeddings
@@ -136,6 +139,7 @@ def fit(
     trainer = PairTrainer(
         objective=objective_of(recipe),
         beta=recipe.objective.beta,
+        label_weight=recipe.objective.label_weight,
         rates=learning_rates(recipe),
         model=scorer,
         args=arguments,

@@ -12,6 +12,7 @@ from transformers import Trainer
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import AnswerLosses
+from ctscribe.model.slice_attention import label_loss
 from ctscribe.objectives.objective import Objective
 from ctscribe.pairs.collate import PairBatch
 from ctscribe.train.branches import Branch, Branches
@@ -32,6 +33,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         objective: What is minimised.
         beta: Weight of the negative's term in the next update; whoever follows the training sets
             it anew. At 0 the negative is not looked at.
+        label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         rates: Peak learning rate of each part of the model.
         **trainer: As for the Trainer.
     """
@@ -41,12 +43,14 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         *,
         objective: Objective,
         beta: float,
+        label_weight: float,
         rates: Mapping[Part, float],
         **trainer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**trainer)
         self._objective = objective
         self.beta = beta
+        self._label_weight = label_weight
         self._rates = rates
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
@@ -88,9 +92,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         losses: AnswerLosses = model(batch["positive"])
         ce = losses.per_sample()
         self._require_numbers(torch.isfinite(ce))
-        square = self._differentiate("positive", self._objective.alpha * ce.mean())
+        loss = self._objective.alpha * ce.mean()
+        if self._label_weight and losses.finding_logits is not None:
+            labels = batch["finding_labels"].to(ce.device)
+            loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
+        square = self._differentiate("positive", loss)
         self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
-        return replace(losses, values=losses.values.detach())
+        return replace(losses, values=losses.values.detach(), finding_logits=None)
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
         losses: AnswerLosses = model(batch["negative"])

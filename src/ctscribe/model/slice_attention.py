@@ -1,0 +1,165 @@
+"""Findings look for their slices: 18 queries attend over a volume's visual tokens.
+
+A query is what `FindingsHead` asks every cell of every visual token: the log-odds that its finding
+is there. A volume's log-odds are their log-sum-exp, whose gradient is their softmax; that softmax
+is the finding's attention. One set of weights therefore answers whether, on which slices, and
+where, and what learns from boxes and from labels is the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.model.findings_head import CELLS_PER_SIDE, FindingsHead
+from ctscribe.reports.findings import FINDINGS
+
+FILE = "slice_attention.safetensors"
+"""Beside the weights of a run whose language model reads through the gate."""
+
+
+class Gated(NamedTuple):
+    """Visual tokens as the language model reads them, and what the queries found."""
+
+    visual_tokens: Float[Tensor, "visual_tokens hidden"]
+    logits: Float[Tensor, "volumes 18"] | None
+    """Log-odds of every finding in every volume; None where a model has no queries."""
+
+
+@final
+@dataclass(frozen=True)
+class Seen:
+    """What the queries saw in one volume."""
+
+    logits: Float[Tensor, "18"]
+    """Log-odds of every finding."""
+    slices: Float[Tensor, "18 pairs"]
+    """Share of a finding's attention on each pair of slices; sums to 1."""
+    maps: Float[Tensor, "18 pairs rows columns"]
+    """The same by cell of 7 × 7 px; sums to 1 over all pairs."""
+
+
+@final
+class SliceAttention(nn.Module):
+    """Finding queries, and a gate by which they re-weight slices for the language model.
+
+    The tokens of slice pair p of P are multiplied by 1 + tanh(Σ_f g_f · π_f · (P · a_fp − 1)),
+    where π_f is finding f's probability, a_fp its attention's share on the pair and g_f what is
+    learned. All g_f start at 0, so the factor starts as exactly 1 and a pretrained model reads
+    what it always read. The factor stays in (0, 2), and attention spread evenly leaves it at 1.
+
+    Args:
+        hidden_size: Width of a visual token.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.head = FindingsHead(hidden_size)
+        self.gate = nn.Parameter(torch.zeros(len(FINDINGS)))
+
+    def forward(
+        self,
+        visual_tokens: Float[Tensor, "visual_tokens hidden"],
+        video_grid_thw: Int[Tensor, "volumes 3"],
+    ) -> Gated:
+        """Re-weights slices.
+
+        Args:
+            visual_tokens: Of all volumes, one after the other; computed now or stored.
+            video_grid_thw: Patches along (slice pairs, rows, columns) of each volume.
+        """
+        grids = video_grid_thw.tolist()
+        sizes = [pairs * rows * columns // 4 for pairs, rows, columns in grids]
+        cells, logits = self.head(visual_tokens.to(self.gate), sizes)
+        found = torch.sigmoid(logits) * self.gate
+        factors = []
+        for part, grid, weight in zip(cells.split(sizes), grids, found, strict=True):
+            pairs = grid[0]
+            shares = part.reshape(pairs, -1, len(FINDINGS)).logsumexp(1).softmax(0)
+            factor = 1 + torch.tanh((pairs * shares - 1) @ weight)
+            factors.append(factor.repeat_interleave(len(part) // pairs))
+        gated = visual_tokens * torch.cat(factors).to(visual_tokens.dtype)[:, None]
+        return Gated(gated, logits)
+
+
+def attach(
+    qwen: Qwen2_5_VLForConditionalGeneration, head: Mapping[str, Tensor] | None = None
+) -> SliceAttention:
+    """Makes finding queries part of a model, in place; its answers stay what they were.
+
+    Args:
+        qwen: Stays its own class, so everything that reads it goes on working.
+        head: A warm-up's ``findings_head.safetensors``; None starts with queries that know nothing.
+    """
+    attention = SliceAttention(qwen.config.text_config.hidden_size)
+    if head is not None:
+        attention.head.load_state_dict(head)
+    qwen.slice_attention = attention.to(qwen.lm_head.weight.device)
+    return attention
+
+
+def warmed_head(folder: Path) -> dict[str, Tensor] | None:
+    """The head that a warm-up left beside its weights, if there is one."""
+    path = folder / "findings_head.safetensors"
+    return load_file(path) if path.is_file() else None
+
+
+def attached(qwen: Qwen2_5_VLForConditionalGeneration) -> SliceAttention | None:
+    """The finding queries of a model that has them."""
+    return getattr(qwen, "slice_attention", None)
+
+
+def gate(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    visual_tokens: Float[Tensor, "visual_tokens hidden"],
+    video_grid_thw: Int[Tensor, "volumes 3"],
+) -> Gated:
+    """`SliceAttention.forward` of a model that has it; the tokens themselves for any other."""
+    attention = attached(qwen)
+    if attention is None:
+        return Gated(visual_tokens, None)
+    gated: Gated = attention(visual_tokens, video_grid_thw)
+    return gated
+
+
+def look(
+    head: FindingsHead,
+    visual_tokens: Float[Tensor, "visual_tokens hidden"],
+    grid_thw: Sequence[int],
+) -> Seen:
+    """Where one volume's findings are, as the queries see it.
+
+    Args:
+        head: Holds the queries.
+        visual_tokens: Of the volume, as they come from the tower or from the store.
+        grid_thw: Patches along (slice pairs, rows, columns).
+    """
+    pairs, rows, columns = grid_thw[0], grid_thw[1] // 2, grid_thw[2] // 2
+    side, num = CELLS_PER_SIDE, len(FINDINGS)
+    cells, logits = head(visual_tokens.to(head.volume_bias), [len(visual_tokens)])
+    attention = cells.reshape(-1, num).softmax(0)
+    maps = attention.reshape(pairs, rows, columns, side, side, num).permute(5, 0, 1, 3, 2, 4)
+    maps = maps.reshape(num, pairs, rows * side, columns * side)
+    return Seen(logits[0], maps.sum((2, 3)), maps)
+
+
+def label_loss(
+    logits: Float[Tensor, "volumes 18"], labels: Float[Tensor, "volumes 18"]
+) -> Float[Tensor, ""]:
+    """Mean binary cross entropy over the labels that are known; 0 where none is.
+
+    Args:
+        logits: From `SliceAttention`.
+        labels: 1 present, 0 absent, NaN unknown.
+    """
+    known = ~torch.isnan(labels)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.where(known, labels, 0), reduction="none"
+    )
+    return torch.where(known, each, 0).sum() / known.sum().clamp(min=1)
