@@ -127,6 +127,7 @@ def examine(
         num_slices=slices.num_slices,
         frame_size_px=slices.frame_size_px,
         prefer=prefer,
+        max_tilt_degrees=volume.max_tilt_degrees,
     )
     seen: list[_Seen] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
@@ -170,16 +171,26 @@ def _look(
     num_slices: int,
     frame_size_px: tuple[int, int] | None,
     prefer: Prefer | None,
+    max_tilt_degrees: float,
 ) -> tuple[str, _Seen | SkippedRow]:
     name = listed.volume_name
     try:
-        grid, warnings = read_grid(listed.path, study=name, metadata=listed.metadata, prefer=prefer)
+        grid, notes = read_grid(
+            listed.path,
+            study=name,
+            metadata=listed.metadata,
+            prefer=prefer,
+            max_tilt_degrees=max_tilt_degrees,
+        )
     except CtscribeError as error:
         return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
     width, height, depth = plan(grid, spacing_mm).shape_xyz
     rows, columns = frame_size(width, height, frame_size_px)
     return name, _Seen(
-        warnings, grid.hu.size, width * height * depth, rows * columns * 3 * num_slices
+        tuple(sorted(notes.codes)),
+        grid.hu.size,
+        width * height * depth,
+        rows * columns * 3 * num_slices,
     )
 
 

@@ -28,6 +28,8 @@ from pydicom.uid import (
 
 from ctscribe.errors import CtscribeError
 from ctscribe.volume.dicom import read_dicom
+from ctscribe.volume.dicom_series import say_series
+from ctscribe.volume.notes import Notes
 
 STUDY = "scan-7"
 ROWS, COLUMNS, DEPTH = 6, 5, 8
@@ -92,12 +94,12 @@ def expected_hu() -> np.ndarray:
 
 
 def test_series_in_order_of_position(tmp_path: Path) -> None:
-    hu, affine, warnings = read_dicom(write_series(tmp_path), STUDY)
+    hu, affine, notes = read_dicom(write_series(tmp_path), STUDY)
     assert hu.dtype == np.int16
     np.testing.assert_array_equal(hu, expected_hu())
     np.testing.assert_allclose(np.diag(affine), (-0.7, -0.8, 2.0, 1.0))
     np.testing.assert_allclose(affine[:3, 3], (100.0, 90.0, 300.0))
-    assert warnings == ()
+    assert notes == Notes()
 
 
 def test_feet_first_lies_at_the_same_place(tmp_path: Path) -> None:
@@ -179,9 +181,17 @@ def test_largest_series_is_taken_and_others_are_told(tmp_path: Path) -> None:
     report.save_as(tmp_path / "dose.dcm", enforce_file_format=True)
     (tmp_path / "LICENSE").write_text("words")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 200)
-    hu, _, warnings = read_dicom(tmp_path, STUDY)
+    hu, _, notes = read_dicom(tmp_path, STUDY)
     np.testing.assert_array_equal(hu, expected_hu())
-    assert warnings == ("W_OTHER_FILES", "W_OTHER_SERIES")
+    assert notes.codes == {"W_OTHER_FILES", "W_OTHER_SERIES"}
+    series = notes.details["series"]
+    named = {"series_number": 4, "plane": "axial", "thickness_mm": 2.0}
+    assert series["chosen"] == {**named, "num_slices": 8}
+    assert series["others"] == [{**named, "num_slices": 3}]
+    assert "most slices" in series["rule"]
+    assert say_series(series) == (
+        "Read was series 4 (8 axial slices of 2 mm). Left aside: series 4 (3 axial slices of 2 mm)."
+    )
 
 
 def test_of_equal_series_the_thinnest_is_taken(tmp_path: Path) -> None:
@@ -223,10 +233,6 @@ def on_slice(index: int, **tags: object) -> Edit:
     return edit
 
 
-def tilt(image: FileDataset, z: int) -> None:
-    image.ImagePositionPatient = [-100.0, -90.0 + 2 * z * np.tan(np.radians(15)), 300.0 + 2 * z]
-
-
 def duplicate_position(image: FileDataset, z: int) -> None:
     if z == 4:
         image.ImagePositionPatient = [-100.0, -90.0, 300.0 + 2 * 3]
@@ -237,14 +243,19 @@ def duplicate_position(image: FileDataset, z: int) -> None:
     [
         (shift(4), "E_GAP", "about 1 are missing"),
         (shift(3, 3, 6), "E_GAP", "about 3 are missing"),
-        (tilt, "E_SHEAR", "tilted by 15.0 degrees"),
         (on_slice(4, ImagePositionPatient=[-100, -90, 308.5]), "E_UNEVEN_SPACING", "1.5 to 2.5"),
-        (on_slice(4, ImagePositionPatient=[-98, -90, 308]), "E_SHEAR", "right angles"),
+        (on_slice(4, ImagePositionPatient=[-98, -90, 308]), "E_UNEVEN_SPACING", "2.0 mm beside"),
         (duplicate_position, "E_DUPLICATE_SLICE", "one slice per position"),
         (on_slice(3, PatientID="OTHER"), "E_MIXED_PATIENT", "one patient"),
         (on_slice(3, PixelSpacing=[0.9, 0.9]), "E_MIXED_GEOMETRY", "one PixelSpacing"),
         (on_slice(3, Rows=ROWS - 1), "E_MIXED_GEOMETRY", "one image size"),
-        (on_slice(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), "E_MIXED_GEOMETRY", "one Image"),
+        (
+            on_slice(3, ImageOrientationPatient=[1, 0, 0, 0, 0.99, 0.14]),
+            "E_MIXED_GEOMETRY",
+            "one I",
+        ),
+        (on_slice(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), "E_GAP", "about 1"),
+        (on_slice(3, ImageOrientationPatient=[0, 0, 0, 0, 1, 0]), "E_DICOM_TAG", "ImageOrient"),
         (on_slice(3, ImagePositionPatient=None), "E_DICOM_TAG", "ImagePositionPatient"),
         (on_slice(3, PixelSpacing=[0, 0]), "E_DICOM_TAG", "PixelSpacing"),
         (on_slice(3, PixelSpacing=None), "E_DICOM_TAG", "PixelSpacing"),
@@ -268,9 +279,9 @@ def test_faults(tmp_path: Path, edit: Edit, code: str, says: str) -> None:
 def test_a_repeated_slice_is_dropped_and_told(tmp_path: Path) -> None:
     write_series(tmp_path)
     make_slice(3).save_as(tmp_path / "again.dcm", enforce_file_format=True)
-    hu, _, warnings = read_dicom(tmp_path, STUDY)
+    hu, _, notes = read_dicom(tmp_path, STUDY)
     np.testing.assert_array_equal(hu, expected_hu())
-    assert warnings == ("W_DUPLICATE_SLICE",)
+    assert notes.codes == {"W_DUPLICATE_SLICE"}
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -327,7 +338,7 @@ def test_unknown_codec_names_the_remedy(tmp_path: Path, syntax: UID, name: str) 
     error = refused(write_series(tmp_path, edit))
     assert error.code == "E_CODEC"
     assert name in error.sentence
-    assert "pip install pylibjpeg[all]" in error.sentence
+    assert "pip install ctscribe[dicom-codecs]" in error.sentence
 
 
 def test_folders_without_a_series(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ctscribe.errors import CtscribeError
 from ctscribe.volume.ct import CTVolume
-from ctscribe.volume.intensity import is_raw, normalise, pad_with_air, rescale, to_hu
+from ctscribe.volume.intensity import is_raw, limit, normalise, rescale, to_hu
+from ctscribe.volume.notes import Notes
 
 Chest = Callable[..., CTVolume]
 
@@ -32,8 +33,8 @@ def test_raw_and_hu_are_told_apart(hu: np.ndarray, intercept: float) -> None:
 def test_padding_does_not_mislead(hu: np.ndarray, intercept: float, padding: int) -> None:
     padded = hu.copy()
     padded[:20] = padding
-    found, warnings = to_hu(padded, (1.0, intercept), "auto", "s")
-    assert warnings == ("W_PADDING",)
+    found, notes = to_hu(padded, (1.0, intercept), "auto", "s")
+    assert notes.codes == {"W_PADDING"}
     assert found.min() == -1024
     raw = hu.astype(np.int32)
     raw[:20] = padding
@@ -88,9 +89,18 @@ def test_equation_1_never_wraps(value: int, slope: float, intercept: int) -> Non
 
 
 def test_padding_becomes_air_and_noise_is_no_padding() -> None:
-    noisy, warnings = pad_with_air(np.array([[[-1100, 40, 3000]]], dtype=np.int16))
+    noisy, notes = limit(np.array([[[-1100, 40, 3000]]], dtype=np.int16))
     assert noisy.tolist() == [[[-1024, 40, 3000]]]
-    assert warnings == ()
+    assert notes == Notes()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_padding_and_metal_are_limited_and_counted(dtype: type) -> None:
+    values = [-8192, -3024, -2048, -2000, -1400, -1024, 0, 3071, 3072, 30000]
+    limited, notes = limit(np.array([[values]], dtype=dtype))
+    assert limited.tolist() == [[[-1024] * 6 + [0, 3071, 3071, 3071]]]
+    assert notes.codes == {"W_PADDING", "W_METAL"}
+    assert notes.details == {"changed_voxels": {"W_METAL": 2, "W_PADDING": 4}}
 
 
 def test_equation_3() -> None:

@@ -19,6 +19,8 @@ from ctscribe.volume.nifti import choose_affine, read_nifti, read_nifti_header
 
 NAME = "train_1_a_1.nii.gz"
 HEADER = 352
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+"""The empty block that ends a file of htslib's bgzip (SAM specification, 4.1.2)."""
 SHARED = [HealthCheck.function_scoped_fixture]
 
 
@@ -60,10 +62,10 @@ def refused(path: Path) -> CtscribeError:
 
 
 def test_reads_what_nibabel_reads(tmp_path: Path, image: nib.Nifti1Image, plain: bytes) -> None:
-    values, header, warnings = read_nifti(put(tmp_path, gzip.compress(plain)), NAME)
+    values, header, notes = read_nifti(put(tmp_path, gzip.compress(plain)), NAME)
     np.testing.assert_array_equal(values, np.asarray(image.dataobj))
     assert values.dtype == np.int16
-    assert warnings == ()
+    assert notes.codes == set()
     affine = choose_affine(header, NAME, None)
     assert affine is not None
     np.testing.assert_allclose(affine, image.affine, atol=1e-6)
@@ -229,19 +231,19 @@ def test_oddities_are_warned_about(
     values: tuple[Any, ...],
     warning: str,
 ) -> None:
-    found, _, warnings = read_nifti(put(tmp_path, with_field(plain, at, form, *values)), NAME)
-    assert warning in warnings
+    found, _, notes = read_nifti(put(tmp_path, with_field(plain, at, form, *values)), NAME)
+    assert warning in notes.codes
     np.testing.assert_array_equal(found, np.asarray(image.dataobj))
 
 
 def test_metres_become_millimetres(tmp_path: Path, image: nib.Nifti1Image) -> None:
     metres = nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1e-3] * 3 + [1]))
     metres.header.set_xyzt_units("meter")
-    _, header, warnings = read_nifti(put(tmp_path, metres.to_bytes()), NAME)
+    _, header, notes = read_nifti(put(tmp_path, metres.to_bytes()), NAME)
     affine = choose_affine(header, NAME, None)
     assert affine is not None
     np.testing.assert_allclose(np.diag(affine)[:3], (-0.7, -0.7, 2.0), rtol=1e-6)
-    assert "W_UNITS" in warnings
+    assert "W_UNITS" in notes.codes
 
 
 def test_preferred_affine_settles_a_conflict(tmp_path: Path, plain: bytes) -> None:
@@ -260,11 +262,9 @@ def test_no_geometry_is_none(tmp_path: Path, plain: bytes) -> None:
 
 def test_header_scaling(tmp_path: Path, image: nib.Nifti1Image, plain: bytes) -> None:
     stored = np.asarray(image.dataobj)
-    whole, _, warnings = read_nifti(
-        put(tmp_path, with_field(plain, 112, "2f", 20.0, -1024.0)), NAME
-    )
+    whole, _, notes = read_nifti(put(tmp_path, with_field(plain, 112, "2f", 20.0, -1024.0)), NAME)
     assert whole.dtype == np.int16
-    assert "W_CLIPPED" in warnings
+    assert "W_CLIPPED" in notes.codes
     np.testing.assert_array_equal(whole, np.clip(stored * 20.0 - 1024, -32768, 32767))
     half, _, _ = read_nifti(put(tmp_path, with_field(plain, 112, "2f", 0.5, 3.25)), NAME)
     assert half.dtype == np.float32
@@ -275,21 +275,23 @@ def test_holes_in_real_numbers(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(0, 100, (20, 20, 10)).astype(np.float32)
     values[3, 4, 5], values[4, 4, 5] = np.nan, np.inf
     path = put(tmp_path, nib.Nifti1Image(values, np.eye(4)).to_bytes())
-    found, _, warnings = read_nifti(path, NAME)
-    assert "W_NAN" in warnings
+    found, _, notes = read_nifti(path, NAME)
+    assert "W_NAN" in notes.codes
     assert found[3, 4, 5] == found[4, 4, 5] == -1024
     values[:10] = np.nan
     assert refused(put(tmp_path, nib.Nifti1Image(values, np.eye(4)).to_bytes())).code == "E_NAN"
 
 
 def test_what_follows_the_voxels(tmp_path: Path, plain: bytes) -> None:
-    _, _, warnings = read_nifti(put(tmp_path, plain + b"\0" * 100), NAME)
-    assert warnings == ("W_TRAILING",)
+    _, _, notes = read_nifti(put(tmp_path, plain + b"\0" * 100, "a.nii"), NAME)
+    assert notes.codes == {"W_TRAILING"}
     assert refused(put(tmp_path, plain + b"\0" * (2 << 20))).code == "E_TRAILING"
     packed = gzip.compress(plain)
     assert refused(put(tmp_path, packed + b"garbage" * 9)).code == "E_TRAILING"
-    _, _, warnings = read_nifti(put(tmp_path, packed + b"\0" * 100), NAME)
-    assert warnings == ()
+    _, _, notes = read_nifti(put(tmp_path, packed + b"\0" * 100), NAME)
+    assert notes.codes == {"W_TRAILING"}
+    _, _, notes = read_nifti(put(tmp_path, packed + BGZF_END), NAME)
+    assert notes.codes == set()
 
 
 @pytest.mark.parametrize(("stored", "code"), [(500_000, "E_TRUNCATED"), (1_000_000, "E_BOMB")])

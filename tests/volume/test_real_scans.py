@@ -18,8 +18,8 @@ GRID_MM = (1.5, 1.5, 2.5)
 
 @cache
 def chest(shared_data: Path) -> CTVolume:
-    volume, warnings = read_volume(shared_data / "ct/lung_dx_a0001_series", study="lung_dx_a0001")
-    assert warnings == ()
+    volume, notes = read_volume(shared_data / "ct/lung_dx_a0001_series", study="lung_dx_a0001")
+    assert notes.codes == set()
     return volume
 
 

@@ -39,6 +39,9 @@ class VolumeConfig(Section):
     """Voxel size after resampling along (x, y, z) (paper, Eq. 2)."""
     intensity: Literal["auto", "raw", "hu"] = "auto"
     """Whether stored values need the metadata's slope and intercept; auto decides by histogram."""
+    max_tilt_degrees: float = Field(30.0, ge=0.0, le=45.0)
+    """Slices stacked off their normal (gantry tilt) are set upright up to this angle, degrees, and
+    refused beyond; below 0.5 nothing is done."""
     antialias: bool = False
     """Average where the grid is coarser than the scan; plain sampling (paper) skips voxels."""
 

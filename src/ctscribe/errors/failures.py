@@ -9,6 +9,8 @@ E_AFFINE             The header's axes are no position in a patient: not finite,
     Export the volume again or correct its header.
 E_ARCHIVE            A zip archive is no plain, bounded archive of one DICOM series.
     Unpack it yourself and give the folder.
+E_BITS               Values exceed the number of bits that a DICOM header states.
+    Export the original CT images.
 E_BOMB               A compressed file would inflate further than any CT does.
     Check where it comes from.
 E_BUSY               Another run is at work in the folder.
@@ -20,7 +22,7 @@ E_CELL               A cell of an experiment ended with an error.
 E_CHECKSUM           A gzip file fails its own check: bytes were altered.
     Copy or download it again.
 E_CODEC              The DICOM series is compressed in a way that cannot be read here.
-    Run `pip install pylibjpeg[all]`, or export it uncompressed.
+    Run `pip install ctscribe[dicom-codecs]`, or export it uncompressed.
 E_COLUMN             A table lacks a column, or has one too many.
     Rename, add or remove the column.
 E_CSV                A file is no CSV, or one of its lines is broken.
@@ -75,7 +77,7 @@ E_METADATA           A cell of CT-RATE's metadata is no number.
     Correct the metadata file.
 E_MISSING            A file or folder is not there.
     Correct the path, download it, or run the stage that writes it.
-E_MIXED_GEOMETRY     The slices of a series differ in size, spacing or direction.
+E_MIXED_GEOMETRY     The slices of a series differ in size, pixel spacing or direction.
     Export the reconstructions into separate folders.
 E_MIXED_PATIENT      A folder holds images of several patients.
     Give each patient an own folder.
@@ -141,8 +143,8 @@ E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
 E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
-E_SHEAR              The volume's axes are not at right angles (gantry tilt).
-    Resample it upright first.
+E_SHEAR              The slices lean further than `volume.max_tilt_degrees`, or are sheared.
+    Raise the limit, or resample the volume upright.
 E_SKIPPED            Some volumes could not be prepared.
     Read skipped.jsonl, or pass `--allow-failures`.
 E_SOURCE             The data set is neither a folder nor a manifest.
@@ -163,7 +165,7 @@ E_TRAILING           Other bytes follow where the file should end.
     Copy, download or export it again.
 E_TRUNCATED          The file ends early, or is damaged.
     Copy or download it again.
-E_UNEVEN_SPACING     Slices lie at unequal distances.
+E_UNEVEN_SPACING     Slices lie at unequal distances, or one lies beside the line of the others.
     Export one evenly spaced reconstruction.
 E_UNHEALTHY          The doctor found volumes with problems.
     Mend them, or skip them with `prepare --allow-failures`.

@@ -20,6 +20,7 @@ from ctscribe.run import recipe_of, weights_sha256
 from ctscribe.slices.one import prepare_volume
 from ctscribe.slices.show import PreparedVolume
 from ctscribe.slices.windows import WINDOWS
+from ctscribe.volume.dicom_series import say_series
 from ctscribe.volume.dicom_sources import is_dicom
 
 WARNINGS = {
@@ -51,14 +52,16 @@ def report_patient(
     """
     if not source.exists():
         raise CtscribeError(
-            "E_MISSING", f"the scan must be a file or folder, but {source} does not exist"
+            "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
     recipe = recipe_of(run_dir)
     prepared = prepare_volume(
         source,
-        study=source.name,
+        study="the scan",
         spacing_mm=recipe.volume.spacing_mm,
         intensity=recipe.volume.intensity,
+        antialias=recipe.volume.antialias,
+        max_tilt_degrees=recipe.volume.max_tilt_degrees,
         num_slices=recipe.slices.num_slices,
         windows=recipe.slices.windows,
         frame_size_px=recipe.slices.frame_size_px,
@@ -94,6 +97,15 @@ def _write(run_dir: Path, recipe: Recipe, prepared: PreparedVolume) -> str:
     return written[0].text
 
 
+def _told(code: str, prepared: PreparedVolume) -> str:
+    details = prepared.source_details
+    if code == "W_OTHER_SERIES":
+        return f"The folder holds several CT series. {say_series(details['series'])}"
+    if code == "W_TILT":
+        return f"The gantry was tilted by {details['tilt_degrees']:g} degrees; this was undone."
+    return WARNINGS.get(code, CODES[code].meaning)
+
+
 def _assemble(
     study: str, source: Path, run_dir: Path, recipe: Recipe, prepared: PreparedVolume, text: str
 ) -> PatientReport:
@@ -115,7 +127,7 @@ def _assemble(
             "Source": Grid(volume.spacing_mm, volume.shape_xyz, volume.orientation),
             "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),
         },
-        warnings=tuple(WARNINGS.get(code, CODES[code].meaning) for code in prepared.warnings),
+        warnings=tuple(_told(code, prepared) for code in prepared.warnings),
         provenance=Provenance(
             ctscribe_version=__version__,
             model_preset=recipe.model.preset,

@@ -17,7 +17,7 @@ from ctscribe.volume.read import read_volume
 from ctscribe.volume.store import stores_exist, write_stores
 
 Keep = Literal["all", "slices"]
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same request would give other bytes, so that old files are redone."""
 
 
@@ -33,6 +33,7 @@ def prepare_volume(
     frame_size_px: tuple[int, int] | None = None,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
+    max_tilt_degrees: float = 30.0,
 ) -> PreparedVolume:
     """Prepares one NIfTI file or DICOM series in memory.
 
@@ -47,12 +48,18 @@ def prepare_volume(
         frame_size_px: See `make_frames`.
         metadata: CT-RATE's row, where there is one.
         prefer: See `read_volume`.
+        max_tilt_degrees: See `read_volume`.
 
     Raises:
         CtscribeError: What is wrong with the volume, in one sentence.
     """
-    source, warnings = read_volume(
-        path, study=study, metadata=metadata, intensity=intensity, prefer=prefer
+    source, notes = read_volume(
+        path,
+        study=study,
+        metadata=metadata,
+        intensity=intensity,
+        prefer=prefer,
+        max_tilt_degrees=max_tilt_degrees,
     )
     shown = show_lungs(
         source,
@@ -62,7 +69,8 @@ def prepare_volume(
         windows=WINDOWS[windows],
         frame_size_px=frame_size_px,
     )
-    return replace(shown, warnings=tuple(sorted({*warnings, *shown.warnings})))
+    warnings = tuple(sorted(notes.codes | set(shown.warnings)))
+    return replace(shown, warnings=warnings, source_details=notes.details)
 
 
 def prepare_into(
@@ -99,6 +107,7 @@ def prepare_into(
         "volume_name": name,
         **request,
         "source_sha256": sha256_of_source(path),
+        "source_details": prepared.source_details,
         "spacing_mm": prepared.resampling.spacing_mm,
         "shape_xyz": prepared.resampling.shape_xyz,
         "slice_indices": prepared.slice_indices,

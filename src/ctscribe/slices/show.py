@@ -1,9 +1,9 @@
 """A volume → the frames of its lungs, with where each of them lies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class PreparedVolume:
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+        source_details: What the record says of how the source was read; see `Notes`.
     """
 
     resampling: Resampling
@@ -35,6 +36,7 @@ class PreparedVolume:
     position_mm: tuple[float, ...]
     frame_to_ras: Affine
     warnings: tuple[str, ...]
+    source_details: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def volume(self) -> CTVolume:

@@ -1,34 +1,50 @@
 """Stored values of DICOM slices, compressed or not."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack
 
 import numpy as np
-from jaxtyping import Integer
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from ctscribe.errors import CtscribeError
+from ctscribe.volume.decoder import Decoder, Stored, open_decoder
 from ctscribe.volume.dicom_files import read_dataset, readable
 from ctscribe.volume.dicom_sources import DicomFile
 
-Stored = Integer[np.ndarray, "rows columns"]
 
-
-def read_stored(frames: Iterable[tuple[DicomFile, int]], study: str) -> Iterator[Stored]:
+def read_stored(
+    frames: Iterable[tuple[DicomFile, int]], study: str
+) -> Generator[Stored, None, None]:
     """Yields the stored values of each frame; a file of many frames is opened once in a row.
 
+    Compressed frames are decompressed by one child process (`ctscribe.volume.decode`), which
+    ends with the generator.
+
     Raises:
-        CtscribeError: ``E_DATATYPE``, ``E_CODEC``, ``E_TRUNCATED`` or ``E_READ``.
+        CtscribeError: ``E_DATATYPE``, ``E_BITS``, ``E_CODEC``, ``E_BOMB``, ``E_TRUNCATED`` or
+            ``E_READ``.
     """
-    held: tuple[DicomFile, FileDataset] | None = None
-    for file, frame in frames:
-        if held is None or held[0] is not file:
-            held = (file, _open(file, study))
-        with readable(study):
-            pixels = _decode(held[1], frame, study)
-        yield pixels
+    with ExitStack() as children:
+        decoder: Decoder | None = None
+        held: tuple[DicomFile, FileDataset] | None = None
+        for file, frame in frames:
+            is_new = held is None or held[0] is not file
+            if held is None or is_new:
+                held = (file, _open(file, study))
+            image = held[1]
+            syntax = image.file_meta.get("TransferSyntaxUID")
+            with readable(study):
+                shape = (int(image.Rows), int(image.Columns))
+                if _is_plain(syntax):
+                    pixels = _view(image, frame, shape)
+                else:
+                    _check_codec(syntax, study)
+                    decoder = decoder or children.enter_context(open_decoder(study))
+                    pixels = decoder.decode(_content(file) if is_new else None, frame, shape)
+                _check_bits(pixels, image, study)
+            yield pixels
 
 
 def _open(file: DicomFile, study: str) -> FileDataset:
@@ -45,24 +61,22 @@ def _open(file: DicomFile, study: str) -> FileDataset:
         return image
 
 
-def _decode(image: FileDataset, frame: int, study: str) -> Stored:
-    syntax = image.file_meta.TransferSyntaxUID
-    rows, columns = int(image.Rows), int(image.Columns)
-    if not syntax.is_transfer_syntax or syntax.is_encapsulated:
-        _check_codec(syntax, study)
-        try:
-            pixels = pixel_array(image, index=frame)
-        except RuntimeError as error:
-            raise EOFError from error
-        if pixels.shape != (rows, columns):
-            raise EOFError
-        return pixels
-    sign = "i2" if image.PixelRepresentation else "u2"
-    order = "<" if syntax.is_little_endian else ">"
-    size = rows * columns
-    dtype = np.dtype(order + sign)
-    pixels = np.frombuffer(image.PixelData, dtype, count=size, offset=frame * size * dtype.itemsize)
-    return pixels.reshape(rows, columns)
+def _is_plain(syntax: UID | None) -> bool:
+    """Whether pixels are stored as they are; files without a syntax are older than compression."""
+    return syntax is None or (syntax.is_transfer_syntax and not syntax.is_encapsulated)
+
+
+def _view(image: FileDataset, frame: int, shape: tuple[int, int]) -> Stored:
+    _, little = image.original_encoding
+    order, sign = "<" if little else ">", "i2" if image.PixelRepresentation else "u2"
+    size = shape[0] * shape[1]
+    pixels = np.frombuffer(image.PixelData, order + sign, count=size, offset=frame * size * 2)
+    return pixels.reshape(shape)
+
+
+def _content(file: DicomFile) -> bytes:
+    with file.open() as stream:
+        return stream.read()
 
 
 def _check_codec(syntax: UID, study: str) -> None:
@@ -76,5 +90,29 @@ def _check_codec(syntax: UID, study: str) -> None:
         raise CtscribeError(
             "E_CODEC",
             f"{study} must be compressed in a way that can be read here, but {name} cannot; "
-            "run pip install pylibjpeg[all] or export it uncompressed",
+            "run pip install ctscribe[dicom-codecs] or export it uncompressed",
+        )
+
+
+def _check_bits(pixels: Stored, image: FileDataset, study: str) -> None:
+    """Values must keep within the stated bits, padding aside; what exceeds them is no grey value.
+
+    Overlays of old scanners in the spare bits, a wrong number of bits and a wrong sign look
+    alike, and each would put wrong densities into the volume.
+    """
+    bits, high = int(image.get("BitsStored", 16)), image.get("HighBit")
+    aligned = high is None or int(high) == bits - 1
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if bits > 0 else (0, 0)
+    if not image.PixelRepresentation:
+        least, most = 0, (1 << max(bits, 0)) - 1
+    fits = pixels.min() >= least and pixels.max() <= most
+    padding = image.get("PixelPaddingValue")
+    if not fits and isinstance(padding, int):
+        beyond = pixels[(pixels < least) | (pixels > most)]
+        fits = bool((beyond.astype(np.uint16) == (padding & 0xFFFF)).all())
+    if not (aligned and 1 <= bits <= 16 and fits):
+        raise CtscribeError(
+            "E_BITS",
+            f"{study} must hold values of the {bits} bits that its header states, but one slice "
+            "has others; export the original CT images",
         )

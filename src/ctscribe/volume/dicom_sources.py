@@ -35,7 +35,20 @@ def is_dicom(path: Path) -> bool:
         return path.is_dir()
     with path.open("rb") as file:
         start = file.read(132)
-    return start[128:] == b"DICM" or start.startswith(MAGIC)
+    return start[128:] == b"DICM" or start.startswith(MAGIC) or begins_bare(start)
+
+
+def begins_bare(start: bytes) -> bool:
+    """Whether a file begins at once with DICOM elements, as those of old archives do.
+
+    The first is then one of group 0008 in little endian: its length, its character set, its
+    image type or its class; with the representation that explicit files state.
+    """
+    element = int.from_bytes(start[2:4], "little")
+    if start[:2] != b"\x08\0" or element not in (0x0000, 0x0001, 0x0005, 0x0008, 0x0016):
+        return False
+    explicit = start[4:6] in (b"UL", b"CS", b"UI")
+    return explicit or int.from_bytes(start[4:8], "little") <= 128
 
 
 @contextmanager
@@ -89,4 +102,4 @@ def _claims(name: str, num_bytes: int) -> bool:
 
 
 def _wanted(name: str) -> bool:
-    return name != "DICOMDIR" and not name.startswith("._")
+    return name.upper() != "DICOMDIR" and not name.startswith("._")

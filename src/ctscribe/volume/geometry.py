@@ -4,46 +4,61 @@ import numpy as np
 
 from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, SpacingMm
+from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.notes import Notes, note_if
 
-_MAX_SHEAR_DEGREES = 0.5
+MIN_SLICES = 20
+"""Fewer are a slab, not a chest."""
+MAX_VOXELS = 1 << 31
+"""Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
 _FARTHEST_MM = 1e5
+_SMALLEST_MM, _LARGEST_MM = 0.05, 20.0
 
 
-def check_affine(affine: Affine, study: str) -> tuple[str, ...]:
-    """Refuses what is no position in a patient; warns about what is unusual.
-
-    Returns:
-        ``W_SPACING`` for voxels outside 0.2…2 mm in the plane or beyond 10 mm along it.
+def check_affine(affine: Affine, study: str) -> None:
+    """Refuses what is no position in a patient.
 
     Raises:
-        CtscribeError: ``E_AFFINE``, ``E_SPACING`` or ``E_SHEAR``.
+        CtscribeError: ``E_AFFINE`` or ``E_SPACING``.
     """
-    matrix = affine[:3, :3]
-    far = not np.isfinite(affine).all() or np.abs(affine).max() > _FARTHEST_MM
-    if far or abs(np.linalg.det(matrix)) < 1e-9:
+    near = np.isfinite(affine).all() and np.abs(affine).max() <= _FARTHEST_MM
+    if not near or _is_flat(affine[:3, :3]):
         raise CtscribeError(
             "E_AFFINE",
             f"{study} must have an affine of finite, independent axes, but has none; "
             "export it again or correct its header",
         )
-    spacing = np.linalg.norm(matrix, axis=0)
-    if spacing.min() < 0.05 or spacing.max() > 20:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not is_plausible(affine):
         raise CtscribeError(
             "E_SPACING",
-            f"{study} must have voxels between 0.05 and 20 mm, but has "
+            f"{study} must have voxels between {_SMALLEST_MM:g} and {_LARGEST_MM:g} mm, but has "
             f"{' x '.join(f'{mm:g}' for mm in spacing)} mm; correct its header or metadata",
         )
-    cosines = matrix / spacing
-    off = np.abs(cosines.T @ cosines - np.eye(3)).max()
-    angle = float(np.degrees(np.arcsin(min(1.0, off))))
-    if angle > _MAX_SHEAR_DEGREES:
-        raise CtscribeError(
-            "E_SHEAR",
-            f"{study} must have axes at right angles, but they are {angle:.1f} degrees off "
-            "(gantry tilt); resample it upright first",
-        )
-    in_plane, along = spacing[:2], spacing[2]
-    return ("W_SPACING",) if in_plane.min() < 0.2 or in_plane.max() > 2 or along > 10 else ()
+
+
+def _is_flat(axes: np.ndarray) -> bool:
+    """Whether three axes span no volume to speak of, as if they lay in one plane."""
+    return bool(abs(np.linalg.det(axes)) <= 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
+
+
+def is_plausible(affine: Affine) -> bool:
+    """Whether its voxels have sides that a CT can have; false for what is not finite."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
+
+
+def note_unusual(volume: CTVolume) -> Notes:
+    """``W_SPACING`` and ``W_FIELD`` for a grid that few chest CTs have.
+
+    Args:
+        volume: In RAS orientation; its third axis is the patient's.
+    """
+    x, y, along = volume.spacing_mm
+    width, height = volume.shape_xyz[0] * x, volume.shape_xyz[1] * y
+    odd_voxels = min(x, y) < 0.2 or max(x, y) > 2 or along > 10
+    odd_field = min(width, height) < 150 or max(width, height) > 700
+    return note_if(odd_voxels, "W_SPACING") | note_if(odd_field, "W_FIELD")
 
 
 def agree(first: Affine, second: Affine) -> bool:
@@ -54,20 +69,19 @@ def agree(first: Affine, second: Affine) -> bool:
     return bool((axes <= 0.02 * spacing).all() and origin <= spacing.max())
 
 
-def lps_affine(
-    spacing_mm: SpacingMm,
-    position_lps_mm: tuple[float, float, float],
-    orientation: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-) -> Affine:
-    """The RAS+ affine of voxels given in DICOM's axes (left, posterior, superior).
+def lps_affine(spacing_mm: SpacingMm, position_lps_mm: tuple[float, float, float]) -> Affine:
+    """The RAS+ affine of voxels whose axes run left, posterior, superior.
 
     Args:
-        spacing_mm: Voxel size along (column, row, slice).
-        position_lps_mm: Centre of the first voxel.
-        orientation: Direction of x and of y, six cosines; z is their cross product.
+        spacing_mm: Voxel size along these.
+        position_lps_mm: Centre of the first voxel in DICOM's axes.
     """
-    x, y = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
-    lps = np.eye(4)
-    lps[:3, :3] = np.stack([x, y, np.cross(x, y)], axis=1) * np.array(spacing_mm)
+    lps = np.diag([*spacing_mm, 1.0])
     lps[:3, 3] = position_lps_mm
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    return lps_to_ras(lps)
+
+
+def lps_to_ras(affine: Affine) -> Affine:
+    """An affine in DICOM's axes (left, posterior, superior) in RAS+."""
+    ras: Affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return ras

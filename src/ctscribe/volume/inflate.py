@@ -10,23 +10,33 @@ from isal import igzip, isal_zlib
 
 from ctscribe.errors import CtscribeError
 
+GZIP = b"\x1f\x8b"
 _PIECE = 1 << 18
 _MAX_LEFT_OVER = 1 << 20
 _MAX_DEFLATE_RATIO = 1032
 """DEFLATE cannot expand further than this (zlib technical details)."""
 _SUSPICIOUS_RATIO = 400
 _SUSPICIOUS_BYTES = 256 << 20
+_MIN_ZEROS = 10
+"""The empty block that ends a blocked gzip file (SAM specification, 4.1.2) has nine."""
+_DOWNLOAD = "download the volume itself"
+_UNPACK = "unpack it first"
 _NOT_MEDICAL = {
-    b"<!do": "a web page",
-    b"<htm": "a web page",
-    b"<?xm": "an XML document",
-    b"vers": "a Git LFS pointer",
-    b"PK\x03\x04": "a zip archive",
-    b"%PDF": "a PDF document",
-    b"\x28\xb5\x2f\xfd": "Zstandard data",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff\xe0": "a JPEG image",
+    b"<!do": ("a web page", _DOWNLOAD),
+    b"<htm": ("a web page", _DOWNLOAD),
+    b"<?xm": ("an XML document", _DOWNLOAD),
+    b"vers": ("a Git LFS pointer", "run git lfs pull"),
+    b"PK\x03\x04": ("a zip archive", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("Zstandard data", _UNPACK),
+    b"\xfd7zX": ("xz data", _UNPACK),
+    b"BZh9": ("bzip2 data", _UNPACK),
+    b"%PDF": ("a PDF document", _DOWNLOAD),
+    b"\x89PNG": ("a PNG image", _DOWNLOAD),
+    b"\xff\xd8\xff\xe0": ("a JPEG image", _DOWNLOAD),
+    b"NRRD": ("an NRRD file", "convert it to .nii.gz"),
+    b"Obje": ("a MetaImage file", "convert it to .nii.gz"),
 }
+"""By their first four bytes: what they are, and what to do."""
 
 
 @contextmanager
@@ -42,7 +52,7 @@ def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
             start = file.read(4)
             _check_kind(start, study)
             file.seek(0)
-            if start[:2] == b"\x1f\x8b":
+            if start[:2] == GZIP:
                 with igzip.IGzipFile(fileobj=file, mode="rb") as inflated:
                     yield inflated
             else:
@@ -93,6 +103,14 @@ def drain(stream: BufferedIOBase, study: str) -> int:
     return left
 
 
+def ends_in_zeros(path: Path) -> bool:
+    """Whether zeros follow gzip data, as on tapes; no gzip trailer ends in that many."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == GZIP
+        file.seek(max(0, path.stat().st_size - _MIN_ZEROS))
+        return is_gzip and not any(file.read())
+
+
 def check_expansion(path: Path, num_bytes: int, study: str) -> None:
     """Refuses to make room for more than the file can hold or honestly would.
 
@@ -119,11 +137,11 @@ def _check_kind(start: bytes, study: str) -> None:
         raise CtscribeError(
             "E_EMPTY", f"{study} must hold a volume, but its file has no bytes; download it again"
         )
-    kind = _NOT_MEDICAL.get(start) or _NOT_MEDICAL.get(start.lower())
-    if kind:
+    found = _NOT_MEDICAL.get(start) or _NOT_MEDICAL.get(start.lower())
+    if found:
+        kind, remedy = found
         raise CtscribeError(
-            "E_NOT_MEDICAL",
-            f"{study} must be a NIfTI file, but it is {kind}; download the volume itself",
+            "E_NOT_MEDICAL", f"{study} must be a NIfTI file, but it is {kind}; {remedy}"
         )
 
 

@@ -7,12 +7,15 @@ from jaxtyping import Float32, Real
 
 from ctscribe.errors import CtscribeError
 from ctscribe.types import VolumeHu
+from ctscribe.volume.notes import Notes, note, note_changed
 
 Intensity = Literal["auto", "raw", "hu"]
 Rescale = tuple[float, float]
 """Slope and intercept of Eq. 1."""
 AIR_HU = -1024
 """The lowest value of the Hounsfield scale on 12-bit scanners; nothing real lies below it."""
+METAL_HU = 3071
+"""The highest; only metal lies above it, on scanners with a wider scale."""
 _PADDING_HU = -1500
 """Below this no noise reaches: −2000, −2048, −3024, −8192 mark voxels outside the scan."""
 _SAMPLE_VOXELS = 100_000
@@ -20,7 +23,7 @@ _SAMPLE_VOXELS = 100_000
 
 def to_hu(
     values: VolumeHu, eq1: Rescale | None, mode: Intensity, study: str
-) -> tuple[VolumeHu, tuple[str, ...]]:
+) -> tuple[VolumeHu, Notes]:
     """Gives Hounsfield units from what a file stores, rescaling at most once.
 
     Args:
@@ -30,14 +33,17 @@ def to_hu(
         study: Name for errors.
 
     Returns:
-        HU with padding turned into air, and warning codes.
+        HU within [−1024, 3071], and notes; their detail ``intensity`` says which reading was
+        taken, raw or hu.
 
     Raises:
         CtscribeError: ``E_HU_AMBIGUOUS``, ``E_NO_RESCALE`` or ``E_NOT_HU``.
     """
-    if is_raw(values, eq1, mode, study) and eq1 is not None:
+    raw = is_raw(values, eq1, mode, study)
+    if raw and eq1 is not None:
         values = rescale(values, eq1)
-    return pad_with_air(values)
+    hu, notes = limit(values)
+    return hu, notes | note(intensity="raw" if raw else "hu")
 
 
 def is_raw(
@@ -95,19 +101,22 @@ def rescale(values: VolumeHu, eq1: Rescale) -> VolumeHu:
     return hu
 
 
-def pad_with_air(hu: VolumeHu) -> tuple[VolumeHu, tuple[str, ...]]:
-    """Raises everything below `AIR_HU` to it, in place, before anything is interpolated.
+def limit(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
+    """Limits a volume to [`AIR_HU`, `METAL_HU`], in place, before anything is interpolated.
 
-    Padding outside the scan would otherwise smear into the body.
+    Padding outside the scan, and metal, would otherwise smear into the body.
 
     Returns:
-        The volume, and ``W_PADDING`` when voxels below −1500 HU were among them.
+        The volume; ``W_PADDING`` with the number of voxels below −1500 HU, and ``W_METAL`` with
+        that of voxels above 3071 HU.
     """
-    lowest = hu.min()
-    if lowest < AIR_HU:
+    padding = metal = 0
+    if hu.min() < AIR_HU or hu.max() > METAL_HU:
         for plane in hu.T:
-            np.maximum(plane, AIR_HU, out=plane)
-    return hu, ("W_PADDING",) if lowest < _PADDING_HU else ()
+            padding += int(np.count_nonzero(plane < _PADDING_HU))
+            metal += int(np.count_nonzero(plane > METAL_HU))
+            np.clip(plane, AIR_HU, METAL_HU, out=plane)
+    return hu, note_changed(W_PADDING=padding, W_METAL=metal)
 
 
 def normalise(hu: Real[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:

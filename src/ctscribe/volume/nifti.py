@@ -9,16 +9,26 @@ import numpy as np
 from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, VolumeHu
 from ctscribe.volume.geometry import agree, check_affine
-from ctscribe.volume.inflate import check_expansion, drain, open_inflated, read_into
+from ctscribe.volume.inflate import (
+    GZIP,
+    check_expansion,
+    drain,
+    ends_in_zeros,
+    open_inflated,
+    read_into,
+)
 from ctscribe.volume.intensity import AIR_HU
 from ctscribe.volume.nifti_header import NiftiHeader, header_affines, read_header
 from ctscribe.volume.nifti_pair import header_path, image_path
+from ctscribe.volume.notes import Notes, note, note_changed, note_if
 
 Prefer = Literal["sform", "qform"]
 _MAX_NAN_SHARE = 0.001
+_LOWEST, _HIGHEST = -32768, 32767
+"""What 16 bits hold, and far beyond what CT shows."""
 
 
-def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str, ...]]:
+def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
     """Reads a NIfTI file or .hdr/.img pair of any integer or real type, gzipped or not.
 
     The header is checked before memory is taken; gzip data are read to their end, so that
@@ -30,7 +40,7 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str
 
     Returns:
         Values [x, y, z], int16 or float32, after the header's own scaling; the header, for
-        `choose_affine`; warning codes.
+        `choose_affine`; notes.
 
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
@@ -38,7 +48,8 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str
     with open_inflated(header_path(path), study) as stream:
         header = read_header(stream, study)
         if not header.is_pair:
-            check_expansion(path, header.num_bytes, study)
+            voxels = path
+            check_expansion(voxels, header.num_bytes, study)
             stored, left = _read_voxels(stream, header, study)
     if header.is_pair:
         voxels = image_path(header_path(path), study)
@@ -46,9 +57,9 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, tuple[str
         with open_inflated(voxels, study) as stream:
             stream.read(header.offset)
             stored, left = _read_voxels(stream, header, study)
-    warnings = [*header.warnings, *(["W_TRAILING"] if left else [])]
-    values = _to_supported(stored, header, study, warnings)
-    return values, header, tuple(warnings)
+    values, repaired = _to_supported(stored, header, study)
+    follows = note_if(left > 0 or ends_in_zeros(voxels), "W_TRAILING")
+    return values, header, note(*header.warnings) | follows | repaired | _misnamed(path)
 
 
 def read_nifti_header(path: Path, study: str) -> NiftiHeader:
@@ -68,7 +79,7 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
     """Sform or qform in mm, RAS+; None where neither is set; when both are, they must agree.
 
     Raises:
-        CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE``, ``E_SPACING`` or ``E_SHEAR``.
+        CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE`` or ``E_SPACING``.
     """
     sform, qform = header_affines(header, study)
     if sform is None or qform is None or prefer:
@@ -102,45 +113,53 @@ def _read_voxels(stream: BufferedIOBase, header: NiftiHeader, study: str) -> tup
     return buffer.view(header.dtype).reshape(header.shape, order="F"), left
 
 
-def _to_supported(
-    stored: np.ndarray, header: NiftiHeader, study: str, warnings: list[str]
-) -> VolumeHu:
+def _misnamed(path: Path) -> Notes:
+    """``W_SUFFIX`` where the name says gzip and the content does not, or the other way round."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+    return note_if(packed != path.name.lower().endswith(".gz"), "W_SUFFIX")
+
+
+def _to_supported(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
     if not stored.dtype.isnative:
         stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
     if stored.dtype.kind == "f":
-        return _finite(stored, header, study, warnings)
+        return _finite(stored, header, study)
     slope, intercept = header.slope, header.intercept
     whole = slope.is_integer() and intercept.is_integer()
     if stored.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
-        return stored
+        return stored, Notes()
     target: Any = np.int16 if whole else np.float32
     values = np.empty(stored.shape, dtype=target, order="F")
-    clipped = False
+    clipped = 0
     for plane, source in zip(values.T, stored.T, strict=True):
         exact = source * np.float64(slope) + intercept
         if whole:
-            clipped |= bool(exact.min() < -32768 or exact.max() > 32767)
-            exact = np.clip(exact, -32768, 32767)
+            clipped += _num_beyond(exact)
+            exact = np.clip(exact, _LOWEST, _HIGHEST)
         plane[...] = exact
-    if clipped:
-        warnings.append("W_CLIPPED")
-    return values
+    return values, note_changed(W_CLIPPED=clipped)
 
 
-def _finite(stored: np.ndarray, header: NiftiHeader, study: str, warnings: list[str]) -> VolumeHu:
+def _finite(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
     values = np.empty(stored.shape, dtype=np.float32, order="F")
-    missing = 0
+    missing = clipped = 0
     for plane, source in zip(values.T, stored.T, strict=True):
         holes = ~np.isfinite(source)
         missing += int(holes.sum())
         exact = np.where(holes, 0, source) * np.float64(header.slope) + header.intercept
-        plane[...] = np.where(holes, AIR_HU, np.clip(exact, -32768, 32767))
+        clipped += _num_beyond(exact)
+        plane[...] = np.where(holes, AIR_HU, np.clip(exact, _LOWEST, _HIGHEST))
     if missing > _MAX_NAN_SHARE * values.size:
         raise CtscribeError(
             "E_NAN",
             f"{study} must have a number in each voxel, but {missing} of {values.size} have none; "
             "export it again",
         )
-    if missing:
-        warnings.append("W_NAN")
-    return values
+    return values, note_changed(W_NAN=missing, W_CLIPPED=clipped)
+
+
+def _num_beyond(values: np.ndarray) -> int:
+    if values.min() >= _LOWEST and values.max() <= _HIGHEST:
+        return 0
+    return int(np.count_nonzero((values < _LOWEST) | (values > _HIGHEST)))

@@ -9,6 +9,8 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.errors import CtscribeError
+from ctscribe.types import Affine
+from ctscribe.volume.geometry import MAX_VOXELS, is_plausible
 
 _SIZES = {
     348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
@@ -19,8 +21,6 @@ _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 7
     1024: "i8",
     1280: "u8",
 }
-MAX_VOXELS = 1 << 31
-"""Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
 _MAX_OFFSET = 16 << 20
 _SCALE_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
@@ -199,15 +199,21 @@ def header_affines(header: NiftiHeader, study: str) -> tuple[Any, Any]:
     Raises:
         CtscribeError: ``E_AFFINE`` when the quaternion of a set qform is impossible.
     """
-    fields, scale = header.fields, np.diag([header.mm_per_unit] * 3 + [1.0])
-    sform = scale @ fields.get_sform() if int(fields["sform_code"]) > 0 else None
+    fields = header.fields
+    sform = _in_mm(fields.get_sform(), header) if int(fields["sform_code"]) > 0 else None
     if int(fields["qform_code"]) <= 0:
         return sform, None
     try:
-        return sform, scale @ fields.get_qform()
+        return sform, _in_mm(fields.get_qform(), header)
     except (HeaderDataError, ValueError) as error:
         raise CtscribeError(
             "E_AFFINE",
             f"{study} must have a qform that is a rotation, but its quaternion is impossible; "
             "export it again or set the sform only",
         ) from error
+
+
+def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
+    """In the stated unit, unless only millimetres give voxels that a CT can have."""
+    scaled: Affine = np.diag([header.mm_per_unit] * 3 + [1.0]) @ affine
+    return affine if is_plausible(affine) and not is_plausible(scaled) else scaled

@@ -7,17 +7,17 @@ import numpy as np
 
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
-from ctscribe.types import Affine, VolumeHu
+from ctscribe.types import VolumeHu
+from ctscribe.volume.blank_header import is_blank, locate
 from ctscribe.volume.ct import CTVolume, to_ras
 from ctscribe.volume.dicom import read_dicom, read_dicom_grid
 from ctscribe.volume.dicom_sources import is_dicom
-from ctscribe.volume.geometry import check_affine, lps_affine
+from ctscribe.volume.geometry import MIN_SLICES, check_affine, note_unusual
 from ctscribe.volume.intensity import Intensity, to_hu
-from ctscribe.volume.nifti import Prefer, choose_affine, read_nifti, read_nifti_header
-from ctscribe.volume.nifti_header import NiftiHeader
+from ctscribe.volume.nifti import Prefer, read_nifti, read_nifti_header
+from ctscribe.volume.notes import Notes, note, note_if
+from ctscribe.volume.upright import plan_upright, set_upright
 
-MIN_SLICES = 20
-"""Fewer are a slab, not a chest."""
 _REPEATED_SLICES = 5
 
 
@@ -28,7 +28,8 @@ def read_volume(
     metadata: VolumeMetadata | None = None,
     intensity: Intensity = "auto",
     prefer: Prefer | None = None,
-) -> tuple[CTVolume, tuple[str, ...]]:
+    max_tilt_degrees: float = 30.0,
+) -> tuple[CTVolume, Notes]:
     """Reads a NIfTI file or a DICOM series.
 
     Args:
@@ -37,28 +38,36 @@ def read_volume(
         study: Name for errors; never taken from the file.
         metadata: CT-RATE's row: slope and intercept for raw files, geometry for files with a
             blank header (axes then run left, posterior, superior, as in CT-RATE).
-        intensity: Whether slope and intercept still have to be applied.
+        intensity: Whether slope and intercept still have to be applied; a DICOM series has its
+            own and is always brought to HU.
         prefer: Which affine to believe when sform and qform disagree; None refuses.
+        max_tilt_degrees: Stacks that lean to their slices' normal (gantry tilt) by more than
+            half a degree are set upright up to this angle, and refused beyond.
 
     Returns:
-        The volume in RAS orientation, nothing below −1024 HU, and warning codes.
+        The volume in RAS orientation within [−1024, 3071] HU, its third axis at right angles to
+        its slices; notes.
 
     Raises:
         CtscribeError: What is wrong, in one sentence.
     """
     if _holds_dicom(path, study):
-        values, affine, warnings = read_dicom(path, study)
-        rescale = None
+        values, affine, notes = read_dicom(path, study)
+        rescale, intensity, is_first_release = None, "hu", False
     else:
-        values, header, warnings = read_nifti(path, study)
-        affine, more = _geometry(header, metadata, study, prefer)
-        warnings += more
-        rescale = _rescale(metadata)
-    warnings += _check_content(values, study)
-    hu, more = to_hu(values, rescale, intensity, study)
-    volume = to_ras(CTVolume(hu, affine))
+        values, header, notes = read_nifti(path, study)
+        affine, placed = locate(header, metadata, study, prefer)
+        notes |= placed
+        rescale, is_first_release = _rescale(metadata), is_blank(header)
+    check_affine(affine, study)
+    notes |= _check_content(values, study)
+    hu, scaled = to_hu(values, rescale, intensity, study)
+    if rescale is not None:
+        is_raw = scaled.details["intensity"] == "raw"
+        notes |= note_if(is_raw != is_first_release, "W_RELEASE")
+    volume, raised = _upright(to_ras(CTVolume(hu, affine)), max_tilt_degrees, study)
     _check_depth(volume, study)
-    return volume, tuple(sorted({*warnings, *more, *check_affine(affine, study)}))
+    return volume, notes | scaled | raised | note_unusual(volume)
 
 
 def read_grid(
@@ -67,7 +76,8 @@ def read_grid(
     study: str,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
-) -> tuple[CTVolume, tuple[str, ...]]:
+    max_tilt_degrees: float = 30.0,
+) -> tuple[CTVolume, Notes]:
     """Reads where a source's voxels lie, and none of them.
 
     Args:
@@ -75,23 +85,36 @@ def read_grid(
         study: Name for errors.
         metadata: See `read_volume`.
         prefer: See `read_volume`.
+        max_tilt_degrees: See `read_volume`.
 
     Returns:
-        A volume in RAS orientation with the file's grid, zero throughout and without memory of
-        its own, and warning codes.
+        A volume in RAS orientation with the grid that `read_volume` gives, zero throughout and
+        without memory of its own, and notes.
 
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
     """
     if _holds_dicom(path, study):
-        shape, affine, warnings = read_dicom_grid(path, study)
+        shape, affine, notes = read_dicom_grid(path, study)
     else:
         header = read_nifti_header(path, study)
-        affine, more = _geometry(header, metadata, study, prefer)
-        shape, warnings = header.shape, (*header.warnings, *more)
+        affine, placed = locate(header, metadata, study, prefer)
+        shape, notes = header.shape, note(*header.warnings) | placed
+    check_affine(affine, study)
     volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), shape), affine))
+    plan = plan_upright(volume.shape_xyz, volume.affine, max_tilt_degrees, study)
+    if plan is not None:
+        notes |= note("W_TILT", tilt_degrees=round(plan.tilt_degrees, 2))
+        volume = CTVolume(np.broadcast_to(np.int16(0), plan.shape_xyz), plan.affine)
     _check_depth(volume, study)
-    return volume, tuple(sorted({*warnings, *check_affine(affine, study)}))
+    return volume, notes | note_unusual(volume)
+
+
+def _upright(volume: CTVolume, max_tilt_degrees: float, study: str) -> tuple[CTVolume, Notes]:
+    plan = plan_upright(volume.shape_xyz, volume.affine, max_tilt_degrees, study)
+    if plan is None:
+        return volume, Notes()
+    return set_upright(volume, plan), note("W_TILT", tilt_degrees=round(plan.tilt_degrees, 2))
 
 
 def _holds_dicom(path: Path, study: str) -> bool:
@@ -123,50 +146,7 @@ def _rescale(metadata: VolumeMetadata | None) -> tuple[float, float] | None:
     return metadata.slope, metadata.intercept
 
 
-def _geometry(
-    header: NiftiHeader, metadata: VolumeMetadata | None, study: str, prefer: Prefer | None
-) -> tuple[Affine, tuple[str, ...]]:
-    spacing = metadata.spacing_mm if metadata else None
-    blank = _is_blank(header)
-    affine = None if blank and metadata else choose_affine(header, study, prefer)
-    if affine is not None:
-        own = np.linalg.norm(affine[:3, :3], axis=0)
-        differs = spacing is not None and not np.allclose(own, spacing, rtol=0.01)
-        return affine, ("W_SPACING_METADATA",) if differs else ()
-    if metadata is None:
-        raise CtscribeError(
-            "E_NO_GEOMETRY",
-            f"{study} must say where its voxels lie, but its header sets neither sform nor qform; "
-            "give its metadata row or set the header",
-        )
-    if spacing is None:
-        raise CtscribeError(
-            "E_NO_SPACING",
-            f"{study} must have XYSpacing and ZSpacing in its metadata because its header is "
-            "blank, but one is empty; fill it in or use the file with a header",
-        )
-    axes = metadata.orientation
-    if axes is not None and not np.allclose(axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), atol=0.01):
-        raise CtscribeError(
-            "E_ORIENTATION",
-            f"{study} must lie with its axes left, posterior, superior because its header is "
-            "blank, but its metadata say otherwise; use the release with true headers",
-        )
-    position = metadata.position_lps_mm
-    affine = lps_affine(spacing, position or (0.0, 0.0, 0.0))
-    return affine, () if position else ("W_NO_POSITION",)
-
-
-def _is_blank(header: NiftiHeader) -> bool:
-    """No affine set, or only the default one of 1 mm voxels along the axes."""
-    fields = header.fields
-    if int(fields["sform_code"]) <= 0 and int(fields["qform_code"]) <= 0:
-        return True
-    affine = fields.get_best_affine()
-    return bool(np.array_equal(np.abs(affine[:3, :3]), np.eye(3)))
-
-
-def _check_content(values: VolumeHu, study: str) -> tuple[str, ...]:
+def _check_content(values: VolumeHu, study: str) -> Notes:
     """Refuses a volume of one value; warns where at least five neighbouring slices are equal."""
     if values.min() == values.max():
         raise CtscribeError(
@@ -183,4 +163,4 @@ def _check_content(values: VolumeHu, study: str) -> tuple[str, ...]:
     for same in equal:
         run = run + 1 if same else 0
         longest = max(longest, run)
-    return ("W_REPEATED_SLICES",) if longest + 1 >= _REPEATED_SLICES else ()
+    return note_if(longest + 1 >= _REPEATED_SLICES, "W_REPEATED_SLICES")

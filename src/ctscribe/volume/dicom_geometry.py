@@ -1,0 +1,167 @@
+"""Slices of one DICOM series in their order, and the affine of their stack."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe.errors import CtscribeError
+from ctscribe.types import Affine
+from ctscribe.volume.dicom_headers import Header, Numbers
+from ctscribe.volume.dicom_sources import DicomFile
+from ctscribe.volume.geometry import lps_to_ras
+
+_SAME_PLACE_MM = 0.01
+_GAP = 1.5
+_UNEVEN, _ROUNDING_MM = 0.1, 0.02
+"""Distances may differ by a tenth, and by what headers round away where slices are thin."""
+_ASIDE_MM = 0.5
+"""How far a slice may lie beside the line of the others; about half a pixel."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice of a series.
+
+    Attributes:
+        file: Where it is stored.
+        frame: Its place in that file, from 0.
+        position_lps_mm: Centre of its first voxel.
+        slope: From stored values to HU.
+        intercept: From stored values to HU.
+    """
+
+    file: DicomFile
+    frame: int
+    position_lps_mm: Numbers
+    slope: float
+    intercept: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the slices of a series share.
+
+    Attributes:
+        size: Rows and columns.
+        spacing_mm: Between rows, between columns.
+        orientation: Direction of the rows, then of the columns, six cosines.
+    """
+
+    size: Numbers
+    spacing_mm: Numbers
+    orientation: Numbers
+
+    @property
+    def normal(self) -> Numbers:
+        """Of the slices' plane."""
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        unit: Numbers = normal / np.linalg.norm(normal)
+        return unit
+
+
+def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometry]:
+    """Orders slices along the normal of their common plane.
+
+    Raises:
+        CtscribeError: ``E_DICOM_TAG`` where geometry is missing, ``E_MIXED_GEOMETRY`` where the
+            slices do not share size, spacing and direction, ``E_NO_RESCALE``.
+    """
+    tags = {
+        "image size": ([one.size for one in series], 0.0),
+        "PixelSpacing": ([one.spacing_mm for one in series], 1e-4),
+        "ImageOrientationPatient": ([one.orientation for one in series], 1e-3),
+        "ImagePositionPatient": ([one.position_lps_mm for one in series], np.inf),
+    }
+    shared = [_shared(tag, values, far, study) for tag, (values, far) in tags.items()]
+    geometry = Geometry(size=shared[0], spacing_mm=shared[1], orientation=shared[2])
+    slices = [
+        Slice(
+            one.file, one.frame, one.position_lps_mm, float(one.rescale[0]), float(one.rescale[1])
+        )
+        for one in series
+        if one.position_lps_mm is not None and one.rescale is not None and one.rescale[0] != 0
+    ]
+    if len(slices) < len(series):
+        raise CtscribeError(
+            "E_NO_RESCALE",
+            f"{study} must have a rescale slope and intercept in each slice, but one slice "
+            "lacks them; export the original CT images",
+        )
+    slices.sort(key=lambda one: float(one.position_lps_mm @ geometry.normal))
+    return slices, geometry
+
+
+def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> Numbers:
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        raise CtscribeError(
+            "E_DICOM_TAG",
+            f"{study} must have a usable {tag} in each slice, but one slice has none; "
+            "export the series again",
+        )
+    if any(np.abs(value - present[0]).max() > far for value in present):
+        raise CtscribeError(
+            "E_MIXED_GEOMETRY",
+            f"{study} must have one {tag} in all slices of a series, but they differ; "
+            "export the reconstructions into separate folders",
+        )
+    return present[0]
+
+
+def same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
+    """Whether two neighbours in order lie at one position along the normal."""
+    step = one.position_lps_mm - before.position_lps_mm
+    return bool(step @ geometry.normal < _SAME_PLACE_MM)
+
+
+def stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
+    """The affine of evenly spaced slices on one line, which may lean to their normal.
+
+    Raises:
+        CtscribeError: ``E_TOO_FEW_SLICES``, ``E_GAP`` or ``E_UNEVEN_SPACING``.
+    """
+    positions: Float64[np.ndarray, "slices 3"] = np.array([one.position_lps_mm for one in slices])
+    if len(positions) < 2:
+        raise CtscribeError(
+            "E_TOO_FEW_SLICES",
+            f"{study} must be a volume, but has one slice; give the folder of the whole series",
+        )
+    _check_even(np.diff(positions, axis=0) @ geometry.normal, study)
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    aside = positions - positions[0] - np.arange(len(positions))[:, None] * step
+    aside -= (aside @ geometry.normal)[:, None] * geometry.normal
+    farthest = float(np.linalg.norm(aside, axis=1).max())
+    if farthest > _ASIDE_MM:
+        raise CtscribeError(
+            "E_UNEVEN_SPACING",
+            f"{study} must have its slices on one line, but one lies {farthest:.1f} mm beside it; "
+            "export one series with one field of view",
+        )
+    row_mm, column_mm = geometry.spacing_mm.tolist()
+    lps = np.eye(4)
+    lps[:3, 0] = geometry.orientation[:3] * column_mm
+    lps[:3, 1] = geometry.orientation[3:] * row_mm
+    lps[:3, 2] = step
+    lps[:3, 3] = positions[0]
+    return lps_to_ras(lps)
+
+
+def _check_even(along: Numbers, study: str) -> None:
+    usual = float(np.median(along))
+    gaps = along > _GAP * usual
+    if gaps.any():
+        raise CtscribeError(
+            "E_GAP",
+            f"{study} must have slices {usual:g} mm apart throughout, but about "
+            f"{round(float((along[gaps] / usual - 1).sum()))} are missing; export it completely",
+        )
+    if np.abs(along - usual).max() > max(_UNEVEN * usual, _ROUNDING_MM):
+        raise CtscribeError(
+            "E_UNEVEN_SPACING",
+            f"{study} must have slices at equal distances, but they lie {along.min():g} to "
+            f"{along.max():g} mm apart; export one evenly spaced reconstruction",
+        )
