@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
+from ctscribe.engines import local
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow
-from ctscribe.run import work
 from ctscribe.slices.frames import frame_size
 from ctscribe.types import SpacingMm
 from ctscribe.volume.nifti import Prefer
@@ -129,9 +129,10 @@ def examine(
         prefer=prefer,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
+    looked = local.work(look, listed, processes, lost=_lost, need_bytes=lambda one: 0)
     seen: list[_Seen] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
-    for done, (name, found) in enumerate(work(look, listed, processes), 1):
+    for done, (name, found) in enumerate(looked, 1):
         if isinstance(found, _Seen):
             seen.append(found)
             for code in found.warnings:
@@ -192,6 +193,12 @@ def _look(
         width * height * depth,
         rows * columns * 3 * num_slices,
     )
+
+
+def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
+    name = listed.volume_name
+    reason = f"{name} must have a header that can be read, but it ends the process that reads it"
+    return name, SkippedRow(volume_name=name, code="E_WORKER", reason=f"{reason}; look at it")
 
 
 def _count(found: dict[str, list[str]]) -> dict[str, Problem]:

@@ -14,6 +14,8 @@ from ctscribe.errors import CtscribeError
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
+_PART = ".part"
+"""Ends the names of temporary files."""
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file that becomes ``path`` only when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and replace
-    ``path`` in one rename; a reader sees the old file or the new one, never a part.
+    ``path`` in one rename, which is flushed too; a reader sees the old file or the new one, never
+    a part, and what was written outlives a power cut.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the folder cannot be written or the disk is full.
@@ -29,7 +32,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:80]}.", suffix=_PART
+        )
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -37,15 +42,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        _flush(path.parent)
     except OSError as error:
-        raise CtscribeError(
-            "E_WRITE",
-            f"{path} must be writable, but {error.strerror or error}; "
-            "free some space or choose another folder and run the command again",
-        ) from error
+        raise _not_writable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    """Makes a folder's own entries, such as a rename, outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -59,8 +70,11 @@ def one_writer(folder: Path) -> Iterator[None]:
             process is at work in it.
     """
     with _locked(folder, fcntl.LOCK_EX):
-        for left in [*folder.glob(".*.????????"), *folder.glob("*/.*.????????")]:
-            left.unlink(missing_ok=True)
+        try:
+            for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
         yield
 
 
@@ -79,13 +93,12 @@ def many_writers(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Holds a lock on the file ``.lock``; folders cannot be locked on network storage."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise CtscribeError(
-            "E_WRITE", f"{folder} must be a folder that can be written, but {error.strerror}"
-        ) from error
+        raise _not_writable(folder, error) from error
     try:
         _lock(descriptor, folder, kind)
         yield
@@ -101,6 +114,16 @@ def _lock(descriptor: int, folder: Path, kind: int) -> None:
             "E_BUSY",
             f"{folder} must be written by one run at a time, but another is at work; wait for it",
         ) from error
+    except OSError as error:  # storage that knows no locks
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> CtscribeError:
+    return CtscribeError(
+        "E_WRITE",
+        f"{path} must be writable, but {error.strerror or error}; "
+        "free some space or choose another folder and run the command again",
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,24 +3,29 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
+from ctscribe.engines import local
+from ctscribe.engines.engine import Engine
 from ctscribe.errors import CtscribeError
 from ctscribe.files import many_writers, one_writer, read_json, write_json
 from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow, StudyRow, write_rows
-from ctscribe.run import provenance, work
-from ctscribe.slices.one import FORMAT, Keep, prepare_into
+from ctscribe.run import provenance
+from ctscribe.slices.ledger import Ledger, open_ledger
+from ctscribe.slices.one import FORMAT, Keep, outputs_of, request_of
+from ctscribe.slices.task import VolumeTask, do_task, lost, need_bytes
 from ctscribe.volume.nifti import Prefer
 
 Shard = tuple[int, int]
 WHOLE: Shard = (1, 1)
+_LEDGER = "ledger.sqlite"
 _GEOMETRY = (
     "spacing_mm",
     "shape_xyz",
@@ -43,6 +48,7 @@ class PrepareSummary:
         num_skipped: Volumes that should have been prepared but could not.
         num_excluded: Volumes that the data set's own lists exclude.
         skipped_by_code: How many volumes failed, by code.
+        examples: One failure of each code, in a sentence.
         warnings_by_code: How many volumes carry a warning, by code.
     """
 
@@ -51,6 +57,7 @@ class PrepareSummary:
     num_skipped: int
     num_excluded: int
     skipped_by_code: dict[str, int]
+    examples: dict[str, str]
     warnings_by_code: dict[str, int]
 
 
@@ -64,19 +71,22 @@ def prepare(
     prefer: Prefer | None = None,
     reconstructions: Reconstructions = "one",
     shard: Shard = WHOLE,
-    processes: int = 1,
+    engine: Engine = local.work,
+    processes: int | None = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    failed: Callable[[str], None] = lambda code: None,
 ) -> PrepareSummary:
     """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
     Of each scan one reconstruction is used (`choose_reconstructions`), or all. A volume
     whose outputs exist for the same request and the same file is not done again, so that an
-    interrupted run continues. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are
-    written at the end.
+    interrupted run continues; a ledger (`slices.ledger`) knows them at a glance. What failed
+    is tried again. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the
+    end.
 
     A shard does every n-th volume and writes these three to ``shards/<i>-of-<n>/`` instead. Any
     number may run at once, on machines that share `out`; a run without a shard then finds their
-    volumes done, checks them and writes the tables of all.
+    volumes done and writes the tables of all.
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
@@ -87,35 +97,49 @@ def prepare(
         prefer: Which affine to believe where sform and qform disagree; None skips the volume.
         reconstructions: See `choose_reconstructions`.
         shard: Which part to do, from 1, and of how many.
-        processes: Volumes worked on at once, each by one process with one thread.
-        progress: Called with (done, total).
+        engine: Where the volumes are worked on.
+        processes: Volumes worked on at once, each by one process with one thread; None leaves it
+            to the engine.
+        progress: Called with (done, total); first with those that earlier runs have done.
+        failed: Called with the code of each volume that fails, before its progress.
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
-            ``E_BUSY``, ``E_WORKER``, or what is wrong with the data set's tables.
+            ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
     options = {**volume.model_dump(), **slices.model_dump()}
     if prefer:
         options["prefer"] = prefer
     index, count = shard
     tables = out if shard == WHOLE else out / "shards" / f"{index}-of-{count}"
-    with nullcontext() if shard == WHOLE else many_writers(out), one_writer(tables):
+    with (
+        nullcontext() if shard == WHOLE else many_writers(out),
+        one_writer(tables),
+        _ledger(tables, out) as ledger,
+    ):
         manifest = _open(out, tables, volume, slices)
         listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
         listed, skipped = listed[index - 1 :: count], skipped if index == 1 else []
-        studies: dict[str, StudyRow] = {}
-        num_reused = 0
-        tasks = [_Task(one, out, options, keep) for one in listed]
-        progress(0, len(tasks))
-        for done, (row, reused) in enumerate(work(_prepare_listed, tasks, processes), 1):
-            if isinstance(row, StudyRow):
-                studies[row.volume_name] = row
-                num_reused += reused
+        records, tasks = _known(ledger, listed, out, options, keep)
+        num_reused = len(records)
+        progress(num_reused, len(listed))
+        outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
+        for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
+            if isinstance(outcome, SkippedRow):
+                ledger.failed(name, outcome.code, outcome.reason)
+                skipped.append(outcome)
+                failed(outcome.code)
             else:
-                skipped.append(row)
-            progress(done, len(tasks))
-        in_order = [studies[one.volume_name] for one in listed if one.volume_name in studies]
-        return _finish(tables, manifest, in_order, skipped, num_reused)
+                ledger.done(name, outcome, outputs_of(out, name, keep))
+                records[name] = outcome
+                num_reused += reused
+            progress(done, len(listed))
+        studies = [
+            _study_row(one, records[one.volume_name])
+            for one in listed
+            if one.volume_name in records
+        ]
+        return _finish(tables, manifest, studies, skipped, num_reused)
 
 
 def parse_shard(text: str) -> Shard:
@@ -154,6 +178,7 @@ def _summarise(
     studies: list[StudyRow], skipped: list[SkippedRow], num_reused: int
 ) -> PrepareSummary:
     failures = Counter(row.code for row in skipped if row.code != NO_CHEST)
+    examples = {row.code: row.reason for row in reversed(skipped) if row.code in failures}
     warnings = Counter(code for study in studies for code in study.warnings)
     return PrepareSummary(
         num_prepared=len(studies),
@@ -161,17 +186,9 @@ def _summarise(
         num_skipped=failures.total(),
         num_excluded=len(skipped) - failures.total(),
         skipped_by_code=dict(sorted(failures.items())),
+        examples=dict(sorted(examples.items())),
         warnings_by_code=dict(sorted(warnings.items())),
     )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Task:
-    listed: ListedVolume
-    out: Path
-    options: dict[str, Any]
-    keep: Keep
 
 
 def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
@@ -191,26 +208,27 @@ def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -
     return manifest
 
 
-def _prepare_listed(task: _Task) -> tuple[StudyRow | SkippedRow, bool]:
-    """Prepares one volume in whatever process; only what stops every volume is raised."""
-    name = task.listed.volume_name
-    try:
-        record, reused = prepare_into(
-            task.out,
-            name,
-            task.listed.path,
-            task.listed.metadata,
-            task.options,
-            task.keep,
-        )
-        return _study_row(task.listed, record), reused
-    except CtscribeError as error:
-        if error.code == "E_WRITE":
-            raise
-        return SkippedRow(volume_name=name, code=error.code, reason=error.sentence), False
-    except MemoryError:
-        reason = f"{name} must fit into memory, but does not; run it with fewer processes"
-        return SkippedRow(volume_name=name, code="E_MEMORY", reason=reason), False
+def _ledger(tables: Path, out: Path) -> AbstractContextManager[Ledger]:
+    shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if tables == out else []
+    return open_ledger(tables / _LEDGER, out, shards)
+
+
+def _known(
+    ledger: Ledger, listed: list[ListedVolume], out: Path, options: dict[str, Any], keep: Keep
+) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
+    """Records of the volumes that need no work, by name, and the tasks of all others."""
+    records, tasks = {}, []
+    for one in listed:
+        name, num_bytes, record = one.volume_name, 0, None
+        with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
+            request = request_of(name, one.path, one.metadata, options)
+            num_bytes = request["source_bytes"]
+            record = ledger.find(name, request, outputs_of(out, name, keep))
+        if record is None:
+            tasks.append(VolumeTask(name, one.path, one.metadata, out, options, keep, num_bytes))
+        else:
+            records[name] = record
+    return records, tasks
 
 
 def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:

@@ -4,13 +4,9 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,8 +15,6 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, sha256_of_file, sha256_of_json, write_json
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
 
 
@@ -54,31 +48,6 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
         )
     write_json(manifest, {"stage": stage, "asked": asked, **provenance()})
     return run_dir
-
-
-def work(
-    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
-) -> Iterator[Result]:
-    """Yields each task's result as it is ready, from fresh processes or, with one, from here.
-
-    Raises:
-        CtscribeError: ``E_WORKER`` when a process is ended from outside.
-    """
-    if processes <= 1 or len(tasks) <= 1:
-        yield from map(function, tasks)
-        return
-    with ProcessPoolExecutor(min(processes, len(tasks)), get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(function, task) for task in tasks]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise CtscribeError(
-                "E_WORKER",
-                "each worker must live until its work is done, but one was ended, perhaps for "
-                "want of memory; run the command again with fewer processes, it continues",
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def recipe_of(run_dir: Path) -> Recipe:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,13 +83,26 @@ def test_single_slices_equal_the_whole() -> None:
         np.testing.assert_array_equal(planned.stack((7, 3)), whole[:, :, [7, 3]])
 
 
-def test_flipped_views_are_read_alike() -> None:
+@pytest.mark.parametrize("target", [(0.8, 0.9, 1.3), (1.4, 1.0, 0.6)])
+@pytest.mark.parametrize("step_z", [-1, 1])
+def test_flipped_views_are_read_alike(target: tuple[float, float, float], step_z: int) -> None:
     source = volume((9, 8, 7))
-    flipped = CTVolume(source.hu[::-1, ::-1], source.affine)
+    flipped = CTVolume(source.hu[::-1, ::-1, ::step_z], source.affine)
     copied = CTVolume(np.asfortranarray(flipped.hu), source.affine)
-    np.testing.assert_array_equal(
-        resample(flipped, (0.8, 0.9, 1.3)).hu, resample(copied, (0.8, 0.9, 1.3)).hu
-    )
+    for antialias in (False, True):
+        np.testing.assert_array_equal(
+            resample(flipped, target, antialias=antialias).hu,
+            resample(copied, target, antialias=antialias).hu,
+        )
+
+
+def test_the_source_is_never_written() -> None:
+    source = volume((9, 8, 7))
+    kept = CTVolume(source.hu.astype(np.float32), source.affine)
+    for target in ((1.0, 1.0, 0.7), (1.0, 1.0, 1.3), (0.7, 1.3, 1.0)):
+        for plane in plan(kept, target).slices(range(5)):
+            plane[...] = 5000
+        np.testing.assert_array_equal(kept.hu, source.hu)
 
 
 def test_antialias_equals_torch_in_the_plane() -> None:

@@ -10,7 +10,7 @@ from ctscribe.files import read_json
 from ctscribe.volume.ct import CTVolume
 from ctscribe.volume.nifti import choose_affine, read_nifti
 from ctscribe.volume.resample import plan, resample
-from ctscribe.volume.store import read_normalised, stores_exist, write_stores
+from ctscribe.volume.store import check_stores, read_normalised, store_paths, write_stores
 
 Chest = Callable[..., CTVolume]
 SPACING = (3.0, 4.0, 5.0)
@@ -63,16 +63,20 @@ def test_same_volume_same_bytes(
         assert (out / file).read_bytes() == (again / file).read_bytes()
 
 
-def test_damage_is_noticed(out: Path) -> None:
-    assert stores_exist(out, "a")
-    path = out / "preprocessed_npy/a.npy"
+@pytest.mark.parametrize("which", [0, 1])
+def test_damage_is_noticed(out: Path, which: int) -> None:
+    check_stores(out, "a")
+    path = store_paths(out, "a")[which]
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CtscribeError, match="a must have the array that was stored"):
-        read_normalised(out, "a")
+    for damaged in (content, content[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(CtscribeError, match="a must have the files that were stored") as caught:
+            check_stores(out, "a")
+        assert caught.value.code == "E_CACHE"
     path.unlink()
-    assert not stores_exist(out, "a")
+    with pytest.raises(CtscribeError, match="missing or damaged"):
+        check_stores(out, "a")
 
 
 def test_nothing_partial_is_left_when_reading_fails(tmp_path: Path, make_chest: Chest) -> None:

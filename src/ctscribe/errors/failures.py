@@ -47,6 +47,8 @@ E_EMPTY_SPLIT        A split has too few patients to be of use.
     Prepare more patients, or change `pairs.validation_fraction`.
 E_ENCODING           A table is not UTF-8 text.
     Save it again as UTF-8.
+E_ENGINE             The engine that should do the work is not installed or not running.
+    Install or start it as the sentence says, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
     Choose another split, or prepare the training split too.
 E_EXISTS             The folder holds another data set.
@@ -175,8 +177,8 @@ E_VOLUME_NAME        A file is not named as CT-RATE names its volumes.
     Rename it, or list own scans in a manifest.
 E_WEIGHTS            Weights are missing, incomplete or of another model.
     Give a checkpoint folder or a published model.
-E_WORKER             A worker process was ended from outside.
-    Run the command again with fewer processes; it continues.
+E_WORKER             A worker process was ended from outside, twice, at the same volume.
+    Look at the volume; give it more memory, or leave it out.
 E_WRITE              A file cannot be written.
     Free some space, or choose another folder.
 """)

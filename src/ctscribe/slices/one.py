@@ -7,14 +7,14 @@ from typing import Any, Literal
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, sha256_of_json
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
-from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
+from ctscribe.slices.cache import frames_path, read_frames, record_path, stem, write_frames
 from ctscribe.slices.show import PreparedVolume, show_lungs
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.fingerprint import fingerprint, sha256_of_source
 from ctscribe.volume.intensity import Intensity
 from ctscribe.volume.nifti import Prefer
 from ctscribe.volume.read import read_volume
-from ctscribe.volume.store import stores_exist, write_stores
+from ctscribe.volume.store import check_stores, store_paths, write_stores
 
 Keep = Literal["all", "slices"]
 FORMAT = 2
@@ -73,6 +73,24 @@ def prepare_volume(
     return replace(shown, warnings=warnings, source_details=notes.details)
 
 
+def request_of(
+    name: str, path: Path, metadata: VolumeMetadata | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What a volume's record must repeat to answer for this source and these options.
+
+    Raises:
+        CtscribeError: ``E_READ``.
+    """
+    cells = asdict(metadata) if metadata else None
+    return {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
+
+
+def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
+    """All files that a prepared volume consists of."""
+    stores = store_paths(out, stem(name)) if keep == "all" else []
+    return [frames_path(out, name), record_path(out, name), *stores]
+
+
 def prepare_into(
     out: Path,
     name: str,
@@ -97,8 +115,7 @@ def prepare_into(
     Raises:
         CtscribeError: What is wrong with the volume, or ``E_WRITE``.
     """
-    cells = asdict(metadata) if metadata else None
-    request = {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
+    request = request_of(name, path, metadata, options)
     before = _complete_record(out, name, request, keep)
     if before is not None:
         return before, True
@@ -124,11 +141,14 @@ def prepare_into(
 def _complete_record(
     out: Path, name: str, request: dict[str, Any], keep: Keep
 ) -> dict[str, Any] | None:
+    """The record of a volume whose files all pass their checks."""
     try:
         record: dict[str, Any] = read_json(record_path(out, name))
+        if any(record.get(key) != value for key, value in request.items()):
+            return None
         read_frames(out, name)
+        if keep == "all":
+            check_stores(out, stem(name))
     except CtscribeError:
         return None
-    same = all(record.get(key) == value for key, value in request.items())
-    stored = keep == "slices" or stores_exist(out, stem(name))
-    return record if same and stored else None
+    return record

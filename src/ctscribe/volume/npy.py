@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, final
+from typing import BinaryIO, final
 
 import numpy as np
 from isal import isal_zlib
@@ -14,10 +14,10 @@ from ctscribe.files import atomic_write
 
 
 @final
-class NpyWriter:
-    """Takes an array part by part, in C order, and keeps the file's CRC-32."""
+class CheckedWriter:
+    """Writes a file part by part and keeps its CRC-32."""
 
-    def __init__(self, file: Any) -> None:  # noqa: ANN401 - any binary file
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.crc32 = 0
 
@@ -29,19 +29,25 @@ class NpyWriter:
 
 
 @contextmanager
-def npy_writer(path: Path, shape: Iterable[int], dtype: str) -> Iterator[NpyWriter]:
-    """Opens a .npy file of known shape and type for writing; atomic like `atomic_write`."""
+def checked_writer(path: Path) -> Iterator[CheckedWriter]:
+    """Opens a file for writing; atomic like `atomic_write`."""
+    with atomic_write(path) as file:
+        yield CheckedWriter(file)
+
+
+@contextmanager
+def npy_writer(path: Path, shape: Iterable[int], dtype: str) -> Iterator[CheckedWriter]:
+    """Opens a .npy file of known shape and type, whose elements are then written in C order."""
     header = BytesIO()
     described = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(header, described)
-    with atomic_write(path) as file:
-        writer = NpyWriter(file)
+    with checked_writer(path) as writer:
         writer.write(header.getvalue())
         yield writer
 
 
-def map_npy(path: Path, crc32: object, name: str) -> np.ndarray:
-    """Maps a .npy file into memory, read-only, once its CRC-32 is what was written.
+def check_file(path: Path, crc32: object, name: str) -> None:
+    """Reads a file and compares its CRC-32 with what was written.
 
     Args:
         path: The file.
@@ -59,8 +65,13 @@ def map_npy(path: Path, crc32: object, name: str) -> np.ndarray:
     if not intact:
         raise CtscribeError(
             "E_CACHE",
-            f"{name} must have the array that was stored, but it is missing or damaged; "
+            f"{name} must have the files that were stored, but one is missing or damaged; "
             "run prepare again",
         )
+
+
+def map_npy(path: Path, crc32: object, name: str) -> np.ndarray:
+    """Maps a .npy file into memory, read-only, after `check_file`."""
+    check_file(path, crc32, name)
     mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped

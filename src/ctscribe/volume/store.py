@@ -10,16 +10,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import isal_zlib
 
-from ctscribe.files import atomic_write, read_json, write_json
+from ctscribe.files import read_json, write_json
 from ctscribe.types import Affine, NormalisedZxy
 from ctscribe.volume.intensity import normalise
-from ctscribe.volume.npy import map_npy, npy_writer
+from ctscribe.volume.npy import check_file, checked_writer, map_npy, npy_writer
 from ctscribe.volume.resample import Resampling
 
 _LEVEL = 1
 """igzip's fastest that still compresses CT about 2:1."""
+_GZIP = 31
+"""zlib's sign for the gzip format, without a name and a time in its header."""
 GRID = "half-pixel (align_corners=False): voxel edges coincide with the source's"
 
 
@@ -34,15 +36,22 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
     """
     width, height, depth = resampling.shape_xyz
     shape_zxy = (depth, width, height)
+    stored = np.empty((height, width), dtype="<i2")
+    normalised = np.empty((width, height), dtype="<f4")
+    deflate = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
     with (
-        atomic_write(out / "preprocessed" / f"{stem}.nii.gz") as nifti,
+        checked_writer(out / "preprocessed" / f"{stem}.nii.gz") as nifti,
         npy_writer(out / "preprocessed_npy" / f"{stem}.npy", shape_zxy, "<f4") as npy,
-        igzip.IGzipFile(filename="", fileobj=nifti, mode="wb", compresslevel=_LEVEL, mtime=0) as gz,
     ):
-        gz.write(nifti_header(resampling.shape_xyz, resampling.affine))
+        nifti.write(deflate.compress(nifti_header(resampling.shape_xyz, resampling.affine)))
         for plane in resampling.slices(range(depth)):
-            gz.write(np.rint(np.clip(plane, -32768, 32767)).astype("<i2").data)
-            npy.write(np.ascontiguousarray(normalise(plane).T))
+            np.clip(plane, -32768, 32767, out=plane)
+            normalised[...] = normalise(plane).T
+            npy.write(normalised)
+            np.rint(plane, out=plane)
+            np.copyto(stored, plane, casting="unsafe")
+            nifti.write(deflate.compress(stored.data))
+        nifti.write(deflate.flush())
     sidecar = {
         **record,
         "axes": ["z (superior)", "x (right)", "y (anterior)"],
@@ -51,6 +60,7 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
         "grid": GRID,
         "affine_xyz_to_ras_mm": resampling.affine.tolist(),
         "npy_crc32": npy.crc32,
+        "nifti_crc32": nifti.crc32,
     }
     write_json(out / "preprocessed_npy" / f"{stem}.json", sidecar)
 
@@ -66,10 +76,25 @@ def read_normalised(out: Path, stem: str) -> NormalisedZxy:
     return map_npy(out / "preprocessed_npy" / f"{stem}.npy", sidecar.get("npy_crc32"), stem)
 
 
-def stores_exist(out: Path, stem: str) -> bool:
-    """Whether all files of both stores are there."""
-    names = (f"preprocessed/{stem}.nii.gz", f"preprocessed_npy/{stem}.npy")
-    return all((out / name).is_file() for name in (*names, f"preprocessed_npy/{stem}.json"))
+def check_stores(out: Path, stem: str) -> None:
+    """Reads both stores as they would be read later.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_CACHE`` when a file is not what was written.
+    """
+    read_normalised(out, stem)
+    sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
+    check_file(out / "preprocessed" / f"{stem}.nii.gz", sidecar.get("nifti_crc32"), stem)
+
+
+def store_paths(out: Path, stem: str) -> list[Path]:
+    """All files of both stores."""
+    folder = out / "preprocessed_npy"
+    return [
+        out / "preprocessed" / f"{stem}.nii.gz",
+        folder / f"{stem}.npy",
+        folder / f"{stem}.json",
+    ]
 
 
 def nifti_header(shape_xyz: tuple[int, int, int], affine: Affine) -> bytes:

@@ -1,0 +1,1 @@
+"""Where volumes are worked on: this machine's cores, a Ray cluster, or Slurm jobs."""

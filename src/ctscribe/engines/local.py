@@ -1,0 +1,105 @@
+"""One machine: a process per core, as many at once as memory allows."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from ctscribe.engines.engine import Result, Task
+from ctscribe.engines.memory import available_bytes
+
+_SHARE = 0.8
+"""Of the memory that is free at the start; the rest is for everybody else."""
+
+
+def work(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    processes: int | None,
+    *,
+    lost: Callable[[Task], Result],
+    need_bytes: Callable[[Task], int],
+) -> Iterator[Result]:
+    """See `Engine`; with one process, or one task, all is done in this very process.
+
+    When a process dies, the tasks that were at work are repeated one by one, each in a process
+    of its own, so that only the one that kills is lost.
+    """
+    count = min(processes or os.cpu_count() or 1, len(tasks))
+    if count <= 1:
+        yield from map(function, tasks)
+        return
+    waiting = deque(tasks)
+    budget = available_bytes()
+    while waiting:
+        suspects = yield from _until_one_dies(
+            function, waiting, count, need_bytes, None if budget is None else _SHARE * budget
+        )
+        for task in suspects:
+            yield _alone(function, task, lost)
+
+
+def _until_one_dies(
+    function: Callable[[Task], Result],
+    waiting: deque[Task],
+    count: int,
+    need_bytes: Callable[[Task], int],
+    budget: float | None,
+) -> Generator[Result, None, list[Task]]:
+    """Takes tasks from `waiting` until none is left or a process dies; returns the suspects."""
+    suspects: list[Task] = []
+    at_work: dict[Future[Result], Task] = {}
+    with _pool(count) as pool:
+        while (waiting or at_work) and not suspects:
+            while waiting and _fits(waiting[0], at_work, count, need_bytes, budget):
+                task = waiting.popleft()
+                try:
+                    at_work[pool.submit(function, task)] = task
+                except BrokenProcessPool:
+                    waiting.appendleft(task)
+                    break
+            ready, _ = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in ready:
+                task = at_work.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    suspects.append(task)
+                else:
+                    yield future.result()
+        suspects += at_work.values()
+    return suspects
+
+
+def _fits(
+    task: Task,
+    at_work: dict["Future[Result]", Task],
+    count: int,
+    need_bytes: Callable[[Task], int],
+    budget: float | None,
+) -> bool:
+    """Whether a task may join those at work; a task alone always may."""
+    if not at_work or budget is None:
+        return len(at_work) < count
+    taken = sum(map(need_bytes, at_work.values()))
+    return len(at_work) < count and taken + need_bytes(task) <= budget
+
+
+def _alone(
+    function: Callable[[Task], Result], task: Task, lost: Callable[[Task], Result]
+) -> Result:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, task).result()
+        except BrokenProcessPool:
+            return lost(task)
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
