@@ -49,14 +49,17 @@ def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
         # A few capitals grow when lowered; places must stay those of the text given.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
     found = [
-        (concept.finding, *match.span())
+        (concept, match.span())
         for concept in CONCEPTS
         if any(literal in lowered for literal in concept.literals)
         for match in concept.pattern.finditer(lowered)
-        if not (concept.unless and concept.unless.search(lowered))
     ]
     if not found:
         return ()
     polarity = read_polarity(lowered)
-    read = ((name, polarity.status(start, end), start, end) for name, start, end in found)
+    read = (
+        (concept.finding, polarity.status(*span), *span)
+        for concept, span in found
+        if not concept.is_void(lowered, span, polarity.clause(*span))
+    )
     return tuple(sorted(read, key=lambda mention: mention[2:]))

@@ -16,10 +16,11 @@ _ANSWER = re.compile(
 # Every branch starts with one plain character, which lets the engine skip from one to the next.
 _BREAK = re.compile(
     r"""
-      ["“”•▪●;!\n\r]                     # separators that never belong to a word
+      ["“”•▪●·;!\n\r]                    # separators that never belong to a word
     | \.(?=\s|$|[A-Z"“”•])               # a point before a space or a glued capital
     | \?(?=\s+["“”•]?\s*[A-Z])           # a question asked outside brackets
     | [-*–](?=\s+[A-Z])                  # a dash that opens a list item
+    | \d{1,2}\)(?=\s*[A-Z])              # a number that opens one
     """,
     re.VERBOSE,
 )
