@@ -13,6 +13,8 @@ OTHER_ORGAN = r"""(?:thyroid|adrenal|surrenal|breast|mammary|spleen|splenic|live
     |gastric|stomach|colon\w*|periton\w*|omental|omentum|thymus|thymic|parotid|vertebra\w*
     |muscle\w*|glands?|crus|goit(?:er|re)|axilla|hypodense|abdominal|ventric\w*|atri\w*)"""
 
+_JOINT = re.compile(r",|\band\b")
+
 
 @final
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Concept:
             return True
         if not self.elsewhere or not self.elsewhere.search(sentence, *clause):
             return False
-        start = sentence.rfind(",", 0, span[0]) + 1
-        end = sentence.find(",", span[1])
-        part = (start, end if end >= 0 else len(sentence))
+        joints = [match.span() for match in _JOINT.finditer(sentence)]
+        start = max((last for _, last in joints if last <= span[0]), default=0)
+        end = min((first for first, _ in joints if first >= span[1]), default=len(sentence))
+        part = (start, end)
         at_home = self.home.search(sentence, *part) and not self.elsewhere.search(sentence, *part)
         return not at_home
 

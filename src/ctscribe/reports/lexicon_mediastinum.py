@@ -2,7 +2,9 @@
 
 from ctscribe.reports.concept import GAP, Concept, concept
 
-_PLAQUE = r"(?:atherom\w*|atheros?[ck]?lero\w*|cal[cs]if\w*|plaques?)"
+_DEPOSIT = r"(?:atherom\w*|atheros?[ck]?lero\w*|cal[cs]if\w*|plaques?)\b"
+_PLAQUE = rf"{_DEPOSIT}(?:\ (?:{_DEPOSIT}|changes))*+"
+"""Never given back in part, so that what follows is read after "calcified plaques" as a whole."""
 _VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aortic|brachiocephalic
     |subclavian|carotid|iliac|celiac|(?<!coronary\ )(?<!descending\ )(?<!circumflex\ )
     arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?)"""
@@ -39,7 +41,8 @@ MEDIASTINUM: tuple[Concept, ...] = (
     concept(
         "Arterial wall calcification",
         "athero calcif calsif plaque",
-        rf"""\b(?:{_VESSEL}(?:(?!{_NODE}){GAP}){{0,90}}?\b{_PLAQUE}(?!\W+(?:\w+\W+)?{_NODE})
+        rf"""\b(?:{_VESSEL}(?:(?!{_NODE}){GAP}){{0,90}}?\b{_PLAQUE}
+          (?!\W+(?:\w+\W+)?{_NODE}|\ in\ (?:the\ )?coronar)
         |{_PLAQUE}(?:(?!{_NODE}){GAP}){{0,100}}?\b{_VESSEL})""",
         elsewhere=rf"{_NODE}|\bpleural\ plaque",
         home=r"\b(?:aort|arter|arc|vascul|vessel)",
@@ -47,7 +50,8 @@ MEDIASTINUM: tuple[Concept, ...] = (
     concept(
         "Coronary artery wall calcification",
         "athero calcif calsif plaque",
-        rf"\b(?:{_CORONARY}\b{GAP}{{0,90}}?\b{_PLAQUE}|{_PLAQUE}{GAP}{{0,110}}?\b{_CORONARY}\b)",
+        rf"""\b(?:{_CORONARY}\b{GAP}{{0,90}}?\b{_PLAQUE}(?!\ in\ the\ (?:\w+\ )?aort)
+        |{_PLAQUE}{GAP}{{0,110}}?\b{_CORONARY}\b)""",
     ),
     concept(
         "Cardiomegaly",

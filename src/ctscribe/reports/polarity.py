@@ -58,8 +58,8 @@ _EVENT = re.compile(
       | \b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
       | \b(?:{_BE}\s+)?(?:been\s+)?(?:excluded|ruled\s+out)\b|\bor\s+absent
       | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*[-–]\s*\)
-      | \b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*
-          (?:disappeared|resolved|removed|regressed|lost)
+      | \bdisappeared\b|\b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*
+          (?:resolved|removed|regressed|lost)
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
