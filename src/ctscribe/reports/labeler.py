@@ -10,6 +10,8 @@ from ctscribe.reports.polarity import Status, read_polarity
 from ctscribe.reports.sections import sentence_spans
 from ctscribe.types import Labels
 
+_WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
+
 
 @final
 @dataclass(frozen=True)
@@ -35,10 +37,19 @@ def find_mentions(text: str) -> list[Mention]:
     return mentions
 
 
+def finding_statuses(text: str) -> dict[str, Status]:
+    """What ``text`` says of each finding it names; an affirmation outweighs doubt, doubt denial."""
+    told: dict[str, Status] = {}
+    for mention in find_mentions(text):
+        known = told.setdefault(mention.finding, mention.status)
+        told[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
+    return told
+
+
 def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
-    present = {mention.finding for mention in find_mentions(text) if mention.status == "present"}
-    return tuple(int(finding in present) for finding in FINDINGS)
+    told = finding_statuses(text)
+    return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
 
 
 @lru_cache(maxsize=1 << 15)

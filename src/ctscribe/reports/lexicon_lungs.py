@@ -2,14 +2,13 @@
 
 from ctscribe.reports.concept import OTHER_ORGAN, Concept, concept
 
-
 LUNGS: tuple[Concept, ...] = (
     concept(
         "Emphysema",
         "physem physam phyzem bull bleb",
-        rf"""\b(?:(?<!subcutaneous\ )(?<!skin\ )(?<!tissue\ )(?<!mediastinal\ )(?<!cutaneous\ )
+        r"""\b(?:(?<!subcutaneous\ )(?<!skin\ )(?<!tissue\ )(?<!mediastinal\ )(?<!cutaneous\ )
           [ea]mph?[yi][sz][ae]m\w*
-          (?!(?:(?!\band\b)[^.;,]){{0,40}}\b(?:subcutaneous|skin|soft\ tissue|muscle))
+          (?!(?:(?!\band\b)[^.;,]){0,40}\b(?:subcutaneous|skin|soft\ tissue|muscle))
         |bull(?:a|ae|as|ous)\b|blebs?\b)""",
     ),
     concept(
@@ -17,7 +16,7 @@ LUNGS: tuple[Concept, ...] = (
         "tele thele atlect collaps",
         r"""\b(?<!fibro\ )(?<!fibro-)(?:sub\w*\ ?)?ath?ele[ck]?t\w*|\batlecta\w*
         |\bcollaps(?:ed?)?\b(?=[^.;]{0,30}\b(?:lung|lobe))
-        |\b(?:lungs?|lobes?|segments?)\ (?:is|are|was|were)\ (?:\w+\ )?collapsed""",
+        |\b(?:lungs?|lobes?|segments?)\ (?:(?:is|are|was|were)\ (?:\w+\ )?collapsed|collapse\b)""",
     ),
     concept(
         "Pulmonary fibrotic sequela",
@@ -57,7 +56,7 @@ LUNGS: tuple[Concept, ...] = (
         "Lung opacity",
         "linear",
         r"\blinear\ (?:(?:\w+\ ){0,2}densit(?:y|ies)\b|increases?\ in\ density)",
-        elsewhere=rf"\b(?:fatty|fat|adipose|chest\ wall|mesenter\w*|{OTHER_ORGAN})\b",
+        elsewhere=rf"\b(?:fatty|fat|adipose|chest\ wall|mesenter\w*|trachea|{OTHER_ORGAN})\b",
     ),
     concept(
         "Consolidation",
@@ -77,7 +76,7 @@ LUNGS: tuple[Concept, ...] = (
         "Bronchiectasis",
         "ectasi ectati ectazi bronchi",
         r"""\b(?:\w*bron[cs]h?i?(?:ol)?[oi]?e[ck]ta\w*|bronchial\ (?:dilat|ectas)\w*
-        |(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*|bronch\w*\ (?:are|is|were)\ dilat\w*)""",
+        |(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*|bronch\w*\ (?:are|is|were)\ (?:not\ )?dilat\w*)""",
     ),
     concept(
         "Interlobular septal thickening",
@@ -89,4 +88,3 @@ LUNGS: tuple[Concept, ...] = (
         elsewhere=r"\b(?:nasal|interventricular|interatrial|gallbladder)\b",
     ),
 )
-

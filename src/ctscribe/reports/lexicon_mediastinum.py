@@ -7,7 +7,7 @@ _PLAQUE = rf"{_DEPOSIT}(?:\ (?:{_DEPOSIT}|changes))*+"
 """Never given back in part, so that what follows is read after "calcified plaques" as a whole."""
 _VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aortic|brachiocephalic
     |subclavian|carotid|iliac|celiac|(?<!coronary\ )(?<!descending\ )(?<!circumflex\ )
-    arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?)"""
+    arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?(?!\ coronar))"""
 _CORONARY = r"(?:coronar\w*|lad|rca|cx|lcx|circumflex|left\ anterior\ descending)"
 _NODE = r"\b(?:lymph|laps?\b)"
 _EFFUSION = r"(?:ef+us+ions?|fluid|liquid)"
@@ -26,7 +26,7 @@ MEDIASTINUM: tuple[Concept, ...] = (
           \ (?:material|suture|clip|densit|wire|implant|hardware|device|plate|coil|rod)\w*
         |(?:endotracheal|tracheostomy|intubation|nasogastric|orogastric|chest|thora(?:x|cic)|drainage
           |feeding|tracheal|ng)\ tubes?
-        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest)\ port
+        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest|wall|infusion)\ port\b|port-?a-?cath
         |(?:sternal|sternotomy|cerclage)\ wires?|(?:vena\ cava|ivc)\ filter|peg\ \w+|gastrostomy
         |central\ (?:venous\ )?(?:line|access)s?|(?:pacing|pacemaker|icd)\ (?:lead|wire)s?
         |emboli[sz]ation\ (?:coil|material)s?
@@ -64,7 +64,7 @@ MEDIASTINUM: tuple[Concept, ...] = (
         "heart cardi ctr cto cti",
         r"""\b(?:(?:heart|cardiac|cardiothoracic|cardio-thoracic|ctr|cto|cti)\b
           (?!\ (?:chamber|compartment|cavit))
-          (?:(?!\b(?:normal|natural|not?|pericard\w*)\b)[^.;:]){0,60}?
+          (?:(?!\b(?:normal|natural|ha[sv]e?\ not|pericard\w*)\b)(?:[^.;]|\.\d)){0,60}?
           \b(?:increase[ds]?|enlarge\w*|larger?|upper\ (?:limit|border)\w*|above|greater|big|wide\w*
           |dilat\w*)
         |(?:increase\w*|enlarge\w*)\ (?:in|of)\ (?:the\ )?(?:size\ of\ the\ )?

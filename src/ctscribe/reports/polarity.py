@@ -41,6 +41,8 @@ _PSEUDO = re.compile(
         (?:reach|show\s+(?:a\s+|any\s+)?(?:significant|growth|change)|differ|chang|exceed|caus
         |exclud|enter|creat|rul|evaluat|separat|regress|progress|characteri|measur|quantif|classif
         |pathological\s+in)\w*
+    | \b{_BE_NOT}\s+(?:\w+\s+)?(?:specific|typical|characteristic|clear|certain|known|significant
+        |suitable|necessary|related|due\b)\w*
     | \bnot\s+(?:only\b|possible\b|(?:in|of|at|with)\s+(?:the\s+)?patholog\w*)
     | \b(?:border|bound|contour|margin|outline)\w*[^,;.]{{0,30}}?\b{_BE_NOT}(?:\s+\w+){{1,3}}
     | \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+\w+ed\s+from\s+(?:each|one\s+another)
@@ -55,28 +57,28 @@ _EVENT = re.compile(
     | (?P<back>
         \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+{_SEEN}\w*
       | \bnot\s+(?:clearly\s+|significantly\s+|been\s+)?{_SEEN}\w*
-      | \b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
+      | \b(?:isn|aren|wasn|weren)['’]t\b|\b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
       | \b(?:{_BE}\s+)?(?:been\s+)?(?:excluded|ruled\s+out)\b|\bor\s+absent
       | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*[-–]\s*\)
       | \bdisappeared\b|\b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*
-          (?:resolved|removed|regressed|lost)
+          (?:resolved|cleared|removed|regressed|lost(?!\s+(?:its|their)\b))
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bwithout\b|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
+        \bno\b(?!\.)|\bwithout\b|\A\W*resolved\b|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
       | \bfree\s+(?:of|from)\b|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
       | \brather\s+than\b|\binstead\s+of\b
       )
     | (?P<affirm>
         \b{_BE}\s+(?:\w+\s+){{0,2}}?{_SEEN}\w*
       | \b(?:attract\w*|draw\w*)\s+attention
-      | \bthere\s+{_BE}\b
+      | \bthere\s+{_BE}\b|\(\s*\+\s*\)
       | \b{_BE}\s+(?:normal|natural|open|preserved|increased|enlarged|wide)\b
       | \bnormal\b(?=\s*[,:]|\s+and\b)
       )
-    | (?P<turn>[;:]|\b(?:but|however|(?:al)?though|while|whereas)\b)
+    | (?P<turn>;|\b(?:but|however|(?:al)?though|while|whereas)\b)
     | (?P<break>
-        \bexcept\b|\b(?:other\s+than|apart\s+from|accompanied\s+by|secondary\s+to|in\s+addition)\b
+        :|\bexcept\b|\b(?:other\s+than|apart\s+from|accompanied\s+by|secondary\s+to|in\s+addition)\b
       | \bbesides\b
       | ,\s+and\s+(?=there|an?\b|{_DEGREE}\b|it\b)
       | ,\s+(?=there\s|{_DEGREE}\s)
@@ -88,9 +90,7 @@ _DENIES_AFTER = frozenset({"forward", "both"})
 _DENIES_BEFORE = frozenset({"back", "both"})
 _DENIES = _DENIES_AFTER | _DENIES_BEFORE
 _VERBS = frozenset({"affirm", "back"})
-_JOINT = re.compile(
-    r",\s+(?!which|whose|that|where|in\s+which|the\s+larg|measur|with\b)|\band\s"
-)
+_JOINT = re.compile(r",\s+(?!which|whose|that|where|in\s+which|the\s+larg|measur|with\b)|\band\s")
 _DOUBT = re.compile(
     r"[^?.,;()]{0,25}\(?\s*\?"
     r"|[^.;]{0,70}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled|evaluated)"

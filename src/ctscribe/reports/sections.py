@@ -28,7 +28,28 @@ _BREAK = re.compile(
     """,
     re.VERBOSE,
 )
-_CONTINUES = frozenset("a an and as at by for from in is no of on or the to with without".split())
+_CONTINUES = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "as",
+        "at",
+        "by",
+        "for",
+        "from",
+        "in",
+        "is",
+        "no",
+        "of",
+        "on",
+        "or",
+        "the",
+        "to",
+        "with",
+        "without",
+    ]
+)
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
     {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min", "no"}
