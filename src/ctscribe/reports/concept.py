@@ -6,10 +6,10 @@ from typing import final
 
 GAP = r"[^.;:]"
 """A character between words that belong together."""
-LUNG = r"""(?:lungs?|pulmonary|lingul\w*|fissur\w*|subpleural|hemithora\w*|bronch\w*|ap(?:ex|ices|ical)
-    |(?:upper|lower|middle)\ (?:lobes?|zones?))"""
-OTHER_ORGAN = r"""(?:thyroids?|adrenals?|surrenals?|breast|mammary|spleen|splenic|liver|hepatic|kidneys?
-    |renal|pancrea\w*|bladder|prostat\w*|schmorl\w*|isthmus|skin|subcutaneous|uter\w*|ovar\w*
+LUNG = r"""(?:lungs?|pulmonary|lingul\w*|fissur\w*|subpleural|hemithora\w*|bronch\w*
+    |ap(?:ex|ices|ical)|(?:upper|lower|middle)\ (?:lobes?|zones?))"""
+OTHER_ORGAN = r"""(?:thyroids?|adrenals?|surrenals?|breast|mammary|spleen|splenic|liver|hepatic
+    |kidneys?|renal|pancrea\w*|bladder|prostat\w*|schmorl\w*|isthmus|skin|subcutaneous|uter\w*|ovar\w*
     |gastric|stomach|colon\w*|periton\w*|omental|omentum|thymus|thymic|parotid|vertebra\w*
     |muscle\w*|glands?|crus|goit(?:er|re)|axilla|hypodense|abdominal|ventric\w*|atri\w*)"""
 

@@ -32,7 +32,8 @@ LUNGS: tuple[Concept, ...] = (
         r"""\b\w*(?<!lymph\ )nodul(?:es?|us|i)?\b(?!ar)
         |\b\w*nodular\ (?:(?:or|and)\ \w+\ lesion
           |(?:(?!ground|glass|consol|infil|thick|densit|and\b|or\b)[\w-]+\ ){0,2}
-          (?:lesion|formation|structure|opacit|appearance|pattern|densit(?:y|ies)\b(?!\ incr)))\w*""",
+          (?:lesion|formation|structure|opacit|appearance|pattern
+            |densit(?:y|ies)\b(?!\ incr)))\w*""",
         unless=r"\bpleural\ nodul|\bnodul[^.;]{0,20}\bin\ the\ pleura\b",
         elsewhere=rf"\b{OTHER_ORGAN}\b",
     ),
@@ -48,9 +49,10 @@ LUNGS: tuple[Concept, ...] = (
         "densit",
         r"""\b(?:densit(?:y|ies)\ (?:increase|increment)\w*|increase[sd]?\ (?:in\ )?densit\w*
         |dep[ae]nd[ae]nt\ densit\w*)""",
-        unless=r"\b(?:sequel\w*|pleuro-?parenchymal|fibro\w*|sclero\w*|lytic|calcif\w*|consolid\w*)\b",
-        elsewhere=rf"""\b(?:metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty|fat
-        |adipose|bon[ey]\w*|mediastin\w*|pericardi\w*|{OTHER_ORGAN})\b""",
+        unless=r"""\b(?:sequel\w*|pleuro-?parenchymal|fibro\w*|sclero\w*|lytic|calcif\w*
+        |consolid\w*)\b""",
+        elsewhere=rf"""\b(?:metal\w*|soft\ tissue|operat\w*|chest\ wall|stern\w*|mesenter\w*|fatty
+        |fat|adipose|bon[ey]\w*|mediastin\w*|pericardi\w*|{OTHER_ORGAN})\b""",
     ),
     concept(
         "Lung opacity",
@@ -76,7 +78,8 @@ LUNGS: tuple[Concept, ...] = (
         "Bronchiectasis",
         "ectasi ectati ectazi bronchi",
         r"""\b(?:\w*bron[cs]h?i?(?:ol)?[oi]?e[ck]ta\w*|bronchial\ (?:dilat|ectas)\w*
-        |(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*|bronch\w*\ (?:are|is|were)\ (?:not\ )?dilat\w*)""",
+        |(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*
+        |bronch\w*\ (?:are|is|were)\ (?:not\ )?dilat\w*)""",
     ),
     concept(
         "Interlobular septal thickening",

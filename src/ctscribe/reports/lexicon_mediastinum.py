@@ -26,7 +26,8 @@ MEDIASTINUM: tuple[Concept, ...] = (
           \ (?:material|suture|clip|densit|wire|implant|hardware|device|plate|coil|rod)\w*
         |(?:endotracheal|tracheostomy|intubation|nasogastric|orogastric|chest|thora(?:x|cic)|drainage
           |feeding|tracheal|ng)\ tubes?
-        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)|(?:venous|chest|wall|infusion)\ port\b|port-?a-?cath
+        |(?:port|vascular\ access)\ (?:chamber|reservoir|device)
+        |(?:venous|chest|wall|infusion)\ port\b|port-?a-?cath
         |(?:sternal|sternotomy|cerclage)\ wires?|(?:vena\ cava|ivc)\ filter|peg\ \w+|gastrostomy
         |central\ (?:venous\ )?(?:line|access)s?|(?:pacing|pacemaker|icd)\ (?:lead|wire)s?
         |emboli[sz]ation\ (?:coil|material)s?

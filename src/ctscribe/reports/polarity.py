@@ -57,7 +57,8 @@ _EVENT = re.compile(
     | (?P<back>
         \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+{_SEEN}\w*
       | \bnot\s+(?:clearly\s+|significantly\s+|been\s+)?{_SEEN}\w*
-      | \b(?:isn|aren|wasn|weren)['’]t\b|\b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
+      | \b(?:isn|aren|wasn|weren)['’]t\b
+      | \b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
       | \b(?:{_BE}\s+)?(?:been\s+)?(?:excluded|ruled\s+out)\b|\bor\s+absent
       | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*[-–]\s*\)
       | \bdisappeared\b|\b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*

@@ -29,26 +29,8 @@ _BREAK = re.compile(
     re.VERBOSE,
 )
 _CONTINUES = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "by",
-        "for",
-        "from",
-        "in",
-        "is",
-        "no",
-        "of",
-        "on",
-        "or",
-        "the",
-        "to",
-        "with",
-        "without",
-    ]
+    {"a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "no", "of", "on", "or", "the"}
+    | {"to", "with", "without"}
 )
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
