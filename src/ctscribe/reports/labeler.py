@@ -1,8 +1,12 @@
 """The 18 findings a report states, each with the words it rests on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
+
+import numpy as np
+from jaxtyping import Bool
 
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.lexicon import CONCEPTS
@@ -50,6 +54,12 @@ def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
     told = finding_statuses(text)
     return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
+
+
+def label_reports(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
+    """Whether each text affirms each of `FINDINGS`; the form in which readers take turns."""
+    labels = [label_report(text) for text in texts]
+    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
 
 
 @lru_cache(maxsize=1 << 15)
