@@ -131,9 +131,10 @@ class PredictionRow(Row):
     volume_name: str
     findings: str
     impression: str
-    num_tokens: int
-    finished: bool
-    """False when the report ran into the length limit."""
+    num_tokens: int | None = None
+    """None where another tool wrote the report."""
+    finished: bool | None = None
+    """False when the report ran into the length limit; None where that is not known."""
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)

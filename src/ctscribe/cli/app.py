@@ -2,12 +2,12 @@
 
 import sys
 
-from ctscribe.cli import data, models
+from ctscribe.cli import data, models, texts
 from ctscribe.cli.console import complain
 from ctscribe.cli.options import app
 from ctscribe.errors import CtscribeError
 
-__all__ = ["app", "data", "main", "models"]
+__all__ = ["app", "data", "main", "models", "texts"]
 
 
 def main() -> None:

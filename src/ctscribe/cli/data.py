@@ -1,4 +1,4 @@
-"""Commands about data: drawing, examining, preparing, pairing, labelling."""
+"""Commands about data: drawing, examining, preparing, pairing."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -125,14 +125,6 @@ def pairs(
     say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")
-
-
-@app.command
-def label(reports: Path, *, out: Path) -> None:
-    """Write CT-RATE's 18 labels for each report of the CSV file REPORTS to OUT."""
-    from ctscribe.reports.label_files import label_csv
-
-    say(f"{label_csv(reports, out)} reports labelled in {out}")
 
 
 @app.command

@@ -47,6 +47,8 @@ E_EMPTY_SPLIT        A split has too few patients to be of use.
     Prepare more patients, or change `pairs.validation_fraction`.
 E_ENCODING           A table is not UTF-8 text.
     Save it again as UTF-8.
+E_ENDPOINT           An endpoint is no address, not on this machine, or judges no report.
+    Serve the model on 127.0.0.1 and give its address and name.
 E_ENGINE             The engine that should do the work is not installed or not running.
     Install or start it as the sentence says, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
@@ -115,6 +117,8 @@ E_NO_RESCALE         There is no slope and intercept to make Hounsfield units wi
     Export the original CT images, or add the metadata.
 E_NO_SPACING         Header and metadata both lack the voxel size.
     Fill in the metadata, or use the file with a header.
+E_OPTION             Two options contradict each other.
+    Leave out one of them.
 E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.
     Use the release with true headers.
 E_OVERFLOW           Visual tokens are not finite in the model's number type.

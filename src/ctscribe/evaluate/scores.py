@@ -34,6 +34,7 @@ from ctscribe.evaluate.language import (
     language_signature,
     language_statistics,
 )
+from ctscribe.evaluate.predictions import read_predictions
 from ctscribe.evaluate.scans import (
     Answers,
     as_reports,
@@ -66,7 +67,7 @@ def evaluate_predictions(
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     references = studies_of(studies, split, pairs.validation_fraction)
     training = studies_of(studies, "train", pairs.validation_fraction)
-    return evaluate(read_rows(predictions_path, PredictionRow), references, training, config)
+    return evaluate(read_predictions(predictions_path, references), references, training, config)
 
 
 def evaluate(

@@ -1,14 +1,20 @@
 """The 18 findings a report states, each with the words it rests on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
+
+import numpy as np
+from jaxtyping import Bool
 
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.lexicon import CONCEPTS
 from ctscribe.reports.polarity import Status, read_polarity
 from ctscribe.reports.sections import sentence_spans
 from ctscribe.types import Labels
+
+_WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
 
 
 @final
@@ -35,10 +41,25 @@ def find_mentions(text: str) -> list[Mention]:
     return mentions
 
 
+def finding_statuses(text: str) -> dict[str, Status]:
+    """What ``text`` says of each finding it names; an affirmation outweighs doubt, doubt denial."""
+    told: dict[str, Status] = {}
+    for mention in find_mentions(text):
+        known = told.setdefault(mention.finding, mention.status)
+        told[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
+    return told
+
+
 def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
-    present = {mention.finding for mention in find_mentions(text) if mention.status == "present"}
-    return tuple(int(finding in present) for finding in FINDINGS)
+    told = finding_statuses(text)
+    return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
+
+
+def label_reports(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
+    """Whether each text affirms each of `FINDINGS`; the form in which readers take turns."""
+    labels = [label_report(text) for text in texts]
+    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
 
 
 @lru_cache(maxsize=1 << 15)
@@ -49,14 +70,17 @@ def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
         # A few capitals grow when lowered; places must stay those of the text given.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
     found = [
-        (concept.finding, *match.span())
+        (concept, match.span())
         for concept in CONCEPTS
         if any(literal in lowered for literal in concept.literals)
         for match in concept.pattern.finditer(lowered)
-        if not (concept.unless and concept.unless.search(lowered))
     ]
     if not found:
         return ()
     polarity = read_polarity(lowered)
-    read = ((name, polarity.status(start, end), start, end) for name, start, end in found)
+    read = (
+        (concept.finding, polarity.status(*span), *span)
+        for concept, span in found
+        if not concept.is_void(lowered, span, polarity.clause(*span))
+    )
     return tuple(sorted(read, key=lambda mention: mention[2:]))

@@ -16,12 +16,21 @@ _ANSWER = re.compile(
 # Every branch starts with one plain character, which lets the engine skip from one to the next.
 _BREAK = re.compile(
     r"""
-      ["“”•▪●;!\n\r]                     # separators that never belong to a word
+      ["“”•▪●·;!\n\r]                    # separators that never belong to a word
     | \.(?=\s|$|[A-Z"“”•])               # a point before a space or a glued capital
     | \?(?=\s+["“”•]?\s*[A-Z])           # a question asked outside brackets
     | [-*–](?=\s+[A-Z])                  # a dash that opens a list item
+    | \d{1,2}\)(?=\s*[A-Z])              # a number that opens one
+    | [ ](?=(?:There|No|It|Other|Bilateral|Several|Multiple|Minimal|Mild|Mill?imetric|Diffuse|Focal
+        |Patchy|Linear|Subsegm|Cal[cs]if?i|Athero|Hiat|Sliding|Emphys|Atelect|Consolid|Sequel|Fibro
+        |Pleur|Pericard|Lymph|Mediast|Nodul|Ground|Mosaic|Bronchi|Peribronch|Interlob|Cardiomeg
+        |Degener|Hepato|Cyst|Increase|Parenchymal|Thicken|Densit)[a-z]*[ ])  # a lost line break
     """,
     re.VERBOSE,
+)
+_CONTINUES = frozenset(
+    {"a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "no", "of", "on", "or", "the"}
+    | {"to", "with", "without"}
 )
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
@@ -65,6 +74,8 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
             continue
         if sign in "-*–" and place and not text[place - 1].isspace():
             continue
+        if sign == " " and not _ends_statement(text, place):
+            continue
         _append_span(spans, text, start, match.end() if sign in ".?" else place)
         start = match.end()
     _append_span(spans, text, start, len(text))
@@ -74,6 +85,11 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
 def split_sentences(text: str) -> list[str]:
     """The sentences of ``text`` in order, as `sentence_spans` bounds them."""
     return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def _ends_statement(text: str, space: int) -> bool:
+    word = text[max(0, space - 20) : space].rpartition(" ")[2]
+    return word[-1:].isalpha() and word.islower() and word not in _CONTINUES
 
 
 def _belongs_to_a_word(text: str, point: int) -> bool:

@@ -1,0 +1,159 @@
+"""Tables of reports as they come: any CSV with a key and text, refused by row where it is broken.
+
+Rows are counted as a spreadsheet shows them: the header is row 1.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ctscribe.errors import CtscribeError
+
+KEYS = ("VolumeName", "AccessionNo")
+"""Columns that can name a report, the first one found is used."""
+_TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
+_SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
+_NOT_GIVEN = "Not given."
+_NUM_TOLD = 5
+
+
+@final
+@dataclass(frozen=True)
+class ReportTable:
+    """Reports with their names, in the order of the file."""
+
+    key: str
+    """One of `KEYS`."""
+    columns: tuple[str, ...]
+    """The column of the whole report, or those of Findings and Impression."""
+    names: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    """For each report the cells of ``columns`` as they stand; "Not given." is empty."""
+
+
+def read_report_table(path: Path) -> ReportTable:
+    """Reads a CSV of reports.
+
+    Args:
+        path: UTF-8, with or without byte order mark. It has ``VolumeName`` or ``AccessionNo``,
+            and either one text column (``report_text``, ``report``, ``generated_report``,
+            ``prediction``, ``text``, or the only other column whatever its name) or
+            ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
+            Cells may hold line breaks; further columns are not read.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
+            ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = _parsed_rows(path, file)
+    except FileNotFoundError as error:
+        raise CtscribeError(
+            "E_MISSING", f"{path} must exist; give the path of a CSV file of reports"
+        ) from error
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{path} must be a readable file, but {error.strerror}; check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CtscribeError(
+            "E_ENCODING",
+            f"{path} must be UTF-8 text, but byte {error.start + 1} is not; save it again as "
+            "UTF-8, or convert it from what it is, such as cp1254 or latin-1, with iconv",
+        ) from error
+    key, columns = _choose_columns(path, header)
+    names = [row[header.index(key)].strip() for row in rows]
+    cells = [tuple(_cell(row[header.index(column)]) for column in columns) for row in rows]
+    _require_names(path, key, names)
+    empty = [number for number, texts in enumerate(cells, 2) if not any(map(str.strip, texts))]
+    if empty:
+        raise CtscribeError(
+            "E_EMPTY_REPORT",
+            f"every report in {path} must have text, but {_told(empty)} in "
+            f"{' and '.join(columns)}; fill them or remove the rows",
+        )
+    return ReportTable(key, columns, tuple(names), tuple(cells))
+
+
+def _parsed_rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
+    """The header, then rows of as many cells; empty lines are passed over."""
+    reader = csv.reader(file, strict=True)
+    header: list[str] = []
+    try:
+        for row in reader:
+            if row and header and len(row) != len(header):
+                raise CtscribeError(
+                    "E_CSV",
+                    f"{path} must have {len(header)} cells in each row, but the one that ends on "
+                    f"line {reader.line_num} has {len(row)}; mend its quotes or commas",
+                )
+            if row:
+                header = header or row
+                yield row
+    except csv.Error as error:
+        raise CtscribeError(
+            "E_CSV",
+            f"{path} must be a CSV file, but at line {reader.line_num} {error}; mend its quotes",
+        ) from error
+    if not header:
+        raise CtscribeError(
+            "E_COLUMN", f"{path} must have a header and reports, but is empty; export it again"
+        )
+
+
+def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise CtscribeError(
+            "E_COLUMN", f"{path} must name each column once, but has two {repeated[:80]!r}"
+        )
+    key = next((name for name in KEYS if name in header), None)
+    if key:
+        whole = next((name for name in _TEXTS if name in header), None)
+        parts = next((both for both in _SECTIONS if set(both) <= set(header)), None)
+        others = [name for name in header if name != key]
+        known = [name for both in _SECTIONS for name in both]
+        if whole:
+            return key, (whole,)
+        if parts:
+            return key, parts
+        if len(others) == 1 and others[0] not in known:
+            return key, (others[0],)
+    raise CtscribeError(
+        "E_COLUMN",
+        f"{path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "
+        f"Impressions_EN, parted by commas, but has {', '.join(header)[:200]}; rename its columns",
+    )
+
+
+def _cell(cell: str) -> str:
+    return "" if cell.strip() == _NOT_GIVEN else cell
+
+
+def _require_names(path: Path, key: str, names: Sequence[str]) -> None:
+    if not names:
+        raise CtscribeError("E_EMPTY_REPORT", f"{path} must hold reports, but has only a header")
+    unnamed = [number for number, name in enumerate(names, 2) if not name]
+    if unnamed:
+        raise CtscribeError(
+            "E_CSV", f"every report in {path} must have a {key}, but {_told(unnamed)}; fill them"
+        )
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 2):
+        if first.setdefault(name, number) != number:
+            raise CtscribeError(
+                "E_DUPLICATE",
+                f"{path} must have each {key} once, but rows {first[name]} and {number} have the "
+                "same; remove one of them",
+            )
+
+
+def _told(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"row {numbers[0]} has none"
+    shown = ", ".join(map(str, numbers[:_NUM_TOLD]))
+    more = f" and {len(numbers) - _NUM_TOLD} more" if len(numbers) > _NUM_TOLD else ""
+    return f"rows {shown}{more} have none"
