@@ -1,0 +1,282 @@
+"""Which negatives help? Every objective on phantom data, several seeds, equal positives seen.
+
+Usage: python benchmarks/study_objectives.py [--out FOLDER] [--processes N] [--arms A,B] [--page]
+
+Every cell (an arm and a seed) ends as one small JSON file in docs/results/objectives/, so an
+interrupted study goes on where it stopped; the page is made anew from those files at the end, or
+from what is there with --page. All cells of a seed come before the next seed's.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctscribe.config import Recipe, read_recipe
+from ctscribe.files import write_json
+from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.run import provenance, work
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+    from ctscribe.card.views import View
+    from ctscribe.pairs.dataset import VisualSource
+
+RAW = Path(__file__).parents[1] / "docs" / "results" / "objectives"
+SEEDS = (0, 1, 2)
+EPOCHS = 8
+CURVE_SCANS = 240
+"""Of validation, after every epoch of Origin; the last epoch of each cell has all of them."""
+BASE = (
+    "phantom.seed=4",  # drawn for this study alone
+    "phantom.num_train_patients=1000",
+    "phantom.num_valid_patients=400",
+    "pairs.validation_fraction=0.4",  # choices between arms need many patients
+    f"train.epochs={EPOCHS}",
+)
+"""Changes to the tiny recipe."""
+
+_HETER = ("pairs.strategy=heter",)
+_DISPUTED = (*_HETER, "objective.scope=disputed")
+ARMS: dict[str, tuple[str, ...]] = {
+    "origin": ("pairs.strategy=origin", "objective.beta=0"),
+    "paper-heter": _HETER,
+    "logistic-disputed": (*_DISPUTED, "objective.name=logistic", "objective.beta=0.3"),
+    "hinge": (*_HETER, "objective.name=hinge", "objective.beta=0.3", "objective.margin=0.5"),
+    "paper-gauss": ("pairs.strategy=gauss",),
+    "hinge-disputed": (*_DISPUTED, "objective.name=hinge", "objective.beta=0.3"),
+    "logistic": (*_HETER, "objective.name=logistic", "objective.beta=0.3", "objective.margin=0.5"),
+    "simnpo": (*_HETER, "objective.name=simnpo", "objective.beta=0.15", "objective.margin=0.5"),
+    "unlikelihood": (*_HETER, "objective.name=unlikelihood", "objective.beta=0.1"),
+    "logistic-weighted": (
+        *(*_HETER, "objective.name=logistic", "objective.beta=0.3"),
+        "objective.scope=weighted",
+    ),
+}
+"""What each arm changes; the paper's two keep the tiny recipe's β = 0.1 and cap of 3 nats."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/study-objectives"))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--page", action="store_true", help="only make the page anew")
+    chosen = parser.parse_args()
+    if not chosen.page:
+        run_study(chosen.out, chosen.processes, chosen.arms.split(","))
+    from objectives_page import write_page
+
+    print(f"Written to {write_page(RAW)}")
+
+
+def run_study(out: Path, processes: int, arms: list[str]) -> None:
+    from ctscribe.phantom.dataset import write_dataset
+    from ctscribe.prepare import prepare
+
+    recipe = recipe_of("origin", 0)
+    write_dataset(out / "data", recipe.phantom, processes=processes)
+    prepare(
+        *(out / "data", out / "prepared", recipe.volume, recipe.slices),
+        keep="slices",
+        processes=processes,
+    )
+    store_features_once(out / "prepared", recipe)
+    if not (RAW / "run.json").exists():
+        write_json(RAW / "run.json", {"recipe": recipe.model_dump(mode="json"), **provenance()})
+    cells = [(out, arm, seed) for seed in SEEDS for arm in arms]
+    todo = [cell for cell in cells if not raw_path(*cell[1:]).exists()]
+    print(f"{len(cells) - len(todo)} of {len(cells)} cells are done", flush=True)
+    for name in work(run_cell, todo, processes):
+        print(name, flush=True)
+
+
+def recipe_of(arm: str, seed: int) -> Recipe:
+    seeds = (f"pairs.seed={seed}", f"train.seed={seed}")
+    return read_recipe("tiny", (*BASE, *ARMS[arm], *seeds))
+
+
+def raw_path(arm: str, seed: int) -> Path:
+    return RAW / f"{arm}-seed{seed}.json"
+
+
+def store_features_once(prepared: Path, recipe: Recipe) -> None:
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.model.features import store_features
+
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    qwen, _ = load_model(start_of(recipe), recipe.model.dtype)
+    store_features(qwen, prepared, studies, windows=recipe.slices.windows, noise=True)
+
+
+def start_of(recipe: Recipe) -> Path:
+    from ctscribe.warm_up import shipped_start
+
+    start = shipped_start(recipe)
+    if start is None:
+        raise SystemExit("The tiny recipe no longer fits starts/tiny; run `make start` first.")
+    return start
+
+
+def run_cell(cell: tuple[Path, str, int]) -> str:
+    """Trains one cell, keeps its last weights, reads validation and, once, the test split."""
+    import torch
+
+    torch.set_num_threads(1)
+    out, arm, seed = cell
+    began = time.monotonic(), time.process_time()
+    written = train_and_write(out / "prepared", out / "cells" / f"{arm}-seed{seed}", arm, seed)
+    seconds = round(time.monotonic() - began[0]), round(time.process_time() - began[1])
+    times = {"wall_s": seconds[0], "cpu_s": seconds[1]}
+    write_json(raw_path(arm, seed), {"arm": arm, "seed": seed, **written, **times})
+    return f"{arm} seed {seed}: {times}, validation {written['validation']}"
+
+
+def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[str, Any]:
+    from ctscribe.generate import one_per_scan
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.pairs.build import build_pairs
+    from ctscribe.pairs.dataset import PairDataset
+    from ctscribe.pairs.splits import studies_of
+    from ctscribe.train.setup import training_arguments, visual_source
+    from ctscribe.train.stage import fit
+    from ctscribe.train.validation import validation_pairs
+
+    recipe = recipe_of(arm, seed)
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    training, validation, test = (
+        studies_of(studies, split, recipe.pairs.validation_fraction)
+        for split in ("train", "validation", "test")
+    )
+    knobs = recipe.pairs
+    pairs = build_pairs(training, knobs.strategy, knobs.min_label_distance, knobs.seed)
+    write_rows(folder / "pairs.jsonl", pairs)
+    judged = validation_pairs(validation)
+    qwen, tokenizer = load_model(start_of(recipe), recipe.model.dtype)
+    visual = visual_source(qwen, prepared, studies, [*pairs, *judged], recipe)
+    by_name = {study.volume_name: study for study in studies}
+    datasets = [PairDataset(by_name, rows, tokenizer, visual, 4096) for rows in (pairs, judged)]
+
+    def predict(scans: list[StudyRow], name: str) -> list[PredictionRow]:
+        from ctscribe.generate import write_scans
+
+        path = folder / f"{name}.jsonl"
+        qwen.eval()
+        write_scans(qwen, tokenizer, scans, visual, recipe, path)
+        qwen.train()
+        return read_rows(path, PredictionRow)
+
+    some = one_per_scan(validation)[:CURVE_SCANS]
+
+    def watch(step: int, num_steps: int) -> None:
+        epoch, rest = divmod(step, num_steps // EPOCHS)
+        if arm == "origin" and not rest and epoch < EPOCHS:
+            predict(some, f"epoch{epoch}")
+
+    arguments = training_arguments(folder / "train", recipe)
+    fit(arguments, qwen, tokenizer, *datasets, recipe, progress=watch)
+    validation, test = one_per_scan(validation), one_per_scan(test)
+    written = predict(validation, "validation")
+    curve = {
+        epoch: scores(read_rows(folder / f"epoch{epoch}.jsonl", PredictionRow), some)
+        for epoch in range(1, EPOCHS)
+        if arm == "origin"
+    }
+    return {
+        "knobs": ARMS[arm],
+        "validation": scores(written, validation),
+        "curve": {**curve, EPOCHS: scores(written, some)},
+        "training": training_summary(folder / "train"),
+        "test": scan_columns(predict(test, "test"), test)
+        | gap_columns(qwen, tokenizer, visual, test, recipe),
+    }
+
+
+def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, float]:
+    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
+    from ctscribe.evaluate.scores import scan_statistics, score_sums
+
+    truth = as_reports(one_row_per_scan(scans))
+    wanted = {report.scan_id for report in truth}
+    answers, _ = match_predictions([row for row in predictions if row.scan_id in wanted], truth)
+    found = score_sums(scan_statistics(answers, truth).sum(axis=0, keepdims=True))
+    return {name: round(float(found[name][0]), 4) for name in ("coverage", "precision", "f1")}
+
+
+def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, str]:
+    """What the page resamples, one number per scan in alphabetical order, as compact text."""
+    from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS
+    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
+    from ctscribe.evaluate.scores import scan_statistics
+    from ctscribe.reports.findings import FINDINGS
+
+    truth = as_reports(one_row_per_scan(scans))
+    statistics = scan_statistics(match_predictions(predictions, truth)[0], truth)
+    clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
+    counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
+    columns = dict(zip(("hits", "false_alarms", "misses"), counts, strict=True))
+    columns |= {f"matches_{n + 1}": statistics[:, n] for n in range(4)}
+    columns |= {f"written_{n + 1}": statistics[:, 4 + n] for n in range(4)}
+    columns |= {"words": statistics[:, 8], "true_words": statistics[:, 9]}
+    patients = {report.scan_id: report.patient_id for report in truth}
+    names = sorted(set(patients.values()))
+    index = [names.index(patients[report.scan_id]) for report in truth]
+    return {name: as_text(values) for name, values in {"patient": index, **columns}.items()}
+
+
+def gap_columns(
+    qwen: "Qwen2_5_VLForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    visual: "VisualSource",
+    scans: list[StudyRow],
+    recipe: Recipe,
+) -> dict[str, str]:
+    """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
+    from ctscribe.card.measure import report_ce, scans_with_strangers
+
+    first, strangers = scans_with_strangers(scans)
+    qwen.eval()
+    views: "dict[str, View]" = {
+        "own_ce": lambda study: visual(study, None),
+        "other_ce": lambda study: visual(strangers[study.volume_name], None),
+    }
+    order = np.argsort([scan.scan_id for scan in first])
+    return {
+        name: as_text(report_ce(qwen, tokenizer, first, view, recipe)[order] * 1e4)
+        for name, view in views.items()
+    }
+
+
+def training_summary(run_dir: Path) -> dict[str, float | None]:
+    """Means over the last tenth of the updates, and the last validation."""
+    from ctscribe.train.log import MetricsRow
+
+    rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
+    last = rows[-max(1, len(rows) // 10) :]
+    names = ("positive_ce", "negative_ce", "negative_finding_ce", "negative_boilerplate_ce")
+    names += ("gap", "scope_gap", "share_capped", "share_skipped")
+    names += ("positive_grad_norm", "negative_grad_norm")
+    found: dict[str, float | None] = {"updates": len(rows)}
+    for name in names:
+        values = [value for row in last if (value := getattr(row, name)) is not None]
+        found[name] = round(float(np.mean(values)), 4) if values else None
+    skipped = [row.share_skipped for row in rows if row.share_skipped is not None]
+    found["share_skipped_overall"] = round(float(np.mean(skipped)), 4) if skipped else None
+    found["validation_ce"], found["validation_gap"] = (
+        rows[-1].validation_ce,
+        rows[-1].validation_gap,
+    )
+    return found
+
+
+def as_text(values: Iterable[float]) -> str:
+    return " ".join(str(round(float(value))) for value in values)
+
+
+if __name__ == "__main__":
+    main()
