@@ -181,9 +181,7 @@ def _section(
     return np.asarray(touched[:, None, None] & (rows**4 + columns**4 <= 1)[None])
 
 
-def _normalised(
-    pixels: np.ndarray, low: float, high: float, margin_px: float
-) -> np.ndarray:
+def _normalised(pixels: np.ndarray, low: float, high: float, margin_px: float) -> np.ndarray:
     """−1 and 1 at the two ends of an interval; one of no width still covers a pixel."""
     half = (high - low) / 2 + 0.5 + margin_px
     return np.asarray((pixels - (low + high) / 2) / half)

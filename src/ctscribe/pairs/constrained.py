@@ -53,10 +53,10 @@ def draw_constrained_partners(
     cells = _Cells(pattern, group, patients, reuse_cap or num_volumes)
     required_most = min(min_distance, num_labels)
     rng = np.random.default_rng(seed)
-    turns, coins = rng.permutation(num_volumes), rng.integers(2, size=num_volumes)
+    turns, coins = rng.permutation(num_volumes), rng.integers(2, size=(num_volumes,))
     index, required = np.empty(num_volumes, np.int64), np.zeros(num_volumes, np.int64)
-    for study in turns.tolist():
-        for wish in cells.wishes(study, coins[study] if balanced else None):
+    for study in map(int, turns):
+        for wish in cells.wishes(study, int(coins[study]) if balanced else None):
             required[study], weights = cells.weigh(study, wish, required_most)
             if required[study]:
                 index[study] = cells.draw(study, wish, weights, rng)
@@ -101,9 +101,7 @@ class _Cells:
         ends = np.flatnonzero(np.diff(patients[by_patient])) + 1
         self._own = {int(patients[own[0]]): own for own in np.split(by_patient, ends)}
 
-    def wishes(
-        self, study: int, coin: int | None
-    ) -> Iterator[_Wish]:
+    def wishes(self, study: int, coin: int | None) -> Iterator[_Wish]:
         """What to ask for, the most first."""
         cell = self._cell[study]
         anything = np.ones(len(self._pattern), bool)
@@ -117,9 +115,7 @@ class _Cells:
             for direction, scanner in product(directions, scanners):
                 yield _Wish(direction & scanner, capped)
 
-    def weigh(
-        self, study: int, wish: _Wish, most: int
-    ) -> tuple[int, Int64[np.ndarray, "cells"]]:
+    def weigh(self, study: int, wish: _Wish, most: int) -> tuple[int, Int64[np.ndarray, "cells"]]:
         """Largest distance ≤ ``most`` at which a volume is left, or 0; eligible ones by cell."""
         counts = np.where(wish.allowed, self._left if wish.capped else self._sizes, 0)
         for own in self._own[int(self._patients[study])]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
@@ -14,6 +14,7 @@ from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
 from ctscribe.pairs.dataset import VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
+from ctscribe.types import Strategy
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
@@ -68,7 +69,7 @@ def asked(
     }
 
 
-def read_pairs(pairs_path: Path, strategy: Literal["origin", "gauss", "heter"]) -> list[PairRow]:
+def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
     """Reads ``pairs.jsonl`` and refuses negatives of another kind than the recipe's.
 
     Raises:
