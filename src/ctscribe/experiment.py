@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, read_json, write_json, write_text
-from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.run import open_run
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
     from ctscribe.card.measure import measure_gap
     from ctscribe.evaluate.scores import evaluate
     from ctscribe.generate import generate
-    from ctscribe.pairs.build import build_pairs
+    from ctscribe.pairs.build import build_training_pairs
     from ctscribe.pairs.splits import studies_of
     from ctscribe.train.stage import train
 
@@ -119,9 +119,7 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
     fraction = recipe.pairs.validation_fraction
     training, test = (studies_of(studies, split, fraction) for split in ("train", "test"))
     if not pairs.exists():
-        knobs = recipe.pairs
-        rows = build_pairs(training, knobs.strategy, knobs.min_label_distance, knobs.seed)
-        write_rows(pairs, rows)
+        build_training_pairs(prepared_dir, folder, recipe.pairs)
     train(run_dir.parent, prepared_dir, pairs, recipe, start)
     generate(run_dir.parent, prepared_dir, recipe, "test", predictions)
     if not gap.exists():

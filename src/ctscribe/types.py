@@ -3,6 +3,8 @@
 Checked by jaxtyping and beartype in the tests, free at run time.
 """
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int16, UInt8
 
@@ -27,3 +29,7 @@ SpacingMm = tuple[float, float, float]
 """Voxel size along (x, y, z) in mm."""
 BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
+
+# Training
+Strategy = Literal["origin", "gauss", "heter", "hard", "anatomy"]
+"""What a study's report is paired with beside its own volume; see `config.PairsConfig`."""

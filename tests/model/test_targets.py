@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from ctscribe.model.targets import boxes_in_frames, cell_targets
+from ctscribe.model.targets import cell_targets
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import StudyRow
+from ctscribe.slices.boxes import boxes_in_frames
 
 # 2 mm pixels, patient's right on the left: x falls with the column, y with the row; 5 mm slices
 FRAME_TO_RAS = ((-2.0, 0.0, 0.0, 80.0), (0.0, -2.0, 0.0, 60.0), (0.0, 0.0, 5.0, -100.0))

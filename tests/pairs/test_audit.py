@@ -1,12 +1,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import pytest
 from PIL import Image
 
 from ctscribe.pairs.audit import audit_pairs, write_audit
 from ctscribe.pairs.build import build_pairs
-from ctscribe.rows import PairRow, StudyRow, write_rows
+from ctscribe.rows import Healing, PairRow, StudyRow, write_rows
+from ctscribe.slices.cache import write_frames
 
 
 def pair(study: str, shown: str, distance: int, relaxed_by: int = 0) -> list[PairRow]:
@@ -66,12 +70,38 @@ def test_noise_has_no_partner_to_audit(cohort: list[StudyRow]) -> None:
     assert audit["warnings"] == []
 
 
-def test_files_are_written_for_every_strategy(tmp_path: Path, cohort: list[StudyRow]) -> None:
+def test_a_broken_cap_and_studies_left_alone_are_told(make_study: Callable[..., StudyRow]) -> None:
+    studies = [make_study(name, (n,) * 18) for n, name in enumerate("ab")]
+    rows = pair("a", "b", 18) + pair("b", "a", 18)
+    assert not any("asked for" in told for told in audit_pairs(studies, rows)["warnings"])
+    healing = Healing(boxes_mm=(((0, 0, 0), (1, 1, 1)),))
+    healed = PairRow(
+        study="b", role="negative", volume="b", disputed=("Lung nodule",), healing=healing
+    )
+    audit = audit_pairs(studies, [rows[0], rows[2], healed], reuse_cap=1)
+    assert audit["num_healed"] == audit["num_negatives"] == 1
+    assert audit["without_negative"] == ["a"]
+    assert audit["disputed"] == {"Lung nodule": 1}
+    assert audit["reuse"] is audit["direction"] is audit["scanner"] is None
+    assert "1 of 2 studies have no negative" in audit["warnings"][0]
+    twice = [*rows[:2], rows[2], rows[3].model_copy(update={"volume": "b"})]
+    told = audit_pairs(studies, twice, reuse_cap=1)["warnings"]
+    assert any("one volume is shown 2 times, more than the 1 asked for" in line for line in told)
+
+
+@pytest.mark.parametrize("strategy", ["origin", "gauss", "heter"])
+def test_files_are_written_for_every_strategy(
+    tmp_path: Path, cohort: list[StudyRow], strategy: Literal["origin", "gauss", "heter"]
+) -> None:
+    cohort = cohort[:20]
     write_rows(tmp_path / "studies.jsonl", cohort)
-    for strategy in ("origin", "gauss", "heter"):
-        out = tmp_path / strategy
-        rows = build_pairs(cohort, strategy, 10, 0)
-        warnings = write_audit(tmp_path, out, rows)
-        assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings
-        with Image.open(out / "pairs_audit.png") as picture:
+    frames = np.zeros((4, 28, 28, 3), np.uint8)
+    for study in cohort:
+        write_frames(tmp_path, study.volume_name, frames, {})
+    out = tmp_path / strategy
+    warnings = write_audit(tmp_path, out, build_pairs(cohort, strategy, 10, 0))
+    assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings
+    assert (out / "pairs_examples.png").exists() == (strategy == "heter")
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
             assert picture.width > picture.height > 100

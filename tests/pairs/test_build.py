@@ -7,6 +7,7 @@ from ctscribe.config import PairsConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.pairs.build import build_pairs, build_training_pairs
 from ctscribe.pairs.splits import split_of
+from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
 
 
@@ -20,7 +21,7 @@ def test_gauss_follows_each_positive_with_seeded_noise(cohort: list[StudyRow]) -
     rows = build_pairs(cohort, "gauss", 10, 0)
     positives, negatives = rows[::2], rows[1::2]
     assert [row.study for row in positives] == [row.study for row in negatives]
-    assert {(row.role, row.volume) for row in negatives} == {("negative", None)}
+    assert {(row.role, row.volume, row.disputed) for row in negatives} == {("negative", None, None)}
     assert len({row.noise_seed for row in negatives}) == len(cohort)
 
 
@@ -36,6 +37,9 @@ def test_heter_shows_another_patient_and_records_the_distance(cohort: list[Study
         assert own.patient_id != other.patient_id
         distance = sum(a != b for a, b in zip(own.labels, other.labels, strict=True))
         assert row.label_distance == distance >= 10 - row.relaxed_by
+        assert row.disputed == tuple(
+            name for name, a, b in zip(FINDINGS, own.labels, other.labels, strict=True) if a != b
+        )
 
 
 def test_draws_do_not_depend_on_the_order_of_the_studies(cohort: list[StudyRow]) -> None:

@@ -6,11 +6,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.pairs.anatomy import healed_study
 from ctscribe.pairs.build import build_pairs
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset, Visual, slice_pair_positions, strategy_of
 from ctscribe.reports.prompt import QUESTION, SYSTEM
-from ctscribe.rows import PairRow, StudyRow
+from ctscribe.rows import Healing, PairRow, StudyRow
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +140,38 @@ def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokeniz
     assert "visual_tokens" not in batch["positive"]
 
 
+def test_a_healed_study_shows_its_own_frames_under_their_name(
+    cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    asked = []
+
+    def note(study: StudyRow, noise_seed: int | None) -> Visual:
+        asked.append(study.volume_name)
+        return show(study, noise_seed)
+
+    own = cohort[0]
+    healing = Healing(boxes_mm=(((0, 0, 0), (1, 1, 1)),))
+    rows = [PairRow(study=s.volume_name, role="positive", volume=s.volume_name) for s in cohort[:2]]
+    negative = PairRow(
+        study=own.volume_name, role="negative", volume=own.volume_name, healing=healing
+    )
+    rows.insert(1, negative)
+    by_name = {study.volume_name: study for study in cohort}
+    dataset = PairDataset(by_name, rows, tokenizer, note, 500)
+    assert dataset[0].negative is not None
+    assert dataset[1].negative is None
+    healed = healed_study(own, healing).volume_name
+    assert asked == [own.volume_name, healed, cohort[1].volume_name]
+    assert healed != own.volume_name
+    assert strategy_of(rows) == "anatomy"
+
+
 def test_strategies_are_told_from_the_rows_and_never_mixed(cohort: list[StudyRow]) -> None:
     for strategy in ("origin", "gauss", "heter"):
-        assert strategy_of(build_pairs(cohort, strategy, 10, 0)) == strategy
+        rows = build_pairs(cohort, strategy, 10, 0)
+        assert strategy_of(rows) == strategy
+    hard = [row.model_copy(update={"alternatives": ("a",)}) for row in rows]
+    assert strategy_of(hard) == "hard"
     mixed = build_pairs(cohort[:50], "gauss", 10, 0) + build_pairs(cohort[50:], "heter", 10, 0)
     with pytest.raises(CtscribeError, match="must be of one kind"):
         strategy_of(mixed)

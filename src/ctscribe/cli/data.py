@@ -114,14 +114,22 @@ def doctor(
 
 @app.command
 def pairs(
-    prepared: Path, out: Path, *, recipe: RecipeName = "tiny", overrides: Overrides = ()
+    prepared: Path,
+    out: Path,
+    *,
+    where: Annotated[
+        Path | None, Parameter(help="Boxes of lesions, as a phantom's truth.jsonl (anatomy).")
+    ] = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
     from ctscribe.pairs.audit import write_audit
     from ctscribe.pairs.build import build_training_pairs
 
-    rows = build_training_pairs(prepared, out, read_recipe(recipe, overrides).pairs)
-    warnings = write_audit(prepared, out, rows)
+    knobs = read_recipe(recipe, overrides).pairs
+    rows = build_training_pairs(prepared, out, knobs, where)
+    warnings = write_audit(prepared, out, rows, reuse_cap=knobs.reuse_cap)
     say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")

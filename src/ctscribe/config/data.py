@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ctscribe.config.section import Fraction, Millimetres, Section
+from ctscribe.types import Strategy
 
 
 class PhantomConfig(Section):
@@ -62,9 +63,6 @@ class SlicesConfig(Section):
         if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
             raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
         return self
-
-
-Strategy = Literal["origin", "gauss", "heter", "hard", "anatomy"]
 
 
 class PairsConfig(Section):

@@ -73,6 +73,8 @@ E_JSON               A file is not the JSON that a stage wrote.
     Delete it and run its stage again.
 E_LABELS             A label is neither 0 nor 1.
     Correct the labels file.
+E_LESIONS            Healing lesions needs to know where small ones are.
+    Give their boxes, or use the strategy hard.
 E_MANIFEST           A manifest of own scans has wrong columns or rows.
     Mend the rows that are named.
 E_MEMORY             A volume or a training step does not fit into memory.

@@ -17,8 +17,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.files import ProgressCallback
 from ctscribe.model.findings_head import FindingsHead, positive_weights, where_loss
 from ctscribe.model.qwen import encode_frames
-from ctscribe.model.targets import FrameBoxes, cell_targets
+from ctscribe.model.targets import cell_targets
 from ctscribe.reports.findings import FINDINGS
+from ctscribe.slices.boxes import FrameBoxes
 from ctscribe.types import Frames, Labels
 
 _MAX_SHIFT_PX = 14

@@ -9,6 +9,8 @@ import numpy as np
 
 from ctscribe.files import atomic_write, write_json
 from ctscribe.pairs.dataset import pair_up
+from ctscribe.pairs.examples import draw_examples
+from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PairRow, StudyRow, read_rows
 
 SICKER_LIMIT = 0.65
@@ -17,35 +19,53 @@ RELAXED_LIMIT = 0.05
 SCANNER_LIMIT = 0.10
 
 
-def write_audit(prepared_dir: Path, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
-    """Writes ``pairs_audit.json`` and ``pairs_audit.png``.
+def write_audit(
+    prepared_dir: Path, out_dir: Path, pairs: Sequence[PairRow], *, reuse_cap: int | None = None
+) -> list[str]:
+    """Writes ``pairs_audit.json``, ``pairs_audit.png`` and, with volumes, ``pairs_examples.png``.
+
+    Args:
+        prepared_dir: What `prepare` wrote.
+        out_dir: Where the files go.
+        pairs: As in ``pairs.jsonl``.
+        reuse_cap: What was asked for.
 
     Returns:
         One sentence for each skew a reader should know of.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    audit = audit_pairs(studies, pairs)
+    audit = audit_pairs(studies, pairs, reuse_cap=reuse_cap)
     write_json(out_dir / "pairs_audit.json", audit)
     _draw(audit, out_dir / "pairs_audit.png")
+    draw_examples(prepared_dir, studies, pairs, out_dir / "pairs_examples.png")
     warnings: list[str] = audit["warnings"]
     return warnings
 
 
-def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[str, Any]:
+def audit_pairs(
+    studies: Sequence[StudyRow], pairs: Sequence[PairRow], *, reuse_cap: int | None = None
+) -> dict[str, Any]:
     """Measures the negatives of ``pairs``; quantities that do not apply are None.
 
     Args:
         studies: Must hold every volume named.
         pairs: As in ``pairs.jsonl``.
+        reuse_cap: What was asked for.
     """
     by_name = {study.volume_name: study for study in studies}
     whole = pair_up(pairs)
     negatives = [negative for _, negative in whole if negative is not None]
-    shown = [(by_name[row.study], by_name[row.volume]) for row in negatives if row.volume]
+    others = [row for row in negatives if row.volume and row.healing is None]
+    shown = [(by_name[row.study], by_name[row.volume]) for row in others if row.volume]
+    disputed = Counter(finding for row in negatives for finding in row.disputed or ())
     audit: dict[str, Any] = {
         "num_positives": len(whole),
         "num_negatives": len(negatives),
         "num_noise": sum(row.volume is None for row in negatives),
+        "num_healed": sum(row.healing is not None for row in negatives),
+        "without_negative": [row.study for row, negative in whole if negative is None],
+        "disputed": {finding: disputed[finding] for finding in FINDINGS if disputed[finding]},
+        "reuse_cap": reuse_cap,
         "label_distance": None,
         "share_relaxed": None,
         "reuse": None,
@@ -53,9 +73,9 @@ def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[s
         "scanner": None,
     }
     if shown:
-        distances = [row.label_distance for row in negatives if row.label_distance is not None]
+        distances = [row.label_distance for row in others if row.label_distance is not None]
         audit["label_distance"] = {str(d): n for d, n in sorted(Counter(distances).items())}
-        audit["share_relaxed"] = sum(row.relaxed_by > 0 for row in negatives) / len(negatives)
+        audit["share_relaxed"] = sum(row.relaxed_by > 0 for row in others) / len(others)
         audit["reuse"] = _reuse([own.volume_name for _, own in shown], len(whole))
         audit["direction"] = _direction(shown)
         audit["scanner"] = _scanner(shown)
@@ -124,10 +144,20 @@ def _warnings(audit: dict[str, Any]) -> list[str]:
             f"{scanner['matched']:.0%} of the pairs come from one manufacturer where chance gives "
             f"{scanner['by_chance']:.0%}: the model can learn to tell scanners apart instead"
         )
+    if reuse and audit["reuse_cap"] and reuse["most_often"] > audit["reuse_cap"]:
+        found.append(
+            f"one volume is shown {reuse['most_often']} times, more than the {audit['reuse_cap']} "
+            "asked for, because nobody else's labels differ from the last studies'"
+        )
+    if audit["num_negatives"] and audit["without_negative"]:
+        found.append(
+            f"{len(audit['without_negative'])} of {audit['num_positives']} studies have no "
+            "negative, because no lesion of theirs can be healed; pairs_audit.json lists them"
+        )
     if audit["share_relaxed"] and audit["share_relaxed"] > RELAXED_LIMIT:
         found.append(
-            f"for {audit['share_relaxed']:.0%} of the studies nobody differed enough, and the "
-            "required distance was lowered"
+            f"for {audit['share_relaxed']:.0%} of the studies nobody differed enough, and "
+            "the required distance was lowered"
         )
     return found
 
@@ -135,14 +165,20 @@ def _warnings(audit: dict[str, Any]) -> list[str]:
 def _draw(audit: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    left, middle, right, last = figure.subplots(1, 4)
     reuse = audit["reuse"] or {"volumes_by_times_used": {}}
     _bars(left, audit["label_distance"] or {}, "labels that differ", "pairs")
     _bars(middle, reuse["volumes_by_times_used"], "times shown instead", "volumes")
     _bars(right, audit["direction"] or {}, "shown instead is", "share of pairs")
-    noise = audit["num_noise"]
-    figure.suptitle(f"{audit['num_negatives']} negatives, {noise} of them noise")
+    last.barh([*audit["disputed"]][::-1], [*audit["disputed"].values()][::-1])
+    last.set(xlabel="pairs that dispute it")
+    last.tick_params(axis="y", labelsize=7)
+    last.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"{audit['num_positives']} studies, {audit['num_negatives']} negatives: "
+        f"{audit['num_noise']} noise, {audit['num_healed']} healed"
+    )
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
@@ -150,4 +186,5 @@ def _draw(audit: dict[str, Any], path: Path) -> None:
 def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: str) -> None:  # noqa: ANN401
     axes.bar([*counts], [*counts.values()])
     axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_xticks(range(0, len(counts), -(-len(counts) // 12) or 1))
     axes.spines[["top", "right"]].set_visible(False)

@@ -53,10 +53,10 @@ def draw_constrained_partners(
     cells = _Cells(pattern, group, patients, reuse_cap or num_volumes)
     required_most = min(min_distance, num_labels)
     rng = np.random.default_rng(seed)
-    turns, coins = rng.permutation(num_volumes), rng.integers(2, size=num_volumes)
+    turns, coins = rng.permutation(num_volumes), rng.integers(2, size=(num_volumes,))
     index, required = np.empty(num_volumes, np.int64), np.zeros(num_volumes, np.int64)
-    for study in turns.tolist():
-        for wish in cells.wishes(study, coins[study] if balanced else None):
+    for study in map(int, turns):
+        for wish in cells.wishes(study, int(coins[study]) if balanced else None):
             required[study], weights = cells.weigh(study, wish, required_most)
             if required[study]:
                 index[study] = cells.draw(study, wish, weights, rng)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.marks import Marks, differing_findings, labels_of, mark_tokens
+from ctscribe.pairs.anatomy import shown_study
+from ctscribe.pairs.marks import Marks, mark_tokens
 from ctscribe.reports.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow
-from ctscribe.types import Labels
+from ctscribe.types import Labels, Strategy
 
 
 @final
@@ -118,22 +119,12 @@ class PairDataset(Dataset[Pair]):
         """Without a negative nothing is disputed; against noise whatever states a finding is."""
         study = self._studies[positive.study]
         report = join_report(study.findings, study.impression)
-        disputed: frozenset[str] | None = frozenset()
-        if negative is not None:
-            disputed = self._disputed(study, report, negative)
+        disputed = () if negative is None else negative.disputed
         return mark_tokens(report, answer_offsets(self._tokenizer, report), disputed)
-
-    def _disputed(self, study: StudyRow, report: str, negative: PairRow) -> frozenset[str] | None:
-        if negative.volume is None:
-            return None
-        shown = self._studies[negative.volume]
-        told = join_report(shown.findings, shown.impression)
-        return differing_findings(labels_of(study.labels, report), labels_of(shown.labels, told))
 
     def _sample(self, row: PairRow) -> Sample:
         study = self._studies[row.study]
-        shown = study if row.volume is None else self._studies[row.volume]
-        visual = self._visual(shown, row.noise_seed)
+        visual = self._visual(shown_study(self._studies, row), row.noise_seed)
         report = join_report(study.findings, study.impression)
         input_ids, labels = encode_example(
             self._tokenizer, report, visual.grid_thw, study=row.study
@@ -148,13 +139,14 @@ class PairDataset(Dataset[Pair]):
         return Sample(row.study, ids, supervised, visual, study.labels)
 
 
-def strategy_of(rows: Sequence[PairRow]) -> Literal["origin", "gauss", "heter"]:
-    """What the negatives among ``rows`` are: none, noise, or other patients' volumes.
+def strategy_of(rows: Sequence[PairRow]) -> Strategy:
+    """What the negatives among ``rows`` are; next to healed volumes other patients' may stand.
 
     Raises:
         CtscribeError: ``E_PAIRS`` when noise and volumes are mixed.
     """
-    shown = {row.volume is None for row in rows if row.role == "negative"}
+    negatives = [row for row in rows if row.role == "negative"]
+    shown = {row.volume is None for row in negatives}
     if len(shown) == 2:
         raise CtscribeError(
             "E_PAIRS",
@@ -163,30 +155,39 @@ def strategy_of(rows: Sequence[PairRow]) -> Literal["origin", "gauss", "heter"]:
         )
     if not shown:
         return "origin"
-    return "gauss" if shown.pop() else "heter"
+    if shown.pop():
+        return "gauss"
+    if any(row.healing is not None for row in negatives):
+        return "anatomy"
+    return "hard" if any(row.alternatives is not None for row in negatives) else "heter"
 
 
 def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
     """Groups rows into (positive, negative), or (positive, None) where no row is a negative.
 
+    Beside healed negatives studies without a lesion to heal may stand alone.
+
     Raises:
         CtscribeError: ``E_PAIRS`` naming the study whose rows are out of order.
     """
-    if all(row.role == "positive" for row in rows):
-        return [(row, None) for row in rows]
-    pairs = list(zip(rows[::2], rows[1::2], strict=False))
-    for positive, negative in pairs:
-        whole = (positive.role, negative.role) == ("positive", "negative")
-        if not whole or positive.study != negative.study:
-            raise CtscribeError(
-                "E_PAIRS",
-                f"each positive must be followed by its own negative, but the rows of "
-                f"{positive.study} are not; run pairs again",
-            )
-    if len(rows) % 2:
-        raise CtscribeError(
-            "E_PAIRS",
-            f"each positive must be followed by its own negative, but {rows[-1].study} is the "
-            "last row and alone; run pairs again",
-        )
-    return [(positive, negative) for positive, negative in pairs]
+    pairs: list[tuple[PairRow, PairRow | None]] = []
+    for row in rows:
+        if row.role == "positive":
+            pairs.append((row, None))
+        elif pairs and pairs[-1][1] is None and pairs[-1][0].study == row.study:
+            pairs[-1] = (pairs[-1][0], row)
+        else:
+            raise _torn(row.study)
+    alone = [positive.study for positive, negative in pairs if negative is None]
+    some_healed = any(negative and negative.healing for _, negative in pairs)
+    if alone and len(alone) < len(pairs) and not some_healed:
+        raise _torn(alone[0])
+    return pairs
+
+
+def _torn(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_PAIRS",
+        f"each positive must be followed by its own negative, but the rows of {study} are not; "
+        "run pairs again",
+    )

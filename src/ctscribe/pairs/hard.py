@@ -39,7 +39,7 @@ def nearest_contradictions(
     volumes = np.argsort(kind, kind="stable")
     by_kind = np.split(volumes, np.flatnonzero(np.diff(kind[volumes])) + 1)
     nearest = np.full((len(labels), num), -1)
-    for own, members in zip(kinds, by_kind, strict=True):
+    for own, members in zip(kinds.tolist(), by_kind, strict=True):
         for at in range(0, len(members), _MEMBERS_AT_ONCE):
             some = members[at : at + _MEMBERS_AT_ONCE]
             found = np.zeros(len(some), np.int64)

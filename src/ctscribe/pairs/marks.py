@@ -10,10 +10,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.reports.labeler import find_mentions, label_report
+from ctscribe.reports.labeler import find_mentions
 from ctscribe.reports.sections import sentence_spans
-from ctscribe.types import Labels
 
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
@@ -48,18 +46,6 @@ def mark_tokens(
         else [(s.start, s.end) for s in sentences if not s.named.isdisjoint(disputed)]
     )
     return Marks(_inside(offsets, finding), _inside(offsets, chosen))
-
-
-def differing_findings(own: Labels, shown: Labels) -> frozenset[str]:
-    """Findings that one volume has and the other has not."""
-    return frozenset(
-        finding for finding, one, other in zip(FINDINGS, own, shown, strict=True) if one != other
-    )
-
-
-def labels_of(labels: Labels | None, report: str) -> Labels:
-    """A study's labels, or where it has none those its report states."""
-    return label_report(report) if labels is None else labels
 
 
 @final

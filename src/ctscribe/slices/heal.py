@@ -20,13 +20,15 @@ RIM_PX = 4
 _INSIDE_WEIGHT = 0.5
 _LUNG_PERCENTILE = 30
 """Of the rim: lung, even where a lesion lies against the chest wall or beside vessels."""
-_SMOOTH_PX = 2.0
+_SMOOTH_PX = 1.5
 
 _LUNG_BELOW_GREY = 64
 """−500 HU in the wide window, which the first channel shows in every choice of windows."""
 
 Image = Float32[np.ndarray, "height width channels"]
 Mask = Bool[np.ndarray, "height width"]
+Window = Float32[np.ndarray, "rows columns channels"]
+WindowMask = Bool[np.ndarray, "rows columns"]
 
 
 def heal_frames(
@@ -75,21 +77,25 @@ def _heal(image: Image, lesion: Mask, avoided: Mask) -> Float32[np.ndarray, "pix
     rim = ndimage.binary_dilation(inside, iterations=RIM_PX) & ~avoided[window]
     if not rim.any():
         rim = ~inside
-    target = image[window].copy()
-    target[inside] = np.percentile(target[rim], _LUNG_PERCENTILE, axis=0)
-    source = _best_source(image, avoided, target, rim, inside)
-    apart = _smooth(target - source, rim)
-    return (source + _continue(apart, rim, inside))[inside]
+    source = _best_source(image, avoided, _smooth(image[window], rim), rim, inside)
+    apart = _smooth(image[window] - source, rim)
+    return np.asarray((source + _continue(apart, rim, inside))[inside])
 
 
-def _best_source(image: Image, avoided: Mask, target: Image, rim: Mask, inside: Mask) -> Image:
-    """The window of the image or its mirror image that fits best and holds nothing avoided."""
+def _best_source(
+    image: Image, avoided: Mask, target: Window, rim: WindowMask, inside: WindowMask
+) -> Window:
+    """The window of the image or its mirror image that fits best and holds nothing avoided.
+
+    Smoothed images are compared, or else the least noisy places would fit best.
+    """
     weights = rim / rim.sum() + _INSIDE_WEIGHT * inside / inside.sum()
     wanted = target.mean(axis=2)
+    wanted[inside] = np.percentile(wanted[rim], _LUNG_PERCENTILE)
     best = (np.inf, target)
     for forbidden in (avoided, np.zeros_like(avoided)):
         for whole, no_go in ((image, forbidden), (image[:, ::-1], forbidden[:, ::-1])):
-            grey = whole.mean(axis=2)
+            grey = ndimage.gaussian_filter(whole.mean(axis=2), _SMOOTH_PX)
             misfit = _slide(grey**2, weights) - 2 * _slide(grey, weights * wanted)
             taken = _slide(no_go.astype(np.float32), inside.astype(np.float32)) > 0.5
             misfit[taken] = np.inf
@@ -106,14 +112,14 @@ def _slide(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.asarray(signal.correlate(image, kernel, mode="valid", method="fft"))
 
 
-def _smooth(values: Image, rim: Mask) -> Image:
+def _smooth(values: Window, rim: WindowMask) -> Window:
     """Averages over the rim's neighbouring pixels, so that its noise is not continued."""
     weight = ndimage.gaussian_filter(rim.astype(np.float32), _SMOOTH_PX)
     summed = ndimage.gaussian_filter(values * rim[..., None], (_SMOOTH_PX, _SMOOTH_PX, 0))
     return np.asarray(summed / np.maximum(weight, 1e-6)[..., None], np.float32)
 
 
-def _continue(values: Image, rim: Mask, inside: Mask) -> Image:
+def _continue(values: Window, rim: WindowMask, inside: WindowMask) -> Window:
     """Values on the rim, and inside what solves Laplace's equation with them as its border.
 
     Pixels of neither are not looked at and stay 0.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
@@ -17,6 +17,7 @@ from ctscribe.pairs.dataset import VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.beta import BetaControl
 from ctscribe.train.rates import Part
+from ctscribe.types import Strategy
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
@@ -112,7 +113,7 @@ def beta_of(recipe: Recipe, num_steps: int, checkpoint: Path | None) -> BetaCont
     )
 
 
-def read_pairs(pairs_path: Path, strategy: Literal["origin", "gauss", "heter"]) -> list[PairRow]:
+def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
     """Reads ``pairs.jsonl`` and refuses negatives of another kind than the recipe's.
 
     Raises:
@@ -126,6 +127,13 @@ def read_pairs(pairs_path: Path, strategy: Literal["origin", "gauss", "heter"]) 
             f"{pairs_path} must hold the recipe's pairs.strategy {strategy}, but it holds "
             f"{found}; run pairs again with this recipe",
         )
+    for row in rows:
+        if row.role == "negative" and row.volume is not None and row.disputed is None:
+            raise CtscribeError(
+                "E_PAIRS",
+                f"a negative must name the findings that it disputes, but that of {row.study} in "
+                f"{pairs_path} does not; run pairs again",
+            )
     return rows
 
 

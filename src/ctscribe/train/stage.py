@@ -18,6 +18,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, read_json, write_json
 from ctscribe.model.checkpoint import load_model, save_model
 from ctscribe.model.slice_attention import attach, attached, warmed_head
+from ctscribe.pairs.anatomy import write_healed
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.pairs.splits import studies_of
@@ -98,6 +99,7 @@ def train(
     shown = {row.volume or row.study for row in (*rows, *validation_rows)}
     with arguments.main_process_first(local=False):
         needed = [study for study in studies if study.volume_name in shown]
+        needed += write_healed(prepared_dir, by_name, rows)
         visual = visual_source(qwen, prepared_dir, needed, rows, recipe)
     return fit(
         arguments,
