@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: start demo test lint unit docs kill-prepare bench-evaluate clean
+.PHONY: start demo test lint unit docs kill-prepare bench-evaluate bench-train export-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -35,6 +35,19 @@ kill-prepare: $(VENV)/.installed
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+
+# Exported weights and adapters, read by transformers 4.57 beside the locked release: the same logits.
+OLDER := runs/export-check
+export-check: $(VENV)/.installed
+	rm -rf $(OLDER) && mkdir -p $(OLDER)
+	$(BIN)/python benchmarks/export_check.py write $(OLDER)
+	$(BIN)/python benchmarks/export_check.py read $(OLDER)
+	$(PYTHON) -m venv $(OLDER)/venv
+	$(OLDER)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> $$($(OLDER)/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	$(OLDER)/venv/bin/python benchmarks/export_check.py read $(OLDER)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

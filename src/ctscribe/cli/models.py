@@ -1,7 +1,7 @@
 """Commands about models: warming up, training, writing, scoring, reporting."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -175,3 +175,29 @@ def demo(
     say("Look at:")
     for path in (*result.tables, *result.pages):
         say(f"  {path}")
+
+
+@app.command
+def export(
+    run: Path,
+    out: Path,
+    *,
+    what: Annotated[
+        Literal["merged", "adapters"], Parameter(help="Whole weights, or the adapters alone.")
+    ] = "merged",
+    base: Annotated[
+        str | None, Parameter(help="Weights below the adapters: a folder or hub id.")
+    ] = None,
+) -> None:
+    """Write the run's best weights for transformers, vLLM and SGLang into OUT."""
+    from ctscribe.model.publish import publish
+    from ctscribe.run import recipe_of
+
+    recipe = recipe_of(run)
+    publish(run / "best", out, what, recipe, base)
+    say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
+    if recipe.model.positions == "depth":
+        say(
+            "Only ctscribe itself places slices by depth: vLLM and SGLang would write other "
+            "reports with these weights. Train with model.positions index to serve them."
+        )

@@ -55,6 +55,8 @@ E_EVALUATE           There is nothing to score, or no report to compare with bli
     Choose another split, or prepare the training split too.
 E_EXISTS             The folder holds another data set.
     Choose another folder.
+E_EXPORT             The run cannot be exported as asked.
+    Export the whole weights; train without `model.slice_attention` to serve elsewhere.
 E_FEATURES           Stored features are missing or damaged.
     Delete the file and run the command again.
 E_FRAMES             Frames do not come in pairs with sides that are multiples of 28 px.

@@ -1,5 +1,7 @@
 """Low-rank adapters on the language side, and the full weights they amount to."""
 
+from typing import Any
+
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -9,6 +11,9 @@ LANGUAGE_LINEARS = (
     r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 )
 """Every linear layer of the language model; a plain list of names would also hit the tower."""
+
+ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
+"""Beside merged weights: the adapters apart, and their settings, both as PEFT names them."""
 
 
 def add_adapters(qwen: nn.Module, *, r: int, alpha: int) -> None:
@@ -37,3 +42,32 @@ def merged_state(qwen: nn.Module) -> dict[str, Tensor]:
             tensor = (tensor.float() + delta.float()).to(tensor.dtype)
         state[f"{owner}.{leaf}" if leaf else key] = tensor.detach()
     return state
+
+
+def adapter_state(qwen: nn.Module) -> dict[str, Tensor]:
+    """The adapters' tensors under the keys PEFT writes; empty where the model has none."""
+    return {
+        f"base_model.model.{name.replace('.default', '')}": tensor.detach()
+        for name, tensor in qwen.state_dict().items()
+        if ".lora_" in name
+    }
+
+
+def adapter_config(qwen: nn.Module) -> dict[str, Any]:
+    """The adapters' settings as PEFT reads them.
+
+    Layers are listed by name, not by a pattern: vLLM and SGLang want a list, and a list of last
+    names alone would put adapters on the vision tower again.
+    """
+    layers = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
+    some = next(iter(layers.values()))
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": some.r["default"],
+        "lora_alpha": some.lora_alpha["default"],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(name.removeprefix("model.") for name in layers),
+        "inference_mode": True,
+    }

@@ -19,8 +19,15 @@ from transformers.utils import logging
 
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, write_json
-from ctscribe.model.adapters import merged_state
+from ctscribe.model.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTERS,
+    adapter_config,
+    adapter_state,
+    merged_state,
+)
 from ctscribe.model.fast_tower import speed_up_tower
+from ctscribe.model.legacy import add_legacy_fields
 from ctscribe.model.presets import HUB_IDS
 from ctscribe.model.slice_attention import FILE, attach, attached
 
@@ -39,10 +46,10 @@ def save_model(
 ) -> None:
     """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
 
-    Weights go out under the names the published checkpoints use, adapters merged into them and
-    finding queries in a file of their own; the configuration also carries the fields by which
-    transformers 4.57 knows MRoPE. The folder is built beside its final place and swapped in when
-    complete, so an interruption leaves the earlier one.
+    Weights go out under the names the published checkpoints use, adapters merged into them, and
+    configuration and tokenizer also as older releases read them; adapters and finding queries lie
+    beside them in files of their own. The folder is built beside its final place and swapped in
+    when complete, so an interruption leaves the earlier one.
 
     Args:
         folder: Final place; what is there is replaced.
@@ -62,11 +69,15 @@ def save_model(
         weights, queries = _published(qwen)
         qwen.save_pretrained(partial, state_dict=weights, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
+        adapters = adapter_state(qwen)
+        if adapters:
+            extras = {ADAPTERS: adapters, **(extras or {})}
+            documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
         for name, tensors in {**(extras or {}), **queries}.items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, value in (documents or {}).items():
             write_json(partial / name, value)
-        _add_legacy_rope(partial / "config.json")
+        add_legacy_fields(partial)
         sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
         write_json(partial / MARKER, {"complete": True, "bytes": sizes})
         _swap(partial, folder)
@@ -207,16 +218,6 @@ def _remedy(is_local: bool) -> str:
     if is_local:
         return "download the whole model into the folder"
     return "download it to a folder and set model.weights to that folder"
-
-
-def _add_legacy_rope(config_path: Path) -> None:
-    """Repeats the rotary settings under the names transformers 4.57, vLLM and SGLang look for."""
-    config = read_json(config_path)
-    text = config["text_config"]
-    rope = text["rope_parameters"]
-    text["rope_theta"] = rope["rope_theta"]
-    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
-    write_json(config_path, config)
 
 
 def _swap(partial: Path, folder: Path) -> None:

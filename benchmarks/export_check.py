@@ -1,0 +1,119 @@
+"""Exports a model and its adapters, then asks another release of transformers for its logits.
+
+``write FOLDER`` runs with the project's packages, ``read FOLDER`` with any release's; `make
+export-check` runs the second with transformers 4.57 and writes ``results/export.json``.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+OUT = Path(__file__).parent / "results" / "export.json"
+LARGEST_DIFFERENCE = 1e-3
+"""Of logits between −50 and 50: float32 sums in another order."""
+
+
+def write(folder: Path) -> None:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from ctscribe.config import Recipe
+    from ctscribe.model.adapters import add_adapters
+    from ctscribe.model.checkpoint import save_model
+    from ctscribe.model.presets import build_config
+    from ctscribe.model.publish import publish, publish_merged
+    from ctscribe.model.qwen import patchify
+    from ctscribe.model.tokenizer import train_tokenizer
+    from ctscribe.reports.prompt import encode_example
+
+    report = "Findings: a 12 mm nodule in the right upper lobe.\nImpression: nodule."
+    tokenizer = train_tokenizer([report] * 3, vocab_size=400)
+    torch.manual_seed(0)
+    config = build_config("tiny", tokenizer)
+    config.text_config.initializer_range = config.vision_config.initializer_range = 0.2
+    qwen = Qwen2_5_VLForConditionalGeneration(config).eval()
+    recipe = Recipe.model_validate({"model": {"dtype": "float32", "tuning": "lora"}})
+    save_model(folder / "base-best", qwen, tokenizer)
+    publish_merged(folder / "base-best", folder / "base", "float32", {})
+    add_adapters(qwen, r=4, alpha=8)
+    for name, weight in qwen.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.1)
+    save_model(folder / "best", qwen, tokenizer)
+    publish(folder / "best", folder / "merged", "merged", recipe)
+    publish(folder / "best", folder / "adapters", "adapters", recipe, base=str(folder / "base"))
+    patches, grid = patchify(torch.randint(0, 256, (4, 112, 140, 3)).to(torch.uint8))
+    ids, _ = encode_example(tokenizer, report, (int(grid[0]), int(grid[1]), int(grid[2])))
+    asked = {"input_ids": torch.tensor([ids]), "patches": patches, "grid": grid[None]}
+    encoded = tokenizer.encode(f"<|im_start|>{report}<|video_pad|><|im_end|>")
+    expected = logits_of(qwen, asked)
+    torch.save({**asked, "logits": expected}, folder / "asked.pt")
+    (folder / "text.json").write_text(json.dumps({"report": report, "ids": encoded}))
+
+
+def logits_of(model: torch.nn.Module, asked: dict[str, torch.Tensor]) -> torch.Tensor:
+    ids = asked["input_ids"]
+    given = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values_videos": asked["patches"],
+        "video_grid_thw": asked["grid"],
+        "second_per_grid_ts": torch.tensor([1.0]),
+    }
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        given["mm_token_type_ids"] = (ids == model.config.video_token_id).int() * 2
+    with torch.no_grad():
+        return model.eval()(**given).logits
+
+
+def read(folder: Path) -> dict[str, Any]:
+    import transformers
+    from peft import PeftModel
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    asked = torch.load(folder / "asked.pt", weights_only=True)
+    text = json.loads((folder / "text.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder / "merged")
+    encoded = tokenizer.encode(f"<|im_start|>{text['report']}<|video_pad|><|im_end|>")
+    merged, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder / "merged", output_loading_info=True
+    )
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "base")
+    adapted = PeftModel.from_pretrained(base, folder / "adapters")
+
+    def difference(model: torch.nn.Module) -> float:
+        return float((logits_of(model, asked) - asked["logits"]).abs().max())
+
+    return {
+        "transformers": transformers.__version__,
+        "keys_that_do_not_fit": sum(len(keys) for keys in loading.values()),
+        "same_token_ids": encoded == text["ids"],
+        "largest_logit": float(asked["logits"].abs().max()),
+        "largest_difference_merged": difference(merged),
+        "largest_difference_adapters": difference(adapted),
+    }
+
+
+def main() -> None:
+    task, folder = sys.argv[1], Path(sys.argv[2])
+    if task == "write":
+        write(folder)
+        return
+    found = read(folder)
+    results = json.loads(OUT.read_text()) if OUT.exists() else {}
+    results[found["transformers"]] = found
+    OUT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    print(json.dumps(found, indent=2))
+    worst = max(found["largest_difference_merged"], found["largest_difference_adapters"])
+    if found["keys_that_do_not_fit"] or not found["same_token_ids"] or worst > LARGEST_DIFFERENCE:
+        sys.exit(f"the export does not load alike in transformers {found['transformers']}")
+
+
+if __name__ == "__main__":
+    main()
