@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: start demo test lint unit docs kill-prepare bench-evaluate clean
+.PHONY: start demo test lint unit docs kill-prepare bench-evaluate labeler clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -35,6 +35,11 @@ kill-prepare: $(VENV)/.installed
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+
+# Agreement with people and speed, into docs/results/labeler.md; the reports are not shipped.
+REPORTS ?= ../shared/data/ct_rate_text/labelled_reports_800.csv
+labeler: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/labeler_agreement.py $(REPORTS)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml
