@@ -1,7 +1,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -28,10 +28,11 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[tuple[str, dict[str, Any
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             heard.append((self.path, body))
             status, content = answer(len(heard), body)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(BrokenPipeError):  # who asked may have stopped waiting
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             pass
