@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: start demo test lint unit docs kill-prepare bench-evaluate bench-train export-check clean
+.PHONY: demo start test lint unit docs kill-prepare bench-evaluate export-check labeler clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -48,6 +48,11 @@ export-check: $(VENV)/.installed
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 		> $$($(OLDER)/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
 	$(OLDER)/venv/bin/python benchmarks/export_check.py read $(OLDER)
+
+# Agreement with people and speed, into docs/results/labeler.md; the reports are not shipped.
+REPORTS ?= ../shared/data/ct_rate_text/labelled_reports_800.csv
+labeler: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/labeler_agreement.py $(REPORTS)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

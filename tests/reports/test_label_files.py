@@ -1,16 +1,25 @@
 import csv
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.label_files import label_csv
+from ctscribe.reports.labeler import label_report
 
 
 def written(path: Path, header: str, *lines: str) -> Path:
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     return path
+
+
+def read_cells(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_labels_keep_the_key_and_ct_rates_order(tmp_path: Path) -> None:
@@ -31,28 +40,57 @@ def test_labels_keep_the_key_and_ct_rates_order(tmp_path: Path) -> None:
     assert set(rows[2][1:]) == {"0"}
 
 
-def test_one_text_column_will_do(tmp_path: Path) -> None:
-    reports = written(tmp_path / "r.csv", "AccessionNo,report_text", "a1,Emphysema.")
-    assert label_csv(reports, tmp_path / "l.csv") == 1
-    assert (tmp_path / "l.csv").read_text(encoding="utf-8").startswith("AccessionNo,Medical")
+def test_evidence_points_into_the_cells(tmp_path: Path) -> None:
+    reports = written(
+        tmp_path / "r.csv",
+        "VolumeName,Findings_EN,Impressions_EN",
+        'a,"No effusion.\nA 5 mm nodule, İ.","Nodule."',
+        "b,Normal.,Not given.",
+    )
+    label_csv(reports, tmp_path / "l.csv", evidence_path=tmp_path / "e.jsonl")
+    told = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    cells = read_cells(reports)[0]
+    assert [row["VolumeName"] for row in told] == ["a", "b"]
+    assert [(m["finding"], m["status"], m["column"]) for m in told[0]["mentions"]] == [
+        ("Pleural effusion", "absent", "Findings_EN"),
+        ("Lung nodule", "present", "Findings_EN"),
+        ("Lung nodule", "present", "Impressions_EN"),
+    ]
+    for mention in told[0]["mentions"]:
+        cell = cells[mention["column"]]
+        assert cell[mention["start"] : mention["end"]] == mention["words"]
+        assert mention["words"] in mention["sentence"]
+        assert mention["sentence"] in cell
+    assert told[1]["mentions"] == []
 
 
-@pytest.mark.parametrize(
-    ("header", "line", "code"),
-    [
-        ("Name,report_text", "a,b", "E_COLUMN"),
-        ("VolumeName,Findings_EN", "a,b", "E_COLUMN"),
-        ("VolumeName,report_text", "a,", "E_EMPTY_REPORT"),
-        ("VolumeName,report_text", 'a,"b', "E_CSV"),
-    ],
-)
-def test_bad_files_are_refused(tmp_path: Path, header: str, line: str, code: str) -> None:
-    with pytest.raises(CtscribeError) as caught:
-        label_csv(written(tmp_path / "r.csv", header, line), tmp_path / "l.csv")
-    assert caught.value.code == code
-    assert not (tmp_path / "l.csv").exists()
+def test_another_reader_takes_the_rules_place(tmp_path: Path) -> None:
+    reports = written(tmp_path / "r.csv", "VolumeName,Findings_EN,Impressions_EN", "a,one,two")
+    heard: list[str] = []
+
+    def read(texts: Sequence[str]) -> np.ndarray:
+        heard.extend(texts)
+        return np.eye(1, len(FINDINGS), 3, dtype=bool)
+
+    label_csv(reports, tmp_path / "l.csv", read=read)
+    assert heard == ["one\ntwo"]
+    row = (tmp_path / "l.csv").read_text().splitlines()[1].split(",")[1:]
+    assert [cell == "1" for cell in row] == [i == 3 for i in range(len(FINDINGS))]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CtscribeError, match=r"no\.csv must exist"):
-        label_csv(tmp_path / "no.csv", tmp_path / "l.csv")
+def test_nothing_is_written_for_a_broken_file(tmp_path: Path) -> None:
+    reports = written(tmp_path / "r.csv", "VolumeName,report_text", "a,x", "a,y")
+    with pytest.raises(CtscribeError, match="rows 2 and 3"):
+        label_csv(reports, tmp_path / "l.csv", evidence_path=tmp_path / "e.jsonl")
+    assert list(tmp_path.iterdir()) == [reports]
+
+
+def test_the_labels_of_real_reports_are_those_of_their_texts(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    reports = shared_data / "ct_rate_text" / "labelled_reports_800.csv"
+    assert label_csv(reports, tmp_path / "l.csv") == 800
+    texts, labels = read_cells(reports), read_cells(tmp_path / "l.csv")
+    for text, row in list(zip(texts, labels, strict=True))[::40]:
+        assert text["AccessionNo"] == row["AccessionNo"]
+        assert tuple(int(row[f]) for f in FINDINGS) == label_report(text["report_text"])

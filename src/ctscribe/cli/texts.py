@@ -42,7 +42,7 @@ def label(
         )
     read = label_reports if classifier is None else load_classifier(classifier).read
     num_reports = label_csv(reports, out, read=read, evidence_path=evidence)
-    say(f"{num_reports} reports labelled in {out}")
+    say(f"Labels of {num_reports} reports in {out}")
     if evidence:
         say(f"Words and sentences in {evidence}")
 

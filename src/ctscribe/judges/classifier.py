@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ctscribe.errors import CtscribeError
-from ctscribe.files import sha256_of_file
+from ctscribe.files import sha256_of_file, sha256_of_json
 from ctscribe.reports.findings import FINDINGS
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Classifier:
                     f"{folder} must hold a classifier with config.json, model.safetensors, a "
                     f"tokenizer and {_HEAD}, but lacks {name}; give the folder that has them",
                 )
-        self.name = f"classifier:{sha256_of_file(folder / _HEAD)[:8]}"
+        hashes = [sha256_of_file(folder / name) for name in ("model.safetensors", _HEAD)]
+        self.name = f"classifier:{sha256_of_json(hashes)[:8]}"
         """For signatures; stays the same wherever the folder lies."""
         self._encoder, self._tokenizer = _load_encoder(folder)
         self._weight, self._bias = _load_head(folder, int(self._encoder.config.hidden_size))
@@ -87,6 +88,7 @@ class Classifier:
 
 def _load_encoder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -100,7 +102,7 @@ def _load_encoder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBa
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _bad(folder, f"transformers cannot load it ({_first_line(error)})") from error
     missing = sorted(loading["missing_keys"])
     if missing:

@@ -78,7 +78,7 @@ LUNGS: tuple[Concept, ...] = (
         "Bronchiectasis",
         "ectasi ectati ectazi bronchi",
         r"""\b(?:\w*bron[cs]h?i?(?:ol)?[oi]?e[ck]ta\w*|bronchial\ (?:dilat|ectas)\w*
-        |(?:dilat\w*|ectas\w*)[^.;:,]{0,30}?\bbronch\w*
+        |(?:dilat\w*|ecta[st]\w*)[^.;:,]{0,30}?\bbronch\w*
         |bronch\w*\ (?:are|is|were)\ (?:not\ )?dilat\w*)""",
     ),
     concept(

@@ -9,6 +9,9 @@ _VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aor
     |subclavian|carotid|iliac|celiac|(?<!coronary\ )(?<!descending\ )(?<!circumflex\ )
     arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?(?!\ coronar))"""
 _CORONARY = r"(?:coronar\w*|lad|rca|cx|lcx|circumflex|left\ anterior\ descending)"
+_SOUND = r"""(?!\w*\ (?:arter\w+\ |vessels?\ |walls?\ )?(?:(?:is|are|was|were)\ )?
+    (?:normal|natural|open|free)\b)"""
+"""Not said of the vessel itself: "calcified aorta, coronary arteries are normal"."""
 _NODE = r"\b(?:lymph|laps?\b)"
 _EFFUSION = r"(?:ef+us+ions?|fluid|liquid)"
 _TURN = r"\b(?:but|however|while|whereas|although|there)\b"
@@ -44,7 +47,7 @@ MEDIASTINUM: tuple[Concept, ...] = (
         "athero calcif calsif plaque",
         rf"""\b(?:{_VESSEL}(?:(?!{_NODE}){GAP}){{0,90}}?\b{_PLAQUE}
           (?!\W+(?:\w+\W+)?{_NODE}|\ in\ (?:the\ )?coronar)
-        |{_PLAQUE}(?:(?!{_NODE}){GAP}){{0,100}}?\b{_VESSEL})""",
+        |{_PLAQUE}(?:(?!{_NODE}){GAP}){{0,100}}?\b{_VESSEL}{_SOUND})""",
         elsewhere=rf"{_NODE}|\bpleural\ plaque",
         home=r"\b(?:aort|arter|arc|vascul|vessel)",
     ),
@@ -52,7 +55,7 @@ MEDIASTINUM: tuple[Concept, ...] = (
         "Coronary artery wall calcification",
         "athero calcif calsif plaque",
         rf"""\b(?:{_CORONARY}\b{GAP}{{0,90}}?\b{_PLAQUE}(?!\ in\ the\ (?:\w+\ )?aort)
-        |{_PLAQUE}{GAP}{{0,110}}?\b{_CORONARY}\b)""",
+        |{_PLAQUE}{GAP}{{0,110}}?\b{_CORONARY}\b{_SOUND})""",
     ),
     concept(
         "Cardiomegaly",
@@ -69,7 +72,8 @@ MEDIASTINUM: tuple[Concept, ...] = (
           \b(?:increase[ds]?|enlarge\w*|larger?|upper\ (?:limit|border)\w*|above|greater|big|wide\w*
           |dilat\w*)
         |(?:increase\w*|enlarge\w*)\ (?:in|of)\ (?:the\ )?(?:size\ of\ the\ )?
-          (?:heart|cardiac|cardiothoracic|ctr|cto)\b)""",
+          (?:heart|cardiac|cardiothoracic|ctr|cto)\b
+        |increased\ (?:heart\ size|cardiothoracic|ctr|cto|cti)\b)""",
         unless=r"\bpulmonary\ (?:artery|trunk)[^.;]{0,60}heart|epicardial\ fat",
     ),
     concept(

@@ -68,8 +68,8 @@ _EVENT = re.compile(
     | (?P<forward>
         \bno\b(?!\.)|\bwithout\b|\A\W*resolved\b|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
       | \bfree\s+(?:of|from)\b|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
-      | \brather\s+than\b|\binstead\s+of\b
       )
+    | (?P<inside>\b(?:rather\s+than|instead\s+of)\b[^,.;]*)
     | (?P<affirm>
         \b{_BE}\s+(?:\w+\s+){{0,2}}?{_SEEN}\w*
       | \b(?:attract\w*|draw\w*)\s+attention
@@ -89,7 +89,7 @@ _EVENT = re.compile(
 )
 _DENIES_AFTER = frozenset({"forward", "both"})
 _DENIES_BEFORE = frozenset({"back", "both"})
-_DENIES = _DENIES_AFTER | _DENIES_BEFORE
+_DENIES = _DENIES_AFTER | _DENIES_BEFORE | {"inside"}
 _VERBS = frozenset({"affirm", "back"})
 _JOINT = re.compile(r",\s+(?!which|whose|that|where|in\s+which|the\s+larg|measur|with\b)|\band\s")
 _DOUBT = re.compile(

@@ -4,7 +4,8 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -47,28 +48,17 @@ def read_report_table(path: Path) -> ReportTable:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
             ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = _parsed_rows(path, file)
-    except FileNotFoundError as error:
-        raise CtscribeError(
-            "E_MISSING", f"{path} must exist; give the path of a CSV file of reports"
-        ) from error
-    except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{path} must be a readable file, but {error.strerror}; check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CtscribeError(
-            "E_ENCODING",
-            f"{path} must be UTF-8 text, but byte {error.start + 1} is not; save it again as "
-            "UTF-8, or convert it from what it is, such as cp1254 or latin-1, with iconv",
-        ) from error
+    rows = _parsed_rows(path, _decoded(path))
+    _, header = next(rows, (0, []))
     key, columns = _choose_columns(path, header)
-    names = [row[header.index(key)].strip() for row in rows]
-    cells = [tuple(_cell(row[header.index(column)]) for column in columns) for row in rows]
-    _require_names(path, key, names)
-    empty = [number for number, texts in enumerate(cells, 2) if not any(map(str.strip, texts))]
+    numbers, names, cells = [], [], []
+    for number, row in rows:
+        numbers.append(number)
+        names.append(row[header.index(key)].strip())
+        cells.append(tuple(_cell(row[header.index(column)]) for column in columns))
+    _require_names(path, key, names, numbers)
+    texts = [any(map(str.strip, parts)) for parts in cells]
+    empty = [number for number, has_text in zip(numbers, texts, strict=True) if not has_text]
     if empty:
         raise CtscribeError(
             "E_EMPTY_REPORT",
@@ -78,30 +68,47 @@ def read_report_table(path: Path) -> ReportTable:
     return ReportTable(key, columns, tuple(names), tuple(cells))
 
 
-def _parsed_rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
-    """The header, then rows of as many cells; empty lines are passed over."""
-    reader = csv.reader(file, strict=True)
-    header: list[str] = []
+def _decoded(path: Path) -> str:
     try:
-        for row in reader:
-            if row and header and len(row) != len(header):
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise CtscribeError(
+            "E_MISSING", f"{path} must exist; give the path of a CSV file of reports"
+        ) from error
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{path} must be a readable file, but {error.strerror}; check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise CtscribeError(
+            "E_ENCODING",
+            f"{path} must be UTF-8 text, but line {line} is not; save it again as UTF-8, or "
+            "convert it with iconv from what it is, such as cp1254 or latin-1",
+        ) from error
+
+
+def _parsed_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The header, then rows of as many cells, each with its number; empty ones are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    num_columns = 0
+    try:
+        for number, row in enumerate(reader, 1):
+            num_columns = num_columns or len(row)
+            if row and len(row) != num_columns:
                 raise CtscribeError(
                     "E_CSV",
-                    f"{path} must have {len(header)} cells in each row, but the one that ends on "
-                    f"line {reader.line_num} has {len(row)}; mend its quotes or commas",
+                    f"{path} must have {num_columns} cells in each row, but row {number} has "
+                    f"{len(row)}; mend its quotes or commas",
                 )
             if row:
-                header = header or row
-                yield row
+                yield number, row
     except csv.Error as error:
         raise CtscribeError(
             "E_CSV",
             f"{path} must be a CSV file, but at line {reader.line_num} {error}; mend its quotes",
         ) from error
-    if not header:
-        raise CtscribeError(
-            "E_COLUMN", f"{path} must have a header and reports, but is empty; export it again"
-        )
 
 
 def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -122,10 +129,11 @@ def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, 
             return key, parts
         if len(others) == 1 and others[0] not in known:
             return key, (others[0],)
+    found = ", ".join(header)[:200] or "no header"
     raise CtscribeError(
         "E_COLUMN",
         f"{path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "
-        f"Impressions_EN, parted by commas, but has {', '.join(header)[:200]}; rename its columns",
+        f"Impressions_EN, parted by commas, but has {found}; rename its columns",
     )
 
 
@@ -133,16 +141,16 @@ def _cell(cell: str) -> str:
     return "" if cell.strip() == _NOT_GIVEN else cell
 
 
-def _require_names(path: Path, key: str, names: Sequence[str]) -> None:
+def _require_names(path: Path, key: str, names: Sequence[str], numbers: Sequence[int]) -> None:
     if not names:
         raise CtscribeError("E_EMPTY_REPORT", f"{path} must hold reports, but has only a header")
-    unnamed = [number for number, name in enumerate(names, 2) if not name]
+    unnamed = [number for number, name in zip(numbers, names, strict=True) if not name]
     if unnamed:
         raise CtscribeError(
             "E_CSV", f"every report in {path} must have a {key}, but {_told(unnamed)}; fill them"
         )
     first: dict[str, int] = {}
-    for number, name in enumerate(names, 2):
+    for number, name in zip(numbers, names, strict=True):
         if first.setdefault(name, number) != number:
             raise CtscribeError(
                 "E_DUPLICATE",

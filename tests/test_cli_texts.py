@@ -1,0 +1,103 @@
+"""Labelling, converting, scoring others' predictions and judging, as a user does them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.evaluate.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
+from tests.judges.conftest import classifier_dir
+from tests.judges.test_endpoint import completion, serving
+
+from ctscribe.cli.app import app
+from ctscribe.errors import CtscribeError
+from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+
+__all__ = ["classifier_dir", "make_prediction", "make_studies"]
+
+
+def run(*arguments: object) -> None:
+    app(
+        [str(argument) for argument in arguments], exit_on_error=False, result_action="return_value"
+    )
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, make_studies: MakeStudies) -> Path:
+    write_rows(tmp_path / "studies.jsonl", [*make_studies(12, "train"), *make_studies(6)])
+    return tmp_path
+
+
+@pytest.fixture
+def predictions(prepared: Path, make_prediction: MakePrediction) -> Path:
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    test = [study for study in studies if study.source_split == "valid"]
+    write_rows(prepared / "p.jsonl", [make_prediction(study) for study in test])
+    return prepared / "p.jsonl"
+
+
+@pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
+def test_converted_predictions_score_as_ours_do(
+    prepared: Path, predictions: Path, form: str
+) -> None:
+    other = prepared / ("p.csv" if form == "csv" else f"{form}.json")
+    run("convert", predictions, "--to", form, "--out", other)
+    scores = {}
+    for path in (predictions, other):
+        target = prepared / f"{path.name}.scores"
+        run(
+            "evaluate",
+            path,
+            "--prepared",
+            prepared,
+            "--out",
+            target,
+            "--set",
+            "evaluate.resamples=100",
+        )
+        scores[path] = json.loads(target.read_text())["model"]
+    assert scores[other] == scores[predictions]
+    assert scores[other]["f1"]["value"] == 1.0
+
+
+def test_a_classifier_labels_and_says_what_it_cut(
+    tmp_path: Path, classifier_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = tmp_path / "r.csv"
+    reports.write_text(f"VolumeName,report_text\na,{'lung ' * 600}\nb,heart\n")
+    run("label", reports, "--out", tmp_path / "l.csv", "--classifier", classifier_dir)
+    told = capsys.readouterr()
+    assert "1 of 2 texts were cut at 512 tokens" in told.out + told.err
+    assert len((tmp_path / "l.csv").read_text().splitlines()) == 3
+    with pytest.raises(CtscribeError) as caught:
+        run(
+            *("label", reports, "--out", tmp_path / "l.csv"),
+            *("--classifier", classifier_dir, "--evidence", tmp_path / "e.jsonl"),
+        )
+    assert caught.value.code == "E_OPTION"
+
+
+def test_a_judge_scores_and_lists_what_failed(
+    prepared: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_rows(predictions, PredictionRow)
+    out = prepared / "judged.json"
+    answers = [completion('{"score": 0.5}')] * (len(rows) - 1) + [completion("no idea")]
+    with serving(lambda number, _: (200, answers[min(number, len(rows)) - 1])) as (url, heard):
+        arguments = ("judge", predictions, "--prepared", prepared, "--endpoint", url)
+        run(*arguments, "--model", "m", "--out", out)
+        run(*arguments, "--model", "m", "--out", out)
+    assert len(heard) == len(rows) + 1  # only the failed one was asked again
+    told = json.loads(out.read_text())
+    assert told["mean"]["value"] == 0.5
+    assert list(told["failed"].values()) == ["the answer has no score"]
+    assert set(told["scores"]) | set(told["failed"]) == {row.scan_id for row in rows}
+    said = capsys.readouterr()
+    assert f"1 of {len(rows)} reports could not be judged" in said.out + said.err
+
+
+def test_reports_do_not_leave_the_machine_unasked(prepared: Path, predictions: Path) -> None:
+    with pytest.raises(CtscribeError, match="patient data"):
+        run(
+            *("judge", predictions, "--prepared", prepared),
+            *("--endpoint", "http://192.0.2.1:8000", "--model", "m"),
+        )
