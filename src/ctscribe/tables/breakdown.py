@@ -11,7 +11,7 @@ _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negativ
 _RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
 LIKENESS = {
     "shared_token_share": "Words in shared sentences",
-    "distinct_share": "Distinct reports",
+    "repeated_share": "Repeated reports",
     "self_bleu_4": "Self-BLEU-4",
 }
 """Measures of `evaluate.template` and their titles."""
@@ -79,9 +79,11 @@ def _likeness(scores: Scores) -> Table:
     notes = (
         "Words in shared sentences: share of all words that stand in a sentence which at least 1 % "
         "of the patients, and at least two, have in common.",
-        "Distinct reports: share of all. Self-BLEU-4: of each report against another scan's, 1 "
-        "when all are the same.",
+        "Repeated reports: share of all that say what another says, word for word. Self-BLEU-4: of "
+        "each report against another scan's. Both are 1 when all reports are the same.",
     )
+    distinct = (str(template[side]["distinct_reports"]) for side in ("references", "predictions"))
+    rows = (*rows, ("Distinct reports, number", *distinct))
     columns = ("Measure", "References", "Predictions")
     return Table("How alike reports are", columns, rows, notes)
 
