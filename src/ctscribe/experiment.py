@@ -1,4 +1,4 @@
-"""A recipe's grid: train, write and score every cell, then Tables 1 and 2.
+"""A recipe's grid: train, write and score every cell, then Tables 1 to 3.
 
 Validation chooses each cell's checkpoint; the test split is read once per cell, with it.
 Every step of a cell is skipped when its result is there, so an interrupted experiment goes on.
@@ -97,6 +97,7 @@ def run_experiment(
         parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
     ) as pool:
         _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
+    write_json(out / "comparison.json", compare_cells(prepared_dir, recipe, folders))
     return write_tables(out, recipe, folders)
 
 
@@ -129,26 +130,44 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
         write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
 
 
+def compare_cells(
+    prepared_dir: Path, recipe: Recipe, folders: Mapping[Cell, Path]
+) -> dict[str, Any]:
+    """Every variant and weight against Origin on the test split; see `evaluate.compare`."""
+    from ctscribe.evaluate.compare import compare
+    from ctscribe.pairs.splits import studies_of
+
+    written: dict[str, list[list[PredictionRow]]] = {}
+    for cell, folder in folders.items():
+        rows = read_rows(folder / "predictions.jsonl", PredictionRow)
+        title = f"{cell.strategy.capitalize()}, β = {cell.beta:g}" if cell.beta else "Origin"
+        written.setdefault(title, []).append(rows)
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    test = studies_of(studies, "test", recipe.pairs.validation_fraction)
+    return compare(written.pop("Origin"), written, test, recipe.evaluate)
+
+
 def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
-    """Tables 1 and 2 as Markdown, CSV and LaTeX beside each other in ``out``."""
+    """Tables 1 to 3 as Markdown, CSV and LaTeX beside each other in ``out``."""
     from ctscribe.tables import to_csv, to_latex, to_markdown
 
     written = []
-    for number, table in enumerate(experiment_tables(recipe, folders), 1):
+    for number, table in enumerate(experiment_tables(out, recipe, folders), 1):
         for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
             write_text(out / f"table{number}{suffix}", render(table))
         written.append(out / f"table{number}.md")
     return written
 
 
-def experiment_tables(recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
-    """Tables 1 and 2 from the scores of every cell.
+def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
+    """Tables 1 and 2 from the scores of every cell, and Table 3, which differences hold.
 
     Args:
+        out: Experiment folder with its comparison.
         recipe: The experiment's.
         folders: Of all cells of its grid, finished.
     """
-    from ctscribe.tables import table_1, table_2
+    from ctscribe.tables import table_1, table_2, table_3
 
     measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for cell, folder in folders.items():
@@ -163,7 +182,8 @@ def experiment_tables(recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Tab
         "Ours-Heter": measured["heter", beta],
     }
     betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
-    return [table_1(variants, beta), table_2(betas, other)]
+    comparison = read_json(out / "comparison.json")
+    return [table_1(variants, beta), table_2(betas, other), table_3("Origin", comparison)]
 
 
 def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.board.studies import MAX_SIDE_PX, look_alikes, show_study
-from ctscribe.config import Recipe
+from ctscribe.board.studies import MAX_SIDE_PX, WindowSet, look_alikes, show_study
 from ctscribe.export.comparison import compare_reports
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import write_frames
@@ -64,15 +63,14 @@ def test_one_patient_and_frames_of_other_sizes_do_not_compare(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("windows", "titles"), [("single", 1), ("three", 2)])
 def test_large_frames_are_drawn_smaller_and_stay_to_scale(
-    windows: str, titles: int, tmp_path: Path
+    windows: WindowSet, titles: int, tmp_path: Path
 ) -> None:
     row = study(1, NORMAL)
     frames = np.zeros((2, 504, 504, 3), dtype=np.uint8)
     frames[0, 0, 0] = (100, 160, 200)
     write_frames(tmp_path, row.volume_name, frames, {})
     compared = compare_reports("x", reference=NORMAL, prediction="", labels=None)
-    recipe = Recipe.model_validate({"slices": {"windows": windows}})
-    shown = show_study(compared, row, tmp_path, recipe)
+    shown = show_study(compared, row, tmp_path, windows)
     assert len(shown.display) == titles
     first = next(iter(shown.display.values()))
     assert first.shape == (2, 252, 252)

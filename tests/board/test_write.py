@@ -9,7 +9,7 @@ from ctscribe.board.write import write_scoreboard
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.scores import evaluate
-from ctscribe.experiment import grid
+from ctscribe.experiment import compare_cells, grid
 from ctscribe.files import write_json
 from ctscribe.rows import PredictionRow, StudyRow, write_rows
 from ctscribe.slices.cache import write_frames
@@ -67,6 +67,9 @@ def out(tmp_path: Path) -> Path:
         write_json(folder / "gap.json", {"value": 0.1, "low": 0.0, "high": 0.2})
         write_json(folder / "train" / "result.json", {"best_validation_loss": 3.0 - number})
         draw_loss_curve([], folder / "train" / "loss_curve.png")
+    folders = {cell: tmp_path / "cells" / cell.name for cell in grid(RECIPE)}
+    found = compare_cells(tmp_path / "prepared", RECIPE, folders)
+    write_json(tmp_path / "comparison.json", found)
     return tmp_path
 
 
@@ -78,9 +81,10 @@ def test_the_page_shows_the_run_that_validation_selects(out: Path) -> None:
     assert "heter-beta0.1-seed0, the run with the lowest validation loss" in page
     assert "Emphysema is seen by heter." in page
     assert "Emphysema is seen by gauss." not in page
-    assert page.index("Table 1.") < page.index("Table 2.") < page.index("Look-alike reports")
+    assert page.index("Table 1.") < page.index("Table 2.") < page.index("Table 3.")
+    assert page.index("Table 3.") < page.index("Look-alike reports")
     assert page.index("Look-alike reports") < page.index("The 4 worst studies")
-    assert page.count('<figure class="plot">') == 1 + 1 + 3 + 3
+    assert page.count('<figure class="plot">') == 1 + 1 + 1 + 3 + 3
     assert "Research use only" in page
 
 

@@ -7,8 +7,7 @@ from ctscribe.card.score import METRICS, require_dependence, score_card
 from ctscribe.card.views import VIEWS
 from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.evaluate.baselines import Report
-from ctscribe.evaluate.scans import Answers
+from ctscribe.evaluate.scans import Answers, Report
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.types import Labels
 
@@ -21,7 +20,9 @@ def labels_of(*present: int) -> Labels:
 
 
 TRUTH = [
-    Report(f"scan_{i:02}", f"patient_{i:02}", f"Finding number {i} is seen here.", labels_of(i % 6))
+    Report(
+        f"scan_{i:02}", f"patient_{i:02}", f"Finding number {i} is seen here.", "", labels_of(i % 6)
+    )
     for i in range(N)
 ]
 RIGHT = Answers(tuple(r.text for r in TRUTH), tuple(r.labels for r in TRUTH))

@@ -2,12 +2,13 @@ import itertools
 
 import pytest
 
-from ctscribe.evaluate.baselines import Report, choose_reports, medoid, normal_report
+from ctscribe.evaluate.baselines import choose_reports, medoid, normal_report
+from ctscribe.evaluate.scans import Report
 
 
 def report(number: int, text: str, *present: int) -> Report:
     labels = tuple(int(i in present) for i in range(18))
-    return Report(f"s{number}", f"p{number}", text, labels)
+    return Report(f"s{number}", f"p{number}", text, "", labels)
 
 
 TRAINING = [

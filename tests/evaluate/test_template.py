@@ -14,7 +14,7 @@ def test_shared_words_are_counted_by_patients_not_reports() -> None:
     # "heart is normal" belongs to two patients; "twin" to one patient twice.
     assert statistics["shared_token_share"] == pytest.approx(6 / (6 + 2 + 2 + 2 + 2))
     assert statistics["distinct_reports"] == 4
-    assert statistics["distinct_share"] == 4 / 5
+    assert statistics["repeated_share"] == pytest.approx(1 / 5)
 
 
 def test_a_single_report_resembles_nobody() -> None:

@@ -13,21 +13,26 @@ from ctscribe.figures import (
     Estimate,
     beta_figure,
     image_bytes,
+    likeness_figure,
     per_finding_figure,
     strata_figure,
 )
 from ctscribe.files import read_json
 from ctscribe.tables import Cell as Score
 from ctscribe.tables import Table
+from ctscribe.tables.breakdown import LIKENESS
 
 SIZES = ("< 3 mm", "< 6 mm", "6–8 mm", "> 8–30 mm", "> 30 mm", "unmeasured")
 """Strata by the largest nodule of the reference, in order; those below 3 mm also count below 6."""
+
+Scores = Mapping[str, Any]
+"""What `evaluate` returns."""
 
 _CURVES = ("Coverage", "Precision", "BLEU-4")
 
 
 def board_plots(tables: Sequence[Table], cells: Mapping[Cell, Path], recipe: Recipe) -> list[Plot]:
-    """β curve, nodule sizes, per-finding bars of each variant, and all loss curves.
+    """β curve, nodule sizes, likeness, bars of each variant's findings, and all loss curves.
 
     Args:
         tables: Tables 1 and 2.
@@ -46,20 +51,46 @@ def board_plots(tables: Sequence[Table], cells: Mapping[Cell, Path], recipe: Rec
     if curves := _beta_curves(tables[1]):
         figure = beta_figure(curves, recipe.experiment.beta_strategy)
         plots.append(Plot("Scores over the weight of the negatives.", image_bytes(figure, "png")))
+    plots += _compared(scores, f" (seed {seed})")
+    for title, each in scores.items():
+        plots.append(_findings_plot(title, each, f" (seed {seed})"))
+    for cell, folder in first.items():
+        curve = folder / "train" / "loss_curve.png"
+        plots.append(Plot(f"{cell.name}: loss over the updates.", curve.read_bytes()))
+    return plots
+
+
+def run_plots(title: str, scores: Scores) -> list[Plot]:
+    """Per-finding bars, nodule sizes and likeness of one run."""
+    return [_findings_plot(title, scores, ""), *_compared({title: scores}, "")]
+
+
+def _compared(scores: Mapping[str, Scores], detail: str) -> list[Plot]:
+    """Nodule sizes, where there are any, and likeness; systems side by side."""
+    plots = []
     sizes = strata_figure(
         {title: _by_size(each["strata"]) for title, each in scores.items()},
         {stratum: n for each in scores.values() for stratum, n in _size_counts(each).items()},
     )
     if sizes is not None:
-        caption = f"Coverage of lung nodules by their size in the reference (seed {seed})."
+        caption = f"Coverage of lung nodules by their size in the reference{detail}."
         plots.append(Plot(caption, image_bytes(sizes, "png")))
-    for title, each in scores.items():
-        caption = f"{title}: recall and precision of every finding (seed {seed})."
-        plots.append(Plot(caption, image_bytes(_finding_bars(each["per_finding"]), "png")))
-    for cell, folder in first.items():
-        curve = folder / "train" / "loss_curve.png"
-        plots.append(Plot(f"{cell.name}: loss over the updates.", curve.read_bytes()))
-    return plots
+    sets = {"References": next(iter(scores.values()))["template"]["references"]} | {
+        title: each["template"]["predictions"] for title, each in scores.items()
+    }
+    likeness = likeness_figure(
+        {
+            title: {label: template[name] for name, label in LIKENESS.items()}
+            for title, template in sets.items()
+        }
+    )
+    caption = f"How much of the reports is one report{detail}."
+    return [*plots, Plot(caption, image_bytes(likeness, "png"))]
+
+
+def _findings_plot(title: str, scores: Scores, detail: str) -> Plot:
+    caption = f"{title}: recall and precision of every finding{detail}."
+    return Plot(caption, image_bytes(_finding_bars(scores["per_finding"]), "png"))
 
 
 def _beta_curves(table: Table) -> dict[str, dict[float, Estimate]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from ctscribe.config import Recipe
 from ctscribe.evaluate.language import normalise
 from ctscribe.evaluate.ngrams import count_ngrams
 from ctscribe.evaluate.scans import scored_text
@@ -16,6 +16,9 @@ from ctscribe.export.scoreboard import ShownStudy
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import read_frames
 from ctscribe.slices.windows import WINDOWS
+
+WindowSet = Literal["single", "three"]
+"""A key of `WINDOWS`."""
 
 MAX_SIDE_PX = 256
 """Slices are drawn at most this large, so that a page of twenty studies stays a page."""
@@ -51,18 +54,15 @@ def look_alikes(scans: Sequence[StudyRow], prepared_dir: Path) -> tuple[StudyRow
 
 
 def show_study(
-    comparison: Comparison, study: StudyRow, prepared_dir: Path, recipe: Recipe
+    comparison: Comparison, study: StudyRow, prepared_dir: Path, windows: WindowSet
 ) -> ShownStudy:
-    """A study's comparison with the frames the model saw, the most telling windows first."""
+    """A study's comparison with its frames, the most telling windows first."""
     frames = read_frames(prepared_dir, study.volume_name)
-    windows = list(enumerate(WINDOWS[recipe.slices.windows]))[::-1][:2]
+    drawn = list(enumerate(WINDOWS[windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
     return ShownStudy(
         comparison,
-        {
-            window_title(window): _smaller(frames[..., channel], factor)
-            for channel, window in windows
-        },
+        {window_title(window): _smaller(frames[..., channel], factor) for channel, window in drawn},
         study.slice_indices,
         study.position_mm,
         (study.spacing_mm[0] * factor, study.spacing_mm[1] * factor),

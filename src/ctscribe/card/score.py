@@ -24,7 +24,6 @@ from jaxtyping import Float64, Int64
 from ctscribe.card.views import VIEWS
 from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.evaluate.baselines import Report
 from ctscribe.evaluate.clinical import clinical_scores, clinical_statistics, finding_scores
 from ctscribe.evaluate.intervals import (
     draw_patients,
@@ -38,7 +37,7 @@ from ctscribe.evaluate.language import (
     language_signature,
     language_statistics,
 )
-from ctscribe.evaluate.scans import Answers
+from ctscribe.evaluate.scans import Answers, Report
 from ctscribe.reports.findings import FINDINGS
 
 METRICS = {

@@ -1,4 +1,4 @@
-"""Commands about models: warming up, training, writing, scoring, reporting."""
+"""Commands about models: warming up, training, writing, reporting."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +16,6 @@ from ctscribe.cli.options import (
     app,
 )
 from ctscribe.config import read_recipe
-from ctscribe.files import write_json
 
 
 @app.command
@@ -68,53 +67,6 @@ def generate(run: Path, *, prepared: Path, split: Split = "test", out: Path | No
 
 
 @app.command
-def evaluate(
-    predictions: Path,
-    *,
-    prepared: Path,
-    split: Split = "test",
-    out: Path | None = None,
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = (),
-) -> None:
-    """Score PREDICTIONS against the reports of SPLIT, beside blind baselines."""
-    from ctscribe.evaluate.scores import evaluate_predictions
-    from ctscribe.tables import scores_table
-
-    knobs = read_recipe(recipe, overrides)
-    scores = evaluate_predictions(predictions, prepared, split, knobs.pairs, knobs.evaluate)
-    target = out or predictions.with_name("scores.json")
-    write_json(target, scores)
-    print_text(scores_table(scores))
-    say(f"Scores in {target}")
-
-
-@app.command
-def card(
-    run: Path,
-    *,
-    prepared: Path,
-    split: Split = "test",
-    min_dependence: Annotated[
-        float | None, Parameter(help="Fail when the lower bound of dependence is below.")
-    ] = None,
-    out: Path | None = None,
-) -> None:
-    """Tell whether the run's model looks: show it noise, air, other patients' scans, and score."""
-    from ctscribe.card.make import make_card
-    from ctscribe.card.score import require_dependence
-    from ctscribe.card.write import headline
-    from ctscribe.run import recipe_of
-
-    target = out or run / f"card_{split}"
-    with stage("Measuring image dependence") as progress:
-        found = make_card(run, prepared, recipe_of(run), split, target, progress=progress)
-    say(f"{headline(found)} Read {target / 'card.md'}")
-    if min_dependence is not None:
-        require_dependence(found, min_dependence)
-
-
-@app.command
 def experiment(
     out: Path,
     *,
@@ -124,7 +76,7 @@ def experiment(
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
-    """Train, write and score every cell of the grid; OUT gets Tables 1 and 2."""
+    """Train, write and score every cell of the grid; OUT gets Tables 1 to 3."""
     from ctscribe.board.write import write_scoreboard
     from ctscribe.experiment import run_experiment
 

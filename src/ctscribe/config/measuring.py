@@ -17,8 +17,13 @@ class GenerateConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Intervals."""
+    """Text handling, optional metrics, intervals."""
 
+    profile: Literal["ctrate-raw", "r2gen"] = "ctrate-raw"
+    """ctrate-raw: strings as CT-RATE's challenge handles them, cased; r2gen: lower case, no
+    punctuation."""
+    meteor: bool = False
+    """Also METEOR, which needs Java and pycocoevalcap."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap draws of patients."""
     seed: int = 0

@@ -75,6 +75,8 @@ E_JSON               A file is not the JSON that a stage wrote.
     Delete it and run its stage again.
 E_LABELS             A label is neither 0 nor 1.
     Correct the labels file.
+E_LABEL_HEAD         A file of a label head's probabilities does not fit the scans.
+    Correct the cell that is named, or add the rows that lack.
 E_LESIONS            Healing lesions needs to know where small ones are.
     Give their boxes, or use the strategy hard.
 E_MANIFEST           A manifest of own scans has wrong columns or rows.
@@ -83,6 +85,8 @@ E_MEMORY             A volume or a training step does not fit into memory.
     Use fewer processes, fewer slices or fewer pairs per device.
 E_METADATA           A cell of CT-RATE's metadata is no number.
     Correct the metadata file.
+E_METEOR             METEOR was asked for, but pycocoevalcap or Java is not there.
+    Install both, or leave `evaluate.meteor` out.
 E_MISSING            A file or folder is not there.
     Correct the path, download it, or run the stage that writes it.
 E_MIXED_GEOMETRY     The slices of a series differ in size, pixel spacing or direction.
@@ -149,6 +153,8 @@ E_RUN_EXISTS         The folder was made with other settings.
     Choose another folder, or remove it.
 E_SCAN               Reconstructions of one scan have different reports or labels.
     Mend the tables and prepare again.
+E_SCORES             Files that should go into one table hold no scores, or of other scans.
+    Give scores.json files of the same scans, or one comparison.json.
 E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
 E_SHARD              A shard is not written as i/n.

@@ -2,32 +2,20 @@
 
 A baseline is a training report chosen for each scan without seeing its volume. The first three
 are blind; the fourth is told the true labels and shows what perfect labels alone would score.
+What a label head alone would score is in `label_sentences`.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import final
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from ctscribe.evaluate.scans import Report
 from ctscribe.types import Labels
 
-
-@final
-@dataclass(frozen=True)
-class Report:
-    """A reference report, once per scan."""
-
-    scan_id: str
-    patient_id: str
-    text: str
-    labels: Labels
-
-
-RULES = {
+BASELINE_RULES = {
     "constant_report": (
         "the training report which, given as the answer to every training scan, has the highest "
         "unigram F1 over all of them (medoid)"

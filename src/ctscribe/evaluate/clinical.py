@@ -3,7 +3,9 @@
 Counted over the cells scans × 18 findings. Coverage is the share of the reference's findings
 that were stated (micro recall); it stands beside precision, because stating everything covers
 everything. CRG (arXiv:2505.17167) equals 1 / (3 − 2J) with J = TPR − FPR over all cells, so it
-lies between 0.2 and 1 and is 1/3 for anything that does not depend on the scan.
+lies between 0.2 and 1 and is 1/3 for anything that does not depend on the scan. Without a
+finding in the references A = 0, TPR is undefined and so is CRG; without a cell free of findings
+there is nothing to alarm falsely about, and FPR counts as 0.
 """
 
 from collections.abc import Sequence
@@ -31,9 +33,11 @@ CLINICAL_METRICS = {
 _N = len(FINDINGS)
 
 
-def clinical_signature(metric: str, num_scans: int) -> str:
-    """Says how a clinical score was computed."""
-    return f"{metric}|{CLINICAL_METRICS[metric]}|labels:rules|findings:{_N}|scans:{num_scans}"
+def clinical_signature(metric: str, label_source: str, num_scans: int) -> str:
+    """Says how a clinical score was computed, and who read the findings."""
+    return (
+        f"{metric}|{CLINICAL_METRICS[metric]}|labels:{label_source}|findings:{_N}|scans:{num_scans}"
+    )
 
 
 def clinical_statistics(

@@ -1,63 +1,148 @@
 """Does one run score higher than another, or could chance have made the difference?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ctscribe.config import EvaluateConfig
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe import RESEARCH_USE
+from ctscribe.config import EvaluateConfig, PairsConfig
 from ctscribe.evaluate.intervals import (
+    Resampler,
     approximate_randomisation,
-    draw_patients,
     holm,
-    patient_index,
     percentile_interval,
     sum_by_patient,
 )
-from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-from ctscribe.evaluate.scores import scan_statistics, score_sums
-from ctscribe.rows import PredictionRow, StudyRow
+from ctscribe.evaluate.label_source import RULES, LabelSource
+from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.scans import Report, as_reports, match_predictions, one_row_per_scan
+from ctscribe.evaluate.statistics import ALL_METRICS, scan_statistics, score_sums
+from ctscribe.pairs.splits import Split, studies_of
+from ctscribe.rows import PredictionRow, StudyRow, read_rows
 
 ALPHA = 0.05
+"""Chance of any false claim in the whole family of comparisons."""
+
+Sums = Float64[np.ndarray, "patients columns"]
+
+
+def compare_predictions(
+    paths: Mapping[str, Path],
+    prepared_dir: Path,
+    split: Split,
+    pairs: PairsConfig,
+    config: EvaluateConfig,
+    source: LabelSource = RULES,
+) -> dict[str, Any]:
+    """Reads the predictions of systems and compares all with the first; see `compare`.
+
+    Args:
+        paths: System → its predictions.
+        prepared_dir: What `prepare` wrote.
+        split: Whose scans they were written for.
+        pairs: Says which patients validate.
+        config: As for `compare`.
+        source: As for `compare`.
+
+    Returns:
+        What `compare` returns, and ``base``, the name of the first.
+    """
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    references = studies_of(studies, split, pairs.validation_fraction)
+    written = {name: [read_predictions(path, references)] for name, path in paths.items()}
+    base = next(iter(paths))
+    return {"base": base} | compare(written.pop(base), written, references, config, source)
 
 
 def compare(
-    first: Sequence[PredictionRow],
-    second: Sequence[PredictionRow],
+    base: Sequence[Sequence[PredictionRow]],
+    others: Mapping[str, Sequence[Sequence[PredictionRow]]],
     references: Sequence[StudyRow],
     config: EvaluateConfig,
-) -> dict[str, dict[str, Any]]:
-    """Differences first − second on the same scans, paired by patient.
+    source: LabelSource = RULES,
+) -> dict[str, Any]:
+    """Differences other − base on the same scans, paired by patient.
+
+    A system of several training seeds is scored over all their reports at once.
 
     Args:
-        first: Reports of one run.
-        second: Reports of another run on the same scans.
-        references: The studies both are scored on.
-        config: Draws and trials, and their seed.
+        base: The reports of each seed of the system that the others are compared with.
+        others: System → the reports of each of its seeds.
+        references: The studies all are scored on.
+        config: Text profile; draws, least number of trials, and their seed.
+        source: Reads the findings of what was written.
 
     Returns:
-        Metric → ``difference``, its 95 % interval ``low`` and ``high`` over paired draws of
-        patients, ``p`` of approximate randomisation, ``p_holm`` adjusted over all metrics, and
-        ``holds`` when the latter is below 0.05. A metric undefined on these scans is left out.
+        ``n`` (with ``trials`` and ``family``, the number of comparisons), ``alpha``, and
+        ``differences``: system → metric → ``difference``, its 95 % interval ``low`` and ``high``
+        over paired draws of patients, ``p`` of approximate randomisation, ``p_holm`` adjusted
+        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
+        that is undefined on these scans is left out.
     """
-    truth = as_reports(one_row_per_scan(references))
-    patients = patient_index([report.patient_id for report in truth])
-    one, two = (
-        sum_by_patient(scan_statistics(match_predictions(rows, truth)[0], truth), patients)
-        for rows in (first, second)
+    truth = as_reports(one_row_per_scan(references), source)
+    patient_ids = [report.patient_id for report in truth]
+    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
+    one, *rest = (
+        _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
     )
-    p_values = approximate_randomisation(one, two, score_sums, config.resamples, config.seed)
-    adjusted = holm(p_values)
-    draws = draw_patients(len(one), config.resamples, config.seed)
-    drawn_one, drawn_two = score_sums(draws @ one), score_sums(draws @ two)
+    trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
+    differences = {
+        name: _differences(one, two, resampler, trials, config.seed)
+        for name, two in zip(others, rest, strict=True)
+    }
+    family = {
+        (name, metric): row["p"]
+        for name, rows in differences.items()
+        for metric, row in rows.items()
+    }
+    for (name, metric), adjusted in holm(family).items():
+        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
+    return {
+        "n": {
+            "scans": len(truth),
+            "patients": len(set(patient_ids)),
+            "resamples": config.resamples,
+            "seed": config.seed,
+            "trials": trials,
+            "family": len(family),
+        },
+        "alpha": ALPHA,
+        "differences": differences,
+        "use": RESEARCH_USE,
+    }
+
+
+def enough_trials(wanted: int, family: int) -> int:
+    """Trials with which even the smallest p, 1/(trials + 1), can hold after Holm's correction."""
+    return max(wanted, int(np.ceil(2 * family / ALPHA)))
+
+
+def _sums(
+    seeds: Sequence[Sequence[PredictionRow]],
+    truth: Sequence[Report],
+    resampler: Resampler,
+    config: EvaluateConfig,
+    source: LabelSource,
+) -> Sums:
+    rows = sum(
+        scan_statistics(match_predictions(written, truth, source)[0], truth, config.profile)
+        for written in seeds
+    )
+    return sum_by_patient(np.asarray(rows), resampler.patients)
+
+
+def _differences(
+    one: Sums, two: Sums, resampler: Resampler, trials: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    p_values = approximate_randomisation(one, two, score_sums, trials, seed)
+    drawn_one, drawn_two = (score_sums(resampler.draws @ sums) for sums in (one, two))
     point_one, point_two = (score_sums(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
-        low, high = percentile_interval(drawn_one[metric] - drawn_two[metric]) or (None, None)
-        table[metric] = {
-            "difference": float(point_one[metric][0] - point_two[metric][0]),
-            "low": low,
-            "high": high,
-            "p": p,
-            "p_holm": adjusted[metric],
-            "holds": adjusted[metric] < ALPHA,
-        }
+        low, high = percentile_interval(drawn_two[metric] - drawn_one[metric]) or (None, None)
+        difference = float(point_two[metric][0] - point_one[metric][0])
+        table[metric] = {"difference": difference, "low": low, "high": high, "p": p}
     return table

@@ -5,7 +5,9 @@ are functions of sums over scans, so all draws together are one matrix product, 
 that share the draws are compared within each draw.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, final
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -13,7 +15,36 @@ from jaxtyping import Float64, Int64
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Sums of sufficient statistics [draws, columns] → metric → one value per draw."""
 
+Name = TypeVar("Name", bound=Hashable)
+
 LEVEL = 0.95
+
+
+@final
+@dataclass(frozen=True)
+class Resampler:
+    """Draws of patients, shared by everything that is scored on the same scans.
+
+    Attributes:
+        patients: Number of each scan's patient.
+        draws: How often each patient occurs in each draw.
+    """
+
+    patients: Int64[np.ndarray, "scans"]
+    draws: Float64[np.ndarray, "draws patients"]
+
+    @classmethod
+    def of(cls, patient_ids: Sequence[str], resamples: int, seed: int) -> "Resampler":
+        """Draws for scans of these patients."""
+        patients = patient_index(patient_ids)
+        return cls(patients, draw_patients(int(patients.max()) + 1, resamples, seed))
+
+    def sums(
+        self, statistics: Float64[np.ndarray, "scans columns"]
+    ) -> tuple[Float64[np.ndarray, "1 columns"], Float64[np.ndarray, "draws columns"]]:
+        """Sums over all scans, and over the scans of every draw."""
+        by_patient = sum_by_patient(statistics, self.patients)
+        return statistics.sum(axis=0, keepdims=True), self.draws @ by_patient
 
 
 def draw_patients(
@@ -93,13 +124,13 @@ def approximate_randomisation(
     return p_values
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Adjusts a family of p-values so that the chance of any false claim stays bounded.
 
     Holm 1979: the i-th smallest of m is multiplied by m − i + 1, never below its predecessor,
     never above 1.
     """
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Name, float] = {}
     previous = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         previous = min(1.0, max(previous, p * (len(p_values) - rank)))

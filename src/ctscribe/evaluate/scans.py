@@ -2,15 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import final
 
 from ctscribe.errors import CtscribeError
-from ctscribe.evaluate.baselines import Report
-from ctscribe.reports.labeler import label_report
-from ctscribe.reports.sections import join_report
+from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.rows import PredictionRow, StudyRow
 from ctscribe.types import Labels
+
+Sections = tuple[str, str]
+"""Findings and impression of a written report."""
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """A reference report, once per scan."""
+
+    scan_id: str
+    patient_id: str
+    findings: str
+    impression: str
+    labels: Labels
+
+    @property
+    def text(self) -> str:
+        """The words that are compared."""
+        return scored_text(self.findings, self.impression)
+
+    @property
+    def sections(self) -> Sections:
+        """As a system would have written it."""
+        return self.findings, self.impression
 
 
 @final
@@ -27,10 +49,17 @@ def scored_text(findings: str, impression: str) -> str:
     return " ".join(part for part in (findings.strip(), impression.strip()) if part)
 
 
-@lru_cache(maxsize=1 << 14)
-def read_labels(findings: str, impression: str = "") -> Labels:
-    """Labels of a report by the labeler; template reports recur, so they are read once."""
-    return label_report(join_report(findings, impression))
+def labelled_text(findings: str, impression: str) -> str:
+    """The text a label source reads; the sections stand apart, so that no sentence joins them."""
+    return "\n".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> Answers:
+    """Texts and stated findings of written reports; both sections empty means no report."""
+    return Answers(
+        tuple(scored_text(*sections) for sections in written),
+        tuple(source.labels([labelled_text(*sections) for sections in written])),
+    )
 
 
 def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
@@ -53,23 +82,27 @@ def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
     return list(kept.values())
 
 
-def as_reports(studies: Sequence[StudyRow]) -> list[Report]:
+def as_reports(studies: Sequence[StudyRow], source: LabelSource = RULES) -> list[Report]:
     """The reference report of each study; labels are read from the text where none are given."""
+    bare = [study for study in studies if study.labels is None]
+    read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
+    labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
     return [
         Report(
             study.scan_id,
             study.patient_id,
-            scored_text(study.findings, study.impression),
-            study.labels
-            if study.labels is not None
-            else read_labels(study.findings, study.impression),
+            study.findings,
+            study.impression,
+            labels[study.volume_name] if study.labels is None else study.labels,
         )
         for study in studies
     ]
 
 
 def match_predictions(
-    predictions: Sequence[PredictionRow], references: Sequence[Report]
+    predictions: Sequence[PredictionRow],
+    references: Sequence[Report],
+    source: LabelSource = RULES,
 ) -> tuple[Answers, list[str]]:
     """Puts predictions in the order of the references; a missing one is an empty report.
 
@@ -80,21 +113,19 @@ def match_predictions(
         CtscribeError: ``E_PREDICTION`` for a scan that is unknown, written twice with different
             words, or attributed to another patient.
     """
-    written: dict[str, PredictionRow] = {}
+    written: dict[str, Sections] = {}
     patients = {report.scan_id: report.patient_id for report in references}
     for row in predictions:
         if row.scan_id not in patients:
             raise _bad_prediction(row, "is not among the references")
         if row.patient_id != patients[row.scan_id]:
             raise _bad_prediction(row, "belongs to another patient in the references")
-        first = written.setdefault(row.scan_id, row)
-        if (first.findings, first.impression) != (row.findings, row.impression):
+        sections = row.findings, row.impression
+        if written.setdefault(row.scan_id, sections) != sections:
             raise _bad_prediction(row, "has two different reports")
-    rows = [written.get(report.scan_id) for report in references]
-    texts = [scored_text(row.findings, row.impression) if row else "" for row in rows]
-    labels = [read_labels(row.findings, row.impression) if row else read_labels("") for row in rows]
     missing = [report.scan_id for report in references if report.scan_id not in written]
-    return Answers(tuple(texts), tuple(labels)), missing
+    in_order = [written.get(report.scan_id, ("", "")) for report in references]
+    return read_answers(in_order, source), missing
 
 
 def _bad_prediction(row: PredictionRow, what: str) -> CtscribeError:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from ctscribe.reports.sizes import largest_nodule_mm
 from ctscribe.rows import StudyRow
@@ -13,9 +14,20 @@ _POST_OPERATIVE = re.compile(
     r"|resection|by-?pass)",
     re.IGNORECASE,
 )
+_METAL = r"\b(?:metal|pace-?maker|prosthe|implant|electrode|screw|valve|clip)\w*"
+_ARTEFACT = r"\bart[ei]fact\w*"
 _METAL_ARTEFACT = re.compile(
-    r"\bmetal\w*[^.;]{0,60}\bart[ei]fact|\bart[ei]fact\w*[^.;]{0,60}\bmetal", re.IGNORECASE
+    rf"{_METAL}[^.;]{{0,60}}{_ARTEFACT}|{_ARTEFACT}[^.;]{{0,60}}{_METAL}", re.IGNORECASE
 )
+
+ORDER = {
+    "nodule size": ("none", "< 6 mm", "6–8 mm", "> 8–30 mm", "> 30 mm", "unmeasured"),
+    "tiny nodule": ("< 3 mm",),
+    "surgery": ("none stated", "post-operative"),
+    "artefact": ("none stated", "metal artefact"),
+    "age": ("< 40", "40–59", "60–74", "≥ 75"),
+}
+"""Strata in the order of tables; those of other groupings are alphabetical."""
 
 
 def nodule_stratum(has_nodule: bool, size_mm: float | None) -> str:
@@ -46,7 +58,8 @@ def strata_of(
         has_nodule: Whether the reference has a lung nodule.
 
     Returns:
-        Grouping → stratum → indices into ``studies``; a scan without the datum is left out.
+        Grouping → stratum → indices into ``studies``, as in `ORDER`; a scan without the datum is
+        left out.
     """
     groups: dict[str, dict[str, list[int]]] = {}
 
@@ -64,7 +77,15 @@ def strata_of(
         add("scanner", study.manufacturer, index)
         add("sex", study.sex, index)
         add("age", _age_band(study.age_years), index)
-    return groups
+    return {
+        grouping: {name: strata[name] for name in sorted(strata, key=partial(_place, grouping))}
+        for grouping, strata in groups.items()
+    }
+
+
+def _place(grouping: str, stratum: str) -> tuple[int, str]:
+    order = ORDER.get(grouping, ())
+    return (order.index(stratum) if stratum in order else len(order)), stratum
 
 
 def _age_band(age_years: float | None) -> str | None:

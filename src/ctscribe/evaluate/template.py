@@ -32,7 +32,7 @@ def template_statistics(
 
     Returns:
         ``shared_token_share``: words in shared sentences, of all words; ``distinct_reports``;
-        ``distinct_share``: of all reports; ``self_bleu_4``: corpus BLEU-4 of each report against
+        ``repeated_share``: of all reports, those that another one says already; ``self_bleu_4``: corpus BLEU-4 of each report against
         one of another scan, 1 when all are the same.
     """
     parsed = [[_words(sentence) for sentence in split_sentences(text)] for text in texts]
@@ -48,7 +48,7 @@ def template_statistics(
     return {
         "shared_token_share": lengths[True] / max(1, lengths.total()),
         "distinct_reports": distinct,
-        "distinct_share": distinct / max(1, len(texts)),
+        "repeated_share": 1 - distinct / max(1, len(texts)),
         "self_bleu_4": _self_bleu(texts, seed),
     }
 

@@ -1,0 +1,131 @@
+"""Commands about scores: scoring, comparing, tabulating, and whether a model looks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from ctscribe.cli.console import print_text, say, stage
+from ctscribe.cli.options import Overrides, RecipeName, Split, app
+from ctscribe.cli.texts import ClassifierFolder, load_classifier
+from ctscribe.config import read_recipe
+from ctscribe.files import write_json
+
+if TYPE_CHECKING:
+    from ctscribe.evaluate.label_source import LabelSource
+
+
+@app.command
+def evaluate(
+    predictions: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    out: Annotated[
+        Path | None, Parameter(help="JSON file; the page beside it has the same name.")
+    ] = None,
+    label_head: Annotated[
+        Path | None,
+        Parameter(help="CSV of VolumeName and 18 probabilities: what sentences alone would score."),
+    ] = None,
+    classifier: ClassifierFolder = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Score PREDICTIONS against the reports of SPLIT, beside blind baselines, on a page."""
+    from ctscribe.board.run import write_run_board
+    from ctscribe.evaluate.scores import evaluate_predictions
+    from ctscribe.tables import score_tables
+    from ctscribe.tables.files import written_tables
+
+    knobs = read_recipe(recipe, overrides)
+    scores = evaluate_predictions(
+        predictions,
+        prepared,
+        split,
+        knobs.pairs,
+        knobs.evaluate,
+        _label_source(classifier),
+        label_head,
+    )
+    target = out or predictions.with_name("scores.json")
+    write_json(target, scores)
+    print_text(written_tables(score_tables({"Model": scores}), "markdown"))
+    page = target.with_suffix(".html")
+    write_run_board(page, scores, predictions, prepared, split, knobs.pairs)
+    say(f"Scores in {target}, and to read in {page}")
+
+
+@app.command
+def compare(
+    base: Path,
+    *others: Path,
+    prepared: Path,
+    split: Split = "test",
+    out: Path = Path("comparison.json"),
+    classifier: ClassifierFolder = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Tell which differences of the predictions OTHERS from those of BASE hold."""
+    from ctscribe.evaluate.compare import compare_predictions
+    from ctscribe.tables import differences_table, to_markdown
+    from ctscribe.tables.files import run_names
+
+    knobs = read_recipe(recipe, overrides)
+    paths = run_names((base, *others))
+    source = _label_source(classifier)
+    found = compare_predictions(paths, prepared, split, knobs.pairs, knobs.evaluate, source)
+    write_json(out, found)
+    print_text(to_markdown(differences_table(found["base"], found)))
+    say(f"Comparison in {out}")
+
+
+@app.command
+def table(
+    *scores: Path,
+    form: Literal["markdown", "csv", "latex"] = "markdown",
+    out: Annotated[Path | None, Parameter(help="Folder: one file per table.")] = None,
+) -> None:
+    """Print the tables of scores.json files, or of one comparison.json."""
+    from ctscribe.tables.files import tables_of, write_tables, written_tables
+
+    tables = tables_of(scores)
+    if out is None:
+        print_text(written_tables(tables, form))
+    else:
+        say("Written: " + ", ".join(str(path) for path in write_tables(out, tables, form)))
+
+
+@app.command
+def card(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    min_dependence: Annotated[
+        float | None, Parameter(help="Fail when the lower bound of dependence is below.")
+    ] = None,
+    out: Path | None = None,
+) -> None:
+    """Tell whether the run's model looks: show it noise, air, other patients' scans, and score."""
+    from ctscribe.card.make import make_card
+    from ctscribe.card.score import require_dependence
+    from ctscribe.card.write import headline
+    from ctscribe.run import recipe_of
+
+    target = out or run / f"card_{split}"
+    with stage("Measuring image dependence") as progress:
+        found = make_card(run, prepared, recipe_of(run), split, target, progress=progress)
+    say(f"{headline(found)} Read {target / 'card.md'}")
+    if min_dependence is not None:
+        require_dependence(found, min_dependence)
+
+
+def _label_source(classifier: Path | None) -> "LabelSource":
+    from ctscribe.evaluate.label_source import RULES, LabelSource
+
+    if classifier is None:
+        return RULES
+    loaded = load_classifier(classifier)
+    return LabelSource(loaded.name, loaded.read)
