@@ -23,15 +23,29 @@ from ctscribe.files import write_json
 def warm_up(
     out: Path,
     *,
+    prepared: Annotated[
+        Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
+    ] = None,
+    where: Annotated[
+        Path | None,
+        Parameter(help="Their boxes or masks: truth.jsonl, a .csv, or a folder of NIfTI masks."),
+    ] = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
     """Teach a vision tower where findings are; OUT becomes a starting checkpoint."""
-    from ctscribe.warm_up import warm_up as warm_up_stage
+    from ctscribe.warm_up.stage import warm_up as warm_up_stage
 
     with stage("Warming up the tower") as progress:
-        warm_up_stage(out, read_recipe(recipe, overrides), processes=processes, progress=progress)
+        warm_up_stage(
+            out,
+            read_recipe(recipe, overrides),
+            prepared,
+            where,
+            processes=processes,
+            progress=progress,
+        )
     say(f"Starting checkpoint in {out}")
 
 

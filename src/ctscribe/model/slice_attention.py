@@ -79,7 +79,7 @@ class SliceAttention(nn.Module):
         cells, logits = self.head(visual_tokens.to(self.gate), sizes)
         found = torch.sigmoid(logits) * self.gate
         factors = []
-        for part, grid, weight in zip(cells.split(sizes), grids, found, strict=True):
+        for part, grid, weight in zip(torch.split(cells, sizes), grids, found, strict=True):
             pairs = grid[0]
             shares = part.reshape(pairs, -1, len(FINDINGS)).logsumexp(1).softmax(0)
             factor = 1 + torch.tanh((pairs * shares - 1) @ weight)
