@@ -38,6 +38,13 @@ class FindingsHead(nn.Module):
         num_cells = num_tokens * CELLS_PER_SIDE**2
         nn.init.constant_(self.volume_bias, 2.0 - math.log(num_cells))
 
+    def ask(
+        self, visual_tokens: Float[Tensor, "visual_tokens hidden"]
+    ) -> Float[Tensor, "visual_tokens cells 18"]:
+        """Log-odds per cell alone."""
+        logits: Tensor = self.cells(visual_tokens)
+        return logits.reshape(len(visual_tokens), CELLS_PER_SIDE**2, len(FINDINGS))
+
     def forward(
         self, visual_tokens: Float[Tensor, "visual_tokens hidden"], sizes: Sequence[int]
     ) -> tuple[Float[Tensor, "visual_tokens cells 18"], Float[Tensor, "volumes 18"]]:
@@ -47,8 +54,7 @@ class FindingsHead(nn.Module):
             visual_tokens: Of all volumes, one after the other.
             sizes: Tokens of each volume.
         """
-        logits: Tensor = self.cells(visual_tokens)
-        logits = logits.reshape(len(visual_tokens), CELLS_PER_SIDE**2, len(FINDINGS))
+        logits = self.ask(visual_tokens)
         pooled = [part.flatten(0, 1).logsumexp(0) for part in torch.split(logits, list(sizes))]
         return logits, torch.stack(pooled) + self.volume_bias
 
