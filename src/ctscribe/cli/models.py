@@ -129,6 +129,38 @@ def card(
 
 
 @app.command
+def evidence(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    truth: Annotated[
+        Path | None, Parameter(help="A phantom's truth.jsonl: also tell how faithful it is.")
+    ] = None,
+    limit: Annotated[int | None, Parameter(help="Only the first so many reports.")] = None,
+) -> None:
+    """Tell which slices each sentence of the run's written reports rests on."""
+    from ctscribe.evidence.show import faithfulness_lines
+    from ctscribe.evidence.stage import check_faithfulness, find_evidence
+    from ctscribe.run import recipe_of
+
+    predictions, recipe = run / f"predictions_{split}.jsonl", recipe_of(run)
+    target = run / f"evidence_{split}.jsonl"
+    with stage("Looking for evidence") as progress:
+        rows = find_evidence(
+            run, prepared, predictions, recipe, target, limit=limit, progress=progress
+        )
+    say(f"Evidence of {len(rows)} reports in {target}")
+    if truth is not None:
+        with stage("Comparing with the truth") as progress:
+            found = check_faithfulness(
+                run, prepared, predictions, truth, recipe, limit=limit, progress=progress
+            )
+        write_json(run / f"faithfulness_{split}.json", found)
+        print_text(faithfulness_lines(found))
+
+
+@app.command
 def experiment(
     out: Path,
     *,
