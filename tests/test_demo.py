@@ -10,7 +10,7 @@ import pytest
 
 from ctscribe.config import read_recipe
 from ctscribe.files import read_json
-from ctscribe.warm_up import shipped_start
+from ctscribe.warm_up.request import shipped_start
 
 FEW = (
     "phantom.num_train_patients=14",

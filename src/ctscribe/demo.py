@@ -44,7 +44,8 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     from ctscribe.export.patient import report_patient
     from ctscribe.phantom.dataset import write_dataset
     from ctscribe.prepare import prepare
-    from ctscribe.warm_up import shipped_start, warm_up
+    from ctscribe.warm_up.request import shipped_start
+    from ctscribe.warm_up.stage import warm_up
 
     open_run(out, "experiment", experiment_request(recipe))
     data, prepared = out / "data", out / "prepared"

@@ -87,7 +87,7 @@ def test_the_gate_by_hand() -> None:
     attention, visual = queries(), tokens()
     gated, logits = attention(visual, GRIDS)
     assert logits is not None
-    for rows, grid, found in zip(visual.split([18, 8]), GRIDS.tolist(), logits, strict=True):
+    for rows, grid, found in zip(torch.split(visual, [18, 8]), GRIDS.tolist(), logits, strict=True):
         seen = look(attention.head, rows, grid)
         torch.testing.assert_close(seen.logits, found)
         excess = grid[0] * seen.slices - 1

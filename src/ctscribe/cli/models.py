@@ -16,21 +16,36 @@ from ctscribe.cli.options import (
     app,
 )
 from ctscribe.config import read_recipe
+from ctscribe.files import write_json
 
 
 @app.command
 def warm_up(
     out: Path,
     *,
+    prepared: Annotated[
+        Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
+    ] = None,
+    where: Annotated[
+        Path | None,
+        Parameter(help="Their boxes or masks: truth.jsonl, a .csv, or a folder of NIfTI masks."),
+    ] = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
     """Teach a vision tower where findings are; OUT becomes a starting checkpoint."""
-    from ctscribe.warm_up import warm_up as warm_up_stage
+    from ctscribe.warm_up.stage import warm_up as warm_up_stage
 
     with stage("Warming up the tower") as progress:
-        warm_up_stage(out, read_recipe(recipe, overrides), processes=processes, progress=progress)
+        warm_up_stage(
+            out,
+            read_recipe(recipe, overrides),
+            prepared,
+            where,
+            processes=processes,
+            progress=progress,
+        )
     say(f"Starting checkpoint in {out}")
 
 
@@ -64,6 +79,38 @@ def generate(run: Path, *, prepared: Path, split: Split = "test", out: Path | No
     with stage("Writing reports") as progress:
         rows = generate_stage(run, prepared, recipe_of(run), split, target, progress=progress)
     say(f"{len(rows)} reports in {target}")
+
+
+@app.command
+def evidence(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    truth: Annotated[
+        Path | None, Parameter(help="A phantom's truth.jsonl: also tell how faithful it is.")
+    ] = None,
+    limit: Annotated[int | None, Parameter(help="Only the first so many reports.")] = None,
+) -> None:
+    """Tell which slices each sentence of the run's written reports rests on."""
+    from ctscribe.evidence.show import faithfulness_lines
+    from ctscribe.evidence.stage import check_faithfulness, find_evidence
+    from ctscribe.run import recipe_of
+
+    predictions, recipe = run / f"predictions_{split}.jsonl", recipe_of(run)
+    target = run / f"evidence_{split}.jsonl"
+    with stage("Looking for evidence") as progress:
+        rows = find_evidence(
+            run, prepared, predictions, recipe, target, limit=limit, progress=progress
+        )
+    say(f"Evidence of {len(rows)} reports in {target}")
+    if truth is not None:
+        with stage("Comparing with the truth") as progress:
+            found = check_faithfulness(
+                run, prepared, predictions, truth, recipe, limit=limit, progress=progress
+            )
+        write_json(run / f"faithfulness_{split}.json", found)
+        print_text(faithfulness_lines(found))
 
 
 @app.command

@@ -89,6 +89,15 @@ class WarmUpConfig(Section):
     """Sets of slices per step; each volume gives two."""
     learning_rate: float = Field(5e-3, gt=0)
     """Peak of Muon on the tower's blocks, cosine decay; AdamW takes a fifth of it for the rest."""
+    tower: Literal["full", "last_blocks", "lora"] = "full"
+    """What of the tower learns: all of it, its last blocks and merger, or adapters of rank
+    ``model.lora_r`` on its blocks, which leave a pretrained one nearest to what it was."""
+    last_blocks: int = Field(8, ge=1)
+    """How many, where the last blocks learn."""
+    where_share: float = Field(1.0, ge=0, le=1)
+    """Share of the studies whose boxes or masks are used; the others teach by labels alone."""
+    attention_weight: float = Field(0.0, ge=0)
+    """Weight of −log of the attention that falls on lesions."""
     seed: int = 1000
     """Of the phantom patients and of the initial weights."""
 

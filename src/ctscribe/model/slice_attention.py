@@ -75,17 +75,21 @@ class SliceAttention(nn.Module):
             video_grid_thw: Patches along (slice pairs, rows, columns) of each volume.
         """
         grids = video_grid_thw.tolist()
-        sizes = [pairs * rows * columns // 4 for pairs, rows, columns in grids]
-        cells, logits = self.head(visual_tokens.to(self.gate), sizes)
-        found = torch.sigmoid(logits) * self.gate
-        factors = []
-        for part, grid, weight in zip(cells.split(sizes), grids, found, strict=True):
-            pairs = grid[0]
-            shares = part.reshape(pairs, -1, len(FINDINGS)).logsumexp(1).softmax(0)
-            factor = 1 + torch.tanh((pairs * shares - 1) @ weight)
-            factors.append(factor.repeat_interleave(len(part) // pairs))
-        gated = visual_tokens * torch.cat(factors).to(visual_tokens.dtype)[:, None]
-        return Gated(gated, logits)
+        per_pair = [rows * columns // 4 for _, rows, columns in grids]
+        sizes = [grid[0] * tokens for grid, tokens in zip(grids, per_pair, strict=True)]
+        cells = self.head.ask(visual_tokens.to(self.gate))
+        pooled = [
+            part.reshape(grid[0], -1, len(FINDINGS)).logsumexp(1)
+            for part, grid in zip(torch.split(cells, sizes), grids, strict=True)
+        ]
+        logits = torch.stack([pairs.logsumexp(0) for pairs in pooled]) + self.head.volume_bias
+        weights = logits.sigmoid() * self.gate
+        factors = [
+            torch.tanh((len(pairs) * pairs.softmax(0) - 1) @ weight).repeat_interleave(tokens)
+            for pairs, weight, tokens in zip(pooled, weights, per_pair, strict=True)
+        ]
+        factor = 1 + torch.cat(factors).to(visual_tokens.dtype)[:, None]
+        return Gated(visual_tokens * factor, logits)
 
 
 def attach(

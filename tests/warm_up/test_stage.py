@@ -9,7 +9,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.model.checkpoint import load_model
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.prompt import encode_prompt
-from ctscribe.warm_up import warm_up
+from ctscribe.warm_up.stage import warm_up
 
 RECIPE = Recipe.model_validate(
     {

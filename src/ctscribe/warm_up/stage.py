@@ -1,37 +1,38 @@
-"""Look first, then write: the tower learns where findings are, before any report is read.
+"""The stage: studies with labels, boxes or masks in, a starting checkpoint out.
 
 From report text alone, focal findings are not learned in any time a demonstration has; from
-lesion boxes they are. The studies are phantoms of their own seed, and no later stage meets them.
+lesion boxes they are.
 """
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import __version__
 from ctscribe.config import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.files import ProgressCallback, read_json
-from ctscribe.model.checkpoint import is_complete, load_model, save_model
+from ctscribe.files import ProgressCallback
+from ctscribe.model.checkpoint import load_model, save_model
 from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.presets import HUB_IDS, build_config
 from ctscribe.model.teach import Look, examine, teach
 from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.model.tower import let_tower_learn
 from ctscribe.model.whitening import whiten_patches
+from ctscribe.pairs.splits import studies_of
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.prepare import prepare
-from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
-from ctscribe.rows import StudyRow, TruthRow, read_rows
-from ctscribe.slices.boxes import boxes_in_frames
-from ctscribe.slices.cache import read_frames
+from ctscribe.rows import StudyRow, read_rows
+from ctscribe.warm_up.looks import keep_share, read_looks
+from ctscribe.warm_up.request import check_same, request_of
+from ctscribe.warm_up.where import Places, read_where
 
 _HELD_OUT = 0.15
 _BURDEN = 0.7
@@ -40,55 +41,77 @@ _VIEWS = 2
 """Interleaved sets of slices read from each volume; each is spaced as in the data set."""
 
 
+@final
+@dataclass(frozen=True)
+class _Lessons:
+    """What is taught and what is asked afterwards; of other patients."""
+
+    train: list[StudyRow]
+    held_out: list[StudyRow]
+    prepared_dir: Path
+    places: Places
+    views: int
+
+
 def warm_up(
     out: Path,
     recipe: Recipe,
+    prepared_dir: Path | None = None,
+    where: Path | None = None,
     *,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Path:
     """Writes a starting checkpoint whose tower knows where findings are.
 
-    Draws phantom patients, prepares their slices, trains a tokenizer on their reports (tiny
-    preset) or reads the preset's weights, trains the tower with a findings head on boxes and
-    labels, and tests it on patients held out. ``warm_up.json`` in the checkpoint tells how well it
-    sees each finding; ``findings_head.safetensors`` holds the head.
+    Takes prepared studies, or draws phantom patients of its own and prepares their slices; trains
+    a tokenizer on their reports (tiny preset) or reads the preset's weights; trains the tower with
+    a findings head on labels, and on boxes or masks where there are any; and tests it on patients
+    held out. ``warm_up.json`` in the checkpoint tells how well it sees each finding;
+    ``findings_head.safetensors`` holds the head.
 
     Args:
         out: The checkpoint's folder; returned at once when it holds the same request.
-        recipe: Its phantom, volume, slices, model and warm_up sections matter.
+        recipe: Its phantom, volume, slices, pairs, model and warm_up sections matter.
+        prepared_dir: What `prepare` wrote; its training split teaches, its validation split asks.
+            None draws phantoms that no later stage meets.
+        where: Boxes or masks of prepared studies, as `where.read_where` takes them; studies that
+            are not among them teach by their labels.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own.
+            patients would be the data set's own, ``E_WHERE`` or ``E_MASK`` for unusable places,
+            ``E_EMPTY_SPLIT`` when a split of the prepared studies is empty.
     """
-    request = _request(recipe)
+    request = request_of(recipe, prepared_dir, where)
     if out.exists():
-        _check_same(out, request)
+        check_same(out, request)
         progress(1000, 1000)
         return out
     studies_dir = out.with_name(f"{out.name}-studies")
-    prepared = _draw_studies(studies_dir, recipe, processes, progress)
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    train, held_out = (
-        read_looks(studies_dir, [s for s in studies if s.source_split == split])
-        for split in ("train", "valid")
-    )
-    reports = [join_report(s.findings, s.impression) for s in studies if s.source_split == "train"]
+    if prepared_dir is None:
+        lessons = _draw_studies(studies_dir, recipe, processes, progress)
+    else:
+        lessons = _take_studies(prepared_dir, where, recipe)
+    names = [study.volume_name for study in lessons.train]
+    knobs = recipe.warm_up
+    kept = keep_share(lessons.places, names, knobs.where_share, knobs.seed)
+    train = read_looks(lessons.prepared_dir, lessons.train, kept, lessons.views)
+    held_out = read_looks(lessons.prepared_dir, lessons.held_out, lessons.places, lessons.views)
+    reports = [join_report(study.findings, study.impression) for study in lessons.train]
     qwen, tokenizer = _starting_point(recipe, reports, train)
     began = time.monotonic()
-    knobs = recipe.warm_up.model_dump(exclude={"num_patients"})
-    learned = teach(qwen, train, **knobs, progress=_part(progress, 450, 980))
+    learned = teach(qwen, train, **_lesson_knobs(recipe), progress=_part(progress, 450, 980))
     seconds = round(time.monotonic() - began, 1)
     report = {
         "request": request,
-        "num_train": len(train) // _VIEWS,
-        "num_held_out": len(held_out) // _VIEWS,
+        "num_train": len(lessons.train),
+        "num_held_out": len(lessons.held_out),
         "losses": learned.losses,
         "seconds": seconds,
-        **examine(qwen, learned.head, held_out[::_VIEWS]),
+        **examine(qwen, learned.head, held_out[:: lessons.views]),
     }
     save_model(
         out,
@@ -97,15 +120,15 @@ def warm_up(
         {"findings_head.safetensors": learned.head.state_dict()},
         {"warm_up.json": report},
     )
-    shutil.rmtree(studies_dir)
+    shutil.rmtree(studies_dir, ignore_errors=True)
     progress(1000, 1000)
     return out
 
 
 def _draw_studies(
     studies_dir: Path, recipe: Recipe, processes: int, progress: ProgressCallback
-) -> Path:
-    """Phantoms of the warm-up's own, and the folder with their prepared slices."""
+) -> _Lessons:
+    """Phantoms of the warm-up's own, prepared."""
     write_dataset(
         studies_dir / "phantom",
         _phantom(recipe),
@@ -121,57 +144,28 @@ def _draw_studies(
         processes=processes,
         progress=_part(progress, 300, 450),
     )
-    return studies_dir / "prepared"
-
-
-def shipped_start(recipe: Recipe) -> Path | None:
-    """The starting checkpoint that comes with ctscribe, where this recipe would make the same."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "starts", here.parents[1] / "starts"):
-        written = folder / recipe.model.preset / "warm_up.json"
-        if is_complete(written.parent) and read_json(written)["request"] == _request(recipe):
-            return written.parent
-    return None
-
-
-def read_looks(studies_dir: Path, studies: Sequence[StudyRow]) -> list[Look]:
-    """Frames and truth of prepared phantoms, `_VIEWS` looks a study, one after the other."""
-    truth = {
-        row.volume_name: row for row in read_rows(studies_dir / "phantom" / "truth.jsonl", TruthRow)
-    }
-    looks = []
-    for study in studies:
-        lesions = truth[study.volume_name].lesions
-        frames = np.array(read_frames(studies_dir / "prepared", study.volume_name))
-        boxes = boxes_in_frames(study, [lesion.box_mm for lesion in lesions])
-        findings = tuple(FINDINGS.index(lesion.finding) for lesion in lesions)
-        labels = study.labels or (0,) * len(FINDINGS)
-        looks += [
-            Look(frames[v::_VIEWS], study.slice_indices[v::_VIEWS], boxes, findings, labels)
-            for v in range(_VIEWS)
-        ]
-    return looks
-
-
-def _request(recipe: Recipe) -> dict[str, Any]:
-    """Everything that decides the result."""
-    sections = {"phantom", "volume", "slices", "warm_up"}
-    asked: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
-    for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
-        del asked["phantom"][knob]  # of the data set, not of these patients
-    model = {"preset": recipe.model.preset, "weights": recipe.model.weights}
-    return {**asked, "model": model, "ctscribe": __version__}
-
-
-def _check_same(out: Path, request: Mapping[str, Any]) -> None:
-    written = out / "warm_up.json"
-    if is_complete(out) and written.exists() and read_json(written)["request"] == request:
-        return
-    raise CtscribeError(
-        "E_RUN_EXISTS",
-        f"{out} must be new or hold the same warm-up, but it holds something else; "
-        "choose another folder or remove it",
+    studies = read_rows(studies_dir / "prepared" / "studies.jsonl", StudyRow)
+    train, held_out = (
+        [study for study in studies if study.source_split == split] for split in ("train", "valid")
     )
+    places = read_where(studies_dir / "phantom" / "truth.jsonl")
+    return _Lessons(train, held_out, studies_dir / "prepared", places, _VIEWS)
+
+
+def _take_studies(prepared_dir: Path, where: Path | None, recipe: Recipe) -> _Lessons:
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    fraction = recipe.pairs.validation_fraction
+    train, held_out = (
+        studies_of(studies, "train", fraction),
+        studies_of(studies, "validation", fraction),
+    )
+    if not train or not held_out:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"{prepared_dir} must have patients to teach with and others to ask about, but it has "
+            f"{len(train)} and {len(held_out)} studies of them; prepare more patients",
+        )
+    return _Lessons(train, held_out, prepared_dir, read_where(where) if where else {}, 1)
 
 
 def _phantom(recipe: Recipe) -> PhantomConfig:
@@ -197,6 +191,11 @@ def _slices(recipe: Recipe) -> SlicesConfig:
     return recipe.slices.model_copy(update={"num_slices": _VIEWS * recipe.slices.num_slices})
 
 
+def _lesson_knobs(recipe: Recipe) -> dict[str, Any]:
+    names = {"epochs", "batch_size", "learning_rate", "seed", "attention_weight"}
+    return recipe.warm_up.model_dump(include=names)
+
+
 def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
     """A stage's own progress as a share of 1000."""
 
@@ -219,6 +218,13 @@ def _starting_point(
         whiten_patches(qwen, [torch.from_numpy(look.frames.copy()) for look in looks[:64]])
     else:
         qwen, tokenizer = load_model(model.weights or HUB_IDS[model.preset], model.dtype)
+    let_tower_learn(
+        qwen,
+        recipe.warm_up.tower,
+        last_blocks=recipe.warm_up.last_blocks,
+        lora_r=model.lora_r,
+        lora_alpha=model.lora_alpha,
+    )
     if torch.cuda.is_available():
         qwen.to("cuda")
     return qwen, tokenizer

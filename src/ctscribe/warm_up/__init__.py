@@ -1,0 +1,1 @@
+"""Look first, then write: the tower learns where findings are, before any report is read."""

@@ -1,0 +1,142 @@
+"""Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ctscribe.errors import CtscribeError
+from ctscribe.files import read_json
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.labeler import label_report
+from ctscribe.rows import TruthRow, read_rows
+from ctscribe.slices.cache import stem
+from ctscribe.types import BoxMm
+from ctscribe.volume.mask import boxes_of_mask, read_masks
+
+
+class Place(NamedTuple):
+    """One lesion."""
+
+    finding: int
+    """Index into `FINDINGS`."""
+    box_mm: BoxMm
+    """RAS+."""
+
+
+Places = Mapping[str, tuple[Place, ...]]
+"""By volume name without its suffix; a volume that is not in it has labels alone."""
+
+_COLUMNS = ("volume", "finding", "mask")
+
+
+def read_where(path: Path) -> Places:
+    """Reads places from whatever they come in.
+
+    Args:
+        path: ``.jsonl``: a phantom's ``truth.jsonl``. ``.csv``: own data, one mask per row, with
+            columns ``volume``, ``finding`` (one of the 18) and ``mask`` (a NIfTI file, relative
+            to the table). A folder: per volume a folder of masks named after findings, as in
+            RadGenome-ChestCT, or per volume a file with one mask per sentence that
+            ``dataset.json`` beside them names, as in ReXGroundingCT.
+
+    Raises:
+        CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
+            ``E_MISSING`` when there is nothing.
+    """
+    if not path.exists():
+        raise CtscribeError("E_MISSING", f"{path} must exist; give boxes or masks, or none")
+    if path.suffix == ".jsonl":
+        return {
+            stem(row.volume_name): tuple(
+                Place(FINDINGS.index(lesion.finding), lesion.box_mm) for lesion in row.lesions
+            )
+            for row in read_rows(path, TruthRow)
+        }
+    if path.suffix == ".csv":
+        listed = _from_table(path)
+    elif (path / "dataset.json").is_file():
+        listed = _from_sentences(path)
+    elif path.is_dir():
+        listed = _from_folders(path)
+    else:
+        raise _refusal(path, "it is neither a .jsonl or .csv file nor a folder")
+    places: dict[str, tuple[Place, ...]] = {}
+    for name, found in listed:
+        places[name] = (*places.get(name, ()), *found)
+    if not places:
+        raise _refusal(path, "it names no volume")
+    return places
+
+
+def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if set(_COLUMNS) - set(rows.fieldnames or ()):
+            raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
+        for number, row in enumerate(rows, 1):
+            finding = _finding(row["finding"] or "")
+            if finding is None:
+                raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
+            yield stem(row["volume"]), _places(path.parent / row["mask"], [[finding]])
+
+
+def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    for folder in sorted(each for each in path.iterdir() if each.is_dir()):
+        found: list[Place] = []
+        for mask in sorted(folder.glob("*.nii*")):
+            finding = _finding(stem(mask.name))
+            if finding is not None:  # organs and regions are masks too, but no findings
+                found += _places(mask, [[finding]])
+        yield folder.name, found
+
+
+def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    listed = read_json(path / "dataset.json")
+    try:
+        studies = [
+            (str(study["name"]), [study["findings"][str(i)] for i in range(len(study["findings"]))])
+            for split in listed.values()
+            for study in split
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _refusal(
+            path, "its dataset.json does not list studies with name and findings by number"
+        ) from error
+    files = {each.name: each for each in sorted(path.rglob("*.nii*")) if each.is_file()}
+    for name, sentences in studies:
+        if name in files:
+            labels = [label_report(sentence) for sentence in sentences]
+            findings = [[i for i, label in enumerate(each) if label] for each in labels]
+            yield stem(name), _places(files[name], findings)
+
+
+def _places(path: Path, findings: list[list[int]]) -> list[Place]:
+    """Boxes of a file's masks; the n-th shows ``findings[n]``."""
+    masks, affine = read_masks(path)
+    if len(masks) != len(findings):
+        raise CtscribeError(
+            "E_MASK",
+            f"{path} must hold {len(findings)} masks, one per finding named, but it holds "
+            f"{len(masks)}; export it again",
+        )
+    places = []
+    for mask, named in zip(masks, findings, strict=True):
+        boxes = boxes_of_mask(mask, affine) if named else []
+        places += [Place(finding, box) for finding in named for box in boxes]
+    return places
+
+
+def _finding(name: str) -> int | None:
+    plain = re.sub(r"[\W_]+", " ", name).strip().lower()
+    names = [finding.lower() for finding in FINDINGS]
+    return names.index(plain) if plain in names else None
+
+
+def _refusal(path: Path, found: str) -> CtscribeError:
+    return CtscribeError(
+        "E_WHERE",
+        f"{path} must be a phantom's truth.jsonl, a .csv with {', '.join(_COLUMNS)}, or a folder "
+        f"of masks by volume, but {found}; see README, or give none and learn from labels",
+    )
