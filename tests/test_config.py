@@ -5,7 +5,7 @@ import pytest
 from ctscribe.config import Recipe, read_recipe
 from ctscribe.errors import CtscribeError
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.y*ml"))
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.y*ml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
