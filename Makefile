@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint unit docs kill-prepare bench-evaluate export-check labeler clean
+.PHONY: demo start test lint unit docs kill-prepare bench-evaluate bench-negatives export-check labeler clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -35,6 +35,9 @@ kill-prepare: $(VENV)/.installed
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+
+bench-negatives: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_negatives.py
 
 # Exported weights and adapters, read by transformers 4.57 beside the locked release: the same logits.
 OLDER := runs/export-check

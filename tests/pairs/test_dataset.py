@@ -158,10 +158,13 @@ def test_a_healed_study_shows_its_own_frames_under_their_name(
     rows.insert(1, negative)
     by_name = {study.volume_name: study for study in cohort}
     dataset = PairDataset(by_name, rows, tokenizer, note, 500)
-    assert dataset[0].negative is not None
-    assert dataset[1].negative is None
+    pairs = [dataset[0], dataset[1]]
     healed = healed_study(own, healing).volume_name
     assert asked == [own.volume_name, healed, cohort[1].volume_name]
+    # The second study has no negative; its positive fills the place and must count for nothing.
+    assert pairs[1].negative is pairs[1].positive
+    batch = collate_pairs(pairs, pad_id=0)
+    assert batch["paired"].tolist() == [True, False]
     assert healed != own.volume_name
     assert strategy_of(rows) == "anatomy"
 

@@ -85,7 +85,12 @@ class Bench:
         objective, beta = objective_of(self.recipe), self.recipe.objective.beta
         term = objective.negative(
             objective.pair(
-                positive.values, negative.values, positive.rows, num_pairs, batch["disputed"]
+                positive.values,
+                negative.values,
+                positive.rows,
+                num_pairs,
+                batch["disputed"],
+                batch["paired"],
             )
         )
         loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()

@@ -47,6 +47,7 @@ class Objective:
         rows: Int[Tensor, "tokens"],
         num_studies: int,
         disputed: Bool[Tensor, "tokens"],
+        paired: Bool[Tensor, "studies"],
     ) -> PairLosses:
         """Both branches of a micro-batch, with what each token counts.
 
@@ -56,10 +57,11 @@ class Objective:
             rows: The study each token belongs to.
             num_studies: How many there are.
             disputed: Marks of `pairs.marks`.
+            paired: Studies that have a negative; no token of the others is in scope.
         """
         positive = positive.detach()
         weights = token_weights(self.scope, positive, negative, disputed, self.temperature)
-        return PairLosses(positive, negative, weights, rows, num_studies)
+        return PairLosses(positive, negative, weights * paired[rows], rows, num_studies)
 
     def negative(self, losses: PairLosses) -> Term:
         """Each study's term, without α and β, and whether it carries no gradient."""

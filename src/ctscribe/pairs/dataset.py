@@ -56,6 +56,9 @@ class Pair:
     negative: Sample | None
     marks: Marks
     """Of the report's tokens."""
+    is_paired: bool = True
+    """False where ``negative`` is the positive once more, only to fill its place in a batch: the
+    study has no negative although others have."""
 
 
 def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
@@ -100,6 +103,7 @@ class PairDataset(Dataset[Pair]):
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
+        self._has_negatives = any(negative for _, negative in self._pairs)
         self._tokenizer = tokenizer
         self._visual = visual
         self._max_tokens = max_tokens
@@ -109,11 +113,11 @@ class PairDataset(Dataset[Pair]):
 
     def __getitem__(self, number: int) -> Pair:
         positive, negative = self._pairs[number]
-        return Pair(
-            self._sample(positive),
-            None if negative is None else self._sample(negative),
-            self._marks(positive, negative),
-        )
+        sample, marks = self._sample(positive), self._marks(positive, negative)
+        if negative is not None:
+            return Pair(sample, self._sample(negative), marks)
+        # Processes and rows of a batch go through the same branches, whoever has a negative.
+        return Pair(sample, sample if self._has_negatives else None, marks, is_paired=False)
 
     def _marks(self, positive: PairRow, negative: PairRow | None) -> Marks:
         """Without a negative nothing is disputed; against noise whatever states a finding is."""

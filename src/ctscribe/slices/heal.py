@@ -9,7 +9,7 @@ the place away. Frames are healed one by one: neighbouring ones lie too far apar
 """
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, UInt8
 from scipy import ndimage, signal, sparse
 from scipy.sparse.linalg import spsolve
 
@@ -21,6 +21,7 @@ _INSIDE_WEIGHT = 0.5
 _LUNG_PERCENTILE = 30
 """Of the rim: lung, even where a lesion lies against the chest wall or beside vessels."""
 _SMOOTH_PX = 1.5
+_ALIKE_GREY = 25
 
 _LUNG_BELOW_GREY = 64
 """−500 HU in the wide window, which the first channel shows in every choice of windows."""
@@ -48,7 +49,7 @@ def heal_frames(
         parts, count = ndimage.label(masks, structure=np.ones((3, 3)))
         for part in range(1, count + 1):
             image = frame.astype(np.float32)
-            filled = _heal(image, parts == part, masks | kept)
+            filled = _heal(image, parts == part, masks | kept | _outside(frame))
             frame[parts == part] = np.rint(np.clip(filled, 0, 255)).astype(np.uint8)
     return healed
 
@@ -65,6 +66,15 @@ def lung_around(
     return np.array(shares)
 
 
+def _outside(frame: UInt8[np.ndarray, "height width channels"]) -> Mask:
+    """Air and table around the body, which is the largest dense part with all that it encloses."""
+    parts, count = ndimage.label(frame[..., 0] >= _LUNG_BELOW_GREY)
+    if not count:
+        return np.zeros(parts.shape, dtype=bool)
+    largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return np.asarray(~ndimage.binary_fill_holes(parts == largest))
+
+
 def _heal(image: Image, lesion: Mask, avoided: Mask) -> Float32[np.ndarray, "pixels channels"]:
     """New values of a lesion's pixels, in the order of ``image[lesion]``."""
     rows, columns = np.flatnonzero(lesion.any(1)), np.flatnonzero(lesion.any(0))
@@ -74,12 +84,16 @@ def _heal(image: Image, lesion: Mask, avoided: Mask) -> Float32[np.ndarray, "pix
         slice(max(0, columns[0] - RIM_PX), min(width, columns[-1] + 1 + RIM_PX)),
     )
     inside = lesion[window]
-    rim = ndimage.binary_dilation(inside, iterations=RIM_PX) & ~avoided[window]
+    around = ndimage.binary_dilation(inside, iterations=RIM_PX) & ~inside
+    rim = around & ~avoided[window]
     if not rim.any():
-        rim = ~inside
+        rim = around
     source = _best_source(image, avoided, _smooth(image[window], rim), rim, inside)
     apart = _smooth(image[window] - source, rim)
-    return np.asarray((source + _continue(apart, rim, inside))[inside])
+    # Where another structure meets the rim, its density must not be smeared into the lung.
+    alike = rim & (np.abs(apart).max(axis=2) < _ALIKE_GREY)
+    correction = _continue(apart, alike, inside) if alike.any() else np.zeros_like(apart)
+    return np.asarray((source + correction)[inside])
 
 
 def _best_source(

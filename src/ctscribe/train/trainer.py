@@ -105,14 +105,23 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         ce = losses.per_sample()
         self._require_numbers(~torch.isnan(ce))
         pair = self._objective.pair(
-            positive.values, losses.values, losses.rows, losses.num_rows, batch["disputed"]
+            positive.values,
+            losses.values,
+            losses.rows,
+            losses.num_rows,
+            batch["disputed"],
+            batch["paired"],
         )
         term = self._objective.negative(pair)
         is_needed = self._on_any_process(~term.satisfied.all())
         square = None if is_needed else torch.zeros_like(ce[0])
         if is_needed:
             square = self._differentiate("negative", self.beta * term.values.mean())
-        self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
+        paired = batch["paired"]
+        # What is not finite is not counted.
+        token_ce = torch.where(paired[losses.rows], losses.values, torch.inf)
+        study_ce = torch.where(paired, ce, torch.inf)
+        self.tally.add_branch("negative", token_ce, study_ce, batch["finding"], square)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
 
     def _differentiate(self, branch: Branch, loss: Tensor) -> Tensor | None:
