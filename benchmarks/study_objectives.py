@@ -46,10 +46,10 @@ _DISPUTED = (*_HETER, "objective.scope=disputed")
 ARMS: dict[str, tuple[str, ...]] = {
     "origin": ("pairs.strategy=origin", "objective.beta=0"),
     "paper-heter": _HETER,
-    "logistic-disputed": (*_DISPUTED, "objective.name=logistic", "objective.beta=0.3"),
+    "logistic-disputed": (*_DISPUTED, "objective.name=logistic", "objective.beta=1"),
     "hinge": (*_HETER, "objective.name=hinge", "objective.beta=0.3", "objective.margin=0.5"),
     "paper-gauss": ("pairs.strategy=gauss",),
-    "hinge-disputed": (*_DISPUTED, "objective.name=hinge", "objective.beta=0.3"),
+    "hinge-disputed": (*_DISPUTED, "objective.name=hinge", "objective.beta=1"),
     "logistic": (*_HETER, "objective.name=logistic", "objective.beta=0.3", "objective.margin=0.5"),
     "simnpo": (*_HETER, "objective.name=simnpo", "objective.beta=0.15", "objective.margin=0.5"),
     "unlikelihood": (*_HETER, "objective.name=unlikelihood", "objective.beta=0.1"),

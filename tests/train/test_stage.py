@@ -12,12 +12,17 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback
 from ctscribe.model.checkpoint import load_model
+from ctscribe.model.qwen import AnswerLosses
+from ctscribe.pairs.collate import Batch
 from ctscribe.pairs.splits import studies_of
 from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
 from ctscribe.train import stage
+from ctscribe.train.checkpoints import newest_complete
 from ctscribe.train.log import MetricsRow
+from ctscribe.train.order import EpochsInOrder
+from ctscribe.train.scorer import ReportScorer
+from ctscribe.train.setup import require_reach
 from ctscribe.train.stage import TrainResult, train
-from ctscribe.train.trainer import PairTrainer
 
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
@@ -99,15 +104,19 @@ def test_a_finished_run_is_returned_at_once_and_another_request_refused(
         run(tmp_path / "run", other, recipe)
 
 
-@pytest.mark.parametrize("strategy", ["heter", "gauss"])
+STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
+
+
+@pytest.mark.parametrize(("strategy", "objective"), [("heter", STEERED), ("gauss", {})])
 def test_an_interrupted_run_continues_exactly(
     tmp_path: Path,
     run: Train,
     write_pairs: WritePairs,
     make_recipe: MakeRecipe,
     strategy: str,
+    objective: dict[str, str],
 ) -> None:
-    pairs, recipe = write_pairs(strategy), make_recipe()
+    pairs, recipe = write_pairs(strategy), make_recipe(objective=objective)
     run(tmp_path / "whole", pairs, recipe)
 
     def interrupt(step: int, total: int) -> None:
@@ -124,6 +133,8 @@ def test_an_interrupted_run_continues_exactly(
     told: list[int] = []
     run(tmp_path / "cut", pairs, recipe, progress=lambda step, _: told.append(step))
     assert told == [4, 5, 6]
+    betas = {row.beta for row in metrics(tmp_path / "cut")}
+    assert len(betas) == (6 if objective else 1)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
 
 
@@ -276,20 +287,90 @@ def test_pairs_of_another_strategy_are_refused(
         train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
 
 
-def test_a_full_device_is_told_with_its_studies(
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint(
+    tmp_path: Path,
+    run: Train,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    full: Exception,
+) -> None:
+    pairs, recipe = write_pairs("origin"), make_recipe(train={"checkpoints_per_epoch": 3})
+    calls: list[str] = []
+    score = ReportScorer.forward
+
+    def fill(self: ReportScorer, batch: Batch) -> AnswerLosses:
+        calls.append("")
+        if self.training and len(calls) > 10:
+            raise full
+        return score(self, batch)
+
+    monkeypatch.setattr(ReportScorer, "forward", fill)
+    with pytest.raises(CtscribeError, match=r"memory, but train_\d+_a_1\.nii\.gz did not") as error:
+        run(tmp_path / "run", pairs, recipe)
+    assert error.value.code == "E_MEMORY"
+    assert newest_complete(tmp_path / "run") is not None
+
+
+def test_other_errors_are_not_taken_for_a_full_device(
     tmp_path: Path,
     run: Train,
     write_pairs: WritePairs,
     make_recipe: MakeRecipe,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fill(self: PairTrainer, **_: object) -> None:
-        self.studies = ["train_0_a_1.nii.gz"]
-        raise torch.OutOfMemoryError
+    def fail(self: ReportScorer, batch: Batch) -> AnswerLosses:
+        raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(PairTrainer, "train", fill)
-    with pytest.raises(CtscribeError, match=r"memory, but train_0_a_1\.nii\.gz did not"):
+    monkeypatch.setattr(ReportScorer, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tmp_path / "run", write_pairs("origin"), make_recipe())
+
+
+def test_an_over_long_report_is_named_and_the_checkpoint_kept(
+    tmp_path: Path,
+    prepared: Path,
+    start: Path,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared, folder)
+    studies = read_rows(folder / "studies.jsonl", StudyRow)
+    last = EpochsInOrder(range(12), 1, seed=0)[11]
+    victim = studies_of(studies, "train", 0.2)[last]
+    long = victim.model_copy(update={"findings": "The lungs are clear. " * 2000})
+    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in studies])
+    recipe = make_recipe("origin", train={"checkpoints_per_epoch": 3})
+    with pytest.raises(
+        CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
+    ) as error:
+        train(tmp_path / "run", folder, write_pairs("origin"), recipe, start)
+    assert error.value.code == "E_TOO_LONG"
+    found = newest_complete(tmp_path / "run")
+    assert found is not None
+    assert found[1].step == 2
+
+
+def test_a_negative_that_can_change_nothing_is_refused(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe(objective={"reach": "vision"})
+    with pytest.raises(CtscribeError, match="let the tower learn") as error:
+        run(tmp_path / "run", write_pairs("heter"), recipe)
+    assert error.value.code == "E_REACH"
+    tower = make_recipe(objective={"reach": "vision"}, model={"freeze_tower": False})
+    require_reach(tower, sharded=False)
+    with pytest.raises(CtscribeError, match="sharded"):
+        require_reach(tower, sharded=True)
 
 
 def test_missing_inputs_are_named(

@@ -20,6 +20,7 @@ from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
 from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
+from ctscribe.train.tally import means
 from ctscribe.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]
@@ -48,8 +49,14 @@ class Bench:
         rows = read_rows(pairs, PairRow)
         self.recipe = recipe
         self.qwen, self.tokenizer = load_model(start)
+        frozen = recipe.model.freeze_tower
         choose_trainable(
-            self.qwen, tuning="full", freeze_tower=True, freeze_merger=True, lora_r=1, lora_alpha=1
+            self.qwen,
+            tuning="full",
+            freeze_tower=frozen,
+            freeze_merger=frozen,
+            lora_r=1,
+            lora_alpha=1,
         )
         visual = visual_source(self.qwen, prepared, studies, rows, recipe)
         self.dataset = PairDataset(
@@ -57,11 +64,12 @@ class Bench:
         )
         self.scorer = ReportScorer(self.qwen, "depth")
         self.module: nn.Module = self.scorer
+        self.trainer: PairTrainer
 
     def trained(self, folder: Path) -> Gradients:
         """What the trainer accumulates."""
         catch = Catch()
-        trainer = PairTrainer(
+        self.trainer = trainer = PairTrainer(
             objective=objective_of(self.recipe),
             beta=self.recipe.objective.beta,
             label_weight=self.recipe.objective.label_weight,
@@ -109,14 +117,19 @@ def bench(
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],
 ) -> Callable[..., Bench]:
-    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
+    def make(
+        per_device: int, accumulation: int, freeze_tower: bool = True, **objective: object
+    ) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
             "max_grad_norm": 1e9,
         }
         recipe = make_recipe(
-            "heter", train=train, objective={"beta": 0.3, "alpha": 0.8, **objective}
+            "heter",
+            train=train,
+            model={"freeze_tower": freeze_tower},
+            objective={"beta": 0.3, "alpha": 0.8, **objective},
         )
         return Bench(prepared, start, write_pairs("heter"), recipe)
 
@@ -188,3 +201,55 @@ def test_an_infinite_negative_leaves_exactly_the_positives_gradients(
     expected = without.trained(tmp_path / "without")
     for name, gradient in with_infinite.trained(tmp_path / "with").items():
         assert torch.equal(gradient, expected[name.removeprefix("scorer.")])
+
+
+def norm(gradients: Gradients) -> float:
+    return math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+
+
+def test_the_norms_of_the_branches_are_those_of_each_alone(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    tested = bench(4, 1)
+    both = tested.trained(tmp_path / "both")
+    measured = means(tested.trainer.tally.take())
+    alone = bench(4, 1, beta=0.0).trained(tmp_path / "alone")
+    assert measured["positive_grad_norm"] == pytest.approx(norm(alone), rel=1e-4)
+    negative = {name: both[name] - alone[name] for name in both}
+    assert measured["negative_grad_norm"] == pytest.approx(norm(negative), rel=1e-3)
+
+
+def test_the_norm_over_micro_batches_is_their_root_mean_square(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    tested = bench(2, 2)
+    tested.trained(tmp_path)
+    order = EpochsInOrder(tested.dataset, 1, 0)
+    fresh = bench(2, 1)
+    squares = []
+    for first in (0, 2):
+        items = [order[first], order[first + 1]]
+        batch = collate_pairs(items, fresh.tokenizer.pad_token_id)
+        fresh.scorer.zero_grad()
+        (0.8 * fresh.scorer(batch["positive"]).per_sample().mean()).backward()
+        gradients = {n: p.grad for n, p in fresh.scorer.named_parameters() if p.grad is not None}
+        squares.append(norm(gradients) ** 2)
+    expected = math.sqrt(sum(squares) / 2)
+    found = means(tested.trainer.tally.take())["positive_grad_norm"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("reach", ["vision", "language"])
+def test_the_negative_changes_only_the_side_it_may_reach(
+    tmp_path: Path, bench: Callable[..., Bench], reach: str
+) -> None:
+    found = bench(4, 1, freeze_tower=False, reach=reach).trained(tmp_path / reach)
+    everywhere = bench(4, 1, freeze_tower=False).trained(tmp_path / "all")
+    nowhere = bench(4, 1, freeze_tower=False, beta=0.0).trained(tmp_path / "none")
+    sides = {"vision": 0, "language": 0}
+    for name, gradient in found.items():
+        side = "vision" if ".visual." in name else "language"
+        expected = everywhere if side == reach else nowhere
+        torch.testing.assert_close(gradient, expected[name], atol=1e-7, rtol=1e-5)
+        sides[side] += not torch.equal(everywhere[name], nowhere[name])
+    assert min(sides.values()) > 5, "the negative would change both sides"

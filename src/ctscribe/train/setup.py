@@ -72,19 +72,30 @@ def asked(
     }
 
 
-def objective_of(recipe: Recipe) -> Objective:
-    """The recipe's objective.
+def require_reach(recipe: Recipe, *, sharded: bool) -> None:
+    """Refuses a negative whose gradient could not be kept to the weights it may change.
 
     Raises:
-        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn.
+        CtscribeError: ``E_REACH``.
     """
-    knobs = recipe.objective
-    if knobs.reach == "vision" and recipe.model.freeze_tower:
+    reach = recipe.objective.reach
+    if reach == "vision" and recipe.model.freeze_tower:
         raise CtscribeError(
             "E_REACH",
             "the negative must reach weights that learn, but objective.reach is vision and "
             "model.freeze_tower is true; let the tower learn, or choose another reach",
         )
+    if reach != "all" and sharded:
+        raise CtscribeError(
+            "E_REACH",
+            f"objective.reach must be all while weights are sharded, but it is {reach}; train "
+            "without FSDP, or let the negative reach all weights",
+        )
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The recipe's objective."""
+    knobs = recipe.objective
     return Objective(
         term=term_of(
             knobs.name,

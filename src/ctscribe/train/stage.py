@@ -37,6 +37,7 @@ from ctscribe.train.setup import (
     learning_rates,
     objective_of,
     read_pairs,
+    require_reach,
     training_arguments,
     visual_source,
 )
@@ -149,6 +150,7 @@ def fit(
         data_collator=partial(collate_pairs, pad_id=tokenizer.pad_token_id),
     )
     accelerator = trainer.accelerator
+    require_reach(recipe, sharded=trainer.is_fsdp_enabled)
     found = newest_complete(run_dir)
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     follower = Follower(
@@ -196,12 +198,20 @@ def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportS
 def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise CtscribeError(
             "E_MEMORY",
             f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not; "
             "lower train.pairs_per_device or slices.num_slices, the last checkpoint is kept",
         ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has an error type for a full GPU and only a sentence for a full CPU
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or "DefaultCPUAllocator" in str(error)
 
 
 def _finish(follower: Follower, num_steps: int) -> TrainResult:
