@@ -63,7 +63,7 @@ LUNGS: tuple[Concept, ...] = (
     concept(
         "Consolidation",
         "consolid",
-        r"\b(?<!ground-glass\ )(?<!ground\ glass\ )consolid\w*",
+        r"\b(?<!ground-glass\ )(?<!ground\ glass\ )(?<!groundglass\ )consolid\w*",
         elsewhere=r"\b(?:fractur\w*|callus)\b",
     ),
     concept("Mosaic attenuation pattern", "mosaic", r"\bmosaic\w*"),
