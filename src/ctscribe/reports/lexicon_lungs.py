@@ -23,8 +23,8 @@ LUNGS: tuple[Concept, ...] = (
         "sequel fibro scar pleuroparen pleuro-paren fibrous band",
         r"""\b(?:sequel\w*|fibro-?\s?ath?elec\w*|fibrotic\w*|fibrous|scar(?:s|ring)?\b
         |fibro(?!ad|id|li|my|sis)\w*|pleuro-?parenchymal|(?:parenchymal|subpleural)\ bands?)""",
-        elsewhere=r"""\b(?:ribs?|fractur\w*|vertebra\w*|liver|kidneys?|renal|spleen|sternum|clavicle
-        |hepat\w*|lymph|laps?|myocard\w*|breast|mastectomy)\b""",
+        elsewhere=r"""\b(?:ribs?|(?<!no\ )fractur\w*|vertebra\w*|liver|kidneys?|renal|spleen
+        |sternum|clavicle|hepat\w*|lymph|laps?|myocard\w*|breast|mastectomy)\b""",
     ),
     concept(
         "Lung nodule",
@@ -64,7 +64,7 @@ LUNGS: tuple[Concept, ...] = (
         "Consolidation",
         "consolid",
         r"\b(?<!ground-glass\ )(?<!ground\ glass\ )(?<!groundglass\ )consolid\w*",
-        elsewhere=r"\b(?:fractur\w*|callus)\b",
+        elsewhere=r"\b(?:callus|fractur\w*\ (?:\w+\ )?consolid|(?:of|in)\ the\ (?:\w+\ )?fractur)",
     ),
     concept("Mosaic attenuation pattern", "mosaic", r"\bmosaic\w*"),
     concept(
