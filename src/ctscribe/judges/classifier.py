@@ -93,6 +93,7 @@ def _load_encoder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBa
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # what is missing is told below
+    logging.disable_progress_bar()
     try:
         encoder, loading = AutoModel.from_pretrained(
             folder,
