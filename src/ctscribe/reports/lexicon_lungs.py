@@ -32,9 +32,8 @@ LUNGS: tuple[Concept, ...] = (
         r"""\b\w*(?<!lymph\ )nodul(?:es?|us|i)?\b(?!ar)
         |\b\w*nodular\ (?:(?:or|and)\ \w+\ lesion
           |(?:(?!ground|glass|consol|infil|thick|densit|and\b|or\b)[\w-]+\ ){0,2}
-          (?:lesion|formation|structure|opacit|appearance|pattern
-            |densit(?:y|ies)\b(?!\ incr)))\w*""",
-        unless=r"\bpleural\ nodul|\bnodul[^.;]{0,20}\bin\ the\ pleura\b",
+          (?:lesion|opacit|pattern))\w*""",
+        unless=r"\bpleural\ nodul|\bnodul[^.;]{0,40}\bin\ the\ pleura\b",
         elsewhere=rf"\b{OTHER_ORGAN}\b",
     ),
     concept(
