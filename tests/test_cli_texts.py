@@ -21,6 +21,12 @@ def run(*arguments: object) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page shows frames, which these studies of words alone do not have."""
+    monkeypatch.setattr("ctscribe.board.run.write_run_board", lambda *_: None)
+
+
 @pytest.fixture
 def prepared(tmp_path: Path, make_studies: MakeStudies) -> Path:
     write_rows(tmp_path / "studies.jsonl", [*make_studies(12, "train"), *make_studies(6)])
@@ -74,6 +80,19 @@ def test_a_classifier_labels_and_says_what_it_cut(
             *("--classifier", classifier_dir, "--evidence", tmp_path / "e.jsonl"),
         )
     assert caught.value.code == "E_OPTION"
+
+
+def test_a_classifier_reads_for_the_scores_too(
+    prepared: Path, predictions: Path, classifier_dir: Path
+) -> None:
+    out = prepared / "by_model.json"
+    run(
+        *("evaluate", predictions, "--prepared", prepared, "--out", out),
+        *("--classifier", classifier_dir, "--set", "evaluate.resamples=100"),
+    )
+    scores = json.loads(out.read_text())
+    assert "|labels:classifier:" in scores["model"]["f1"]["signature"]
+    assert "|labels:classifier:" in scores["baselines"]["constant_report"]["f1"]["signature"]
 
 
 def test_a_judge_scores_and_lists_what_failed(

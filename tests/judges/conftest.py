@@ -27,6 +27,7 @@ def save_classifier(folder: Path, *, seed: int = 0) -> Path:
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
+        model_max_length=512,
     )
     torch.manual_seed(seed)
     config = RobertaConfig(

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from random import Random
+from textwrap import fill
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,16 @@ def test_a_normal_sentence_white_space_and_headings_change_nothing(sentences: li
 def test_capitals_change_nothing(sentences: list[str]) -> None:
     text = " ".join(sentences)
     assert label_report(text.upper()) == label_report(text)
+
+
+@pytest.mark.parametrize("sentence", [s.lower() for s in CLOSED if len(s) > 75])
+def test_short_lines_and_wide_spaces_change_nothing(sentence: str) -> None:
+    for changed in (fill(sentence, 66), sentence.replace(" ", "  "), sentence.replace(" ", "\t")):
+        assert finding_statuses(changed) == finding_statuses(sentence)
+        for mention in find_mentions(changed):
+            words = " ".join(changed[slice(*mention.span)].split())
+            assert words in sentence
+            assert mention.sentence in changed
 
 
 def test_500_reports_are_read_in_a_second() -> None:

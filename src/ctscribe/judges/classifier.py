@@ -66,7 +66,7 @@ class Classifier:
         """Probability of each finding in each text."""
         import torch
 
-        tokens = [self._tokenizer(text)["input_ids"] for text in texts]
+        tokens = [self._tokenizer(text, verbose=False)["input_ids"] for text in texts]
         self._tell(sum(len(ids) > self._max_tokens for ids in tokens), len(tokens))
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
@@ -92,6 +92,8 @@ def _load_encoder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBa
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what is missing is told below
     try:
         encoder, loading = AutoModel.from_pretrained(
@@ -104,6 +106,8 @@ def _load_encoder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBa
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _bad(folder, f"transformers cannot load it ({_first_line(error)})") from error
+    finally:
+        logging.set_verbosity(verbosity)
     missing = sorted(loading["missing_keys"])
     if missing:
         raise _bad(folder, f"model.safetensors lacks {missing[0]} and has {len(missing)} too few")

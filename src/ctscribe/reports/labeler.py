@@ -1,5 +1,6 @@
 """The 18 findings a report states, each with the words it rests on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,8 @@ from ctscribe.reports.polarity import Status, read_polarity
 from ctscribe.reports.sections import sentence_spans
 from ctscribe.types import Labels
 
+_WIDE_SPACE = re.compile(r"[^\S ]|\s\s")
+_SIGN_OR_SPACE = re.compile(r"\S|\s+")
 _WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
 
 
@@ -69,6 +72,18 @@ def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
     if len(lowered) != len(sentence):
         # A few capitals grow when lowered; places must stay those of the text given.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
+    if not _WIDE_SPACE.search(lowered):
+        return _read_plain(lowered)
+    # Words are parted by one space in what is read; their places are those of the text given.
+    places = [match.start() for match in _SIGN_OR_SPACE.finditer(lowered)]
+    plain = " ".join(lowered.split())
+    return tuple(
+        (finding, status, places[start], places[end - 1] + 1)
+        for finding, status, start, end in _read_plain(plain)
+    )
+
+
+def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
     found = [
         (concept, match.span())
         for concept in CONCEPTS

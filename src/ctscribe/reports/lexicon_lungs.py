@@ -23,8 +23,8 @@ LUNGS: tuple[Concept, ...] = (
         "sequel fibro scar pleuroparen pleuro-paren fibrous band",
         r"""\b(?:sequel\w*|fibro-?\s?ath?elec\w*|fibrotic\w*|fibrous|scar(?:s|ring)?\b
         |fibro(?!ad|id|li|my|sis)\w*|pleuro-?parenchymal|(?:parenchymal|subpleural)\ bands?)""",
-        elsewhere=r"""\b(?:ribs?|fractur\w*|vertebra\w*|liver|kidneys?|renal|spleen|sternum|clavicle
-        |hepat\w*|lymph|laps?|myocard\w*|breast|mastectomy)\b""",
+        elsewhere=r"""\b(?:ribs?|(?<!no\ )fractur\w*|vertebra\w*|liver|kidneys?|renal|spleen
+        |sternum|clavicle|hepat\w*|lymph|laps?|myocard\w*|breast|mastectomy)\b""",
     ),
     concept(
         "Lung nodule",
@@ -32,9 +32,8 @@ LUNGS: tuple[Concept, ...] = (
         r"""\b\w*(?<!lymph\ )nodul(?:es?|us|i)?\b(?!ar)
         |\b\w*nodular\ (?:(?:or|and)\ \w+\ lesion
           |(?:(?!ground|glass|consol|infil|thick|densit|and\b|or\b)[\w-]+\ ){0,2}
-          (?:lesion|formation|structure|opacit|appearance|pattern
-            |densit(?:y|ies)\b(?!\ incr)))\w*""",
-        unless=r"\bpleural\ nodul|\bnodul[^.;]{0,20}\bin\ the\ pleura\b",
+          (?:lesion|opacit|pattern))\w*""",
+        unless=r"\bpleural\ nodul|\bnodul[^.;]{0,40}\bin\ the\ pleura\b",
         elsewhere=rf"\b{OTHER_ORGAN}\b",
     ),
     concept(
@@ -63,8 +62,8 @@ LUNGS: tuple[Concept, ...] = (
     concept(
         "Consolidation",
         "consolid",
-        r"\b(?<!ground-glass\ )(?<!ground\ glass\ )consolid\w*",
-        elsewhere=r"\b(?:fractur\w*|callus)\b",
+        r"\b(?<!ground-glass\ )(?<!ground\ glass\ )(?<!groundglass\ )consolid\w*",
+        elsewhere=r"\b(?:callus|fractur\w*\ (?:\w+\ )?consolid|(?:of|in)\ the\ (?:\w+\ )?fractur)",
     ),
     concept("Mosaic attenuation pattern", "mosaic", r"\bmosaic\w*"),
     concept(

@@ -33,21 +33,22 @@ _PSEUDO = re.compile(
     | \bnot\s+previously\s+\w+
     | \bnot?\s+(?:(?:significant|obvious|marked|clear|statistical)(?:ly)?\s+|any\s+|been\s+)*
         (?:chang|differ|progress|regress|interval|reach|exceed|exclud|caus|creat|growth
-        |stable|optimal|rul|evaluat|pathological\s+in)\w*
+        |stable|optimal|rul|evaluat|pathological\s+in\b)\w*
     | \bnot?\s+(?:\w+\s+)?(?:in|de)creas\w*
         (?=\s+(?:in|of)\s+(?:(?!heart|cardi)\w+\s+){{0,3}}?{_MEASURE})
     | \b(?:has|have|had|did)\s+not\s+(?:in|de)creas\w*
     | \b{_BE_NOT}\s+(?:yet\s+|be\s+|been\s+|clearly\s+|fully\s+|made\s+)*
         (?:reach|show\s+(?:a\s+|any\s+)?(?:significant|growth|change)|differ|chang|exceed|caus
         |exclud|enter|creat|rul|evaluat|separat|regress|progress|characteri|measur|quantif|classif
-        |pathological\s+in)\w*
+        |pathological\s+in\b)\w*
     | \b{_BE_NOT}\s+(?:\w+\s+)?(?:specific|typical|characteristic|clear|certain|known|significant
         |suitable|necessary|related|due\b)\w*
     | \bnot\s+(?:only\b|possible\b|(?:in|of|at|with)\s+(?:the\s+)?patholog\w*)
     | \b(?:border|bound|contour|margin|outline)\w*[^,;.]{{0,30}}?\b{_BE_NOT}(?:\s+\w+){{1,3}}
     | \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+\w+ed\s+from\s+(?:each|one\s+another)
     | \bwithout\s+(?:contrast|iv\b|intravenous
-        |(?:\w+\s+)?(?:chang|differ|progress|patholog\w*\s+(?:featur|appear|siz|dimens|criteri))\w*)
+        |(?:(?:any|significant|obvious|interval)\s+)*(?:chang|differ|progress)\w*
+        |(?:\w+\s+)?patholog\w*\s+(?:featur|appear|siz|dimens|criteri)\w*)
     """,
     re.VERBOSE,
 )
@@ -56,9 +57,9 @@ _EVENT = re.compile(
       (?P<both>\s-\s*no\b)
     | (?P<back>
         \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+{_SEEN}\w*
-      | \bnot\s+(?:clearly\s+|significantly\s+|been\s+)?{_SEEN}\w*
+      | \bnot\s+(?:clearly\s+|significantly\s+|been\s+)?{_SEEN}\w*(?!\s*:)\b
       | \b(?:isn|aren|wasn|weren)['’]t\b
-      | \b{_BE}\s+(?:absent|not\b|excluded|negative|unlikely|no\s+longer)
+      | \b{_BE}\s+(?:absent|not\b|excluded|negative(?!\s+for)|unlikely|no\s+longer)
       | \b(?:{_BE}\s+)?(?:been\s+)?(?:excluded|ruled\s+out)\b|\bor\s+absent
       | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*[-–]\s*\)
       | \bdisappeared\b|\b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*
@@ -66,7 +67,7 @@ _EVENT = re.compile(
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bwithout\b|\A\W*resolved\b|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
+        \bno\b(?!\.)|\bwithout\b|\A\W*resolved\b|\bnot\s+{_SEEN}\w*\s*:|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
       | \bfree\s+(?:of|from)\b|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
       )
     | (?P<inside>\b(?:rather\s+than|instead\s+of)\b[^,.;]*)
@@ -96,6 +97,8 @@ _DOUBT = re.compile(
     r"[^?.,;()]{0,25}\(?\s*\?"
     r"|[^.;]{0,70}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled|evaluated)"
 )
+# What a concession denies it denies up to the comma that ends it.
+_CONCESSION = re.compile(r"\W*(?:even\s+)?(?:although|though|while|whereas|despite)\b[^,]*(?=,)")
 _ONLY_EARLIER = re.compile(
     rf"\A\W*(?:in|on)\s+the\s+(?:patient['’]s\s+)?{_EARLIER}\s+(?:\w+\s+)?(?:exam|ct|pet|tomo)"
     r"(?!.*\b(?:current|present\s+exam|this\s+exam|now|today|still|also|stable|unchanged|measured"
@@ -152,6 +155,9 @@ def read_polarity(sentence: str) -> Polarity:
     """Finds the events of a lower-case sentence."""
     masked = _PSEUDO.sub(lambda match: "_" * len(match[0]), sentence)
     events = [(m.start(), m.end(), m.lastgroup or "") for m in _EVENT.finditer(masked)]
+    if concession := _CONCESSION.match(masked):
+        events.append((concession.end(), concession.end() + 1, "turn"))
+        events.sort()
     return Polarity(
         sentence,
         tuple(start for start, _, _ in events),

@@ -20,7 +20,7 @@ _BREAK = re.compile(
     | \.(?=\s|$|[A-Z"“”•])               # a point before a space or a glued capital
     | \?(?=\s+["“”•]?\s*[A-Z])           # a question asked outside brackets
     | [-*–](?=\s+[A-Z])                  # a dash that opens a list item
-    | \d{1,2}\)(?=\s*[A-Z])              # a number that opens one
+    | [ ](?=\d{1,2}\)\s*[A-Z])          # the space before a number that opens one
     | [ ](?=(?:There|No|It|Other|Bilateral|Several|Multiple|Minimal|Mild|Mill?imetric|Diffuse|Focal
         |Patchy|Linear|Subsegm|Cal[cs]if?i|Athero|Hiat|Sliding|Emphys|Atelect|Consolid|Sequel|Fibro
         |Pleur|Pericard|Lymph|Mediast|Nodul|Ground|Mosaic|Bronchi|Peribronch|Interlob|Cardiomeg
@@ -32,6 +32,8 @@ _CONTINUES = frozenset(
     {"a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "no", "of", "on", "or", "the"}
     | {"to", "with", "without"}
 )
+_WRAPPED_AT = 50
+_SMALL = re.compile(r"\r?\n[ \t]*[a-z(]")
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
     {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min", "no"}
@@ -74,7 +76,9 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
             continue
         if sign in "-*–" and place and not text[place - 1].isspace():
             continue
-        if sign == " " and not _ends_statement(text, place):
+        if sign == " " and not (text[place + 1].isdigit() or _ends_statement(text, place)):
+            continue
+        if sign in "\r\n" and _is_wrapped(text, place):
             continue
         _append_span(spans, text, start, match.end() if sign in ".?" else place)
         start = match.end()
@@ -85,6 +89,13 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
 def split_sentences(text: str) -> list[str]:
     """The sentences of ``text`` in order, as `sentence_spans` bounds them."""
     return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def _is_wrapped(text: str, place: int) -> bool:
+    """Whether a line break only keeps a line short: a long line goes on in small letters."""
+    line = text[max(0, place - _WRAPPED_AT) : place].rstrip("\r")
+    is_long = len(line) >= _WRAPPED_AT - 1 and "\n" not in line
+    return is_long and line[-1] not in ".?!:;" and _SMALL.match(text, place) is not None
 
 
 def _ends_statement(text: str, space: int) -> bool:
