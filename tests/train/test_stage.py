@@ -256,8 +256,9 @@ def test_a_full_device_is_told_with_its_studies(
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(PairTrainer, "train", fill)
-    with pytest.raises(CtscribeError, match=r"memory, but train_0_a_1\.nii\.gz did not"):
+    with pytest.raises(CtscribeError, match=r"memory, but train_0_a_1\.nii\.gz did not") as error:
         run(tmp_path / "run", write_pairs("origin"), make_recipe())
+    assert error.value.code == "E_MEMORY"
 
 
 def test_missing_inputs_are_named(
