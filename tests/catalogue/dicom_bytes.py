@@ -22,10 +22,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ctscribe.volume.ct import CTVolume
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH, series
 from tests.catalogue.nifti_bytes import PACKED
-from tests.scans import Edit, bytes_of, on_slice, slice_of, write_series
+from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series
 
 WHOLE = [bytes_of(slice_of(z)) for z in range(DEPTH)]
 
@@ -78,29 +79,37 @@ def with_damaged_rle(image: FileDataset, z: int) -> None:
     image["PixelData"].VR = "OB"
 
 
-def enhanced(folder: Path) -> Path:
-    """All slices in one file."""
-    image = slice_of(0)
+def enhanced_of(volume: CTVolume) -> FileDataset:
+    """All slices of a volume in one file; what they share is stated once."""
+    depth = volume.shape_xyz[2]
+    image = slice_of(0, volume)
     image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
-    image.NumberOfFrames = DEPTH
+    image.NumberOfFrames = depth
     measures, plane, scaling = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [2.0, 2.0], 5.0
-    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    measures.PixelSpacing, measures.SliceThickness = image.PixelSpacing, image.SliceThickness
+    plane.ImageOrientationPatient = image.ImageOrientationPatient
     scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = 1, -1024, "HU"
     shared = Dataset()
     shared.PixelMeasuresSequence = [measures]
     shared.PlaneOrientationSequence = [plane]
     shared.PixelValueTransformationSequence = [scaling]
     image.SharedFunctionalGroupsSequence = [shared]
+    slices = [slice_of(z, volume) for z in range(depth)]
     frames = []
-    for z in range(DEPTH):
+    for one in slices:
         position, frame = Dataset(), Dataset()
-        position.ImagePositionPatient = slice_of(z).ImagePositionPatient
+        position.ImagePositionPatient = one.ImagePositionPatient
         frame.PlanePositionSequence = [position]
         frames.append(frame)
     image.PerFrameFunctionalGroupsSequence = frames
-    image.PixelData = b"".join(slice_of(z).PixelData for z in range(DEPTH))
-    (folder / "all").write_bytes(bytes_of(image))
+    image.PixelData = b"".join(one.PixelData for one in slices)
+    for tag in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(image, tag)
+    return image
+
+
+def enhanced(folder: Path) -> Path:
+    (folder / "all").write_bytes(bytes_of(enhanced_of(CHEST)))
     return folder / "all"
 
 

@@ -44,7 +44,8 @@ def _is_flat(axes: np.ndarray) -> bool:
 
 def is_plausible(affine: Affine) -> bool:
     """Whether its voxels have sides that a CT can have; false for what is not finite."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
 
 

@@ -73,5 +73,7 @@ def pixdim_differs(header: NiftiHeader, affine: Affine) -> bool:
 
 def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
     """In the stated unit, unless only millimetres give voxels that a CT can have."""
-    scaled: Affine = np.diag([header.mm_per_unit] * 3 + [1.0]) @ affine
+    scaled = affine.copy()
+    with np.errstate(over="ignore"):
+        scaled[:3] *= header.mm_per_unit
     return affine if is_plausible(affine) and not is_plausible(scaled) else scaled
