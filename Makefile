@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint unit docs kill-prepare bench-evaluate bench-negatives \
-	export-check labeler study-objectives clean
+.PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
+	bench-negatives export-check labeler study-objectives clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -32,6 +32,14 @@ docs: $(VENV)/.installed
 # Kills `prepare` at a hundred random moments; each must end as an undisturbed run.
 kill-prepare: $(VENV)/.installed
 	CTSCRIBE_KILLS=100 $(BIN)/pytest tests/test_prepare.py -k killed
+
+# Reads 10,000 mutated NIfTI and DICOM files and writes benchmarks/results/fuzz.json.
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.fuzz_readers
+
+# Reads volumes of 512 x 512 x 1500 and 1024 x 1024 x 800 voxels in the stated memory.
+catalogue-large: $(VENV)/.installed
+	CTSCRIBE_LARGE=1 $(BIN)/pytest tests/catalogue/test_limits.py -k large
 
 # With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
 bench-evaluate: $(VENV)/.installed

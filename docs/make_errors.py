@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ctscribe.errors import CODES
+from ctscribe.errors.catalogue import CATALOGUE
 from ctscribe.files import write_text
 
 TARGET = Path(__file__).with_name("errors.md")
@@ -12,6 +13,16 @@ Every failure ends in one sentence that says what must hold, what was found, in 
 what to do; it closes with one of these codes. `prepare` writes failures to `skipped.jsonl` and
 goes on. This page is written by `make docs`.
 
+"""
+
+
+_CATALOGUE = """## Bad inputs: how each is known to end
+
+What reaches a reader of CT in practice, and the codes it ends in; a dash says that it is read as it
+is, or kept out. `tests/catalogue` builds every row; `make fuzz` mutates 10,000 files beside.
+
+| # | input | ends in |
+|---|---|---|
 """
 
 
@@ -29,6 +40,10 @@ def page() -> str:
             if code.startswith(start)
         )
         parts.append("\n")
+    parts.append(_CATALOGUE)
+    for number, row in CATALOGUE.items():
+        codes = ", ".join(f"`{code}`" for code in sorted(row.codes)) or "–"
+        parts.append(f"| {number} | {row.told} | {codes} |\n")
     return "".join(parts).rstrip("\n") + "\n"
 
 

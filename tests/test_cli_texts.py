@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.evaluate.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
-from tests.judges.conftest import classifier_dir
-from tests.judges.test_endpoint import completion, serving
 
 from ctscribe.cli.app import app
 from ctscribe.errors import CtscribeError
 from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from tests.evaluate.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
+from tests.judges.conftest import classifier_dir
+from tests.judges.test_endpoint import completion, serving
 
 __all__ = ["classifier_dir", "make_prediction", "make_studies"]
 

@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.evaluate.conftest import MakePrediction, MakeStudies
 
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.predictions import read_predictions
 from ctscribe.rows import write_rows
+from tests.evaluate.conftest import MakePrediction, MakeStudies
 
 
 def saved(path: Path, reports: dict[str, str]) -> Path:

@@ -5,7 +5,6 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from tests.model.test_teach import looks
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.config import read_recipe
@@ -18,6 +17,7 @@ from ctscribe.slices.frames import make_frames
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.ct import CTVolume
 from ctscribe.warm_up.request import shipped_start
+from tests.model.test_teach import looks
 
 
 @pytest.mark.parametrize("tower", ["full", "last_blocks", "lora"])

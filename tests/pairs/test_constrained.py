@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tests.pairs.test_negatives import Arrays, cohorts
 
 from ctscribe.errors import CtscribeError
 from ctscribe.pairs.constrained import UNKNOWN_SCANNER, draw_constrained_partners
+from tests.pairs.test_negatives import Arrays, cohorts
 
 LABELS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], np.uint8)
 PATIENTS = np.array([0, 0, 1, 2])

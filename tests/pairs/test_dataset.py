@@ -75,8 +75,11 @@ def test_an_over_long_sample_is_named(
 ) -> None:
     study = make_study("train_5_a_1.nii.gz", report="The lungs are clear. " * 40)
     dataset = make_dataset([study], build_pairs([study], "origin", 10, 0), tokenizer, 200)
-    with pytest.raises(CtscribeError, match=r"fit into 200 tokens, but train_5_a_1\.nii\.gz"):
+    with pytest.raises(
+        CtscribeError, match=r"fit into 200 tokens, but train_5_a_1\.nii\.gz"
+    ) as told:
         dataset[0]
+    assert told.value.code == "E_TOO_LONG"
 
 
 def test_a_missing_volume_never_becomes_another(

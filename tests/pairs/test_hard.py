@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tests.pairs.test_negatives import Arrays, cohorts
 
 from ctscribe.pairs.hard import hard_negatives, nearest_contradictions, refresh_hard
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import GapRow, PairRow
 from ctscribe.types import Labels
+from tests.pairs.test_negatives import Arrays, cohorts
 
 
 def brute_force(

@@ -2,9 +2,7 @@ import pytest
 import torch
 
 from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.pairs.marks import Marks, differing_findings, labels_of, mark_tokens
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.reports.labeler import label_report
+from ctscribe.pairs.marks import Marks, mark_tokens
 from ctscribe.reports.prompt import answer_offsets
 from ctscribe.reports.sections import join_report
 
@@ -66,15 +64,3 @@ def test_there_is_one_mark_for_every_token_and_none_for_the_end_of_turn() -> Non
     kept = torch.tensor(ids)[found.finding[:-1]]
     stated = "A nodule of 1.2 cm is seen in the right lung. Lung nodule."
     assert tokenizer.decode(kept).split() == stated.split()
-
-
-def test_findings_differ_where_the_labels_do() -> None:
-    own = tuple(int(k in (0, 3)) for k in range(18))
-    shown = tuple(int(k in (3, 9)) for k in range(18))
-    assert differing_findings(own, shown) == {FINDINGS[0], FINDINGS[9]}
-
-
-def test_a_study_without_labels_has_those_its_report_states() -> None:
-    assert labels_of(None, REPORT) == label_report(REPORT)
-    assert sum(labels_of(None, REPORT)) == 1
-    assert labels_of((1,) * 18, REPORT) == (1,) * 18

@@ -97,7 +97,8 @@ def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
         (["VolumeName,A,C", "x,1,2"], "E_COLUMN", "'C' is unknown"),
         (["VolumeName,A", "x"], "E_CSV", "line 2 must have as many cells"),
         (["VolumeName,A", "x,1,2"], "E_CSV", "line 2 must have as many cells"),
-        (["VolumeName,A", 'x,"1'], "E_CSV", "must be a CSV file"),
+        (["VolumeName,A", "w,0", 'x,"1'], "E_CSV", "line 3 must be a row of a CSV file"),
+        (["VolumeName,A", "x," + "1" * 200_000], "E_CSV", "line 2 must be a row"),
         ([""], "E_COLUMN", "must have one column 'VolumeName'"),
     ],
 )
@@ -117,8 +118,9 @@ def test_misspelt_column_is_named(tmp_path: Path) -> None:
 
 def test_wrong_encoding_and_missing_file(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", "VolumeName", "şüphe", encoding="cp1254")
-    with pytest.raises(CtscribeError, match="must be UTF-8"):
+    with pytest.raises(CtscribeError, match=r"must be UTF-8 .* line 2 holds .* 0xFE") as caught:
         read_table(path, required=("VolumeName",))
+    assert caught.value.code == "E_ENCODING"
     with pytest.raises(CtscribeError, match="must exist"):
         read_table(tmp_path / "none.csv", required=("VolumeName",))
 

@@ -31,6 +31,8 @@ W_OTHER_SERIES       The folder holds other CT series; one was chosen by the rul
     Give the folder of one series if another is meant.
 W_PADDING            Voxels outside the scan were padded; they became air.
     Nothing.
+W_PIXDIM             The header's pixdim states other voxels than the affine that was believed.
+    Check which is right.
 W_PREAMBLE           A DICOM file begins as a program or another kind of file does.
     Check where it comes from; that part is not read and not passed on.
 W_RELEASE            The header looks like one release of CT-RATE, the values like the other.

@@ -6,6 +6,7 @@ side by side is read as well.
 
 import csv
 import difflib
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -171,21 +172,36 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
             naming the file and, where there is one, the line.
     """
     wanted = tuple(required)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_columns(path, reader.fieldnames or (), wanted, allow_others)
-            return _rows_by_name(path, reader, wanted)
+        _check_columns(path, reader.fieldnames or (), wanted, allow_others)
+        return _rows_by_name(path, reader, wanted)
+    except csv.Error as error:
+        raise CtscribeError(
+            "E_CSV",
+            f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}; mend it",
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CtscribeError(
             "E_MISSING", f"{path} must exist; download it from CT-RATE or correct the folder"
         ) from error
-    except UnicodeDecodeError as error:
+    except OSError as error:
         raise CtscribeError(
-            "E_ENCODING", f"{path} must be UTF-8 text, but {error.reason}; save it again as UTF-8"
+            "E_READ", f"{path} must be readable, but {error.strerror}; correct it"
         ) from error
-    except csv.Error as error:
-        raise CtscribeError("E_CSV", f"{path} must be a CSV file, but {error}; mend it") from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise CtscribeError(
+            "E_ENCODING",
+            f"{path} must be UTF-8 text, but line {line} holds the byte "
+            f"0x{content[error.start]:02X}; save it again as UTF-8",
+        ) from error
 
 
 def _check_columns(

@@ -8,6 +8,7 @@ from ctscribe.reports.ct_rate_cells import VolumeMetadata
 from ctscribe.types import Affine
 from ctscribe.volume.geometry import lps_affine
 from ctscribe.volume.nifti import Prefer, choose_affine
+from ctscribe.volume.nifti_affines import has_qform, has_sform, pixdim_differs
 from ctscribe.volume.nifti_header import NiftiHeader
 from ctscribe.volume.notes import Notes, note_if
 
@@ -33,7 +34,8 @@ def locate(
     if affine is not None:
         own = np.linalg.norm(affine[:3, :3], axis=0)
         differs = spacing is not None and not np.allclose(own, spacing, rtol=0.01)
-        return affine, note_if(differs, "W_SPACING_METADATA")
+        odd = pixdim_differs(header, affine)
+        return affine, note_if(differs, "W_SPACING_METADATA") | note_if(odd, "W_PIXDIM")
     if metadata is None:
         raise CtscribeError(
             "E_NO_GEOMETRY",
@@ -60,11 +62,10 @@ def locate(
 
 def is_blank(header: NiftiHeader) -> bool:
     """Whether no affine is set, or only the default one of 1 mm voxels along the axes."""
-    fields = header.fields
-    if int(fields["sform_code"]) <= 0 and int(fields["qform_code"]) <= 0:
+    if not has_sform(header) and not has_qform(header):
         return True
     try:
-        affine = fields.get_best_affine()
+        affine = header.fields.get_best_affine()
     except (HeaderDataError, ValueError):
         return False
     return bool(np.array_equal(np.abs(affine[:3, :3]), np.eye(3)))

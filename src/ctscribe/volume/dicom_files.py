@@ -100,15 +100,20 @@ def readable(study: str) -> Iterator[None]:
         try:
             yield
         except _UNREADABLE as error:
-            raise CtscribeError(
-                "E_TRUNCATED",
-                f"{study} must consist of complete DICOM files, but one is cut or damaged; "
-                "copy or export the series again",
-            ) from error
+            raise _damaged(study) from error
         except OSError as error:
+            if error.errno is None:  # pydicom's own, for sequences that it cannot follow
+                raise _damaged(study) from error
             raise CtscribeError(
-                "E_READ",
-                f"{study} must be readable, but {error.strerror or 'a file is not'}; correct it",
+                "E_READ", f"{study} must be readable, but {error.strerror}; correct it"
             ) from error
         finally:
             log.setLevel(level)
+
+
+def _damaged(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_TRUNCATED",
+        f"{study} must consist of complete DICOM files, but one is cut or damaged; "
+        "copy or export the series again",
+    )

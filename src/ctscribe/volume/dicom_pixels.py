@@ -43,7 +43,7 @@ def read_stored(
                     _check_codec(syntax, study)
                     decoder = decoder or children.enter_context(open_decoder(study))
                     pixels = decoder.decode(_content(file) if is_new else None, frame, shape)
-                _check_bits(pixels, image, study)
+                pixels = _within_bits(pixels, image, study)
             yield pixels
 
 
@@ -94,25 +94,33 @@ def _check_codec(syntax: UID, study: str) -> None:
         )
 
 
-def _check_bits(pixels: Stored, image: FileDataset, study: str) -> None:
-    """Values must keep within the stated bits, padding aside; what exceeds them is no grey value.
+def _within_bits(pixels: Stored, image: FileDataset, study: str) -> Stored:
+    """Values within the stated bits, padding among them as the lowest of these.
 
-    Overlays of old scanners in the spare bits, a wrong number of bits and a wrong sign look
-    alike, and each would put wrong densities into the volume.
+    Padding may lie beyond them or at their upper end, where it would be read as metal. Other
+    values beyond them are no grey values: overlays of old scanners in the spare bits, a wrong
+    number of bits and a wrong sign look alike, and each would give wrong densities.
     """
     bits, high = int(image.get("BitsStored", 16)), image.get("HighBit")
-    aligned = high is None or int(high) == bits - 1
-    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if bits > 0 else (0, 0)
-    if not image.PixelRepresentation:
-        least, most = 0, (1 << max(bits, 0)) - 1
-    fits = pixels.min() >= least and pixels.max() <= most
+    if not (1 <= bits <= 16 and (high is None or int(high) == bits - 1)):
+        raise _refuse_bits(bits, study)
+    signed = bool(image.PixelRepresentation)
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    lowest, highest = int(pixels.min()), int(pixels.max())
     padding = image.get("PixelPaddingValue")
-    if not fits and isinstance(padding, int):
-        beyond = pixels[(pixels < least) | (pixels > most)]
-        fits = bool((beyond.astype(np.uint16) == (padding & 0xFFFF)).all())
-    if not (aligned and 1 <= bits <= 16 and fits):
-        raise CtscribeError(
-            "E_BITS",
-            f"{study} must hold values of the {bits} bits that its header states, but one slice "
-            "has others; export the original CT images",
-        )
+    if isinstance(padding, int) and not (least <= lowest and highest < most):
+        is_padding = pixels.astype(np.uint16) == (padding & 0xFFFF)
+        is_padding &= (pixels < least) | (pixels >= most)
+        pixels = np.where(is_padding, pixels.dtype.type(least), pixels)
+        lowest, highest = int(pixels.min()), int(pixels.max())
+    if lowest < least or highest > most:
+        raise _refuse_bits(bits, study)
+    return pixels
+
+
+def _refuse_bits(bits: int, study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_BITS",
+        f"{study} must hold values of the {bits} bits that its header states, but one slice "
+        "has others; export the original CT images",
+    )

@@ -1,16 +1,18 @@
 """Where DICOM files lie: in a folder, in a zip archive, or one alone."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BufferedIOBase, BytesIO
+from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePosixPath
 from typing import final
 
 from ctscribe.errors import CtscribeError
 from ctscribe.volume.zipped import MAGIC, open_zip, read_entry
 
+_LARGE = 1 << 20
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
 
@@ -94,7 +96,17 @@ def _is_zip(path: Path) -> bool:
 
 
 def _on_disk(path: Path) -> DicomFile:
-    return DicomFile(lambda: path.open("rb"), _claims(path.name, path.stat().st_size))
+    return DicomFile(lambda: _Bounded(FileIO(path)), _claims(path.name, path.stat().st_size))
+
+
+@final
+class _Bounded(BufferedReader):
+    """A file that makes no room for more than it holds, whatever length is asked of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE:
+            size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 def _claims(name: str, num_bytes: int) -> bool:

@@ -44,29 +44,32 @@ def _is_flat(axes: np.ndarray) -> bool:
 
 def is_plausible(affine: Affine) -> bool:
     """Whether its voxels have sides that a CT can have; false for what is not finite."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
 
 
 def note_unusual(volume: CTVolume) -> Notes:
     """``W_SPACING`` and ``W_FIELD`` for a grid that few chest CTs have.
 
+    Voxels are usual from 0.2 to 2 mm in the plane and up to 10 mm along it, but for rounding.
+
     Args:
         volume: In RAS orientation; its third axis is the patient's.
     """
     x, y, along = volume.spacing_mm
     width, height = volume.shape_xyz[0] * x, volume.shape_xyz[1] * y
-    odd_voxels = min(x, y) < 0.2 or max(x, y) > 2 or along > 10
+    odd_voxels = min(x, y) < 0.199 or max(x, y) > 2.001 or along > 10.001
     odd_field = min(width, height) < 150 or max(width, height) > 700
     return note_if(odd_voxels, "W_SPACING") | note_if(odd_field, "W_FIELD")
 
 
 def agree(first: Affine, second: Affine) -> bool:
-    """Whether two affines say the same within 2 % of each axis and one voxel of origin."""
+    """Whether two affines say the same within 1 % of each axis and one voxel of origin."""
     spacing = np.linalg.norm(first[:3, :3], axis=0)
     axes = np.linalg.norm(first[:3, :3] - second[:3, :3], axis=0)
     origin = np.linalg.norm(first[:3, 3] - second[:3, 3])
-    return bool((axes <= 0.02 * spacing).all() and origin <= spacing.max())
+    return bool((axes <= 0.01 * spacing).all() and origin <= spacing.max())
 
 
 def lps_affine(spacing_mm: SpacingMm, position_lps_mm: tuple[float, float, float]) -> Affine:

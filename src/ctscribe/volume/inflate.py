@@ -50,7 +50,7 @@ def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
     try:
         with path.open("rb") as file:
             start = file.read(4)
-            _check_kind(start, study)
+            check_kind(start, study)
             file.seek(0)
             if start[:2] == GZIP:
                 with igzip.IGzipFile(fileobj=file, mode="rb") as inflated:
@@ -132,7 +132,12 @@ def check_expansion(path: Path, num_bytes: int, study: str) -> None:
         )
 
 
-def _check_kind(start: bytes, study: str) -> None:
+def check_kind(start: bytes, study: str) -> None:
+    """Refuses what four first bytes tell to be no medical image.
+
+    Raises:
+        CtscribeError: ``E_EMPTY`` or ``E_NOT_MEDICAL``.
+    """
     if not start:
         raise CtscribeError(
             "E_EMPTY", f"{study} must hold a volume, but its file has no bytes; download it again"

@@ -18,7 +18,8 @@ from ctscribe.volume.inflate import (
     read_into,
 )
 from ctscribe.volume.intensity import AIR_HU
-from ctscribe.volume.nifti_header import NiftiHeader, header_affines, read_header
+from ctscribe.volume.nifti_affines import check_pixdim, has_sform, header_affines, sform_of
+from ctscribe.volume.nifti_header import NiftiHeader, read_header
 from ctscribe.volume.nifti_pair import header_path, image_path
 from ctscribe.volume.notes import Notes, note, note_changed, note_if
 
@@ -81,20 +82,21 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
     Raises:
         CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE`` or ``E_SPACING``.
     """
-    sform, qform = header_affines(header, study)
-    if sform is None or qform is None or prefer:
-        only = qform if sform is None else sform
-        chosen: Affine | None = qform if prefer == "qform" and qform is not None else only
+    if prefer == "sform" and has_sform(header):
+        chosen: Affine | None = sform_of(header)
     else:
-        for affine in (sform, qform):
+        check_pixdim(header, study)
+        sform, qform = header_affines(header, study)
+        both = [affine for affine in (sform, qform) if affine is not None]
+        for affine in both if not prefer else ():
             check_affine(affine, study)
-        if not agree(sform, qform):
+        if len(both) == 2 and not prefer and not agree(*both):
             raise CtscribeError(
                 "E_GEOMETRY_CONFLICT",
                 f"{study} must have one geometry, but its sform and qform disagree; "
-                "correct its header",
+                "correct its header, or decide with --prefer sform or --prefer qform",
             )
-        chosen = sform
+        chosen = qform if sform is None or (prefer == "qform" and qform is not None) else sform
     if chosen is not None:
         check_affine(chosen, study)
     return chosen

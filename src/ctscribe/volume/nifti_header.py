@@ -6,11 +6,10 @@ from typing import Any, final
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.errors import CtscribeError
-from ctscribe.types import Affine
-from ctscribe.volume.geometry import MAX_VOXELS, is_plausible
+from ctscribe.volume.geometry import MAX_VOXELS
+from ctscribe.volume.inflate import check_kind
 
 _SIZES = {
     348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
@@ -101,6 +100,7 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
         if found in (alone, paired) and len(block) == size:
             return header_class(block, endianness=order, check=False), size, found == paired
         break
+    check_kind(block[:4], study)
     raise CtscribeError(
         "E_NOT_NIFTI",
         f"{study} must be a NIfTI file, but does not begin as one; "
@@ -191,29 +191,3 @@ def _scaling(fields: Any, warnings: list[str]) -> tuple[float, float]:  # noqa: 
         warnings.append("W_SLOPE")
         return 1.0, 0.0
     return slope, intercept
-
-
-def header_affines(header: NiftiHeader, study: str) -> tuple[Any, Any]:
-    """The sform and the qform in mm, each None where the header does not set it.
-
-    Raises:
-        CtscribeError: ``E_AFFINE`` when the quaternion of a set qform is impossible.
-    """
-    fields = header.fields
-    sform = _in_mm(fields.get_sform(), header) if int(fields["sform_code"]) > 0 else None
-    if int(fields["qform_code"]) <= 0:
-        return sform, None
-    try:
-        return sform, _in_mm(fields.get_qform(), header)
-    except (HeaderDataError, ValueError) as error:
-        raise CtscribeError(
-            "E_AFFINE",
-            f"{study} must have a qform that is a rotation, but its quaternion is impossible; "
-            "export it again or set the sform only",
-        ) from error
-
-
-def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
-    """In the stated unit, unless only millimetres give voxels that a CT can have."""
-    scaled: Affine = np.diag([header.mm_per_unit] * 3 + [1.0]) @ affine
-    return affine if is_plausible(affine) and not is_plausible(scaled) else scaled

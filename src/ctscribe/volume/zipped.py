@@ -3,6 +3,7 @@
 Nothing is unpacked to disk: copies of a patient's images would outlive a killed process.
 """
 
+import errno
 import stat
 import struct
 import zipfile
@@ -46,6 +47,8 @@ def _open(path: Path, study: str) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise _damaged(study) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the directory places a file before the archive's start
+            raise _damaged(study) from error
         raise CtscribeError(
             "E_READ", f"{study} must be readable, but {error.strerror or error}; correct it"
         ) from error

@@ -1,0 +1,337 @@
+"""Rows 38 to 44: DICOM files that are damaged, compressed, hostile or oddly named."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
+
+from ctscribe.volume.ct import CTVolume
+from tests.catalogue.case import Build, Case
+from tests.catalogue.dicom_folders import DEPTH, series
+from tests.catalogue.nifti_bytes import PACKED
+from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series
+
+WHOLE = [bytes_of(slice_of(z)) for z in range(DEPTH)]
+
+
+def with_bytes(change: Callable[[bytes], bytes]) -> Build:
+    """The series with one of its files altered."""
+
+    def build(folder: Path) -> Path:
+        write_series(folder / "series")
+        victim = sorted((folder / "series").iterdir())[9]
+        victim.write_bytes(change(victim.read_bytes()))
+        return folder / "series"
+
+    return build
+
+
+def as_syntax(uid: UID) -> Edit:
+    def edit(image: FileDataset, z: int) -> None:
+        image.file_meta.TransferSyntaxUID = uid
+        if uid == ExplicitVRBigEndian:
+            image.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
+            image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+
+    return edit
+
+
+def as_rle(image: FileDataset, z: int) -> None:
+    image.compress(RLELossless, generate_instance_uid=False)
+
+
+def as_jpeg_2000(image: FileDataset, z: int) -> None:
+    stream = BytesIO()
+    plane = np.frombuffer(image.PixelData, np.uint16).reshape(image.Rows, image.Columns)
+    Image.fromarray(plane).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
+    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    image.BitsStored, image.HighBit = 16, 15
+    image.PixelData = encapsulate([stream.getvalue()])
+    image["PixelData"].VR = "OB"
+
+
+def as_unknown(image: FileDataset, z: int) -> None:
+    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.201")  # HTJ2K
+    image.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
+    image["PixelData"].VR = "OB"
+
+
+def with_damaged_rle(image: FileDataset, z: int) -> None:
+    as_rle(image, z)
+    image.PixelData = encapsulate([b"\x01" + bytes(90)])
+    image["PixelData"].VR = "OB"
+
+
+def enhanced_of(volume: CTVolume) -> FileDataset:
+    """All slices of a volume in one file; what they share is stated once."""
+    depth = volume.shape_xyz[2]
+    image = slice_of(0, volume)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    image.NumberOfFrames = depth
+    measures, plane, scaling = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = image.PixelSpacing, image.SliceThickness
+    plane.ImageOrientationPatient = image.ImageOrientationPatient
+    scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = 1, -1024, "HU"
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [plane]
+    shared.PixelValueTransformationSequence = [scaling]
+    image.SharedFunctionalGroupsSequence = [shared]
+    slices = [slice_of(z, volume) for z in range(depth)]
+    frames = []
+    for one in slices:
+        position, frame = Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    image.PerFrameFunctionalGroupsSequence = frames
+    image.PixelData = b"".join(one.PixelData for one in slices)
+    for tag in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(image, tag)
+    return image
+
+
+def enhanced(folder: Path) -> Path:
+    (folder / "all").write_bytes(bytes_of(enhanced_of(CHEST)))
+    return folder / "all"
+
+
+def bare(folder: Path) -> Path:
+    """As in archives older than part 10 of the standard: elements from the first byte."""
+    (folder / "series").mkdir()
+    for z in range(DEPTH):
+        image = slice_of(z)
+        content = BytesIO()
+        plain = Dataset(image)
+        plain.save_as(content, implicit_vr=True, little_endian=True)
+        (folder / "series" / f"IM{z:04}").write_bytes(content.getvalue())
+    return folder / "series"
+
+
+def deflated_bomb(content: bytes) -> bytes:
+    image = slice_of(9)
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    whole = bytes_of(image)
+    packer = zlib.compressobj(9, wbits=-15)
+    return whole[:400] + packer.compress(bytes(64 << 20)) + packer.flush()
+
+
+def nested(levels: int) -> Callable[[bytes], bytes]:
+    """An unknown sequence within itself, its lengths undefined."""
+    start = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff"
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+
+    def change(content: bytes) -> bytes:
+        at = content.index(b"\x08\x00\x18\x00UI")
+        return content[:at] + (start + item) * levels + content[at:]
+
+    return change
+
+
+def claiming_4_gb(tag: bytes) -> Callable[[bytes], bytes]:
+    """One element, by tag and representation, states a length of 4 GB."""
+
+    def change(content: bytes) -> bytes:
+        at = content.index(tag) + 8
+        return content[:at] + b"\xfe\xff\xff\xff" + content[at + 4 :]
+
+    return change
+
+
+def program(image: FileDataset, z: int) -> None:
+    image.preamble = (b"MZ\x90\0" if z % 2 else b"\x7fELF").ljust(128, b"\0")
+
+
+def zipped(extra: dict[str, bytes], edit: Callable[[zipfile.ZipFile], None] | None = None) -> Build:
+    """The series as a zip archive, with other entries."""
+
+    def build(folder: Path) -> Path:
+        with zipfile.ZipFile(folder / "series.zip", "w", zipfile.ZIP_DEFLATED, True, 1) as archive:
+            for z, content in enumerate(WHOLE):
+                archive.writestr(f"series/{z}.dcm", content)
+            for name, content in extra.items():
+                archive.writestr(name, content)
+            if edit:
+                edit(archive)
+        return folder / "series.zip"
+
+    return build
+
+
+def add_link(archive: zipfile.ZipFile) -> None:
+    link = zipfile.ZipInfo("link.dcm")
+    link.external_attr = 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+def changed_directory(at: int, value: bytes, signature: bytes = b"PK\x01\x02") -> Build:
+    """An archive whose directory lies."""
+
+    def build(folder: Path) -> Path:
+        path = zipped({})(folder)
+        content = path.read_bytes()
+        place = content.index(signature) + at
+        path.write_bytes(content[:place] + value + content[place + len(value) :])
+        return path
+
+    return build
+
+
+def with_dicomdir(folder: Path) -> Path:
+    """A directory of media that points out of its folder; it is never followed."""
+    write_series(folder / "series")
+    image = slice_of(0)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    record = Dataset()
+    record.add_new("ReferencedFileID", "LO", ["..", "..", "etc", "passwd"])
+    image.DirectoryRecordSequence = [record]
+    for name in ("DICOMDIR", "dicomdir.dcm"):
+        (folder / "series" / name).write_bytes(bytes_of(image))
+    return folder / "series"
+
+
+def named(name: str) -> Build:
+    def build(folder: Path) -> Path:
+        (folder / name).write_bytes(PACKED)
+        return folder / name
+
+    return build
+
+
+def in_folder_named(name: str) -> Build:
+    return lambda folder: write_series(folder / name)
+
+
+def made(name: str, make: Callable[[Path], object]) -> Build:
+    def build(folder: Path) -> Path:
+        make(folder / name)
+        return folder / name
+
+    return build
+
+
+LONG = "a" * 245 + ".nii.gz"
+CASES = [
+    Case(
+        38, "cut", with_bytes(lambda whole: whole[: len(whole) // 2]), "E_TRUNCATED", "or damaged"
+    ),
+    Case(38, "cut in the header", with_bytes(lambda whole: whole[:300]), "E_TRUNCATED", "cut or"),
+    Case(38, "empty", with_bytes(lambda whole: b""), "E_TRUNCATED", "cut or damaged"),
+    Case(38, "few pixels", series(on_slice(9, PixelData=bytes(10))), "E_TRUNCATED", "cut or"),
+    Case(38, "65535 rows", series(on_slice(None, Rows=65535)), "E_TRUNCATED", "cut or damaged"),
+    Case(38, "too few bits", series(on_slice(None, BitsStored=9, HighBit=8)), "E_BITS", "9 bits"),
+    Case(38, "no bits", series(on_slice(None, BitsStored=0)), "E_BITS", "the 0 bits"),
+    Case(38, "bits aside", series(on_slice(None, HighBit=15)), "E_BITS", "of the 12 bits"),
+    Case(
+        38,
+        "signed stored as unsigned",
+        series(
+            lambda image, z: on_slice(
+                None,
+                BitsStored=16,
+                HighBit=15,
+                RescaleIntercept=0,
+                PixelData=(np.frombuffer(image.PixelData, "i2") - 1024).tobytes(),
+            )(image, z)
+        ),
+        "E_NOT_HU",
+        "near 0 Hounsfield units",
+    ),
+    Case(38, "unsigned called signed", series(on_slice(None, PixelRepresentation=1))),
+    Case(39, "RLE", series(as_rle)),
+    Case(39, "JPEG 2000", series(as_jpeg_2000)),
+    Case(39, "big endian", series(as_syntax(ExplicitVRBigEndian))),
+    Case(39, "implicit", series(as_syntax(ImplicitVRLittleEndian))),
+    Case(39, "no preamble", bare),
+    Case(39, "enhanced", enhanced),
+    Case(
+        39, "decoder missing", series(as_unknown), "E_CODEC", "pip install ctscribe[dicom-codecs]"
+    ),
+    Case(39, "deflated", series(as_syntax(DeflatedExplicitVRLittleEndian)), "E_CODEC", "deflated"),
+    Case(40, "deflated bomb", with_bytes(deflated_bomb), "E_CODEC", "without bound"),
+    Case(40, "damaged RLE", series(with_damaged_rle), "E_TRUNCATED", "cut or damaged"),
+    Case(40, "nested 1000 times", with_bytes(nested(1000)), "E_TRUNCATED", "cut or damaged"),
+    Case(40, "nested 100,000 times", with_bytes(nested(100_000)), "E_TRUNCATED", "cut or damaged"),
+    Case(40, "pixels that claim 4 GB", with_bytes(claiming_4_gb(b"\xe0\x7f\x10\x00OW"))),
+    Case(
+        40,
+        "element of 4 GB",
+        with_bytes(
+            lambda whole: claiming_4_gb(b"\x08\0\x01\x10UT")(
+                whole.replace(b"\x08\0\x16\0UI", b"\x08\0\x01\x10UT\0\0\0\0\0\0\x08\0\x16\0UI", 1)
+            )
+        ),
+        "E_TRUNCATED",
+        "cut or damaged",
+    ),
+    Case(41, "program", series(program), "W_PREAMBLE"),
+    Case(42, "zip", zipped({})),
+    Case(42, "out of the zip", zipped({"../evil.dcm": b"x"}), "E_ARCHIVE", "path that leads out"),
+    Case(42, "absolute", zipped({"/etc/evil.dcm": b"x"}), "E_ARCHIVE", "path that leads out"),
+    Case(42, "link", zipped({}, add_link), "E_ARCHIVE", "a link in it"),
+    Case(42, "zip in zip", zipped({"inner.zip": b"x"}), "E_ARCHIVE", "another archive"),
+    Case(
+        42,
+        "a million entries",
+        changed_directory(8, b"\xff\xfe" * 2, b"PK\x05\x06"),
+        "E_ARCHIVE",
+        "more than 20000 files",
+    ),
+    Case(
+        42, "size too small", changed_directory(24, b"\x0a\0\0\0"), "E_TRUNCATED", "cut or damaged"
+    ),
+    Case(42, "size of 3 GB", changed_directory(24, b"\0\0\0\xc0"), "E_ARCHIVE", "would take 3 GB"),
+    Case(42, "bomb", zipped({"a.dcm": bytes(200 << 20)}), "E_BOMB", "which no CT does"),
+    Case(42, "DICOMDIR", with_dicomdir),
+    *(
+        Case(43, f"file {name[:12]!a}", named(name))
+        for name in (
+            "a b.nii.gz",
+            "Röntgen 胸部.nii.gz",
+            "a\nb.nii.gz",
+            "-rf.nii.gz",
+            LONG,
+            "=cmd()|'calc'!A0.nii.gz",
+            "<script>.nii.gz",
+            "a‮gz.iin.nii.gz",
+        )
+    ),
+    *(
+        Case(43, f"folder {name!a}", in_folder_named(name))
+        for name in ("Göğüs BT", "a\nb", "-rf", "series.nii.gz", "x.zip")
+    ),
+    Case(43, "empty folder named as file", made("x.nii.gz", Path.mkdir), "E_NOT_DICOM", "none was"),
+    Case(
+        43,
+        "dangling link",
+        made("x.nii.gz", lambda path: path.symlink_to("nowhere")),
+        "E_MISSING",
+        "its file is not there",
+    ),
+    Case(
+        43,
+        "looping link",
+        made("x.nii.gz", lambda path: path.symlink_to(path)),
+        "E_READ",
+        "readable",
+    ),
+    Case(43, "pipe", made("x.nii.gz", os.mkfifo), "E_READ", "a pipe or device"),
+    Case(44, "burned in", series(on_slice(None, BurnedInAnnotation="YES")), "W_BURNED_IN"),
+]

@@ -1,0 +1,90 @@
+"""Rows, or parts of rows, that other rooms' tests hold."""
+
+HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
+    10: ("catalogue/test_limits.py::test_a_bomb_costs_neither_time_nor_memory",),
+    19: ("volume/test_intensity.py::test_equation_1_never_wraps",),
+    21: (
+        "volume/test_upright.py::test_a_rod_stays_straight",
+        "volume/test_upright.py::test_a_landmark_stays_within_half_a_voxel",
+    ),
+    30: ("catalogue/test_limits.py::test_large_volumes_take_the_stated_memory",),
+    37: ("test_prepare.py::test_abdomen_is_warned_about",),
+    39: (
+        "volume/test_codecs.py::test_a_missing_decoder_names_the_extra",
+        "volume/test_codecs.py::test_jpeg_lossless",
+    ),
+    40: (
+        "volume/test_codecs.py::test_a_decoder_that_never_ends_is_ended",
+        "volume/test_codecs.py::test_a_decoder_that_wants_all_memory_is_refused_it",
+    ),
+    44: (
+        "test_privacy.py::test_prepare_and_doctor_pass_nothing_on",
+        "test_privacy.py::test_errors_and_what_caused_them",
+        "test_privacy.py::test_a_report_names_nobody",
+    ),
+    45: (
+        "export/test_html.py::test_hostile_text_is_shown_not_obeyed",
+        "export/test_html.py::test_characters_that_reorder_or_control_text_are_made_visible",
+        "export/test_report_text.py::test_terminal_codes_are_not_passed_on",
+        "test_tables.py::test_csv_texts_never_start_a_formula_and_survive_the_round_trip",
+        "reports/test_manifest.py::test_faulty_lines_of_jsonl",
+    ),
+    46: (
+        "reports/test_ct_rate.py::test_reports_with_bom_quotes_and_newlines",
+        "reports/test_ct_rate.py::test_bad_tables",
+        "reports/test_ct_rate.py::test_wrong_encoding_and_missing_file",
+        "reports/test_ct_rate_cells.py::test_report_sections",
+        "reports/test_ct_rate_cells.py::test_empty_findings_are_refused",
+        "reports/test_listing.py::test_empty_report_and_bad_cells",
+        "reports/test_manifest.py::test_faults_name_their_row",
+    ),
+    47: (
+        "reports/test_manifest.py::test_faults_name_their_row",
+        "reports/test_manifest.py::test_missing_files_and_texts_are_skipped_alone",
+        "pairs/test_negatives.py::test_partners_are_eligible_and_relaxed_only_as_far_as_needed",
+        "pairs/test_build.py::test_training_pairs_stay_inside_the_training_split",
+    ),
+    48: (
+        "slices/test_cache.py::test_pickled_arrays_are_never_opened",
+        "slices/test_cache.py::test_missing_and_cut_frames",
+        "model/test_checkpoint.py::test_a_harmed_folder_is_refused_in_one_sentence",
+    ),
+    49: (
+        "slices/test_cache.py::test_a_flipped_bit_is_noticed",
+        "volume/test_store.py::test_damage_is_noticed",
+        "test_prepare.py::test_running_again_redoes_only_what_changed",
+        "test_prepare.py::test_other_settings_need_another_folder",
+        "test_prepare.py::test_shards_run_at_once_but_not_beside_a_whole_run",
+        "test_prepare.py::test_unwritable_target_stops_with_one_sentence",
+        "test_files.py::test_a_failed_write_leaves_the_old_file_and_no_other",
+    ),
+    50: (
+        "test_prepare.py::test_killed_at_random_moments_it_ends_the_same",
+        "train/test_stage.py::test_an_interrupted_run_continues_exactly",
+        "train/test_checkpoints.py::test_only_sealed_checkpoints_count_and_only_the_last_is_kept",
+        "test_generate.py::test_an_interrupted_file_is_continued_to_the_same_end",
+    ),
+    51: (
+        "train/test_stage.py::test_a_loss_that_is_not_a_number_names_the_study_and_keeps_"
+        "the_checkpoint",
+        "train/test_stage.py::test_a_full_device_is_told_with_its_studies",
+        "train/test_stage.py::test_a_capped_negative_costs_nothing_and_changes_nothing",
+        "pairs/test_dataset.py::test_an_over_long_sample_is_named",
+        "reports/test_prompt.py::test_both_tokenizers_refuse_reports_that_pose_as_chat",
+    ),
+    52: (
+        "test_config.py::test_a_wrong_recipe_is_one_sentence",
+        "test_config.py::test_both_suffixes_and_overrides_are_read",
+        "test_cli.py::test_a_misspelt_flag_is_not_guessed",
+    ),
+    # no viewer exists yet; what a browser opens today are single files
+    53: (
+        "export/test_html.py::test_nothing_is_fetched_and_nothing_runs",
+        "export/test_html.py::test_the_policy_admits_the_style_sheet_and_no_other",
+    ),
+    54: (
+        "catalogue/test_surroundings.py::test_locale_time_zone_and_umask_change_nothing",
+        "test_prepare.py::test_processes_change_nothing",
+    ),
+}
+"""By row: file below ``tests`` and function."""

@@ -1,0 +1,26 @@
+"""The first of the files that ``make fuzz`` reads by the thousand, and that they stay the same."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fuzz_files import mutant
+from benchmarks.fuzz_readers import outcome
+from ctscribe.errors import CODES
+
+
+@pytest.mark.parametrize("first", range(0, 240, 24))
+def test_mutated_files_give_a_volume_or_a_sentence(first: int) -> None:
+    for number in range(first, first + 24):
+        kind, ended = outcome(number)
+        assert ended == "volume" or ended in CODES, f"file {number}, {kind}: {ended}"
+
+
+def test_a_number_names_one_file_for_ever(tmp_path: Path) -> None:
+    hashes = []
+    for copy in ("a", "b"):
+        (tmp_path / copy).mkdir()
+        made = mutant(16, tmp_path / copy)
+        hashes.append(hashlib.sha256(made.path.read_bytes()).hexdigest())
+    assert hashes[0] == hashes[1]
