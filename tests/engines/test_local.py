@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -58,3 +61,23 @@ def test_as_many_at_once_as_memory_holds(
     tasks = numbered(tmp_path, 6)
     work = local.work(doomed.count_at_work, tasks, 3, lost=doomed.lost, need_bytes=need_bytes)
     assert max(work) <= most
+
+
+def test_workers_end_with_the_driver(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import time\nfrom ctscribe.engines import local\n"
+        "if __name__ == '__main__':\n"
+        "    list(local.work(time.sleep, [60, 60], 2, lost=id, need_bytes=id))\n"
+    )
+    driver = subprocess.Popen([sys.executable, str(script)])
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
+    while len(workers := children.read_text().split()) < 3:  # the third tracks resources
+        time.sleep(0.05)
+    time.sleep(1)
+    driver.kill()
+    driver.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, "a worker waits for tasks for ever"
+        time.sleep(0.05)

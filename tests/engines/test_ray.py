@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.engines import ray as ray_engine
 from ctscribe.errors import CtscribeError
 from ctscribe.prepare import prepare
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -25,7 +28,7 @@ def need_bytes(task: tuple[Path, int]) -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster() -> "Iterator[Cluster]":
     from ray.cluster_utils import Cluster
 
     here = str(Path(__file__).parent)
@@ -40,7 +43,7 @@ def cluster() -> Iterator[Any]:
 
 
 def test_what_a_killed_node_was_at_is_done_by_the_other(
-    cluster: Any, tmp_path: Path, doomed: ModuleType
+    cluster: "Cluster", tmp_path: Path, doomed: ModuleType
 ) -> None:
     second = cluster.add_node(**NODE)
     tasks = [(tmp_path, number) for number in range(5)]
@@ -62,7 +65,7 @@ def test_what_a_killed_node_was_at_is_done_by_the_other(
 
 
 def test_prepared_volumes_are_the_same_with_a_node_killed_half_way(
-    cluster: Any,
+    cluster: "Cluster",
     tmp_path: Path,
     scans: Path,
     knobs: tuple[VolumeConfig, SlicesConfig],
@@ -86,7 +89,7 @@ def test_prepared_volumes_are_the_same_with_a_node_killed_half_way(
 
 
 def test_only_the_task_that_kills_again_is_lost(
-    cluster: Any, tmp_path: Path, doomed: ModuleType
+    cluster: "Cluster", tmp_path: Path, doomed: ModuleType
 ) -> None:
     tasks = [(tmp_path, number) for number in range(1, 6)]
     work = ray_engine.work(doomed.die, tasks, 1, lost=doomed.lost, need_bytes=need_bytes)
@@ -95,7 +98,7 @@ def test_only_the_task_that_kills_again_is_lost(
 
 
 def test_what_stops_every_volume_stops_the_run(
-    cluster: Any, tmp_path: Path, doomed: ModuleType
+    cluster: "Cluster", tmp_path: Path, doomed: ModuleType
 ) -> None:
     tasks = [(tmp_path, 1), (tmp_path, 2)]
     with pytest.raises(CtscribeError, match="must be written") as caught:
