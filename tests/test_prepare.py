@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +22,8 @@ from ctscribe.prepare import parse_shard, prepare
 from ctscribe.reports.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
 from ctscribe.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.slices.cache import frames_path, read_frames
-from ctscribe.slices.one import prepare_volume
+from ctscribe.slices.one import FORMAT, prepare_volume
+from ctscribe.slices.task import Outcome, VolumeTask, do_task
 from ctscribe.volume.ct import CTVolume
 from ctscribe.volume.store import read_normalised
 
@@ -181,6 +182,49 @@ def test_running_again_redoes_only_what_changed(tree: CtRateTree, tmp_path: Path
     assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 3
 
 
+def test_the_ledger_spares_reading_and_is_never_needed(
+    tree: CtRateTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    tree.volume_path(NAMES[2], "v2").write_bytes(b"")
+    prepare(tree.root, out, VOLUME, SLICES)
+    before = hashes(out)
+    asked = []
+
+    def note(task: VolumeTask) -> Outcome:
+        asked.append(task.name)
+        return do_task(task)
+
+    monkeypatch.setattr("ctscribe.prepare.do_task", note)
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 3
+    assert asked == [NAMES[2]], "what failed is tried again, what is done is not even opened"
+    (out / "ledger.sqlite").unlink()
+    assert prepare(tree.root, out, VOLUME, SLICES).num_reused == 3
+    assert sorted(asked) == sorted([*NAMES, NAMES[2]])
+    assert hashes(out) == before
+
+
+def test_progress_starts_with_what_is_done_and_failures_are_told_by_code(
+    tree: CtRateTree, tmp_path: Path
+) -> None:
+    tree.volume_path(NAMES[1], "v2").write_bytes(b"")
+    prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
+    seen: list[object] = []
+    summary = prepare(
+        tree.root,
+        tmp_path / "out",
+        VOLUME,
+        SLICES,
+        keep="slices",
+        progress=lambda done, total: seen.append((done, total)),
+        failed=seen.append,
+    )
+    assert seen == [(3, 4), "E_EMPTY", (4, 4)]
+    assert list(summary.examples) == ["E_EMPTY"]
+    assert summary.examples["E_EMPTY"].startswith(f"{NAMES[1]} must hold a volume")
+    assert read_json(tmp_path / "out/prepare.json")["result"]["examples"] == summary.examples
+
+
 def test_stores_are_added_to_a_slice_cache(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
     assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES).num_reused == 0
@@ -244,32 +288,42 @@ def test_all_reconstructions_on_request(tree: CtRateTree, tmp_path: Path) -> Non
 SCRIPT = (
     "import sys; from pathlib import Path; from ctscribe.prepare import prepare\n"
     "from ctscribe.config import SlicesConfig, VolumeConfig\n"
-    "prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),"
-    " SlicesConfig(num_slices=4, windows='three', frame_size_px=(56, 84)))"
+    "if __name__ == '__main__':\n"
+    "    prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),"
+    " SlicesConfig(num_slices=4, windows='three', frame_size_px=(56, 84)),"
+    " processes=int(sys.argv[3]))\n"
 )
 
 
-def start(tree: CtRateTree, out: Path) -> "subprocess.Popen[bytes]":
+def start(tree: CtRateTree, out: Path, processes: int) -> "subprocess.Popen[bytes]":
     """A run in a process of its own, when it has begun to write."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tree.root), str(out)])
+    script = tree.root.parent / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tree.root), str(out), str(processes)]
+    process = subprocess.Popen(command)
     while process.poll() is None and not (out / "prepare.json").exists():
         time.sleep(0.002)
     return process
 
 
 def test_killed_at_random_moments_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
-    """``make kill-prepare`` does it at a hundred moments."""
-    process = start(tree, tmp_path / "whole")
-    begun = time.monotonic()
-    assert process.wait() == 0
-    takes_s = time.monotonic() - begun
-    whole = hashes(tmp_path / "whole")
+    """``make kill-prepare`` does it at a hundred moments; the last ones leave workers behind."""
+    takes_s = []
+    for processes in (1, 2):
+        process = start(tree, tmp_path / f"whole-{processes}", processes)
+        begun = time.monotonic()
+        assert process.wait() == 0
+        takes_s.append(time.monotonic() - begun)
+    whole = hashes(tmp_path / "whole-1")
+    assert hashes(tmp_path / "whole-2") == whole
     random = np.random.default_rng(0)
+    moments = int(os.environ.get("CTSCRIBE_KILLS", "4"))
     unfinished = 0
-    for moment in range(int(os.environ.get("CTSCRIBE_KILLS", "4"))):
+    for moment in range(moments):
+        processes = 1 if moment < 0.75 * moments else 2
         out = tmp_path / f"out-{moment}"
-        process = start(tree, out)
-        time.sleep(random.uniform(0, takes_s))
+        process = start(tree, out, processes)
+        time.sleep(random.uniform(0, takes_s[processes - 1]))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         unfinished += hashes(out) != whole
@@ -349,6 +403,65 @@ def test_own_scans(manifest: Path, tmp_path: Path) -> None:
 def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:
     with one_writer(tmp_path / "out"), pytest.raises(CtscribeError, match="another is at work"):
         prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
+
+
+FULL = (
+    "import resource, signal, sys\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    "from ctscribe.cli.app import main\n"
+    "sys.argv = ['ctscribe', 'prepare', *sys.argv[1:], '--recipe', 'tiny',\n"
+    "            '--set', 'volume.spacing_mm=[3.0, 3.0, 4.0]', '--processes', '1']\n"
+    "main()"
+)
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_no_part(
+    tree: CtRateTree, tmp_path: Path
+) -> None:
+    """Files may grow to 300 kB, so the frames' first bytes fit and the last do not."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", FULL, str(tree.root), str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    (complaint,) = (line for line in ended.stderr.splitlines() if "E_WRITE" in line)
+    assert "must be writable, but File too large; free some space" in complaint
+    assert "Traceback" not in ended.stderr
+    left = {path.name for path in out.rglob("*") if path.is_file()}
+    assert left == {".lock", "ledger.sqlite", "prepare.json"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, where this process may mount one."""
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(mounted)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("this process may not mount a file system")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_a_disk_that_is_full_or_read_only(
+    tree: CtRateTree, tmp_path: Path, small_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "out"
+    with pytest.raises(CtscribeError, match="No space left on device; free some") as caught:
+        prepare(tree.root, out, VOLUME, SLICES)
+    assert caught.value.code == "E_WRITE"
+    assert not list(small_disk.rglob("*.part"))
+    whole = read_json(out / "prepare.json")
+    assert whole["asked"]["format"] == FORMAT
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    prepare(tree.root, tmp_path / "undisturbed", VOLUME, SLICES)
+    prepare(tree.root, out, VOLUME, SLICES)
+    assert hashes(out) == hashes(tmp_path / "undisturbed")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for target in (out, small_disk / "new"):
+        with pytest.raises(CtscribeError, match="Read-only file system") as caught:
+            prepare(tree.root, target, VOLUME, SLICES)
+        assert caught.value.code == "E_WRITE"
 
 
 def test_unwritable_target_stops_with_one_sentence(tree: CtRateTree, tmp_path: Path) -> None:

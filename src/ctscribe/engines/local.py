@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from ctscribe.engines.engine import Result, Task
 from ctscribe.engines.memory import available_bytes
@@ -98,8 +99,15 @@ def _alone(
 
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed; it would wait for tasks for ever."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=lambda: os._exit(parent.join() or 1), daemon=True).start()

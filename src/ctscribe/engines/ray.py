@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ctscribe.errors import CtscribeError
 
 _ATTEMPTS = 3
 """Counted here: Ray's own retries would repeat for ever a task that exhausts memory."""
+_REACH_S = 10
 _AHEAD = 2
 """Tasks handed out per processor, so that none idles while the driver takes a result."""
 
@@ -58,8 +60,9 @@ def _cluster() -> Iterator[ModuleType]:
     if joined:
         try:
             address = os.environ.get("RAY_ADDRESS", "auto")
+            _reach(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise CtscribeError(
                 "E_ENGINE",
                 "the engine ray must find a running cluster, but there is none at RAY_ADDRESS or "
@@ -70,3 +73,10 @@ def _cluster() -> Iterator[ModuleType]:
     finally:
         if joined:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises ``OSError`` where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
