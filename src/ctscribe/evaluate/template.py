@@ -32,7 +32,8 @@ def template_statistics(
 
     Returns:
         ``shared_token_share``: words in shared sentences, of all words; ``distinct_reports``;
-        ``repeated_share``: of all reports, those that another one says already; ``self_bleu_4``: corpus BLEU-4 of each report against
+        ``repeated_share``: of all reports, those that another one says already;
+        ``self_bleu_4``: corpus BLEU-4 of each report against
         one of another scan, 1 when all are the same.
     """
     parsed = [[_words(sentence) for sentence in split_sentences(text)] for text in texts]
