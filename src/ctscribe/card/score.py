@@ -25,14 +25,10 @@ from ctscribe.card.views import VIEWS
 from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.clinical import clinical_scores, clinical_statistics, finding_scores
-from ctscribe.evaluate.intervals import (
-    draw_patients,
-    patient_index,
-    sum_by_patient,
-    with_interval,
-)
+from ctscribe.evaluate.intervals import Resampler, with_interval
 from ctscribe.evaluate.language import (
     NUM_LANGUAGE_COLUMNS,
+    Profile,
     language_scores,
     language_signature,
     language_statistics,
@@ -56,8 +52,15 @@ METRICS = {
 AGAINST = "other_patient"
 """The view whose dependence is the card's score."""
 
-_CLINICAL = 4 * len(FINDINGS) + 4
-_LANGUAGE_AT = 2 + _CLINICAL
+FIT = ("cross_entropy", "ce_gap", "perplexity")
+"""Metrics of the true report, which need the model itself."""
+
+_COMPARED = ("ce_gap", "bleu_4", "label_agreement", "dependence")
+"""Metrics that compare a view with the scan itself."""
+
+_NUM = len(FINDINGS)
+_CLINICAL_AT = 2 + _NUM
+_LANGUAGE_AT = _CLINICAL_AT + 4 * _NUM + 4
 _AGREEMENT_AT = _LANGUAGE_AT + NUM_LANGUAGE_COLUMNS
 
 Totals = Float64[np.ndarray, "draws columns"]
@@ -70,42 +73,48 @@ def score_card(
     answers: Mapping[str, Answers],
     truth: Sequence[Report],
     config: EvaluateConfig,
+    source_name: str = "rules",
 ) -> dict[str, Any]:
     """The card's numbers.
 
     Args:
-        cross_entropy: View → of each scan's true report.
-        answers: View → what was written, in the same order; both need ``real``.
+        cross_entropy: View → of each scan's true report; empty where only reports are known.
+        answers: View → what was written, in the same order; ``real`` and ``other_patient`` at
+            least.
         truth: The references.
-        config: Draws and their seed.
+        config: Text profile, draws and their seed.
+        source_name: Who read the findings of what was written.
 
     Returns:
         ``n``, ``dependence``, ``views`` (view → metric → value, low, high), ``per_finding`` (with
         ``positives`` and the same per view) and ``definitions``. What is undefined is None; the
         real view has no metric that compares it with itself.
     """
-    patients = patient_index([report.patient_id for report in truth])
-    draws = draw_patients(int(patients.max()) + 1, config.resamples, config.seed)
+    patient_ids = [report.patient_id for report in truth]
+    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
+    unknown = np.zeros(len(truth))
     point, drawn = {}, {}
     for name, written in answers.items():
-        rows = _statistics(cross_entropy[name], written, answers["real"], truth)
-        point[name] = rows.sum(axis=0, keepdims=True)
-        drawn[name] = draws @ sum_by_patient(rows, patients)
-    views = {name: _view_scores(point, drawn, name) for name in answers}
+        ce = cross_entropy.get(name, unknown)
+        rows = _statistics(ce, written, answers["real"], truth, config.profile)
+        point[name], drawn[name] = resampler.sums(rows)
+    left_out = () if cross_entropy else FIT
+    views = {name: _view_scores(point, drawn, name, left_out) for name in answers}
     return {
         "n": {
             "scans": len(truth),
-            "patients": len(draws[0]),
+            "patients": len(set(patient_ids)),
             "resamples": config.resamples,
             "seed": config.seed,
         },
         "dependence": views[AGAINST]["dependence"] | {"against": AGAINST},
         "views": views,
-        "per_finding": _per_finding(point, drawn, truth),
+        "per_finding": _per_finding(point, drawn, truth, left_out),
         "definitions": {
-            "views": VIEWS,
-            "metrics": METRICS,
-            "bleu_4": language_signature("bleu_4", "ctrate-raw", len(truth)),
+            "views": {name: VIEWS[name] for name in answers},
+            "metrics": {name: told for name, told in METRICS.items() if name not in left_out},
+            "bleu_4": language_signature("bleu_4", config.profile, len(truth)),
+            "labels": source_name,
         },
     }
 
@@ -132,30 +141,34 @@ def _statistics(
     written: Answers,
     real: Answers,
     truth: Sequence[Report],
+    profile: Profile,
 ) -> Float64[np.ndarray, "scans columns"]:
+    true = np.array([report.labels for report in truth], dtype=np.float64)
     return np.hstack(
         [
             np.stack([cross_entropy, np.ones(len(truth))], axis=1),
+            cross_entropy[:, None] * true,
             clinical_statistics(
                 predictions=written.labels, references=[report.labels for report in truth]
             ),
-            language_statistics(predictions=written.texts, references=real.texts),
+            language_statistics(predictions=written.texts, references=real.texts, profile=profile),
             clinical_statistics(predictions=written.labels, references=real.labels),
         ]
     )
 
 
 def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 76"]:
-    return totals[:, 2:_LANGUAGE_AT]
+    return totals[:, _CLINICAL_AT:_LANGUAGE_AT]
 
 
-def _view_scores(point: ByView, drawn: ByView, name: str) -> dict[str, dict[str, float | None]]:
+def _view_scores(
+    point: ByView, drawn: ByView, name: str, left_out: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     values, draws = (_metrics(sums[name], sums["real"]) for sums in (point, drawn))
-    compared = ("ce_gap", "bleu_4", "label_agreement", "dependence")
     return {
         metric: with_interval(values[metric], draws[metric])
         for metric in METRICS
-        if name != "real" or metric not in compared
+        if (name != "real" or metric not in _COMPARED) and metric not in left_out
     }
 
 
@@ -176,12 +189,12 @@ def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "dra
     }
 
 
-def _per_finding(point: ByView, drawn: ByView, truth: Sequence[Report]) -> list[dict[str, Any]]:
+def _per_finding(
+    point: ByView, drawn: ByView, truth: Sequence[Report], left_out: Sequence[str]
+) -> list[dict[str, Any]]:
     positives: Int64[np.ndarray, "18"] = np.sum([report.labels for report in truth], axis=0)
     views = {
-        name: tuple(
-            _finding_metrics(sums[name], compared=name != "real") for sums in (point, drawn)
-        )
+        name: tuple(_finding_metrics(sums[name], sums["real"]) for sums in (point, drawn))
         for name in point
     }
     return [
@@ -192,6 +205,7 @@ def _per_finding(point: ByView, drawn: ByView, truth: Sequence[Report]) -> list[
                 name: {
                     metric: with_interval(values[metric][:, i], draws[metric][:, i])
                     for metric in values
+                    if metric not in left_out and (name != "real" or metric not in _COMPARED)
                 }
                 for name, (values, draws) in views.items()
             },
@@ -200,10 +214,20 @@ def _per_finding(point: ByView, drawn: ByView, truth: Sequence[Report]) -> list[
     ]
 
 
-def _finding_metrics(
-    totals: Totals, *, compared: bool
-) -> dict[str, Float64[np.ndarray, "draws 18"]]:
-    metrics = finding_scores(_clinical(totals))
-    if compared:
-        metrics["label_agreement"] = finding_scores(totals[:, _AGREEMENT_AT:])["f1"]
-    return metrics
+def _finding_metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "draws 18"]]:
+    """Cross entropy of a finding is that of the reports that state it."""
+    ce, real_ce = (_ce_by_finding(sums) for sums in (totals, real))
+    return {
+        "cross_entropy": ce,
+        "ce_gap": ce - real_ce,
+        **finding_scores(_clinical(totals)),
+        "label_agreement": finding_scores(totals[:, _AGREEMENT_AT:])["f1"],
+    }
+
+
+def _ce_by_finding(totals: Totals) -> Float64[np.ndarray, "draws 18"]:
+    counts = _clinical(totals)
+    positives = counts[:, :_NUM] + counts[:, 2 * _NUM : 3 * _NUM]
+    ce = np.full(positives.shape, np.nan)
+    np.divide(totals[:, 2:_CLINICAL_AT], positives, out=ce, where=positives > 0)
+    return ce

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from ctscribe import RESEARCH_USE
 from ctscribe.card.score import METRICS
-from ctscribe.card.views import VIEWS
 from ctscribe.figures import Estimate, card_figure, write_figure
 from ctscribe.files import write_json, write_text
-from ctscribe.tables import UNDEFINED, Cell, Table, to_markdown
+from ctscribe.tables import Cell, Table, cell_of, to_markdown
 
 VIEW_TITLES = {
     "real": "The scan itself",
@@ -22,6 +21,15 @@ VIEW_TITLES = {
     "dropped": "Dropped slices",
 }
 """Row titles by view."""
+
+_MATTERS = {
+    "noise": "having anatomy to look at",
+    "blank": "being shown anything",
+    "other_patient": "whose scan it is",
+    "shuffled": "the order of the slices",
+    "dropped": "the half of the slices that is taken away",
+}
+"""What a view takes away."""
 
 _FIT = {"cross_entropy": "Cross entropy", "ce_gap": "Gap", "perplexity": "Perplexity"}
 _WRITTEN = {
@@ -44,30 +52,37 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """One page: the score, the two tables of all views, and Coverage per finding.
+    """One page: the score, what matters, the tables of all views, and every finding.
 
     Args:
         card: What `card.make` returns.
     """
     n = card["n"]
-    shown = [f"- {VIEW_TITLES[view]}: {what}." for view, what in VIEWS.items() if view != "real"]
+    views = card["definitions"]["views"]
+    shown = [f"- {VIEW_TITLES[view]}: {what}." for view, what in views.items() if view != "real"]
+    fit = {metric: title for metric, title in _FIT.items() if metric in _measured(card)}
+    tables = [
+        *([_views_table("The true report, given each view", card, fit)] if fit else []),
+        _views_table("Reports written from each view", card, _WRITTEN),
+        _findings_table(card),
+    ]
     return "\n".join(
         [
             "# Image-dependence card",
             "",
             f"**{RESEARCH_USE}**",
             "",
-            f"Weights `{card['weights_sha256'][:12]}`, {card['split']} split: {n['scans']} scans "
-            f"of {n['patients']} patients. In brackets the 95 % interval over {n['resamples']} "
-            f"resamples of patients (seed {n['seed']}).",
+            f"{_identity(card)}, {card['split']} split: {n['scans']} scans of {n['patients']} "
+            f"patients. In brackets the 95 % interval over {n['resamples']} resamples of patients "
+            f"(seed {n['seed']}). Findings read by: {card['definitions']['labels']}.",
             "",
             f"**{headline(card)}**",
             "",
+            *_what_matters(card),
+            "",
             "![Every view beside the scan itself](card.png)",
             "",
-            to_markdown(_views_table("The true report, given each view", card, _FIT)),
-            to_markdown(_views_table("Reports written from each view", card, _WRITTEN)),
-            to_markdown(_findings_table(card)),
+            *map(to_markdown, tables),
             "## What is shown instead of the scan",
             "",
             *shown,
@@ -93,9 +108,35 @@ def headline(card: Mapping[str, Any]) -> str:
     return f"Dependence {value}, where reciting is 0 and perfection 1: {verdict}."
 
 
+def _measured(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured under a view that is not the scan itself."""
+    scores: Mapping[str, Any] = card["views"]["other_patient"]
+    return scores
+
+
+def _identity(card: Mapping[str, Any]) -> str:
+    if "weights_sha256" in card:
+        return f"Weights `{card['weights_sha256'][:12]}`"
+    return f"Reports `{card['predictions_sha256']['real'][:12]}`"
+
+
+def _what_matters(card: Mapping[str, Any]) -> list[str]:
+    """Two sentences: without what the findings fit worse, and without what they do not."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for view, scores in card["views"].items():
+        low = scores["dependence"]["low"] if view in _MATTERS else None
+        if low is not None:
+            told[low > 0].append(f"{_MATTERS[view]} ({VIEW_TITLES[view].lower()})")
+    sentences = {
+        True: "Findings fit the reference worse without",
+        False: "No loss can be shown without",
+    }
+    return [f"- {sentences[loss]}: {'; '.join(told[loss])}." for loss in told if told[loss]]
+
+
 def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]) -> Table:
     rows = [
-        (VIEW_TITLES[view], *(_cell(scores.get(metric)) for metric in metrics))
+        (VIEW_TITLES[view], *(cell_of(scores.get(metric)) for metric in metrics))
         for view, scores in card["views"].items()
     ]
     notes = tuple(f"{title}: {METRICS[metric]}." for metric, title in metrics.items())
@@ -103,16 +144,21 @@ def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]
 
 
 def _findings_table(card: Mapping[str, Any]) -> Table:
+    with_gap = "ce_gap" in _measured(card)
     rows = [
         (
             f"{row['finding']} ({row['positives']})",
-            *(_cell(row["views"][view]["coverage"]) for view in card["views"]),
+            *(cell_of(row["views"][view]["coverage"]) for view in card["views"]),
+            *([cell_of(row["views"]["other_patient"]["ce_gap"])] if with_gap else []),
         )
         for row in sorted(card["per_finding"], key=lambda row: -row["positives"])
     ]
-    columns = ("Finding", *(VIEW_TITLES[view] for view in card["views"]))
-    notes = ("In round brackets the number of scans whose reference states the finding.",)
-    return Table("Coverage of each finding", columns, tuple(rows), notes)
+    columns = ["Finding", *(VIEW_TITLES[view] for view in card["views"])]
+    notes = ["In round brackets the number of scans whose reference states the finding."]
+    if with_gap:
+        columns.append("Gap")
+        notes.append("Gap: of the reports that state the finding, on another patient's scan.")
+    return Table("Coverage of each finding", tuple(columns), tuple(rows), tuple(notes))
 
 
 def _figure(card: Mapping[str, Any]) -> Figure:
@@ -123,6 +169,7 @@ def _figure(card: Mapping[str, Any]) -> Figure:
             if (estimate := _estimate(scores.get(metric)))
         }
         for metric in _DRAWN
+        if metric in _measured(card)
     }
     recall = {
         VIEW_TITLES[view]: {
@@ -140,8 +187,3 @@ def _estimate(score: Mapping[str, float | None] | None) -> Estimate | None:
     if score is None or score["value"] is None or score["low"] is None or score["high"] is None:
         return None
     return score["value"], score["low"], score["high"]
-
-
-def _cell(score: Mapping[str, float | None] | None) -> Cell | str:
-    estimate = _estimate(score)
-    return Cell(*estimate) if estimate else UNDEFINED

@@ -1,7 +1,7 @@
 """Commands about scores: scoring, comparing, tabulating, and whether a model looks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -107,19 +107,60 @@ def card(
         float | None, Parameter(help="Fail when the lower bound of dependence is below.")
     ] = None,
     out: Path | None = None,
+    classifier: ClassifierFolder = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
 ) -> None:
-    """Tell whether the run's model looks: show it noise, air, other patients' scans, and score."""
-    from ctscribe.card.make import make_card
+    """Tell whether a model looks: show it noise, air, other patients' scans, and score.
+
+    RUN is a training run, or a folder with what any model wrote from the volumes of
+    `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
+    """
+    from ctscribe.card.files import find_view_files, make_card_of_files
     from ctscribe.card.score import require_dependence
     from ctscribe.card.write import headline
-    from ctscribe.run import recipe_of
 
     target = out or run / f"card_{split}"
-    with stage("Measuring image dependence") as progress:
-        found = make_card(run, prepared, recipe_of(run), split, target, progress=progress)
+    if paths := find_view_files(run):
+        knobs = read_recipe(recipe, overrides)
+        source = _label_source(classifier)
+        found = make_card_of_files(
+            paths, prepared, split, knobs.pairs, knobs.evaluate, target, source
+        )
+    else:
+        found = _card_of_run(run, prepared, split, target)
     say(f"{headline(found)} Read {target / 'card.md'}")
     if min_dependence is not None:
         require_dependence(found, min_dependence)
+
+
+@app.command
+def alter(
+    prepared: Path,
+    out: Path,
+    *,
+    split: Split = "test",
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Write each scan of SPLIT as itself, noise, air, another's, shuffled and dropped to OUT.
+
+    Let any model write reports from each folder, then give their files to `ctscribe card`.
+    """
+    from ctscribe.card.alter import write_altered
+
+    fraction = read_recipe(recipe, overrides).pairs.validation_fraction
+    with stage("Altering volumes") as progress:
+        number = write_altered(prepared, split, fraction, out, progress=progress)
+    say(f"{number} scans under every view in {out}")
+
+
+def _card_of_run(run: Path, prepared: Path, split: Split, target: Path) -> dict[str, Any]:
+    from ctscribe.card.make import make_card
+    from ctscribe.run import recipe_of
+
+    with stage("Measuring image dependence") as progress:
+        return make_card(run, prepared, recipe_of(run), split, target, progress=progress)
 
 
 def _label_source(classifier: Path | None) -> "LabelSource":

@@ -17,6 +17,8 @@ E_BUSY               Another run is at work in the folder.
     Wait for it to end.
 E_CACHE              A stored array is not what was written.
     Run the stage that writes it again; it redoes what is damaged.
+E_CARD               Reports of a view, from which a card is made, are missing or there twice.
+    Write them from the volumes of `ctscribe alter`.
 E_CELL               A cell of an experiment ended with an error.
     Run the same command again; it continues.
 E_CHECKSUM           A gzip file fails its own check: bytes were altered.

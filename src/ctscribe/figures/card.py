@@ -28,8 +28,9 @@ def card_figure(
 
     Args:
         title: Above everything.
-        panels: Metric to {what was shown: estimate}, one panel each. The first has every view,
-            gives their order, and may have any scale; the others are in [0, 1].
+        panels: Metric to {what was shown: estimate}, one panel each. The first has every view
+            and gives their order. One with a value beyond 1 has a scale of its own,
+            logarithmic where a tenth of the largest value is larger than the smallest.
         recall: Two views' {finding: Coverage}, drawn as bars; findings that are never true are
             absent.
         num_positive: Finding to the number of scans whose reference states it.
@@ -45,8 +46,11 @@ def card_figure(
         for axes, (metric, estimates) in zip(row_of_axes, panels.items(), strict=True):
             _dots(axes, shown, estimates)
             axes.set_title(metric, fontsize=9)
-        for axes in row_of_axes[1:]:
-            axes.set_xlim(-0.02, 1.02)
+        for axes, estimates in zip(row_of_axes, panels.values(), strict=True):
+            if all(0 <= estimate[0] <= 1 for estimate in estimates.values()):
+                axes.set_xlim(-0.02, 1.02)
+            else:
+                _spread(axes, estimates)
         axes = lower.subplots()
         for (view, estimates), offset, colour in zip(
             recall.items(), (-0.19, 0.19), (BLUE, ORANGE), strict=True
@@ -58,6 +62,15 @@ def card_figure(
         figure.suptitle(title, fontsize=9.5, fontweight="bold", x=0.01, ha="left", wrap=True)
         figure.supxlabel(RESEARCH_USE, fontsize=7.5, color=GREY)
     return figure
+
+
+def _spread(axes: Axes, estimates: Mapping[str, Estimate]) -> None:
+    low = min(estimate[1] for estimate in estimates.values())
+    high = max(estimate[2] for estimate in estimates.values())
+    if 0 < low < 0.1 * high:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
 
 
 def _dots(axes: Axes, rows: list[str], estimates: Mapping[str, Estimate]) -> None:

@@ -18,7 +18,8 @@ class Cell:
     mark: str = ""
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]{self.mark}"
+        value, low, high = map(number, (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]{self.mark}"
 
 
 @final
@@ -33,10 +34,15 @@ class Table:
     rules: tuple[int, ...] = ()
 
 
+def number(value: float) -> str:
+    """Three decimals, or three digits and a power of ten where that would be a long number."""
+    return f"{value:.3f}" if abs(value) < 10_000 else f"{value:.2e}".replace("e+0", "e")
+
+
 def cell_of(score: Mapping[str, float | None] | None) -> Cell | str:
     """A score as a cell: alone where it has no interval, a dash where it is undefined."""
     if score is None or score["value"] is None:
         return UNDEFINED
     if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.3f}"
+        return number(score["value"])
     return Cell(score["value"], score["low"], score["high"])

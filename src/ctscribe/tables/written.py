@@ -3,7 +3,7 @@
 import csv
 import io
 
-from ctscribe.tables.table import Cell, Table
+from ctscribe.tables.table import Cell, Table, number
 
 
 def to_markdown(table: Table) -> str:
@@ -111,5 +111,5 @@ def _latex_cell(cell: Cell | str) -> str:
     if isinstance(cell, str):
         return _latex_text(cell)
     bounds = (cell.value, cell.low, cell.high)
-    value, low, high = (f"{bound:.3f}".replace("-", "$-$") for bound in bounds)
+    value, low, high = (number(bound).replace("-", "$-$") for bound in bounds)
     return rf"{value}{_latex_text(cell.mark)} {{\scriptsize [{low}, {high}]}}"
