@@ -36,6 +36,10 @@ kill-prepare: $(VENV)/.installed
 bench-evaluate: $(VENV)/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
 
+# A plain trainer against ours, lever by lever. On a GPU: BENCH="--preset qwen2.5-vl-7b --device cuda".
+bench-train: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_train.py $(BENCH)
+
 # Exported weights and adapters, read by transformers 4.57 beside the locked release: the same logits.
 OLDER := runs/export-check
 export-check: $(VENV)/.installed
