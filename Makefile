@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
-	bench-negatives export-check labeler study-objectives clean
+	bench-negatives bench-train export-check labeler study-objectives clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -47,6 +47,10 @@ bench-evaluate: $(VENV)/.installed
 
 bench-negatives: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_negatives.py
+
+# A plain trainer against ours, lever by lever. On a GPU: BENCH="--preset qwen2.5-vl-7b --device cuda".
+bench-train: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_train.py $(BENCH)
 
 # Exported weights and adapters, read by transformers 4.57 beside the locked release: the same logits.
 OLDER := runs/export-check

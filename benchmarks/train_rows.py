@@ -1,0 +1,300 @@
+"""What `bench_train` compares: a plain trainer, and ours with its levers added one by one.
+
+All rows train on the same pairs in the same order with the same number type and optimizer. The
+negatives' cap lies beyond reach unless a row says otherwise, so every branch has its gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Trainer,
+)
+
+from ctscribe.config import Recipe
+from ctscribe.model.fast_tower import speed_up_tower
+from ctscribe.model.presets import build_config
+from ctscribe.model.qwen import patchify
+from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.pairs.collate import Batch, PairBatch, collate_pairs
+from ctscribe.pairs.dataset import Pair, PairDataset
+from ctscribe.reports.prompt import QUESTION, SYSTEM
+from ctscribe.reports.sections import join_report
+from ctscribe.rows import PairRow, StudyRow, write_rows
+from ctscribe.slices.cache import write_frames
+from ctscribe.train.scorer import ReportScorer, choose_trainable
+from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
+from ctscribe.train.trainer import PairTrainer
+
+REPORT_TOKENS = 300
+NUM_SLICES = 10
+BETA, OUT_OF_REACH = 0.1, 100.0
+TEXT = "no nodule mass effusion lung lobe left right upper lower heart normal clear size mm"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model and the slices it is shown."""
+
+    model: str
+    side_px: int
+    vocab_size: int
+    tuning: str
+    dtype: str
+
+
+PRESETS = {
+    "tiny": Preset("tiny", 252, 512, "full", "float32"),
+    "50m": Preset("50m", 336, 32768, "full", "float32"),
+    "qwen2.5-vl-3b": Preset("qwen2.5-vl-3b", 504, 151936, "lora", "bfloat16"),
+    "qwen2.5-vl-7b": Preset("qwen2.5-vl-7b", 504, 152064, "lora", "bfloat16"),
+}
+"""50m has the 3B's proportions: vocabulary to width 64 (3B 74, 7B 42), tower 36 % of the forward
+operations at 336 px. The large ones train adapters: all their weights do not fit one GPU."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Which levers are on; the fields after ``name`` follow the order in which they are added."""
+
+    name: str
+    answers_only: bool = True
+    """Output layer and loss at answer positions alone."""
+    in_turn: bool = True
+    """One branch after the other, by `PairTrainer`; off: both graphs held, one backward pass."""
+    fast_tower: bool = True
+    """Batched windows and a linear patch embedding in the tower."""
+    checkpointing: bool = False
+    """Activations computed again in the backward pass."""
+    freeze_tower: bool = True
+    """Tower and merger do not learn and run without gradients."""
+    stored: bool = True
+    """Their features are computed once, before training."""
+    max_loss: float = OUT_OF_REACH
+    """Nats per token; 0.01 has every negative capped and skipped."""
+    adapters: bool = False
+    """Adapters on the language side instead of all its weights."""
+
+
+_PLAIN = Row("plain", False, False, False, True, False, False)
+ROWS = (
+    _PLAIN,
+    _answers := replace(_PLAIN, name="answer positions alone", answers_only=True),
+    _turns := replace(_answers, name="branches in turn", in_turn=True),
+    _fast := replace(_turns, name="batched windows", fast_tower=True),
+    _kept := replace(_fast, name="activations kept", checkpointing=False),
+    replace(_kept, name="tower frozen", freeze_tower=True),
+    Row("ours"),
+)
+VARIANTS = (
+    Row("ours, every negative capped", max_loss=0.01),
+    Row("ours, checkpointed", checkpointing=True),
+    Row("ours, adapters", adapters=True),
+    Row("ours, adapters, every negative capped", max_loss=0.01, adapters=True),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model ready to train, its trainer, and what preparing it cost."""
+
+    trainer: Trainer
+    seconds_per_stored_volume: float
+
+
+def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder: Path) -> Bench:
+    """Model, pairs and trainer of one row."""
+    tokenizer = train_tokenizer([SYSTEM, QUESTION, TEXT] * 3, vocab_size=500)
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        qwen = Qwen2_5_VLForConditionalGeneration(config_of(preset, tokenizer))
+    qwen.to(getattr(torch, preset.dtype))
+    if row.fast_tower:
+        speed_up_tower(qwen)
+    recipe = recipe_of(preset, row, pairs_per_update)
+    choose_trainable(
+        qwen,
+        tuning="lora" if row.adapters else preset.tuning,
+        freeze_tower=row.freeze_tower,
+        freeze_merger=row.freeze_tower,
+        lora_r=64,
+        lora_alpha=128,
+    )
+    if row.checkpointing:
+        qwen.activation_checkpointing_enable({"use_reentrant": False})
+    studies, pairs = made_up(folder, tokenizer, num_pairs, preset.side_px)
+    source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
+    began = perf_counter()
+    visual = visual_source(qwen, folder, studies, pairs, source_recipe)
+    seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
+    dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
+    arguments = training_arguments(folder / "run", recipe)
+    collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
+    if row.in_turn:
+        trainer: Trainer = PairTrainer(
+            objective=objective_of(recipe),
+            beta=BETA,
+            label_weight=0.0,
+            rates=learning_rates(recipe),
+            model=ReportScorer(qwen, "index"),
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collate,
+        )
+    elif row.answers_only:
+        trainer = Together(
+            model=ReportScorer(qwen, "index"),
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collate,
+        )
+    else:
+        trainer = Plain(
+            model=qwen,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=partial(collate_plain, collate, int(qwen.config.video_token_id)),
+        )
+    return Bench(trainer, seconds)
+
+
+def config_of(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+    """Dimensions; the vocabulary is larger than the tokenizer's, as in the real models."""
+    config = build_config("tiny" if preset.model == "50m" else preset.model, tokenizer)
+    if preset.model == "50m":
+        text, tower = config.text_config.to_dict(), config.vision_config.to_dict()
+        text |= {"hidden_size": 512, "intermediate_size": 1792, "num_hidden_layers": 8}
+        text |= {"num_attention_heads": 8, "num_key_value_heads": 2, "initializer_range": 0.02}
+        text["rope_parameters"] |= {"mrope_section": [8, 12, 12]}
+        text.pop("layer_types")
+        tower |= {"hidden_size": 256, "intermediate_size": 684, "depth": 8, "num_heads": 4}
+        tower |= {"out_hidden_size": 512, "fullatt_block_indexes": [1, 3, 5, 7]}
+        config = Qwen2_5_VLConfig(
+            **{**config.to_dict(), "text_config": text, "vision_config": tower}
+        )
+    config.text_config.vocab_size = preset.vocab_size
+    return config
+
+
+def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "pairs": {"strategy": "heter"},
+            "model": {
+                "dtype": preset.dtype,
+                "positions": "index",
+                "freeze_tower": row.freeze_tower,
+                "freeze_merger": row.freeze_tower,
+            },
+            "objective": {"beta": BETA, "max_loss": row.max_loss},
+            "train": {
+                "gradient_accumulation_steps": pairs_per_update,
+                # never reached: the norm is that of other weights where the tower is frozen
+                "max_grad_norm": 1e9,
+                "warmup_ratio": 0.0,
+            },
+        }
+    )
+
+
+def made_up(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, num_pairs: int, side_px: int
+) -> tuple[list[StudyRow], list[PairRow]]:
+    """Studies of random frames with reports of 300 tokens; each one's negative is the next."""
+    rng = np.random.default_rng(0)
+    studies, pairs = [], []
+    for number in range(num_pairs):
+        name = f"train_{number}_a_1.nii.gz"
+        frames = rng.integers(0, 256, (NUM_SLICES, side_px, side_px, 3)).astype(np.uint8)
+        write_frames(folder, name, frames, {})
+        shown = f"train_{(number + 1) % num_pairs}_a_1.nii.gz"
+        studies.append(_study(name, number, _findings(tokenizer, rng)))
+        pairs.append(PairRow(study=name, role="positive", volume=name))
+        pairs.append(PairRow(study=name, role="negative", volume=shown))
+    write_rows(folder / "studies.jsonl", studies)
+    return studies, pairs
+
+
+def _findings(tokenizer: PreTrainedTokenizerBase, rng: np.random.Generator) -> str:
+    words: list[str] = []
+    while True:
+        longer = [*words, str(rng.choice(TEXT.split()))]
+        text = join_report(" ".join(longer), "normal")
+        if len(tokenizer.encode(text, add_special_tokens=False)) >= REPORT_TOKENS:
+            return " ".join(words)
+        words = longer
+
+
+def _study(name: str, number: int, findings: str) -> StudyRow:
+    return StudyRow.model_validate(
+        {
+            "volume_name": name,
+            "patient_id": f"train_{number}",
+            "scan_id": f"train_{number}_a",
+            "source_split": "train",
+            "findings": findings,
+            "impression": "normal",
+            "labels": (0,) * 18,
+            "spacing_mm": (1.0, 1.0, 1.0),
+            "shape_xyz": (1, 1, 1),
+            "slice_indices": tuple(range(NUM_SLICES)),
+            "position_mm": tuple(-20.0 * z for z in range(NUM_SLICES)),
+            "frame_to_ras": np.eye(4).tolist(),
+        }
+    )
+
+
+class Plain(Trainer):
+    """Hugging Face's own forward pass for each branch: all logits, both graphs, the tower too."""
+
+    def __init__(self, **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.model_accepts_loss_kwargs = False  # divide each micro-batch's mean
+
+    def compute_loss(self, model: nn.Module, inputs: Any, **_: Any) -> Tensor:
+        positive, negative = (model(**inputs[name]).loss for name in ("positive", "negative"))
+        return positive - BETA * negative.clamp(max=OUT_OF_REACH)
+
+
+class Together(Trainer):
+    """The same loss from our answer losses, both branches still in one graph."""
+
+    def compute_loss(self, model: nn.Module, inputs: PairBatch, **_: Any) -> Tensor:
+        branches = (inputs["positive"], inputs["negative"])
+        positive, negative = (model(branch).per_sample().mean() for branch in branches)
+        return positive - BETA * negative.clamp(max=OUT_OF_REACH)
+
+
+def collate_plain(
+    collate: Callable[[Sequence[Pair]], PairBatch], video_token_id: int, pairs: Sequence[Pair]
+) -> dict[str, dict[str, Tensor]]:
+    batch = collate(pairs)
+    assert batch["negative"] is not None
+    return {
+        "positive": _as_the_library_wants(batch["positive"], video_token_id),
+        "negative": _as_the_library_wants(batch["negative"], video_token_id),
+    }
+
+
+def _as_the_library_wants(batch: Batch, video_token_id: int) -> dict[str, Tensor]:
+    return {
+        "input_ids": batch["input_ids"],
+        "attention_mask": batch["attention_mask"],
+        "labels": batch["labels"],
+        "pixel_values_videos": torch.cat([patchify(frames)[0] for frames in batch["frames"]]),
+        "video_grid_thw": batch["video_grid_thw"],
+        "second_per_grid_ts": torch.ones(len(batch["labels"])),
+        "mm_token_type_ids": (batch["input_ids"] == video_token_id).int() * 2,
+        "use_cache": False,
+    }
