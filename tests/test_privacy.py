@@ -18,6 +18,7 @@ from ctscribe.config import SlicesConfig, VolumeConfig, read_recipe
 from ctscribe.doctor import describe, examine
 from ctscribe.errors import CtscribeError
 from ctscribe.export import patient
+from ctscribe.export.draft import Draft
 from ctscribe.prepare import prepare
 from ctscribe.rows import SkippedRow, read_rows
 from ctscribe.run import open_run
@@ -205,7 +206,8 @@ def test_a_report_names_nobody(
     asked: dict[str, Any] = {"recipe": json.loads(recipe.model_dump_json())}
     open_run(run, "train", asked)
     (run / "best").mkdir()
-    monkeypatch.setattr(patient, "_write", lambda *_: "Findings: Clear.\nImpression: Normal.")
+    draft = Draft("Findings: Clear.\nImpression: Normal.")
+    monkeypatch.setattr(patient, "write_draft", lambda *_: draft)
     source = (clinic.parent / name).rename(clinic.parent / f"{PLANTED}-{name}")
     patient.report_patient(source, run, tmp_path / "report")
     written = contents(tmp_path / "report")

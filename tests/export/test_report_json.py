@@ -33,5 +33,5 @@ def test_no_field_has_room_for_patient_data(make_report: MakeReport) -> None:
     assert set(to_json(make_report())) == {
         "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
-        "intended_use",
+        "intended_use", "sentences", "not_assessable",
     }  # fmt: skip

@@ -70,14 +70,30 @@ def train(
 
 
 @app.command
-def generate(run: Path, *, prepared: Path, split: Split = "test", out: Path | None = None) -> None:
+def generate(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    generator: Annotated[
+        Literal["model", "template"],
+        Parameter(help="model: the run's own words; template: stock sentences of its labels."),
+    ] = "model",
+    out: Path | None = None,
+) -> None:
     """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
+    from ctscribe.confidence.template import generate_template
     from ctscribe.generate import generate as generate_stage
     from ctscribe.run import recipe_of
 
-    target = out or run / f"predictions_{split}.jsonl"
-    with stage("Writing reports") as progress:
-        rows = generate_stage(run, prepared, recipe_of(run), split, target, progress=progress)
+    recipe = recipe_of(run)
+    if generator == "template":
+        target = out or run / f"predictions_{split}_template.jsonl"
+        rows = generate_template(run, prepared, recipe, split, target)
+    else:
+        target = out or run / f"predictions_{split}.jsonl"
+        with stage("Writing reports") as progress:
+            rows = generate_stage(run, prepared, recipe, split, target, progress=progress)
     say(f"{len(rows)} reports in {target}")
 
 
@@ -111,6 +127,19 @@ def evidence(
             )
         write_json(run / f"faithfulness_{split}.json", found)
         print_text(faithfulness_lines(found))
+
+
+@app.command
+def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
+    """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
+    from ctscribe.confidence.show import calibration_lines
+    from ctscribe.confidence.stage import calibrate as calibrate_stage
+    from ctscribe.run import recipe_of
+
+    with stage("Calibrating") as progress:
+        found = calibrate_stage(run, prepared, recipe_of(run), split, progress=progress)
+    print_text(calibration_lines(found, split))
+    say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
 
 @app.command

@@ -123,6 +123,8 @@ E_NO_LABELS          A volume lacks its row in the labels file.
     Add the row, or do without the labels file.
 E_NO_NEGATIVE        No other patient's volume can serve as a negative.
     Prepare more patients, or use the strategy gauss.
+E_NO_QUERIES         The run has no finding queries.
+    Train it with `model.slice_attention`.
 E_NO_REPORT          A volume lacks its row in the reports file.
     Add its report, or move the volume elsewhere.
 E_NO_RESCALE         There is no slope and intercept to make Hounsfield units with.

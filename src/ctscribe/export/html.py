@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ctscribe.export.page import render
 from ctscribe.export.panel import slice_panel
 from ctscribe.export.report import DRAFT, INTENDED_USE, FindingRow, PatientReport
+from ctscribe.export.thumbnails import evidence_of
 
 _STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
 
@@ -16,6 +17,15 @@ def report_page(report: PatientReport) -> str:
     ``pixel_spacing_mm``, also where pixels are not square.
     """
     numbered = list(enumerate((*report.findings, *report.impression), 1))
+    panel = None
+    if report.display:
+        panel = slice_panel(
+            "slices",
+            report.display,
+            report.slice_indices,
+            report.position_mm,
+            report.pixel_spacing_mm,
+        )
     return render(
         "report.html",
         report=report,
@@ -26,13 +36,8 @@ def report_page(report: PatientReport) -> str:
         numbers={row.finding: _sentence_numbers(row, numbered) for row in report.labels},
         stated={text for row in report.labels if row.status == "present" for text in row.sentences},
         with_probability=any(row.probability is not None for row in report.labels),
-        panel=slice_panel(
-            "slices",
-            report.display,
-            report.slice_indices,
-            report.position_mm,
-            report.pixel_spacing_mm,
-        ),
+        panel=panel,
+        rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
     )
 

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctscribe import __version__
+from ctscribe.confidence.quality import UNREADABLE, why_not_assessable
 from ctscribe.config import Recipe
 from ctscribe.errors import CODES, CtscribeError
 from ctscribe.export.display import draw_slices, window_title
+from ctscribe.export.draft import Draft, write_draft
 from ctscribe.export.html import report_page
 from ctscribe.export.labelled import finding_rows
-from ctscribe.export.report import Grid, PatientReport, Provenance
+from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance
 from ctscribe.export.report_json import to_json
 from ctscribe.export.report_text import to_text
 from ctscribe.files import sha256_of_json, write_json, write_text
@@ -35,6 +38,8 @@ def report_patient(
 ) -> dict[str, Path]:
     """Writes ``report.txt``, ``report.json`` and ``report.html`` for one scan.
 
+    A scan that cannot be assessed gets the reason instead of a report.
+
     Nothing of the source's name or header enters them: without a name of the user's choosing
     the study is called after a hash of its voxels.
 
@@ -55,7 +60,29 @@ def report_patient(
             "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
     recipe = recipe_of(run_dir)
-    prepared = prepare_volume(
+    try:
+        prepared = _prepare(source, recipe)
+    except CtscribeError as error:
+        if error.code not in UNREADABLE:
+            raise
+        report = _refuse(name or "scan", source, run_dir, recipe, CODES[error.code].meaning)
+    else:
+        study = name or f"scan {hashlib.sha256(prepared.frames.tobytes()).hexdigest()[:10]}"
+        reason = why_not_assessable(prepared.frames, prepared.warnings)
+        draft = Draft("") if reason else write_draft(run_dir, recipe, prepared)
+        report = _assemble(study, source, run_dir, recipe, prepared, draft)
+        if reason:
+            warnings = tuple(w for w in report.warnings if w not in WARNINGS.values())
+            report = replace(report, not_assessable=reason, warnings=warnings)
+    paths = {kind: out_dir / f"report.{kind}" for kind in ("txt", "json", "html")}
+    write_text(paths["txt"], to_text(report))
+    write_json(paths["json"], to_json(report))
+    write_text(paths["html"], report_page(report))
+    return {"text": paths["txt"], "json": paths["json"], "html": paths["html"]}
+
+
+def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:
+    return prepare_volume(
         source,
         study="the scan",
         spacing_mm=recipe.volume.spacing_mm,
@@ -66,35 +93,46 @@ def report_patient(
         windows=recipe.slices.windows,
         frame_size_px=recipe.slices.frame_size_px,
     )
-    text = _write(run_dir, recipe, prepared)
-    study = name or f"scan {hashlib.sha256(prepared.frames.tobytes()).hexdigest()[:10]}"
-    report = _assemble(study, source, run_dir, recipe, prepared, text)
-    paths = {kind: out_dir / f"report.{kind}" for kind in ("txt", "json", "html")}
-    write_text(paths["txt"], to_text(report))
-    write_json(paths["json"], to_json(report))
-    write_text(paths["html"], report_page(report))
-    return {"text": paths["txt"], "json": paths["json"], "html": paths["html"]}
 
 
-def _write(run_dir: Path, recipe: Recipe, prepared: PreparedVolume) -> str:
-    import torch
-
-    from ctscribe.generate import write_for
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.model.qwen import PATCH_PX
-    from ctscribe.pairs.dataset import Visual, slice_pair_positions
-
-    qwen, tokenizer = load_model(run_dir / "best", recipe.model.dtype)
-    qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    slices, height, width, _ = prepared.frames.shape
-    visual = Visual(
-        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
-        position_mm=slice_pair_positions(prepared.position_mm),
-        frames=torch.from_numpy(prepared.frames),
+def _refuse(study: str, source: Path, run_dir: Path, recipe: Recipe, reason: str) -> PatientReport:
+    """What is said of a volume that cannot even be shown."""
+    return PatientReport(
+        study=study,
+        findings=(),
+        impression=(),
+        labels=(),
+        model_windows=tuple(window_title(window) for window in WINDOWS[recipe.slices.windows]),
+        display={},
+        slice_indices=(),
+        position_mm=(),
+        pixel_spacing_mm=recipe.volume.spacing_mm[:2],
+        source_kind="DICOM" if is_dicom(source) else "NIfTI",
+        grids={},
+        warnings=(),
+        provenance=_provenance(run_dir, recipe),
+        not_assessable=reason[0].lower() + reason[1:].rstrip("."),
     )
-    knobs = recipe.generate
-    written = write_for(qwen, tokenizer, [visual], recipe.model.positions, knobs.max_new_tokens)
-    return written[0].text
+
+
+def _provenance(run_dir: Path, recipe: Recipe) -> Provenance:
+    return Provenance(
+        ctscribe_version=__version__,
+        model_preset=recipe.model.preset,
+        weights_sha256=weights_sha256(run_dir / "best"),
+        recipe_sha256=sha256_of_json(json.loads(recipe.model_dump_json())),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _labelled(draft: Draft) -> tuple[FindingRow, ...]:
+    rows = finding_rows("\n".join(split_report(draft.text))) if draft.text else ()
+    if draft.probabilities is None:
+        return rows
+    return tuple(
+        replace(row, probability=probability)
+        for row, probability in zip(rows, draft.probabilities, strict=True)
+    )
 
 
 def _told(code: str, prepared: PreparedVolume) -> str:
@@ -107,16 +145,16 @@ def _told(code: str, prepared: PreparedVolume) -> str:
 
 
 def _assemble(
-    study: str, source: Path, run_dir: Path, recipe: Recipe, prepared: PreparedVolume, text: str
+    study: str, source: Path, run_dir: Path, recipe: Recipe, prepared: PreparedVolume, draft: Draft
 ) -> PatientReport:
-    findings, impression = split_report(text)
+    findings, impression = split_report(draft.text)
     volume, resampled = prepared.resampling.source, prepared.resampling
     spacing_mm = resampled.spacing_mm
     return PatientReport(
         study=study,
         findings=tuple(split_sentences(findings)),
         impression=tuple(split_sentences(impression)),
-        labels=finding_rows(f"{findings}\n{impression}"),
+        labels=_labelled(draft),
         model_windows=tuple(window_title(window) for window in WINDOWS[recipe.slices.windows]),
         display=draw_slices(prepared.volume, prepared.slice_indices, recipe.slices.frame_size_px),
         slice_indices=prepared.slice_indices,
@@ -128,11 +166,6 @@ def _assemble(
             "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),
         },
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
-        provenance=Provenance(
-            ctscribe_version=__version__,
-            model_preset=recipe.model.preset,
-            weights_sha256=weights_sha256(run_dir / "best"),
-            recipe_sha256=sha256_of_json(json.loads(recipe.model_dump_json())),
-            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        ),
+        provenance=_provenance(run_dir, recipe),
+        sentences=draft.sentences,
     )

@@ -51,6 +51,36 @@ class FindingRow:
 
 @final
 @dataclass(frozen=True)
+class SliceEvidence:
+    """A slice that a sentence rests on, with a box in pixels (left, top, right, bottom).
+
+    ``number`` counts the report's slices from 1.
+    """
+
+    number: int
+    slice_index: int
+    position_mm: float
+    box_px: tuple[int, int, int, int] | None
+
+
+@final
+@dataclass(frozen=True)
+class SentenceRow:
+    """What one sentence rests on, and how sure it is.
+
+    ``confidence`` is the calibrated probability that what it says of the 18 findings is true;
+    ``boilerplate`` sentences rest on no particular slice; ``drop`` is how many nats less probable
+    the sentence is without the slices named.
+    """
+
+    slices: tuple[SliceEvidence, ...]
+    boilerplate: bool
+    drop: float
+    confidence: float | None = None
+
+
+@final
+@dataclass(frozen=True)
 class Provenance:
     """What made the report; ``created`` is an ISO 8601 date and time."""
 
@@ -81,6 +111,8 @@ class PatientReport:
         grids: Title to geometry, e.g. the source's and the resampled volume's.
         warnings: Sentences on what the reader must know first.
         provenance: What made it.
+        sentences: What each sentence rests on, first those of the Findings; empty when unknown.
+        not_assessable: Why there is no report, in one sentence; None for a report.
     """
 
     study: str
@@ -96,3 +128,5 @@ class PatientReport:
     grids: Mapping[str, Grid]
     warnings: tuple[str, ...]
     provenance: Provenance
+    sentences: tuple[SentenceRow, ...] = ()
+    not_assessable: str | None = None

@@ -15,11 +15,13 @@ def to_json(report: PatientReport) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "use": RESEARCH_USE,
-        "status": "preliminary",
+        "status": "preliminary" if report.not_assessable is None else "not assessable",
+        "not_assessable": report.not_assessable,
         "verified": False,
         "study": report.study,
         "findings": list(report.findings),
         "impression": list(report.impression),
+        "sentences": [asdict(row) for row in report.sentences],
         "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
         "warnings": list(report.warnings),
         "slices": [

@@ -12,23 +12,34 @@ WIDTH = 88
 
 def to_text(report: PatientReport) -> str:
     """The report with what must stand beside it, wrapped to `WIDTH` characters."""
-    first, last = report.position_mm[0], report.position_mm[-1]
     made_by = report.provenance
-    blocks = [
-        _fill(f"{DRAFT.upper()}. {RESEARCH_USE}"),
-        _fill(f"Study: {report.study}"),
-        *(_fill(f"Warning: {warning}") for warning in report.warnings),
-        "FINDINGS\n" + _fill(" ".join(report.findings)),
-        "IMPRESSION\n" + _fill(" ".join(report.impression)),
-        _fill(
-            f"Written from {len(report.slice_indices)} axial slices between "
-            f"{signed_mm(first)} mm and {signed_mm(last)} mm, seen in the window "
-            f"{', '.join(report.model_windows)} HU, by {made_by.model_preset}, weights "
-            f"{made_by.weights_sha256[:12]}, ctscribe {made_by.ctscribe_version}, "
-            f"{made_by.created}."
-        ),
-    ]
-    return "\n\n".join(blocks) + "\n"
+    if report.not_assessable is not None:
+        return _joined(
+            f"NOT ASSESSABLE. {RESEARCH_USE}",
+            f"Study: {report.study}",
+            f"No report was written: {report.not_assessable}.",
+        )
+    made_by = report.provenance
+    places = [signed_mm(report.position_mm[end]) for end in (0, -1)]
+    return _joined(
+        f"{DRAFT.upper()}. {RESEARCH_USE}",
+        f"Study: {report.study}",
+        *(f"Warning: {warning}" for warning in report.warnings),
+        _headed("FINDINGS", report.findings),
+        _headed("IMPRESSION", report.impression),
+        f"Written from {len(report.slice_indices)} axial slices between {places[0]} mm and "
+        f"{places[1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
+        f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
+        f"{made_by.ctscribe_version}, {made_by.created}.",
+    )
+
+
+def _joined(*blocks: str) -> str:
+    return "\n\n".join(block if "\n" in block else _fill(block) for block in blocks) + "\n"
+
+
+def _headed(heading: str, sentences: tuple[str, ...]) -> str:
+    return f"{heading}\n{_fill(' '.join(sentences))}"
 
 
 def _fill(text: str) -> str:

@@ -1,0 +1,1 @@
+"""How sure a report is: calibrated probabilities, and refusing what cannot be assessed."""

@@ -1,0 +1,239 @@
+"""The stage: calibrates a run on validation, measures on another split, keeps both with the run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.confidence.abstention import abstention_rates
+from ctscribe.confidence.calibration import (
+    FILE,
+    Calibration,
+    is_true,
+    sentence_log_odds,
+)
+from ctscribe.confidence.reliability import Claims, draw_reliability, reliability
+from ctscribe.confidence.temperature import fit_temperature
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.evidence.leave_out import log_probs, show
+from ctscribe.evidence.sentences import read_report
+from ctscribe.files import ProgressCallback, write_json
+from ctscribe.generate import generate, load_for_inference, one_per_scan
+from ctscribe.model.features import FeatureStore, store_features
+from ctscribe.model.slice_attention import attached, look
+from ctscribe.pairs.splits import Split, studies_of
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.run import weights_sha256
+
+
+@final
+@dataclass(frozen=True)
+class _Asked:
+    """What a model said about a split."""
+
+    studies: list[StudyRow]
+    labels: np.ndarray
+    logits: Float64[np.ndarray, "studies 18"]
+
+
+def calibrate(
+    run_dir: Path,
+    prepared_dir: Path,
+    recipe: Recipe,
+    split: Split = "test",
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> dict[str, Any]:
+    """Writes ``calibration.json`` and ``reliability.png`` into the run's folder.
+
+    Reports of both splits are written first, unless they are there.
+
+    Args:
+        run_dir: Training run with finding queries.
+        prepared_dir: What `prepare` wrote.
+        recipe: The run's recipe.
+        split: Where calibration is measured; fitted it is on validation, whatever this is.
+        progress: Told (done, of 100).
+
+    Returns:
+        ``calibration``; per split ``findings_raw``, ``findings`` and ``sentences`` as
+        `reliability` gives them; ``abstention`` as `abstention_rates` does.
+
+    Raises:
+        CtscribeError: ``E_NO_QUERIES`` when the run has none, ``E_NO_LABELS`` when studies have no
+            labels, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
+    """
+    written = {}
+    for number, name in enumerate(dict.fromkeys(("validation", split))):
+        target = run_dir / f"predictions_{name}.jsonl"
+        written[name] = generate(run_dir, prepared_dir, recipe, name, target)
+        progress(30 * (number + 1), 100)
+    qwen, tokenizer = load_for_inference(run_dir, recipe)
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    asked, stores = {}, {}
+    for name in written:
+        mine = one_per_scan(studies_of(studies, name, recipe.pairs.validation_fraction))
+        stores[name] = store_features(qwen, prepared_dir, mine, windows=recipe.slices.windows)
+        asked[name] = _ask(qwen, stores[name], mine)
+    fitted = _fit_findings(asked["validation"], weights_sha256(run_dir / "best"))
+    said = {
+        name: _sentences(qwen, tokenizer, stores[name], rows, asked[name], fitted, recipe)
+        for name, rows in written.items()
+    }
+    fitted = _fit_sentences(fitted, *said["validation"][:2])
+    progress(90, 100)
+    report: dict[str, Any] = {"calibration": fitted.model_dump(mode="json")}
+    for name in written:
+        report[name] = _measure(asked[name], said[name], fitted, recipe)
+    report["abstention"] = abstention_rates(
+        prepared_dir, asked[split].studies, recipe.slices.windows
+    )
+    write_json(run_dir / FILE, report)
+    shown = {f"findings, {split}": report[split]["findings"]}
+    if report[split]["sentences"]:
+        shown[f"sentences, {split}"] = report[split]["sentences"]
+    draw_reliability(shown, run_dir / "reliability.png")
+    progress(100, 100)
+    return report
+
+
+@torch.inference_mode()
+def finding_logits(
+    qwen: Qwen2_5_VLForConditionalGeneration, store: FeatureStore, studies: Sequence[StudyRow]
+) -> Float64[np.ndarray, "studies 18"]:
+    """Raw log-odds of the 18 findings by the model's queries.
+
+    Raises:
+        CtscribeError: ``E_NO_QUERIES`` when it has none.
+    """
+    queries = attached(qwen)
+    if queries is None:
+        raise CtscribeError(
+            "E_NO_QUERIES",
+            "the run must have finding queries to be sure of anything, but it has none; train it "
+            "with --set model.slice_attention=true",
+        )
+    rows = []
+    for study in studies:
+        visual = store.visual(study)
+        assert visual.visual_tokens is not None  # a store gives nothing else
+        tokens = visual.visual_tokens.to(queries.gate.device)
+        rows.append(look(queries.head, tokens, visual.grid_thw).logits.double().cpu().numpy())
+    return np.array(rows).reshape(-1, len(FINDINGS))
+
+
+def _ask(
+    qwen: Qwen2_5_VLForConditionalGeneration, store: FeatureStore, studies: list[StudyRow]
+) -> _Asked:
+    logits = finding_logits(qwen, store, studies)
+    labels = []
+    for study in studies:
+        if study.labels is None:
+            raise CtscribeError(
+                "E_NO_LABELS",
+                f"calibration needs the 18 labels of every study, but {study.volume_name} has "
+                "none; label the reports with `ctscribe label` and prepare again",
+            )
+        labels.append(study.labels)
+    return _Asked(studies, np.array(labels), logits)
+
+
+def _fit_findings(asked: _Asked, weights: str) -> Calibration:
+    groups = np.tile(np.arange(len(FINDINGS)), len(asked.studies))
+    truth = asked.labels.reshape(-1) > 0
+    fitted = fit_temperature(asked.logits.reshape(-1, 1), groups, truth, len(FINDINGS))
+    calibration = Calibration(
+        weights_sha256=weights,
+        finding_slope=fitted.slopes[0],
+        finding_offsets=fitted.offsets,
+        sentence_slopes=(1.0, 1.0),
+        sentence_offset=0.0,
+        threshold=0.5,
+    )
+    chosen = _best_threshold(calibration.findings(asked.logits).reshape(-1), truth)
+    return calibration.model_copy(update={"threshold": chosen})
+
+
+def _best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
+    """With the best micro F1."""
+    candidates = np.linspace(0.05, 0.95, 91)
+    stated = probability[None] >= candidates[:, None]
+    hits = (stated & truth).sum(1)
+    f1 = 2 * hits / np.maximum(stated.sum(1) + truth.sum(), 1)
+    return float(candidates[int(f1.argmax())])
+
+
+def _sentences(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    store: FeatureStore,
+    rows: Sequence[PredictionRow],
+    asked: _Asked,
+    calibration: Calibration,
+    recipe: Recipe,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Raw log-odds, truth and patient of every written sentence that names a finding."""
+    probabilities = calibration.findings(asked.logits)
+    numbers = {study.scan_id: number for number, study in enumerate(asked.studies)}
+    features, truth, patients = [], [], []
+    for row in rows:
+        number = numbers[row.scan_id]
+        report = read_report(row.findings, row.impression, tokenizer)
+        if not report.sentences:
+            continue
+        visual = store.visual(asked.studies[number])
+        shown = show(qwen, tokenizer, report.answer, visual, recipe.model.positions)
+        scores = log_probs(qwen, shown, [frozenset(range(shown.num_pairs))])[0, :-1]
+        totals = (report.tokens.float() @ scores).tolist()
+        for sentence, members, total in zip(report.sentences, report.tokens, totals, strict=True):
+            odds = sentence_log_odds(
+                sentence, total, int(members.sum()), probabilities[number].tolist()
+            )
+            if odds is not None:
+                features.append(odds)
+                truth.append(is_true(sentence, asked.labels[number].tolist()))
+                patients.append(row.patient_id)
+    return np.array(features).reshape(-1, 2), np.array(truth, bool), patients
+
+
+def _fit_sentences(
+    calibration: Calibration, features: np.ndarray, truth: np.ndarray
+) -> Calibration:
+    fitted = fit_temperature(features, np.zeros(len(features), int), truth, 1)
+    return calibration.model_copy(
+        update={
+            "sentence_slopes": (fitted.slopes[0], fitted.slopes[1]),
+            "sentence_offset": fitted.offsets[0],
+        }
+    )
+
+
+def _measure(
+    asked: _Asked,
+    said: tuple[np.ndarray, np.ndarray, list[str]],
+    calibration: Calibration,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    draws = (recipe.evaluate.resamples, recipe.evaluate.seed)
+    patients = tuple(study.patient_id for study in asked.studies for _ in FINDINGS)
+    truth = asked.labels.reshape(-1) > 0
+    raw = 1 / (1 + np.exp(-asked.logits.reshape(-1)))
+    calibrated = calibration.findings(asked.logits).reshape(-1)
+    features, sentence_truth, sentence_patients = said
+    sentences = None
+    if len(features):
+        probability = calibration.sentences(features)
+        claims = Claims(probability, sentence_truth, tuple(sentence_patients))
+        sentences = reliability(claims, *draws)
+    return {
+        "findings_raw": reliability(Claims(raw, truth, patients), *draws),
+        "findings": reliability(Claims(calibrated, truth, patients), *draws),
+        "sentences": sentences,
+    }
