@@ -78,6 +78,15 @@ def test_no_score_at_all_is_an_error(tmp_path: Path, heard: list[str]) -> None:
         judged([], tmp_path)
 
 
+def test_a_dead_endpoint_is_given_up(tmp_path: Path, heard: list[str]) -> None:
+    broken = [Case(f"b{i}", "p", "x", f"broken {i}") for i in range(30)]
+    known = judged(CASES[:1], tmp_path)
+    found = judged([*broken, CASES[0]], tmp_path)
+    assert len(heard) == 1 + 10
+    assert found["scores"] == known["scores"]
+    assert found["failed"]["b29"] == "not asked, because 10 in a row failed"
+
+
 @pytest.mark.parametrize(
     ("answer", "score"),
     [

@@ -66,6 +66,7 @@ def test_answers_with_and_without_headings(text: str, expected: tuple[str, str])
             ["A long line of a report that was cut to a width so\r\nfar"],
         ),
         ("A short line\nanother", ["A short line", "another"]),
+        ("Effusion: no. Cyst in no. 5 too.", ["Effusion: no.", "Cyst in no. 5 too."]),
         (
             "A long line of a report that begins another one.\nfar",
             ["A long line of a report that begins another one.", "far"],

@@ -22,6 +22,7 @@ _SEEN = (
 _BE = r"(?:is|are|was|were|has|have|had|been|be|do|does|did|can|could)"
 _BE_NOT = rf"(?:{_BE}\s+not|(?:isn|aren|wasn|weren|don|doesn|didn|hasn|haven)['’]t|cannot)"
 
+_START = r"\A\W*(?:(?:findings?|impressions?|conclusions?|results?)\s*:\W*)?"
 _MEASURE = r"(?:size|number|dimension|diameter|amount|volume|extent|count)"
 _DEGREE = r"(?:minimal|mild|slight|moderate|massive|small|millimetric|minor)"
 
@@ -67,7 +68,7 @@ _EVENT = re.compile(
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bwithout\b|\A\W*resolved\b|\bnot\s+{_SEEN}\w*\s*:|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
+        \bno\b(?!\.)|\bwithout\b|{_START}resolved\b|\bnot\s+{_SEEN}\w*\s*:|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
       | \bfree\s+(?:of|from)\b|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
       )
     | (?P<inside>\b(?:rather\s+than|instead\s+of)\b[^,.;]*)
@@ -98,9 +99,11 @@ _DOUBT = re.compile(
     r"|[^.;]{0,70}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled|evaluated)"
 )
 # What a concession denies it denies up to the comma that ends it.
-_CONCESSION = re.compile(r"\W*(?:even\s+)?(?:although|though|while|whereas|despite)\b[^,]*(?=,)")
+_CONCESSION = re.compile(
+    rf"{_START}(?:even\s+)?(?:although|though|while|whereas|despite)\b[^,]*(?=,)"
+)
 _ONLY_EARLIER = re.compile(
-    rf"\A\W*(?:in|on)\s+the\s+(?:patient['’]s\s+)?{_EARLIER}\s+(?:\w+\s+)?(?:exam|ct|pet|tomo)"
+    rf"{_START}(?:in|on)\s+the\s+(?:patient['’]s\s+)?{_EARLIER}\s+(?:\w+\s+)?(?:exam|ct|pet|tomo)"
     r"(?!.*\b(?:current|present\s+exam|this\s+exam|now|today|still|also|stable|unchanged|measured"
     r"|(?:in|de)creas\w*|reduced|regress\w*|progress\w*|persist\w*)\b)"
 )

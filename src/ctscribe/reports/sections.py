@@ -36,7 +36,7 @@ _WRAPPED_AT = 50
 _SMALL = re.compile(r"\r?\n[ \t]*[a-z(]")
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
-    {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min", "no"}
+    {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min"}
     | {"resp", "art", "inf", "sup", "post", "ant"}
 )
 
@@ -112,6 +112,8 @@ def _belongs_to_a_word(text: str, point: int) -> bool:
         return opens_list or text[point + 1 : point + 3].strip()[:1].islower()
     if word[-1:].isdigit() and "." in word:
         # A date written with a space: "16.03. 2016".
+        return text[point + 1 : point + 3].strip()[:1].isdigit()
+    if word.lower() == "no":
         return text[point + 1 : point + 3].strip()[:1].isdigit()
     return len(word) == 1 or word.lower() in _ABBREVIATIONS
 
