@@ -92,7 +92,7 @@ def write_series(
         image = slice_of(z, volume, series)
         if edit:
             edit(image, z)
-        (folder / f"{series}-{(z * 7) % 24:02}.dcm").write_bytes(bytes_of(image))
+        (folder / f"{series}-{(z * 7) % 101:03}.dcm").write_bytes(bytes_of(image))
     return folder
 
 

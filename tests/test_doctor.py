@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom.dataset import FileDataset
 
 from ctscribe.cli.app import app
 from ctscribe.config import SlicesConfig, VolumeConfig
@@ -13,6 +14,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.prepare import prepare
 from ctscribe.reports.ct_rate import REPORT_COLUMNS, CtRateTree
 from ctscribe.volume.ct import CTVolume
+from tests.scans import write_series
 
 Chest = Callable[..., CTVolume]
 VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
@@ -90,3 +92,19 @@ def test_disk_is_what_prepare_takes(tree: CtRateTree, tmp_path: Path, keep: str)
     assert taken == pytest.approx(need.disk_bytes, rel=0.15)
     assert need.memory_bytes > 100e6
     assert need.cpu_hours > 0
+
+
+def test_series_left_aside_and_tilts_are_told(tmp_path: Path) -> None:
+    def lean(image: FileDataset, z: int) -> None:
+        image.ImagePositionPatient[1] += z
+        image.SeriesNumber = 7
+
+    write_series(tmp_path / "a", lean)
+    write_series(tmp_path / "a", series="1.2.9", slices=range(0, 24, 2))
+    (tmp_path / "scans.csv").write_text("volume,patient,scan,report\na,P1,S1,Clear.\n")
+    found = examine(tmp_path / "scans.csv", VOLUME, SLICES)
+    assert found.warnings["W_TILT"].examples == ("S1: 11.31 degrees",)
+    assert found.warnings["W_OTHER_SERIES"].examples == (
+        "S1: Read was series 7 (24 axial slices of 5 mm). "
+        "Left aside: series 4 (12 axial slices of 5 mm).",
+    )

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Extension
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -32,6 +33,11 @@ SLICES = SlicesConfig(num_slices=4, frame_size_px=(56, 84))
 Chest = Callable[..., CTVolume]
 Edit = Callable[[FileDataset, int], None]
 
+VALUES = {
+    **dict.fromkeys(("PN", "LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE", "UR"), PLANTED),
+    **dict.fromkeys(("DA", "DT"), BORN),
+}
+"""By representation: what is planted in attributes of that kind."""
 TEXT_TAGS = (
     *("PatientID", "PatientName", "PatientAddress", "PatientComments", "OtherPatientNames"),
     *("InstitutionName", "ReferringPhysicianName", "OperatorsName", "StationName"),
@@ -50,6 +56,19 @@ def plant(image: FileDataset) -> None:
     block.add_new(0x02, "UN", f"{PLANTED} unknown".encode())
     image.add_new((0x6000, 0x4000), "LT", f"{PLANTED} overlay comment")
     image.preamble = f"{PLANTED} preamble".encode().ljust(128, b"\0")
+
+
+def plant_everywhere(image: FileDataset, z: int) -> None:
+    """Every attribute of the standard that holds text or a date, and numbers that may be one."""
+    if z == 0:
+        for tag, (vr, *_, keyword) in DicomDictionary.items():
+            known = keyword in image or tag >> 16 in (0, 2, 4) or keyword == "SpecificCharacterSet"
+            if vr in VALUES and keyword and not known:
+                image.add_new(tag, vr, VALUES[vr])
+    if z < 2:
+        image.BodyPartExamined, image.ConvolutionKernel = "CHEST", f"{PLANTED} K"
+    image.SeriesNumber = image.AcquisitionNumber = image.InstanceNumber = int(BORN)
+    image.SliceThickness = int(BORN)
 
 
 def write_series(folder: Path, chest: CTVolume, edit: Edit = lambda image, z: None) -> Path:
@@ -213,4 +232,62 @@ def test_a_report_names_nobody(
     written = contents(tmp_path / "report")
     assert b"Clear." in written
     assert is_clean(written)
+    assert is_clean(told())
+
+
+@pytest.fixture
+def ward(tmp_path: Path, make_chest: Chest) -> Path:
+    """Scans whose folders, neighbours and every attribute tell of their patient."""
+    folder = tmp_path / "ward"
+    named = folder / f"{PLANTED} {BORN}"
+    named.mkdir(parents=True)
+    chest = make_chest()
+    write_series(named / "1", chest, plant_everywhere)
+    planted = (named / "1" / f"{PLANTED}-0.dcm").read_bytes()
+    assert planted.count(PLANTED.encode()) > 1000
+    assert planted.count(BORN.encode()) > 100
+
+    def as_second(image: FileDataset, z: int) -> None:
+        plant_everywhere(image, z)
+        image.SeriesInstanceUID = "1.2.9"
+
+    second = write_series(named / "2", CTVolume(chest.hu[:, :, :25], chest.affine), as_second)
+    for path in second.iterdir():
+        path.rename(named / "1" / f"2-{path.name}")
+    write_nifti(named / f"{PLANTED}.nii.gz", chest)
+    (named / f"{PLANTED}.json").write_text(json.dumps({"PatientName": PLANTED, "StudyDate": BORN}))
+    (named / "cut.nii.gz").write_bytes((named / f"{PLANTED}.nii.gz").read_bytes()[:3000])
+    rows = ["volume,patient,scan,report"]
+    for number, name in enumerate(("1", f"{PLANTED}.nii.gz", "cut.nii.gz", "absent.nii.gz")):
+        rows.append(f"{named.name}/{name},P{number},S{number},Clear.")
+    (folder / "scans.csv").write_text("\n".join(rows))
+    return folder / "scans.csv"
+
+
+def test_every_attribute_path_and_neighbour(
+    ward: Path, tmp_path: Path, told: Callable[[], str]
+) -> None:
+    out = tmp_path / "out"
+    summary = prepare(ward, out, VOLUME, SLICES)
+    assert summary.skipped_by_code == {"E_MISSING": 1, "E_TRUNCATED": 1}
+    assert summary.warnings_by_code["W_OTHER_SERIES"] == 1
+    record = contents(out)
+    assert b'"num_slices": 25' in record, "the other series is named by what it is"
+    assert b'"series_number": null' in record, "but not by a number that is a date"
+    assert is_clean(record)
+    assert is_clean(describe(examine(ward, VOLUME, SLICES)))
+    assert is_clean(told())
+
+
+def test_a_report_that_fails_names_nobody(
+    ward: Path, tmp_path: Path, told: Callable[[], str]
+) -> None:
+    run = tmp_path / "run"
+    open_run(run, "train", {"recipe": json.loads(read_recipe("tiny", ()).model_dump_json())})
+    for name in ("cut.nii.gz", "absent.nii.gz"):
+        with pytest.raises(CtscribeError) as caught:
+            path = ward.parent / f"{PLANTED} {BORN}" / name
+            patient.report_patient(path, run, tmp_path / "report")
+        assert is_clean(str(caught.value))
+    assert not (tmp_path / "report").exists()
     assert is_clean(told())

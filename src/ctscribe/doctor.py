@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.engines import local
@@ -16,6 +16,7 @@ from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow
 from ctscribe.slices.frames import frame_size
 from ctscribe.types import SpacingMm
+from ctscribe.volume.dicom_series import say_series
 from ctscribe.volume.nifti import Prefer
 from ctscribe.volume.read import read_grid
 from ctscribe.volume.resample import plan
@@ -38,7 +39,8 @@ class Problem:
 
     Attributes:
         count: How many volumes.
-        examples: The first three sentences, or names where the code is a warning.
+        examples: The first three sentences, or names where the code is a warning, with the
+            series that were left aside and the angle of a tilt.
     """
 
     count: int
@@ -87,7 +89,8 @@ class Diagnosis:
 @final
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    warnings: tuple[str, ...]
+    warnings: dict[str, str]
+    """By code, the volume's name with what its header says of the matter."""
     voxels_in: int
     voxels_out: int
     frame_bytes: int
@@ -132,11 +135,11 @@ def examine(
     looked = local.work(look, listed, processes, lost=_lost, need_bytes=lambda one: 0)
     seen: list[_Seen] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
-    for done, (name, found) in enumerate(looked, 1):
+    for done, (_, found) in enumerate(looked, 1):
         if isinstance(found, _Seen):
             seen.append(found)
-            for code in found.warnings:
-                warnings[code].append(name)
+            for code, example in found.warnings.items():
+                warnings[code].append(example)
         else:
             skipped.append(found)
         progress(done, len(listed))
@@ -188,7 +191,7 @@ def _look(
     width, height, depth = plan(grid, spacing_mm).shape_xyz
     rows, columns = frame_size(width, height, frame_size_px)
     return name, _Seen(
-        tuple(sorted(notes.codes)),
+        {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
         rows * columns * 3 * num_slices,
@@ -199,6 +202,14 @@ def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
     name = listed.volume_name
     reason = f"{name} must have a header that can be read, but it ends the process that reads it"
     return name, SkippedRow(volume_name=name, code="E_WORKER", reason=f"{reason}; look at it")
+
+
+def _example(name: str, code: str, details: dict[str, Any]) -> str:
+    if code == "W_OTHER_SERIES":
+        return f"{name}: {say_series(details['series'])}"
+    if code == "W_TILT":
+        return f"{name}: {details['tilt_degrees']:g} degrees"
+    return name
 
 
 def _count(found: dict[str, list[str]]) -> dict[str, Problem]:

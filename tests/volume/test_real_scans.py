@@ -4,12 +4,17 @@ import json
 from functools import cache
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from scipy import ndimage
 
+from ctscribe.errors import CtscribeError
+from ctscribe.slices.select import find_lungs
 from ctscribe.volume.ct import CTVolume
+from ctscribe.volume.dicom import read_dicom
+from ctscribe.volume.intensity import to_hu
 from ctscribe.volume.read import read_volume
 from ctscribe.volume.resample import resample
 
@@ -119,3 +124,58 @@ def test_tumour_boxes_land_on_the_tumour(shared_data: Path) -> None:
             found.append(float(soft[x0:x1, y0:y1, z].mean()))
     assert np.mean(hits[:8]) > 0.55
     assert np.mean(mirrored[:8]) < 0.25
+
+
+def test_the_livers_hounsfield_units(shared_data: Path) -> None:
+    """Unenhanced liver has 40 to 75 HU, spine and ribs lie far above, fat far below."""
+    volume = resample(chest(shared_data), GRID_MM)
+    low = at(volume, np.array([0.0, 0.0, -425.0]))[2]
+    quiet = ndimage.gaussian_filter(volume.hu[:, :, low - 2 : low + 3], 1.5)
+    within_slices = np.ones((3, 3, 1), dtype=bool)
+    soft = ndimage.binary_erosion((quiet > 0) & (quiet < 120), within_slices, iterations=4)
+    places, _ = ndimage.label(soft)
+    sizes = np.bincount(places.ravel())[1:]
+    liver = places == 1 + int(np.argmax(sizes))
+    middle = volume.shape_xyz[0] / 2
+    assert np.argwhere(liver)[:, 0].mean() > middle, "the largest organ here lies on the right"
+    assert 40 < np.median(volume.hu[:, :, low - 2 : low + 3][liver]) < 75
+
+
+def test_dicom_and_a_nifti_of_the_same_voxels(shared_data: Path, tmp_path: Path) -> None:
+    """Written from the tags alone, as converters do; SimpleITK, dcm2niix and dicom2nifti agree."""
+    folder = shared_data / "ct/lung_dx_a0001_series"
+    images = [pydicom.dcmread(path) for path in folder.iterdir()]
+    images.sort(key=lambda image: float(image.ImagePositionPatient[2]))
+    first, last = images[0], images[-1]
+    hu = np.stack(
+        [one.pixel_array.T * one.RescaleSlope + one.RescaleIntercept for one in images], axis=2
+    )
+    lps = np.diag([*map(float, first.PixelSpacing[::-1]), 1.0, 1.0])
+    ends = [np.array(one.ImagePositionPatient, dtype=float) for one in (first, last)]
+    lps[:3, 2], lps[:3, 3] = (ends[1] - ends[0]) / (len(images) - 1), ends[0]
+    image = nib.Nifti1Image(hu.astype(np.int16), np.diag([-1, -1, 1, 1]) @ lps)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "same.nii")
+    volume, notes = read_volume(tmp_path / "same.nii", study="same")
+    assert notes.codes == set()
+    np.testing.assert_array_equal(volume.hu, chest(shared_data).hu)
+    np.testing.assert_allclose(volume.affine, chest(shared_data).affine, atol=1e-4)
+
+
+def test_padding_of_a_real_scanner_becomes_air(shared_data: Path) -> None:
+    """A slab of LIDC-IDRI, padded with −2048 HU outside the reconstructed circle."""
+    hu, _, _ = read_dicom(shared_data / "ct/lidc_0001_slab", "lidc")
+    padding = hu < -1500
+    assert padding.mean() > 0.15
+    limited, notes = to_hu(hu, None, "auto", "lidc")
+    assert notes.codes == {"W_PADDING"}
+    assert notes.details["changed_voxels"] == {"W_PADDING": int(padding.sum())}
+    assert (limited[padding] == -1024).all()
+    with pytest.raises(CtscribeError, match="at least 20 axial slices, but has 16"):
+        read_volume(shared_data / "ct/lidc_0001_slab", study="lidc")
+
+
+def test_an_abdomen_is_told_from_a_chest(shared_data: Path) -> None:
+    volume, _ = read_volume(shared_data / "ct/abdomen_3mm.nii.gz", study="abdomen")
+    assert not find_lungs(volume).found
+    assert find_lungs(chest(shared_data)).found

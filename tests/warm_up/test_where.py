@@ -52,6 +52,23 @@ def test_own_data_in_a_table(tmp_path: Path) -> None:
     assert found == {"0001": (Place(NODULE, BOX), Place(EFFUSION, BOX))}
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_own_data_in_a_manifest(tmp_path: Path, suffix: str) -> None:
+    write_mask(tmp_path / "masks" / "1" / "Lung_nodule.nii.gz")
+    write_mask(tmp_path / "masks" / "1" / "heart.nii.gz")  # an organ, no finding
+    (tmp_path / "a.nii").touch()
+    (tmp_path / "b.nii").touch()
+    rows = [
+        {"volume": "a.nii", "patient": "1", "scan": "A 1", "report": "x", "masks": "masks/1"},
+        {"volume": "b.nii", "patient": "2", "scan": "B", "report": "x", "masks": ""},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    if suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (tmp_path / f"scans{suffix}").write_text("\n".join(lines))
+    assert read_where(tmp_path / f"scans{suffix}") == {"A-1": (Place(NODULE, BOX),)}
+
+
 def test_folders_of_masks_named_after_findings(tmp_path: Path) -> None:
     write_mask(tmp_path / "train_1_a_1" / "lung_nodule.nii.gz")
     write_mask(tmp_path / "train_1_a_1" / "left lung.nii.gz")  # an organ, no finding

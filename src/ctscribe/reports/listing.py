@@ -49,6 +49,7 @@ class ListedVolume:
         manufacturer: Of the scanner.
         sex: F, M or O.
         age_years: Of the patient.
+        masks_dir: Folder of lesion masks, each named after its finding, where there is one.
     """
 
     volume_name: str
@@ -63,6 +64,7 @@ class ListedVolume:
     manufacturer: str | None
     sex: str | None
     age_years: float | None
+    masks_dir: Path | None = None
 
 
 @final

@@ -3,7 +3,8 @@
 Columns: ``volume`` (a NIfTI file, or the folder or zip of a DICOM series, relative to the
 manifest's folder and inside it; links are followed), ``patient``, ``scan``, and ``report`` or
 ``findings`` with ``impression``; if wanted ``split`` (train or valid, which becomes the test
-split), ``manufacturer``, ``sex``, ``age`` (years) and CT-RATE's 18 findings (0 or 1).
+split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI masks, each named
+after the finding that it shows) and CT-RATE's 18 findings (0 or 1).
 """
 
 import os.path
@@ -103,7 +104,10 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     name = safe_name(scan)
     if not name:
         raise _fault(f"scan must have a letter or digit, but {scan!r} has none")
-    path = _inside(folder, _name(cells, "volume", at_most=4096))
+    path = _inside(folder, cells, "volume")
+    masks_dir = _inside(folder, cells, "masks") if cells["masks"] else None
+    if masks_dir is not None and not any(map(finding_of, masks_dir.glob("*.nii*"))):
+        raise _fault("masks must be a folder of masks named after findings, but is none")
     if cells["split"] not in ("train", "valid"):
         raise _fault(f"split must be train or valid, but is {cells['split'][:20]!r}")
     labels, age_years = _labels(cells), _age_years(cells["age"])
@@ -128,7 +132,14 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
         manufacturer=cells["manufacturer"] or None,
         sex=cells["sex"] or None,
         age_years=age_years,
+        masks_dir=masks_dir,
     )
+
+
+def finding_of(mask: Path) -> str | None:
+    """The finding after which a mask is named, whatever its capitals and separators; or None."""
+    plain = re.sub(r"[\W_]+", " ", mask.name.removesuffix(".gz").removesuffix(".nii")).strip()
+    return next((name for name in FINDINGS if name.lower() == plain.lower()), None)
 
 
 def _fault(sentence: str) -> CtscribeError:
@@ -142,14 +153,14 @@ def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
     return cell
 
 
-def _inside(folder: Path, cell: str) -> Path:
+def _inside(folder: Path, cells: Cells, column: str) -> Path:
     """The path of a cell, which must not lead out of the manifest's folder.
 
     A manifest comes with the data it names; one from elsewhere shall not reach other files.
     """
-    relative = PurePosixPath(os.path.normpath(cell))
+    relative = PurePosixPath(os.path.normpath(_name(cells, column, at_most=4096)))
     if relative.is_absolute() or relative.parts[:1] in ((), ("..",)):
-        raise _fault("volume must be a path inside the manifest's folder, but leads out of it")
+        raise _fault(f"{column} must be a path inside the manifest's folder, but leads out of it")
     return folder / relative
 
 

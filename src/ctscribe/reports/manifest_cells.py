@@ -17,7 +17,7 @@ The findings are there only if the manifest has them."""
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),
-    *("manufacturer", "sex", "age"),
+    *("manufacturer", "sex", "age", "masks"),
 )
 _REQUIRED = ("volume", "patient", "scan")
 

@@ -1,7 +1,6 @@
 """Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
 
 import csv
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.labeler import label_report
+from ctscribe.reports.manifest import finding_of, list_manifest
 from ctscribe.rows import TruthRow, read_rows
 from ctscribe.slices.cache import stem
 from ctscribe.types import BoxMm
@@ -35,7 +35,8 @@ def read_where(path: Path) -> Places:
     """Reads places from whatever they come in.
 
     Args:
-        path: ``.jsonl``: a phantom's ``truth.jsonl``. ``.csv``: own data, one mask per row, with
+        path: The manifest of own scans, whose column ``masks`` names folders of masks.
+            ``.jsonl``: a phantom's ``truth.jsonl``. ``.csv``: own data, one mask per row, with
             columns ``volume``, ``finding`` (one of the 18) and ``mask`` (a NIfTI file, relative
             to the table). A folder: per volume a folder of masks named after findings, as in
             RadGenome-ChestCT, or per volume a file with one mask per sentence that
@@ -47,14 +48,16 @@ def read_where(path: Path) -> Places:
     """
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist; give boxes or masks, or none")
-    if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl" and not _is_manifest(path):
         return {
             stem(row.volume_name): tuple(
                 Place(FINDINGS.index(lesion.finding), lesion.box_mm) for lesion in row.lesions
             )
             for row in read_rows(path, TruthRow)
         }
-    if path.suffix == ".csv":
+    if _is_manifest(path):
+        listed = _from_manifest(path)
+    elif path.suffix == ".csv":
         listed = _from_table(path)
     elif (path / "dataset.json").is_file():
         listed = _from_sentences(path)
@@ -76,20 +79,40 @@ def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
         if set(_COLUMNS) - set(rows.fieldnames or ()):
             raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
         for number, row in enumerate(rows, 1):
-            finding = _finding(row["finding"] or "")
+            finding = finding_of(Path(row["finding"] or ""))
             if finding is None:
                 raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
-            yield stem(row["volume"]), _places(path.parent / row["mask"], [[finding]])
+            index = FINDINGS.index(finding)
+            yield stem(row["volume"]), _places(path.parent / row["mask"], [[index]])
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a table's first line names patients, as a manifest's does and no other's."""
+    if path.suffix not in (".csv", ".jsonl"):
+        return False
+    with path.open("rb") as file:
+        return b"patient" in file.readline(1 << 20)
+
+
+def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    volumes, _ = list_manifest(path)
+    for listed in volumes:
+        if listed.masks_dir is not None:
+            yield stem(listed.volume_name), _from_folder(listed.masks_dir)
 
 
 def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        found: list[Place] = []
-        for mask in sorted(folder.glob("*.nii*")):
-            finding = _finding(stem(mask.name))
-            if finding is not None:  # organs and regions are masks too, but no findings
-                found += _places(mask, [[finding]])
-        yield folder.name, found
+        yield folder.name, _from_folder(folder)
+
+
+def _from_folder(folder: Path) -> list[Place]:
+    found: list[Place] = []
+    for mask in sorted(folder.glob("*.nii*")):
+        finding = finding_of(mask)
+        if finding is not None:  # organs and regions are masks too, but no findings
+            found += _places(mask, [[FINDINGS.index(finding)]])
+    return found
 
 
 def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
@@ -128,15 +151,10 @@ def _places(path: Path, findings: list[list[int]]) -> list[Place]:
     return places
 
 
-def _finding(name: str) -> int | None:
-    plain = re.sub(r"[\W_]+", " ", name).strip().lower()
-    names = [finding.lower() for finding in FINDINGS]
-    return names.index(plain) if plain in names else None
-
-
 def _refusal(path: Path, found: str) -> CtscribeError:
     return CtscribeError(
         "E_WHERE",
-        f"{path} must be a phantom's truth.jsonl, a .csv with {', '.join(_COLUMNS)}, or a folder "
-        f"of masks by volume, but {found}; see README, or give none and learn from labels",
+        f"{path} must be a manifest with masks, a phantom's truth.jsonl, a .csv with "
+        f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}; "
+        "see README, or give none and learn from labels",
     )
