@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
+.PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate bench-prepare \
 	bench-negatives bench-train export-check labeler study-objectives clean
 
 demo: $(VENV)/.installed
@@ -73,6 +74,15 @@ labeler: $(VENV)/.installed
 # Which negatives help? Resumes where it stopped; about 3 hours on 2 idle cores.
 study-objectives: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_objectives.py
+
+# Against other libraries, which get an environment of their own outside the tree.
+bench-prepare: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python benchmarks/bench_prepare.py $(PEERS)
+
+$(PEERS)/.installed: benchmarks/prepare_peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctscribe.cli.app import app
 from ctscribe.config import SlicesConfig, VolumeConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.files import many_writers, one_writer, read_json
@@ -223,6 +224,34 @@ def test_progress_starts_with_what_is_done_and_failures_are_told_by_code(
     assert list(summary.examples) == ["E_EMPTY"]
     assert summary.examples["E_EMPTY"].startswith(f"{NAMES[1]} must hold a volume")
     assert read_json(tmp_path / "out/prepare.json")["result"]["examples"] == summary.examples
+
+
+def test_the_command_fails_while_volumes_do_unless_that_is_allowed(
+    tree: CtRateTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree.volume_path(NAMES[1], "v2").write_bytes(b"")
+    words = ["prepare", str(tree.root), str(tmp_path / "out"), "--keep", "slices"]
+    words += ["--processes", "1", "--set", "volume.spacing_mm=[6.0, 6.0, 8.0]"]
+    with pytest.raises(CtscribeError, match="but 1 were skipped; read") as caught:
+        app(words, result_action="return_value")
+    assert caught.value.code == "E_SKIPPED"
+    app([*words, "--allow-failures"], result_action="return_value")
+    told = capsys.readouterr().err
+    assert "Preparing volumes: 4/4" in told
+    assert "1 skipped: E_EMPTY 1" in told
+    assert f"skipped 1 with E_EMPTY, for example: {NAMES[1]} must hold a volume" in told
+    assert "3 volumes prepared (3 of them earlier), 1 skipped" in told
+
+
+def test_the_grid_is_written_beside_the_array(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
+    for sidecar in ("slices/train_1_a_1.json", "preprocessed_npy/train_1_a_1.json"):
+        told = read_json(tmp_path / "out" / sidecar)
+        assert "half-pixel (align_corners=False)" in told["grid"]
+        assert told["antialias"] is False
+        source = tree.volume_path(NAMES[0], "v2")
+        assert told["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+        assert len(told["request"]) == 64
 
 
 def test_stores_are_added_to_a_slice_cache(tree: CtRateTree, tmp_path: Path) -> None:

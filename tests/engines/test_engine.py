@@ -15,7 +15,7 @@ def nothing(task: int) -> int:
 def test_engines_by_name(tmp_path: Path) -> None:
     assert choose_engine("local", tmp_path) is local.work
     for name in ("local", "ray", "slurm"):
-        engine = choose_engine(name, tmp_path)  # type: ignore[arg-type]
+        engine = choose_engine(name, tmp_path)
         assert isinstance(engine, Engine)
 
 

@@ -68,7 +68,7 @@ def test_workers_end_with_the_driver(tmp_path: Path) -> None:
     script.write_text(
         "import time\nfrom ctscribe.engines import local\n"
         "if __name__ == '__main__':\n"
-        "    list(local.work(time.sleep, [60, 60], 2, lost=id, need_bytes=id))\n"
+        "    list(local.work(time.sleep, [60, 60], 2, lost=abs, need_bytes=abs))\n"
     )
     driver = subprocess.Popen([sys.executable, str(script)])
     children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")

@@ -2,13 +2,16 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ctscribe.files import ProgressCallback
@@ -16,30 +19,79 @@ from ctscribe.files import ProgressCallback
 
 @contextmanager
 def stage(title: str) -> Iterator[ProgressCallback]:
-    """A progress bar on a terminal; one line per tenth elsewhere."""
+    """A progress bar on a terminal, one line per tenth elsewhere; both with rate and time left."""
+    with stage_with_failures(title) as (progress, _):
+        yield progress
+
+
+@contextmanager
+def stage_with_failures(title: str) -> Iterator[tuple[ProgressCallback, Callable[[str], None]]]:
+    """As `stage`; the second callback takes the code of each failure, which are shown by code."""
     console = Console(stderr=True)
+    pace = _Pace()
     if not console.is_terminal:
         console.print(f"{title} …", highlight=False)
         printed = -1
 
         def tell(done: int, total: int) -> None:
             nonlocal printed
+            note = pace.note(done, total)
             tenth = 10 * done // max(total, 1)
             if tenth > printed:
                 printed = tenth
-                console.print(f"  {title}: {done}/{total}", highlight=False)
+                line = f"  {title}: {done}/{total}{note and ', '}{note}"
+                console.print(line, highlight=False, soft_wrap=True)
 
-        yield tell
+        yield tell, pace.failed
         return
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(title, total=None, note="")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, note=pace.note(done, total))
+
+        yield show, pace.failed
+
+
+@final
+class _Pace:
+    """How fast a stage goes since its first report, which may count what was done before."""
+
+    def __init__(self) -> None:
+        self._failures: Counter[str] = Counter()
+        self._start: tuple[int, float] | None = None
+
+    def failed(self, code: str) -> None:
+        self._failures[code] += 1
+
+    def note(self, done: int, total: int) -> str:
+        """Rate, time left and failures by code, as far as there are any."""
+        now = time.monotonic()
+        first, begun = self._start = self._start or (done, now)
+        parts = []
+        if done > first and now > begun:
+            rate = (done - first) / (now - begun)
+            per_minute = f"{60 * rate:.1f} per minute"
+            parts.append(f"{rate:.1f} per second" if rate >= 1 else per_minute)
+            parts.append(f"{_duration((total - done) / rate)} left")
+        codes = (f"{code} {count}" for code, count in sorted(self._failures.items()))
+        skipped = f"{self._failures.total()} skipped: {', '.join(codes)}"
+        return ", ".join([*parts, skipped] if self._failures else parts)
+
+
+def _duration(seconds: float) -> str:
+    """Such as 9 s, 5:03 or 2:05:00."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = f"{whole // 60 % 60:02}:{whole % 60:02}"
+    return f"{whole // 3600}:{minutes}" if whole >= 3600 else minutes.lstrip("0")
 
 
 def show_tables(paths: Sequence[Path]) -> None:

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ctscribe.cli.console import print_text, say, stage
+from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
+    EngineName,
+    EngineProcesses,
     Overrides,
     Prefer,
     Processes,
@@ -49,15 +51,17 @@ def prepare(
     shard: Annotated[
         str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
     ] = "1/1",
+    engine: EngineName = "local",
+    processes: EngineProcesses = None,
     allow_failures: bool = False,
-    processes: Processes = CORES,
 ) -> None:
     """Turn the volumes of SOURCE into Hounsfield units on one grid, and into frames, in OUT."""
+    from ctscribe.engines.engine import choose_engine
     from ctscribe.prepare import parse_shard
     from ctscribe.prepare import prepare as prepare_stage
 
     knobs = read_recipe(recipe, overrides)
-    with stage("Preparing volumes") as progress:
+    with stage_with_failures("Preparing volumes") as (progress, failed):
         summary = prepare_stage(
             source,
             out,
@@ -67,10 +71,17 @@ def prepare(
             prefer=prefer,
             reconstructions=reconstructions,
             shard=parse_shard(shard),
+            engine=choose_engine(engine, out / "jobs"),
             processes=processes,
             progress=progress,
+            failed=failed,
         )
-    say(f"{summary.num_prepared} volumes prepared, {summary.num_skipped} skipped, in {out}")
+    for code, count in summary.skipped_by_code.items():
+        say(f"skipped {count} with {code}, for example: {summary.examples[code]}")
+    say(
+        f"{summary.num_prepared} volumes prepared ({summary.num_reused} of them earlier), "
+        f"{summary.num_skipped} skipped, in {out}"
+    )
     if summary.num_skipped and not allow_failures:
         raise CtscribeError(
             "E_SKIPPED",

@@ -25,6 +25,17 @@ StartingWeights = Annotated[
     Parameter(name="--weights", help="Folder to start from: a warm-up's, or Qwen2.5-VL's."),
 ]
 Processes = Annotated[int, Parameter(help="Worker processes.")]
+EngineName = Annotated[
+    Literal["local", "ray", "slurm"],
+    Parameter(help="This machine, a running Ray cluster, or Slurm jobs."),
+]
+EngineProcesses = Annotated[
+    int | None,
+    Parameter(
+        name="--processes",
+        help="Volumes at once; by default one per core here, or all that the cluster gives.",
+    ),
+]
 Prefer = Annotated[
     Literal["sform", "qform"] | None,
     Parameter(help="Which affine to believe where a NIfTI file has two that disagree."),

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from threading import Thread
 
 from ctscribe.engines.engine import Result, Task
@@ -110,4 +111,9 @@ def _end_with_parent() -> None:
     """Ends this worker when its parent is killed; it would wait for tasks for ever."""
     parent = parent_process()
     if parent is not None:
-        Thread(target=lambda: os._exit(parent.join() or 1), daemon=True).start()
+        Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -75,8 +75,13 @@ def air_frames(
 
 
 def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
-    channels = [apply_window(hu, window) for window in windows]
-    return np.stack(channels * 3 if len(channels) == 1 else channels, axis=-1)
+    """Frame by frame, so that what lies between stays small."""
+    frames = np.empty((*hu.shape, 3), dtype=np.uint8)
+    for frame, plane in zip(frames, hu, strict=True):
+        shades = [apply_window(plane, window) for window in windows]
+        for channel in range(3):
+            frame[..., channel] = shades[channel % len(shades)]
+    return frames
 
 
 def _next_multiple(side_px: int) -> int:

@@ -14,7 +14,7 @@ from ctscribe.volume.fingerprint import fingerprint, sha256_of_source
 from ctscribe.volume.intensity import Intensity
 from ctscribe.volume.nifti import Prefer
 from ctscribe.volume.read import read_volume
-from ctscribe.volume.store import check_stores, store_paths, write_stores
+from ctscribe.volume.store import GRID, check_stores, store_paths, write_stores
 
 Keep = Literal["all", "slices"]
 FORMAT = 2
@@ -130,6 +130,8 @@ def prepare_into(
         "slice_indices": prepared.slice_indices,
         "position_mm": prepared.position_mm,
         "frame_to_ras": prepared.frame_to_ras.tolist(),
+        "grid": GRID,
+        "antialias": bool(options.get("antialias", False)),
         "warnings": prepared.warnings,
     }
     if keep == "all":

@@ -111,10 +111,13 @@ def limit(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
         that of voxels above 3071 HU.
     """
     padding = metal = 0
-    if hu.min() < AIR_HU or hu.max() > METAL_HU:
-        for plane in hu.T:
+    for plane in hu.T:  # one plane at a time, which stays in the processor's cache
+        lowest, highest = plane.min(), plane.max()
+        if lowest < _PADDING_HU:
             padding += int(np.count_nonzero(plane < _PADDING_HU))
+        if highest > METAL_HU:
             metal += int(np.count_nonzero(plane > METAL_HU))
+        if lowest < AIR_HU or highest > METAL_HU:
             np.clip(plane, AIR_HU, METAL_HU, out=plane)
     return hu, note_changed(W_PADDING=padding, W_METAL=metal)
 

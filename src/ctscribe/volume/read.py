@@ -148,10 +148,11 @@ def _rescale(metadata: VolumeMetadata | None) -> tuple[float, float] | None:
 
 def _check_content(values: VolumeHu, study: str) -> Notes:
     """Refuses a volume of one value; warns where at least five neighbouring slices are equal."""
-    if values.min() == values.max():
+    first = values[0, 0, 0]
+    if all((plane == first).all() for plane in values.T):
         raise CtscribeError(
             "E_NO_CONTENT",
-            f"{study} must show something, but each voxel has the value {values.flat[0]}; "
+            f"{study} must show something, but each voxel has the value {first}; "
             "export or download it again",
         )
     slices = values.T

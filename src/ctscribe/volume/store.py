@@ -22,7 +22,7 @@ _LEVEL = 1
 """igzip's fastest that still compresses CT about 2:1."""
 _GZIP = 31
 """zlib's sign for the gzip format, without a name and a time in its header."""
-GRID = "half-pixel (align_corners=False): voxel edges coincide with the source's"
+GRID = "trilinear, half-pixel (align_corners=False): voxel edges coincide with the source's"
 
 
 def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str, Any]) -> None:
