@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: start demo test lint unit docs kill-prepare bench-evaluate clean
+.PHONY: start demo test lint unit docs kill-prepare bench-evaluate oracle blind-baselines clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -32,9 +33,22 @@ docs: $(VENV)/.installed
 kill-prepare: $(VENV)/.installed
 	CTSCRIBE_KILLS=100 $(BIN)/pytest tests/test_prepare.py -k killed
 
-# With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
-bench-evaluate: $(VENV)/.installed
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+bench-evaluate: $(VENV)/.installed $(ORACLE)/.installed
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+
+# Our language scores against pycocoevalcap's, METEOR's Java included.
+oracle: $(VENV)/.installed $(ORACLE)/.installed
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) CTSCRIBE_ORACLE=1 $(BIN)/pytest -rs \
+		tests/evaluate/test_language.py tests/evaluate/test_meteor.py
+
+# pycocoevalcap may not be passed on, so it is put beside the project and never required.
+$(ORACLE)/.installed: | $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(ORACLE) pycocoevalcap==1.2
+	touch $@
+
+# What a report writer scores without looking, on labelled reports: make blind-baselines REPORTS=file.csv
+blind-baselines: $(VENV)/.installed
+	$(BIN)/python benchmarks/blind_baselines.py $(REPORTS)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml
