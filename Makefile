@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate bench-prepare \
-	bench-negatives bench-train export-check labeler study-objectives clean
+.PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
+	oracle blind-baselines bench-negatives bench-train export-check labeler \
+	study-objectives bench-prepare clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -42,9 +44,22 @@ fuzz: $(VENV)/.installed
 catalogue-large: $(VENV)/.installed
 	CTSCRIBE_LARGE=1 $(BIN)/pytest tests/catalogue/test_limits.py -k large
 
-# With pycocoevalcap 1.2 on PYTHONPATH it also compares the values and ROUGE-L's speed.
-bench-evaluate: $(VENV)/.installed
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+bench-evaluate: $(VENV)/.installed $(ORACLE)/.installed
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) OMP_NUM_THREADS=2 $(BIN)/python benchmarks/bench_evaluate.py
+
+# Our language scores against pycocoevalcap's, METEOR's Java included.
+oracle: $(VENV)/.installed $(ORACLE)/.installed
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) CTSCRIBE_ORACLE=1 $(BIN)/pytest -rs \
+		tests/evaluate/test_language.py tests/evaluate/test_meteor.py
+
+# pycocoevalcap may not be passed on, so it is put beside the project and never required.
+$(ORACLE)/.installed: | $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(ORACLE) pycocoevalcap==1.2
+	touch $@
+
+# What a report writer scores without looking, on labelled reports: make blind-baselines REPORTS=file.csv
+blind-baselines: $(VENV)/.installed
+	$(BIN)/python benchmarks/blind_baselines.py $(REPORTS)
 
 bench-negatives: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_negatives.py

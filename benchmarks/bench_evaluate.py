@@ -1,8 +1,9 @@
 """Time for evaluating a validation set of CT-RATE's size, and the gain over the COCO scorers.
 
 Reports are made up: 250 words drawn like natural language, 3,039 predictions, 1,304 patients.
-``max_abs_difference`` and ``rouge_speedup`` need pycocoevalcap 1.2 on the path and are null
-without it.
+Timed are the scores with all baselines, a label head's among them, and the comparison with a
+second run. ``max_abs_difference`` and ``rouge_speedup`` need pycocoevalcap 1.2, which
+`make bench-evaluate` puts on the path.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe.config import EvaluateConfig
+from ctscribe.evaluate.compare import compare
 from ctscribe.evaluate.language import (
     LANGUAGE_METRICS,
     language_scores,
@@ -103,14 +105,12 @@ def prediction(of: StudyRow, text: str) -> PredictionRow:
     )
 
 
-def against_coco(written: list[str], truth: list[str]) -> dict[str, float | None]:
+def against_coco(written: list[str], truth: list[str]) -> dict[str, float]:
     """The same scores by pycocoevalcap on some pairs: largest difference, ROUGE-L's speed."""
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu  # type: ignore[import-not-found]
-        from pycocoevalcap.cider.cider import Cider  # type: ignore[import-not-found]
-        from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-not-found]
-    except ImportError:
-        return {"max_abs_difference": None, "rouge_speedup": None}
+    from pycocoevalcap.bleu.bleu import Bleu  # type: ignore[import-not-found]
+    from pycocoevalcap.cider.cider import Cider  # type: ignore[import-not-found]
+    from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-not-found]
+
     hypotheses = {i: [normalise(t, "ctrate-raw", predicted=True)] for i, t in enumerate(written)}
     references = {i: [normalise(t, "ctrate-raw", predicted=False)] for i, t in enumerate(truth)}
     theirs: dict[str, Any] = dict(
@@ -141,13 +141,22 @@ def main() -> None:
     references = [study(number, "valid", rng) for number in range(NUM_SCANS)]
     training = [study(number, "train", rng) for number in range(NUM_TRAINING)]
     predictions = [prediction(reference, made_up_report(rng)) for reference in references]
+    others = [prediction(reference, made_up_report(rng)) for reference in references]
+    stated = {
+        reference.scan_id: tuple(int(rng.random() < 0.2) for _ in FINDINGS)
+        for reference in references
+    }
     config = EvaluateConfig(resamples=2000)
-    began = time.perf_counter()
-    scores = evaluate(predictions, references, training, config)
-    seconds = time.perf_counter() - began
+    began, cpu_began = time.perf_counter(), time.process_time()
+    scores = evaluate(predictions, references, training, config, stated=stated)
+    evaluated = time.perf_counter()
+    compare([predictions], {"other": [others]}, references, config)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     compared = slice(0, NUM_COMPARED)
     result = {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "seconds_evaluate": evaluated - began,
         "scans": scores["n"]["scans"],
         "resamples": config.resamples,
         **against_coco(

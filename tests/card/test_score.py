@@ -25,10 +25,10 @@ TRUTH = [
     )
     for i in range(N)
 ]
-RIGHT = Answers(tuple(r.text for r in TRUTH), tuple(r.labels for r in TRUTH))
+RIGHT = Answers(tuple(r.sections for r in TRUTH), tuple(r.labels for r in TRUTH))
 # The next patient's report: never the right finding.
-WRONG = Answers(RIGHT.texts[1:] + RIGHT.texts[:1], RIGHT.labels[1:] + RIGHT.labels[:1])
-SAME = Answers(("Finding number 0 is seen here.",) * N, (labels_of(0),) * N)
+WRONG = Answers(RIGHT.sections[1:] + RIGHT.sections[:1], RIGHT.labels[1:] + RIGHT.labels[:1])
+SAME = Answers((("Finding number 0 is seen here.", ""),) * N, (labels_of(0),) * N)
 
 
 def card(real: Answers, other: Answers, other_ce: float = 2.0) -> dict:  # type: ignore[type-arg]
@@ -57,7 +57,7 @@ def test_a_model_that_is_right_and_looks_has_dependence_1() -> None:
 
 def test_chance_is_taken_off() -> None:
     # F1 given the scan 6/12, given another 2/12: a third of what chance leaves to gain, 4/10.
-    half = Answers(RIGHT.texts, RIGHT.labels[:6] + WRONG.labels[6:])
+    half = Answers(RIGHT.sections, RIGHT.labels[:6] + WRONG.labels[6:])
     found = card(half, SAME)
     assert found["views"]["real"]["f1"]["value"] == pytest.approx(0.5)
     assert found["views"]["other_patient"]["f1"]["value"] == pytest.approx(1 / 6)
@@ -66,7 +66,7 @@ def test_chance_is_taken_off() -> None:
 
 
 def test_writing_better_from_a_wrong_scan_is_negative() -> None:
-    half = Answers(RIGHT.texts, RIGHT.labels[:6] + WRONG.labels[6:])
+    half = Answers(RIGHT.sections, RIGHT.labels[:6] + WRONG.labels[6:])
     # (1/6 − 1/2) / (1 − 1/2)
     assert card(SAME, half)["dependence"]["value"] == pytest.approx(-2 / 3)
 

@@ -58,8 +58,8 @@ def test_undefined_scores_are_dashes_and_frequent_findings_come_first() -> None:
 
 def test_the_page_says_in_words_what_matters() -> None:
     page = card_markdown(small_card())
-    assert "worse without: having anatomy to look at (gaussian noise)." in page
-    assert "No loss can be shown without: whose scan it is (another patient's)." in page
+    assert "Shown noise: the findings written fit the reference worse." in page
+    assert "Shown another patient's scan: no loss can be shown." in page
 
 
 def test_a_card_without_the_model_has_no_table_of_the_true_report() -> None:

@@ -22,14 +22,14 @@ VIEW_TITLES = {
 }
 """Row titles by view."""
 
-_MATTERS = {
-    "noise": "having anatomy to look at",
-    "blank": "being shown anything",
-    "other_patient": "whose scan it is",
-    "shuffled": "the order of the slices",
-    "dropped": "the half of the slices that is taken away",
+_INSTEAD = {
+    "noise": "noise",
+    "blank": "air",
+    "other_patient": "another patient's scan",
+    "shuffled": "its slices in another order",
+    "dropped": "half of its slices",
 }
-"""What a view takes away."""
+"""What is shown, within a sentence."""
 
 _FIT = {"cross_entropy": "Cross entropy", "ce_gap": "Gap", "perplexity": "Perplexity"}
 _WRITTEN = {
@@ -121,17 +121,14 @@ def _identity(card: Mapping[str, Any]) -> str:
 
 
 def _what_matters(card: Mapping[str, Any]) -> list[str]:
-    """Two sentences: without what the findings fit worse, and without what they do not."""
+    """Two sentences: what is shown when the findings fit worse, and when they do not."""
     told: dict[bool, list[str]] = {True: [], False: []}
-    for view, scores in card["views"].items():
-        low = scores["dependence"]["low"] if view in _MATTERS else None
+    for view, instead in _INSTEAD.items():
+        low = card["views"].get(view, {}).get("dependence", {}).get("low")
         if low is not None:
-            told[low > 0].append(f"{_MATTERS[view]} ({VIEW_TITLES[view].lower()})")
-    sentences = {
-        True: "Findings fit the reference worse without",
-        False: "No loss can be shown without",
-    }
-    return [f"- {sentences[loss]}: {'; '.join(told[loss])}." for loss in told if told[loss]]
+            told[low > 0].append(instead)
+    ends = {True: "the findings written fit the reference worse", False: "no loss can be shown"}
+    return [f"- Shown {', '.join(told[loss])}: {ends[loss]}." for loss in told if told[loss]]
 
 
 def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]) -> Table:

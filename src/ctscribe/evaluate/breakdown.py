@@ -8,7 +8,7 @@ import numpy as np
 from ctscribe.evaluate.agreement import AGREEMENT, agreement_scores, agreement_statistics
 from ctscribe.evaluate.clinical import clinical_scores, finding_counts, finding_scores
 from ctscribe.evaluate.intervals import Resampler, with_interval
-from ctscribe.evaluate.scans import Answers, Report
+from ctscribe.evaluate.scans import Answers, Report, labelled_text
 from ctscribe.evaluate.statistics import Statistics, clinical_part
 from ctscribe.evaluate.strata import NODULE, strata_of
 from ctscribe.reports.findings import FINDINGS
@@ -32,7 +32,8 @@ def by_agreement(
 ) -> dict[str, dict[str, Any]]:
     """The measures of `AGREEMENT` with intervals; sides and sizes are read by the rules."""
     statistics = agreement_statistics(
-        predictions=answers.texts, references=[report.text for report in truth]
+        predictions=answers.labelled_texts,
+        references=[labelled_text(*report.sections) for report in truth],
     )
     point, drawn = (agreement_scores(sums) for sums in resampler.sums(statistics))
     return {
@@ -50,7 +51,8 @@ def by_stratum(
     """Coverage, precision, F1 and nodule Coverage of every group of scans, with intervals."""
     nodule = FINDINGS.index(NODULE)
     has_nodule = [bool(report.labels[nodule]) for report in truth]
-    groups = strata_of(studies, [report.text for report in truth], has_nodule)
+    texts = [labelled_text(*report.sections) for report in truth]
+    groups = strata_of(studies, texts, has_nodule)
     rows = []
     for grouping, strata in groups.items():
         for stratum, indices in strata.items():

@@ -22,7 +22,8 @@ def meteor(
     try:
         from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found]
     except ImportError as error:
-        raise _lacking("pycocoevalcap, which does not import; pip install it") from error
+        told = "pycocoevalcap, which does not import; pip install pycocoevalcap==1.2"
+        raise _lacking(told) from error
     if shutil.which("java") is None:
         raise _lacking("Java, which is not on the path; install a Java runtime")
     # One text is one line of the program's input.

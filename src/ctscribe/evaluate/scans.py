@@ -40,8 +40,18 @@ class Report:
 class Answers:
     """What a system wrote, in the order of the references."""
 
-    texts: tuple[str, ...]
+    sections: tuple[Sections, ...]
     labels: tuple[Labels, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The words that are compared."""
+        return [scored_text(*sections) for sections in self.sections]
+
+    @property
+    def labelled_texts(self) -> list[str]:
+        """The texts that findings, sides and sizes are read from."""
+        return [labelled_text(*sections) for sections in self.sections]
 
 
 def scored_text(findings: str, impression: str) -> str:
@@ -56,10 +66,8 @@ def labelled_text(findings: str, impression: str) -> str:
 
 def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> Answers:
     """Texts and stated findings of written reports; both sections empty means no report."""
-    return Answers(
-        tuple(scored_text(*sections) for sections in written),
-        tuple(source.labels([labelled_text(*sections) for sections in written])),
-    )
+    labels = source.labels([labelled_text(*sections) for sections in written])
+    return Answers(tuple(written), tuple(labels))
 
 
 def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:

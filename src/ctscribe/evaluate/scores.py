@@ -10,7 +10,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.evaluate import label_sentences
 from ctscribe.evaluate.baselines import BASELINE_RULES, choose_reports
 from ctscribe.evaluate.breakdown import by_agreement, by_finding, by_stratum
-from ctscribe.evaluate.cross_check import sacrebleu_4
+from ctscribe.evaluate.cross_check import cross_check
 from ctscribe.evaluate.intervals import Resampler
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.meteor import meteor
@@ -125,10 +125,12 @@ def evaluate(
         "strata": by_stratum(statistics, studies, truth, resampler),
         "missing": missing,
         "template": {
-            name: template_statistics(texts, patient_ids, config.seed)
-            for name, texts in _texts(answers, truth).items()
+            "references": template_statistics(
+                [report.sections for report in truth], patient_ids, config.seed
+            ),
+            "predictions": template_statistics(answers.sections, patient_ids, config.seed),
         },
-        "cross_check": sacrebleu_4(**_texts(answers, truth), profile=config.profile),
+        "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,
     }
 

@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ctscribe.evaluate.language import bleu_4
+from ctscribe.evaluate.scans import Sections, labelled_text, scored_text
 from ctscribe.reports.sections import split_sentences
 
 SHARED_BY = 0.01
@@ -21,12 +22,12 @@ _NOT_A_WORD = re.compile(r"\W+")
 
 
 def template_statistics(
-    texts: Sequence[str], patient_ids: Sequence[str], seed: int
+    written: Sequence[Sections], patient_ids: Sequence[str], seed: int
 ) -> dict[str, float | int]:
     """Measures how alike reports are.
 
     Args:
-        texts: One report per scan.
+        written: Findings and impression of one report per scan.
         patient_ids: Whose they are.
         seed: Draws whom each report is compared with.
 
@@ -35,7 +36,11 @@ def template_statistics(
         ``repeated_share``: of all reports, those that another one says already; ``self_bleu_4``:
         corpus BLEU-4 of each report against one of another scan, 1 when all are the same.
     """
-    parsed = [[_words(sentence) for sentence in split_sentences(text)] for text in texts]
+    texts = [scored_text(*sections) for sections in written]
+    parsed = [
+        [_words(sentence) for sentence in split_sentences(labelled_text(*sections))]
+        for sections in written
+    ]
     patients_of = defaultdict(set)
     for sentences, patient in zip(parsed, patient_ids, strict=True):
         for words in sentences:
