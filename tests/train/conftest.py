@@ -14,10 +14,11 @@ from ctscribe.model.checkpoint import save_model
 from ctscribe.model.presets import build_config
 from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.pairs.build import build_pairs
+from ctscribe.pairs.hard import hard_negatives
 from ctscribe.pairs.splits import split_of, studies_of
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
-from ctscribe.rows import StudyRow, write_rows
+from ctscribe.rows import PairRow, StudyRow, write_rows
 from ctscribe.slices.cache import write_frames
 
 FRACTION = 0.2
@@ -80,10 +81,24 @@ def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Wri
 
     def write(strategy: str) -> Path:
         path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
-        write_rows(path, build_pairs(studies, strategy, 10, 0))  # type: ignore[arg-type]
+        rows = _hard(studies) if strategy == "hard" else build_pairs(studies, strategy, 10, 0)  # type: ignore[arg-type]
+        write_rows(path, rows)
         return path
 
     return write
+
+
+def _hard(studies: list[StudyRow]) -> list[PairRow]:
+    """Each study beside one of four others that differ from it."""
+    names = [study.volume_name for study in studies]
+    labels = np.array([study.labels for study in studies], np.uint8)
+    others = [[n for n in range(len(names)) if (labels[n] != own).any()][:4] for own in labels]
+    negatives = hard_negatives(names, labels, np.array(others), seed=0)
+    return [
+        row
+        for name, negative in zip(names, negatives, strict=True)
+        for row in (PairRow(study=name, role="positive", volume=name), negative)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from ctscribe.model.checkpoint import load_model
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch
 from ctscribe.pairs.splits import studies_of
-from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import GapRow, PairRow, StudyRow, read_rows, write_rows
 from ctscribe.train import stage
 from ctscribe.train.checkpoints import newest_complete
 from ctscribe.train.log import MetricsRow
@@ -107,7 +107,9 @@ def test_a_finished_run_is_returned_at_once_and_another_request_refused(
 STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
 
 
-@pytest.mark.parametrize(("strategy", "objective"), [("heter", STEERED), ("gauss", {})])
+@pytest.mark.parametrize(
+    ("strategy", "objective"), [("heter", STEERED), ("gauss", {}), ("hard", {"name": "hinge"})]
+)
 def test_an_interrupted_run_continues_exactly(
     tmp_path: Path,
     run: Train,
@@ -134,7 +136,12 @@ def test_an_interrupted_run_continues_exactly(
     run(tmp_path / "cut", pairs, recipe, progress=lambda step, _: told.append(step))
     assert told == [4, 5, 6]
     betas = {row.beta for row in metrics(tmp_path / "cut")}
-    assert len(betas) == (6 if objective else 1)
+    assert len(betas) == (6 if "beta_schedule" in objective else 1)
+    gaps = [sorted((tmp_path / name / "gaps").glob("*")) for name in ("whole", "cut")]
+    assert len(gaps[0]) == (2 if strategy == "hard" else 0)
+    for whole, cut in zip(*gaps, strict=True):
+        rows = [read_rows(path, GapRow) for path in (whole, cut)]
+        assert [(r.study, r.volume) for r in rows[0]] == [(r.study, r.volume) for r in rows[1]]
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
 
 

@@ -15,9 +15,9 @@ from ctscribe.config import Recipe
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
-from ctscribe.pairs.dataset import PairDataset
+from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
-from ctscribe.train.order import EpochsInOrder
+from ctscribe.train.order import EpochsInOrder, Items
 from ctscribe.train.scorer import ReportScorer, choose_trainable
 from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
 from ctscribe.train.tally import means
@@ -62,6 +62,7 @@ class Bench:
         self.dataset = PairDataset(
             {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
         )
+        self.items: Items[Pair] = self.dataset
         self.scorer = ReportScorer(self.qwen, "depth")
         self.module: nn.Module = self.scorer
         self.trainer: PairTrainer
@@ -76,7 +77,7 @@ class Bench:
             rates=learning_rates(self.recipe),
             model=self.module,
             args=training_arguments(folder, self.recipe),
-            train_dataset=EpochsInOrder(self.dataset, 1, 0),
+            train_dataset=EpochsInOrder(self.items, 1, 0),
             data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
             callbacks=[catch],
         )
@@ -85,22 +86,21 @@ class Bench:
 
     def by_hand(self, num_pairs: int) -> tuple[Gradients, Tensor]:
         """Both branches in one graph, and the negatives' cross entropy."""
-        order = EpochsInOrder(self.dataset, 1, 0)
+        order = EpochsInOrder(self.items, 1, 0)
         items = [order[number] for number in range(num_pairs)]
         batch = collate_pairs(items, self.tokenizer.pad_token_id)
         assert batch["negative"] is not None
         negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
         objective, beta = objective_of(self.recipe), self.recipe.objective.beta
-        term = objective.negative(
-            objective.pair(
-                positive.values,
-                negative.values,
-                positive.rows,
-                num_pairs,
-                batch["disputed"],
-                batch["paired"],
-            )
+        pair = objective.pair(
+            positive.values,
+            negative.values,
+            positive.rows,
+            num_pairs,
+            batch["disputed"],
+            batch["paired"],
         )
+        term = objective.negative(pair)
         loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()
         names, learning = zip(
             *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
@@ -253,3 +253,42 @@ def test_the_negative_changes_only_the_side_it_may_reach(
         torch.testing.assert_close(gradient, expected[name], atol=1e-7, rtol=1e-5)
         sides[side] += not torch.equal(everywhere[name], nowhere[name])
     assert min(sides.values()) > 5, "the negative would change both sides"
+
+
+class SomeAlone:
+    """The bench's pairs, every second one without its negative."""
+
+    def __init__(self, dataset: PairDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, number: int) -> Pair:
+        pair = self._dataset[number]
+        alone = replace(pair, negative=pair.positive, is_paired=False, shown=None)
+        return pair if number % 2 else alone
+
+
+@pytest.mark.parametrize(("per_device", "accumulation"), [(1, 8), (4, 2)])
+@pytest.mark.parametrize("others_need_it", [False, True])
+def test_studies_without_a_negative_stand_beside_others(
+    tmp_path: Path,
+    bench: Callable[..., Bench],
+    monkeypatch: pytest.MonkeyPatch,
+    per_device: int,
+    accumulation: int,
+    others_need_it: bool,
+) -> None:
+    """Also where another process, which has one, waits for this one's backward pass."""
+    tested = bench(per_device, accumulation)
+    tested.items = SomeAlone(tested.dataset)
+    expected, _ = tested.by_hand(8)
+    if others_need_it:
+        monkeypatch.setattr(PairTrainer, "_on_any_process", lambda self, flag: True)
+    found = tested.trained(tmp_path)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+    measured = means(tested.trainer.tally.take())
+    assert measured["share_capped"] == 0
+    assert (measured["negative_ce"] or 0) > 1

@@ -36,13 +36,17 @@ def torchrun(recipe: Recipe, run: Path, prepared: Path, pairs: Path, start: Path
 # 24 pairs in updates of 10, 10 and 4. The cap lies among the negatives, and only every second
 # report has a disputed sentence, so that processes disagree on what to skip.
 @pytest.mark.parametrize(
-    "objective",
+    ("strategy", "learning_rate", "objective"),
     [
-        {"beta": 0.2, "max_loss": 4.38},
-        {
-            **{"name": "hinge", "scope": "disputed", "margin": 0.05, "beta": 0.2},
-            **{"beta_schedule": "steered", "target_gap": 0.5},
-        },
+        ("heter", 5e-4, {"beta": 0.2, "max_loss": 4.38}),
+        (
+            "hard",
+            2e-4,
+            {
+                **{"name": "hinge", "scope": "disputed", "margin": 0.05, "beta": 0.2},
+                **{"beta_schedule": "steered", "target_gap": 0.5},
+            },
+        ),
     ],
 )
 def test_two_processes_equal_one(
@@ -51,16 +55,18 @@ def test_two_processes_equal_one(
     start: Path,
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],
+    strategy: str,
+    learning_rate: float,
     objective: dict[str, float | str],
 ) -> None:
-    pairs = write_pairs("heter")
+    pairs = write_pairs(strategy)
     # AdamW turns the rounding of a gradient near zero into a step of the learning rate's size;
-    # a gradient lost or sent twice would still show fifty times over.
+    # a gradient lost or sent twice would still show twenty times over.
     one, two = (
         make_recipe(
-            "heter",
+            strategy,
             objective=objective,
-            train={"gradient_accumulation_steps": steps, "learning_rate": 5e-4},
+            train={"gradient_accumulation_steps": steps, "learning_rate": learning_rate},
         )
         for steps in (10, 5)
     )

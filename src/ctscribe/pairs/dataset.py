@@ -59,6 +59,8 @@ class Pair:
     is_paired: bool = True
     """False where ``negative`` is the positive once more, only to fill its place in a batch: the
     study has no negative although others have."""
+    shown: str | None = None
+    """Name of the volume that the negative shows; None for noise or without a negative."""
 
 
 def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
@@ -115,9 +117,21 @@ class PairDataset(Dataset[Pair]):
         positive, negative = self._pairs[number]
         sample, marks = self._sample(positive), self._marks(positive, negative)
         if negative is not None:
-            return Pair(sample, self._sample(negative), marks)
+            return Pair(sample, self._sample(negative), marks, shown=negative.volume)
         # Processes and rows of a batch go through the same branches, whoever has a negative.
         return Pair(sample, sample if self._has_negatives else None, marks, is_paired=False)
+
+    def rows(self) -> list[PairRow]:
+        """The rows it was made of."""
+        return [row for pair in self._pairs for row in pair if row is not None]
+
+    def labels(self) -> dict[str, Labels]:
+        """Of every study that has labels, by volume."""
+        return {name: study.labels for name, study in self._studies.items() if study.labels}
+
+    def with_rows(self, rows: Sequence[PairRow]) -> "PairDataset":
+        """The same studies, shown as other rows say."""
+        return PairDataset(self._studies, rows, self._tokenizer, self._visual, self._max_tokens)
 
     def _marks(self, positive: PairRow, negative: PairRow | None) -> Marks:
         """Without a negative nothing is disputed; against noise whatever states a finding is."""

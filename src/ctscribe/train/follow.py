@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.files import ProgressCallback
 from ctscribe.train.beta import BetaControl
 from ctscribe.train.checkpoints import seal
+from ctscribe.train.hard import HardPairs
 from ctscribe.train.log import MetricsRow, RunLog
 from ctscribe.train.tally import means
 from ctscribe.train.trainer import PairTrainer, not_a_number
@@ -31,6 +33,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         save_best: Writes the model as it is to ``run_dir/best``.
         best: (step, validation cross entropy) so far.
         weight: β of every update.
+        hard: Told the gaps of every update, where negatives are drawn anew.
         log: None on other processes.
         progress: Told (updates, all updates).
     """
@@ -43,6 +46,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
     save_best: Callable[[], None]
     best: tuple[int, float]
     weight: BetaControl
+    hard: HardPairs | None
     log: RunLog | None
     progress: ProgressCallback
     _validation: Validation | None = None
@@ -88,6 +92,9 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         sums = self.trainer.accelerator.reduce(self.trainer.tally.take(), reduction="sum")
         measured = means(sums)
         self.weight.learn(measured["scope_gap"])
+        if self.hard is not None and self.trainer.gaps is not None:
+            self.hard.learn(gather_object(self.trainer.gaps))
+            self.trainer.gaps = []
         if self.log is None:
             return
         seen = self._validation
@@ -127,4 +134,6 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
             self.save_best()
         self.log.flush()
         self.weight.save(self.run_dir / f"checkpoint-{step}")
+        if self.hard is not None:
+            self.hard.save()
         seal(self.run_dir, step, own_ce, self.best)

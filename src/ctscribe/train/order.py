@@ -1,5 +1,6 @@
 """Which pair comes when: decided before training, the same for any number of processes."""
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
@@ -30,10 +31,18 @@ class EpochsInOrder(Dataset[Item_co]):
         items: One epoch.
         epochs: How many.
         seed: Of the permutations.
+        renewed: Gives the items of an epoch, counted from 0, where they change; as many each.
     """
 
-    def __init__(self, items: Items[Item_co], epochs: int, seed: int) -> None:
+    def __init__(
+        self,
+        items: Items[Item_co],
+        epochs: int,
+        seed: int,
+        renewed: Callable[[int], Items[Item_co]] | None = None,
+    ) -> None:
         self._items = items
+        self._renewed = renewed
         shuffled = [
             np.random.default_rng([seed, epoch]).permutation(len(items)) for epoch in range(epochs)
         ]
@@ -43,4 +52,5 @@ class EpochsInOrder(Dataset[Item_co]):
         return len(self._order)
 
     def __getitem__(self, number: int) -> Item_co:
-        return self._items[int(self._order[number])]
+        items = self._renewed(number // len(self._items)) if self._renewed else self._items
+        return items[int(self._order[number])]

@@ -13,9 +13,10 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
 from ctscribe.objectives.objective import Objective, natural_level, term_of
-from ctscribe.pairs.dataset import VisualSource, strategy_of
+from ctscribe.pairs.dataset import PairDataset, VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.beta import BetaControl
+from ctscribe.train.hard import HardPairs
 from ctscribe.train.rates import Part
 from ctscribe.types import Strategy
 
@@ -122,6 +123,27 @@ def beta_of(recipe: Recipe, num_steps: int, checkpoint: Path | None) -> BetaCont
         knobs.target_gap,
         checkpoint,
     )
+
+
+def hard_pairs(
+    training: PairDataset, recipe: Recipe, arguments: TrainingArguments, step: int
+) -> HardPairs | None:
+    """Negatives that are drawn anew each epoch, continued after ``step`` updates; else None."""
+    if recipe.pairs.strategy != "hard":
+        return None
+    return HardPairs(
+        training,
+        training.labels(),
+        recipe.pairs.seed,
+        pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps),
+        Path(arguments.output_dir) / "gaps",
+        step,
+    )
+
+
+def shown_volumes(rows: Sequence[PairRow]) -> set[str]:
+    """Every volume that the rows may show in any epoch."""
+    return {name for row in rows for name in (row.volume or row.study, *(row.alternatives or ()))}
 
 
 def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:

@@ -34,10 +34,12 @@ from ctscribe.train.setup import (
     beta_of,
     checkpoint_steps,
     count_updates,
+    hard_pairs,
     learning_rates,
     objective_of,
     read_pairs,
     require_reach,
+    shown_volumes,
     training_arguments,
     visual_source,
 )
@@ -97,7 +99,7 @@ def train(
     qwen.to(arguments.device)
     by_name = {study.volume_name: study for study in studies}
     longest = qwen.config.text_config.max_position_embeddings
-    shown = {row.volume or row.study for row in (*rows, *validation_rows)}
+    shown = shown_volumes([*rows, *validation_rows])
     with arguments.main_process_first(local=False):
         needed = [study for study in studies if study.volume_name in shown]
         needed += write_healed(prepared_dir, by_name, rows)
@@ -135,8 +137,11 @@ def fit(
         progress: Told (updates done, all updates).
     """
     run_dir, knobs = Path(arguments.output_dir), recipe.train
+    found = newest_complete(run_dir)
+    step = found[1].step if found else 0
     scorer = _scorer(qwen, recipe)
-    order = EpochsInOrder(training, knobs.epochs, knobs.seed)
+    hard = hard_pairs(training, recipe, arguments, step)
+    order = EpochsInOrder(training, knobs.epochs, knobs.seed, hard and hard.epoch)
     num_steps = count_updates(len(order), arguments)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     trainer = PairTrainer(
@@ -151,7 +156,7 @@ def fit(
     )
     accelerator = trainer.accelerator
     require_reach(recipe, sharded=trainer.is_fsdp_enabled)
-    found = newest_complete(run_dir)
+    trainer.gaps = None if hard is None else []
     accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     follower = Follower(
         trainer=trainer,
@@ -171,7 +176,8 @@ def fit(
         save_best=partial(save_model, run_dir / "best", qwen, tokenizer),
         best=(found[1].best_step, found[1].best_validation_ce) if found else (0, float("inf")),
         weight=beta_of(recipe, num_steps, found[0] if found else None),
-        log=RunLog(run_dir, found[1].step if found else 0) if accelerator.is_main_process else None,
+        hard=hard,
+        log=RunLog(run_dir, step) if accelerator.is_main_process else None,
         progress=progress,
     )
     trainer.remove_callback(PrinterCallback)

@@ -14,10 +14,14 @@ from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.model.slice_attention import label_loss
 from ctscribe.objectives.objective import Objective
-from ctscribe.pairs.collate import PairBatch
+from ctscribe.pairs.collate import Batch, PairBatch
+from ctscribe.rows import GapRow
 from ctscribe.train.branches import Branch, Branches
 from ctscribe.train.rates import Part, set_rates
 from ctscribe.train.tally import Tally
+
+_LARGEST_GAP = 1e3
+"""Nats; rows hold finite numbers."""
 
 
 @final
@@ -55,6 +59,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
+        self.gaps: list[GapRow] | None = None
+        """Of this process since the last update, where somebody wants them."""
         self._branches = Branches(self.model, objective.reach)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -83,7 +89,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
         positive = self._learn_positive(model, batch)
-        if batch["negative"] is not None and self.beta != 0:
+        if self.beta != 0:
             self._learn_negative(model, batch, positive)
         loss = self._objective.alpha * positive.per_sample().mean()
         return loss / int(self.current_gradient_accumulation_steps)
@@ -101,28 +107,40 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return replace(losses, values=losses.values.detach(), finding_logits=None)
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
-        losses: AnswerLosses = model(batch["negative"])
+        paired, branch = batch["paired"], batch["negative"]
+        if branch is None or not bool(paired.any()):
+            self._keep_company(model, batch["positive"])
+            return
+        losses: AnswerLosses = model(branch)
         ce = losses.per_sample()
         self._require_numbers(~torch.isnan(ce))
         pair = self._objective.pair(
-            positive.values,
-            losses.values,
-            losses.rows,
-            losses.num_rows,
-            batch["disputed"],
-            batch["paired"],
+            positive.values, losses.values, losses.rows, losses.num_rows, batch["disputed"], paired
         )
         term = self._objective.negative(pair)
         is_needed = self._on_any_process(~term.satisfied.all())
         square = None if is_needed else torch.zeros_like(ce[0])
         if is_needed:
-            square = self._differentiate("negative", self.beta * term.values.mean())
-        paired = batch["paired"]
-        # What is not finite is not counted.
-        token_ce = torch.where(paired[losses.rows], losses.values, torch.inf)
-        study_ce = torch.where(paired, ce, torch.inf)
-        self.tally.add_branch("negative", token_ce, study_ce, batch["finding"], square)
-        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
+            loss = self.beta * term.values.mean() + _nothing(losses)
+            square = self._differentiate("negative", loss)
+        shown = paired[losses.rows]
+        finding = batch["finding"][shown]
+        self.tally.add_branch("negative", losses.values[shown], ce[paired], finding, square)
+        self.tally.add_pair(pair.gap(), term.satisfied[paired], skipped=not is_needed)
+        if self.gaps is not None:
+            self._record(batch, (ce.detach() - positive.per_sample()).tolist())
+
+    def _keep_company(self, model: nn.Module, batch: Batch) -> None:
+        """Meets the processes whose micro-batch has a negative, and adds nothing to theirs."""
+        if self._on_any_process(torch.zeros((), device=self.args.device)):
+            losses: AnswerLosses = model(batch)
+            self._differentiate("negative", 0 * losses.values.sum() + _nothing(losses))
+
+    def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
+        for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
+            if self.gaps is not None and shown is not None:
+                within = min(_LARGEST_GAP, max(-_LARGEST_GAP, gap))
+                self.gaps.append(GapRow(study=study, volume=shown, gap=within))
 
     def _differentiate(self, branch: Branch, loss: Tensor) -> Tensor | None:
         """Backward pass of one branch; squared norm of its gradient as if it were alone."""
@@ -140,6 +158,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if not bool(fine.all()):
             wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
             raise not_a_number(wrong, self.state.global_step)
+
+
+def _nothing(losses: AnswerLosses) -> Tensor | float:
+    """Zero that still reaches the finding queries: processes wait for every weight that learns."""
+    return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
 
 
 def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:
