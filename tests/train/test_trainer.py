@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
@@ -46,10 +47,16 @@ class Bench:
     def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
         studies = read_rows(prepared / "studies.jsonl", StudyRow)
         rows = read_rows(pairs, PairRow)
-        self.recipe = recipe
+        self.recipe, self.pairs = recipe, pairs
         self.qwen, self.tokenizer = load_model(start)
+        frozen = recipe.model.freeze_tower
         choose_trainable(
-            self.qwen, tuning="full", freeze_tower=True, freeze_merger=True, lora_r=1, lora_alpha=1
+            self.qwen,
+            tuning="full",
+            freeze_tower=frozen,
+            freeze_merger=frozen,
+            lora_r=1,
+            lora_alpha=1,
         )
         visual = visual_source(self.qwen, prepared, studies, rows, recipe)
         self.dataset = PairDataset(
@@ -66,6 +73,7 @@ class Bench:
             beta=self.recipe.objective.beta,
             label_weight=self.recipe.objective.label_weight,
             rates=learning_rates(self.recipe),
+            packed=self.recipe.train.pack_pairs,
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),
@@ -104,18 +112,64 @@ def bench(
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],
 ) -> Callable[..., Bench]:
-    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
+    def make(
+        per_device: int,
+        accumulation: int,
+        *,
+        packed: bool = False,
+        freeze_tower: bool = True,
+        **objective: object,
+    ) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
             "max_grad_norm": 1e9,
+            "pack_pairs": packed,
         }
         recipe = make_recipe(
-            "heter", train=train, objective={"beta": 0.3, "alpha": 0.8, **objective}
+            "heter",
+            train=train,
+            model={"freeze_tower": freeze_tower},
+            objective={"beta": 0.3, "alpha": 0.8, **objective},
         )
         return Bench(prepared, start, write_pairs("heter"), recipe)
 
     return make
+
+
+@pytest.mark.parametrize("objective", [{}, {"name": "logistic", "scope": "disputed"}])
+def test_a_packed_pair_has_the_gradients_of_its_branches_apart(
+    tmp_path: Path, bench: Callable[..., Bench], objective: dict[str, object]
+) -> None:
+    apart = bench(2, 2, **objective).trained(tmp_path / "apart")
+    packed = bench(2, 2, packed=True, **objective).trained(tmp_path / "packed")
+    assert packed.keys() == apart.keys()
+    for name, gradient in apart.items():
+        torch.testing.assert_close(packed[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_packed_a_volume_shown_twice_goes_through_the_learning_tower_once(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    """All twelve pairs at once: every negative is the own volume of another of them."""
+    apart, packed = (bench(12, 1, packed=packed, freeze_tower=False) for packed in (False, True))
+    shown = {row.volume for row in read_rows(packed.pairs, PairRow)}
+    seen: list[int] = []
+    tower = packed.qwen.model.visual
+    tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    expected = apart.trained(tmp_path / "apart")
+    found = packed.trained(tmp_path / "packed")
+    patches = 2 * 4 * 4  # of one volume: two slice pairs of 56 × 56
+    assert seen == [patches * len(shown)]
+    assert any(".visual.blocks." in name for name in found)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_packed_branches_cannot_be_told_apart(bench: Callable[..., Bench]) -> None:
+    asked = bench(2, 2, packed=True, reach="language")
+    with pytest.raises(CtscribeError, match="E_REACH"):
+        objective_of(asked.recipe)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def objective_of(recipe: Recipe) -> Objective:
     """The recipe's objective.
 
     Raises:
-        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn.
+        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn, or
+            is to be held back from some while both branches are differentiated at once.
     """
     knobs = recipe.objective
     if knobs.reach == "vision" and recipe.model.freeze_tower:
@@ -83,6 +84,12 @@ def objective_of(recipe: Recipe) -> Objective:
             "E_REACH",
             "the negative must reach weights that learn, but objective.reach is vision and "
             "model.freeze_tower is true; let the tower learn, or choose another reach",
+        )
+    if knobs.reach != "all" and recipe.train.pack_pairs:
+        raise CtscribeError(
+            "E_REACH",
+            "a negative held back from some weights must be differentiated on its own, but "
+            "train.pack_pairs is true; set it to false, or objective.reach to all",
         )
     return Objective(
         term=term_of(

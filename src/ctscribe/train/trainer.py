@@ -13,8 +13,10 @@ from transformers import Trainer
 from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.model.slice_attention import label_loss
+from ctscribe.objectives.losses import PairLosses
 from ctscribe.objectives.objective import Objective
-from ctscribe.pairs.collate import PairBatch
+from ctscribe.objectives.terms import Term
+from ctscribe.pairs.collate import Batch, PairBatch, join_branches
 from ctscribe.train.branches import Branch, Branches
 from ctscribe.train.rates import Part, set_rates
 from ctscribe.train.tally import Tally
@@ -35,6 +37,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             it anew. At 0 the negative is not looked at.
         label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         rates: Peak learning rate of each part of the model.
+        packed: Whether both branches go through the model in one row; then they are
+            differentiated together.
         **trainer: As for the Trainer.
     """
 
@@ -45,6 +49,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         beta: float,
         label_weight: float,
         rates: Mapping[Part, float],
+        packed: bool = False,
         **trainer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**trainer)
@@ -52,6 +57,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.beta = beta
         self._label_weight = label_weight
         self._rates = rates
+        self._packed = packed
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
@@ -82,32 +88,59 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         model.train()
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
-        positive = self._learn_positive(model, batch)
-        if batch["negative"] is not None and self.beta != 0:
-            self._learn_negative(model, batch, positive)
+        negative = batch["negative"] if self.beta != 0 else None
+        if self._packed and negative is not None:
+            positive = self._learn_together(model, batch, negative)
+        else:
+            positive = self._learn_positive(model, batch)
+            if negative is not None:
+                self._learn_negative(model, batch, negative, positive)
         loss = self._objective.alpha * positive.per_sample().mean()
         return loss / int(self.current_gradient_accumulation_steps)
 
     def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
         losses: AnswerLosses = model(batch["positive"])
         ce = losses.per_sample()
+        square = self._differentiate("positive", self._positive_loss(losses, batch))
+        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+        return replace(losses, values=losses.values.detach(), finding_logits=None)
+
+    def _positive_loss(self, losses: AnswerLosses, batch: PairBatch) -> Tensor:
+        ce = losses.per_sample()
         self._require_numbers(torch.isfinite(ce))
         loss = self._objective.alpha * ce.mean()
         if self._label_weight and losses.finding_logits is not None:
             labels = batch["finding_labels"].to(ce.device)
             loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
-        square = self._differentiate("positive", loss)
-        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
-        return replace(losses, values=losses.values.detach(), finding_logits=None)
+        return loss
 
-    def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
-        losses: AnswerLosses = model(batch["negative"])
-        ce = losses.per_sample()
-        self._require_numbers(~torch.isnan(ce))
+    def _learn_together(self, model: nn.Module, batch: PairBatch, negative: Batch) -> AnswerLosses:
+        joined: AnswerLosses = model(join_branches(batch["positive"], negative))
+        positive, losses = joined.halves()
+        pair, term = self._term(batch, positive, losses)
+        loss = self._positive_loss(positive, batch) + self.beta * term.values.mean()
+        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        for branch, half in (("positive", positive), ("negative", losses)):
+            ce = half.per_sample()
+            self.tally.add_branch(branch, half.values, ce, batch["finding"], None)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=False)
+        return replace(positive, values=positive.values.detach(), finding_logits=None)
+
+    def _term(
+        self, batch: PairBatch, positive: AnswerLosses, negative: AnswerLosses
+    ) -> tuple[PairLosses, Term]:
+        self._require_numbers(~torch.isnan(negative.per_sample()))
         pair = self._objective.pair(
-            positive.values, losses.values, losses.rows, losses.num_rows, batch["disputed"]
+            positive.values, negative.values, negative.rows, negative.num_rows, batch["disputed"]
         )
-        term = self._objective.negative(pair)
+        return pair, self._objective.negative(pair)
+
+    def _learn_negative(
+        self, model: nn.Module, batch: PairBatch, negative: Batch, positive: AnswerLosses
+    ) -> None:
+        losses: AnswerLosses = model(negative)
+        ce = losses.per_sample()
+        pair, term = self._term(batch, positive, losses)
         is_needed = self._on_any_process(~term.satisfied.all())
         square = None if is_needed else torch.zeros_like(ce[0])
         if is_needed:
