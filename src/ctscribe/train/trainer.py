@@ -120,7 +120,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         pair, term = self._term(batch, positive, losses)
         loss = self._positive_loss(positive, batch) + self.beta * term.values.mean()
         self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
-        for branch, half in (("positive", positive), ("negative", losses)):
+        halves: tuple[tuple[Branch, AnswerLosses], ...] = (
+            ("positive", positive),
+            ("negative", losses),
+        )
+        for branch, half in halves:
             ce = half.per_sample()
             self.tally.add_branch(branch, half.values, ce, batch["finding"], None)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=False)
