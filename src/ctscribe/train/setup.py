@@ -1,5 +1,6 @@
 """From a recipe's knobs to the Trainer's, and what identifies a run."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,17 @@ from ctscribe.train.rates import Part
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
-    """The Trainer's arguments; making them also joins the other processes, if any."""
+    """The Trainer's arguments; making them also joins the other processes, if any.
+
+    Raises:
+        CtscribeError: ``E_SHARDED`` under a launcher that asks for FSDP.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise CtscribeError(
+            "E_SHARDED",
+            "each process must hold the whole model, but the launcher asks for FSDP, under which "
+            "validation and checkpoints are not written yet; use torchrun and model.tuning: lora",
+        )
     knobs, on_gpu = recipe.train, torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run_dir),
