@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
@@ -19,7 +20,13 @@ from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.order import EpochsInOrder, Items
 from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
+from ctscribe.train.setup import (
+    learning_rates,
+    objective_of,
+    require_reach,
+    training_arguments,
+    visual_source,
+)
 from ctscribe.train.tally import means
 from ctscribe.train.trainer import PairTrainer
 
@@ -47,7 +54,7 @@ class Bench:
     def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
         studies = read_rows(prepared / "studies.jsonl", StudyRow)
         rows = read_rows(pairs, PairRow)
-        self.recipe = recipe
+        self.recipe, self.pairs = recipe, pairs
         self.qwen, self.tokenizer = load_model(start)
         frozen = recipe.model.freeze_tower
         choose_trainable(
@@ -75,6 +82,7 @@ class Bench:
             beta=self.recipe.objective.beta,
             label_weight=self.recipe.objective.label_weight,
             rates=learning_rates(self.recipe),
+            packed=self.recipe.train.pack_pairs,
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.items, 1, 0),
@@ -118,12 +126,18 @@ def bench(
     make_recipe: Callable[..., Recipe],
 ) -> Callable[..., Bench]:
     def make(
-        per_device: int, accumulation: int, freeze_tower: bool = True, **objective: object
+        per_device: int,
+        accumulation: int,
+        *,
+        packed: bool = False,
+        freeze_tower: bool = True,
+        **objective: object,
     ) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
             "max_grad_norm": 1e9,
+            "pack_pairs": packed,
         }
         recipe = make_recipe(
             "heter",
@@ -134,6 +148,41 @@ def bench(
         return Bench(prepared, start, write_pairs("heter"), recipe)
 
     return make
+
+
+@pytest.mark.parametrize("objective", [{}, {"name": "logistic", "scope": "disputed"}])
+def test_a_packed_pair_has_the_gradients_of_its_branches_apart(
+    tmp_path: Path, bench: Callable[..., Bench], objective: dict[str, object]
+) -> None:
+    apart = bench(2, 2, **objective).trained(tmp_path / "apart")
+    packed = bench(2, 2, packed=True, **objective).trained(tmp_path / "packed")
+    assert packed.keys() == apart.keys()
+    for name, gradient in apart.items():
+        torch.testing.assert_close(packed[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_packed_a_volume_shown_twice_goes_through_the_learning_tower_once(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    """All twelve pairs at once: every negative is the own volume of another of them."""
+    apart, packed = (bench(12, 1, packed=packed, freeze_tower=False) for packed in (False, True))
+    shown = {row.volume for row in read_rows(packed.pairs, PairRow)}
+    seen: list[int] = []
+    tower = packed.qwen.model.visual
+    tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    expected = apart.trained(tmp_path / "apart")
+    found = packed.trained(tmp_path / "packed")
+    patches = 2 * 4 * 4  # of one volume: two slice pairs of 56 × 56
+    assert seen == [patches * len(shown)]
+    assert any(".visual.blocks." in name for name in found)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_packed_branches_cannot_be_told_apart(bench: Callable[..., Bench]) -> None:
+    asked = bench(2, 2, packed=True, reach="language")
+    with pytest.raises(CtscribeError, match=r"pack_pairs is true.*E_REACH"):
+        require_reach(asked.recipe, sharded=False)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,10 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them: a third
     more work, several times less memory for activations."""
+    pack_pairs: bool = False
+    """Both branches of a micro-batch in one row: one forward and one backward pass, a volume shown
+    twice goes through a learning tower once, but activations of both are held, satisfied negatives
+    are not skipped, and the branches' gradient norms are not known apart."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)

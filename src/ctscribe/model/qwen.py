@@ -36,6 +36,26 @@ class AnswerLosses:
     finding_logits: Float[Tensor, "batch 18"] | None = None
     """Log-odds of each row's findings, where the model has finding queries."""
 
+    def halves(self) -> tuple["AnswerLosses", "AnswerLosses"]:
+        """Of the first half of the rows and of the second."""
+        half = self.num_rows // 2
+        first = self.rows < half
+        logits = self.finding_logits
+        return (
+            AnswerLosses(
+                self.values[first],
+                self.rows[first],
+                half,
+                None if logits is None else logits[:half],
+            ),
+            AnswerLosses(
+                self.values[~first],
+                self.rows[~first] - half,
+                half,
+                None if logits is None else logits[half:],
+            ),
+        )
+
     def per_sample(self) -> Float32[Tensor, "batch"]:
         """Mean over the answer tokens of each row."""
         ones = torch.ones_like(self.values)
@@ -167,7 +187,7 @@ def answer_losses(
     real, lengths = batch["attention_mask"].bool(), batch["attention_mask"].sum(1)
     visual_tokens = batch.get("visual_tokens")
     if visual_tokens is None:
-        visual_tokens = encode_frames(qwen, batch["frames"])
+        visual_tokens = _encode_once(qwen, batch["frames"])
     else:
         visual_tokens = merge(qwen, visual_tokens.to(device))
     seen = gate(qwen, visual_tokens, batch["video_grid_thw"])
@@ -193,7 +213,7 @@ def answer_losses(
         qwen.lm_head.weight,
         labels[answer].to(device),
     )
-    rows = torch.arange(len(lengths)).repeat_interleave(lengths)[answer]
+    rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)[answer]
     return AnswerLosses(values, rows.to(device), len(lengths), seen.logits)
 
 
@@ -216,6 +236,22 @@ def positions_for(
         tokens_per_second=qwen.config.vision_config.tokens_per_second,
         merge_size=qwen.config.vision_config.spatial_merge_size,
     )
+
+
+def _encode_once(
+    qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor]
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """`encode_frames`, but a volume that several rows show goes through the tower once."""
+    distinct: list[Tensor] = []
+    which = []
+    for volume in frames:
+        same = (n for n, other in enumerate(distinct) if torch.equal(volume, other))
+        which.append(next(same, len(distinct)))
+        if which[-1] == len(distinct):
+            distinct.append(volume)
+    sizes = [volume.numel() // (2 * 3 * (PATCH_PX * MERGE) ** 2) for volume in distinct]
+    parts = torch.split(encode_frames(qwen, distinct), sizes)
+    return torch.cat([parts[number] for number in which])
 
 
 def _what_goes_in(

@@ -1,5 +1,6 @@
 """From a recipe's knobs to the Trainer's, and what identifies a run."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,17 @@ from ctscribe.types import Strategy
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
-    """The Trainer's arguments; making them also joins the other processes, if any."""
+    """The Trainer's arguments; making them also joins the other processes, if any.
+
+    Raises:
+        CtscribeError: ``E_SHARDED`` under a launcher that asks for FSDP.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise CtscribeError(
+            "E_SHARDED",
+            "each process must hold the whole model, but the launcher asks for FSDP, under which "
+            "validation and checkpoints are not written yet; use torchrun and model.tuning: lora",
+        )
     knobs, on_gpu = recipe.train, torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run_dir),
@@ -77,7 +88,9 @@ def require_reach(recipe: Recipe, *, sharded: bool) -> None:
     """Refuses a negative whose gradient could not be kept to the weights it may change.
 
     Raises:
-        CtscribeError: ``E_REACH``.
+        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn, or
+            is to be held back from some while weights are sharded or both branches are
+            differentiated at once.
     """
     reach = recipe.objective.reach
     if reach == "vision" and recipe.model.freeze_tower:
@@ -91,6 +104,12 @@ def require_reach(recipe: Recipe, *, sharded: bool) -> None:
             "E_REACH",
             f"objective.reach must be all while weights are sharded, but it is {reach}; train "
             "without FSDP, or let the negative reach all weights",
+        )
+    if reach != "all" and recipe.train.pack_pairs:
+        raise CtscribeError(
+            "E_REACH",
+            "a negative held back from some weights must be differentiated on its own, but "
+            "train.pack_pairs is true; set it to false, or objective.reach to all",
         )
 
 

@@ -149,6 +149,7 @@ def fit(
         beta=recipe.objective.beta,
         label_weight=recipe.objective.label_weight,
         rates=learning_rates(recipe),
+        packed=knobs.pack_pairs,
         model=scorer,
         args=arguments,
         train_dataset=order,

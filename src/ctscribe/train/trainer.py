@@ -13,8 +13,10 @@ from transformers import Trainer
 from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.model.slice_attention import label_loss
+from ctscribe.objectives.losses import PairLosses
 from ctscribe.objectives.objective import Objective
-from ctscribe.pairs.collate import Batch, PairBatch
+from ctscribe.objectives.terms import Term
+from ctscribe.pairs.collate import Batch, PairBatch, join_branches
 from ctscribe.rows import GapRow
 from ctscribe.train.branches import Branch, Branches
 from ctscribe.train.rates import Part, set_rates
@@ -39,6 +41,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             it anew. At 0 the negative is not looked at.
         label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         rates: Peak learning rate of each part of the model.
+        packed: Whether both branches go through the model in one row; then they are
+            differentiated together.
         **trainer: As for the Trainer.
     """
 
@@ -49,6 +53,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         beta: float,
         label_weight: float,
         rates: Mapping[Part, float],
+        packed: bool = False,
         **trainer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**trainer)
@@ -56,6 +61,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.beta = beta
         self._label_weight = label_weight
         self._rates = rates
+        self._packed = packed
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
@@ -88,47 +94,90 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         model.train()
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
-        positive = self._learn_positive(model, batch)
-        if self.beta != 0:
-            self._learn_negative(model, batch, positive)
+        if self._packed and self.beta != 0 and batch["negative"] is not None:
+            positive = self._learn_together(model, batch, batch["negative"])
+        else:
+            positive = self._learn_positive(model, batch)
+            if self.beta != 0 and not self._packed:
+                self._learn_negative(model, batch, positive)
         loss = self._objective.alpha * positive.per_sample().mean()
         return loss / int(self.current_gradient_accumulation_steps)
 
     def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
         losses: AnswerLosses = model(batch["positive"])
+        square = self._differentiate("positive", self._positive_loss(losses, batch))
+        self._tell_positive(batch, losses, square)
+        return replace(losses, values=losses.values.detach(), finding_logits=None)
+
+    def _positive_loss(self, losses: AnswerLosses, batch: PairBatch) -> Tensor:
         ce = losses.per_sample()
         self._require_numbers(torch.isfinite(ce))
         loss = self._objective.alpha * ce.mean()
         if self._label_weight and losses.finding_logits is not None:
             labels = batch["finding_labels"].to(ce.device)
             loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
-        square = self._differentiate("positive", loss)
-        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
-        return replace(losses, values=losses.values.detach(), finding_logits=None)
+        return loss
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
-        paired, branch = batch["paired"], batch["negative"]
-        if branch is None or not bool(paired.any()):
+        branch = batch["negative"]
+        if branch is None or not bool(batch["paired"].any()):
             self._keep_company(model, batch["positive"])
             return
         losses: AnswerLosses = model(branch)
-        ce = losses.per_sample()
-        self._require_numbers(~torch.isnan(ce))
-        pair = self._objective.pair(
-            positive.values, losses.values, losses.rows, losses.num_rows, batch["disputed"], paired
-        )
-        term = self._objective.negative(pair)
+        pair, term = self._term(batch, positive, losses)
         is_needed = self._on_any_process(~term.satisfied.all())
-        square = None if is_needed else torch.zeros_like(ce[0])
+        square = None if is_needed else losses.values.new_zeros(())
         if is_needed:
             loss = self.beta * term.values.mean() + _nothing(losses)
             square = self._differentiate("negative", loss)
+        self._tell_negative(batch, positive, losses, square)
+        self._tell_pair(batch, pair, term, skipped=not is_needed)
+
+    def _learn_together(self, model: nn.Module, batch: PairBatch, negative: Batch) -> AnswerLosses:
+        joined: AnswerLosses = model(join_branches(batch["positive"], negative))
+        positive, losses = joined.halves()
+        pair, term = self._term(batch, positive, losses)
+        loss = self._positive_loss(positive, batch) + self.beta * term.values.mean()
+        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        self._tell_positive(batch, positive, None)
+        self._tell_negative(batch, positive, losses, None)
+        self._tell_pair(batch, pair, term, skipped=False)
+        return replace(positive, values=positive.values.detach(), finding_logits=None)
+
+    def _term(
+        self, batch: PairBatch, positive: AnswerLosses, negative: AnswerLosses
+    ) -> tuple[PairLosses, Term]:
+        self._require_numbers(~torch.isnan(negative.per_sample()))
+        pair = self._objective.pair(
+            positive.values,
+            negative.values,
+            negative.rows,
+            negative.num_rows,
+            batch["disputed"],
+            batch["paired"],
+        )
+        return pair, self._objective.negative(pair)
+
+    def _tell_positive(self, batch: PairBatch, losses: AnswerLosses, square: Tensor | None) -> None:
+        ce = losses.per_sample()
+        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+
+    def _tell_negative(
+        self,
+        batch: PairBatch,
+        positive: AnswerLosses,
+        losses: AnswerLosses,
+        square: Tensor | None,
+    ) -> None:
+        ce, paired = losses.per_sample(), batch["paired"]
         shown = paired[losses.rows]
         finding = batch["finding"][shown]
         self.tally.add_branch("negative", losses.values[shown], ce[paired], finding, square)
-        self.tally.add_pair(pair.gap(), term.satisfied[paired], skipped=not is_needed)
         if self.gaps is not None:
-            self._record(batch, (ce.detach() - positive.per_sample()).tolist())
+            self._record(batch, (ce - positive.per_sample()).detach().tolist())
+
+    def _tell_pair(self, batch: PairBatch, pair: PairLosses, term: Term, *, skipped: bool) -> None:
+        self.tally.add_pair(pair.gap(), term.satisfied[batch["paired"]], skipped=skipped)
 
     def _keep_company(self, model: nn.Module, batch: Batch) -> None:
         """Meets the processes whose micro-batch has a negative, and adds nothing to theirs."""
