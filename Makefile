@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
-	bench-negatives bench-train export-check labeler study-objectives clean
+	bench-negatives bench-train export-check labeler study-objectives study-slices clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -73,6 +73,11 @@ labeler: $(VENV)/.installed
 # Which negatives help? Resumes where it stopped; about 3 hours on 2 idle cores.
 study-objectives: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_objectives.py
+
+# Finding queries: labels, evidence, confidence, shares of boxes, into docs/results/slice_aware.md.
+# About three hours on two cores; interrupted, it goes on, and it makes the page after every cell.
+study-slices: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_slices.py --out runs/study-slices
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml
