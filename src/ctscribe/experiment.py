@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
 """What a cell leaves behind, in order."""
+TEMPLATE_SCORES = "scores_template.json"
+"""Also, where a run has finding queries: what stock sentences of its labels score."""
 
 
 @final
@@ -125,9 +127,24 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
     generate(run_dir.parent, prepared_dir, recipe, "test", predictions)
     if not gap.exists():
         write_json(gap, measure_gap(run_dir.parent, prepared_dir, recipe, test))
+    if recipe.model.slice_attention and not (folder / TEMPLATE_SCORES).exists():
+        rows_written = _write_template(run_dir.parent, prepared_dir, recipe)
+        write_json(
+            folder / TEMPLATE_SCORES, evaluate(rows_written, test, training, recipe.evaluate)
+        )
     if not scores.exists():
         rows_written = read_rows(predictions, PredictionRow)
         write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
+
+
+def _write_template(run_dir: Path, prepared_dir: Path, recipe: Recipe) -> list[PredictionRow]:
+    """What a run with finding queries says by its labels alone."""
+    from ctscribe.confidence.stage import calibrate
+    from ctscribe.confidence.template import generate_template
+
+    calibrate(run_dir, prepared_dir, recipe)
+    target = run_dir / "predictions_test_template.jsonl"
+    return generate_template(run_dir, prepared_dir, recipe, "test", target)
 
 
 def compare_cells(
@@ -181,6 +198,12 @@ def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -
         "Ours-Gauss": measured["gauss", beta],
         "Ours-Heter": measured["heter", beta],
     }
+    if recipe.model.slice_attention:
+        variants["Labels → template (Origin)"] = [
+            read_json(folder / TEMPLATE_SCORES)
+            for cell, folder in folders.items()
+            if cell.strategy == "origin"
+        ]
     betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
     comparison = read_json(out / "comparison.json")
     return [table_1(variants, beta), table_2(betas, other), table_3("Origin", comparison)]

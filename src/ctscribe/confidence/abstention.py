@@ -44,7 +44,7 @@ def abstention_rates(
     return {kind: _rate(count, len(studies)) for kind, count in refused.items()}
 
 
-def abstention_lines(rates: Mapping[str, Mapping[str, float]]) -> str:
+def abstention_lines(rates: Mapping[str, Mapping[str, float | int]]) -> str:
     """The rates as Markdown."""
     lines = ["| shown | refused | rate |", "|---|---|---|"]
     for kind, rate in rates.items():
@@ -53,7 +53,7 @@ def abstention_lines(rates: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _rate(refused: int, total: int) -> dict[str, float]:
+def _rate(refused: int, total: int) -> dict[str, float | int]:
     interval = binomtest(refused, total).proportion_ci()
     return {
         "refused": refused,

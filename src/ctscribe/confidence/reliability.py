@@ -101,7 +101,7 @@ def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for title, part in parts.items():
-        bins: Sequence[Mapping[str, float]] = part["bins"]
+        bins: Sequence[Mapping[str, float | int]] = part["bins"]
         label = f"{title}, ECE {part['ece']['value']:.3f}"
         points = [(each["mean_probability"], each["frequency"]) for each in bins]
         sizes = [4 + 60 * each["cases"] / part["cases"] for each in bins]
@@ -116,7 +116,7 @@ def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None
         figure.savefig(file, format="png", dpi=120)
 
 
-def _bins(claims: Claims) -> list[dict[str, float]]:
+def _bins(claims: Claims) -> list[dict[str, float | int]]:
     bins = np.minimum((claims.probability * NUM_BINS).astype(int), NUM_BINS - 1)
     return [
         {

@@ -1,0 +1,328 @@
+"""What finding queries change, and what their evidence and confidence are worth, on phantoms.
+
+Usage: python benchmarks/study_slices.py [--out FOLDER] [--cells A,B] [--page]
+
+Every cell (an arm and a seed) ends as one JSON file in docs/results/slice_aware/, so an
+interrupted study goes on where it stopped; the page is made anew from those files, or from what is
+there with --page. Cells come in the order of their importance, all seeds of the first arms first.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctscribe.config import Recipe, read_recipe
+from ctscribe.files import read_json, write_json
+from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.run import provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+    from ctscribe.pairs.dataset import Visual
+
+RAW = Path(__file__).parents[1] / "docs" / "results" / "slice_aware"
+SEEDS = (0, 1, 2)
+TIMED = 64
+"""Studies on which costs are measured."""
+SHARES = (1.0, 0.0, 0.25, 0.05)
+"""Of the studies whose boxes the warm-up may read."""
+CHECKED_REPORTS = 100
+"""Of the test split, whose evidence is compared with the truth."""
+BASE = (
+    "phantom.seed=6",  # drawn for this study alone
+    "phantom.num_train_patients=600",
+    "phantom.num_valid_patients=200",
+    "pairs.strategy=origin",
+    "pairs.validation_fraction=0.15",
+)
+"""Changes to the tiny recipe."""
+ARMS: dict[str, tuple[str, ...]] = {
+    "module": ("model.slice_attention=true", "objective.label_weight=0.1"),
+    "plain": (),
+    "scratch": ("model.freeze_tower=false",),
+}
+"""module and plain start from starts/tiny; scratch from random weights, trained for as long as
+plain and the warm-up of its start take together."""
+LESSON = (
+    "warm_up.epochs=10",
+    "pairs.validation_fraction=0.25",  # the warm-up's own test
+)
+"""A short warm-up on prepared studies, from random weights, for the share of boxes."""
+
+
+def cells() -> list[tuple[str, int]]:
+    """In the order in which they are run."""
+    order = [(arm, seed) for seed in SEEDS for arm in ("module", "plain")]
+    for seed in SEEDS:
+        order += [(f"share{share:g}", seed) for share in SHARES]
+        order.append(("scratch", seed))
+    return order
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/study-slices"))
+    parser.add_argument("--cells", default="", help="e.g. module-seed0,plain-seed0; all without")
+    parser.add_argument("--page", action="store_true", help="only make the page anew")
+    chosen = parser.parse_args()
+    names = set(chosen.cells.split(",")) - {""}
+    from slices_page import write_page
+
+    if not chosen.page:
+        draw_data(chosen.out)
+        for arm, seed in cells():
+            name = f"{arm}-seed{seed}"
+            if not raw_path(arm, seed).exists() and (not names or name in names):
+                run_cell(chosen.out, arm, seed)
+                write_page(RAW, cells())
+                print(name, flush=True)
+    print(f"Written to {write_page(RAW, cells())}")
+
+
+def raw_path(arm: str, seed: int) -> Path:
+    return RAW / f"{arm}-seed{seed}.json"
+
+
+def recipe_of(*changes: str, seed: int) -> Recipe:
+    seeds = (f"train.seed={seed}", f"warm_up.seed={1000 + seed}")
+    return read_recipe("tiny", (*BASE, *seeds, *changes))
+
+
+def draw_data(out: Path) -> None:
+    from ctscribe.phantom.dataset import write_dataset
+    from ctscribe.prepare import prepare
+
+    recipe = recipe_of(seed=0)
+    processes = os.cpu_count() or 1
+    write_dataset(out / "data", recipe.phantom, processes=processes)
+    prepare(
+        *(out / "data", out / "prepared", recipe.volume, recipe.slices),
+        keep="slices",
+        processes=processes,
+    )
+    if not (RAW / "run.json").exists():
+        write_json(RAW / "run.json", {"recipe": recipe.model_dump(mode="json"), **provenance()})
+
+
+def run_cell(out: Path, arm: str, seed: int) -> None:
+    """Runs one cell, each of whose steps goes on where it stopped."""
+    import torch
+
+    torch.set_num_threads(1)
+    began = time.process_time()
+    if arm.startswith("share"):
+        found = teach_share(out, float(arm.removeprefix("share")), seed)
+    else:
+        found = train_arm(out, arm, seed)
+    cpu_s = round(time.process_time() - began, 1)
+    write_json(raw_path(arm, seed), {"arm": arm, "seed": seed, **found, "cpu_s": cpu_s})
+
+
+def teach_share(out: Path, share: float, seed: int) -> dict[str, Any]:
+    """How well a tower sees that was told where findings are in a share of its studies."""
+    from ctscribe.warm_up.stage import warm_up
+
+    recipe = recipe_of(*LESSON, f"warm_up.where_share={share}", seed=seed)
+    folder = out / f"share{share:g}-seed{seed}"
+    warm_up(folder, recipe, out / "prepared", out / "data" / "truth.jsonl")
+    report = read_json(folder / "warm_up.json")
+    names = ("auroc", "mean_auroc", "num_train", "num_held_out", "seconds")
+    return {"share": share} | {name: report[name] for name in names}
+
+
+def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
+    from ctscribe.evaluate.scores import evaluate
+    from ctscribe.generate import generate
+    from ctscribe.pairs.build import build_pairs
+    from ctscribe.pairs.splits import studies_of
+    from ctscribe.train.stage import train
+
+    recipe, start = recipe_of(*ARMS[arm], seed=seed), start_of(out, arm, seed)
+    found: dict[str, Any] = {}
+    if arm == "scratch":
+        found["cost"] = costs(out, recipe)
+        recipe = recipe_of(*ARMS[arm], f"train.epochs={found['cost']['epochs']}", seed=seed)
+    folder, prepared = out / f"{arm}-seed{seed}", out / "prepared"
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    fraction = recipe.pairs.validation_fraction
+    training, test = (studies_of(studies, split, fraction) for split in ("train", "test"))
+    write_rows(out / "pairs.jsonl", build_pairs(training, "origin", 10, 0))
+    train(folder, prepared, out / "pairs.jsonl", recipe, start)
+    predictions = folder / "predictions_test.jsonl"
+    rows = generate(folder, prepared, recipe, "test", predictions)
+    found["scores"] = evaluate(rows, test, training, recipe.evaluate)["model"]
+    found["counts"] = counts(rows, test)
+    if arm == "module":
+        found |= ask(out, folder, recipe, test, training)
+    return found
+
+
+def start_of(out: Path, arm: str, seed: int) -> Path:
+    """The shipped warm-up, or the same model with random weights."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from ctscribe.model.checkpoint import is_complete, load_model, save_model
+    from ctscribe.warm_up.request import shipped_start
+
+    start = shipped_start(read_recipe("tiny"))
+    if start is None:
+        raise SystemExit("The tiny recipe no longer fits starts/tiny; run `make start` first.")
+    folder = out / f"random-seed{seed}"
+    if arm != "scratch":
+        return start
+    if not is_complete(folder):
+        qwen, tokenizer = load_model(start)
+        torch.manual_seed(seed)
+        save_model(folder, Qwen2_5_VLForConditionalGeneration(qwen.config), tokenizer)
+    return folder
+
+
+def costs(out: Path, recipe: Recipe) -> dict[str, float]:
+    """CPU seconds per look of a warm-up and per study of both trainings, measured in one go.
+
+    From them the epochs that scratch may train: as long as plain and its start's warm-up took.
+    """
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.pairs.splits import studies_of
+
+    start = start_of(out, "plain", 0)
+    qwen, tokenizer = load_model(start)
+    studies = read_rows(out / "prepared" / "studies.jsonl", StudyRow)
+    studies = studies_of(studies, "train", recipe.pairs.validation_fraction)
+    report = read_json(start / "warm_up.json")
+    looks = 2 * report["num_train"] * report["request"]["warm_up"]["epochs"]
+    look_s = seconds_per_look(qwen, out, studies[:TIMED])
+    frozen_s, learning_s = (
+        seconds_per_study(qwen, tokenizer, out, studies[:TIMED], recipe, learning=learning)
+        for learning in (False, True)
+    )
+    plain_s = read_recipe("tiny").train.epochs * len(studies) * frozen_s
+    epochs = (looks * look_s + plain_s) / (len(studies) * learning_s)
+    return {
+        "look_s": look_s,
+        "frozen_s": frozen_s,
+        "learning_s": learning_s,
+        "looks": looks,
+        "studies": len(studies),
+        "epochs": max(1, round(epochs)),
+    }
+
+
+def seconds_per_look(
+    qwen: "Qwen2_5_VLForConditionalGeneration", out: Path, studies: list[StudyRow]
+) -> float:
+    from copy import deepcopy
+
+    from ctscribe.model.teach import teach
+    from ctscribe.warm_up.looks import read_looks
+    from ctscribe.warm_up.where import read_where
+
+    looks = read_looks(out / "prepared", studies, read_where(out / "data" / "truth.jsonl"), 1)
+    began = time.process_time()
+    teach(deepcopy(qwen), looks, epochs=1, batch_size=8, learning_rate=1e-3, seed=0)
+    return (time.process_time() - began) / len(looks)
+
+
+def seconds_per_study(
+    qwen: "Qwen2_5_VLForConditionalGeneration",
+    tokenizer: "PreTrainedTokenizerBase",
+    out: Path,
+    studies: list[StudyRow],
+    recipe: Recipe,
+    *,
+    learning: bool,
+) -> float:
+    import torch
+
+    from ctscribe.model.features import frames_of, store_features
+    from ctscribe.model.qwen import answer_losses
+    from ctscribe.pairs.build import build_pairs
+    from ctscribe.pairs.collate import collate_pairs
+    from ctscribe.pairs.dataset import PairDataset
+    from ctscribe.train.scorer import choose_trainable
+
+    prepared, windows = out / "prepared", recipe.slices.windows
+    store = store_features(qwen, prepared, studies, windows=windows)
+    knobs = recipe.model.model_dump(include={"tuning", "lora_r", "lora_alpha"})
+    choose_trainable(qwen, freeze_tower=not learning, **knobs)
+    optimiser = torch.optim.AdamW([w for w in qwen.parameters() if w.requires_grad], 1e-6)
+
+    def shown(study: StudyRow, seed: int | None) -> "Visual":
+        return frames_of(prepared, study, windows=windows) if learning else store.visual(study)
+
+    rows = build_pairs(studies, "origin", 10, 0)
+    pairs = PairDataset({s.volume_name: s for s in studies}, rows, tokenizer, shown, 4096)
+    size, pad_id, times = recipe.train.pairs_per_device, int(tokenizer.pad_token_id), []
+    for start in range(0, len(pairs) - size + 1, size):
+        began = time.process_time()
+        batch = collate_pairs([pairs[n] for n in range(start, start + size)], pad_id)
+        losses = answer_losses(qwen, batch["positive"], recipe.model.positions)
+        optimiser.zero_grad()
+        losses.per_sample().mean().backward()
+        optimiser.step()
+        times.append((time.process_time() - began) / size)
+    return float(np.median(times))
+
+
+def counts(rows: list[PredictionRow], test: list[StudyRow]) -> list[list[Any]]:
+    """Patient, true positives, false positives and false negatives of every scan."""
+    from ctscribe.reports.labeler import label_report
+    from ctscribe.reports.sections import join_report
+
+    truth = {study.scan_id: np.array(study.labels) for study in test}
+    counted = []
+    for row in rows:
+        stated = np.array(label_report(join_report(row.findings, row.impression)))
+        true = truth[row.scan_id]
+        numbers = (stated @ true, stated @ (1 - true), (1 - stated) @ true)
+        counted.append([row.patient_id, *(int(number) for number in numbers)])
+    return counted
+
+
+def ask(
+    out: Path, folder: Path, recipe: Recipe, test: list[StudyRow], training: list[StudyRow]
+) -> dict[str, Any]:
+    """Labels, template, confidence, abstention and evidence of a run with finding queries."""
+    from ctscribe.confidence.stage import calibrate, finding_logits
+    from ctscribe.confidence.template import generate_template
+    from ctscribe.evaluate.scores import evaluate
+    from ctscribe.evidence.stage import check_faithfulness
+    from ctscribe.generate import load_for_inference, one_per_scan
+    from ctscribe.model.features import store_features
+    from ctscribe.model.teach import auroc
+    from ctscribe.reports.findings import FINDINGS
+
+    prepared, predictions = out / "prepared", folder / "predictions_test.jsonl"
+    calibrated = calibrate(folder, prepared, recipe, "test")
+    template = generate_template(folder, prepared, recipe, "test", folder / "template.jsonl")
+    qwen, _ = load_for_inference(folder, recipe)
+    scans = one_per_scan(test)
+    store = store_features(qwen, prepared, scans, windows=recipe.slices.windows)
+    logits = finding_logits(qwen, store, scans).astype(np.float32)
+    labels = np.array([study.labels for study in scans]) > 0
+    columns = zip(logits.T, labels.T, strict=True)
+    return {
+        "auroc": dict(zip(FINDINGS, (auroc(*column) for column in columns), strict=True)),
+        "template_scores": evaluate(template, test, training, recipe.evaluate)["model"],
+        "template_counts": counts(template, test),
+        "confidence": calibrated["test"],
+        "abstention": calibrated["abstention"],
+        "faithfulness": check_faithfulness(
+            folder,
+            prepared,
+            predictions,
+            out / "data" / "truth.jsonl",
+            recipe,
+            limit=CHECKED_REPORTS,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    main()

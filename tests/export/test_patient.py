@@ -1,0 +1,80 @@
+"""One scan to a page, with the smallest model that there is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.config import read_recipe
+from ctscribe.export.patient import report_patient
+from ctscribe.model.checkpoint import save_model
+from ctscribe.model.presets import build_config
+from ctscribe.model.slice_attention import attach
+from ctscribe.model.tokenizer import train_tokenizer
+from ctscribe.reports.prompt import QUESTION, SYSTEM
+from ctscribe.run import open_run
+from ctscribe.volume.ct import CTVolume
+
+KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = read_recipe("tiny", (*KNOBS, "generate.max_new_tokens=24"))
+    open_run(folder, "train", {"recipe": json.loads(recipe.model_dump_json())})
+    texts = [SYSTEM, QUESTION, "Findings: A lung nodule is seen.\nImpression: Nodule."]
+    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    attach(qwen)
+    save_model(folder / "best", qwen, tokenizer)
+    return folder
+
+
+def write(path: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    image = nib.Nifti1Image(hu.astype(np.int16), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    chest = make_chest()
+    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
+    paths = report_patient(scan, run, tmp_path / "report")
+    found = json.loads(paths["json"].read_text())
+    assert found["status"] == "preliminary"
+    assert len(found["sentences"]) == len(found["findings"]) + len(found["impression"])
+    page = paths["html"].read_text()
+    marked = page.count("Boilerplate: rests on") + page.count("nats less probable</span>")
+    assert marked == len(found["sentences"]) > 0
+
+
+@pytest.mark.parametrize("kind", ["noise", "no lungs", "blank"])
+def test_what_is_no_chest_gets_a_reason_instead(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume], kind: str
+) -> None:
+    chest = make_chest()
+    hu = {
+        "noise": np.random.default_rng(0).normal(0, 500, chest.hu.shape),
+        "no lungs": np.where(chest.hu > -200, 40, -1000),
+        "blank": np.full(chest.hu.shape, -1000),
+    }[kind]
+    if kind == "no lungs":
+        hu[8:-8, 12:-12] = 40
+    scan = write(tmp_path / "scan.nii.gz", hu, chest.affine)
+    paths = report_patient(scan, run, tmp_path / "report")
+    found = json.loads(paths["json"].read_text())
+    assert found["status"] == "not assessable"
+    assert found["not_assessable"]
+    assert found["findings"] == found["impression"] == []
+    assert paths["text"].read_text().startswith("NOT ASSESSABLE.")
+    assert "Not assessable: " in paths["html"].read_text()
