@@ -10,6 +10,7 @@ from ctscribe.figures import (
     beta_figure,
     card_figure,
     image_bytes,
+    likeness_figure,
     per_finding_figure,
     strata_figure,
     write_figure,
@@ -85,3 +86,30 @@ def test_strata_without_a_score_are_left_out() -> None:
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["< 6 mm\n(7)"]
     assert strata_figure({"Origin": {}}, {"< 6 mm": 7}) is None
+
+
+def test_likeness_puts_the_references_first_and_in_grey() -> None:
+    figure = likeness_figure(
+        {
+            "References": {"Self-BLEU-4": 0.3, "Repeated reports": 0.0},
+            "Model": {"Self-BLEU-4": 0.9, "Repeated reports": 0.5},
+        }
+    )
+    (axes,) = figure.axes
+    widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert widths == [0.3, 0.0, 0.9, 0.5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "Self-BLEU-4",
+        "Repeated reports",
+    ]
+
+
+def test_a_panel_beyond_one_is_logarithmic_where_values_spread() -> None:
+    def scale(largest: float) -> str:
+        estimates = {"The scan itself": (0.4, 0.3, 0.5), "Noise": (largest, largest, largest)}
+        bars = {view: {"Emphysema": (0.5, 0.4, 0.6)} for view in estimates}
+        figure = card_figure("", {"Cross entropy": estimates}, bars, {"Emphysema": 1})
+        return str(figure.axes[0].get_xscale())
+
+    assert scale(19.0) == "log"
+    assert scale(2.0) == "linear"

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from jaxtyping import Float64, Int64
 
+from ctscribe.evaluate.clinical import clinical_scores
 from ctscribe.evaluate.intervals import (
     approximate_randomisation,
     draw_patients,
@@ -39,19 +41,55 @@ def test_the_matrix_product_equals_drawing_scans_by_hand() -> None:
         assert value == pytest.approx(drawn[:, 0].sum() / drawn[:, 1].sum())
 
 
+DATA_SETS = 500
+SCANS = np.tile([1, 1, 1, 2, 2, 4], 50)
+"""Of each of 300 patients."""
+OWNER = np.repeat(np.arange(len(SCANS)), SCANS)
+ILL = 1.2 / 6.2
+"""Mean share of the 18 findings that a patient has."""
+TRUE_CELLS = np.array([[ILL / 2, (1 - ILL) * 0.15, ILL / 2, (1 - ILL) * 0.85]])
+"""Expected TP, FP, FN, TN: half of the findings are seen, 0.15 of the others stated."""
+
+
+def simulate_scans() -> Float64[np.ndarray, "data_sets scans 4"]:
+    """TP, FP, FN, TN of scans whose patients differ in illness and in how well they are read."""
+    rng = np.random.default_rng(11)
+    shape = (DATA_SETS, len(SCANS))
+    ill, seen = rng.beta(1.2, 5, shape)[:, OWNER], rng.beta(2, 2, shape)[:, OWNER]
+    positives = rng.binomial(18, ill)
+    hits = rng.binomial(positives, seen)
+    alarms = rng.binomial(18 - positives, 0.05 + 0.2 * (1 - seen))
+    cells = [hits, alarms, positives - hits, 18 - positives - alarms]
+    return np.stack(cells, axis=2).astype(np.float64)
+
+
+def micro_scores(cells: Float64[np.ndarray, "draws 4"]) -> dict[str, Float64[np.ndarray, "draws"]]:
+    totals = np.zeros((len(cells), 76))
+    totals[:, [0, 18, 36, 54]] = cells
+    totals[:, -1] = cells.sum(axis=1) / 18
+    scores = clinical_scores(totals)
+    return {name: scores[name] for name in ("coverage", "precision", "f1", "label_accuracy", "crg")}
+
+
+def covered_share(unit: Int64[np.ndarray, "scans"]) -> dict[str, float]:
+    """How often each interval holds the true value when ``unit`` is what is drawn."""
+    truth = micro_scores(TRUE_CELLS)
+    draws = draw_patients(int(unit.max()) + 1, 1000, seed=0)
+    covered = dict.fromkeys(truth, 0)
+    for scans in simulate_scans():
+        for name, drawn in micro_scores(draws @ sum_by_patient(scans, unit)).items():
+            low, high = percentile_interval(drawn) or (np.nan, np.nan)
+            covered[name] += int(low <= truth[name][0] <= high)
+    return {name: count / DATA_SETS for name, count in covered.items()}
+
+
 def test_intervals_cover_the_truth_in_95_of_100_data_sets() -> None:
-    # 120 patients of one to three scans; patients differ, scans of one patient are alike.
-    rng = np.random.default_rng(7)
-    draws = draw_patients(120, 400, seed=0)
-    truth, covered, data_sets = 0.6, 0, 500
-    for _ in range(data_sets):
-        scans = rng.integers(1, 4, size=120)
-        rate = rng.beta(3, 2, size=120)
-        hits = rng.binomial(scans, rate)
-        interval = percentile_interval(ratio(draws @ np.stack([hits, scans], axis=1))["ratio"])
-        assert interval is not None
-        covered += interval[0] <= truth <= interval[1]
-    assert 0.93 <= covered / data_sets <= 0.97
+    shares = covered_share(OWNER)
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+def test_intervals_that_take_scans_for_patients_are_too_short() -> None:
+    assert max(covered_share(np.arange(len(OWNER))).values()) < 0.93
 
 
 def test_an_undefined_score_has_no_interval() -> None:
