@@ -40,7 +40,7 @@ def own_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(manifest: Path, out: Path, umask: str = "022", **surroundings: str) -> dict[str, str]:
-    """Hashes of all outputs but the run's own record, which has the time."""
+    """Hashes of all outputs but the run's own records, which have the time."""
     subprocess.run(
         [sys.executable, "-c", SCRIPT, str(manifest), str(out), umask],
         env={**os.environ, **surroundings},
@@ -49,7 +49,7 @@ def prepared(manifest: Path, out: Path, umask: str = "022", **surroundings: str)
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != "prepare.json"
+        if path.is_file() and path.name not in ("prepare.json", "ledger.sqlite", ".lock")
     }
 
 
