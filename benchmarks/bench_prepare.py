@@ -28,7 +28,7 @@ from ctscribe.files import write_json
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "prepare.json"
 SHAPE, SPACING_MM = (512, 512, 300), (0.6, 0.6, 1.0)
-REPEATS = 5
+REPEATS = 3
 NUM_SCALED = 6
 PEERS = ("monai", "torchio", "simpleitk", "float64_recipe")
 OURS = ("ours_keep_slices", "ours_keep_all", "ours_in_memory", "inflate_only")

@@ -71,7 +71,7 @@ def prepare(
             prefer=prefer,
             reconstructions=reconstructions,
             shard=parse_shard(shard),
-            engine=choose_engine(engine, out / "jobs"),
+            engine=choose_engine(engine, out / f"jobs-{shard.replace('/', '-of-')}"),
             processes=processes,
             progress=progress,
             failed=failed,
