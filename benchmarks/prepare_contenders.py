@@ -56,7 +56,7 @@ def ours_in_memory() -> Run:
 
 
 def inflate_only() -> Run:
-    """isal into one buffer, to the end, so that gzip's CRC is checked."""
+    """Isal into one buffer, to the end, so that gzip's CRC is checked."""
     import numpy as np
     from isal import igzip
 
