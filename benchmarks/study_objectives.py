@@ -119,7 +119,7 @@ def store_features_once(prepared: Path, recipe: Recipe) -> None:
 
 
 def start_of(recipe: Recipe) -> Path:
-    from ctscribe.warm_up import shipped_start
+    from ctscribe.warm_up.request import shipped_start
 
     start = shipped_start(recipe)
     if start is None:
