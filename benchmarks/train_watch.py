@@ -24,7 +24,13 @@ def attention_backward_flops(_: Shape, query: Shape, key: Shape, *rest: Any, **_
     return attention_flops(query, key, key) * 5 // 2
 
 
+def in_place_product_flops(_: Shape, left: Shape, right: Shape, *__: Any, **___: Any) -> int:
+    """As torch counts the same product when it is not added in place."""
+    return 2 * left[0] * left[1] * right[1]
+
+
 _UNCOUNTED = {
+    torch.ops.aten.addmm_: in_place_product_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
 }

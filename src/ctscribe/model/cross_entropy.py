@@ -80,7 +80,9 @@ class _TokenCrossEntropy(torch.autograd.Function):
             scaled = excess.mul_(upstream[rows, None]).to(ctx.dtype)
             if of_hidden is not None:
                 of_hidden[rows] = (scaled @ matrix).to(hidden.dtype)
-            if of_weight is not None:
+            if of_weight is not None and of_weight.dtype == ctx.dtype:
+                of_weight.addmm_(scaled.T, states)  # without a second table beside it
+            elif of_weight is not None:
                 of_weight += scaled.T @ states
         return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
 
