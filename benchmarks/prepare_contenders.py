@@ -49,7 +49,7 @@ def ours_in_memory() -> Run:
         width, height, depth = planned.shape_xyz
         normalised = np.empty((depth, height, width), dtype=np.float32)
         for target, plane in zip(normalised, planned.slices(range(depth)), strict=True):
-            target[...] = normalise(plane)
+            normalise(plane, out=target)
         return normalised
 
     return run

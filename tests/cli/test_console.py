@@ -10,7 +10,7 @@ from ctscribe.cli.console import stage, stage_with_failures
 def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that has gone on by two seconds each time it is read."""
     ticks = count(0.0, 2.0)
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr("ctscribe.cli.console.time.monotonic", lambda: next(ticks))
 
 
 def test_rate_and_time_left_count_from_what_was_there(

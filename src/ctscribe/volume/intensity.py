@@ -122,10 +122,13 @@ def limit(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
     return hu, note_changed(W_PADDING=padding, W_METAL=metal)
 
 
-def normalise(hu: Real[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Eq. 3: clips to [−1000, 1000] HU and divides by 1000."""
-    clipped: Float32[np.ndarray, "*shape"] = np.clip(hu, -1000, 1000).astype(np.float32)
-    clipped /= np.float32(1000)
+def normalise(
+    hu: Real[np.ndarray, "*shape"], out: Float32[np.ndarray, "*shape"] | None = None
+) -> Float32[np.ndarray, "*shape"]:
+    """Eq. 3: clips to [−1000, 1000] HU and divides by 1000; into `out`, where it is given."""
+    low, high = np.float32(-1000), np.float32(1000)
+    clipped: Float32[np.ndarray, "*shape"] = np.clip(hu, low, high, out=out, dtype=np.float32)
+    clipped /= high
     return clipped
 
 

@@ -46,8 +46,7 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
         nifti.write(deflate.compress(nifti_header(resampling.shape_xyz, resampling.affine)))
         for plane in resampling.slices(range(depth)):
             np.clip(plane, -32768, 32767, out=plane)
-            normalised[...] = normalise(plane).T
-            npy.write(normalised)
+            npy.write(normalise(plane.T, out=normalised))
             np.rint(plane, out=plane)
             np.copyto(stored, plane, casting="unsafe")
             nifti.write(deflate.compress(stored.data))
