@@ -30,6 +30,8 @@ from ctscribe.volume.read import read_grid, read_volume
 NUM_FILES = 10_000
 MEMORY_CAP_MB = 512
 LIMIT_S = 10.0
+"""Of CPU time for one file, because the machine may be busy with other work."""
+PATIENCE_S = 60.0
 TARGET = Path(__file__).parent / "results" / "fuzz.json"
 
 
@@ -70,10 +72,16 @@ def work(first: int, stop: int) -> None:
     limit = 4 << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(first, stop):
-        begun = time.perf_counter()
+        begun, cpu_s = time.perf_counter(), cpu_so_far_s()
         kind, ended = outcome(number)
-        took = time.perf_counter() - begun
-        print(json.dumps([number, kind, ended, took, peak_mb()]), flush=True)
+        row = [number, kind, ended, time.perf_counter() - begun, peak_mb()]
+        print(json.dumps([*row, cpu_so_far_s() - cpu_s]), flush=True)
+
+
+def cpu_so_far_s() -> float:
+    """CPU time of this process and of the decoders that it has waited for."""
+    whom = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, whom))
 
 
 def peak_mb() -> float:
@@ -92,16 +100,14 @@ def supervise(first: int, stop: int) -> list[list[Any]]:
             stdout=subprocess.PIPE,
         )
         assert child.stdout is not None
-        begin = len(rows)
         while True:
-            patience_s = LIMIT_S + 20 * (len(rows) == begin)  # a new child has to load first
-            if not select.select([child.stdout], [], [], patience_s)[0]:
-                rows.append([first + len(rows), "?", "HANG", LIMIT_S, 0.0])
+            if not select.select([child.stdout], [], [], PATIENCE_S)[0]:
+                rows.append([first + len(rows), "?", "HANG", PATIENCE_S, 0.0, PATIENCE_S])
                 break
             line = child.stdout.readline()
             if not line:
                 if first + len(rows) < stop:
-                    rows.append([first + len(rows), "?", "DIED", 0.0, 0.0])
+                    rows.append([first + len(rows), "?", "DIED", 0.0, 0.0, 0.0])
                 break
             rows.append(json.loads(line))
             if len(rows) % 500 == 0:
@@ -125,8 +131,10 @@ def summary(rows: list[list[Any]]) -> dict[str, Any]:
         "not_typed": [row[:3] for row in rows if row[2] not in fine],
         "peak_mb": round(max(row[4] for row in rows), 1),
         "memory_cap_mb": MEMORY_CAP_MB,
-        "slowest_s": round(max(row[3] for row in rows), 2),
-        "limit_s": LIMIT_S,
+        "slowest_wall_s": round(max(row[3] for row in rows), 2),
+        "slowest_cpu_s": round(max(row[5] for row in rows), 2),
+        "cpu_s": round(sum(row[5] for row in rows), 1),
+        "limit_cpu_s": LIMIT_S,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "nibabel", "pydicom", "isal")},
     }
@@ -145,7 +153,7 @@ def main() -> None:
     if asked.files == NUM_FILES:
         write_json(TARGET, found)
     held = not found["not_typed"] and found["peak_mb"] < MEMORY_CAP_MB
-    sys.exit(0 if held and found["slowest_s"] < LIMIT_S else 1)
+    sys.exit(0 if held and found["slowest_cpu_s"] < LIMIT_S else 1)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,20 @@ def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     assert "scan-7 must be CT, but one slice cannot be decompressed within" in caught.value.sentence
 
 
+def test_a_decoder_that_works_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_child(
+        monkeypatch,
+        "from ctscribe.volume import decode; import pydicom.pixels.utils as utils\n"
+        "decode.FRAME_CPU_S = 1\n"
+        "def spin(*_, **__):\n    while True: pass\n"
+        "utils.pixel_array = spin\n"
+        "decode.serve(sys.stdin.buffer, sys.stdout.buffer)",
+    )
+    with open_decoder("scan-7") as child, pytest.raises(CtscribeError) as caught:
+        child.decode(bytes_of(slice_of(0)), 0, (128, 160))
+    assert caught.value.code == "E_BOMB"
+
+
 def test_a_decoder_that_wants_all_memory_is_refused_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with_child(
         monkeypatch,

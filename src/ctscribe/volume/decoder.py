@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import SIGXCPU
 from threading import Event, Timer
 from typing import final
 
@@ -12,11 +13,11 @@ import numpy as np
 from jaxtyping import Integer
 
 from ctscribe.errors import CtscribeError
-from ctscribe.volume.decode import ANSWER, MEMORY_BYTES, REQUEST
+from ctscribe.volume.decode import ANSWER, FRAME_CPU_S, MEMORY_BYTES, REQUEST
 
 Stored = Integer[np.ndarray, "rows columns"]
-_FRAME_S = 20.0
-"""Far more than the largest slice takes."""
+_FRAME_S = 60.0
+"""For a decoder that waits for ever; one that works for ever is ended by its own limit."""
 _TYPES = (b"<i2", b"<u2")
 
 
@@ -37,7 +38,7 @@ class Decoder:
             shape: Rows and columns that its header states.
 
         Raises:
-            CtscribeError: ``E_BOMB`` when it takes more than 20 s or 3 GB.
+            CtscribeError: ``E_BOMB`` when it takes more than 8 s of CPU time, 60 s or 3 GB.
             EOFError: When it cannot be decompressed, or not to that shape.
         """
         late = Event()
@@ -50,18 +51,20 @@ class Decoder:
         timer.start()
         try:
             kind, dtype, rows, columns = self._ask(content, frame)
-            if kind == b"M":
-                raise self._too_much()
-            if kind != b"Y" or (rows, columns) != shape or dtype not in _TYPES:
-                raise EOFError
-            values = np.frombuffer(self._take(rows * columns * 2), dtype.decode())
+            is_fit = kind == b"Y" and (rows, columns) == shape and dtype in _TYPES
+            values = self._take(rows * columns * 2) if is_fit else b""
         except (BrokenPipeError, EOFError):
-            if late.is_set():
+            self._process.kill()
+            if late.is_set() or self._process.wait() == -SIGXCPU:
                 raise self._too_much() from None
             raise EOFError from None
         finally:
             timer.cancel()
-        return values.reshape(rows, columns)
+        if kind == b"M":
+            raise self._too_much()
+        if not is_fit:
+            raise EOFError
+        return np.frombuffer(values, dtype.decode()).reshape(rows, columns)
 
     def _ask(self, content: bytes | None, frame: int) -> tuple[bytes, bytes, int, int]:
         stdin = self._process.stdin
@@ -83,8 +86,9 @@ class Decoder:
     def _too_much(self) -> CtscribeError:
         return CtscribeError(
             "E_BOMB",
-            f"{self._study} must be CT, but one slice cannot be decompressed within {_FRAME_S:g} s "
-            f"and {MEMORY_BYTES >> 30} GB, which any CT can; check where it comes from",
+            f"{self._study} must be CT, but one slice cannot be decompressed within "
+            f"{FRAME_CPU_S} s and {MEMORY_BYTES >> 30} GB, which any CT can; "
+            "check where it comes from",
         )
 
 
