@@ -7,10 +7,9 @@ PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-	bench-negatives bench-train export-check labeler study-objectives study-slices clean
 .PHONY: demo start test lint unit docs kill-prepare fuzz catalogue-large bench-evaluate \
 	oracle blind-baselines bench-negatives bench-train export-check labeler \
-	study-objectives bench-prepare study-slices clean
+	study-objectives bench-prepare bench-slice-attention study-slices clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -99,6 +98,10 @@ $(PEERS)/.installed: benchmarks/prepare_peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# What finding queries add to a training step.
+bench-slice-attention: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_slice_attention.py
 
 # Finding queries: labels, evidence, confidence, shares of boxes, into docs/results/slice_aware.md.
 # About three hours on two cores; interrupted, it goes on, and it makes the page after every cell.

@@ -74,22 +74,30 @@ class SliceAttention(nn.Module):
             visual_tokens: Of all volumes, one after the other; computed now or stored.
             video_grid_thw: Patches along (slice pairs, rows, columns) of each volume.
         """
-        grids = video_grid_thw.tolist()
-        per_pair = [rows * columns // 4 for _, rows, columns in grids]
-        sizes = [grid[0] * tokens for grid, tokens in zip(grids, per_pair, strict=True)]
+        grids = [tuple(grid) for grid in video_grid_thw.tolist()]
+        if len(set(grids)) == 1:
+            return Gated(*self._gate(visual_tokens, len(grids), grids[0][0]))
+        sizes = [pairs * rows * columns // 4 for pairs, rows, columns in grids]
+        parts = [
+            self._gate(tokens, 1, grid[0])
+            for tokens, grid in zip(torch.split(visual_tokens, sizes), grids, strict=True)
+        ]
+        return Gated(torch.cat([gated for gated, _ in parts]), torch.cat([z for _, z in parts]))
+
+    def _gate(
+        self, visual_tokens: Float[Tensor, "visual_tokens hidden"], volumes: int, pairs: int
+    ) -> tuple[Float[Tensor, "visual_tokens hidden"], Float[Tensor, "volumes 18"]]:
+        """For volumes of one size, all at once."""
         cells = self.head.ask(visual_tokens.to(self.gate))
-        pooled = [
-            part.reshape(grid[0], -1, len(FINDINGS)).logsumexp(1)
-            for part, grid in zip(torch.split(cells, sizes), grids, strict=True)
-        ]
-        logits = torch.stack([pairs.logsumexp(0) for pairs in pooled]) + self.head.volume_bias
-        weights = logits.sigmoid() * self.gate
-        factors = [
-            torch.tanh((len(pairs) * pairs.softmax(0) - 1) @ weight).repeat_interleave(tokens)
-            for pairs, weight, tokens in zip(pooled, weights, per_pair, strict=True)
-        ]
-        factor = 1 + torch.cat(factors).to(visual_tokens.dtype)[:, None]
-        return Gated(visual_tokens * factor, logits)
+        # the axis that is summed over lies last in memory, which takes a third of the time
+        by_finding = cells.reshape(volumes, pairs, -1, len(FINDINGS)).transpose(2, 3).contiguous()
+        pooled = by_finding.logsumexp(3)
+        logits = pooled.logsumexp(1) + self.head.volume_bias
+        excess = pairs * pooled.softmax(1) - 1
+        factor = 1 + torch.tanh(excess @ (logits.sigmoid() * self.gate)[..., None])
+        by_pair = visual_tokens.reshape(volumes, pairs, -1, visual_tokens.shape[-1])
+        gated = by_pair * factor[..., None].to(visual_tokens.dtype)
+        return gated.reshape(visual_tokens.shape), logits
 
 
 def attach(
