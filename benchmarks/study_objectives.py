@@ -204,12 +204,12 @@ def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[s
 
 def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, float]:
     from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.scores import scan_statistics, score_sums
+    from ctscribe.evaluate.statistics import scan_statistics, score_sums
 
     truth = as_reports(one_row_per_scan(scans))
     wanted = {report.scan_id for report in truth}
     answers, _ = match_predictions([row for row in predictions if row.scan_id in wanted], truth)
-    found = score_sums(scan_statistics(answers, truth).sum(axis=0, keepdims=True))
+    found = score_sums(scan_statistics(answers, truth, "ctrate-raw").sum(axis=0, keepdims=True))
     return {name: round(float(found[name][0]), 4) for name in ("coverage", "precision", "f1")}
 
 
@@ -217,11 +217,11 @@ def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dic
     """What the page resamples, one number per scan in alphabetical order, as compact text."""
     from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS
     from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.scores import scan_statistics
+    from ctscribe.evaluate.statistics import scan_statistics
     from ctscribe.reports.findings import FINDINGS
 
     truth = as_reports(one_row_per_scan(scans))
-    statistics = scan_statistics(match_predictions(predictions, truth)[0], truth)
+    statistics = scan_statistics(match_predictions(predictions, truth)[0], truth, "ctrate-raw")
     clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
     counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
     columns = dict(zip(("hits", "false_alarms", "misses"), counts, strict=True))
