@@ -246,6 +246,7 @@ def draw_figure(cells: Cells, coverage: Mapping[str, Comparison], path: Path) ->
         right.plot(found.by_seed, [place + 0.2] * len(found.by_seed), "|", color="#666666")
     right.axvline(0, color="black", linewidth=0.8)
     right.set_yticks(range(len(coverage)), list(reversed(coverage)))
+    right.set_ylim(-0.6, len(coverage) - 0.4)
     right.set_xlabel("Coverage minus Origin's, test, 95 % interval; ticks: seeds")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
