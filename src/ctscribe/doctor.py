@@ -159,7 +159,8 @@ def describe(found: Diagnosis) -> str:
     lines.append("\nprepare needs        disk   memory per process   core hours")
     for keep, need in found.need.items():
         disk, memory = _size(need.disk_bytes), _size(need.memory_bytes)
-        lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{need.cpu_hours:>13.2g}")
+        hours = f"{need.cpu_hours:.1f}" if need.cpu_hours >= 0.05 else "< 0.1"
+        lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{hours:>13}")
     return "\n".join(lines)
 
 
