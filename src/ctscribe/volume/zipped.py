@@ -3,7 +3,6 @@
 Nothing is unpacked to disk: copies of a patient's images would outlive a killed process.
 """
 
-import errno
 import stat
 import struct
 import zipfile
@@ -47,8 +46,6 @@ def _open(path: Path, study: str) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise _damaged(study) from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # the directory places a file before the archive's start
-            raise _damaged(study) from error
         raise CtscribeError(
             "E_READ", f"{study} must be readable, but {error.strerror or error}; correct it"
         ) from error
@@ -91,6 +88,8 @@ def _check_directory_size(path: Path, study: str) -> None:
 
 def _check_entries(entries: list[zipfile.ZipInfo], archive_bytes: int, study: str) -> None:
     for entry in entries:
+        if entry.header_offset < 0:
+            raise _damaged(study)
         name = PurePosixPath(entry.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in entry.orig_filename:
             raise _refused(study, "has a path that leads out of it")
