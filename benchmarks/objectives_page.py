@@ -52,17 +52,21 @@ def read_cells(raw: Path) -> dict[str, list[dict[str, Any]]]:
     return {arm: cells for arm, cells in found.items() if cells}
 
 
-def choose(cells: Cells) -> str:
+def choose(cells: Cells) -> str | None:
     """The arm that becomes the recipe, by a rule fixed before any test score.
 
     Of the arms whose mean validation precision is no lower than Origin's, the one with the largest
-    mean gain of Coverage; Origin where none gains. Arms that lack a seed are left out.
+    mean gain of Coverage; Origin where none gains; None while no other arm has all its seeds.
     """
+    from study_objectives import SEEDS
+
     gains = {
         arm: (validation_gain(cells, arm, "coverage"), validation_gain(cells, arm, "precision"))
         for arm in cells
-        if len(cells[arm]) == len(cells["origin"])
+        if len(cells[arm]) == len(SEEDS)
     }
+    if len(gains) < 2:
+        return None
     fair = {arm: gain for arm, (gain, precision) in gains.items() if precision >= 0}
     return max(fair, key=lambda arm: fair[arm])
 
@@ -117,39 +121,41 @@ def epochs(cell: Mapping[str, Any]) -> int:
 def unfinished(cells: Cells) -> list[str]:
     from study_objectives import ARMS, SEEDS
 
-    return [
-        f"{arm} seed {seed}"
-        for arm in ARMS
-        for seed in SEEDS
-        if seed not in {cell["seed"] for cell in cells.get(arm, [])}
-    ]
+    done = {arm: len(cells.get(arm, ())) for arm in ARMS}
+    return [f"{arm} ({num} of {len(SEEDS)} seeds)" for arm, num in done.items() if num < len(SEEDS)]
 
 
-def verdict(chosen: str, compared: Mapping[str, Mapping[str, Comparison]]) -> str:
+def verdict(chosen: str | None, compared: Mapping[str, Mapping[str, Comparison]]) -> str:
     lines = ["## What helps, and what does not", ""]
     for arm, coverage in compared["coverage"].items():
         precision, gap = compared["precision"][arm], compared["gap"][arm]
+        seeds = f"{len(coverage.by_seed)} seed{'s' if len(coverage.by_seed) > 1 else ''}"
         lines.append(
-            f"- **{arm}**: Coverage {direction(coverage)}, precision {direction(precision)}, "
-            f"mismatch gap {direction(gap)}."
+            f"- **{arm}** ({seeds}): Coverage {direction(coverage)}, precision "
+            f"{direction(precision)}, mismatch gap {direction(gap)}."
         )
-    lines.append("")
+    return "\n".join([*lines, "", conclusion(chosen, compared), ""])
+
+
+def conclusion(chosen: str | None, compared: Mapping[str, Mapping[str, Comparison]]) -> str:
+    if chosen is None:
+        return "No arm but Origin has all its seeds yet, so nothing is chosen."
     if chosen == "origin":
-        lines.append(
-            "On validation no arm gains Coverage at a precision no lower than Origin's: by the "
-            "rule fixed before the test split was read, no negative is recommended."
+        return (
+            "On validation no finished arm gains Coverage at a precision no lower than Origin's: "
+            "by the rule fixed before the test split was read, no negative is recommended for "
+            "Coverage. Aimed at: an arm whose Coverage exceeds Origin's with an interval that "
+            "excludes zero, at a precision no lower. **Not reached.**"
         )
-        return "\n".join([*lines, ""])
     coverage, precision = compared["coverage"][chosen], compared["precision"][chosen]
     met = coverage.low > 0 and precision.difference >= 0
-    lines.append(
-        f"Chosen on validation, by a rule fixed before the test split was read (of the arms whose "
-        f"precision is no lower than Origin's, the one that gains most Coverage): **{chosen}**. "
-        f"Aimed at: its Coverage above Origin's with an interval that excludes zero, at a "
-        f"precision no lower. **{'Reached' if met else 'Not reached'}**: Coverage {coverage}, "
-        f"precision {precision}."
+    return (
+        f"Chosen on validation, by a rule fixed before the test split was read (of the finished "
+        f"arms whose precision is no lower than Origin's, the one that gains most Coverage): "
+        f"**{chosen}**. Aimed at: its Coverage above Origin's with an interval that excludes "
+        f"zero, at a precision no lower. **{'Reached' if met else 'Not reached'}**: Coverage "
+        f"{coverage}, precision {precision}."
     )
-    return "\n".join([*lines, ""])
 
 
 def direction(found: Comparison) -> str:
@@ -158,7 +164,7 @@ def direction(found: Comparison) -> str:
     return f"lower ({found})" if found.high < 0 else f"not different ({found})"
 
 
-def validation_table(cells: Cells, chosen: str) -> Table:
+def validation_table(cells: Cells, chosen: str | None) -> Table:
     rows = []
     for arm, runs in cells.items():
         values = [f"{mean_of(runs, metric):.3f}" for metric in ("coverage", "precision", "f1")]

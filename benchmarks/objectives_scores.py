@@ -18,9 +18,9 @@ from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS, language_scores
 
 METRICS = ("coverage", "precision", "f1", "bleu_4", "gap")
 RESAMPLES, SEED = 2000, 0
-_LANGUAGE = tuple(f"{kind}_{n}" for kind in ("matches", "written") for n in (1, 2, 3, 4))
-_COLUMNS = ("hits", "false_alarms", "misses", *_LANGUAGE, "words", "true_words")
-_COLUMNS += ("own_ce", "other_ce")
+_MATCHES = ("matches_1", "matches_2", "matches_3", "matches_4")
+_COLUMNS = ("hits", "false_alarms", "misses", *_MATCHES, "words", "true_words", "own_ce")
+_COLUMNS += ("other_ce", "written_1", "written_2", "written_3", "written_4", "scans")
 
 Cells = Sequence[Mapping[str, Any]]
 
@@ -101,7 +101,9 @@ def by_patient(cells: Cells) -> np.ndarray:
     blocks = []
     for cell in cells:
         test = {name: np.array(text.split(), float) for name, text in cell["test"].items()}
-        columns = np.stack([*(test[name] for name in _COLUMNS), np.ones_like(test["hits"])], 1)
+        test |= {f"written_{n}": np.maximum(0, test["words"] - n + 1) for n in (1, 2, 3, 4)}
+        test["scans"] = np.ones_like(test["hits"])
+        columns = np.stack([test[name] for name in _COLUMNS], 1)
         blocks.append(sum_by_patient(columns, test["patient"].astype(np.int64)))
     return np.hstack(blocks)
 
@@ -113,9 +115,10 @@ def mean_scores(totals: np.ndarray, num_seeds: int) -> dict[str, np.ndarray]:
 
 
 def _scores(totals: np.ndarray) -> dict[str, np.ndarray]:
-    at = {name: totals[:, k] for k, name in enumerate((*_COLUMNS, "scans"))}
+    at = {name: totals[:, k] for k, name in enumerate(_COLUMNS)}
     language = np.zeros((len(totals), NUM_LANGUAGE_COLUMNS))
-    language[:, :10] = totals[:, 3:13]
+    bleu = (*_MATCHES, "written_1", "written_2", "written_3", "written_4", "words", "true_words")
+    language[:, : len(bleu)] = np.stack([at[name] for name in bleu], 1)
     language[:, -1] = at["scans"]
     hits, false, missed = at["hits"], at["false_alarms"], at["misses"]
     return {

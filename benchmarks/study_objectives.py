@@ -226,7 +226,6 @@ def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dic
     counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
     columns = dict(zip(("hits", "false_alarms", "misses"), counts, strict=True))
     columns |= {f"matches_{n + 1}": statistics[:, n] for n in range(4)}
-    columns |= {f"written_{n + 1}": statistics[:, 4 + n] for n in range(4)}
     columns |= {"words": statistics[:, 8], "true_words": statistics[:, 9]}
     patients = {report.scan_id: report.patient_id for report in truth}
     names = sorted(set(patients.values()))

@@ -371,11 +371,12 @@ def test_a_negative_that_can_change_nothing_is_refused(
     tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
 ) -> None:
     recipe = make_recipe(objective={"reach": "vision"})
-    with pytest.raises(CtscribeError, match="let the tower learn") as error:
+    with pytest.raises(CtscribeError, match="let one of them learn") as error:
         run(tmp_path / "run", write_pairs("heter"), recipe)
     assert error.value.code == "E_REACH"
-    tower = make_recipe(objective={"reach": "vision"}, model={"freeze_tower": False})
-    require_reach(tower, sharded=False)
+    for part in ("freeze_tower", "freeze_merger"):
+        tower = make_recipe(objective={"reach": "vision"}, model={part: False})
+        require_reach(tower, sharded=False)
     with pytest.raises(CtscribeError, match="sharded"):
         require_reach(tower, sharded=True)
 

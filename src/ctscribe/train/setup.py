@@ -93,11 +93,11 @@ def require_reach(recipe: Recipe, *, sharded: bool) -> None:
             differentiated at once.
     """
     reach = recipe.objective.reach
-    if reach == "vision" and recipe.model.freeze_tower:
+    if reach == "vision" and recipe.model.freeze_tower and recipe.model.freeze_merger:
         raise CtscribeError(
             "E_REACH",
-            "the negative must reach weights that learn, but objective.reach is vision and "
-            "model.freeze_tower is true; let the tower learn, or choose another reach",
+            "the negative must reach weights that learn, but objective.reach is vision and tower "
+            "and merger are frozen; let one of them learn, or choose another reach",
         )
     if reach != "all" and sharded:
         raise CtscribeError(
