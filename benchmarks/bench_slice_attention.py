@@ -55,6 +55,7 @@ def twice_as_large(tokenizer: "PreTrainedTokenizerBase") -> Qwen2_5_VLForConditi
     text = config.text_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 768, 6
     text.num_attention_heads, text.num_key_value_heads = 8, 4
+    text.layer_types = text.layer_types[:1] * text.num_hidden_layers
     config.vision_config.out_hidden_size = 256
     return Qwen2_5_VLForConditionalGeneration(config)
 

@@ -50,3 +50,19 @@ def test_labels_teach_the_queries_and_reports_the_gate(
 def test_a_label_loss_needs_queries() -> None:
     with pytest.raises(CtscribeError, match=r"label_weight above 0 needs model\.slice_attention"):
         read_recipe("tiny", ("objective.label_weight=0.1",))
+
+
+def test_queries_learn_beside_adapters_in_half_precision(
+    tmp_path: Path, prepared: Path, start: Path, make_recipe: MakeRecipe, write_pairs: WritePairs
+) -> None:
+    recipe = make_recipe(
+        model={"slice_attention": True, "tuning": "lora", "lora_r": 2, "dtype": "bfloat16"},
+        objective={"label_weight": 1.0, "beta": 0.0},
+        train={"epochs": 1},
+    )
+    train(tmp_path / "run", prepared, write_pairs("origin"), recipe, start)
+    queries = attached(load_model(tmp_path / "run" / "best", "bfloat16")[0])
+    assert queries is not None
+    assert queries.gate.dtype == torch.float32
+    assert queries.gate.detach().abs().max() > 0
+    assert label_ce(tmp_path / "run" / "best", prepared) > 0
