@@ -85,7 +85,8 @@ def seconds_per_study(
     prepared, windows = out / "prepared", recipe.slices.windows
     store = store_features(qwen, prepared, studies, windows=windows)
     knobs = recipe.model.model_dump(include={"tuning", "lora_r", "lora_alpha"})
-    choose_trainable(qwen, freeze_tower=not learning, **knobs)
+    frozen = {"freeze_tower": not learning, "freeze_merger": not learning}
+    choose_trainable(qwen, **frozen, **knobs)
     optimiser = torch.optim.AdamW([w for w in qwen.parameters() if w.requires_grad], 1e-6)
 
     def shown(study: StudyRow, seed: int | None) -> "Visual":

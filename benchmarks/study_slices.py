@@ -37,7 +37,7 @@ BASE = (
 ARMS: dict[str, tuple[str, ...]] = {
     "module": ("model.slice_attention=true", "objective.label_weight=0.1"),
     "plain": (),
-    "scratch": ("model.freeze_tower=false",),
+    "scratch": ("model.freeze_tower=false", "model.freeze_merger=false"),
 }
 """module and plain start from starts/tiny; scratch from random weights, trained for as long as
 plain and the warm-up of its start take together."""
@@ -163,6 +163,7 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     from ctscribe.model.checkpoint import is_complete, load_model, save_model
+    from ctscribe.model.presets import build_config
     from ctscribe.warm_up.request import shipped_start
 
     start = shipped_start(read_recipe("tiny"))
@@ -172,9 +173,10 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
     if arm != "scratch":
         return start
     if not is_complete(folder):
-        qwen, tokenizer = load_model(start)
+        _, tokenizer = load_model(start)
         torch.manual_seed(seed)
-        save_model(folder, Qwen2_5_VLForConditionalGeneration(qwen.config), tokenizer)
+        config = build_config("tiny", tokenizer)
+        save_model(folder, Qwen2_5_VLForConditionalGeneration(config), tokenizer)
     return folder
 
 
