@@ -11,7 +11,7 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,8 @@ from ctscribe.files import read_json, write_json
 from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
 from ctscribe.run import provenance
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
-
-    from ctscribe.pairs.dataset import Visual
-
 RAW = Path(__file__).parents[1] / "docs" / "results" / "slice_aware"
 SEEDS = (0, 1, 2)
-TIMED = 64
-"""Studies on which costs are measured."""
 SHARES = (1.0, 0.0, 0.25, 0.05)
 """Of the studies whose boxes the warm-up may read."""
 CHECKED_REPORTS = 100
@@ -44,7 +37,7 @@ BASE = (
 ARMS: dict[str, tuple[str, ...]] = {
     "module": ("model.slice_attention=true", "objective.label_weight=0.1"),
     "plain": (),
-    "scratch": ("model.freeze_tower=false",),
+    "scratch": ("model.freeze_tower=false", "model.freeze_merger=false"),
 }
 """module and plain start from starts/tiny; scratch from random weights, trained for as long as
 plain and the warm-up of its start take together."""
@@ -136,6 +129,8 @@ def teach_share(out: Path, share: float, seed: int) -> dict[str, Any]:
 
 
 def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
+    from slices_costs import costs
+
     from ctscribe.evaluate.scores import evaluate
     from ctscribe.generate import generate
     from ctscribe.pairs.build import build_pairs
@@ -145,7 +140,7 @@ def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
     recipe, start = recipe_of(*ARMS[arm], seed=seed), start_of(out, arm, seed)
     found: dict[str, Any] = {}
     if arm == "scratch":
-        found["cost"] = costs(out, recipe)
+        found["cost"] = costs(out, recipe, start_of(out, "plain", seed))
         recipe = recipe_of(*ARMS[arm], f"train.epochs={found['cost']['epochs']}", seed=seed)
     folder, prepared = out / f"{arm}-seed{seed}", out / "prepared"
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
@@ -168,6 +163,7 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     from ctscribe.model.checkpoint import is_complete, load_model, save_model
+    from ctscribe.model.presets import build_config
     from ctscribe.warm_up.request import shipped_start
 
     start = shipped_start(read_recipe("tiny"))
@@ -177,97 +173,11 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
     if arm != "scratch":
         return start
     if not is_complete(folder):
-        qwen, tokenizer = load_model(start)
+        _, tokenizer = load_model(start)
         torch.manual_seed(seed)
-        save_model(folder, Qwen2_5_VLForConditionalGeneration(qwen.config), tokenizer)
+        config = build_config("tiny", tokenizer)
+        save_model(folder, Qwen2_5_VLForConditionalGeneration(config), tokenizer)
     return folder
-
-
-def costs(out: Path, recipe: Recipe) -> dict[str, float]:
-    """CPU seconds per look of a warm-up and per study of both trainings, measured in one go.
-
-    From them the epochs that scratch may train: as long as plain and its start's warm-up took.
-    """
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.pairs.splits import studies_of
-
-    start = start_of(out, "plain", 0)
-    qwen, tokenizer = load_model(start)
-    studies = read_rows(out / "prepared" / "studies.jsonl", StudyRow)
-    studies = studies_of(studies, "train", recipe.pairs.validation_fraction)
-    report = read_json(start / "warm_up.json")
-    looks = 2 * report["num_train"] * report["request"]["warm_up"]["epochs"]
-    look_s = seconds_per_look(qwen, out, studies[:TIMED])
-    frozen_s, learning_s = (
-        seconds_per_study(qwen, tokenizer, out, studies[:TIMED], recipe, learning=learning)
-        for learning in (False, True)
-    )
-    plain_s = read_recipe("tiny").train.epochs * len(studies) * frozen_s
-    epochs = (looks * look_s + plain_s) / (len(studies) * learning_s)
-    return {
-        "look_s": look_s,
-        "frozen_s": frozen_s,
-        "learning_s": learning_s,
-        "looks": looks,
-        "studies": len(studies),
-        "epochs": max(1, round(epochs)),
-    }
-
-
-def seconds_per_look(
-    qwen: "Qwen2_5_VLForConditionalGeneration", out: Path, studies: list[StudyRow]
-) -> float:
-    from copy import deepcopy
-
-    from ctscribe.model.teach import teach
-    from ctscribe.warm_up.looks import read_looks
-    from ctscribe.warm_up.where import read_where
-
-    looks = read_looks(out / "prepared", studies, read_where(out / "data" / "truth.jsonl"), 1)
-    began = time.process_time()
-    teach(deepcopy(qwen), looks, epochs=1, batch_size=8, learning_rate=1e-3, seed=0)
-    return (time.process_time() - began) / len(looks)
-
-
-def seconds_per_study(
-    qwen: "Qwen2_5_VLForConditionalGeneration",
-    tokenizer: "PreTrainedTokenizerBase",
-    out: Path,
-    studies: list[StudyRow],
-    recipe: Recipe,
-    *,
-    learning: bool,
-) -> float:
-    import torch
-
-    from ctscribe.model.features import frames_of, store_features
-    from ctscribe.model.qwen import answer_losses
-    from ctscribe.pairs.build import build_pairs
-    from ctscribe.pairs.collate import collate_pairs
-    from ctscribe.pairs.dataset import PairDataset
-    from ctscribe.train.scorer import choose_trainable
-
-    prepared, windows = out / "prepared", recipe.slices.windows
-    store = store_features(qwen, prepared, studies, windows=windows)
-    knobs = recipe.model.model_dump(include={"tuning", "lora_r", "lora_alpha"})
-    choose_trainable(qwen, freeze_tower=not learning, **knobs)
-    optimiser = torch.optim.AdamW([w for w in qwen.parameters() if w.requires_grad], 1e-6)
-
-    def shown(study: StudyRow, seed: int | None) -> "Visual":
-        return frames_of(prepared, study, windows=windows) if learning else store.visual(study)
-
-    rows = build_pairs(studies, "origin", 10, 0)
-    pairs = PairDataset({s.volume_name: s for s in studies}, rows, tokenizer, shown, 4096)
-    size, pad_id, times = recipe.train.pairs_per_device, int(tokenizer.pad_token_id), []
-    for start in range(0, len(pairs) - size + 1, size):
-        began = time.process_time()
-        batch = collate_pairs([pairs[n] for n in range(start, start + size)], pad_id)
-        losses = answer_losses(qwen, batch["positive"], recipe.model.positions)
-        optimiser.zero_grad()
-        losses.per_sample().mean().backward()
-        optimiser.step()
-        times.append((time.process_time() - began) / size)
-    return float(np.median(times))
 
 
 def counts(rows: list[PredictionRow], test: list[StudyRow]) -> list[list[Any]]:

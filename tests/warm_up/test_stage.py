@@ -2,11 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.model.checkpoint import load_model
+from ctscribe.phantom.dataset import write_dataset
+from ctscribe.prepare import prepare
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.prompt import encode_prompt
 from ctscribe.warm_up.stage import warm_up
@@ -59,3 +62,52 @@ def test_patients_of_the_data_set_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(CtscribeError, match="E_SEED"):
         warm_up(tmp_path / "start", same)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight phantom patients with their truth, and their prepared slices."""
+    folder = tmp_path_factory.mktemp("data")
+    few = {"num_train_patients": 8, "num_valid_patients": 0, "second_reconstruction": 0.0}
+    write_dataset(folder, RECIPE.phantom.model_copy(update=few))
+    prepare(folder, folder / "prepared", RECIPE.volume, RECIPE.slices, keep="slices")
+    return folder
+
+
+def own(**changes: object) -> Recipe:
+    """Half of the patients teach, the others are asked about."""
+    tree = RECIPE.model_dump()
+    tree["pairs"]["validation_fraction"] = 0.45
+    tree["warm_up"] |= changes
+    return Recipe.model_validate(tree)
+
+
+def test_prepared_studies_teach_with_the_places_of_some(data: Path, tmp_path: Path) -> None:
+    truth = data / "truth.jsonl"
+    recipe = own(where_share=0.5, attention_weight=0.1, tower="last_blocks", last_blocks=2)
+    out = warm_up(tmp_path / "start", recipe, data / "prepared", truth)
+    report = json.loads((out / "warm_up.json").read_text())
+    assert report["num_train"] + report["num_held_out"] >= 8
+    assert min(report["num_train"], report["num_held_out"]) > 0
+    assert "phantom" not in report["request"]
+    assert load_model(out)[0].dtype == torch.float32
+    assert warm_up(out, recipe, data / "prepared", truth) == out
+    for other, where in ((own(where_share=0.25), truth), (recipe, None)):
+        with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
+            warm_up(out, other, data / "prepared", where)
+
+
+def test_labels_alone_teach_too(data: Path, tmp_path: Path) -> None:
+    out = warm_up(tmp_path / "start", own(), data / "prepared")
+    report = json.loads((out / "warm_up.json").read_text())
+    assert report["request"]["where"] is None
+    assert report["losses"][0] > 0
+
+
+def test_prepared_studies_must_be_of_both_splits(data: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "prepared"
+    lone.mkdir()
+    first = (data / "prepared" / "studies.jsonl").read_text().splitlines()[0]
+    (lone / "studies.jsonl").write_text(first + "\n")
+    with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
+        warm_up(tmp_path / "start", own(), lone)

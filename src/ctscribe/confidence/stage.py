@@ -51,15 +51,13 @@ def calibrate(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Writes ``calibration.json`` and ``reliability.png`` into the run's folder.
-
-    Reports of both splits are written first, unless they are there.
+    """Writes ``calibration.json`` and ``reliability.png``, and reports that are not there yet.
 
     Args:
         run_dir: Training run with finding queries.
         prepared_dir: What `prepare` wrote.
         recipe: The run's recipe.
-        split: Where calibration is measured; fitted it is on validation, whatever this is.
+        split: Where calibration is measured; it is fitted on validation.
         progress: Told (done, of 100).
 
     Returns:
@@ -67,21 +65,17 @@ def calibrate(
         `reliability` gives them; ``abstention`` as `abstention_rates` does.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES`` when the run has none, ``E_NO_LABELS`` when studies have no
-            labels, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
     """
-    written = {}
-    for number, name in enumerate(dict.fromkeys(("validation", split))):
+    written: dict[Split, list[PredictionRow]] = {"validation": [], split: []}
+    for number, name in enumerate(written):
         target = run_dir / f"predictions_{name}.jsonl"
         written[name] = generate(run_dir, prepared_dir, recipe, name, target)
         progress(30 * (number + 1), 100)
     qwen, tokenizer = load_for_inference(run_dir, recipe)
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     asked, stores = {}, {}
     for name in written:
-        mine = one_per_scan(studies_of(studies, name, recipe.pairs.validation_fraction))
-        stores[name] = store_features(qwen, prepared_dir, mine, windows=recipe.slices.windows)
-        asked[name] = _ask(qwen, stores[name], mine)
+        stores[name], asked[name] = _ask(qwen, prepared_dir, name, recipe)
     fitted = _fit_findings(asked["validation"], weights_sha256(run_dir / "best"))
     said = {
         name: _sentences(qwen, tokenizer, stores[name], rows, asked[name], fitted, recipe)
@@ -89,19 +83,21 @@ def calibrate(
     }
     fitted = _fit_sentences(fitted, *said["validation"][:2])
     progress(90, 100)
-    report: dict[str, Any] = {"calibration": fitted.model_dump(mode="json")}
-    for name in written:
-        report[name] = _measure(asked[name], said[name], fitted, recipe)
-    report["abstention"] = abstention_rates(
-        prepared_dir, asked[split].studies, recipe.slices.windows
-    )
+    windows = recipe.slices.windows
+    report: dict[str, Any] = {
+        "calibration": fitted.model_dump(mode="json"),
+        **{name: _measure(asked[name], said[name], fitted, recipe) for name in written},
+        "abstention": abstention_rates(prepared_dir, asked[split].studies, windows),
+    }
     write_json(run_dir / FILE, report)
-    shown = {f"findings, {split}": report[split]["findings"]}
-    if report[split]["sentences"]:
-        shown[f"sentences, {split}"] = report[split]["sentences"]
-    draw_reliability(shown, run_dir / "reliability.png")
+    _draw(report[split], split, run_dir / "reliability.png")
     progress(100, 100)
     return report
+
+
+def _draw(measured: dict[str, Any], split: Split, path: Path) -> None:
+    kinds = [kind for kind in ("findings", "sentences") if measured[kind]]
+    draw_reliability({f"{kind}, {split}": measured[kind] for kind in kinds}, path)
 
 
 @torch.inference_mode()
@@ -130,8 +126,12 @@ def finding_logits(
 
 
 def _ask(
-    qwen: Qwen2_5_VLForConditionalGeneration, store: FeatureStore, studies: list[StudyRow]
-) -> _Asked:
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared_dir: Path, split: Split, recipe: Recipe
+) -> tuple[FeatureStore, _Asked]:
+    """What the queries say of a split's scans, and the features they say it by."""
+    rows = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    studies = one_per_scan(studies_of(rows, split, recipe.pairs.validation_fraction))
+    store = store_features(qwen, prepared_dir, studies, windows=recipe.slices.windows)
     logits = finding_logits(qwen, store, studies)
     labels = []
     for study in studies:
@@ -142,7 +142,7 @@ def _ask(
                 "none; label the reports with `ctscribe label` and prepare again",
             )
         labels.append(study.labels)
-    return _Asked(studies, np.array(labels), logits)
+    return store, _Asked(studies, np.array(labels), logits)
 
 
 def _fit_findings(asked: _Asked, weights: str) -> Calibration:

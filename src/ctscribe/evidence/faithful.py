@@ -21,6 +21,7 @@ from ctscribe.evidence.explain import (
 from ctscribe.evidence.leave_out import Kept, Shown, log_probs
 from ctscribe.evidence.plain import plain_attention
 from ctscribe.evidence.sentences import ReadReport
+from ctscribe.model.slice_attention import Seen
 from ctscribe.model.targets import cell_targets
 from ctscribe.slices.boxes import FrameBoxes
 
@@ -95,31 +96,20 @@ def check(
         seed: Of random rankings and boxes.
     """
     draw = np.random.default_rng(seed)
-    pairs = shown.num_pairs
     chosen = [
         (number, sentence.present[0])
         for number, sentence in enumerate(report.sentences)
         if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
     ]
-    _, drops = drops_of(log_probs(qwen, shown, leave_one_out(pairs)), report)
-    plain, seen = plain_attention(qwen, report, shown), see(qwen, shown)
-    rankings: dict[int, dict[str, list[int]]] = {}
-    for number, _ in chosen:
-        rankings[number] = {
-            "leave_one_out": _order(drops[number]),
-            "plain_attention": _order(plain[number]),
-            "random": draw.permutation(pairs).tolist(),
-        }
-        attention = attention_of(report.sentences[number], seen)
-        if attention is not None:
-            rankings[number]["attention"] = _order(attention)
+    seen = see(qwen, shown)
+    rankings = _rankings(qwen, report, shown, seen, [number for number, _ in chosen], draw)
     scores = _scores(qwen, shown, rankings)
-    checked = []
+    checked: list[Checked] = []
     for number, finding in chosen:
         true, ranking = truth.pairs_with(finding), rankings[number]
-        best = next(p for p in ranking.get("attention", ranking["leave_one_out"]) if true[p])
-        box = box_of(report.sentences[number], seen, best)
-        lesions = truth.boxes_in(finding, best)
+        order = ranking.get("attention", ranking["leave_one_out"])
+        best = order[_first_true(order, true) - 1]
+        boxed = box_of(report.sentences[number], seen, best), truth.boxes_in(finding, best)
         members = report.tokens[number].float()
         deletion, insertion = (
             {
@@ -130,16 +120,38 @@ def check(
         )
         checked.append(
             Checked(
-                finding,
-                pairs,
-                int(true.sum()),
+                *(finding, shown.num_pairs, int(true.sum())),
                 {name: _first_true(order, true) for name, order in ranking.items()},
-                {} if box is None or not lesions else _overlaps(box, lesions, truth, draw),
+                _overlaps(*boxed, truth, draw),
                 deletion,
                 insertion,
             )
         )
     return checked
+
+
+def _rankings(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    shown: Shown,
+    seen: Seen | None,
+    chosen: Sequence[int],
+    draw: np.random.Generator,
+) -> dict[int, dict[str, list[int]]]:
+    """Each method's order of the slice pairs, by number of the sentence."""
+    _, drops = drops_of(log_probs(qwen, shown, leave_one_out(shown.num_pairs)), report)
+    plain = plain_attention(qwen, report, shown)
+    rankings: dict[int, dict[str, list[int]]] = {}
+    for number in chosen:
+        rankings[number] = {
+            "leave_one_out": _order(drops[number]),
+            "plain_attention": _order(plain[number]),
+            "random": draw.permutation(shown.num_pairs).tolist(),
+        }
+        attention = attention_of(report.sentences[number], seen)
+        if attention is not None:
+            rankings[number]["attention"] = _order(attention)
+    return rankings
 
 
 def hit_by_chance(num_pairs: int, num_true: int, k: int) -> float:
@@ -160,9 +172,11 @@ def _area(box: Box) -> int:
 
 
 def _overlaps(
-    box: Box, lesions: Sequence[Box], truth: Truth, draw: np.random.Generator
+    box: Box | None, lesions: Sequence[Box], truth: Truth, draw: np.random.Generator
 ) -> dict[str, float]:
     """Of the box, and of one of its size put anywhere in the frame."""
+    if box is None or not lesions:
+        return {}
     height, width = truth.frame_size_px
     left = int(draw.integers(width - (box[2] - box[0]) + 1))
     top = int(draw.integers(height - (box[3] - box[1]) + 1))

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.evidence.explain import explain
 from ctscribe.evidence.faithful import Checked, Truth, check
 from ctscribe.evidence.leave_out import show
-from ctscribe.evidence.rows import EvidenceRow
+from ctscribe.evidence.rows import EvidenceRow, SentenceEvidence
 from ctscribe.evidence.sentences import read_report
 from ctscribe.evidence.summary import summarise
 from ctscribe.files import ProgressCallback
 from ctscribe.generate import load_for_inference
 from ctscribe.model.features import store_features
+from ctscribe.pairs.dataset import Visual
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import (
     PredictionRow,
@@ -71,23 +74,32 @@ def find_evidence(
         )
         for number, row in enumerate(missing, len(predictions) - len(missing) + 1):
             study = studies[row.volume_name]
-            report = read_report(row.findings, row.impression, tokenizer)
-            shown = show(
-                qwen, tokenizer, report.answer, store.visual(study), recipe.model.positions
-            )
-            sentences = explain(qwen, report, shown, study.slice_indices, study.position_mm)
-            append_row(
-                out_path,
-                EvidenceRow(
-                    scan_id=row.scan_id,
-                    patient_id=row.patient_id,
-                    volume_name=row.volume_name,
-                    sentences=sentences,
-                ),
-            )
+            found = _evidence(qwen, tokenizer, row, study, store.visual(study), recipe)
+            append_row(out_path, found)
             progress(number, len(predictions))
     by_scan = {row.scan_id: row for row in read_rows(out_path, EvidenceRow)}
     return [by_scan[row.scan_id] for row in predictions]
+
+
+def _evidence(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    row: PredictionRow,
+    study: StudyRow,
+    visual: Visual,
+    recipe: Recipe,
+) -> EvidenceRow:
+    report = read_report(row.findings, row.impression, tokenizer)
+    sentences: tuple[SentenceEvidence, ...] = ()
+    if report.sentences:
+        shown = show(qwen, tokenizer, report.answer, visual, recipe.model.positions)
+        sentences = explain(qwen, report, shown, study.slice_indices, study.position_mm)
+    return EvidenceRow(
+        scan_id=row.scan_id,
+        patient_id=row.patient_id,
+        volume_name=row.volume_name,
+        sentences=sentences,
+    )
 
 
 def check_faithfulness(
@@ -125,9 +137,8 @@ def check_faithfulness(
         truth = _truth(prepared_dir, study, truths.get(study.volume_name))
         report = read_report(row.findings, row.impression, tokenizer)
         shown = show(qwen, tokenizer, report.answer, store.visual(study), recipe.model.positions)
-        checked += [
-            (row.patient_id, each) for each in check(qwen, report, shown, truth, seed=number)
-        ]
+        found = check(qwen, report, shown, truth, seed=number) if report.sentences else []
+        checked += [(row.patient_id, each) for each in found]
     progress(len(predictions), len(predictions))
     return summarise(checked, recipe.evaluate.resamples, recipe.evaluate.seed)
 

@@ -93,19 +93,12 @@ def teach(
     steps = epochs * math.ceil(len(looks) / batch_size)
     optimisers = _optimisers(tower, head, learning_rate)
     schedules = [LambdaLR(each, partial(_cosine, steps=steps)) for each in optimisers]
-    parameters = [*_learning(tower), *head.parameters()]
-    losses, done = [], 0
+    parameters, losses, done = [*_learning(tower), *head.parameters()], [], 0
     for _ in range(epochs):
         total = 0.0
         for batch in _shuffled(looks, batch_size, draw):
             loss = _loss(qwen, head, batch, draw, weight, attention_weight)
-            for optimiser in optimisers:
-                optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for optimiser, schedule in zip(optimisers, schedules, strict=True):
-                optimiser.step()
-                schedule.step()
+            _step(loss, parameters, optimisers, schedules)
             total += float(loss.detach()) * len(batch)
             done += 1
             progress(done, steps)
@@ -148,6 +141,21 @@ def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
         return None
     above = (cases[:, None] > controls).mean() + 0.5 * (cases[:, None] == controls).mean()
     return float(above)
+
+
+def _step(
+    loss: Float[Tensor, ""],
+    parameters: Sequence[nn.Parameter],
+    optimisers: Sequence[Optimizer],
+    schedules: Sequence[LambdaLR],
+) -> None:
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimiser, schedule in zip(optimisers, schedules, strict=True):
+        optimiser.step()
+        schedule.step()
 
 
 def _loss(

@@ -62,9 +62,8 @@ def write_reports(
     place = positions_for(qwen, input_ids, mask, video_grid_thw, position_mm.to(device), positions)
     padded = not bool(mask.all())
     cache = DynamicCache(config=qwen.config.text_config)
-    embeds = embed(
-        qwen, input_ids, gate(qwen, visual_tokens.to(device), video_grid_thw).visual_tokens
-    )
+    seen = gate(qwen, visual_tokens.to(device), video_grid_thw)
+    embeds = embed(qwen, input_ids, seen.visual_tokens)
     following = place.amax((0, 2)) + 1  # the place after the prompt's last token, per row
     chosen, log_probs = [], []
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)

@@ -19,6 +19,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback
 from ctscribe.model.checkpoint import load_model, save_model
 from ctscribe.model.fast_tower import speed_up_tower
+from ctscribe.model.findings_head import FindingsHead
 from ctscribe.model.presets import HUB_IDS, build_config
 from ctscribe.model.teach import Look, examine, teach
 from ctscribe.model.tokenizer import train_tokenizer
@@ -64,26 +65,23 @@ def warm_up(
 ) -> Path:
     """Writes a starting checkpoint whose tower knows where findings are.
 
-    Takes prepared studies, or draws phantom patients of its own and prepares their slices; trains
-    a tokenizer on their reports (tiny preset) or reads the preset's weights; trains the tower with
-    a findings head on labels, and on boxes or masks where there are any; and tests it on patients
-    held out. ``warm_up.json`` in the checkpoint tells how well it sees each finding;
-    ``findings_head.safetensors`` holds the head.
+    Takes prepared studies or draws phantom patients; trains a tokenizer on their reports (tiny
+    preset) or reads the preset's weights; trains the tower with a findings head on labels, and on
+    boxes or masks where there are any. ``warm_up.json`` in the checkpoint tells how well it sees
+    each finding of patients held out; ``findings_head.safetensors`` holds the head.
 
     Args:
         out: The checkpoint's folder; returned at once when it holds the same request.
         recipe: Its phantom, volume, slices, pairs, model and warm_up sections matter.
         prepared_dir: What `prepare` wrote; its training split teaches, its validation split asks.
             None draws phantoms that no later stage meets.
-        where: Boxes or masks of prepared studies, as `where.read_where` takes them; studies that
-            are not among them teach by their labels.
+        where: Boxes or masks, see `where.read_where`; other studies teach by their labels.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own, ``E_WHERE`` or ``E_MASK`` for unusable places,
-            ``E_EMPTY_SPLIT`` when a split of the prepared studies is empty.
+            patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``.
     """
     request = request_of(recipe, prepared_dir, where)
     if out.exists():
@@ -95,6 +93,25 @@ def warm_up(
         lessons = _draw_studies(studies_dir, recipe, processes, progress)
     else:
         lessons = _take_studies(prepared_dir, where, recipe)
+    qwen, tokenizer, head, found = _learn(lessons, recipe, _part(progress, 450, 980))
+    save_model(
+        out,
+        qwen,
+        tokenizer,
+        {"findings_head.safetensors": head.state_dict()},
+        {"warm_up.json": {"request": request, **found}},
+    )
+    shutil.rmtree(studies_dir, ignore_errors=True)
+    progress(1000, 1000)
+    return out
+
+
+def _learn(
+    lessons: _Lessons, recipe: Recipe, progress: ProgressCallback
+) -> tuple[
+    Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
+]:
+    """The taught model, its tokenizer, its head, and what it was taught and sees."""
     names = [study.volume_name for study in lessons.train]
     knobs = recipe.warm_up
     kept = keep_share(lessons.places, names, knobs.where_share, knobs.seed)
@@ -103,26 +120,15 @@ def warm_up(
     reports = [join_report(study.findings, study.impression) for study in lessons.train]
     qwen, tokenizer = _starting_point(recipe, reports, train)
     began = time.monotonic()
-    learned = teach(qwen, train, **_lesson_knobs(recipe), progress=_part(progress, 450, 980))
-    seconds = round(time.monotonic() - began, 1)
-    report = {
-        "request": request,
+    learned = teach(qwen, train, **_lesson_knobs(recipe), progress=progress)
+    found = {
         "num_train": len(lessons.train),
         "num_held_out": len(lessons.held_out),
         "losses": learned.losses,
-        "seconds": seconds,
+        "seconds": round(time.monotonic() - began, 1),
         **examine(qwen, learned.head, held_out[:: lessons.views]),
     }
-    save_model(
-        out,
-        qwen,
-        tokenizer,
-        {"findings_head.safetensors": learned.head.state_dict()},
-        {"warm_up.json": report},
-    )
-    shutil.rmtree(studies_dir, ignore_errors=True)
-    progress(1000, 1000)
-    return out
+    return qwen, tokenizer, learned.head, found
 
 
 def _draw_studies(
