@@ -143,10 +143,14 @@ def examine(
         else:
             skipped.append(found)
         progress(done, len(listed))
-    problems: defaultdict[str, list[str]] = defaultdict(list)
+    return Diagnosis(len(seen), _count(_reasons(skipped)), _count(warnings), _needs(seen))
+
+
+def _reasons(skipped: list[SkippedRow]) -> dict[str, list[str]]:
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
     for row in skipped:
-        problems[row.code].append(row.reason)
-    return Diagnosis(len(seen), _count(problems), _count(warnings), _needs(seen))
+        reasons[row.code].append(row.reason)
+    return reasons
 
 
 def describe(found: Diagnosis) -> str:

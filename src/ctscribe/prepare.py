@@ -1,4 +1,13 @@
-"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`."""
+"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`.
+
+Of each scan one reconstruction is used (`reports.reconstructions`), or all. A volume whose outputs
+exist for the same request and the same file is not done again, so that an interrupted run
+continues; a ledger (`slices.ledger`) knows them at a glance. What failed is tried again.
+
+A shard does every n-th volume and writes its tables to ``shards/<i>-of-<n>/``. Any number may run
+at once, on machines that share the folder; a run without a shard then finds their volumes done and
+writes the tables of all.
+"""
 
 import re
 from collections import Counter
@@ -78,15 +87,7 @@ def prepare(
 ) -> PrepareSummary:
     """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
-    Of each scan one reconstruction is used (`choose_reconstructions`), or all. A volume
-    whose outputs exist for the same request and the same file is not done again, so that an
-    interrupted run continues; a ledger (`slices.ledger`) knows them at a glance. What failed
-    is tried again. ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the
-    end.
-
-    A shard does every n-th volume and writes these three to ``shards/<i>-of-<n>/`` instead. Any
-    number may run at once, on machines that share `out`; a run without a shard then finds their
-    volumes done and writes the tables of all.
+    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
@@ -107,20 +108,15 @@ def prepare(
         CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
             ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
-    options = {**volume.model_dump(), **slices.model_dump()}
-    if prefer:
-        options["prefer"] = prefer
-    index, count = shard
-    tables = out if shard == WHOLE else out / "shards" / f"{index}-of-{count}"
+    tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
     with (
         nullcontext() if shard == WHOLE else many_writers(out),
         one_writer(tables),
         _ledger(tables, out) as ledger,
     ):
         manifest = _open(out, tables, volume, slices)
-        listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
-        listed, skipped = listed[index - 1 :: count], skipped if index == 1 else []
-        records, tasks = _known(ledger, listed, out, options, keep)
+        listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
+        records, tasks = _known(ledger, listed, out, _options(volume, slices, prefer), keep)
         num_reused = len(records)
         progress(num_reused, len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
@@ -134,12 +130,7 @@ def prepare(
                 records[name] = outcome
                 num_reused += reused
             progress(done, len(listed))
-        studies = [
-            _study_row(one, records[one.volume_name])
-            for one in listed
-            if one.volume_name in records
-        ]
-        return _finish(tables, manifest, studies, skipped, num_reused)
+        return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
 
 
 def parse_shard(text: str) -> Shard:
@@ -229,6 +220,26 @@ def _known(
         else:
             records[name] = record
     return records, tasks
+
+
+def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) -> dict[str, Any]:
+    options = {**volume.model_dump(), **slices.model_dump()}
+    return {**options, "prefer": prefer} if prefer else options
+
+
+def _part(
+    source: tuple[list[ListedVolume], list[SkippedRow]], shard: Shard
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """A shard's volumes; what the tables alone rule out is the first shard's to tell."""
+    listed, skipped = source
+    index, count = shard
+    return listed[index - 1 :: count], skipped if index == 1 else []
+
+
+def _study_rows(listed: list[ListedVolume], records: dict[str, dict[str, Any]]) -> list[StudyRow]:
+    return [
+        _study_row(one, records[one.volume_name]) for one in listed if one.volume_name in records
+    ]
 
 
 def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:

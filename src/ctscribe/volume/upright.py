@@ -56,14 +56,8 @@ def plan_upright(
         CtscribeError: ``E_SHEAR`` beyond the limit or where the slices themselves are sheared,
             ``E_TOO_LARGE``.
     """
-    x, y, along = affine[:3, 0], affine[:3, 1], affine[:3, 2]
-    in_plane = float(np.degrees(np.arcsin(abs(_cosine(x, y)))))
-    if in_plane > NEGLIGIBLE_DEGREES:
-        raise CtscribeError(
-            "E_SHEAR",
-            f"{study} must have rows and columns at right angles, but they are {in_plane:.1f} "
-            "degrees off; resample it onto a rectangular grid first",
-        )
+    x, y, along = affine[:3, :3].T
+    _check_plane(x, y, study)
     normal = np.cross(x, y)
     normal *= np.sign(normal @ along) / np.linalg.norm(normal)
     height = float(along @ normal)
@@ -71,13 +65,7 @@ def plan_upright(
     tilt = float(np.degrees(np.arctan2(np.linalg.norm(aside), height)))
     if tilt <= NEGLIGIBLE_DEGREES:
         return None
-    if tilt > max_tilt_degrees:
-        raise CtscribeError(
-            "E_SHEAR",
-            f"{study} must have slices stacked at most {max_tilt_degrees:g} degrees off their "
-            f"normal (gantry tilt), but they are {tilt:.1f} degrees off; raise "
-            "volume.max_tilt_degrees or resample it upright first",
-        )
+    _check_tilt(tilt, max_tilt_degrees, study)
     steps = [float(aside @ axis / (axis @ axis)) for axis in (x, y)]
     reach = [step * (shape_xyz[2] - 1) for step in steps]
     starts = [int(np.ceil(max(0.0, -far))) for far in reach]
@@ -98,6 +86,26 @@ def plan_upright(
         (steps[0], steps[1]),
         (starts[0], starts[1]),
     )
+
+
+def _check_plane(x: np.ndarray, y: np.ndarray, study: str) -> None:
+    in_plane = float(np.degrees(np.arcsin(abs(_cosine(x, y)))))
+    if in_plane > NEGLIGIBLE_DEGREES:
+        raise CtscribeError(
+            "E_SHEAR",
+            f"{study} must have rows and columns at right angles, but they are {in_plane:.1f} "
+            "degrees off; resample it onto a rectangular grid first",
+        )
+
+
+def _check_tilt(tilt_degrees: float, max_tilt_degrees: float, study: str) -> None:
+    if tilt_degrees > max_tilt_degrees:
+        raise CtscribeError(
+            "E_SHEAR",
+            f"{study} must have slices stacked at most {max_tilt_degrees:g} degrees off their "
+            f"normal (gantry tilt), but they are {tilt_degrees:.1f} degrees off; raise "
+            "volume.max_tilt_degrees or resample it upright first",
+        )
 
 
 def set_upright(volume: CTVolume, plan: Upright) -> CTVolume:
