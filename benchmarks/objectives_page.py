@@ -194,9 +194,13 @@ def difference_table(cells: Cells, compared: Mapping[str, Mapping[str, Compariso
     for arm in compared["coverage"]:
         found = [compared[metric][arm] for metric in METRICS]
         seeds = ", ".join(f"{d:+.3f}" for d in compared["coverage"][arm].by_seed)
-        rows.append((arm, *(f"{c} p={c.p_holm:.3f}" for c in found), seeds))
+        rows.append((arm, *(f"{c} {p_value(c)}" for c in found), seeds))
     columns = ("Arm − Origin", *(TITLES[m] for m in METRICS), "Coverage, seed by seed")
     return Table("Test, paired differences from Origin", columns, tuple(rows))
+
+
+def p_value(found: Comparison) -> str:
+    return "p<0.001" if found.p_holm < 0.001 else f"p={found.p_holm:.3f}"
 
 
 def training_table(cells: Cells) -> Table:
