@@ -148,8 +148,8 @@ def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[s
     from ctscribe.pairs.build import build_training_pairs
     from ctscribe.pairs.dataset import PairDataset
     from ctscribe.pairs.splits import studies_of
+    from ctscribe.train.fit import fit
     from ctscribe.train.setup import training_arguments, visual_source
-    from ctscribe.train.stage import fit
     from ctscribe.train.validation import validation_pairs
 
     recipe = recipe_of(arm, seed)

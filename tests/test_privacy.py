@@ -107,7 +107,7 @@ def write_nifti(path: Path, chest: CTVolume) -> Path:
 
 
 def with_bad_syntax(image: FileDataset, z: int) -> None:
-    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.70")
+    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")
     image.PixelData = b"\xfe\xff\x00\xe0" + b"\0" * 4 + b"\xfe\xff\x00\xe0\x08\0\0\0" + b"PLANTED "
     image["PixelData"].VR = "OB"
 

@@ -63,19 +63,25 @@ def _flush(folder: Path) -> None:
 def one_writer(folder: Path) -> Iterator[None]:
     """Keeps a folder to one process for the length of the block; ends with that process.
 
-    Temporary files that a killed predecessor left directly below or in a subfolder are removed.
+    Temporary files that a killed process left directly below or in a subfolder are removed,
+    those of predecessors before the block and those of its own workers after it.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
             process is at work in it.
     """
     with _locked(folder, fcntl.LOCK_EX):
-        try:
-            for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
-                left.unlink(missing_ok=True)
-        except OSError as error:
-            raise _not_writable(folder, error) from error
+        _remove_parts(folder)
         yield
+        _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    try:
+        for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def as_jpeg_2000(image: FileDataset, z: int) -> None:
 
 
 def as_unknown(image: FileDataset, z: int) -> None:
-    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.201")  # HTJ2K
+    image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")  # MPEG2
     image.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
     image["PixelData"].VR = "OB"
 

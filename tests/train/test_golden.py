@@ -14,9 +14,9 @@ from ctscribe.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import StudyRow, read_rows
+from ctscribe.train.fit import fit
 from ctscribe.train.log import MetricsRow
 from ctscribe.train.setup import training_arguments
-from ctscribe.train.stage import fit
 from ctscribe.train.validation import validation_pairs
 
 # (own scan, other scan): float32 sums differ between processors in the sixth digit.

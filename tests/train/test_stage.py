@@ -18,11 +18,12 @@ from ctscribe.pairs.splits import studies_of
 from ctscribe.rows import GapRow, PairRow, StudyRow, read_rows, write_rows
 from ctscribe.train import stage
 from ctscribe.train.checkpoints import newest_complete
+from ctscribe.train.fit import TrainResult
 from ctscribe.train.log import MetricsRow
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer
 from ctscribe.train.setup import require_reach
-from ctscribe.train.stage import TrainResult, train
+from ctscribe.train.stage import train
 
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]

@@ -22,7 +22,7 @@ _SEEN = (
 _BE = r"(?:is|are|was|were|has|have|had|been|be|do|does|did|can|could)"
 _BE_NOT = rf"(?:{_BE}\s+not|(?:isn|aren|wasn|weren|don|doesn|didn|hasn|haven)['’]t|cannot)"
 
-_START = r"\A\W*(?:(?:findings?|impressions?|conclusions?|results?)\s*:\W*)?"
+_START = r"\A\W*(?:(?:findings?|impressions?|conclusions?|results?)\s*:\W*)*"
 _MEASURE = r"(?:size|number|dimension|diameter|amount|volume|extent|count)"
 _DEGREE = r"(?:minimal|mild|slight|moderate|massive|small|millimetric|minor)"
 

@@ -1,0 +1,206 @@
+"""From data sets that are there to trained weights: trainer, follower, and how a run ends."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Qwen2_5_VLForConditionalGeneration,
+    TrainingArguments,
+)
+
+from ctscribe.config import Recipe
+from ctscribe.errors import CtscribeError
+from ctscribe.files import ProgressCallback, write_json
+from ctscribe.model.checkpoint import save_model
+from ctscribe.pairs.collate import collate_pairs
+from ctscribe.pairs.dataset import Pair, PairDataset
+from ctscribe.train.checkpoints import CheckpointNote, newest_complete
+from ctscribe.train.follow import Follower
+from ctscribe.train.hard import HardPairs
+from ctscribe.train.log import RunLog
+from ctscribe.train.order import EpochsInOrder
+from ctscribe.train.scorer import ReportScorer, choose_trainable
+from ctscribe.train.setup import (
+    beta_of,
+    checkpoint_steps,
+    count_updates,
+    hard_pairs,
+    learning_rates,
+    objective_of,
+    require_reach,
+)
+from ctscribe.train.trainer import PairTrainer
+from ctscribe.train.validation import Validation, validate
+
+
+@final
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended; ``result.json``, the last file written."""
+
+    best_validation_loss: float
+    """Cross entropy of validation reports, nats per answer token."""
+    best_step: int
+    num_steps: int
+
+
+def fit(
+    arguments: TrainingArguments,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    training: PairDataset,
+    validation: PairDataset,
+    recipe: Recipe,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> TrainResult:
+    """`stage.train` on data sets that are there already.
+
+    Args:
+        arguments: From `setup.training_arguments`.
+        qwen: Starting weights; trained in place.
+        tokenizer: The model's.
+        training: Its pairs.
+        validation: Pairs of a scan and another patient's.
+        recipe: The knobs.
+        progress: Told (updates done, all updates).
+    """
+    found = newest_complete(Path(arguments.output_dir))
+    hard = hard_pairs(training, recipe, arguments, found[1].step if found else 0)
+    order = EpochsInOrder(training, recipe.train.epochs, recipe.train.seed, hard and hard.epoch)
+    num_steps = count_updates(len(order), arguments)
+    arguments.warmup_steps = round(recipe.train.warmup_ratio * num_steps)
+    pad_id = int(tokenizer.pad_token_id)
+    trainer = _trainer(arguments, _scorer(qwen, recipe), order, pad_id, recipe)
+    trainer.gaps = None if hard is None else []
+    trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    follower = _follower(
+        trainer,
+        found,
+        recipe,
+        num_steps,
+        validation=_validation(trainer, validation, pad_id),
+        save_best=partial(save_model, Path(arguments.output_dir) / "best", qwen, tokenizer),
+        hard=hard,
+        progress=progress,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(follower)
+    _run(trainer, found[0] if found else None)
+    return _finish(follower, num_steps)
+
+
+def _trainer(
+    arguments: TrainingArguments,
+    scorer: ReportScorer,
+    order: EpochsInOrder[Pair],
+    pad_id: int,
+    recipe: Recipe,
+) -> PairTrainer:
+    trainer = PairTrainer(
+        objective=objective_of(recipe),
+        beta=recipe.objective.beta,
+        label_weight=recipe.objective.label_weight,
+        rates=learning_rates(recipe),
+        packed=recipe.train.pack_pairs,
+        model=scorer,
+        args=arguments,
+        train_dataset=order,
+        data_collator=partial(collate_pairs, pad_id=pad_id),
+    )
+    require_reach(recipe, sharded=trainer.is_fsdp_enabled)
+    return trainer
+
+
+def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callable[[], Validation]:
+    accelerator = trainer.accelerator
+    return partial(
+        validate,
+        trainer.model,
+        pairs,
+        pad_id=pad_id,
+        batch_size=4 * trainer.args.per_device_train_batch_size,
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        add_up=partial(accelerator.reduce, reduction="sum"),
+    )
+
+
+def _follower(
+    trainer: PairTrainer,
+    found: tuple[Path, CheckpointNote] | None,
+    recipe: Recipe,
+    num_steps: int,
+    *,
+    validation: Callable[[], Validation],
+    save_best: Callable[[], None],
+    hard: HardPairs | None,
+    progress: ProgressCallback,
+) -> Follower:
+    """Who validates, saves and logs, at the start or where a checkpoint left it."""
+    knobs, run_dir = recipe.train, Path(trainer.args.output_dir)
+    checkpoint, state = found or (None, None)
+    is_main = trainer.accelerator.is_main_process
+    return Follower(
+        trainer=trainer,
+        run_dir=run_dir,
+        epochs=knobs.epochs,
+        checkpoint_steps=checkpoint_steps(num_steps, knobs.epochs * knobs.checkpoints_per_epoch),
+        validate=validation,
+        save_best=save_best,
+        best=(state.best_step, state.best_validation_ce) if state else (0, float("inf")),
+        weight=beta_of(recipe, num_steps, checkpoint),
+        hard=hard,
+        log=RunLog(run_dir, state.step if state else 0) if is_main else None,
+        progress=progress,
+    )
+
+
+def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
+    torch.manual_seed(recipe.train.seed)
+    choose_trainable(
+        qwen,
+        tuning=recipe.model.tuning,
+        freeze_tower=recipe.model.freeze_tower,
+        freeze_merger=recipe.model.freeze_merger,
+        lora_r=recipe.model.lora_r,
+        lora_alpha=recipe.model.lora_alpha,
+    )
+    if recipe.train.gradient_checkpointing:
+        qwen.activation_checkpointing_enable({"use_reentrant": False})
+    return ReportScorer(qwen, recipe.model.positions)
+
+
+def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise CtscribeError(
+            "E_MEMORY",
+            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not; "
+            "lower train.pairs_per_device or slices.num_slices, the last checkpoint is kept",
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has an error type for a full GPU and only a sentence for a full CPU
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or "DefaultCPUAllocator" in str(error)
+
+
+def _finish(follower: Follower, num_steps: int) -> TrainResult:
+    best_step, best_ce = follower.best
+    result = TrainResult(best_ce, best_step, num_steps)
+    if follower.log is not None:
+        follower.log.draw()
+        write_json(follower.run_dir / "result.json", asdict(result))
+    follower.trainer.accelerator.wait_for_everyone()
+    return result
