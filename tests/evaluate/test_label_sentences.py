@@ -6,6 +6,7 @@ import pytest
 from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.label_sentences import (
+    affirming_patients,
     finding_sentences,
     read_label_head,
     reports_from_labels,
@@ -39,7 +40,7 @@ TRAINING = [
 
 
 def test_the_sentence_most_patients_share_wins_and_names_its_finding_alone() -> None:
-    sentences = finding_sentences(TRAINING)
+    sentences = finding_sentences(affirming_patients(TRAINING))
     # "Apical emphysema." is there three times, but of one patient.
     assert sentences["Emphysema"] == "Emphysema is seen."
     assert sentences["Pleural effusion"] == "Pleural effusion"  # never affirmed alone
@@ -47,7 +48,7 @@ def test_the_sentence_most_patients_share_wins_and_names_its_finding_alone() -> 
 
 def test_the_normal_report_keeps_what_is_not_contradicted() -> None:
     normal, ill = reports_from_labels(
-        TRAINING, [labels_of(), labels_of("Emphysema", "Pleural effusion")]
+        TRAINING, [labels_of(), labels_of("Emphysema", "Pleural effusion")], [None, None]
     )
     assert normal[0] == TRAINING[0].findings
     assert ill[0] == "The heart is of normal size. Emphysema is seen. Pleural effusion."
