@@ -107,3 +107,12 @@ def test_a_scan_without_a_row_and_a_file_without_columns_are_refused(
         read_label_head(path, studies)
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_label_head(tmp_path / "none.csv", studies)
+
+
+def test_a_patient_left_out_gives_neither_sentence_nor_normal_report() -> None:
+    affirmed = affirming_patients(TRAINING[:3])
+    assert finding_sentences(affirmed, "p2")["Emphysema"] == "Emphysema"
+    stated = [labels_of("Emphysema")] * 2
+    knowing, unknowing = reports_from_labels(TRAINING[:3], stated, [None, "p2"])
+    assert knowing[1] == "Emphysema is seen."
+    assert unknowing[1] == "Emphysema."

@@ -73,13 +73,14 @@ def compare(
         source: Reads the findings of what was written.
 
     Returns:
-        ``n`` (with ``trials`` and ``family``, the number of comparisons), ``alpha``, and
+        ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``, and
         ``differences``: system → metric → ``difference``, its 95 % interval ``low`` and ``high``
         over paired draws of patients, ``p`` of approximate randomisation, ``p_holm`` adjusted
         over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
         that is undefined on these scans is left out.
     """
-    truth = as_reports(one_row_per_scan(references), source)
+    studies = one_row_per_scan(references)
+    truth = as_reports(studies, source)
     patient_ids = [report.patient_id for report in truth]
     resampler = Resampler.of(patient_ids, config.resamples, config.seed)
     one, *rest = (
@@ -105,6 +106,7 @@ def compare(
             "seed": config.seed,
             "trials": trials,
             "family": len(family),
+            "labels_read_from_text": sum(study.labels is None for study in studies),
         },
         "alpha": ALPHA,
         "differences": differences,

@@ -204,8 +204,13 @@ def _notes(
 
 
 def reference_notes(n: Mapping[str, int]) -> list[str]:
-    """What must be known of references that come out of tables."""
+    """What must be known of references that lack something."""
     notes = []
+    if unlabelled := n.get("labels_read_from_text"):
+        notes.append(
+            f"The findings of {unlabelled} references were read from their text, as those of "
+            "predictions are; no labels were given."
+        )
     if n.get("training_scans") == 0:
         notes.append(f"Baselines: {LEAVE_ONE_OUT}.")
     if alone := n.get("scans_without_patient"):
