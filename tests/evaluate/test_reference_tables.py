@@ -121,6 +121,12 @@ def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None
         ([ct_rate("a")], [{"VolumeName": "b", **LABELS}], "E_NO_LABELS", "a must have a row"),
         ([ct_rate("a")], [{"VolumeName": "a", "Emphysema": "1"}], "E_COLUMN", "Medical material"),
         ([ct_rate("a")], [LABELS], "E_COLUMN", "lacks 'VolumeName'"),
+        (
+            [ct_rate("a")],
+            [{"VolumeName": name, **LABELS} for name in ("a", "x/a.nii.gz")],
+            "E_DUPLICATE",
+            "l.csv must name each volume once",
+        ),
         ([ct_rate("a")], [{"VolumeName": "a", **LABELS, FINDINGS[3]: "2"}], "E_LABELS", "'2'"),
         ([ct_rate("a")], [{"VolumeName": "a", **LABELS}] * 2, "E_DUPLICATE", "rows 2 and 3"),
         ([{"VolumeName": "a", "Findings_EN": "x"}], None, "E_COLUMN", "Impressions_EN"),

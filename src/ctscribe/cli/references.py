@@ -29,10 +29,10 @@ class Against:
     ] = None
     labels: Annotated[
         Path | None,
-        Parameter(help="CSV of REFERENCES' 18 findings; without, they are read from the text."),
+        Parameter(help="CSV of their 18 findings; else from columns of REFERENCES, or the text."),
     ] = None
     metadata: Annotated[
-        Path | None, Parameter(help="CSV of REFERENCES' scanner, sex and age, such as CT-RATE's.")
+        Path | None, Parameter(help="CSV of their scanner, sex and age, such as CT-RATE's.")
     ] = None
     split: Annotated[Split | None, Parameter(help="Of PREPARED; test unless another is given.")] = (
         None
@@ -49,7 +49,9 @@ class Training:
         Path | None,
         Parameter(help="CSV of training reports for the baselines; without, REFERENCES serve."),
     ] = None
-    training_labels: Annotated[Path | None, Parameter(help="CSV of TRAINING's 18 findings.")] = None
+    training_labels: Annotated[
+        Path | None, Parameter(help="CSV of TRAINING's 18 findings, likewise.")
+    ] = None
 
 
 UNSAID = Against()

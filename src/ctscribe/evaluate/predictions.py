@@ -55,8 +55,9 @@ def read_predictions(
         named = ", ".join(name[:80] for name in unknown[:_NUM_NAMED])
         raise CtscribeError(
             "E_PREDICTION",
-            f"every name in {path} must belong to a study of the split, but {len(unknown)} do "
-            f"not, such as {named}; give the predictions and the split they were written for",
+            f"every name in {path} must belong to one of the references, but {len(unknown)} do "
+            f"not, such as {named}; give the predictions and the references, or the split, they "
+            "were written for",
         )
     return [_row(report, study) for _, _, report, study in chosen.values()]
 

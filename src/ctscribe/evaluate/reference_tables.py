@@ -76,13 +76,13 @@ def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -
     left_out: set[str] = set()
     nameless: set[str] = set()
     for name, texts, beside in zip(table.names, table.cells, table.others, strict=True):
-        stem, (findings, impression) = volume_stem(name), _sections(texts)
+        findings, impression = _sections(texts)
         if _split(paths.reports, name, beside, split) != split:
             continue
-        if not findings:
-            left_out.add(stem)
-            continue
         volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
+        if not findings:
+            left_out.add(volume_stem(volume_name))
+            continue
         row = ReferenceRow(
             volume_name=volume_name,
             patient_id=patient_id or scan_id,
@@ -91,7 +91,7 @@ def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -
             findings=findings,
             impression=impression,
             labels=_labels(paths, name, labels, beside),
-            **_metadata(name, {**metadata.get(stem, {}), **beside}),
+            **_metadata(name, {**metadata.get(volume_stem(name), {}), **beside}),
         )
         if rows.setdefault(volume_stem(volume_name), row) is not row:
             raise _repeated(paths.reports, name)
@@ -111,7 +111,11 @@ def _repeated(path: Path, name: str) -> CtscribeError:
 def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, dict[str, str]]:
     if path is None:
         return {}
-    return {volume_stem(name): cells for name, cells in read_named_cells(path, required).items()}
+    found: dict[str, dict[str, str]] = {}
+    for name, cells in read_named_cells(path, required).items():
+        if found.setdefault(volume_stem(name), cells) is not cells:
+            raise _repeated(path, name)
+    return found
 
 
 def _check_findings(path: Path, table: ReportTable) -> None:
