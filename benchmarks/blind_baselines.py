@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe.config import EvaluateConfig
-from ctscribe.evaluate.baselines import BASELINE_RULES, choose_reports
+from ctscribe.evaluate.baselines import BASELINE_RULES, choose_reports, unseen_patients
 from ctscribe.evaluate.clinical import CLINICAL_METRICS
 from ctscribe.evaluate.intervals import Resampler
 from ctscribe.evaluate.label_sentences import RULE, reports_from_labels
@@ -60,7 +60,9 @@ def write_across_folds(reports: list[Report], seed: int) -> dict[str, list[Secti
             for name, chosen in choose_reports(outside, truth, seed).items()
         }
         true_labels = [report.labels for report in truth]
-        picked["label_sentences"] = reports_from_labels(outside, true_labels)
+        picked["label_sentences"] = reports_from_labels(
+            outside, true_labels, unseen_patients(outside, truth)
+        )
         for name, row in picked.items():
             for i, sections in zip(inside, row, strict=True):
                 written[name][i] = sections

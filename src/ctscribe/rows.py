@@ -17,8 +17,8 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class StudyRow(Row):
-    """``studies.jsonl``: one prepared volume with its report."""
+class ReportedRow(Row):
+    """A volume by name, with its report; what is written for it is scored against that."""
 
     volume_name: str
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
@@ -34,6 +34,15 @@ class StudyRow(Row):
     manufacturer: str | None = None
     sex: str | None = None
     age_years: float | None = None
+
+
+class ReferenceRow(ReportedRow):
+    """A report out of a table; there need be no volume."""
+
+
+class StudyRow(ReportedRow):
+    """``studies.jsonl``: one prepared volume with its report."""
+
     spacing_mm: SpacingMm
     """Of the prepared volume, (x, y, z)."""
     shape_xyz: tuple[int, int, int]

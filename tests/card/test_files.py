@@ -7,10 +7,15 @@ import pytest
 from ctscribe.card.files import find_view_files, make_card_of_files
 from ctscribe.config import EvaluateConfig, PairsConfig
 from ctscribe.errors import CtscribeError
+from ctscribe.evaluate.references import References, prepared_references
 from ctscribe.files import read_json
 from ctscribe.rows import StudyRow
 
 CONFIG = EvaluateConfig(resamples=100)
+
+
+def given(prepared: Path) -> References:
+    return prepared_references(prepared, "test", PairsConfig().validation_fraction)
 
 
 def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> None:
@@ -28,7 +33,7 @@ def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
     write(tmp_path / "in", "other_patient", studies, shift=1)
     paths = find_view_files(tmp_path / "in")
     assert list(paths) == ["real", "other_patient"]
-    card = make_card_of_files(paths, prepared, "test", PairsConfig(), CONFIG, tmp_path / "out")
+    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
     assert card["dependence"]["value"] == 1
     assert list(card["definitions"]["views"]) == ["real", "other_patient"]
     assert "cross_entropy" not in card["views"]["other_patient"]
@@ -43,7 +48,7 @@ def test_reciting_has_dependence_0(prepared: Path, studies: list[StudyRow], tmp_
     for view in ("real", "other_patient"):
         write(tmp_path, view, studies)
     paths = find_view_files(tmp_path)
-    card = make_card_of_files(paths, prepared, "test", PairsConfig(), CONFIG, tmp_path / "out")
+    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
     # What is written from another's scan is as right: nothing is gained by the own.
     assert card["dependence"]["value"] in (0, None)
 
@@ -53,7 +58,7 @@ def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
 ) -> None:
     def make() -> None:
         paths = find_view_files(tmp_path)
-        make_card_of_files(paths, prepared, "test", PairsConfig(), CONFIG, tmp_path / "out")
+        make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
 
     write(tmp_path, "real", studies)
     with pytest.raises(CtscribeError, match=r"other_patient has none.*E_CARD"):

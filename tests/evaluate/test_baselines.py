@@ -61,3 +61,15 @@ def test_retrieval_finds_equal_labels_and_never_the_patient() -> None:
     assert chosen["label_retrieval"][1].patient_id != "p3"
     assert all(c.patient_id != "p3" for c in [chosen["other_patient"][1]])
     assert set(chosen) == {"constant_report", "all_normal", "other_patient", "label_retrieval"}
+
+
+def test_without_training_each_patient_is_answered_from_all_others() -> None:
+    again = Report("s9", "p2", "a nodule in the left lung again", "", TRAINING[3].labels)
+    references = [*TRAINING, again]  # patient p2 has two scans
+    chosen = choose_reports(None, references, seed=0)
+    for number, reference in enumerate(references):
+        others = [each for each in references if each.patient_id != reference.patient_id]
+        assert chosen["constant_report"][number] == medoid(others)
+        assert chosen["all_normal"][number] == normal_report(others)
+        assert chosen["other_patient"][number] in others
+        assert chosen["label_retrieval"][number] in others

@@ -6,6 +6,7 @@ import pytest
 from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.label_sentences import (
+    affirming_patients,
     finding_sentences,
     read_label_head,
     reports_from_labels,
@@ -39,7 +40,7 @@ TRAINING = [
 
 
 def test_the_sentence_most_patients_share_wins_and_names_its_finding_alone() -> None:
-    sentences = finding_sentences(TRAINING)
+    sentences = finding_sentences(affirming_patients(TRAINING))
     # "Apical emphysema." is there three times, but of one patient.
     assert sentences["Emphysema"] == "Emphysema is seen."
     assert sentences["Pleural effusion"] == "Pleural effusion"  # never affirmed alone
@@ -47,7 +48,7 @@ def test_the_sentence_most_patients_share_wins_and_names_its_finding_alone() -> 
 
 def test_the_normal_report_keeps_what_is_not_contradicted() -> None:
     normal, ill = reports_from_labels(
-        TRAINING, [labels_of(), labels_of("Emphysema", "Pleural effusion")]
+        TRAINING, [labels_of(), labels_of("Emphysema", "Pleural effusion")], [None, None]
     )
     assert normal[0] == TRAINING[0].findings
     assert ill[0] == "The heart is of normal size. Emphysema is seen. Pleural effusion."
@@ -106,3 +107,12 @@ def test_a_scan_without_a_row_and_a_file_without_columns_are_refused(
         read_label_head(path, studies)
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_label_head(tmp_path / "none.csv", studies)
+
+
+def test_a_patient_left_out_gives_neither_sentence_nor_normal_report() -> None:
+    affirmed = affirming_patients(TRAINING[:3])
+    assert finding_sentences(affirmed, "p2")["Emphysema"] == "Emphysema"
+    stated = [labels_of("Emphysema")] * 2
+    knowing, unknowing = reports_from_labels(TRAINING[:3], stated, [None, "p2"])
+    assert knowing[1] == "Emphysema is seen."
+    assert unknowing[1] == "Emphysema."

@@ -7,8 +7,8 @@ from pathlib import Path
 from ctscribe import __version__
 from ctscribe.board.studies import WindowSet, look_alikes, show_study
 from ctscribe.export.comparison import NUM_WORST, Comparison, compare_reports, find_worst
-from ctscribe.export.scoreboard import StudyGroup
-from ctscribe.rows import PredictionRow, StudyRow
+from ctscribe.export.scoreboard import ShownStudy, StudyGroup
+from ctscribe.rows import PredictionRow, ReportedRow, StudyRow
 
 ALIKE = (
     "Of all pairs of scans of different patients, the hundredth part whose references share "
@@ -37,8 +37,7 @@ def study_groups(
     groups = []
     if pair := look_alikes(scans, prepared_dir):
         groups.append(("Look-alike reports", ALIKE, [compared[study.scan_id] for study in pair]))
-    worst = find_worst(compared.values(), NUM_WORST)
-    groups.append((f"The {len(worst)} worst studies", "Lowest F1 over the 18 findings.", worst))
+    groups.append(_worst(compared))
     return [
         StudyGroup(
             title,
@@ -49,7 +48,13 @@ def study_groups(
     ]
 
 
-def board_facts(scans: Sequence[StudyRow], shown: str) -> list[str]:
+def worst_texts(scans: Sequence[ReportedRow], written: Sequence[PredictionRow]) -> StudyGroup:
+    """The studies with the lowest F1, of which there is nothing but text."""
+    title, note, chosen = _worst(_compare(scans, written))
+    return StudyGroup(title, note, tuple(map(ShownStudy, chosen)))
+
+
+def board_facts(scans: Sequence[ReportedRow], shown: str) -> list[str]:
     """Short texts under the title; ``shown`` says whose reports the studies are."""
     patients = len({study.patient_id for study in scans})
     return [
@@ -60,8 +65,13 @@ def board_facts(scans: Sequence[StudyRow], shown: str) -> list[str]:
     ]
 
 
+def _worst(compared: Mapping[str, Comparison]) -> tuple[str, str, list[Comparison]]:
+    worst = find_worst(compared.values(), NUM_WORST)
+    return f"The {len(worst)} worst studies", "Lowest F1 over the 18 findings.", worst
+
+
 def _compare(
-    scans: Sequence[StudyRow], written: Sequence[PredictionRow]
+    scans: Sequence[ReportedRow], written: Sequence[PredictionRow]
 ) -> Mapping[str, Comparison]:
     """Every scan's reference beside what was written for it; nothing where nothing was."""
     rows = {row.scan_id: row for row in written}
@@ -76,5 +86,5 @@ def _compare(
     }
 
 
-def _text(row: StudyRow | PredictionRow | None) -> str:
+def _text(row: ReportedRow | PredictionRow | None) -> str:
     return "" if row is None else f"{row.findings}\n{row.impression}".strip()

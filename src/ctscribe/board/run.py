@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctscribe.board.groups import board_facts, study_groups
+from ctscribe.board.groups import board_facts, study_groups, worst_texts
 from ctscribe.board.plots import run_plots
-from ctscribe.config import PairsConfig
 from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.references import References
 from ctscribe.evaluate.scans import one_row_per_scan
 from ctscribe.export.scoreboard import Plot, scoreboard_page
 from ctscribe.files import read_json, write_text
-from ctscribe.pairs.splits import Split, studies_of
-from ctscribe.rows import StudyRow, read_rows
+from ctscribe.rows import StudyRow
 from ctscribe.tables import breakdown_tables, score_tables
 
 
@@ -20,9 +19,7 @@ def write_run_board(
     path: Path,
     scores: Mapping[str, Any],
     predictions_path: Path,
-    prepared_dir: Path,
-    split: Split,
-    pairs: PairsConfig,
+    references: References,
 ) -> None:
     """Writes the page of one run, ours or not.
 
@@ -30,14 +27,11 @@ def write_run_board(
         path: The page.
         scores: What `evaluate` made of the predictions.
         predictions_path: The predictions; the loss curve beside them is shown too, if any.
-        prepared_dir: What `prepare` wrote: its frames are shown, in its windows.
-        split: Whose scans.
-        pairs: Says which patients validate.
+        references: What they were scored against; the frames of prepared studies are shown, in
+            their windows, and reports out of tables alone without any.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans = one_row_per_scan(studies_of(studies, split, pairs.validation_fraction))
-    written = read_predictions(predictions_path, scans)
-    windows = read_json(prepared_dir / "prepare.json")["asked"]["slices"]["windows"]
+    scans = one_row_per_scan(references.studies)
+    written = read_predictions(predictions_path, references.studies, references.left_out)
     tables = [*score_tables({"Model": scores}), *breakdown_tables(scores)]
     plots = run_plots("Model", scores)
     loss_curve = predictions_path.with_name("loss_curve.png")
@@ -45,5 +39,12 @@ def write_run_board(
         plots.append(Plot("Loss over the updates.", loss_curve.read_bytes()))
     missing = len(scores["missing"])
     facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
-    groups = study_groups(scans, written, prepared_dir, windows)
+    if references.prepared_dir is None:
+        facts.append("no volumes given, so no slices are shown")
+        groups = [worst_texts(scans, written)]
+    else:
+        asked = read_json(references.prepared_dir / "prepare.json")["asked"]
+        shown = [scan for scan in scans if isinstance(scan, StudyRow)]
+        windows = asked["slices"]["windows"]
+        groups = study_groups(shown, written, references.prepared_dir, windows)
     write_text(path, scoreboard_page("Scoreboard", facts, tables, plots, groups))

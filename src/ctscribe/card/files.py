@@ -8,14 +8,13 @@ from ctscribe import RESEARCH_USE
 from ctscribe.card.score import AGAINST, score_card
 from ctscribe.card.views import VIEWS
 from ctscribe.card.write import write_card
-from ctscribe.config import EvaluateConfig, PairsConfig
+from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.references import References
 from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
 from ctscribe.files import sha256_of_file, sha256_of_json
-from ctscribe.pairs.splits import Split, studies_of
-from ctscribe.rows import StudyRow, read_rows
 
 SUFFIXES = (".jsonl", ".csv", ".json")
 
@@ -42,9 +41,7 @@ def find_view_files(folder: Path) -> dict[str, Path]:
 
 def make_card_of_files(
     paths: Mapping[str, Path],
-    prepared_dir: Path,
-    split: Split,
-    pairs: PairsConfig,
+    references: References,
     config: EvaluateConfig,
     out_dir: Path,
     source: LabelSource = RULES,
@@ -53,9 +50,7 @@ def make_card_of_files(
 
     Args:
         paths: View → file of reports; ``real`` and ``other_patient`` at least.
-        prepared_dir: What `prepare` wrote.
-        split: Whose scans the views are of.
-        pairs: Says which patients validate.
+        references: Of the scans the views are of.
         config: Text profile, draws and their seed.
         out_dir: Gets ``card.json``, ``card.md`` and ``card.png``.
         source: Reads the findings of the reports.
@@ -71,16 +66,18 @@ def make_card_of_files(
             f"a card needs the reports of the views real and {AGAINST}, but {lacking[0]} has "
             f"none; write them from what `ctscribe alter` gives, to {lacking[0]}.csv",
         )
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans = one_row_per_scan(studies_of(studies, split, pairs.validation_fraction))
+    scans = one_row_per_scan(references.studies)
     if not scans:
         raise CtscribeError(
-            "E_EMPTY_SPLIT", f"the {split} split must have scans, but has none; choose another"
+            "E_EMPTY_SPLIT",
+            f"the {references.split or 'references'} split must have scans, but has none; choose "
+            "another",
         )
     truth = as_reports(scans, source)
     answers = {}
     for view, path in paths.items():
-        answers[view], missing = match_predictions(read_predictions(path, scans), truth, source)
+        written = read_predictions(path, references.studies, references.left_out)
+        answers[view], missing = match_predictions(written, truth, source)
         if missing:
             # A view without some reports would look worse for want of them.
             raise CtscribeError(
@@ -90,7 +87,7 @@ def make_card_of_files(
             )
     identity = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
-        "split": split,
+        "split": references.split,
         "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
     }
     card = identity | score_card({}, answers, truth, config, source.name) | {"use": RESEARCH_USE}

@@ -72,7 +72,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "",
             f"**{RESEARCH_USE}**",
             "",
-            f"{_identity(card)}, {card['split']} split: {n['scans']} scans of {n['patients']} "
+            f"{_identity(card)}, {_scored(card)}: {n['scans']} scans of {n['patients']} "
             f"patients. In brackets the 95 % interval over {n['resamples']} resamples of patients "
             f"(seed {n['seed']}). Findings read by: {card['definitions']['labels']}.",
             "",
@@ -112,6 +112,10 @@ def _measured(card: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was measured under a view that is not the scan itself."""
     scores: Mapping[str, Any] = card["views"]["other_patient"]
     return scores
+
+
+def _scored(card: Mapping[str, Any]) -> str:
+    return f"{card['split']} split" if card["split"] else "all references given"
 
 
 def _identity(card: Mapping[str, Any]) -> str:

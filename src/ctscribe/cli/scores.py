@@ -7,6 +7,14 @@ from cyclopts import Parameter
 
 from ctscribe.cli.console import print_text, say, stage
 from ctscribe.cli.options import Overrides, RecipeName, Split, app
+from ctscribe.cli.references import (
+    NO_TRAINING,
+    UNSAID,
+    Against,
+    Training,
+    load_references,
+    require_prepared,
+)
 from ctscribe.cli.texts import ClassifierFolder, load_classifier
 from ctscribe.config import read_recipe
 from ctscribe.files import write_json
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
 def evaluate(
     predictions: Path,
     *,
-    prepared: Path,
-    split: Split = "test",
+    against: Against = UNSAID,
+    known: Training = NO_TRAINING,
     out: Annotated[
         Path | None, Parameter(help="JSON file; the page beside it has the same name.")
     ] = None,
@@ -32,27 +40,25 @@ def evaluate(
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:
-    """Score PREDICTIONS against the reports of SPLIT, beside blind baselines, on a page."""
+    """Score PREDICTIONS against reports, beside blind baselines, on a page.
+
+    The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
+    """
     from ctscribe.board.run import write_run_board
     from ctscribe.evaluate.scores import evaluate_predictions
     from ctscribe.tables import score_tables
     from ctscribe.tables.files import written_tables
 
     knobs = read_recipe(recipe, overrides)
+    references = load_references(against, knobs.pairs.validation_fraction, known)
     scores = evaluate_predictions(
-        predictions,
-        prepared,
-        split,
-        knobs.pairs,
-        knobs.evaluate,
-        _label_source(classifier),
-        label_head,
+        predictions, references, knobs.evaluate, _label_source(classifier), label_head
     )
     target = out or predictions.with_name("scores.json")
     write_json(target, scores)
     print_text(written_tables(score_tables({"Model": scores}), "markdown"))
     page = target.with_suffix(".html")
-    write_run_board(page, scores, predictions, prepared, split, knobs.pairs)
+    write_run_board(page, scores, predictions, references)
     say(f"Scores in {target}, and to read in {page}")
 
 
@@ -60,8 +66,7 @@ def evaluate(
 def compare(
     base: Path,
     *others: Path,
-    prepared: Path,
-    split: Split = "test",
+    against: Against = UNSAID,
     out: Path = Path("comparison.json"),
     classifier: ClassifierFolder = None,
     recipe: RecipeName = "tiny",
@@ -75,7 +80,8 @@ def compare(
     knobs = read_recipe(recipe, overrides)
     paths = run_names((base, *others))
     source = _label_source(classifier)
-    found = compare_predictions(paths, prepared, split, knobs.pairs, knobs.evaluate, source)
+    references = load_references(against, knobs.pairs.validation_fraction)
+    found = compare_predictions(paths, references, knobs.evaluate, source)
     write_json(out, found)
     print_text(to_markdown(differences_table(found["base"], found)))
     say(f"Comparison in {out}")
@@ -101,8 +107,7 @@ def table(
 def card(
     run: Path,
     *,
-    prepared: Path,
-    split: Split = "test",
+    against: Against = UNSAID,
     min_dependence: Annotated[
         float | None, Parameter(help="Fail when the lower bound of dependence is below.")
     ] = None,
@@ -120,15 +125,16 @@ def card(
     from ctscribe.card.score import require_dependence
     from ctscribe.card.write import headline
 
-    target = out or run / f"card_{split}"
+    split = against.split or "test"
     if paths := find_view_files(run):
         knobs = read_recipe(recipe, overrides)
+        references = load_references(against, knobs.pairs.validation_fraction)
+        target = out or run / (f"card_{references.split}" if references.split else "card")
         source = _label_source(classifier)
-        found = make_card_of_files(
-            paths, prepared, split, knobs.pairs, knobs.evaluate, target, source
-        )
+        found = make_card_of_files(paths, references, knobs.evaluate, target, source)
     else:
-        found = _card_of_run(run, prepared, split, target)
+        target = out or run / f"card_{split}"
+        found = _card_of_run(run, require_prepared(against), split, target)
     say(f"{headline(found)} Read {target / 'card.md'}")
     if min_dependence is not None:
         require_dependence(found, min_dependence)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from ctscribe.cli.console import say, stage
-from ctscribe.cli.options import Overrides, RecipeName, Split, app
+from ctscribe.cli.options import Overrides, RecipeName, app
+from ctscribe.cli.references import UNSAID, Against, load_references
 from ctscribe.config import read_recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import write_json, write_text
@@ -66,12 +67,11 @@ def convert(
 def judge(
     predictions: Path,
     *,
-    prepared: Path,
+    against: Against = UNSAID,
     endpoint: Annotated[
         str, Parameter(help="OpenAI-compatible server, such as http://127.0.0.1:8000.")
     ],
     model: Annotated[str, Parameter(help="Name the server knows the model by.")],
-    split: Split = "test",
     out: Path | None = None,
     allow_remote: Annotated[
         bool, Parameter(help="Send reports, which are patient data, to another machine.")
@@ -79,13 +79,16 @@ def judge(
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:
-    """Let a language model score PREDICTIONS against the reports of SPLIT, from 0 to 1 each."""
+    """Let a language model score PREDICTIONS against reports, from 0 to 1 each.
+
+    The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
+    """
     from ctscribe.judges.endpoint import Endpoint, require_local
     from ctscribe.judges.language_model import cases_of, judge_reports
 
     require_local(endpoint, anywhere=allow_remote)
     knobs = read_recipe(recipe, overrides)
-    cases = cases_of(predictions, prepared, split, knobs.pairs.validation_fraction)
+    cases = cases_of(predictions, load_references(against, knobs.pairs.validation_fraction))
     target = out or predictions.with_name("judged.json")
     with stage("Judging reports") as progress:
         judged = judge_reports(

@@ -54,7 +54,7 @@ E_ENDPOINT           An endpoint is no address, not on this machine, or judges n
 E_ENGINE             The engine that should do the work is not installed or not running.
     Install or start it as the sentence says, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
-    Choose another split, or prepare the training split too.
+    Choose another split, prepare the training split too, or give training reports.
 E_EXISTS             The folder holds another data set.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.

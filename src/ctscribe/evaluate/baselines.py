@@ -2,15 +2,19 @@
 
 A baseline is a training report chosen for each scan without seeing its volume. The first three
 are blind; the fourth is told the true labels and shows what perfect labels alone would score.
-What a label head alone would score is in `label_sentences`.
+What a label head alone would score is in `label_sentences`. Without training reports the
+references take their place, and each patient is answered from those of all others.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import final
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Int64
+from scipy.sparse import csr_matrix
 
 from ctscribe.evaluate.scans import Report
 from ctscribe.types import Labels
@@ -32,14 +36,21 @@ BASELINE_RULES = {
 }
 """Name → how the report is chosen."""
 
+LEAVE_ONE_OUT = (
+    "no training reports were given, so the references themselves serve as such, for each scan "
+    "without those of its own patient"
+)
+"""What must be said of baselines without a training set."""
+
 
 def choose_reports(
-    training: Sequence[Report], references: Sequence[Report], seed: int
+    training: Sequence[Report] | None, references: Sequence[Report], seed: int
 ) -> dict[str, list[Report]]:
     """Chooses the training report that each baseline gives as the answer for each reference.
 
     Args:
-        training: At least one report, and for every patient at least one of somebody else.
+        training: At least one report, and for every patient at least one of somebody else; None
+            takes for each reference the references of all other patients.
         references: The scans to answer.
         seed: Draws the last two baselines.
 
@@ -47,41 +58,103 @@ def choose_reports(
         Baseline name → one training report per reference, in order.
     """
     rng = np.random.default_rng(seed)
+    pool = Pool.of(references if training is None else training)
+    unseen = unseen_patients(training, references)
+    blind = {
+        patient: (pool.medoid(among), pool.normal_report(among))
+        for patient, among in ((each, pool.without(each)) for each in dict.fromkeys(unseen))
+    }
     return {
-        "constant_report": [medoid(training)] * len(references),
-        "all_normal": [normal_report(training)] * len(references),
-        "other_patient": _draw(training, references, rng, by_labels=False),
-        "label_retrieval": _draw(training, references, rng, by_labels=True),
+        "constant_report": [blind[patient][0] for patient in unseen],
+        "all_normal": [blind[patient][1] for patient in unseen],
+        "other_patient": _draw(pool, references, rng, by_labels=False),
+        "label_retrieval": _draw(pool, references, rng, by_labels=True),
     }
 
 
-def medoid(reports: Sequence[Report]) -> Report:
-    """The report nearest to all: the highest pooled unigram F1 when it answers every scan.
+def unseen_patients(
+    training: Sequence[Report] | None, references: Sequence[Report]
+) -> list[str | None]:
+    """For each reference the patient whose reports a baseline must not know, if there is one."""
+    return [reference.patient_id if training is None else None for reference in references]
 
-    The pooled overlap of a report with all N others is a sum over its words of how many reports
-    hold the word that often, so all reports are scored in time linear in their words.
-    Among equals the first by scan name.
-    """
-    ordered = sorted(reports, key=lambda report: report.scan_id)
-    tokens = [report.text.split() for report in ordered]
-    overlap = _pooled_overlap(tokens)
-    lengths = np.array([len(words) for words in tokens], dtype=np.float64)
-    score = overlap / np.maximum(1.0, len(tokens) * lengths + lengths.sum())
-    return ordered[int(score.argmax())]
+
+def medoid(reports: Sequence[Report]) -> Report:
+    """The report nearest to all: the highest pooled unigram F1 when it answers every scan."""
+    pool = Pool.of(reports)
+    return pool.medoid(pool.without(None))
 
 
 def normal_report(reports: Sequence[Report]) -> Report:
     """The commonest report among those with the fewest findings; of equals, the medoid."""
-    fewest = min(sum(report.labels) for report in reports)
-    normal = [report for report in reports if sum(report.labels) == fewest]
-    common = Counter(report.text for report in normal)
-    most = max(common.values())
-    return medoid([report for report in normal if common[report.text] == most])
+    pool = Pool.of(reports)
+    return pool.normal_report(pool.without(None))
 
 
-def _pooled_overlap(tokens: Sequence[Sequence[str]]) -> Float64[np.ndarray, "reports"]:
-    # The k-th occurrence of a word in a report is an item of its own; then clipped counts are
-    # set intersections, and one pass over all items is enough.
+@final
+@dataclass(frozen=True)
+class Pool:
+    """Reports to choose from, counted once, so that many choices among them are cheap.
+
+    Attributes:
+        reports: Ordered by scan.
+        patients: Of each report.
+        labels: Of each report.
+        words: Whether a report has an item: the k-th occurrence of a word is an item of its own,
+            so that clipped counts are set intersections.
+        lengths: Number of words.
+        texts: Number of each report's text; equal texts share it.
+    """
+
+    reports: tuple[Report, ...]
+    patients: np.ndarray
+    labels: Int64[np.ndarray, "reports findings"]
+    words: csr_matrix
+    lengths: Int64[np.ndarray, "reports"]
+    texts: Int64[np.ndarray, "reports"]
+
+    @classmethod
+    def of(cls, reports: Sequence[Report]) -> "Pool":
+        """Counts the words of at least one report."""
+        ordered = sorted(reports, key=lambda report: report.scan_id)
+        tokens = [report.text.split() for report in ordered]
+        return cls(
+            tuple(ordered),
+            np.array([report.patient_id for report in ordered], dtype=np.str_),
+            np.array([report.labels for report in ordered], dtype=np.int64),
+            _items(tokens),
+            np.array([len(words) for words in tokens], dtype=np.int64),
+            np.unique([report.text for report in ordered], return_inverse=True)[1],
+        )
+
+    def without(self, patient_id: str | None) -> Bool[np.ndarray, "reports"]:
+        """Which reports are of other patients; all for None."""
+        return (
+            np.ones(len(self.reports), bool) if patient_id is None else self.patients != patient_id
+        )
+
+    def medoid(self, among: Bool[np.ndarray, "reports"]) -> Report:
+        """The one with the highest pooled unigram F1 as the answer to all ``among`` them.
+
+        The pooled overlap of a report with the others is a sum over its items of how many
+        reports hold the item, so all are scored in time linear in their words. Of equals the
+        first by scan name.
+        """
+        holders = self.words.T @ among.astype(np.int64)
+        overlap = self.words @ holders
+        total = int(self.lengths[among].sum())
+        score = overlap / np.maximum(1, int(among.sum()) * self.lengths + total)
+        return self.reports[int(np.where(among, score, -1.0).argmax())]
+
+    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> Report:
+        """The commonest ``among`` those of them with the fewest findings; of equals, the medoid."""
+        findings = self.labels.sum(axis=1)
+        normal = among & (findings == findings[among].min())
+        common = np.bincount(self.texts[normal], minlength=len(self.reports))[self.texts]
+        return self.medoid(normal & (common == common[normal].max()))
+
+
+def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
     known: dict[tuple[str, int], int] = {}
     items: list[list[int]] = []
     for words in tokens:
@@ -91,29 +164,22 @@ def _pooled_overlap(tokens: Sequence[Sequence[str]]) -> Float64[np.ndarray, "rep
             seen[word] += 1
             row.append(known.setdefault((word, seen[word]), len(known)))
         items.append(row)
-    flat = np.fromiter(chain.from_iterable(items), dtype=np.int64)
-    holders = np.bincount(flat, minlength=len(known))
-    owner = np.repeat(np.arange(len(items)), [len(row) for row in items])
-    return np.bincount(owner, weights=holders[flat], minlength=len(items))
+    columns = np.fromiter(chain.from_iterable(items), dtype=np.int64)
+    starts = np.cumsum([0, *map(len, items)])
+    shape = (len(items), max(1, len(known)))
+    return csr_matrix((np.ones(len(columns), dtype=np.int64), columns, starts), shape=shape)
 
 
 def _draw(
-    training: Sequence[Report],
-    references: Sequence[Report],
-    rng: np.random.Generator,
-    *,
-    by_labels: bool,
+    pool: Pool, references: Sequence[Report], rng: np.random.Generator, *, by_labels: bool
 ) -> list[Report]:
-    ordered = sorted(training, key=lambda report: report.scan_id)
-    patients = np.array([report.patient_id for report in ordered], dtype=np.str_)
-    labels = np.array([report.labels for report in ordered], dtype=np.int64)
     chosen = []
     for reference in references:
-        allowed = patients != reference.patient_id
+        allowed = pool.without(reference.patient_id)
         if by_labels:
-            distance = _distance(labels, reference.labels)
+            distance = _distance(pool.labels, reference.labels)
             allowed &= distance == distance[allowed].min()
-        chosen.append(ordered[int(rng.choice(np.flatnonzero(allowed)))])
+        chosen.append(pool.reports[int(rng.choice(np.flatnonzero(allowed)))])
     return chosen
 
 

@@ -12,7 +12,7 @@ from ctscribe.evaluate.scans import Answers, Report, labelled_text
 from ctscribe.evaluate.statistics import Statistics, clinical_part
 from ctscribe.evaluate.strata import NODULE, strata_of
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import StudyRow
+from ctscribe.rows import ReportedRow
 
 
 def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def by_agreement(
 
 def by_stratum(
     statistics: Statistics,
-    studies: Sequence[StudyRow],
+    studies: Sequence[ReportedRow],
     truth: Sequence[Report],
     resampler: Resampler,
 ) -> list[dict[str, Any]]:

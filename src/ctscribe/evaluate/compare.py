@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ctscribe import RESEARCH_USE
-from ctscribe.config import EvaluateConfig, PairsConfig
+from ctscribe.config import EvaluateConfig
 from ctscribe.evaluate.intervals import (
     Resampler,
     approximate_randomisation,
@@ -18,10 +18,10 @@ from ctscribe.evaluate.intervals import (
 )
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.references import References
 from ctscribe.evaluate.scans import Report, as_reports, match_predictions, one_row_per_scan
 from ctscribe.evaluate.statistics import ALL_METRICS, scan_statistics, score_sums
-from ctscribe.pairs.splits import Split, studies_of
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.rows import PredictionRow, ReportedRow
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -31,9 +31,7 @@ Sums = Float64[np.ndarray, "patients columns"]
 
 def compare_predictions(
     paths: Mapping[str, Path],
-    prepared_dir: Path,
-    split: Split,
-    pairs: PairsConfig,
+    references: References,
     config: EvaluateConfig,
     source: LabelSource = RULES,
 ) -> dict[str, Any]:
@@ -41,26 +39,25 @@ def compare_predictions(
 
     Args:
         paths: System → its predictions.
-        prepared_dir: What `prepare` wrote.
-        split: Whose scans they were written for.
-        pairs: Says which patients validate.
+        references: What they were written for.
         config: As for `compare`.
         source: As for `compare`.
 
     Returns:
         What `compare` returns, and ``base``, the name of the first.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    references = studies_of(studies, split, pairs.validation_fraction)
-    written = {name: [read_predictions(path, references)] for name, path in paths.items()}
+    studies, left_out = references.studies, references.left_out
+    written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
     base = next(iter(paths))
-    return {"base": base} | compare(written.pop(base), written, references, config, source)
+    found = compare(written.pop(base), written, studies, config, source)
+    found["n"] |= references.facts()
+    return {"base": base} | found
 
 
 def compare(
     base: Sequence[Sequence[PredictionRow]],
     others: Mapping[str, Sequence[Sequence[PredictionRow]]],
-    references: Sequence[StudyRow],
+    references: Sequence[ReportedRow],
     config: EvaluateConfig,
     source: LabelSource = RULES,
 ) -> dict[str, Any]:
@@ -76,13 +73,14 @@ def compare(
         source: Reads the findings of what was written.
 
     Returns:
-        ``n`` (with ``trials`` and ``family``, the number of comparisons), ``alpha``, and
+        ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``, and
         ``differences``: system → metric → ``difference``, its 95 % interval ``low`` and ``high``
         over paired draws of patients, ``p`` of approximate randomisation, ``p_holm`` adjusted
         over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
         that is undefined on these scans is left out.
     """
-    truth = as_reports(one_row_per_scan(references), source)
+    studies = one_row_per_scan(references)
+    truth = as_reports(studies, source)
     patient_ids = [report.patient_id for report in truth]
     resampler = Resampler.of(patient_ids, config.resamples, config.seed)
     one, *rest = (
@@ -108,6 +106,7 @@ def compare(
             "seed": config.seed,
             "trials": trials,
             "family": len(family),
+            "labels_read_from_text": sum(study.labels is None for study in studies),
         },
         "alpha": ALPHA,
         "differences": differences,

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ctscribe.errors import CtscribeError
-from ctscribe.evaluate.baselines import normal_report
+from ctscribe.evaluate.baselines import Pool
 from ctscribe.evaluate.scans import Report, Sections, labelled_text
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.labeler import find_mentions
 from ctscribe.reports.sections import split_sentences
-from ctscribe.rows import StudyRow
+from ctscribe.rows import ReportedRow
 from ctscribe.types import Labels
 
 RULE = (
@@ -29,28 +29,51 @@ RULE = (
 THRESHOLD = 0.5
 
 
-def reports_from_labels(training: Sequence[Report], stated: Sequence[Labels]) -> list[Sections]:
+def reports_from_labels(
+    training: Sequence[Report], stated: Sequence[Labels], unseen: Sequence[str | None]
+) -> list[Sections]:
     """Writes a report for each row of stated findings; see the module.
 
     Args:
         training: Gives the normal report and the sentences.
         stated: 18 labels per scan, as a label head found them.
+        unseen: For each scan the patient whose reports are left out, if any.
     """
-    normal = normal_report(training)
-    sentences = finding_sentences(training)
-    written: dict[Labels, Sections] = {}
-    for labels in stated:
-        if labels not in written:
+    pool, patients = Pool.of(training), affirming_patients(training)
+    known = {
+        patient: (
+            pool.normal_report(pool.without(patient)),
+            finding_sentences(patients, patient),
+        )
+        for patient in dict.fromkeys(unseen)
+    }
+    written: dict[tuple[str | None, Labels], Sections] = {}
+    for patient, labels in zip(unseen, stated, strict=True):
+        if (patient, labels) not in written:
             present = [name for name, label in zip(FINDINGS, labels, strict=True) if label]
-            written[labels] = _write(normal, present, sentences)
-    return [written[labels] for labels in stated]
+            written[patient, labels] = _write(known[patient][0], present, known[patient][1])
+    return [written[each] for each in zip(unseen, stated, strict=True)]
 
 
-def finding_sentences(training: Sequence[Report]) -> dict[str, str]:
+Affirmed = Mapping[str, Mapping[str, set[str]]]
+"""Finding → sentence → the patients whose reports affirm it in this sentence, and it alone."""
+
+
+def finding_sentences(affirmed: Affirmed, unseen: str | None = None) -> dict[str, str]:
     """Finding → the sentence most patients share that affirms it alone, else its name.
 
-    Of equally common ones the first in alphabetical order.
+    Of equally common ones the first in alphabetical order; the patient ``unseen`` counts nowhere.
     """
+    chosen = {}
+    for name, sentences in affirmed.items():
+        counts = {sentence: len(who - {unseen}) for sentence, who in sentences.items()}
+        best = min(counts, key=lambda sentence: (-counts[sentence], sentence), default=name)
+        chosen[name] = best if counts.get(best) else name
+    return chosen
+
+
+def affirming_patients(training: Sequence[Report]) -> Affirmed:
+    """Reads who affirms what in which sentence."""
     patients: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in FINDINGS}
     for report in training:
         affirmed: dict[str, set[str]] = defaultdict(set)
@@ -60,13 +83,10 @@ def finding_sentences(training: Sequence[Report]) -> dict[str, str]:
         for sentence, names in affirmed.items():
             if len(names) == 1 and "" not in names:
                 patients[next(iter(names))][sentence].add(report.patient_id)
-    return {
-        name: min(known, key=lambda sentence: (-len(known[sentence]), sentence), default=name)
-        for name, known in patients.items()
-    }
+    return patients
 
 
-def read_label_head(path: Path, studies: Sequence[StudyRow]) -> dict[str, Labels]:
+def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Labels]:
     """Reads what a label head found: scan → the 18 findings whose probability reaches 0.5.
 
     Args:

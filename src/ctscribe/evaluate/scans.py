@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.label_source import RULES, LabelSource
-from ctscribe.rows import PredictionRow, StudyRow
+from ctscribe.rows import PredictionRow, ReportedRow
 from ctscribe.types import Labels
+
+AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
 Sections = tuple[str, str]
 """Findings and impression of a written report."""
@@ -70,13 +72,13 @@ def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> An
     return Answers(tuple(written), tuple(labels))
 
 
-def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
+def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     """Keeps the first reconstruction of each scan, ordered by scan.
 
     Raises:
         CtscribeError: ``E_SCAN`` when two rows of a scan differ in patient, report or labels.
     """
-    kept: dict[str, StudyRow] = {}
+    kept: dict[str, AnyReported] = {}
     for study in sorted(studies, key=lambda row: (row.scan_id, row.volume_name)):
         first = kept.setdefault(study.scan_id, study)
         for field in ("patient_id", "findings", "impression", "labels"):
@@ -84,13 +86,13 @@ def one_row_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:
                 raise CtscribeError(
                     "E_SCAN",
                     f"volumes of one scan must share its {field}, but {first.volume_name} and "
-                    f"{study.volume_name} differ; mend the reports or labels file and prepare "
-                    "again",
+                    f"{study.volume_name} differ; mend the reports or labels file, and prepare "
+                    "again if the volumes were prepared",
                 )
     return list(kept.values())
 
 
-def as_reports(studies: Sequence[StudyRow], source: LabelSource = RULES) -> list[Report]:
+def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[Report]:
     """The reference report of each study; labels are read from the text where none are given."""
     bare = [study for study in studies if study.labels is None]
     read = source.labels([labelled_text(study.findings, study.impression) for study in bare])

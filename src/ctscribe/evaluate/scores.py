@@ -5,16 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe import RESEARCH_USE
-from ctscribe.config import EvaluateConfig, PairsConfig
+from ctscribe.config import EvaluateConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate import label_sentences
-from ctscribe.evaluate.baselines import BASELINE_RULES, choose_reports
+from ctscribe.evaluate.baselines import (
+    BASELINE_RULES,
+    LEAVE_ONE_OUT,
+    choose_reports,
+    unseen_patients,
+)
 from ctscribe.evaluate.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.evaluate.cross_check import cross_check
 from ctscribe.evaluate.intervals import Resampler
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.meteor import meteor
 from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.references import References
 from ctscribe.evaluate.scans import (
     Answers,
     Report,
@@ -26,40 +32,36 @@ from ctscribe.evaluate.scans import (
 )
 from ctscribe.evaluate.statistics import scan_statistics, score_table
 from ctscribe.evaluate.template import template_statistics
-from ctscribe.pairs.splits import Split, studies_of
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.rows import PredictionRow, ReportedRow
 from ctscribe.types import Labels
 
 
 def evaluate_predictions(
     predictions_path: Path,
-    prepared_dir: Path,
-    split: Split,
-    pairs: PairsConfig,
+    references: References,
     config: EvaluateConfig,
     source: LabelSource = RULES,
     label_head_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Reads predictions and studies, and scores the former on ``split``; see `evaluate`.
+    """Reads predictions and scores them; see `evaluate`, whose ``n`` gains `References.facts`.
 
     Raises:
-        CtscribeError: As `evaluate` and `label_sentences.read_label_head`.
+        CtscribeError: As `read_predictions`, `evaluate` and `label_sentences.read_label_head`.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    references, training = (
-        studies_of(studies, name, pairs.validation_fraction) for name in (split, "train")
-    )
-    predictions = read_predictions(predictions_path, references)
+    studies = references.studies
+    predictions = read_predictions(predictions_path, studies, references.left_out)
     stated = None
     if label_head_path is not None:
-        stated = label_sentences.read_label_head(label_head_path, references)
-    return evaluate(predictions, references, training, config, source, stated)
+        stated = label_sentences.read_label_head(label_head_path, studies)
+    scores = evaluate(predictions, studies, references.training, config, source, stated)
+    scores["n"] |= references.facts()
+    return scores
 
 
 def evaluate(
     predictions: Sequence[PredictionRow],
-    references: Sequence[StudyRow],
-    training: Sequence[StudyRow],
+    references: Sequence[ReportedRow],
+    training: Sequence[ReportedRow] | None,
     config: EvaluateConfig,
     source: LabelSource = RULES,
     stated: Mapping[str, Labels] | None = None,
@@ -70,7 +72,8 @@ def evaluate(
         predictions: At most one report per scan; a missing one counts as empty text without
             findings and is listed.
         references: The studies to be scored; reconstructions of one scan count once.
-        training: The studies the baselines choose their reports from.
+        training: The studies the baselines choose their reports from; None where there are none,
+            which ``baseline_rules`` say then, ``training_scans`` being 0.
         config: Text profile, number of draws and their seed, optional metrics.
         source: Reads the findings of what was written, and of references without labels.
         stated: Scan → what a label head found, for the baseline that needs no report writer.
@@ -87,7 +90,8 @@ def evaluate(
             ``E_METEOR`` where METEOR is asked for and cannot run.
     """
     studies = one_row_per_scan(references)
-    truth, known = (as_reports(rows, source) for rows in (studies, one_row_per_scan(training)))
+    truth = as_reports(studies, source)
+    known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     patient_ids = [report.patient_id for report in truth]
@@ -108,7 +112,7 @@ def evaluate(
             "scans": len(truth),
             "patients": len(set(patient_ids)),
             "predicted": len(truth) - len(missing),
-            "training_scans": len(known),
+            "training_scans": len(known or ()),
             "resamples": config.resamples,
             "seed": config.seed,
             "labels_read_from_text": sum(study.labels is None for study in studies),
@@ -116,7 +120,7 @@ def evaluate(
         "model": tables.pop("model"),
         "baselines": tables,
         "baseline_rules": {
-            name: rule
+            name: rule if known is not None else f"{rule}; {LEAVE_ONE_OUT}"
             for name, rule in (BASELINE_RULES | {"label_sentences": label_sentences.RULE}).items()
             if name in tables
         },
@@ -137,7 +141,7 @@ def evaluate(
 
 def _baselines(
     truth: Sequence[Report],
-    known: Sequence[Report],
+    known: Sequence[Report] | None,
     seed: int,
     stated: Mapping[str, Labels] | None,
 ) -> dict[str, list[Sections]]:
@@ -148,7 +152,9 @@ def _baselines(
     }
     if stated is not None:
         labels = [stated[report.scan_id] for report in truth]
-        written["label_sentences"] = label_sentences.reports_from_labels(known, labels)
+        written["label_sentences"] = label_sentences.reports_from_labels(
+            truth if known is None else known, labels, unseen_patients(known, truth)
+        )
     return written
 
 
@@ -156,11 +162,19 @@ def _texts(answers: Answers, truth: Sequence[Report]) -> dict[str, Sequence[str]
     return {"predictions": answers.texts, "references": [report.text for report in truth]}
 
 
-def _require_other_patients(truth: Sequence[Report], known: Sequence[Report]) -> None:
+def _require_other_patients(truth: Sequence[Report], known: Sequence[Report] | None) -> None:
     if not truth:
         raise CtscribeError(
             "E_EVALUATE", "there must be studies to score, but the split has none; choose another"
         )
+    if known is None:
+        if len({report.patient_id for report in truth}) == 1:
+            raise CtscribeError(
+                "E_EVALUATE",
+                f"without training reports the blind baselines need references of two patients, "
+                f"but all {len(truth)} are of one; give training reports",
+            )
+        return
     patients = {report.patient_id for report in known}
     alone = len(patients) == 1 and patients <= {report.patient_id for report in truth}
     if not patients or alone:

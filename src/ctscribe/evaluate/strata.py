@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ctscribe.reports.sizes import largest_nodule_mm
-from ctscribe.rows import StudyRow
+from ctscribe.rows import ReportedRow
 
 NODULE = "Lung nodule"
 
@@ -48,7 +48,7 @@ def nodule_stratum(has_nodule: bool, size_mm: float | None) -> str:
 
 
 def strata_of(
-    studies: Sequence[StudyRow], texts: Sequence[str], has_nodule: Sequence[bool]
+    studies: Sequence[ReportedRow], texts: Sequence[str], has_nodule: Sequence[bool]
 ) -> dict[str, dict[str, list[int]]]:
     """Groups scans by what their reference and metadata say.
 

@@ -1,7 +1,7 @@
 """An experiment's tables, figures and worst studies on one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import final
 
@@ -26,13 +26,13 @@ class Plot:
 @final
 @dataclass(frozen=True)
 class ShownStudy:
-    """A study's comparison with its slices, as in `export.report.PatientReport`."""
+    """A study's comparison with its slices, as in `export.report.PatientReport`, if any."""
 
     comparison: Comparison
-    display: Mapping[str, UInt8[np.ndarray, "slices height width"]]
-    slice_indices: tuple[int, ...]
-    position_mm: tuple[float, ...]
-    pixel_spacing_mm: tuple[float, float]
+    display: Mapping[str, UInt8[np.ndarray, "slices height width"]] = field(default_factory=dict)
+    slice_indices: tuple[int, ...] = ()
+    position_mm: tuple[float, ...] = ()
+    pixel_spacing_mm: tuple[float, float] = (1.0, 1.0)
 
 
 @final
@@ -76,7 +76,9 @@ def scoreboard_page(
     )
 
 
-def _panel(number: int, study: ShownStudy) -> SlicePanel:
+def _panel(number: int, study: ShownStudy) -> SlicePanel | None:
+    if not study.display:
+        return None
     return slice_panel(
         f"study-{number}",
         study.display,

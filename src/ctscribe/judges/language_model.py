@@ -19,12 +19,12 @@ import numpy as np
 from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.intervals import Resampler, with_interval
 from ctscribe.evaluate.predictions import read_predictions
+from ctscribe.evaluate.references import References
 from ctscribe.evaluate.scans import one_row_per_scan
 from ctscribe.files import ProgressCallback, one_writer
 from ctscribe.judges.endpoint import Endpoint, EndpointError
-from ctscribe.pairs.splits import Split, studies_of
 from ctscribe.reports.sections import join_report
-from ctscribe.rows import Row, StudyRow, append_row, read_rows, write_rows
+from ctscribe.rows import Row, append_row, read_rows, write_rows
 
 _SYSTEM = """\
 You are a thoracic radiologist who compares a candidate chest-CT report with a reference report of
@@ -56,17 +56,15 @@ class Case:
     candidate: str
 
 
-def cases_of(
-    predictions_path: Path, prepared_dir: Path, split: Split, validation_fraction: float
-) -> list[Case]:
-    """The predictions of a split beside its references; scans without a prediction are left out.
+def cases_of(predictions_path: Path, references: References) -> list[Case]:
+    """The predictions beside their references; scans without a prediction are left out.
 
     Raises:
         CtscribeError: As `read_predictions` and `one_row_per_scan`.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    references = studies_of(studies, split, validation_fraction)
-    written = {row.scan_id: row for row in read_predictions(predictions_path, references)}
+    studies = references.studies
+    rows = read_predictions(predictions_path, studies, references.left_out)
+    written = {row.scan_id: row for row in rows}
     return [
         Case(
             study.scan_id,
@@ -74,7 +72,7 @@ def cases_of(
             join_report(study.findings, study.impression),
             join_report(written[study.scan_id].findings, written[study.scan_id].impression),
         )
-        for study in one_row_per_scan(references)
+        for study in one_row_per_scan(studies)
         if study.scan_id in written
     ]
 

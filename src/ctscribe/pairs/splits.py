@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
-from ctscribe.rows import StudyRow
+from ctscribe.rows import ReportedRow
 
 Split = Literal["train", "validation", "test"]
+
+AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
 
 def split_of(
@@ -27,8 +29,8 @@ def split_of(
 
 
 def studies_of(
-    studies: Sequence[StudyRow], split: Split, validation_fraction: float
-) -> list[StudyRow]:
+    studies: Sequence[AnyReported], split: Split, validation_fraction: float
+) -> list[AnyReported]:
     """The studies of one split, in their order."""
     return [
         study

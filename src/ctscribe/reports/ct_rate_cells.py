@@ -54,7 +54,7 @@ def parse_metadata(row: dict[str, str]) -> VolumeMetadata:
         num_slices=int(slices[0]) if slices else None,
         manufacturer=row["Manufacturer"].strip() or None,
         sex=row["PatientSex"].strip() or None,
-        age_years=_age_years(row["PatientAge"]),
+        age_years=parse_age_years(row["PatientAge"]),
     )
 
 
@@ -106,7 +106,8 @@ def _numbers(name: str, row: dict[str, str], column: str, count: int) -> tuple[f
     return found
 
 
-def _age_years(cell: str) -> float | None:
+def parse_age_years(cell: str) -> float | None:
+    """Years of a DICOM age such as ``045Y`` or ``006M``; None for anything else."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", cell.strip())
     if match is None:
         return None

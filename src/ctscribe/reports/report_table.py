@@ -5,14 +5,14 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from ctscribe.errors import CtscribeError
 
-KEYS = ("VolumeName", "AccessionNo")
+KEYS = ("VolumeName", "AccessionNo", "volume")
 """Columns that can name a report, the first one found is used."""
 _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
@@ -32,9 +32,11 @@ class ReportTable:
     names: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     """For each report the cells of ``columns`` as they stand; "Not given." is empty."""
+    others: tuple[Mapping[str, str], ...]
+    """For each report the cells of all further columns, stripped."""
 
 
-def read_report_table(path: Path) -> ReportTable:
+def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     """Reads a CSV of reports.
 
     Args:
@@ -42,7 +44,8 @@ def read_report_table(path: Path) -> ReportTable:
             and either one text column (``report_text``, ``report``, ``generated_report``,
             ``prediction``, ``text``, or the only other column whatever its name) or
             ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
-            Cells may hold line breaks; further columns are not read.
+            In place of ``VolumeName``, own data may have ``volume``. Cells may hold line breaks.
+        allow_empty: Whether reports may be without text.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
@@ -51,21 +54,54 @@ def read_report_table(path: Path) -> ReportTable:
     rows = _parsed_rows(path, _decoded(path))
     _, header = next(rows, (0, []))
     key, columns = _choose_columns(path, header)
-    numbers, names, cells = [], [], []
+    numbers, names, cells, others = [], [], [], []
     for number, row in rows:
         numbers.append(number)
-        names.append(row[header.index(key)].strip())
-        cells.append(tuple(_cell(row[header.index(column)]) for column in columns))
+        named = dict(zip(header, row, strict=True))
+        names.append(named.pop(key).strip())
+        cells.append(tuple(_cell(named.pop(column)) for column in columns))
+        others.append({column: cell.strip() for column, cell in named.items()})
     _require_names(path, key, names, numbers)
     texts = [any(map(str.strip, parts)) for parts in cells]
     empty = [number for number, has_text in zip(numbers, texts, strict=True) if not has_text]
-    if empty:
+    if empty and not allow_empty:
         raise CtscribeError(
             "E_EMPTY_REPORT",
             f"every report in {path} must have text, but {_told(empty)} in "
             f"{' and '.join(columns)}; fill them or remove the rows",
         )
-    return ReportTable(key, columns, tuple(names), tuple(cells))
+    return ReportTable(key, columns, tuple(names), tuple(cells), tuple(others))
+
+
+def read_named_cells(path: Path, required: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Reads a CSV of anything else about reports: name → column → cell, stripped.
+
+    Args:
+        path: As for `read_report_table`, with one of `KEYS`.
+        required: Columns that must be there.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or
+            ``E_DUPLICATE``.
+    """
+    rows = _parsed_rows(path, _decoded(path))
+    _, header = next(rows, (0, []))
+    key = next((name for name in KEYS if name in header), None)
+    _require_once(path, header)
+    lacking = [name for name in required if name not in header]
+    if key is None or lacking:
+        raise CtscribeError(
+            "E_COLUMN",
+            f"{path} must have VolumeName or AccessionNo and columns as CT-RATE has them, but "
+            f"lacks {(lacking[0] if key else KEYS[0])!r}; add or rename the column",
+        )
+    numbers, cells = [], []
+    for number, row in rows:
+        numbers.append(number)
+        cells.append({column: cell.strip() for column, cell in zip(header, row, strict=True)})
+    names = [named[key] for named in cells]
+    _require_names(path, key, names, numbers)
+    return dict(zip(names, cells, strict=True))
 
 
 def _decoded(path: Path) -> str:
@@ -112,11 +148,7 @@ def _parsed_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    repeated = next((name for name in header if header.count(name) > 1), None)
-    if repeated is not None:
-        raise CtscribeError(
-            "E_COLUMN", f"{path} must name each column once, but has two {repeated[:80]!r}"
-        )
+    _require_once(path, header)
     key = next((name for name in KEYS if name in header), None)
     if key:
         whole = next((name for name in _TEXTS if name in header), None)
@@ -135,6 +167,14 @@ def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, 
         f"{path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "
         f"Impressions_EN, parted by commas, but has {found}; rename its columns",
     )
+
+
+def _require_once(path: Path, header: Sequence[str]) -> None:
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise CtscribeError(
+            "E_COLUMN", f"{path} must name each column once, but has two {repeated[:80]!r}"
+        )
 
 
 def _cell(cell: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ctscribe import RESEARCH_USE
-from ctscribe.tables.systems import FOUND, LANGUAGE
+from ctscribe.tables.systems import FOUND, LANGUAGE, reference_notes
 from ctscribe.tables.table import UNDEFINED, Cell, Table
 
 HOLDS = "*"
@@ -31,6 +31,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         f"{HOLDS} The difference holds: p < {comparison['alpha']:g} by approximate randomisation "
         f"over patients ({n['trials']} trials), adjusted by Holm over all {n['family']} "
         "comparisons.",
+        *reference_notes(n),
         RESEARCH_USE,
     )
     return Table(f"Differences from {base}", ("Metric", *differences), rows, notes)

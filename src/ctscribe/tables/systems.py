@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ctscribe import RESEARCH_USE
+from ctscribe.evaluate.baselines import LEAVE_ONE_OUT
 from ctscribe.tables.table import UNDEFINED, Cell, Table, cell_of
 
 METRICS = {
@@ -175,6 +176,7 @@ def _notes(
         f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
         f"{n['resamples']} resamples of patients (seed {n['seed']}).",
     ]
+    notes += reference_notes(n)
     if "coverage" in metrics:
         notes.append(
             f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
@@ -199,6 +201,26 @@ def _notes(
         signature = first["model"][metric]["signature"].removeprefix(f"{metric}|")
         signatures.setdefault(signature, []).append(title)
     return notes + [f"{', '.join(titles)}: {text}" for text, titles in signatures.items()]
+
+
+def reference_notes(n: Mapping[str, int]) -> list[str]:
+    """What must be known of references that lack something."""
+    notes = []
+    if unlabelled := n.get("labels_read_from_text"):
+        notes.append(
+            f"The findings of {unlabelled} references were read from their text, as those of "
+            "predictions are; no labels were given."
+        )
+    if n.get("training_scans") == 0:
+        notes.append(f"Baselines: {LEAVE_ONE_OUT}.")
+    if alone := n.get("scans_without_patient"):
+        notes.append(
+            f"{alone} scans name no patient, so each counts as a patient of its own; where it is "
+            "not, intervals are too narrow and the baselines may know the patient."
+        )
+    if left_out := n.get("reports_left_out"):
+        notes.append(f"{left_out} reports without findings are not scored.")
+    return notes
 
 
 def _seed_note(name: str, results: Sequence[Scores], metrics: Mapping[str, str]) -> str:

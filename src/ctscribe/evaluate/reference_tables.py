@@ -1,0 +1,200 @@
+"""References out of CSV files alone: reports, and if wanted labels and metadata, by name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ctscribe.errors import CtscribeError
+from ctscribe.evaluate.formats import volume_stem
+from ctscribe.reports.ct_rate import VolumeName, parse_volume_name
+from ctscribe.reports.ct_rate_cells import parse_age_years, parse_labels
+from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.manifest import safe_name
+from ctscribe.reports.report_table import ReportTable, read_named_cells, read_report_table
+from ctscribe.reports.sections import split_report
+from ctscribe.rows import ReferenceRow
+from ctscribe.types import Labels
+
+Cells = Mapping[str, str]
+
+_AGE_YEARS = re.compile(r"\d{1,3}(\.\d+)?")
+
+
+@final
+@dataclass(frozen=True)
+class TablePaths:
+    """Files that say the same names.
+
+    Attributes:
+        reports: See `read_report_table`. Further columns are read where present: ``patient``,
+            ``scan``, ``split`` (rows of the other one are passed over), the 18 findings,
+            ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``, ``PatientSex``
+            and ``PatientAge``.
+        labels: The 18 findings, 0 or 1, for every report; without, those beside the reports, or
+            none.
+        metadata: Scanner, sex and age, as beside the reports; rows may lack.
+    """
+
+    reports: Path
+    labels: Path | None = None
+    metadata: Path | None = None
+
+
+@final
+@dataclass(frozen=True)
+class ReferenceTable:
+    """What the tables say."""
+
+    rows: list[ReferenceRow]
+    left_out: frozenset[str]
+    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
+    num_without_patient: int
+    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
+
+
+def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -> ReferenceTable:
+    """Reads reports with their labels and metadata; texts are spaced as `prepare` spaces them.
+
+    Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
+    names; any other name is a scan, and a patient, of its own.
+
+    Args:
+        paths: The files.
+        split: Which rows of a table with the column ``split``; what the rows will say.
+
+    Raises:
+        CtscribeError: As `read_report_table` and `read_named_cells`; ``E_COLUMN``,
+            ``E_DUPLICATE``, ``E_NO_LABELS``, ``E_LABELS`` or ``E_METADATA`` naming the report.
+    """
+    table = read_report_table(paths.reports, allow_empty=True)
+    _check_findings(paths.reports, table)
+    labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
+    rows: dict[str, ReferenceRow] = {}
+    left_out: set[str] = set()
+    nameless: set[str] = set()
+    for name, texts, beside in zip(table.names, table.cells, table.others, strict=True):
+        findings, impression = _sections(texts)
+        if _split(paths.reports, name, beside, split) != split:
+            continue
+        volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
+        if not findings:
+            left_out.add(volume_stem(volume_name))
+            continue
+        row = ReferenceRow(
+            volume_name=volume_name,
+            patient_id=patient_id or scan_id,
+            scan_id=scan_id,
+            source_split=split,
+            findings=findings,
+            impression=impression,
+            labels=_labels(paths, name, labels, beside),
+            **_metadata(name, {**metadata.get(volume_stem(name), {}), **beside}),
+        )
+        if rows.setdefault(volume_stem(volume_name), row) is not row:
+            raise _repeated(paths.reports, name)
+        if patient_id is None:
+            nameless.add(scan_id)
+    return ReferenceTable(list(rows.values()), frozenset(left_out), len(nameless))
+
+
+def _repeated(path: Path, name: str) -> CtscribeError:
+    return CtscribeError(
+        "E_DUPLICATE",
+        f"{path} must name each volume once, but {name[:80]!r} differs from an earlier row only "
+        "in folder or suffix; remove one of the two rows",
+    )
+
+
+def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, dict[str, str]]:
+    if path is None:
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for name, cells in read_named_cells(path, required).items():
+        if found.setdefault(volume_stem(name), cells) is not cells:
+            raise _repeated(path, name)
+    return found
+
+
+def _check_findings(path: Path, table: ReportTable) -> None:
+    columns = table.others[0].keys()
+    lacking = [finding for finding in FINDINGS if finding not in columns]
+    if 0 < len(lacking) < len(FINDINGS):
+        raise CtscribeError(
+            "E_COLUMN",
+            f"{path} must have all 18 findings as columns or none, but lacks {lacking[0]!r}; add "
+            "it",
+        )
+
+
+def _split(path: Path, name: str, cells: Cells, asked: str) -> str:
+    found = cells.get("split", asked)
+    if found not in ("train", "valid"):
+        raise CtscribeError(
+            "E_COLUMN",
+            f"split in {path} must be train or valid, but is {found[:20]!r} for {name[:80]}; "
+            "correct it or remove the column",
+        )
+    return found
+
+
+def _sections(texts: Sequence[str]) -> tuple[str, str]:
+    findings, impression = texts if len(texts) == 2 else split_report(texts[0])
+    return " ".join(findings.split()), " ".join(impression.split())
+
+
+def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:
+    """The volume's name, its patient if that is known, and its scan."""
+    for column in ("patient", "scan"):
+        if cells.get(column) == "":
+            raise CtscribeError(
+                "E_CSV",
+                f"{path} must state the {column} of every report, but that of {name[:80]} is "
+                "empty; fill it or remove the column",
+            )
+    parts = _parts(name)
+    scan = cells.get("scan")
+    # A manifest's volumes are paths, and prepared under the names of their scans.
+    volume_name = safe_name(scan) if scan and key == "volume" else name
+    patient_id = cells.get("patient") or (parts.patient_id if parts else None)
+    return volume_name, patient_id, scan or (parts.scan_id if parts else volume_stem(name))
+
+
+def _parts(name: str) -> VolumeName | None:
+    """A volume's or a scan's name of CT-RATE's kind, taken apart."""
+    for suffix in (".nii.gz", "_1.nii.gz"):
+        with suppress(CtscribeError):
+            return parse_volume_name(volume_stem(name) + suffix)
+    return None
+
+
+def _labels(
+    paths: TablePaths, name: str, labels: Mapping[str, Cells], beside: Cells
+) -> Labels | None:
+    if paths.labels is None and FINDINGS[0] not in beside:
+        return None
+    cells = beside if paths.labels is None else labels.get(volume_stem(name))
+    if cells is None:
+        raise CtscribeError(
+            "E_NO_LABELS",
+            f"{name[:80]} must have a row in {paths.labels}, but has none; add the row, or leave "
+            "the labels out to have them read from the reports",
+        )
+    return parse_labels({**cells, "VolumeName": name[:80]})
+
+
+def _metadata(name: str, cells: Cells) -> dict[str, Any]:
+    age = cells.get("age", "")
+    if age and not _AGE_YEARS.fullmatch(age):
+        raise CtscribeError(
+            "E_METADATA",
+            f"{name[:80]} must have its age in years, but {age[:20]!r} was found; correct it",
+        )
+    age_years = float(age) if age else parse_age_years(cells.get("PatientAge", ""))
+    return {
+        "manufacturer": cells.get("Manufacturer") or cells.get("manufacturer") or None,
+        "sex": cells.get("PatientSex") or cells.get("sex") or None,
+        "age_years": age_years,
+    }
