@@ -1,6 +1,6 @@
 """Any model's card, from the reports it wrote for the altered volumes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.predictions import read_predictions
 from ctscribe.evaluate.references import References
-from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
+from ctscribe.evaluate.scans import Answers, Report, as_reports, match_predictions, one_row_per_scan
 from ctscribe.files import sha256_of_file, sha256_of_json
 
 SUFFIXES = (".jsonl", ".csv", ".json")
@@ -74,17 +74,7 @@ def make_card_of_files(
             "another",
         )
     truth = as_reports(scans, source)
-    answers = {}
-    for view, path in paths.items():
-        written = read_predictions(path, references.studies, references.left_out)
-        answers[view], missing = match_predictions(written, truth, source)
-        if missing:
-            # A view without some reports would look worse for want of them.
-            raise CtscribeError(
-                "E_CARD",
-                f"{path} must hold a report for every scan, but lacks {len(missing)} of "
-                f"{len(scans)}, the first {missing[0]}; write them too",
-            )
+    answers = {view: _answers(path, references, truth, source) for view, path in paths.items()}
     identity = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
         "split": references.split,
@@ -93,3 +83,18 @@ def make_card_of_files(
     card = identity | score_card({}, answers, truth, config, source.name) | {"use": RESEARCH_USE}
     write_card(out_dir, card)
     return card
+
+
+def _answers(
+    path: Path, references: References, truth: Sequence[Report], source: LabelSource
+) -> Answers:
+    written = read_predictions(path, references.studies, references.left_out)
+    answers, missing = match_predictions(written, truth, source)
+    if missing:
+        # A view without some reports would look worse for want of them.
+        raise CtscribeError(
+            "E_CARD",
+            f"{path} must hold a report for every scan, but lacks {len(missing)} of "
+            f"{len(truth)}, the first {missing[0]}; write them too",
+        )
+    return answers

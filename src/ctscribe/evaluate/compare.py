@@ -91,13 +91,7 @@ def compare(
         name: _differences(one, two, resampler, trials, config.seed)
         for name, two in zip(others, rest, strict=True)
     }
-    family = {
-        (name, metric): row["p"]
-        for name, rows in differences.items()
-        for metric, row in rows.items()
-    }
-    for (name, metric), adjusted in holm(family).items():
-        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
+    family = _adjust(differences)
     return {
         "n": {
             "scans": len(truth),
@@ -105,13 +99,25 @@ def compare(
             "resamples": config.resamples,
             "seed": config.seed,
             "trials": trials,
-            "family": len(family),
+            "family": family,
             "labels_read_from_text": sum(study.labels is None for study in studies),
         },
         "alpha": ALPHA,
         "differences": differences,
         "use": RESEARCH_USE,
     }
+
+
+def _adjust(differences: dict[str, dict[str, dict[str, Any]]]) -> int:
+    """Adds each difference's p by Holm over all of them; returns how many there are."""
+    family = {
+        (name, metric): row["p"]
+        for name, rows in differences.items()
+        for metric, row in rows.items()
+    }
+    for (name, metric), adjusted in holm(family).items():
+        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
+    return len(family)
 
 
 def enough_trials(wanted: int, family: int) -> int:

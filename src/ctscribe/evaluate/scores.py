@@ -1,6 +1,6 @@
 """Every score of a set of predictions, with its interval, beside what blindness scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +96,16 @@ def evaluate(
     answers, missing = match_predictions(predictions, truth, source)
     patient_ids = [report.patient_id for report in truth]
     resampler = Resampler.of(patient_ids, config.resamples, config.seed)
-    statistics = scan_statistics(answers, truth, config.profile)
     written = _baselines(truth, known, config.seed, stated)
     systems = {"model": answers} | {
         name: read_answers(sections, source) for name, sections in written.items()
     }
-    tables = {}
-    for name, system in systems.items():
-        rows = statistics if name == "model" else scan_statistics(system, truth, config.profile)
-        tables[name] = score_table(rows, resampler, config.profile, source.name)
-        if config.meteor:
-            tables[name]["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
+    rows = {name: scan_statistics(each, truth, config.profile) for name, each in systems.items()}
+    tables = {
+        name: score_table(rows[name], resampler, config.profile, source.name)
+        | _on_request(system, truth, config)
+        for name, system in systems.items()
+    }
     return {
         "n": {
             "scans": len(truth),
@@ -119,24 +118,36 @@ def evaluate(
         },
         "model": tables.pop("model"),
         "baselines": tables,
-        "baseline_rules": {
-            name: rule if known is not None else f"{rule}; {LEAVE_ONE_OUT}"
-            for name, rule in (BASELINE_RULES | {"label_sentences": label_sentences.RULE}).items()
-            if name in tables
-        },
-        "per_finding": by_finding(statistics, resampler),
+        "baseline_rules": _rules(tables, leave_one_out=known is None),
+        "per_finding": by_finding(rows["model"], resampler),
         "agreement": by_agreement(answers, truth, resampler),
-        "strata": by_stratum(statistics, studies, truth, resampler),
+        "strata": by_stratum(rows["model"], studies, truth, resampler),
         "missing": missing,
         "template": {
-            "references": template_statistics(
-                [report.sections for report in truth], patient_ids, config.seed
-            ),
-            "predictions": template_statistics(answers.sections, patient_ids, config.seed),
+            who: template_statistics(sections, patient_ids, config.seed)
+            for who, sections in (
+                ("references", [report.sections for report in truth]),
+                ("predictions", answers.sections),
+            )
         },
         "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,
     }
+
+
+def _on_request(system: Answers, truth: Sequence[Report], config: EvaluateConfig) -> dict[str, Any]:
+    if not config.meteor:
+        return {}
+    return {"meteor": meteor(**_texts(system, truth), profile=config.profile)}
+
+
+def _rules(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:
+    """How each baseline's reports are chosen, in words."""
+    known = BASELINE_RULES | {"label_sentences": label_sentences.RULE}
+    told = {name: rule for name, rule in known.items() if name in set(baselines)}
+    if leave_one_out:
+        return {name: f"{rule}; {LEAVE_ONE_OUT}" for name, rule in told.items()}
+    return told
 
 
 def _baselines(
