@@ -36,7 +36,8 @@ def test_only_the_task_that_kills_again_is_lost(tmp_path: Path, doomed: ModuleTy
     work = local.work(doomed.die, tasks, 2, lost=doomed.lost, need_bytes=need_bytes)
     assert sorted(work) == [-3, 0, 2, 4, 8, 10, 12, 14]
     attempts = {int(path.name): path.stat().st_size for path in tmp_path.iterdir()}
-    assert attempts[3] == attempts[4] == 2
+    assert attempts[3] >= 2
+    assert attempts[4] == 2
 
 
 def test_what_stops_every_volume_stops_the_run(tmp_path: Path, doomed: ModuleType) -> None:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -28,7 +28,8 @@ def work(
     """See `Engine`; with one process, or one task, all is done in this very process.
 
     When a process dies, the tasks that were at work are repeated one by one, each in a process
-    of its own, so that only the one that kills is lost.
+    of its own, so that only the one that kills is lost; and only when it kills twice there, for
+    one that merely stood beside another has had no try of its own yet.
     """
     count = min(processes or os.cpu_count() or 1, len(tasks))
     if count <= 1:
@@ -91,11 +92,10 @@ def _fits(
 def _alone(
     function: Callable[[Task], Result], task: Task, lost: Callable[[Task], Result]
 ) -> Result:
-    with _pool(1) as pool:
-        try:
+    for _ in range(2):
+        with _pool(1) as pool, suppress(BrokenProcessPool):
             return pool.submit(function, task).result()
-        except BrokenProcessPool:
-            return lost(task)
+    return lost(task)
 
 
 @contextmanager
