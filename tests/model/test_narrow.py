@@ -14,7 +14,6 @@ from ctscribe.model.qwen import answer_losses
 
 ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
 Make = Callable[..., Any]
-Qwen = Qwen2_5_VLForConditionalGeneration
 
 
 @pytest.fixture
@@ -26,7 +25,9 @@ def batch(
     return made
 
 
-def learned(qwen: Qwen, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def learned(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Losses, and gradients of one row's mean minus a tenth of the other's, twice."""
     for _ in range(2):  # the second is added to what is there
         losses = answer_losses(qwen, batch, "depth")  # type: ignore[arg-type]
@@ -38,7 +39,9 @@ def learned(qwen: Qwen, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, 
 
 
 @pytest.mark.parametrize("tuning", ["full", "adapters"])
-def test_losses_and_gradients_stay(qwen: Qwen, batch: dict[str, Any], tuning: str) -> None:
+def test_losses_and_gradients_stay(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], tuning: str
+) -> None:
     whole = deepcopy(qwen)
     if tuning == "adapters":
         add_adapters(whole, r=2, alpha=4)
@@ -58,7 +61,9 @@ def test_losses_and_gradients_stay(qwen: Qwen, batch: dict[str, Any], tuning: st
         torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-5)
 
 
-def test_only_what_is_read_is_computed(qwen: Qwen, batch: dict[str, Any]) -> None:
+def test_only_what_is_read_is_computed(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
+) -> None:
     narrowed = deepcopy(qwen)
     narrow(narrowed)
     seen = []
@@ -72,7 +77,7 @@ def test_only_what_is_read_is_computed(qwen: Qwen, batch: dict[str, Any]) -> Non
 
 
 def test_whoever_does_not_say_what_is_read_gets_every_state(
-    qwen: Qwen, batch: dict[str, Any]
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
 ) -> None:
     narrowed = deepcopy(qwen)
     narrow(narrowed)

@@ -13,11 +13,12 @@ from ctscribe.model.qwen import answer_losses
 from ctscribe.model.recompute import recompute
 
 Make = Callable[..., Any]
-Qwen = Qwen2_5_VLForConditionalGeneration
 
 
 def step(
-    qwen: Qwen, batch: dict[str, Any], what: Literal["none", "layers", "cheap"]
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    batch: dict[str, Any],
+    what: Literal["none", "layers", "cheap"],
 ) -> tuple[dict[str, torch.Tensor], int]:
     """Gradients, and the operations of the products that made them."""
     model = deepcopy(qwen).train()
@@ -31,7 +32,7 @@ def step(
 
 @pytest.mark.parametrize("what", ["layers", "cheap"])
 def test_gradients_stay_and_only_layers_multiply_twice(
-    qwen: Qwen,
+    qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     random_frames: Make,
     make_batch: Make,

@@ -92,11 +92,9 @@ class LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[misc]  # untyped in the
         )
         parts = [
             scaled_dot_product_attention(
-                *each,
-                attn_mask=_causal_mask(each[0].shape[2], each[1].shape[2], query.device),
-                scale=attention.scaling,
+                q, k, v, _causal_mask(q.shape[2], k.shape[2], q.device), scale=attention.scaling
             )
-            for each in zip(*split, strict=True)
+            for q, k, v in zip(*split, strict=True)
         ]
         mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
         projected: Tensor = attention.o_proj(mixed)
