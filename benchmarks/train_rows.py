@@ -4,16 +4,15 @@ All rows train on the same pairs in the same order with the same number type and
 negatives' cap lies beyond reach unless a row says otherwise, so every branch has its gradient.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from train_plain import BETA, OUT_OF_REACH, Plain, Together, collate_plain
 from transformers import (
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
@@ -23,11 +22,12 @@ from transformers import (
 
 from ctscribe.config import Recipe
 from ctscribe.model.fast_tower import speed_up_tower
+from ctscribe.model.narrow import narrow
 from ctscribe.model.presets import build_config
-from ctscribe.model.qwen import patchify
+from ctscribe.model.recompute import recompute
 from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.pairs.collate import Batch, PairBatch, collate_pairs
-from ctscribe.pairs.dataset import Pair, PairDataset
+from ctscribe.pairs.collate import collate_pairs
+from ctscribe.pairs.dataset import PairDataset
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow, write_rows
@@ -38,7 +38,6 @@ from ctscribe.train.trainer import PairTrainer
 
 REPORT_TOKENS = 300
 NUM_SLICES = 10
-BETA, OUT_OF_REACH = 0.1, 100.0
 TEXT = "no nodule mass effusion lung lobe left right upper lower heart normal clear size mm"
 
 
@@ -74,8 +73,10 @@ class Row:
     """One branch after the other, by `PairTrainer`; off: both graphs held, one backward pass."""
     fast_tower: bool = True
     """Batched windows and a linear patch embedding in the tower."""
-    checkpointing: bool = False
-    """Activations computed again in the backward pass."""
+    recomputed: Literal["none", "layers", "cheap"] = "cheap"
+    """What the backward pass computes again, as in `ctscribe.model.recompute`."""
+    narrow: bool = True
+    """Last layer and embedding gradient only where they are read."""
     freeze_tower: bool = True
     """Tower and merger do not learn and run without gradients."""
     stored: bool = True
@@ -85,22 +86,31 @@ class Row:
     adapters: bool = False
     """Adapters on the language side instead of all its weights."""
 
+    def changes(self) -> list[str]:
+        """What makes this row's update another one than the plain trainer's."""
+        found = {
+            "tower and merger do not learn": self.freeze_tower,
+            "negatives lie beyond their cap and have no gradient": self.max_loss < OUT_OF_REACH,
+            "adapters learn instead of the language model's weights": self.adapters,
+        }
+        return [what for what, is_so in found.items() if is_so]
 
-_PLAIN = Row("plain", False, False, False, True, False, False)
+
+_PLAIN = Row("plain", False, False, False, "layers", False, False, False)
 ROWS = (
     _PLAIN,
     _answers := replace(_PLAIN, name="answer positions alone", answers_only=True),
     _turns := replace(_answers, name="branches in turn", in_turn=True),
     _fast := replace(_turns, name="batched windows", fast_tower=True),
-    _kept := replace(_fast, name="activations kept", checkpointing=False),
-    replace(_kept, name="tower frozen", freeze_tower=True),
-    Row("ours"),
+    _kept := replace(_fast, name="only what is cheap computed again", recomputed="cheap"),
+    _narrow := replace(_kept, name="both ends where they are read", narrow=True),
+    replace(_narrow, name="tower frozen", freeze_tower=True),
+    Row("ours, nothing skipped"),
+    Row("ours, every negative skipped", max_loss=0.01),
 )
 VARIANTS = (
-    Row("ours, every negative capped", max_loss=0.01),
-    Row("ours, checkpointed", checkpointing=True),
-    Row("ours, adapters", adapters=True),
-    Row("ours, adapters, every negative capped", max_loss=0.01, adapters=True),
+    Row("ours, nothing skipped, nothing computed again", recomputed="none"),
+    Row("ours, nothing skipped, adapters", adapters=True),
 )
 
 
@@ -131,8 +141,10 @@ def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder
         lora_r=64,
         lora_alpha=128,
     )
-    if row.checkpointing:
-        qwen.activation_checkpointing_enable({"use_reentrant": False})
+    if row.narrow:
+        narrow(qwen)
+    if row.recomputed != "none":
+        recompute(qwen, row.recomputed)
     studies, pairs = made_up(folder, tokenizer, num_pairs, preset.side_px)
     source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
     began = perf_counter()
@@ -253,48 +265,3 @@ def _study(name: str, number: int, findings: str) -> StudyRow:
             "frame_to_ras": np.eye(4).tolist(),
         }
     )
-
-
-class Plain(Trainer):
-    """Hugging Face's own forward pass for each branch: all logits, both graphs, the tower too."""
-
-    def __init__(self, **trainer: Any) -> None:
-        super().__init__(**trainer)
-        self.model_accepts_loss_kwargs = False  # divide each micro-batch's mean
-
-    def compute_loss(self, model: nn.Module, inputs: Any, **_: Any) -> Tensor:
-        positive, negative = (model(**inputs[name]).loss for name in ("positive", "negative"))
-        return positive - BETA * negative.clamp(max=OUT_OF_REACH)
-
-
-class Together(Trainer):
-    """The same loss from our answer losses, both branches still in one graph."""
-
-    def compute_loss(self, model: nn.Module, inputs: PairBatch, **_: Any) -> Tensor:
-        branches = (inputs["positive"], inputs["negative"])
-        positive, negative = (model(branch).per_sample().mean() for branch in branches)
-        return positive - BETA * negative.clamp(max=OUT_OF_REACH)
-
-
-def collate_plain(
-    collate: Callable[[Sequence[Pair]], PairBatch], video_token_id: int, pairs: Sequence[Pair]
-) -> dict[str, dict[str, Tensor]]:
-    batch = collate(pairs)
-    assert batch["negative"] is not None
-    return {
-        "positive": _as_the_library_wants(batch["positive"], video_token_id),
-        "negative": _as_the_library_wants(batch["negative"], video_token_id),
-    }
-
-
-def _as_the_library_wants(batch: Batch, video_token_id: int) -> dict[str, Tensor]:
-    return {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "labels": batch["labels"],
-        "pixel_values_videos": torch.cat([patchify(frames)[0] for frames in batch["frames"]]),
-        "video_grid_thw": batch["video_grid_thw"],
-        "second_per_grid_ts": torch.ones(len(batch["labels"])),
-        "mm_token_type_ids": (batch["input_ids"] == video_token_id).int() * 2,
-        "use_cache": False,
-    }

@@ -37,26 +37,16 @@ _UNCOUNTED = {
 
 
 class Watch(TrainerCallback):
-    """Counts the first pair's operations, keeps the first update's gradients, times the rest."""
+    """Keeps the first update's gradients and times every update."""
 
     def __init__(self, trainer: Trainer, sampled: int) -> None:
         self.seconds: list[float] = []
         self.cpu_seconds: list[float] = []
-        self.flops = 0
         self.gradients: dict[str, Tensor] = {}
         self.share_skipped = 0.0
         self._trainer, self._sampled = trainer, sampled
         self._began = (0.0, 0.0)
-        self._step = trainer.training_step
-        trainer.training_step = self._counted
         trainer.add_callback(self)
-
-    def _counted(self, *given: Any, **named: Any) -> Tensor:
-        with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
-            loss = self._step(*given, **named)
-        self.flops = counter.get_total_flops()
-        self._trainer.training_step = self._step
-        return loss
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._began = (perf_counter(), process_time())
@@ -81,6 +71,14 @@ class Watch(TrainerCallback):
             from ctscribe.train.tally import means
 
             self.share_skipped = means(tally.take())["share_skipped"] or 0.0
+
+
+def count_flops(trainer: Trainer) -> int:
+    """Operations of one more pair; the counting itself takes memory, so do it last."""
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+        trainer.training_step(trainer.model, batch)
+    return int(counter.get_total_flops())
 
 
 def compared(gradients: Mapping[str, Tensor], path: Path, *, is_plain: bool) -> dict[str, Any]:

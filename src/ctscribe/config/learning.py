@@ -117,9 +117,10 @@ class TrainConfig(Section):
     """Studies per micro-batch; 1 means a micro-batch of 2, one study's pair (paper)."""
     gradient_accumulation_steps: int = Field(8, ge=1)
     """Micro-batches per update (paper: 8)."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["cheap"] = False
     """Compute each layer's activations again in the backward pass instead of keeping them: a third
-    more work, several times less memory for activations."""
+    more work, several times less memory for activations. cheap: only norms, activation functions
+    and products by element; half the memory for a few percent more work."""
     pack_pairs: bool = False
     """Both branches of a micro-batch in one row: one forward and one backward pass, a volume shown
     twice goes through a learning tower once, but activations of both are held, satisfied negatives

@@ -28,6 +28,7 @@ from ctscribe.model.adapters import (
 )
 from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.legacy import add_legacy_fields
+from ctscribe.model.narrow import narrow
 from ctscribe.model.presets import HUB_IDS
 from ctscribe.model.slice_attention import FILE, attach, attached
 
@@ -135,6 +136,7 @@ def load_model(
             f"{config.video_token_id} there; copy the tokenizer's files into it",
         )
     speed_up_tower(qwen)
+    narrow(qwen)
     if is_local and (folder / FILE).exists():
         attach(qwen).load_state_dict(load_file(folder / FILE))
     return qwen, tokenizer

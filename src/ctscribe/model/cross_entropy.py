@@ -18,10 +18,10 @@ def token_cross_entropy(
 ) -> Float[Tensor, "tokens"]:
     """−log softmax(hidden · weightᵀ) at each row's target, in nats.
 
-    Logits exist for a thousand rows at a time. The gradient needs them again: of a single chunk
-    they are kept, of several they are computed anew. Sums over the vocabulary are float32 or
-    wider, and so is the sum of the weight's gradient over the chunks; products have the type of
-    autocast where it is on, else the wider of the operands' types.
+    Logits exist for a thousand rows at a time, and their derivative takes their place. The gradient
+    needs it again: of a single chunk it is kept, of several it is computed anew. Sums over the
+    vocabulary are float32 or wider, and so is the sum of the weight's gradient over the chunks;
+    products have the type of autocast where it is on, else the wider of the operands' types.
 
     Args:
         hidden: Last hidden states.
@@ -50,41 +50,52 @@ class _TokenCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         columns = weight.to(dtype).T
-        losses, normalisers, kept = [], [], None
+        losses, kept = [], None
         for rows in _chunks(len(targets)):
-            kept = hidden[rows].to(dtype) @ columns
-            logits = kept.to(torch.promote_types(dtype, torch.float32))
-            normaliser = logits.logsumexp(-1)
-            losses.append(normaliser - logits.gather(-1, targets[rows, None])[:, 0])
-            normalisers.append(normaliser)
+            kept = None  # the last chunk's table is free before the next one's is made
+            loss, kept = _loss_and_slope(hidden[rows].to(dtype) @ columns, targets[rows])
+            losses.append(loss)
         if len(losses) > 1:
             kept = None
         ctx.dtype = dtype
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers), kept)
+        ctx.save_for_backward(hidden, weight, targets, kept)
         return torch.cat(losses)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        hidden, weight, targets, normalisers, kept = ctx.saved_tensors
+        hidden, weight, targets, kept = ctx.saved_tensors
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         matrix = weight.to(ctx.dtype)
         wide = torch.promote_types(ctx.dtype, torch.float32)
         of_hidden = torch.empty_like(hidden) if needs_hidden else None
         of_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         for rows in _chunks(len(targets)):
-            states = hidden[rows].to(ctx.dtype)
-            logits = states @ matrix.T if kept is None else kept
-            excess = (logits.to(wide) - normalisers[rows, None]).exp_()
-            excess.scatter_add_(-1, targets[rows, None], torch.full_like(excess[:, :1], -1))
-            scaled = excess.mul_(upstream[rows, None]).to(ctx.dtype)
+            states, scale = hidden[rows].to(ctx.dtype), upstream[rows, None]
+            slope = kept
+            if slope is None:
+                _, slope = _loss_and_slope(states @ matrix.T, targets[rows])
+            # scaling what is narrow leaves the table over the vocabulary untouched
             if of_hidden is not None:
-                of_hidden[rows] = (scaled @ matrix).to(hidden.dtype)
+                of_hidden[rows] = ((slope @ matrix) * scale).to(hidden.dtype)
+            scaled = (states * scale).to(ctx.dtype)
             if of_weight is not None and of_weight.dtype == ctx.dtype:
-                of_weight.addmm_(scaled.T, states)  # without a second table beside it
+                of_weight.addmm_(slope.T, scaled)  # without a second table beside it
             elif of_weight is not None:
-                of_weight += scaled.T @ states
+                of_weight += slope.T @ scaled
         return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
+
+
+def _loss_and_slope(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, "tokens"]
+) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens vocabulary"]]:
+    """Loss of each row, and its derivative by the logits, written over them where they are wide."""
+    table = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = table.gather(-1, targets[:, None])
+    largest = table.amax(-1, keepdim=True)
+    total = table.sub_(largest).exp_().sum(-1, keepdim=True)
+    table.div_(total).scatter_add_(-1, targets[:, None], torch.full_like(chosen, -1))
+    return (largest + total.log() - chosen)[:, 0], table.to(logits.dtype)
 
 
 def _chunks(length: int) -> Iterator[slice]:

@@ -199,21 +199,23 @@ def answer_losses(
         batch["position_mm"],
         positions,
     )
+    labels = batch["labels"][real]
+    answer = (labels != IGNORED).nonzero()[:, 0]
+    rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)[answer]
+    ends = lengths.cumsum(0)
+    # the token at i is predicted from position i − 1, and nothing before the first of these is read
+    wanted = ends - ends.scatter_reduce(0, rows, answer - 1, "amin")
     hidden = run_in_segments(
         qwen.model.language_model,
         embed(qwen, batch["input_ids"][real][None].to(device), seen.visual_tokens),
         place[:, real][:, None].to(device),
         lengths.tolist(),
+        wanted.tolist(),
     )
-    labels = batch["labels"][real]
-    answer = (labels != IGNORED).nonzero()[:, 0]
+    read = answer - 1 - (ends - wanted.cumsum(0))[rows]
     values = token_cross_entropy(
-        # the token at i is predicted from position i − 1
-        hidden[0, (answer - 1).to(device)],
-        qwen.lm_head.weight,
-        labels[answer].to(device),
+        hidden[0, read.to(device)], qwen.lm_head.weight, labels[answer].to(device)
     )
-    rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)[answer]
     return AnswerLosses(values, rows.to(device), len(lengths), seen.logits)
 
 

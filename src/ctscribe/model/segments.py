@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ctscribe.model.narrow import LastLayer, tails
+
 _NAME = "ctscribe_segments"
 
 
@@ -22,8 +24,9 @@ def run_in_segments(
     embeds: Float[Tensor, "1 tokens hidden"],
     position_ids: Tensor,
     lengths: Sequence[int],
-) -> Float[Tensor, "1 tokens hidden"]:
-    """Last hidden states of samples that lie end to end.
+    wanted: Sequence[int],
+) -> Float[Tensor, "1 wanted hidden"]:
+    """Last hidden states of samples that lie end to end, as many of each as are wanted.
 
     Args:
         language_model: Qwen2.5-VL's; from now on it attends through this module, which without
@@ -31,6 +34,7 @@ def run_in_segments(
         embeds: Of all samples, one after the other.
         position_ids: int64 [3, 1, tokens].
         lengths: Tokens of each sample; they add up to ``tokens``.
+        wanted: Tokens at the end of each sample whose states are read.
     """
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
@@ -42,8 +46,10 @@ def run_in_segments(
         position_ids=position_ids,
         use_cache=False,
         segments=tuple(lengths),
+        wanted=tuple(wanted),
     ).last_hidden_state
-    return states
+    is_narrow = isinstance(language_model.layers[-1], LastLayer)
+    return states if is_narrow else tails(states, lengths, wanted)
 
 
 def _attend(

@@ -18,6 +18,7 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, write_json
 from ctscribe.model.checkpoint import save_model
+from ctscribe.model.recompute import recompute
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.train.checkpoints import CheckpointNote, newest_complete
@@ -173,7 +174,8 @@ def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportS
         lora_alpha=recipe.model.lora_alpha,
     )
     if recipe.train.gradient_checkpointing:
-        qwen.activation_checkpointing_enable({"use_reentrant": False})
+        is_cheap = recipe.train.gradient_checkpointing == "cheap"
+        recompute(qwen, "cheap" if is_cheap else "layers")
     return ReportScorer(qwen, recipe.model.positions)
 
 
