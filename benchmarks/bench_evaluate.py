@@ -26,6 +26,7 @@ from ctscribe.evaluate.scores import evaluate
 from ctscribe.files import write_json
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PredictionRow, StudyRow
+from ctscribe.run import provenance
 
 NUM_SCANS, NUM_PATIENTS, NUM_TRAINING, NUM_WORDS = 3039, 1304, 3000, 250
 NUM_COMPARED = 60
@@ -163,6 +164,7 @@ def main() -> None:
             [row.findings for row in predictions[compared]],
             [row.findings for row in references[compared]],
         ),
+        **provenance(),
     }
     write_json(OUT, result)
     print(json.dumps(result, indent=2), file=sys.stdout)
