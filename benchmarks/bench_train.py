@@ -19,7 +19,7 @@ from statistics import mean
 from typing import Any
 
 OUT = Path(__file__).parent / "results" / "train_step.json"
-ROUNDS, UPDATES, PAIRS_PER_UPDATE = 1, 3, 1
+ROUNDS, UPDATES, PAIRS_PER_UPDATE = 1, 2, 1
 _CALM = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
 """Threads that wait do not count as work."""
 SAMPLED = 16384

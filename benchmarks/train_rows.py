@@ -76,7 +76,7 @@ class Row:
     recomputed: Literal["none", "layers", "cheap"] = "cheap"
     """What the backward pass computes again, as in `ctscribe.model.recompute`."""
     narrow: bool = True
-    """Last layer and embedding gradient only where they are read."""
+    """Last decoder layer only where it is read."""
     freeze_tower: bool = True
     """Tower and merger do not learn and run without gradients."""
     stored: bool = True
@@ -103,7 +103,7 @@ ROWS = (
     _turns := replace(_answers, name="branches in turn", in_turn=True),
     _fast := replace(_turns, name="batched windows", fast_tower=True),
     _kept := replace(_fast, name="only what is cheap computed again", recomputed="cheap"),
-    _narrow := replace(_kept, name="both ends where they are read", narrow=True),
+    _narrow := replace(_kept, name="last layer where it is read", narrow=True),
     replace(_narrow, name="tower frozen", freeze_tower=True),
     Row("ours, nothing skipped"),
     Row("ours, every negative skipped", max_loss=0.01),

@@ -1,10 +1,8 @@
-"""Both ends of the language model, computed where they are read.
+"""The last decoder layer, computed where its result is read.
 
-Behind the last decoder layer stands only the output layer, which reads answer positions alone.
-Those need the keys and values of every token, but no other token needs a query, an output
-projection or an MLP there. Before the first layer a report reads a few hundred rows of the
-embedding table, and no other row has a gradient. Names and weights stay the same, and so does what
-is left.
+Behind it stands only the output layer, which reads answer positions alone. Those need the keys and
+values of every token, but no other token needs a query, an output projection or an MLP there.
+Names and weights stay the same, and so do the states that are left.
 """
 
 from collections.abc import Sequence
@@ -22,16 +20,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 
 def narrow(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Lets this model leave out what nobody reads, in place.
+    """Lets the last layer of this model leave out tokens that nobody reads, in place.
 
-    The last layer does so only where it is told which tokens are read, as by
+    It does so only where it is told which tokens are read, as by
     `segments.run_in_segments`; generation and every other caller get all of them.
     """
     qwen.model.language_model.layers[-1].__class__ = LastLayer
-    embeddings = qwen.get_input_embeddings()
-    if embeddings.weight is qwen.lm_head.weight:
-        # added in place to the output layer's dense gradient, which there always is
-        embeddings.sparse = True
 
 
 def tails(
