@@ -182,7 +182,7 @@ def test_packed_a_volume_shown_twice_goes_through_the_learning_tower_once(
 def test_packed_branches_cannot_be_told_apart(bench: Callable[..., Bench]) -> None:
     asked = bench(2, 2, packed=True, reach="language")
     with pytest.raises(CtscribeError, match=r"pack_pairs is true.*E_REACH"):
-        require_reach(asked.recipe, sharded=False)
+        require_reach(asked.recipe)
 
 
 @pytest.mark.parametrize(

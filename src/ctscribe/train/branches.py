@@ -5,6 +5,8 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from ctscribe.objectives.objective import Reach
 
@@ -18,8 +20,9 @@ class Branches:
 
     A hook sees the gradient of one backward pass before it is added to what is there, so each
     branch's norm is exact, costs one read of the gradients and keeps no copy. Where the
-    negative's gradient must not reach a weight the hook answers with zeros. Weights sharded by
-    FSDP are not the ones their hooks see: there is no norm then, and nothing can be held back.
+    negative's gradient must not reach a weight the hook answers with zeros. Of sharded weights the
+    hooks see what the process's own micro-batch gives to the whole weight, before it is summed
+    into the shards, so norms are the same as of unsharded ones.
 
     Args:
         model: Its weights' names tell the sides apart: the vision tower and its merger, ``visual``,
@@ -30,11 +33,11 @@ class Branches:
     def __init__(self, model: nn.Module, reach: Reach) -> None:
         self._at_work: Branch = "positive"
         self._squares: list[Tensor] = []
-        for name, weight in model.named_parameters():
-            if weight.requires_grad:
-                side = "vision" if _VISION in f".{name}" else "language"
-                seen = partial(self._see, reach in ("all", side))
-                weight.register_hook(seen)  # type: ignore[no-untyped-call]
+        self._reach = reach
+        self._watched: set[Tensor] = set()
+        for name, module in model.named_modules():
+            if module is model or isinstance(module, FSDPModule):
+                module.register_forward_pre_hook(partial(self._watch, name))
 
     def begin(self, branch: Branch) -> None:
         """From now on gradients are this branch's."""
@@ -44,6 +47,20 @@ class Branches:
     def square(self) -> Tensor | None:
         """Squared norm of the gradient since `begin`, over the weights it reaches."""
         return torch.stack(self._squares).sum() if self._squares else None
+
+    def _watch(self, prefix: str, module: nn.Module, _: object) -> None:
+        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
+
+        FSDP gathers into the same tensor every time, so a hook stays.
+        """
+        for name, weight in module.named_parameters(prefix):
+            if weight.requires_grad and weight not in self._watched:
+                if isinstance(weight, DTensor):
+                    continue
+                side = "vision" if _VISION in f".{name}" else "language"
+                seen = partial(self._see, self._reach in ("all", side))
+                weight.register_hook(seen)  # type: ignore[no-untyped-call]
+                self._watched.add(weight)
 
     def _see(self, is_reached: bool, gradient: Tensor) -> Tensor | None:
         if self._at_work == "negative" and not is_reached:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -67,7 +68,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         """Of the micro-batch at work, for errors."""
         self.gaps: list[GapRow] | None = None
         """Of this process since the last update, where somebody wants them."""
-        self._branches = Branches(self.model, objective.reach)
+
+    @cached_property
+    def _branches(self) -> Branches:
+        # made by the first step: by then weights are sharded, where they are
+        return Branches(self.model, self._objective.reach)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The Trainer's, with the parts' own learning rates."""
@@ -92,6 +97,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
         """
         model.train()
+        self._branches.begin("positive")  # before the forward pass, in which weights are met
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
         if self._packed and self.beta != 0 and batch["negative"] is not None:
@@ -120,7 +126,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
         branch = batch["negative"]
-        if branch is None or not bool(batch["paired"].any()):
+        is_paired = branch is not None and bool(batch["paired"].any())
+        if not self._on_any_process(torch.tensor(is_paired, device=self.args.device)):
+            return
+        if branch is None or not is_paired:
             self._keep_company(model, batch["positive"])
             return
         losses: AnswerLosses = model(branch)
@@ -181,8 +190,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     def _keep_company(self, model: nn.Module, batch: Batch) -> None:
         """Meets the processes whose micro-batch has a negative, and adds nothing to theirs."""
+        losses: AnswerLosses = model(batch)
         if self._on_any_process(torch.zeros((), device=self.args.device)):
-            losses: AnswerLosses = model(batch)
             self._differentiate("negative", 0 * losses.values.sum() + _nothing(losses))
 
     def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
@@ -200,7 +209,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return None if square is None else square * steps**2
 
     def _on_any_process(self, flag: Tensor) -> bool:
-        # Processes meet in every backward pass that sends gradients, so all must decide alike.
+        # Processes meet in every backward pass that sends gradients, and where weights are sharded
+        # in every forward pass too, so all must decide alike.
         return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
 
     def _require_numbers(self, fine: Tensor) -> None:
