@@ -150,6 +150,8 @@ def _published(
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The weights under their published names, by file name those that are ours, the adapters."""
     weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
+    if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
+        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
     queries = attached(qwen)
     if queries is None:
         return whole(weights), {}, adapters

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -139,6 +140,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if is_needed:
             loss = self.beta * term.values.mean() + _nothing(losses)
             square = self._differentiate("negative", loss)
+        else:
+            _reshard(model)
         self._tell_negative(batch, positive, losses, square)
         self._tell_pair(batch, pair, term, skipped=not is_needed)
 
@@ -193,6 +196,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         losses: AnswerLosses = model(batch)
         if self._on_any_process(torch.zeros((), device=self.args.device)):
             self._differentiate("negative", 0 * losses.values.sum() + _nothing(losses))
+        else:
+            _reshard(model)
 
     def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
         for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
@@ -222,6 +227,16 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 def _nothing(losses: AnswerLosses) -> Tensor | float:
     """Zero that still reaches the finding queries: processes wait for every weight that learns."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
+
+
+def _reshard(model: nn.Module) -> None:
+    """Ends a forward pass that no backward pass follows, where weights are sharded.
+
+    The outermost weights wait for their backward pass as they were gathered, and would go on
+    through the update, which changes the shards alone.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
 
 
 def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:
