@@ -3,7 +3,11 @@
 It shards on GPUs only: asked for FSDP, `AcceleratorState` obeys where the process group is a GPU's
 and leaves gloo's processes on the CPU with whole models. Here it is told that they shard too. From
 there on all code is the one that runs on GPUs: accelerate's, the Trainer's and ours.
+
+With DIE_AFTER set, the processes are gone without a word once so many updates are done.
 """
+
+import os
 
 from typing import Any
 
@@ -11,8 +15,9 @@ from accelerate import state
 from accelerate.utils import DistributedType
 
 from ctscribe.cli.app import main
+from ctscribe.train.beta import BetaControl
 
-_initialise = state.AcceleratorState.__init__
+_initialise, _at = state.AcceleratorState.__init__, BetaControl.at
 
 
 def _shard_on_any_device(self: Any, *args: Any, fsdp_plugin: Any = None, **others: Any) -> None:
@@ -22,6 +27,14 @@ def _shard_on_any_device(self: Any, *args: Any, fsdp_plugin: Any = None, **other
         self.fsdp_plugin = fsdp_plugin
 
 
+def _die(self: BetaControl, step: int) -> float:
+    if step == int(os.environ["DIE_AFTER"]):
+        os._exit(9)
+    return _at(self, step)
+
+
 if __name__ == "__main__":
     state.AcceleratorState.__init__ = _shard_on_any_device
+    if "DIE_AFTER" in os.environ:
+        BetaControl.at = _die
     main()

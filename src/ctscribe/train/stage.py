@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from ctscribe.config import Recipe
 from ctscribe.files import ProgressCallback, read_json
 from ctscribe.model.checkpoint import load_model
@@ -59,6 +61,7 @@ def train(
     weights = start or recipe.model.weights or recipe.model.preset
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
     if recipe.model.slice_attention and attached(qwen) is None:
+        torch.manual_seed(recipe.train.seed)  # the same queries in every process
         attach(qwen, warmed_head(Path(weights)))
     qwen.to(arguments.device)
     by_name = {study.volume_name: study for study in studies}
