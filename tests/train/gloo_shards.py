@@ -4,23 +4,28 @@ It shards on GPUs only: asked for FSDP, `AcceleratorState` obeys where the proce
 and leaves gloo's processes on the CPU with whole models. Here it is told that they shard too. From
 there on all code is the one that runs on GPUs: accelerate's, the Trainer's and ours.
 
-With DIE_AFTER set, the processes are gone without a word once so many updates are done.
+With DIE_AT set, the processes are gone without a word when so many updates are done.
 """
 
 import os
+from unittest.mock import patch
 
-from typing import Any
-
-from accelerate import state
-from accelerate.utils import DistributedType
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from ctscribe.cli.app import main
+from ctscribe.train import sharding
 from ctscribe.train.beta import BetaControl
 
-_initialise, _at = state.AcceleratorState.__init__, BetaControl.at
+_initialise, _at = AcceleratorState.__init__, BetaControl.at
 
 
-def _shard_on_any_device(self: Any, *args: Any, fsdp_plugin: Any = None, **others: Any) -> None:
+def _shard_on_any_device(
+    self: AcceleratorState,
+    *args: object,
+    fsdp_plugin: FullyShardedDataParallelPlugin | None = None,
+    **others: object,
+) -> None:
     _initialise(self, *args, fsdp_plugin=fsdp_plugin, **others)
     if fsdp_plugin is not None:
         self.distributed_type = DistributedType.FSDP
@@ -28,13 +33,14 @@ def _shard_on_any_device(self: Any, *args: Any, fsdp_plugin: Any = None, **other
 
 
 def _die(self: BetaControl, step: int) -> float:
-    if step == int(os.environ["DIE_AFTER"]):
+    if step == int(os.environ["DIE_AT"]):
         os._exit(9)
     return _at(self, step)
 
 
 if __name__ == "__main__":
-    state.AcceleratorState.__init__ = _shard_on_any_device
-    if "DIE_AFTER" in os.environ:
-        BetaControl.at = _die
+    patch.object(AcceleratorState, "__init__", _shard_on_any_device).start()
+    patch.object(sharding, "_shards_here", lambda: True).start()
+    if "DIE_AT" in os.environ:
+        patch.object(BetaControl, "at", _die).start()
     main()

@@ -335,9 +335,13 @@ def test_studies_without_a_negative_stand_beside_others(
     expected, _ = tested.by_hand(8)
     if others_need_it:
         monkeypatch.setattr(PairTrainer, "_on_any_process", lambda self, flag: True)
+    passes: list[object] = []
+    tested.scorer.register_forward_hook(lambda *_: passes.append(None))
     found = tested.trained(tmp_path)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+    if others_need_it:
+        assert len(passes) == 2 * accumulation
     measured = means(tested.trainer.tally.take())
     assert measured["share_capped"] == 0
     assert (measured["negative_ce"] or 0) > 1

@@ -51,8 +51,8 @@ def save_model(
     Weights go out under the names the published checkpoints use, adapters merged into them, and
     configuration and tokenizer also as older releases read them; adapters and finding queries lie
     beside them in files of their own. The folder is built beside its final place and swapped in
-    when complete, so an interruption leaves the earlier one. Where weights are sharded all processes
-    call it together, and the first one writes.
+    when complete, so an interruption leaves the earlier one. Where weights are sharded, all
+    processes call it together and the first one writes.
 
     Args:
         folder: Final place; what is there is replaced.

@@ -36,7 +36,8 @@ class Branches:
         self._reach = reach
         self._watched: set[Tensor] = set()
         for name, module in model.named_modules():
-            if module is model or isinstance(module, FSDPModule):
+            gathers = isinstance(module, FSDPModule)
+            if module is model or gathers:
                 module.register_forward_pre_hook(partial(self._watch, name))
 
     def begin(self, branch: Branch) -> None:
@@ -54,9 +55,8 @@ class Branches:
         FSDP gathers into the same tensor every time, so a hook stays.
         """
         for name, weight in module.named_parameters(prefix):
-            if weight.requires_grad and weight not in self._watched:
-                if isinstance(weight, DTensor):
-                    continue
+            is_whole = not isinstance(weight, DTensor)
+            if weight.requires_grad and is_whole and weight not in self._watched:
                 side = "vision" if _VISION in f".{name}" else "language"
                 seen = partial(self._see, self._reach in ("all", side))
                 weight.register_hook(seen)  # type: ignore[no-untyped-call]

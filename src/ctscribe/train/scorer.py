@@ -38,7 +38,7 @@ class ReportScorer(nn.Module):
         self.qwen = qwen
         self.positions: Literal["index", "depth"] = positions
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_miss_only_trainable)
+        self.register_load_state_dict_post_hook(_miss_only_trainable)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> AnswerLosses:
         """Nats of every answer token of each study."""

@@ -51,6 +51,8 @@ def sharding_arguments() -> dict[str, Any]:
                 "E_SHARDED",
                 f"weights are sharded by FSDP2 alone, but the launcher asks for {what}",
             )
+    if not _shards_here():
+        raise _whole_models()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise CtscribeError(
             "E_SHARDED",
@@ -80,17 +82,26 @@ def require_sharding(accelerator: Accelerator, dtype: Literal["float32", "bfloat
 
     Raises:
         CtscribeError: ``E_SHARDED`` where accelerate would hold the whole model in each process
-            after all, as it does without GPUs.
+            after all.
     """
     if not sharding_asked():
         return
     if not accelerator.is_fsdp2:
-        raise CtscribeError(
-            "E_SHARDED",
-            "weights are sharded on GPUs only, but accelerate fell back to whole models on "
-            f"{accelerator.device.type}; launch it with torchrun",
-        )
+        raise _whole_models()
     if dtype == "bfloat16":
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+
+
+def _shards_here() -> bool:
+    # without GPUs accelerate holds whole models in all processes and says nothing
+    return torch.cuda.is_available()
+
+
+def _whole_models() -> CtscribeError:
+    return CtscribeError(
+        "E_SHARDED",
+        "weights are sharded on CUDA GPUs only, where accelerate does it, but the launcher asks "
+        "for FSDP elsewhere; launch it with torchrun",
+    )
