@@ -65,5 +65,6 @@ class Branches:
     def _see(self, is_reached: bool, gradient: Tensor) -> Tensor | None:
         if self._at_work == "negative" and not is_reached:
             return torch.zeros_like(gradient)
-        self._squares.append(torch.linalg.vector_norm(gradient.detach().float()) ** 2)
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        self._squares.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide) ** 2)
         return None

@@ -35,7 +35,8 @@ def train(
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
-    Runs alone or under ``torchrun`` on several processes, which share the pairs of each update.
+    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
+    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
 
     Args:
         run_dir: New, or one that was started with the same request.
@@ -47,7 +48,7 @@ def train(
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``, ``E_EMPTY_SPLIT``,
-            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``.
+            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
     """
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
