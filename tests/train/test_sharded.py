@@ -26,13 +26,12 @@ WritePairs = Callable[[str], Path]
 
 # As in test_two_processes: updates of 10, 10 and 4 pairs, and processes that disagree on what to
 # skip. Three scans are held out, so that one process has none of its own in the second batch.
-EVERYTHING: dict[str, dict[str, Any]] = {
+TOWER: dict[str, dict[str, Any]] = {
     "objective": {"beta": 0.2, "max_loss": 4.38},
-    "model": {"freeze_tower": False, "freeze_merger": False},
+    "model": {"freeze_tower": False},
     "pairs": {"validation_fraction": 0.15},
     "train": {
-        **{"learning_rate": 5e-4, "tower_learning_rate": 1e-4, "merger_learning_rate": 2e-4},
-        **{"gradient_checkpointing": True},
+        **{"learning_rate": 5e-4, "tower_learning_rate": 1e-4, "gradient_checkpointing": True},
     },
 }
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -94,7 +93,7 @@ def test_shards_learn_as_one_process_and_resume_exactly(
     write_pairs: WritePairs,
     make_two: Callable[..., tuple[Recipe, Recipe]],
 ) -> None:
-    one, two = make_two("heter", EVERYTHING)
+    one, two = make_two("heter", TOWER)
     pairs = write_pairs("heter")
     train(tmp_path / "one", prepared, pairs, one, start)
     torchrun(two, tmp_path / "two", prepared, pairs, start, sharded=True)
