@@ -378,9 +378,7 @@ def test_a_negative_that_can_change_nothing_is_refused(
     assert error.value.code == "E_REACH"
     for part in ("freeze_tower", "freeze_merger"):
         tower = make_recipe(objective={"reach": "vision"}, model={part: False})
-        require_reach(tower, sharded=False)
-    with pytest.raises(CtscribeError, match="sharded"):
-        require_reach(tower, sharded=True)
+        require_reach(tower)
 
 
 def test_missing_inputs_are_named(

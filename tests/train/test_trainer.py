@@ -182,7 +182,7 @@ def test_packed_a_volume_shown_twice_goes_through_the_learning_tower_once(
 def test_packed_branches_cannot_be_told_apart(bench: Callable[..., Bench]) -> None:
     asked = bench(2, 2, packed=True, reach="language")
     with pytest.raises(CtscribeError, match=r"pack_pairs is true.*E_REACH"):
-        require_reach(asked.recipe, sharded=False)
+        require_reach(asked.recipe)
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,13 @@ def test_studies_without_a_negative_stand_beside_others(
     expected, _ = tested.by_hand(8)
     if others_need_it:
         monkeypatch.setattr(PairTrainer, "_on_any_process", lambda self, flag: True)
+    passes: list[object] = []
+    tested.scorer.register_forward_hook(lambda *_: passes.append(None))
     found = tested.trained(tmp_path)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+    if others_need_it:
+        assert len(passes) == 2 * accumulation
     measured = means(tested.trainer.tally.take())
     assert measured["share_capped"] == 0
     assert (measured["negative_ce"] or 0) > 1

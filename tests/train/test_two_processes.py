@@ -1,14 +1,10 @@
 """Two processes under torchrun see the pairs of one process, and end with its weights."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from ctscribe.config import Recipe
@@ -16,19 +12,7 @@ from ctscribe.files import read_json
 from ctscribe.rows import read_rows
 from ctscribe.train.log import MetricsRow
 from ctscribe.train.stage import train
-
-
-def torchrun(recipe: Recipe, run: Path, prepared: Path, pairs: Path, start: Path) -> None:
-    recipe_path = run.with_suffix(".yaml")
-    recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "ctscribe.cli", "train", str(run)]
-    command += ["--prepared", str(prepared), "--pairs", str(pairs)]
-    command += ["--weights", str(start), "--recipe", str(recipe_path)]
-    # CUDA is hidden so that the machine's GPUs, if any, do not change what is compared.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+from tests.train.launch import torchrun
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def test_shares_of_any_number_of_processes_add_up(
     others = [number[row.volume or ""] for row in rows[1::2]]
     for num_processes in (1, 3):
         shares: list[torch.Tensor] = []
+        forward_passes = []
 
         def collect(sums: torch.Tensor, shares: list[torch.Tensor] = shares) -> torch.Tensor:
             shares.append(sums)
@@ -91,6 +92,8 @@ def test_shares_of_any_number_of_processes_add_up(
             )
             assert max(scorer.batches) <= 5
             assert scorer.training
+            forward_passes.append(scorer.batches)
+        assert all(passes == forward_passes[0] for passes in forward_passes)
         own, other = (torch.stack(shares).sum(0) / len(studies)).tolist()
         assert own == pytest.approx(sum(range(16)) / 16)
         assert other == pytest.approx(sum(others) / 16)

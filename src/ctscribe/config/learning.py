@@ -134,4 +134,4 @@ class TrainConfig(Section):
     checkpoints_per_epoch: int = Field(2, ge=1)
     """Checkpoints, each validated; the one with the lowest validation loss is used."""
     seed: int = 0
-    """Order of the studies, dropout, adapters' initial weights."""
+    """Order of the studies, dropout, initial weights of adapters and of new finding queries."""

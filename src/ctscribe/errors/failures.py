@@ -165,8 +165,8 @@ E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
 E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
-E_SHARDED            Training was launched with FSDP.
-    Launch it with `torchrun`; train adapters where the whole model does not fit.
+E_SHARDED            Training was launched with a kind of sharding that is not supported.
+    Launch FSDP2 on two CUDA GPUs or more, as in `recipes/launching`, or whole models by `torchrun`.
 E_SHEAR              The slices lean further than `volume.max_tilt_degrees`, or are sheared.
     Raise the limit, or resample the volume upright.
 E_SKIPPED            Some volumes could not be prepared.

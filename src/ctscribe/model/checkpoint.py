@@ -30,6 +30,7 @@ from ctscribe.model.fast_tower import speed_up_tower
 from ctscribe.model.legacy import add_legacy_fields
 from ctscribe.model.narrow import narrow
 from ctscribe.model.presets import HUB_IDS
+from ctscribe.model.shards import is_first_process, is_sharded, whole
 from ctscribe.model.slice_attention import FILE, attach, attached
 
 logging.disable_progress_bar()  # stages report their own progress
@@ -50,7 +51,8 @@ def save_model(
     Weights go out under the names the published checkpoints use, adapters merged into them, and
     configuration and tokenizer also as older releases read them; adapters and finding queries lie
     beside them in files of their own. The folder is built beside its final place and swapped in
-    when complete, so an interruption leaves the earlier one.
+    when complete, so an interruption leaves the earlier one. Where weights are sharded, all
+    processes call it together and the first one writes.
 
     Args:
         folder: Final place; what is there is replaced.
@@ -62,15 +64,16 @@ def save_model(
     Raises:
         CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
     """
+    weights, queries, adapters = _published(qwen)
+    if is_sharded(qwen) and not is_first_process():
+        return
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(partial / MARKER, {"complete": False})
-        weights, queries = _published(qwen)
         qwen.save_pretrained(partial, state_dict=weights, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
-        adapters = adapter_state(qwen)
         if adapters:
             extras = {ADAPTERS: adapters, **(extras or {})}
             documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
@@ -144,14 +147,16 @@ def load_model(
 
 def _published(
     qwen: Qwen2_5_VLForConditionalGeneration,
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """The weights under their published names, and by file name those that are ours."""
-    weights = merged_state(qwen)
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """The weights under their published names, by file name those that are ours, the adapters."""
+    weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
+    if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
+        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
     queries = attached(qwen)
     if queries is None:
-        return weights, {}
+        return whole(weights), {}, adapters
     ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
-    return weights, {FILE: ours}
+    return whole(weights), {FILE: whole(ours)}, adapters
 
 
 def is_complete(folder: Path) -> bool:

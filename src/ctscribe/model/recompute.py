@@ -30,7 +30,10 @@ def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", 
     options: dict[str, Any] = {"use_reentrant": False}
     if what == "cheap":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-    qwen.activation_checkpointing_enable(options)
+    # earlier releases in the supported range know it by its older name alone
+    name = "activation_checkpointing_enable"
+    enable = getattr(qwen, name, None) or qwen.gradient_checkpointing_enable
+    enable(options)
 
 
 def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:

@@ -89,6 +89,7 @@ class SliceAttention(nn.Module):
     ) -> tuple[Float[Tensor, "visual_tokens hidden"], Float[Tensor, "volumes 18"]]:
         """For volumes of one size, all at once."""
         cells = self.head.ask(visual_tokens.to(self.gate))
+        cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
         # the axis that is summed over lies last in memory, which takes a third of the time
         by_finding = cells.reshape(volumes, pairs, -1, len(FINDINGS)).transpose(2, 3).contiguous()
         pooled = by_finding.logsumexp(3)

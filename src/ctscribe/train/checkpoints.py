@@ -24,7 +24,7 @@ class CheckpointNote(Row):
     best_step: int
     best_validation_ce: float
     bytes: dict[str, int]
-    """Size of every other file."""
+    """Size of every other file, by its path in the folder."""
 
 
 def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]) -> CheckpointNote:
@@ -78,5 +78,5 @@ def _step(folder: Path) -> int:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in sorted(folder.iterdir()) if path.name != _MARKER)
-    return {path.name: path.stat().st_size for path in files}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARKER)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -19,6 +19,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, write_json
 from ctscribe.model.checkpoint import save_model
 from ctscribe.model.recompute import recompute
+from ctscribe.model.shards import is_sharded
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.train.checkpoints import CheckpointNote, newest_complete
@@ -36,6 +37,7 @@ from ctscribe.train.setup import (
     objective_of,
     require_reach,
 )
+from ctscribe.train.sharding import require_sharding
 from ctscribe.train.trainer import PairTrainer
 from ctscribe.train.validation import Validation, validate
 
@@ -87,7 +89,7 @@ def fit(
         recipe,
         num_steps,
         validation=_validation(trainer, validation, pad_id),
-        save_best=partial(save_model, Path(arguments.output_dir) / "best", qwen, tokenizer),
+        save_best=partial(_save_best, trainer, qwen, tokenizer),
         hard=hard,
         progress=progress,
     )
@@ -104,6 +106,7 @@ def _trainer(
     pad_id: int,
     recipe: Recipe,
 ) -> PairTrainer:
+    require_reach(recipe)
     trainer = PairTrainer(
         objective=objective_of(recipe),
         beta=recipe.objective.beta,
@@ -115,8 +118,17 @@ def _trainer(
         train_dataset=order,
         data_collator=partial(collate_pairs, pad_id=pad_id),
     )
-    require_reach(recipe, sharded=trainer.is_fsdp_enabled)
+    require_sharding(trainer.accelerator, recipe.model.dtype)
     return trainer
+
+
+def _save_best(
+    trainer: PairTrainer,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    if trainer.accelerator.is_main_process or is_sharded(qwen):
+        save_model(Path(trainer.args.output_dir) / "best", qwen, tokenizer)
 
 
 def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callable[[], Validation]:

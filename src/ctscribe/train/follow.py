@@ -30,7 +30,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         epochs: The data set holds this many behind one another.
         checkpoint_steps: After these updates a checkpoint is validated and saved.
         validate: Measures the model as it is; called by all processes.
-        save_best: Writes the model as it is to ``run_dir/best``.
+        save_best: Writes the model as it is to ``run_dir/best``; called by all processes.
         best: (step, validation cross entropy) so far.
         weight: β of every update.
         hard: Told the gaps of every update, where negatives are drawn anew.
@@ -128,10 +128,10 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         step, own_ce = state.global_step, self._validation.own_ce
         is_best = own_ce < self.best[1]
         self.best = (step, own_ce) if is_best else self.best
-        if self.log is None:
-            return
         if is_best:
             self.save_best()
+        if self.log is None:
+            return
         self.log.flush()
         self.weight.save(self.run_dir / f"checkpoint-{step}")
         if self.hard is not None:

@@ -28,6 +28,8 @@ class ReportScorer(nn.Module):
     """Read by the Trainer: it shall divide each micro-batch's mean by the accumulation steps."""
     _keys_to_ignore_on_save = None
     """Read by the Trainer where a checkpoint does not hold every weight."""
+    _no_split_modules = ("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock")
+    """Read by accelerate: what is gathered and given back as one where weights are sharded."""
 
     def __init__(
         self, qwen: Qwen2_5_VLForConditionalGeneration, positions: Literal["index", "depth"]
@@ -36,6 +38,7 @@ class ReportScorer(nn.Module):
         self.qwen = qwen
         self.positions: Literal["index", "depth"] = positions
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_only_trainable)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> AnswerLosses:
         """Nats of every answer token of each study."""
@@ -48,12 +51,19 @@ def _keep_trainable(
     prefix: str,
     local_metadata: dict[str, Any],
 ) -> None:
-    trainable = {
-        prefix + name for name, weight in module.named_parameters() if weight.requires_grad
-    }
+    trainable = _trainable(module)
     for name in [*state]:
-        if name not in trainable:
+        if name.removeprefix(prefix) not in trainable:
             del state[name]
+
+
+def _miss_only_trainable(module: nn.Module, keys: Any) -> None:  # noqa: ANN401 - torch's own
+    trainable = _trainable(module)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name in trainable]
+
+
+def _trainable(module: nn.Module) -> set[str]:
+    return {name for name, weight in module.named_parameters() if weight.requires_grad}
 
 
 def choose_trainable(

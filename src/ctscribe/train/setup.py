@@ -1,6 +1,5 @@
 """From a recipe's knobs to the Trainer's, and what identifies a run."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.beta import BetaControl
 from ctscribe.train.hard import HardPairs
 from ctscribe.train.rates import Part
+from ctscribe.train.sharding import sharding_arguments, sharding_asked
 from ctscribe.types import Strategy
 
 
@@ -26,14 +26,8 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
     """The Trainer's arguments; making them also joins the other processes, if any.
 
     Raises:
-        CtscribeError: ``E_SHARDED`` under a launcher that asks for FSDP.
+        CtscribeError: ``E_SHARDED`` as `sharding.sharding_arguments` does.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise CtscribeError(
-            "E_SHARDED",
-            "each process must hold the whole model, but the launcher asks for FSDP, under which "
-            "validation and checkpoints are not written yet; use torchrun and model.tuning: lora",
-        )
     knobs, on_gpu = recipe.train, torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run_dir),
@@ -62,6 +56,7 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         report_to=[],
         log_level="error",
         log_level_replica="error",
+        **sharding_arguments(),
     )
     if arguments.n_gpu > 1:
         # Without torchrun the Trainer would split each batch's tensors, and so the pairs, over
@@ -76,21 +71,23 @@ def asked(
     """What a run folder is identified by: the recipe, the pairs, the start, the update's size."""
     if not pairs_path.is_file():
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist; run pairs first")
+    together = pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps
     return {
         "recipe": recipe.model_dump(mode="json"),
         "pairs_sha256": sha256_of_file(pairs_path),
         "start": None if start is None else _fingerprint(start),
-        "pairs_per_update": pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps,
+        "pairs_per_update": together,
+        # the checkpoints of a sharded run are read by sharded runs alone
+        **({"sharded": True} if sharding_asked() else {}),
     }
 
 
-def require_reach(recipe: Recipe, *, sharded: bool) -> None:
+def require_reach(recipe: Recipe) -> None:
     """Refuses a negative whose gradient could not be kept to the weights it may change.
 
     Raises:
         CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn, or
-            is to be held back from some while weights are sharded or both branches are
-            differentiated at once.
+            is to be held back from some while both branches are differentiated at once.
     """
     reach = recipe.objective.reach
     if reach == "vision" and recipe.model.freeze_tower and recipe.model.freeze_merger:
@@ -98,12 +95,6 @@ def require_reach(recipe: Recipe, *, sharded: bool) -> None:
             "E_REACH",
             "the negative must reach weights that learn, but objective.reach is vision and tower "
             "and merger are frozen; let one of them learn, or choose another reach",
-        )
-    if reach != "all" and sharded:
-        raise CtscribeError(
-            "E_REACH",
-            f"objective.reach must be all while weights are sharded, but it is {reach}; train "
-            "without FSDP, or let the negative reach all weights",
         )
     if reach != "all" and recipe.train.pack_pairs:
         raise CtscribeError(

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from ctscribe.config import Recipe
 from ctscribe.files import ProgressCallback, read_json
 from ctscribe.model.checkpoint import load_model
@@ -33,7 +35,8 @@ def train(
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
-    Runs alone or under ``torchrun`` on several processes, which share the pairs of each update.
+    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
+    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
 
     Args:
         run_dir: New, or one that was started with the same request.
@@ -45,7 +48,7 @@ def train(
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``, ``E_EMPTY_SPLIT``,
-            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``.
+            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
     """
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
@@ -59,6 +62,7 @@ def train(
     weights = start or recipe.model.weights or recipe.model.preset
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
     if recipe.model.slice_attention and attached(qwen) is None:
+        torch.manual_seed(recipe.train.seed)  # the same queries in every process
         attach(qwen, warmed_head(Path(weights)))
     qwen.to(arguments.device)
     by_name = {study.volume_name: study for study in studies}

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -67,7 +69,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         """Of the micro-batch at work, for errors."""
         self.gaps: list[GapRow] | None = None
         """Of this process since the last update, where somebody wants them."""
-        self._branches = Branches(self.model, objective.reach)
+
+    @cached_property
+    def _branches(self) -> Branches:
+        # made by the first step: by then weights are sharded, where they are
+        return Branches(self.model, self._objective.reach)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The Trainer's, with the parts' own learning rates."""
@@ -92,6 +98,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
         """
         model.train()
+        self._branches.begin("positive")  # before the forward pass, in which weights are met
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
         if self._packed and self.beta != 0 and batch["negative"] is not None:
@@ -120,7 +127,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
         branch = batch["negative"]
-        if branch is None or not bool(batch["paired"].any()):
+        is_paired = branch is not None and bool(batch["paired"].any())
+        if not self._on_any_process(torch.tensor(is_paired, device=self.args.device)):
+            return
+        if branch is None or not is_paired:
             self._keep_company(model, batch["positive"])
             return
         losses: AnswerLosses = model(branch)
@@ -130,6 +140,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if is_needed:
             loss = self.beta * term.values.mean() + _nothing(losses)
             square = self._differentiate("negative", loss)
+        else:
+            _reshard(model)
         self._tell_negative(batch, positive, losses, square)
         self._tell_pair(batch, pair, term, skipped=not is_needed)
 
@@ -181,9 +193,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     def _keep_company(self, model: nn.Module, batch: Batch) -> None:
         """Meets the processes whose micro-batch has a negative, and adds nothing to theirs."""
+        losses: AnswerLosses = model(batch)
         if self._on_any_process(torch.zeros((), device=self.args.device)):
-            losses: AnswerLosses = model(batch)
             self._differentiate("negative", 0 * losses.values.sum() + _nothing(losses))
+        else:
+            _reshard(model)
 
     def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
         for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
@@ -200,7 +214,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return None if square is None else square * steps**2
 
     def _on_any_process(self, flag: Tensor) -> bool:
-        # Processes meet in every backward pass that sends gradients, so all must decide alike.
+        # Processes meet in every backward pass that sends gradients, and where weights are sharded
+        # in every forward pass too, so all must decide alike.
         return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
 
     def _require_numbers(self, fine: Tensor) -> None:
@@ -212,6 +227,16 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 def _nothing(losses: AnswerLosses) -> Tensor | float:
     """Zero that still reaches the finding queries: processes wait for every weight that learns."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
+
+
+def _reshard(model: nn.Module) -> None:
+    """Ends a forward pass that no backward pass follows, where weights are sharded.
+
+    The outermost weights wait for their backward pass as they were gathered, and would go on
+    through the update, which changes the shards alone.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
 
 
 def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:

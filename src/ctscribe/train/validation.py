@@ -81,12 +81,16 @@ def validate(
     scorer.eval()
     device = next(scorer.parameters()).device
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    mine = range(process, len(pairs), num_processes)
+    # where weights are sharded the processes meet in every forward pass: each makes as many, and
+    # who has run out of pairs repeats the first ones, uncounted
+    mine = range(process, num_processes * -(-len(pairs) // num_processes), num_processes)
     for at in range(0, len(mine), batch_size):
-        batch = collate_pairs([pairs[number] for number in mine[at : at + batch_size]], pad_id)
+        numbers = mine[at : at + batch_size]
+        batch = collate_pairs([pairs[number % len(pairs)] for number in numbers], pad_id)
+        counted = torch.tensor([number < len(pairs) for number in numbers], device=device)
         branches = (batch["positive"], batch["negative"])
         sums += torch.stack(
-            [scorer(branch).per_sample().double().sum() for branch in branches if branch]
+            [scorer(branch).per_sample()[counted].double().sum() for branch in branches if branch]
         )
     scorer.train()
     own_ce, other_ce = (add_up(sums) / len(pairs)).tolist()
