@@ -122,6 +122,25 @@ def test_masks_must_be_as_many_as_sentences(tmp_path: Path) -> None:
         read_where(tmp_path)
 
 
+@pytest.mark.parametrize("masks", [0, 1])
+def test_a_damaged_mask_is_told_with_its_volume_and_no_path(tmp_path: Path, masks: int) -> None:
+    folder = tmp_path / "SURNAME" / "train_1_a_1"
+    name = "train_1_a_1.nii.gz" if masks else "lung_nodule.nii.gz"
+    write_mask(folder / name, masks)
+    listed = {"train": [{"name": name, "findings": {"0": "A lung nodule."}}]}
+    if masks:
+        (folder.parent / "dataset.json").write_text(json.dumps(listed))
+    assert read_where(folder.parent) == {"train_1_a_1": (Place(NODULE, BOX),)}
+    packed = bytearray((folder / name).read_bytes())
+    packed[-8] ^= 1  # the first byte of its CRC-32
+    (folder / name).write_bytes(packed)
+    with pytest.raises(CtscribeError, match="its bytes were altered") as caught:
+        read_where(folder.parent)
+    assert str(caught.value).startswith(f"{name} of train_1_a_1 must ")
+    assert caught.value.code == "E_MASK"
+    assert "SURNAME" not in str(caught.value)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_where(tmp_path / "absent")

@@ -83,7 +83,7 @@ E_LESIONS            Healing lesions needs to know where small ones are.
     Give their boxes, or use the strategy hard.
 E_MANIFEST           A manifest of own scans has wrong columns or rows.
     Mend the rows that are named.
-E_MASK               A file is no NIfTI mask, or holds another number of masks than are named.
+E_MASK               A file is no sound NIfTI mask, or holds other masks than are named.
     Export the mask again.
 E_MEMORY             A volume or a training step does not fit into memory.
     Use fewer processes, fewer slices or fewer pairs per device.

@@ -83,7 +83,8 @@ def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
             if finding is None:
                 raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
             index = FINDINGS.index(finding)
-            yield stem(row["volume"]), _places(path.parent / row["mask"], [[index]])
+            name = stem(row["volume"])
+            yield name, _places(name, path.parent / row["mask"], [[index]])
 
 
 def _is_manifest(path: Path) -> bool:
@@ -98,20 +99,21 @@ def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
     volumes, _ = list_manifest(path)
     for listed in volumes:
         if listed.masks_dir is not None:
-            yield stem(listed.volume_name), _from_folder(listed.masks_dir)
+            name = stem(listed.volume_name)
+            yield name, _from_folder(name, listed.masks_dir)
 
 
 def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        yield folder.name, _from_folder(folder)
+        yield folder.name, _from_folder(folder.name, folder)
 
 
-def _from_folder(folder: Path) -> list[Place]:
+def _from_folder(name: str, folder: Path) -> list[Place]:
     found: list[Place] = []
     for mask in sorted(folder.glob("*.nii*")):
         finding = finding_of(mask)
         if finding is not None:  # organs and regions are masks too, but no findings
-            found += _places(mask, [[FINDINGS.index(finding)]])
+            found += _places(name, mask, [[FINDINGS.index(finding)]])
     return found
 
 
@@ -132,16 +134,17 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
         if name in files:
             labels = [label_report(sentence) for sentence in sentences]
             findings = [[i for i, label in enumerate(each) if label] for each in labels]
-            yield stem(name), _places(files[name], findings)
+            yield stem(name), _places(stem(name), files[name], findings)
 
 
-def _places(path: Path, findings: list[list[int]]) -> list[Place]:
-    """Boxes of a file's masks; the n-th shows ``findings[n]``."""
-    masks, affine = read_masks(path)
+def _places(name: str, path: Path, findings: list[list[int]]) -> list[Place]:
+    """Boxes of a file's masks of one volume; the n-th shows ``findings[n]``."""
+    told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
+    masks, affine = read_masks(path, told)
     if len(masks) != len(findings):
         raise CtscribeError(
             "E_MASK",
-            f"{path} must hold {len(findings)} masks, one per finding named, but it holds "
+            f"{told} must hold {len(findings)} masks, one per finding named, but it holds "
             f"{len(masks)}; export it again",
         )
     places = []
