@@ -1,7 +1,7 @@
 import pytest
 
+from ctscribe.slices.where import Place
 from ctscribe.warm_up.looks import keep_share
-from ctscribe.warm_up.where import Place
 
 NAMES = [f"train_{n}_a_1.nii.gz" for n in range(40)]
 PLACES = {

@@ -11,7 +11,7 @@ from ctscribe.reports.sections import join_report
 from ctscribe.rows import StudyRow
 from ctscribe.slices.boxes import boxes_in_frames
 from ctscribe.slices.cache import read_frames, stem
-from ctscribe.warm_up.where import Place
+from ctscribe.slices.where import Place
 
 
 def read_looks(

@@ -8,7 +8,7 @@ import pytest
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import Lesion, TruthRow, write_rows
-from ctscribe.warm_up.where import Place, read_where
+from ctscribe.slices.where import Place, read_where
 
 NODULE, EFFUSION = FINDINGS.index("Lung nodule"), FINDINGS.index("Pleural effusion")
 BOX = ((1.0, 1.0, 1.0), (2.0, 3.0, 1.0))
