@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from ctscribe.errors import CtscribeError
-from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import Lesion, TruthRow, write_rows
 from ctscribe.slices.where import Place, read_where
 
-NODULE, EFFUSION = FINDINGS.index("Lung nodule"), FINDINGS.index("Pleural effusion")
+NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 BOX = ((1.0, 1.0, 1.0), (2.0, 3.0, 1.0))
 
 
@@ -25,7 +24,7 @@ def write_mask(path: Path, masks: int = 0) -> None:
 
 def test_a_phantoms_truth(tmp_path: Path) -> None:
     lesion = Lesion(
-        finding="Lung nodule",
+        finding=NODULE,
         box_mm=BOX,
         size_mm=3,
         side="left",

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +20,14 @@ from ctscribe.volume.mask import boxes_of_mask, read_masks
 class Place(NamedTuple):
     """One lesion."""
 
-    finding: int
-    """Index into `FINDINGS`."""
+    finding: str
+    """One of `reports.findings.FINDINGS`."""
     box_mm: BoxMm
     """RAS+."""
 
 
 Places = Mapping[str, tuple[Place, ...]]
-"""By volume name without its suffix; a volume that is not in it has labels alone."""
+"""By volume name without its suffix; of a volume that is not in it no place is known."""
 
 _COLUMNS = ("volume", "finding", "mask")
 
@@ -47,11 +48,11 @@ def read_where(path: Path) -> Places:
             ``E_MISSING`` when there is nothing.
     """
     if not path.exists():
-        raise CtscribeError("E_MISSING", f"{path} must exist; give boxes or masks, or none")
+        raise CtscribeError("E_MISSING", f"{path} must exist; correct the path")
     if path.suffix == ".jsonl" and not _is_manifest(path):
         return {
             stem(row.volume_name): tuple(
-                Place(FINDINGS.index(lesion.finding), lesion.box_mm) for lesion in row.lesions
+                Place(lesion.finding, lesion.box_mm) for lesion in row.lesions
             )
             for row in read_rows(path, TruthRow)
         }
@@ -82,9 +83,8 @@ def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
             finding = finding_of(Path(row["finding"] or ""))
             if finding is None:
                 raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
-            index = FINDINGS.index(finding)
             name = stem(row["volume"])
-            yield name, _places(name, path.parent / row["mask"], [[index]])
+            yield name, _places(name, path.parent / row["mask"], [[finding]])
 
 
 def _is_manifest(path: Path) -> bool:
@@ -113,7 +113,7 @@ def _from_folder(name: str, folder: Path) -> list[Place]:
     for mask in sorted(folder.glob("*.nii*")):
         finding = finding_of(mask)
         if finding is not None:  # organs and regions are masks too, but no findings
-            found += _places(name, mask, [[FINDINGS.index(finding)]])
+            found += _places(name, mask, [[finding]])
     return found
 
 
@@ -133,11 +133,11 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for name, sentences in studies:
         if name in files:
             labels = [label_report(sentence) for sentence in sentences]
-            findings = [[i for i, label in enumerate(each) if label] for each in labels]
+            findings = [[*compress(FINDINGS, each)] for each in labels]
             yield stem(name), _places(stem(name), files[name], findings)
 
 
-def _places(name: str, path: Path, findings: list[list[int]]) -> list[Place]:
+def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
     """Boxes of a file's masks of one volume; the n-th shows ``findings[n]``."""
     told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
     masks, affine = read_masks(path, told)
@@ -159,5 +159,5 @@ def _refusal(path: Path, found: str) -> CtscribeError:
         "E_WHERE",
         f"{path} must be a manifest with masks, a phantom's truth.jsonl, a .csv with "
         f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}; "
-        "see README, or give none and learn from labels",
+        "README shows each of them",
     )
