@@ -12,7 +12,12 @@ from ctscribe.errors import CtscribeError
 from ctscribe.pairs.anatomy import plan_healing
 from ctscribe.pairs.appearance import appearances
 from ctscribe.pairs.constrained import UNKNOWN_SCANNER, draw_constrained_partners
-from ctscribe.pairs.hard import disputed_findings, hard_negatives, nearest_contradictions
+from ctscribe.pairs.hard import (
+    balanced_contradictions,
+    disputed_findings,
+    hard_negatives,
+    nearest_contradictions,
+)
 from ctscribe.pairs.negatives import draw_partners, no_partner, noise_seeds
 from ctscribe.pairs.splits import studies_of
 from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
@@ -182,16 +187,17 @@ def _wishes(config: PairsConfig) -> _Wishes:
 
 def _hard(studies: Sequence[StudyRow], prepared_dir: Path, config: PairsConfig) -> Negatives:
     labels = _labels(studies)
-    nearest = nearest_contradictions(
-        labels,
-        patient_numbers(studies),
-        appearances(prepared_dir, studies),
-        config.num_alternatives,
-    )
+    looks = labels, patient_numbers(studies), appearances(prepared_dir, studies)
+    balanced = None
+    if config.direction == "balanced":
+        nearest, balanced = balanced_contradictions(*looks, config.num_alternatives)
+    else:
+        nearest = nearest_contradictions(*looks, config.num_alternatives)
     if (nearest[:, 0] < 0).any():
         raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
     names = [study.volume_name for study in studies]
-    return {row.study: row for row in hard_negatives(names, labels, nearest, config.seed)}
+    rows = hard_negatives(names, labels, nearest, config.seed, balanced)
+    return {row.study: row for row in rows}
 
 
 def _anatomy(
