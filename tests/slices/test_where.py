@@ -98,6 +98,9 @@ def test_one_mask_per_sentence(tmp_path: Path) -> None:
         ("where.csv", "volume,finding,mask\n1,Lung nodules,a.nii.gz\n", "E_WHERE"),
         ("where.csv", "volume,finding,mask\n1,Lung nodule,a.nii.gz\n", "E_MASK"),
         ("where.csv", "volume,finding,mask\n", "E_WHERE"),
+        ("where.csv", "volume,finding,mask\n1,Lung nodule\n", "E_WHERE"),
+        ("where.csv", "volume,finding,mask\n,Lung nodule,a.nii.gz\n", "E_WHERE"),
+        ("where.csv", 'volume,finding,mask\n1,"Lung nodule"s,a.nii.gz\n', "E_WHERE"),
         ("where.txt", "", "E_WHERE"),
         ("where.jsonl", "{}\n", "E_ROW"),
         ("folder/dataset.json", '{"train": [{"name": "a.nii.gz"}]}', "E_WHERE"),
@@ -111,6 +114,13 @@ def test_other_forms_are_refused(tmp_path: Path, name: str, content: str, code: 
     path.write_text(content)
     with pytest.raises(CtscribeError, match=code):
         read_where(path.parent if path.name == "dataset.json" else path)
+
+
+def test_a_table_in_another_encoding_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "where.csv").write_bytes("volume,finding,mask\nGöğüs,a,b\n".encode("cp1254"))
+    with pytest.raises(CtscribeError, match="line 2 holds the byte 0xF6") as caught:
+        read_where(tmp_path / "where.csv")
+    assert caught.value.code == "E_ENCODING"
 
 
 def test_masks_must_be_as_many_as_sentences(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from itertools import compress
 from pathlib import Path
@@ -11,6 +12,7 @@ from ctscribe.files import read_json
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.labeler import label_report
 from ctscribe.reports.manifest import finding_of, list_manifest
+from ctscribe.reports.table_text import read_table_text
 from ctscribe.rows import TruthRow, read_rows
 from ctscribe.slices.cache import stem
 from ctscribe.types import BoxMm
@@ -45,7 +47,7 @@ def read_where(path: Path) -> Places:
 
     Raises:
         CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
-            ``E_MISSING`` when there is nothing.
+            ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
     """
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist; correct the path")
@@ -75,21 +77,24 @@ def read_where(path: Path) -> Places:
 
 
 def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+    rows = csv.DictReader(io.StringIO(read_table_text(path), newline=""), restval="", strict=True)
+    try:
         if set(_COLUMNS) - set(rows.fieldnames or ()):
             raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
-        for number, row in enumerate(rows, 1):
-            finding = finding_of(Path(row["finding"] or ""))
-            if finding is None:
-                raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
-            name = stem(row["volume"])
-            yield name, _places(name, path.parent / row["mask"], [[finding]])
+        cells = [[row[column].strip() for column in _COLUMNS] for row in rows]
+    except csv.Error as error:
+        raise _refusal(path, f"its line {rows.line_num + 1} is no CSV: {error}") from error
+    for number, (volume, finding, mask) in enumerate(cells, 1):
+        known = finding_of(Path(finding))
+        if known is None or not volume or not mask:
+            what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
+            raise _refusal(path, f"row {number} {what}")
+        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
 
 
 def _is_manifest(path: Path) -> bool:
     """Whether a table's first line names patients, as a manifest's does and no other's."""
-    if path.suffix not in (".csv", ".jsonl"):
+    if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         return False
     with path.open("rb") as file:
         return b"patient" in file.readline(1 << 20)
