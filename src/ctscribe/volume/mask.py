@@ -49,6 +49,8 @@ def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]],
 
 def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.ndarray, "..."]:
     """Where the header's own scaling leaves something."""
+    if stored.dtype.kind in "iu" and (header.slope, header.intercept) == (1.0, 0.0):
+        return np.asarray(stored != 0)
     flat, inside = stored.reshape(-1, order="F"), np.empty(stored.size, bool)
     for at in range(0, stored.size, _VOXELS_AT_ONCE):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -65,10 +67,16 @@ def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.n
 
 def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm]:
     """A box for each connected piece, through the centres of its outermost voxels, RAS+ mm."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    if not mask.any():
+        return []
+    (outer,) = ndimage.find_objects(mask.view(np.uint8))  # most of a scan lies outside
+    labels, _ = ndimage.label(mask[outer], np.ones((3, 3, 3)))
     boxes = []
     for piece in ndimage.find_objects(labels):
-        ends = [(axis.start, axis.stop - 1) for axis in piece]
+        ends = [
+            (whole.start + axis.start, whole.start + axis.stop - 1)
+            for whole, axis in zip(outer, piece, strict=True)
+        ]
         corners = np.array(np.meshgrid(*ends, [1.0])).reshape(4, -1)
         inside = (affine @ corners)[:3]
         low, high = inside.min(1).tolist(), inside.max(1).tolist()
