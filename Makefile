@@ -34,7 +34,7 @@ docs: $(VENV)/.installed
 
 # Kills `prepare` at a hundred random moments; each must end as an undisturbed run.
 kill-prepare: $(VENV)/.installed
-	CTSCRIBE_KILLS=100 $(BIN)/pytest tests/test_prepare.py -k killed
+	CTSCRIBE_KILLS=100 $(BIN)/pytest tests/prepare -k killed
 
 # Reads 10,000 mutated NIfTI and DICOM files and writes benchmarks/results/fuzz.json.
 fuzz: $(VENV)/.installed

@@ -174,16 +174,7 @@ def _result(
             "ours_in_memory gives the whole normalised volume in memory, as the peers do, and "
             "writes nothing"
         ),
-        "ratios": {
-            way: _rounded(
-                {
-                    "monai_over_ours": cpu["monai"] / cpu[way],
-                    "float64_recipe_over_ours": cpu["float64_recipe"] / cpu[way],
-                    "ours_over_inflate_only": cpu[way] / cpu["inflate_only"],
-                }
-            )
-            for way in ways
-        },
+        "ratios": {way: _ratios(cpu, way) for way in ways},
         "targets": {
             "monai_over_ours": 10,
             "float64_recipe_over_ours": 6,
@@ -209,6 +200,16 @@ def _result(
             "peers_python": _python_of(peers),
         },
     }
+
+
+def _ratios(cpu_s: dict[str, float], way: str) -> dict[str, float]:
+    return _rounded(
+        {
+            "monai_over_ours": cpu_s["monai"] / cpu_s[way],
+            "float64_recipe_over_ours": cpu_s["float64_recipe"] / cpu_s[way],
+            "ours_over_inflate_only": cpu_s[way] / cpu_s["inflate_only"],
+        }
+    )
 
 
 def _rounded(numbers: dict[str, float]) -> dict[str, float]:

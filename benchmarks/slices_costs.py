@@ -55,8 +55,8 @@ def seconds_per_look(
     from copy import deepcopy
 
     from ctscribe.model.teach import teach
+    from ctscribe.slices.where import read_where
     from ctscribe.warm_up.looks import read_looks
-    from ctscribe.warm_up.where import read_where
 
     looks = read_looks(out / "prepared", studies, read_where(out / "data" / "truth.jsonl"), 1)
     began = time.process_time()

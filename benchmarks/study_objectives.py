@@ -10,13 +10,14 @@ from what is there with --page. All cells of a seed come before the next seed's.
 import argparse
 import os
 import time
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from objectives_columns import as_text, scan_columns, scores, training_summary
 
 from ctscribe.config import Recipe, read_recipe
 from ctscribe.files import write_json
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
     from ctscribe.card.views import View
-    from ctscribe.pairs.dataset import VisualSource
+    from ctscribe.pairs.dataset import PairDataset, VisualSource
 
 RAW = Path(__file__).parents[1] / "docs" / "results" / "objectives"
 SEEDS = (0, 1, 2)
@@ -141,16 +142,22 @@ def run_cell(cell: tuple[Path, str, int]) -> str:
     return f"{arm} seed {seed}: {times}, validation {written['validation']}"
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A model that starts to learn, and what it learns from."""
+
+    qwen: "Qwen2_5_VLForConditionalGeneration"
+    tokenizer: "PreTrainedTokenizerBase"
+    visual: "VisualSource"
+    datasets: "tuple[PairDataset, PairDataset]"
+    """Of training and of validation."""
+
+
 def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[str, Any]:
     from ctscribe.generate import one_per_scan
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.pairs.anatomy import write_healed
-    from ctscribe.pairs.build import build_training_pairs
-    from ctscribe.pairs.dataset import PairDataset
     from ctscribe.pairs.splits import studies_of
     from ctscribe.train.fit import fit
-    from ctscribe.train.setup import training_arguments, visual_source
-    from ctscribe.train.validation import validation_pairs
+    from ctscribe.train.setup import training_arguments
 
     recipe = recipe_of(arm, seed)
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
@@ -158,35 +165,19 @@ def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[s
         studies_of(studies, split, recipe.pairs.validation_fraction)
         for split in ("validation", "test")
     )
-    where = prepared.parent / "data" / "truth.jsonl"
-    pairs = build_training_pairs(prepared, folder, recipe.pairs, where)
-    judged = validation_pairs(validation)
-    qwen, tokenizer = load_model(start_of(recipe), recipe.model.dtype)
-    by_name = {study.volume_name: study for study in studies}
-    healed = write_healed(prepared, by_name, pairs)
-    visual = visual_source(qwen, prepared, [*studies, *healed], [*pairs, *judged], recipe)
-    datasets = [PairDataset(by_name, rows, tokenizer, visual, 4096) for rows in (pairs, judged)]
-
-    def predict(scans: list[StudyRow], name: str) -> list[PredictionRow]:
-        from ctscribe.generate import write_scans
-
-        path = folder / f"{name}.jsonl"
-        qwen.eval()
-        write_scans(qwen, tokenizer, scans, visual, recipe, path)
-        qwen.train()
-        return read_rows(path, PredictionRow)
-
+    learner = load_learner(prepared, folder, studies, validation, recipe)
     some = one_per_scan(validation)[:CURVE_SCANS]
 
     def watch(step: int, num_steps: int) -> None:
         epoch, rest = divmod(step, num_steps // EPOCHS)
         if arm == "origin" and not rest and epoch < EPOCHS:
-            predict(some, f"epoch{epoch}")
+            predict(learner, some, recipe, folder / f"epoch{epoch}.jsonl")
 
     arguments = training_arguments(folder / "train", recipe)
-    fit(arguments, qwen, tokenizer, *datasets, recipe, progress=watch)
+    fit(arguments, learner.qwen, learner.tokenizer, *learner.datasets, recipe, progress=watch)
     validation, test = one_per_scan(validation), one_per_scan(test)
-    written = predict(validation, "validation")
+    written = predict(learner, validation, recipe, folder / "validation.jsonl")
+    tested = predict(learner, test, recipe, folder / "test.jsonl")
     curve = {
         epoch: scores(read_rows(folder / f"epoch{epoch}.jsonl", PredictionRow), some)
         for epoch in range(1, EPOCHS)
@@ -197,89 +188,61 @@ def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[s
         "validation": scores(written, validation),
         "curve": {**curve, EPOCHS: scores(written, some)},
         "training": training_summary(folder / "train"),
-        "test": scan_columns(predict(test, "test"), test)
-        | gap_columns(qwen, tokenizer, visual, test, recipe),
+        "test": scan_columns(tested, test) | gap_columns(learner, test, recipe),
     }
 
 
-def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, float]:
-    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.statistics import scan_statistics, score_sums
-
-    truth = as_reports(one_row_per_scan(scans))
-    wanted = {report.scan_id for report in truth}
-    answers, _ = match_predictions([row for row in predictions if row.scan_id in wanted], truth)
-    found = score_sums(scan_statistics(answers, truth, "ctrate-raw").sum(axis=0, keepdims=True))
-    return {name: round(float(found[name][0]), 4) for name in ("coverage", "precision", "f1")}
-
-
-def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, str]:
-    """What the page resamples, one number per scan in alphabetical order, as compact text."""
-    from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS
-    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.statistics import scan_statistics
-    from ctscribe.reports.findings import FINDINGS
-
-    truth = as_reports(one_row_per_scan(scans))
-    statistics = scan_statistics(match_predictions(predictions, truth)[0], truth, "ctrate-raw")
-    clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
-    counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
-    columns = dict(zip(("hits", "false_alarms", "misses"), counts, strict=True))
-    columns |= {f"matches_{n + 1}": statistics[:, n] for n in range(4)}
-    columns |= {"words": statistics[:, 8], "true_words": statistics[:, 9]}
-    patients = {report.scan_id: report.patient_id for report in truth}
-    names = sorted(set(patients.values()))
-    index = [names.index(patients[report.scan_id]) for report in truth]
-    return {name: as_text(values) for name, values in {"patient": index, **columns}.items()}
-
-
-def gap_columns(
-    qwen: "Qwen2_5_VLForConditionalGeneration",
-    tokenizer: "PreTrainedTokenizerBase",
-    visual: "VisualSource",
-    scans: list[StudyRow],
+def load_learner(
+    prepared: Path,
+    folder: Path,
+    studies: list[StudyRow],
+    validation: list[StudyRow],
     recipe: Recipe,
-) -> dict[str, str]:
+) -> Learner:
+    from ctscribe.model.checkpoint import load_model
+    from ctscribe.pairs.anatomy import write_healed
+    from ctscribe.pairs.build import build_training_pairs
+    from ctscribe.pairs.dataset import PairDataset
+    from ctscribe.train.setup import visual_source
+    from ctscribe.train.validation import validation_pairs
+
+    where = prepared.parent / "data" / "truth.jsonl"
+    pairs = build_training_pairs(prepared, folder, recipe.pairs, where)
+    judged = validation_pairs(validation)
+    qwen, tokenizer = load_model(start_of(recipe), recipe.model.dtype)
+    by_name = {study.volume_name: study for study in studies}
+    healed = write_healed(prepared, by_name, pairs)
+    visual = visual_source(qwen, prepared, [*studies, *healed], [*pairs, *judged], recipe)
+    taught, asked = (PairDataset(by_name, r, tokenizer, visual, 4096) for r in (pairs, judged))
+    return Learner(qwen, tokenizer, visual, (taught, asked))
+
+
+def predict(
+    learner: Learner, scans: list[StudyRow], recipe: Recipe, path: Path
+) -> list[PredictionRow]:
+    from ctscribe.generate import write_scans
+
+    learner.qwen.eval()
+    write_scans(learner.qwen, learner.tokenizer, scans, learner.visual, recipe, path)
+    learner.qwen.train()
+    return read_rows(path, PredictionRow)
+
+
+def gap_columns(learner: Learner, scans: list[StudyRow], recipe: Recipe) -> dict[str, str]:
     """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
     from ctscribe.card.measure import report_ce, scans_with_strangers
 
     first, strangers = scans_with_strangers(scans)
-    qwen.eval()
+    learner.qwen.eval()
     views: "dict[str, View]" = {
-        "own_ce": lambda study: visual(study, None),
-        "other_ce": lambda study: visual(strangers[study.volume_name], None),
+        "own_ce": lambda study: learner.visual(study, None),
+        "other_ce": lambda study: learner.visual(strangers[study.volume_name], None),
     }
     order = np.argsort([scan.scan_id for scan in first])
     return {
-        name: as_text(report_ce(qwen, tokenizer, first, view, recipe)[order] * 1e4)
+        name: as_text(report_ce(learner.qwen, learner.tokenizer, first, view, recipe)[order] * 1e4)
         for name, view in views.items()
     }
-
-
-def training_summary(run_dir: Path) -> dict[str, float | None]:
-    """Means over the last tenth of the updates, and the last validation."""
-    from ctscribe.train.log import MetricsRow
-
-    rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
-    last = rows[-max(1, len(rows) // 10) :]
-    names = ("positive_ce", "negative_ce", "negative_finding_ce", "negative_boilerplate_ce")
-    names += ("gap", "scope_gap", "share_capped", "share_skipped")
-    names += ("positive_grad_norm", "negative_grad_norm")
-    found: dict[str, float | None] = {"updates": len(rows)}
-    for name in names:
-        values = [value for row in last if (value := getattr(row, name)) is not None]
-        found[name] = round(float(np.mean(values)), 4) if values else None
-    skipped = [row.share_skipped for row in rows if row.share_skipped is not None]
-    found["share_skipped_overall"] = round(float(np.mean(skipped)), 4) if skipped else None
-    found["validation_ce"], found["validation_gap"] = (
-        rows[-1].validation_ce,
-        rows[-1].validation_gap,
-    )
-    return found
-
-
-def as_text(values: Iterable[float]) -> str:
-    return " ".join(str(round(float(value))) for value in values)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ All rows train on the same pairs in the same order with the same number type and
 negatives' cap lies beyond reach unless a row says otherwise, so every branch has its gradient.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Trainer,
+    TrainingArguments,
 )
 
 from ctscribe.config import Recipe
@@ -26,8 +28,8 @@ from ctscribe.model.narrow import narrow
 from ctscribe.model.presets import build_config
 from ctscribe.model.recompute import recompute
 from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.pairs.collate import collate_pairs
-from ctscribe.pairs.dataset import PairDataset
+from ctscribe.pairs.collate import PairBatch, collate_pairs
+from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow, write_rows
@@ -125,6 +127,23 @@ class Bench:
 def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder: Path) -> Bench:
     """Model, pairs and trainer of one row."""
     tokenizer = train_tokenizer([SYSTEM, QUESTION, TEXT] * 3, vocab_size=500)
+    qwen = model_of(preset, row, tokenizer)
+    studies, pairs = made_up(folder, tokenizer, num_pairs, preset.side_px)
+    source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
+    began = perf_counter()
+    visual = visual_source(qwen, folder, studies, pairs, source_recipe)
+    seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
+    dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
+    recipe = recipe_of(preset, row, pairs_per_update)
+    arguments = training_arguments(folder / "run", recipe)
+    collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
+    return Bench(trainer_of(row, qwen, recipe, arguments, dataset, collate), seconds)
+
+
+def model_of(
+    preset: Preset, row: Row, tokenizer: PreTrainedTokenizerBase
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A random model with the row's levers on the model itself."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
@@ -132,7 +151,6 @@ def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder
     qwen.to(getattr(torch, preset.dtype))
     if row.fast_tower:
         speed_up_tower(qwen)
-    recipe = recipe_of(preset, row, pairs_per_update)
     choose_trainable(
         qwen,
         tuning="lora" if row.adapters else preset.tuning,
@@ -145,16 +163,20 @@ def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder
         narrow(qwen)
     if row.recomputed != "none":
         recompute(qwen, row.recomputed)
-    studies, pairs = made_up(folder, tokenizer, num_pairs, preset.side_px)
-    source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
-    began = perf_counter()
-    visual = visual_source(qwen, folder, studies, pairs, source_recipe)
-    seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
-    dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
-    arguments = training_arguments(folder / "run", recipe)
-    collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
+    return qwen
+
+
+def trainer_of(
+    row: Row,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    dataset: PairDataset,
+    collate: Callable[[Sequence[Pair]], PairBatch],
+) -> Trainer:
+    """The trainer that a row measures."""
     if row.in_turn:
-        trainer: Trainer = PairTrainer(
+        return PairTrainer(
             objective=objective_of(recipe),
             beta=BETA,
             label_weight=0.0,
@@ -164,21 +186,19 @@ def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder
             train_dataset=dataset,
             data_collator=collate,
         )
-    elif row.answers_only:
-        trainer = Together(
+    if row.answers_only:
+        return Together(
             model=ReportScorer(qwen, "index"),
             args=arguments,
             train_dataset=dataset,
             data_collator=collate,
         )
-    else:
-        trainer = Plain(
-            model=qwen,
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=partial(collate_plain, collate, int(qwen.config.video_token_id)),
-        )
-    return Bench(trainer, seconds)
+    return Plain(
+        model=qwen,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=partial(collate_plain, collate, int(qwen.config.video_token_id)),
+    )
 
 
 def config_of(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:

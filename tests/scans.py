@@ -14,6 +14,15 @@ from ctscribe.volume.ct import CTVolume
 Edit = Callable[[FileDataset, int], None]
 SHAPE = (160, 128, 24)
 SPACING_MM = (2.0, 2.0, 5.0)
+ORIENTATIONS = [
+    f"{a}{b}{c}"
+    for axes in ("LR PA IS", "LR IS PA", "PA LR IS", "PA IS LR", "IS LR PA", "IS PA LR")
+    for x, y, z in [axes.split()]
+    for a in x
+    for b in y
+    for c in z
+]
+"""All 48 ways in which axes can lie."""
 
 
 def chest(

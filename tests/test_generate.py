@@ -14,8 +14,9 @@ from ctscribe.model.features import frames_of
 from ctscribe.model.presets import build_config
 from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.reports.prompt import QUESTION, SYSTEM
-from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import PredictionRow, read_rows, write_rows
 from ctscribe.slices.cache import write_frames
+from tests.studies import study_of
 
 RECIPE = Recipe.model_validate(
     {
@@ -25,25 +26,8 @@ RECIPE = Recipe.model_validate(
 )
 
 
-def study(patient: int, scan: str, reconstruction: int) -> StudyRow:
-    name = f"valid_{patient}_{scan}"
-    return StudyRow(
-        volume_name=f"{name}_{reconstruction}.nii.gz",
-        patient_id=f"valid_{patient}",
-        scan_id=name,
-        source_split="valid",
-        findings="The lungs are clear.",
-        impression="Normal.",
-        labels=None,
-        spacing_mm=(3.0, 3.0, 3.0),
-        shape_xyz=(10, 10, 100),
-        slice_indices=(3, 2, 1, 0),
-        position_mm=(30.0, 20.0, 10.0, 0.0),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
-
-
-STUDIES = [study(1, "a", 1), study(1, "a", 2), study(1, "b", 1), study(2, "a", 1)]
+NAMES = ("valid_1_a_1", "valid_1_a_2", "valid_1_b_1", "valid_2_a_1")
+STUDIES = [study_of(name[:-2], (3, 2, 1, 0), volume_name=f"{name}.nii.gz") for name in NAMES]
 
 
 @pytest.fixture(scope="module")

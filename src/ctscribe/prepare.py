@@ -11,8 +11,8 @@ writes the tables of all.
 
 import re
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -29,7 +29,7 @@ from ctscribe.rows import SkippedRow, StudyRow, write_rows
 from ctscribe.run import provenance
 from ctscribe.slices.ledger import Ledger, open_ledger
 from ctscribe.slices.one import FORMAT, Keep, outputs_of, request_of
-from ctscribe.slices.task import VolumeTask, do_task, lost, need_bytes
+from ctscribe.slices.task import Outcome, VolumeTask, do_task, lost, need_bytes
 from ctscribe.volume.nifti import Prefer
 
 Shard = tuple[int, int]
@@ -109,28 +109,50 @@ def prepare(
             ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
     tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
-    with (
-        nullcontext() if shard == WHOLE else many_writers(out),
-        one_writer(tables),
-        _ledger(tables, out) as ledger,
-    ):
+    with _alone_at(tables, out) as ledger:
         manifest = _open(out, tables, volume, slices)
         listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
         records, tasks = _known(ledger, listed, out, _options(volume, slices, prefer), keep)
-        num_reused = len(records)
-        progress(num_reused, len(listed))
+        progress(len(records), len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
-        for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
-            if isinstance(outcome, SkippedRow):
-                ledger.failed(name, outcome.code, outcome.reason)
-                skipped.append(outcome)
-                failed(outcome.code)
-            else:
-                ledger.done(name, outcome, outputs_of(out, name, keep))
-                records[name] = outcome
-                num_reused += reused
-            progress(done, len(listed))
+        noted = _note(outcomes, ledger, out, keep, failed)
+        num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
         return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
+
+
+def _note(
+    outcomes: Iterable[Outcome],
+    ledger: Ledger,
+    out: Path,
+    keep: Keep,
+    failed: Callable[[str], None],
+) -> Iterator[Outcome]:
+    """Passes outcomes on as they come, entered into the ledger."""
+    for name, outcome, reused in outcomes:
+        if isinstance(outcome, SkippedRow):
+            ledger.failed(name, outcome.code, outcome.reason)
+            failed(outcome.code)
+        else:
+            ledger.done(name, outcome, outputs_of(out, name, keep))
+        yield name, outcome, reused
+
+
+def _take_in(
+    outcomes: Iterable[Outcome],
+    records: dict[str, dict[str, Any]],
+    skipped: list[SkippedRow],
+    progress: Callable[[int], None],
+) -> int:
+    """Adds outcomes to those known so far; returns how many records earlier runs had made."""
+    num_reused = len(records)
+    for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
+        if isinstance(outcome, SkippedRow):
+            skipped.append(outcome)
+        else:
+            records[name] = outcome
+            num_reused += reused
+        progress(done)
+    return num_reused
 
 
 def parse_shard(text: str) -> Shard:
@@ -199,9 +221,14 @@ def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -
     return manifest
 
 
-def _ledger(tables: Path, out: Path) -> AbstractContextManager[Ledger]:
-    shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if tables == out else []
-    return open_ledger(tables / _LEDGER, out, shards)
+@contextmanager
+def _alone_at(tables: Path, out: Path) -> Iterator[Ledger]:
+    """The ledger of a part, or of the whole, which no one else does meanwhile."""
+    is_whole = tables == out
+    with nullcontext() if is_whole else many_writers(out), one_writer(tables):
+        shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if is_whole else []
+        with open_ledger(tables / _LEDGER, out, shards) as ledger:
+            yield ledger
 
 
 def _known(

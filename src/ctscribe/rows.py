@@ -117,7 +117,10 @@ class PairRow(Row):
     relaxed_by: int = 0
     """Steps by which the required distance had to be lowered (heter)."""
     alternatives: tuple[str, ...] | None = None
-    """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+    """Other volumes that would do, nearest first, from which epochs draw anew (hard); of a
+    balanced row those with more findings, nearest first, then those with fewer."""
+    balanced: bool = False
+    """Whether alternatives with more findings and those with fewer have equal chance (hard)."""
     healing: Healing | None = None
     """What is altered in ``volume``, which is then the study's own (anatomy)."""
 

@@ -7,37 +7,19 @@ import pytest
 
 from ctscribe.cli.app import app
 from ctscribe.files import read_json, write_json
-from ctscribe.rows import StudyRow, write_rows
+from ctscribe.rows import write_rows
 from ctscribe.slices.cache import write_frames
-
-NODULE = "There is a nodule of 7 mm in the right upper lobe."
-
-
-def study(patient: str, ill: bool) -> StudyRow:
-    return StudyRow(
-        volume_name=f"{patient}_a_1.nii.gz",
-        patient_id=patient,
-        scan_id=f"{patient}_a",
-        source_split="train" if patient.startswith("train") else "valid",
-        findings=NODULE if ill else "The lungs are clear.",
-        impression="Lung nodule." if ill else "Normal chest.",
-        labels=None,
-        spacing_mm=(3.0, 3.0, 3.0),
-        shape_xyz=(28, 28, 40),
-        slice_indices=(35, 25),
-        position_mm=(105.0, 75.0),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
+from tests.board.chests import NODULE, chest
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     folder = tmp_path / "prepared"
-    studies = [study(f"valid_{number}", number < 2) for number in range(4)]
+    studies = [chest(f"valid_{number}", number < 2) for number in range(4)]
     for number, row in enumerate(studies):
         frames = np.full((2, 28, 28, 3), 40 * number, dtype=np.uint8)
         write_frames(folder, row.volume_name, frames, {})
-    training = [study(f"train_{number}", number % 2 == 0) for number in range(20)]
+    training = [chest(f"train_{number}", number % 2 == 0) for number in range(20)]
     write_rows(folder / "studies.jsonl", [*training, *studies])
     write_json(folder / "prepare.json", {"asked": {"slices": {"windows": "single"}}})
     return folder

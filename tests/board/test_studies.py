@@ -9,25 +9,15 @@ from ctscribe.board.studies import MAX_SIDE_PX, WindowSet, look_alikes, show_stu
 from ctscribe.export.comparison import compare_reports
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import write_frames
+from tests.studies import study_of
 
 NORMAL = "The lungs are clear and the heart is of normal size."
 
 
 def study(patient: int, findings: str, scan: str = "a") -> StudyRow:
-    return StudyRow(
-        volume_name=f"valid_{patient}_{scan}_1.nii.gz",
-        patient_id=f"valid_{patient}",
-        scan_id=f"valid_{patient}_{scan}",
-        source_split="valid",
-        findings=findings,
-        impression="",
-        labels=None,
-        spacing_mm=(0.75, 0.5, 1.5),
-        shape_xyz=(56, 56, 40),
-        slice_indices=(35, 25),
-        position_mm=(35.0, 25.0),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
+    shape = {"spacing_mm": (0.75, 0.5, 1.5), "shape_xyz": (56, 56, 40)}
+    texts = {"findings": findings, "impression": ""}
+    return study_of(f"valid_{patient}_{scan}", (35, 25), **shape, **texts)
 
 
 def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> list[StudyRow]:

@@ -11,35 +11,16 @@ from ctscribe.errors import CtscribeError
 from ctscribe.evaluate.scores import evaluate
 from ctscribe.experiment import compare_cells, grid
 from ctscribe.files import write_json
-from ctscribe.rows import PredictionRow, StudyRow, write_rows
+from ctscribe.rows import PredictionRow, write_rows
 from ctscribe.slices.cache import write_frames
 from ctscribe.train.log import draw_loss_curve
+from tests.board.chests import chest
 
 RECIPE = Recipe.model_validate(
     {"experiment": {"betas": (0.0, 0.1)}, "evaluate": {"resamples": 100}}
 )
-NODULE = "There is a nodule of 7 mm in the right upper lobe."
-
-
-def study(patient: str, ill: bool) -> StudyRow:
-    return StudyRow(
-        volume_name=f"{patient}_a_1.nii.gz",
-        patient_id=patient,
-        scan_id=f"{patient}_a",
-        source_split="train" if patient.startswith("train") else "valid",
-        findings=NODULE if ill else "The lungs are clear.",
-        impression="Lung nodule." if ill else "Normal chest.",
-        labels=None,
-        spacing_mm=(3.0, 3.0, 3.0),
-        shape_xyz=(28, 28, 40),
-        slice_indices=(35, 25),
-        position_mm=(105.0, 75.0),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
-
-
-TEST = [study(f"valid_{number}", number < 2) for number in range(4)]
-TRAIN = [study(f"train_{number}", number < 2) for number in range(4)]
+TEST = [chest(f"valid_{number}", number < 2) for number in range(4)]
+TRAIN = [chest(f"train_{number}", number < 2) for number in range(4)]
 
 
 @pytest.fixture

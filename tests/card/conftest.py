@@ -15,23 +15,13 @@ from ctscribe.model.tokenizer import train_tokenizer
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.rows import StudyRow, write_rows
 from ctscribe.slices.cache import write_frames
+from tests.studies import study_of
 
 
 def _study(patient: int) -> StudyRow:
-    return StudyRow(
-        volume_name=f"valid_{patient}_a_1.nii.gz",
-        patient_id=f"valid_{patient}",
-        scan_id=f"valid_{patient}_a",
-        source_split="valid",
-        findings="A nodule is seen in the right lung." if patient % 2 else "The lungs are clear.",
-        impression="Lung nodule." if patient % 2 else "Normal chest.",
-        labels=None,
-        spacing_mm=(3.0, 3.0, 3.0),
-        shape_xyz=(56, 56, 40),
-        slice_indices=(35, 30, 25, 20, 15, 10),
-        position_mm=(105.0, 90.0, 75.0, 60.0, 45.0, 30.0),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
+    nodule = {"findings": "A nodule is seen in the right lung.", "impression": "Lung nodule."}
+    indices = (35, 30, 25, 20, 15, 10)
+    return study_of(f"valid_{patient}_a", indices, **(nodule if patient % 2 else {}))
 
 
 @pytest.fixture(scope="session")

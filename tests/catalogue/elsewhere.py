@@ -8,7 +8,7 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "volume/test_upright.py::test_a_landmark_stays_within_half_a_voxel",
     ),
     30: ("catalogue/test_limits.py::test_large_volumes_take_the_stated_memory",),
-    37: ("test_prepare.py::test_abdomen_is_warned_about",),
+    37: ("slices/test_one.py::test_abdomen_is_warned_about",),
     39: (
         "volume/test_codecs.py::test_a_missing_decoder_names_the_extra",
         "volume/test_codecs.py::test_jpeg_lossless",
@@ -52,14 +52,14 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
     49: (
         "slices/test_cache.py::test_a_flipped_bit_is_noticed",
         "volume/test_store.py::test_damage_is_noticed",
-        "test_prepare.py::test_running_again_redoes_only_what_changed",
-        "test_prepare.py::test_other_settings_need_another_folder",
-        "test_prepare.py::test_shards_run_at_once_but_not_beside_a_whole_run",
-        "test_prepare.py::test_unwritable_target_stops_with_one_sentence",
+        "prepare/test_again.py::test_running_again_redoes_only_what_changed",
+        "prepare/test_again.py::test_other_settings_need_another_folder",
+        "prepare/test_shards.py::test_shards_run_at_once_but_not_beside_a_whole_run",
+        "prepare/test_failures.py::test_unwritable_target_stops_with_one_sentence",
         "test_files.py::test_a_failed_write_leaves_the_old_file_and_no_other",
     ),
     50: (
-        "test_prepare.py::test_killed_at_random_moments_it_ends_the_same",
+        "prepare/test_again.py::test_killed_at_random_moments_it_ends_the_same",
         "train/test_stage.py::test_an_interrupted_run_continues_exactly",
         "train/test_checkpoints.py::test_only_sealed_checkpoints_count_and_only_the_last_is_kept",
         "test_generate.py::test_an_interrupted_file_is_continued_to_the_same_end",
@@ -84,7 +84,7 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
     ),
     54: (
         "catalogue/test_surroundings.py::test_locale_time_zone_and_umask_change_nothing",
-        "test_prepare.py::test_processes_change_nothing",
+        "prepare/test_shards.py::test_processes_change_nothing",
     ),
 }
 """By row: file below ``tests`` and function."""

@@ -8,12 +8,19 @@ import pytest
 
 from ctscribe.errors import CODES
 from ctscribe.errors.catalogue import CATALOGUE
-from tests.catalogue import dicom_bytes, dicom_folders, nifti_bytes, nifti_places, nifti_voxels
+from tests.catalogue import (
+    archives,
+    dicom_bytes,
+    dicom_folders,
+    nifti_bytes,
+    nifti_places,
+    nifti_voxels,
+)
 from tests.catalogue.case import Case
 from tests.catalogue.elsewhere import HELD_ELSEWHERE
 
 TESTS = Path(__file__).resolve().parents[1]
-ROOMS = (nifti_bytes, nifti_voxels, nifti_places, dicom_folders, dicom_bytes)
+ROOMS = (nifti_bytes, nifti_voxels, nifti_places, dicom_folders, dicom_bytes, archives)
 CASES: list[Case] = [case for room in ROOMS for case in room.CASES]
 
 

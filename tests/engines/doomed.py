@@ -41,12 +41,17 @@ def count_at_work(task: tuple[Path, int]) -> int:
 
 
 def slowly(task: tuple[Path, int]) -> int:
-    """Notes on which node and as which process it runs, then as `double` after a while."""
+    """Notes on which node and as which process it runs, then as `double` after a while.
+
+    Whoever sees the note reads all of it: it gets its name when it is written.
+    """
     import ray
 
     folder, number = task
     node = ray.get_runtime_context().get_node_id()
-    (folder / f"{number}-{node}").write_text(str(os.getpid()))
+    unfinished = folder / f"unfinished.{os.getpid()}"  # no dash, so that no pattern finds it
+    unfinished.write_text(str(os.getpid()))
+    unfinished.rename(folder / f"{number}-{node}")
     time.sleep(3)
     return 2 * number
 

@@ -15,26 +15,15 @@ from ctscribe.model.features import frames_of, store_features
 from ctscribe.model.qwen import answer_losses, encode_frames, merge
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import read_frames, write_frames
+from tests.studies import study_of
 
 Frames = Callable[..., torch.Tensor]
 SIZES = [(4, 56, 84), (6, 56, 84), (4, 28, 28)]
 
 
 def study(number: int, num_slices: int) -> StudyRow:
-    return StudyRow(
-        volume_name=f"train_{number}_a_1.nii.gz",
-        patient_id=f"train_{number}",
-        scan_id=f"train_{number}_a",
-        source_split="train",
-        findings="The lungs are clear.",
-        impression="Normal.",
-        labels=None,
-        spacing_mm=(3.0, 3.0, 3.0),
-        shape_xyz=(10, 10, 100),
-        slice_indices=tuple(range(num_slices)),
-        position_mm=tuple(-10.0 * z for z in range(num_slices)),
-        frame_to_ras=tuple(tuple(float(i == j) for j in range(4)) for i in range(4)),
-    )
+    position_mm = tuple(-10.0 * z for z in range(num_slices))
+    return study_of(f"train_{number}_a", tuple(range(num_slices)), position_mm=position_mm)
 
 
 @pytest.fixture

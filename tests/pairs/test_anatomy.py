@@ -1,23 +1,20 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from ctscribe.config import PairsConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.anatomy import (
-    Place,
-    healed_study,
-    plan_healing,
-    shown_study,
-    write_healed,
-)
+from ctscribe.pairs.anatomy import healed_study, plan_healing, shown_study, write_healed
 from ctscribe.pairs.build import build_training_pairs
 from ctscribe.pairs.dataset import pair_up, strategy_of
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import Healing, Lesion, PairRow, StudyRow, TruthRow, read_rows, write_rows
 from ctscribe.slices.cache import frames_path, read_frames, write_frames
+from ctscribe.slices.where import Place
 from ctscribe.types import BoxMm, Frames
 
 NODULE: BoxMm = ((20.0, 20.0, 2.0), (26.0, 26.0, 4.0))
@@ -193,10 +190,91 @@ def test_studies_without_a_lesion_stand_alone_or_are_shown_another_patient(
     assert kinds == {"healed", unhealed}
 
 
+NAME = "train_2_a_1.nii.gz"
+
+
+def write_mask(path: Path, *, stacked: bool = False) -> None:
+    """`NODULE` on a grid of 1 mm, alone or as the second of two masks."""
+    path.parent.mkdir(parents=True)
+    mask = np.zeros((56, 56, 8), np.uint8)
+    mask[20:27, 20:27, 2:5] = 1
+    values = np.stack([np.zeros_like(mask), mask]) if stacked else mask
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+
+
+def as_truth(folder: Path) -> Path:
+    row = TruthRow(volume_name=NAME, scan_id="s", lesions=(lesion("Lung nodule", NODULE),))
+    write_rows(folder / "truth.jsonl", [row])
+    return folder / "truth.jsonl"
+
+
+def as_table(folder: Path) -> Path:
+    write_mask(folder / "masks" / "any.nii.gz")
+    table = folder / "where.csv"
+    table.write_text(f"volume,finding,mask\n{NAME},Lung nodule,masks/any.nii.gz\n")
+    return table
+
+
+def as_manifest(folder: Path) -> Path:
+    write_mask(folder / "masks" / "lung nodule.nii.gz")
+    (folder / NAME).touch()
+    manifest = folder / "scans.csv"
+    manifest.write_text(f"volume,patient,scan,report,masks\n{NAME},2,{NAME},A nodule.,masks\n")
+    return manifest
+
+
+def as_folders(folder: Path) -> Path:
+    write_mask(folder / "masks" / "train_2_a_1" / "Lung_nodule.nii.gz")
+    return folder / "masks"
+
+
+def as_sentences(folder: Path) -> Path:
+    write_mask(folder / "masks" / "all" / NAME, stacked=True)
+    findings = {"0": "The heart is enlarged.", "1": "There is a lung nodule."}
+    listed = {"train": [{"name": NAME, "findings": findings}]}
+    (folder / "masks" / "dataset.json").write_text(json.dumps(listed))
+    return folder / "masks"
+
+
+@pytest.mark.parametrize("form", [as_truth, as_table, as_manifest, as_folders, as_sentences])
+def test_lesions_are_healed_whatever_tells_of_them(
+    tmp_path: Path,
+    make_study: Callable[..., StudyRow],
+    frames: Frames,
+    form: Callable[[Path], Path],
+) -> None:
+    write_rows(tmp_path / "studies.jsonl", [make_study(NAME, labels_of("Lung nodule"))])
+    write_frames(tmp_path, NAME, frames, {})
+    (tmp_path / "own").mkdir()
+    config = PairsConfig(strategy="anatomy")
+    _, beside = build_training_pairs(tmp_path, tmp_path, config, form(tmp_path / "own"))
+    assert beside.healing == Healing(boxes_mm=(NODULE,))
+    assert beside.disputed == ("Lung nodule",)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("volume,finding,mask\n1,Lung nodules,a.nii.gz\n", "E_WHERE"),
+        ("volume,finding,mask\n1,Lung nodule,a.nii.gz\n", "E_MASK"),
+        (None, "E_MISSING"),
+    ],
+)
+def test_what_tells_of_no_lesions_is_refused(
+    tmp_path: Path, make_study: Callable[..., StudyRow], content: str | None, code: str
+) -> None:
+    write_rows(tmp_path / "studies.jsonl", [make_study(NAME, labels_of("Lung nodule"))])
+    where = tmp_path / "where.csv"
+    if content is not None:
+        where.write_text(content)
+    with pytest.raises(CtscribeError, match=code):
+        build_training_pairs(tmp_path, tmp_path, PairsConfig(strategy="anatomy"), where)
+
+
 def test_without_boxes_nothing_is_healed_and_that_is_said(
     tmp_path: Path, make_study: Callable[..., StudyRow], frames: Frames
 ) -> None:
-    study = make_study("train_2_a_1.nii.gz", labels_of("Lung nodule"))
+    study = make_study(NAME, labels_of("Lung nodule"))
     write_rows(tmp_path / "studies.jsonl", [study])
     write_frames(tmp_path, study.volume_name, frames, {})
     config = PairsConfig(strategy="anatomy")

@@ -7,6 +7,7 @@ import pytest
 from ctscribe.config import PairsConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.pairs.appearance import appearances
+from ctscribe.pairs.audit import audit_pairs
 from ctscribe.pairs.build import build_training_pairs
 from ctscribe.rows import StudyRow, write_rows
 from ctscribe.slices.cache import write_frames
@@ -84,6 +85,27 @@ def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path, make_study: 
         own = number[row.study]
         assert all(number[other] % 2 != own % 2 for other in row.alternatives)
         assert abs(number[row.alternatives[0]] // 2 - own // 2) <= 1
+
+
+def test_hard_pairs_are_balanced_where_there_are_partners_of_both_kinds(
+    tmp_path: Path, cohort: list[StudyRow]
+) -> None:
+    write_rows(tmp_path / "studies.jsonl", cohort)
+    for study in cohort:
+        write(tmp_path, study, seed=0)
+    num = {study.volume_name: sum(study.labels or ()) for study in cohort}
+    shares = {}
+    for direction in ("any", "balanced"):
+        config = PairsConfig.model_validate({"strategy": "hard", "direction": direction})
+        rows = build_training_pairs(tmp_path, tmp_path, config)
+        audit = audit_pairs(cohort, rows)
+        shares[direction] = audit["direction"]["sicker"]
+        assert audit["num_balanced"] == sum(row.balanced for row in rows)
+        for row in rows[1::2]:
+            signs = {np.sign(num[other] - num[row.study]) for other in row.alternatives or ()}
+            assert row.balanced == (direction == "balanced" and len(signs) == 2)
+    assert shares["any"] < 0.35
+    assert 0.4 < shares["balanced"] < 0.6
 
 
 def test_patients_who_are_all_alike_have_no_hard_negative(tmp_path: Path, make_study: Make) -> None:

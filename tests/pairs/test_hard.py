@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from ctscribe.pairs.hard import hard_negatives, nearest_contradictions, refresh_hard
+from ctscribe.pairs.hard import (
+    balanced_contradictions,
+    hard_negatives,
+    nearest_contradictions,
+    refresh_hard,
+)
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import GapRow, PairRow
 from ctscribe.types import Labels
@@ -37,6 +42,69 @@ def test_nearest_contradictions_are_those_of_looking_at_everyone(
     for study in range(len(labels)):
         expected = brute_force(labels, patients, appearance, study)[:num]
         assert nearest[study].tolist() == expected + [-1] * (num - len(expected))
+
+
+@given(cohorts(), st.integers(1, 5), st.integers(0, 100))
+@settings(max_examples=40, deadline=None)
+def test_balanced_contradictions_are_the_nearest_on_either_side(
+    cohort: Arrays, num: int, seed: int
+) -> None:
+    labels, patients = cohort
+    appearance = np.random.default_rng(seed).random((len(labels), 3))
+    nearest, both = balanced_contradictions(labels, patients, appearance, num)
+    count = labels.sum(1).astype(int)
+    half = (num + 1) // 2
+    for study in range(len(labels)):
+        everyone = brute_force(labels, patients, appearance, study)
+        more = [n for n in everyone if count[n] > count[study]]
+        fewer = [n for n in everyone if count[n] < count[study]]
+        assert both[study] == bool(more and fewer)
+        expected = more[:half] + fewer[:half] if both[study] else everyone[:num]
+        assert [n for n in nearest[study] if n >= 0] == expected
+
+
+BALANCED_NAMES = ["own", "more", "fewer1", "fewer2", "fewer3"]
+BALANCED = np.zeros((5, 18), np.uint8)
+BALANCED[0, :3] = BALANCED[1, 1:6] = BALANCED[2, :2] = BALANCED[3, 1:3] = BALANCED[4, 2] = 1
+BALANCED_BY_NAME: dict[str, Labels] = {
+    name: tuple(row) for name, row in zip(BALANCED_NAMES, BALANCED.tolist(), strict=True)
+}
+
+
+def balanced_row(seed: int) -> PairRow:
+    """A study's with one partner who has more findings, and three who have fewer."""
+    nearest, both = np.array([[1, -1, 2, 3, 4]] * 5), np.arange(5) == 0
+    return hard_negatives(BALANCED_NAMES, BALANCED, nearest, seed, both)[0]
+
+
+def test_either_side_is_shown_with_equal_chance_and_on_it_each_partner() -> None:
+    num = 600
+    drawn = Counter(balanced_row(seed).volume for seed in range(num))
+    shares = [1 / 2, 1 / 6, 1 / 6, 1 / 6]
+    wanted = [num * share for share in shares]
+    assert chisquare([drawn[name] for name in BALANCED_NAMES[1:]], wanted).pvalue > 0.001
+
+
+def test_epochs_keep_the_balance_whatever_is_told_apart() -> None:
+    row = balanced_row(0)
+    assert row.balanced
+    assert row.alternatives == tuple(BALANCED_NAMES[1:])
+    # the side is a coin's, though "more" is the least told apart; on the other side gaps decide
+    known = {"fewer1": 0.0, "fewer2": 2.0, "more": -3.0, "fewer3": 5.0}
+    gaps = [GapRow(study="own", volume=name, gap=gap) for name, gap in known.items()]
+    spread = np.std([*known.values()])
+    weights = np.exp([-known[f"fewer{n}"] / spread for n in (1, 2, 3)])
+    shares = [1 / 2, *weights / weights.sum() / 2]
+    num = 600
+    rows = [row]
+    drawn: Counter[str | None] = Counter()
+    for epoch in range(1, num + 1):
+        rows = refresh_hard(rows, gaps, BALANCED_BY_NAME, 0, epoch)
+        drawn[rows[0].volume] += 1
+        assert rows[0].balanced
+        assert rows[0].alternatives == row.alternatives
+    wanted = [num * share for share in shares]
+    assert chisquare([drawn[name] for name in BALANCED_NAMES[1:]], wanted).pvalue > 0.001
 
 
 def negatives(gap_of: dict[tuple[str, str], float]) -> tuple[list[PairRow], list[GapRow]]:

@@ -1,28 +1,8 @@
 import numpy as np
 import pytest
 
-from ctscribe.phantom.canvas import Canvas
-from ctscribe.phantom.grid import Grid
 from ctscribe.phantom.tubes import Tubes, paint_tubes, path
-
-
-def grid_of(spacing: tuple[float, float, float]) -> Grid:
-    sx, sy, sz = spacing
-    shape = (round(80 / sz), round(80 / sy), round(80 / sx))
-    origin = (40.0 - sx / 2, 40.0 - sy / 2, -40.0 + sz / 2)
-    return Grid(shape, spacing, origin, 0.0, (0.0, 0.0, 0.0), sx)
-
-
-def filled_lung(grid: Grid) -> Canvas:
-    canvas = Canvas.of_air(grid)
-    canvas.hu[:] = -850
-    canvas.lung[:] = 1
-    return canvas
-
-
-def volume_of(canvas: Canvas, before: float, after: float) -> float:
-    share = (canvas.hu.astype(np.float64) - before) / (after - before)
-    return float(share.sum() * np.prod(canvas.grid.spacing_mm))
+from tests.phantom.lungs import filled_lung, grid_of, volume_of
 
 
 @pytest.mark.parametrize("radius", [0.6, 1.2, 2.5, 4.0])

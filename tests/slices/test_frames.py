@@ -9,15 +9,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from ctscribe.slices.frames import air_frames, make_frames, noise_frames
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.ct import CTVolume, to_ras
+from tests.scans import ORIENTATIONS
 
-ORIENTATIONS = [
-    f"{a}{b}{c}"
-    for axes in ("LR PA IS", "LR IS PA", "PA LR IS", "PA IS LR", "IS LR PA", "IS PA LR")
-    for x, y, z in [axes.split()]
-    for a in x
-    for b in y
-    for c in z
-]
 AFFINE = np.array([[0.75, 0, 0, -30.0], [0, 0.75, 0, -40.0], [0, 0, 1.5, 900.0], [0, 0, 0, 1.0]])
 
 

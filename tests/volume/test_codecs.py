@@ -121,30 +121,26 @@ def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     assert "scan-7 must be CT, but one slice cannot be decompressed within" in caught.value.sentence
 
 
-def test_a_decoder_that_works_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_child(
-        monkeypatch,
-        "from ctscribe.volume import decode; import pydicom.pixels.utils as utils\n"
-        "decode.FRAME_CPU_S = 1\n"
-        "def spin(*_, **__):\n    while True: pass\n"
-        "utils.pixel_array = spin\n"
+def decoder_refuses(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """The decoder itself, first altered by some lines, is ended at its first slice."""
+    script = (
+        "from ctscribe.volume import decode; import pydicom.pixels.utils as utils",
+        *lines,
         "decode.serve(sys.stdin.buffer, sys.stdout.buffer)",
     )
+    with_child(monkeypatch, "\n".join(script))
     with open_decoder("scan-7") as child, pytest.raises(CtscribeError) as caught:
         child.decode(bytes_of(slice_of(0)), 0, (128, 160))
     assert caught.value.code == "E_BOMB"
+
+
+def test_a_decoder_that_works_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    spin = ("def spin(*_, **__):", "    while True: pass", "utils.pixel_array = spin")
+    decoder_refuses(monkeypatch, "decode.FRAME_CPU_S = 1", *spin)
 
 
 def test_a_decoder_that_wants_all_memory_is_refused_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_child(
-        monkeypatch,
-        "from ctscribe.volume import decode; import pydicom.pixels.utils as utils\n"
-        "utils.pixel_array = lambda *_, **__: bytearray(20 << 30)\n"
-        "decode.serve(sys.stdin.buffer, sys.stdout.buffer)",
-    )
-    with open_decoder("scan-7") as child, pytest.raises(CtscribeError) as caught:
-        child.decode(bytes_of(slice_of(0)), 0, (128, 160))
-    assert caught.value.code == "E_BOMB"
+    decoder_refuses(monkeypatch, "utils.pixel_array = lambda *_, **__: bytearray(20 << 30)")
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from ctscribe.volume.ct import CTVolume, spacing_of, to_ras
-
-ORIENTATIONS = [
-    f"{a}{b}{c}"
-    for axes in ("LR PA IS", "LR IS PA", "PA LR IS", "PA IS LR", "IS LR PA", "IS PA LR")
-    for x, y, z in [axes.split()]
-    for a in x
-    for b in y
-    for c in z
-]
+from tests.scans import ORIENTATIONS
 
 
 @pytest.fixture(scope="module")

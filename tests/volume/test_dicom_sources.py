@@ -1,257 +1,27 @@
-"""A series in a folder, in a zip archive and in one enhanced file is one and the same."""
+"""A series in one enhanced file is the same as in many, and one file cannot cost much."""
 
-import zipfile
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import (
-    UID,
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     RLELossless,
-    generate_uid,
 )
 
 from ctscribe.errors import CtscribeError
-from ctscribe.volume import zipped
-from ctscribe.volume.dicom import read_dicom, read_dicom_grid
-from ctscribe.volume.dicom_sources import is_dicom
-from ctscribe.volume.read import read_grid
-
-STUDY = "scan-7"
-ROWS, COLUMNS, DEPTH = 6, 5, 24
-Edit = Callable[[FileDataset], None]
-
-
-def stored(z: int) -> np.ndarray:
-    return np.random.default_rng(z).integers(0, 3000, (ROWS, COLUMNS), dtype=np.uint16)
-
-
-def blank(sop_class: UID) -> FileDataset:
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    image.SOPClassUID, image.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    image.PatientID, image.PatientName = "PLANTED-ID", "PLANTED^NAME"
-    image.Modality, image.SeriesInstanceUID, image.SeriesNumber = "CT", "1.2.3", 4
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    image.Rows, image.Columns = ROWS, COLUMNS
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
-    image.PixelRepresentation = 0
-    return image
-
-
-def classic(z: int) -> bytes:
-    image = blank(CTImageStorage)
-    image.PixelSpacing, image.SliceThickness = [0.8, 0.7], 2.0
-    image.ImagePositionPatient = [-100.0, -90.0, 300.0 + 2 * z]
-    image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    image.RescaleSlope, image.RescaleIntercept = 1, -1024
-    image.PixelData = stored(z).tobytes()
-    return to_bytes(image)
-
-
-def to_bytes(image: FileDataset) -> bytes:
-    content = BytesIO()
-    image.save_as(content, enforce_file_format=True)
-    return content.getvalue()
-
-
-def group(**tags: object) -> list[Dataset]:
-    item = Dataset()
-    for tag, value in tags.items():
-        setattr(item, tag, value)
-    return [item]
-
-
-def enhanced() -> FileDataset:
-    """Frames stored from the head down, what they share stated once."""
-    image = blank(EnhancedCTImageStorage)
-    image.NumberOfFrames = DEPTH
-    image.SharedFunctionalGroupsSequence = group(
-        PixelMeasuresSequence=group(PixelSpacing=[0.8, 0.7], SliceThickness=2.0),
-        PlaneOrientationSequence=group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
-        PixelValueTransformationSequence=group(RescaleSlope=1, RescaleIntercept=-1024),
-    )
-    order = range(DEPTH - 1, -1, -1)
-    image.PerFrameFunctionalGroupsSequence = [
-        group(
-            PlanePositionSequence=group(ImagePositionPatient=[-100.0, -90.0, 300.0 + 2 * z]),
-            CTImageFrameTypeSequence=group(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]),
-        )[0]
-        for z in order
-    ]
-    image.PixelData = b"".join(stored(z).tobytes() for z in order)
-    return image
-
-
-def pack(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def series() -> dict[str, bytes]:
-    return {f"study/{(z * 5) % DEPTH:02}.dcm": classic(z) for z in range(DEPTH)}
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-def refused(path: Path) -> CtscribeError:
-    with pytest.raises(CtscribeError) as caught:
-        read_dicom(path, STUDY)
-    sentence = caught.value.sentence
-    assert sentence.startswith(f"{STUDY} must ")
-    assert "PLANTED" not in sentence
-    return caught.value
-
-
-def check(path: Path, *warnings: str) -> None:
-    assert is_dicom(path)
-    hu, affine, told = read_dicom(path, STUDY)
-    expected = np.stack([stored(z).T.astype(np.int16) - 1024 for z in range(DEPTH)], axis=2)
-    np.testing.assert_array_equal(hu, expected)
-    np.testing.assert_allclose(np.diag(affine), (-0.7, -0.8, 2.0, 1.0))
-    np.testing.assert_allclose(affine[:3, 3], (100.0, 90.0, 300.0))
-    assert told.codes == set(warnings)
-    shape, same_affine, same_told = read_dicom_grid(path, STUDY)
-    assert shape == hu.shape
-    np.testing.assert_array_equal(affine, same_affine)
-    assert same_told == told
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_zip_of_a_series(tmp_path: Path, method: int) -> None:
-    others = {"__MACOSX/study/._00.dcm": b"\0\5\x16\7", "README.txt": b"words", "DICOMDIR": b"x"}
-    check(pack(tmp_path / "a.zip", series(), method))
-    check(pack(tmp_path / "no suffix", {**series(), **others}), "W_OTHER_FILES")
-
-
-def test_grid_of_a_zip(tmp_path: Path) -> None:
-    grid, _ = read_grid(pack(tmp_path / "a.zip", series()), study=STUDY)
-    assert grid.shape_xyz == (COLUMNS, ROWS, DEPTH)
-    assert grid.orientation == "RAS"
-
-
-def with_field(content: bytes, signature: bytes, at: int, value: bytes) -> bytes:
-    place = content.index(signature) + at
-    return content[:place] + value + content[place + len(value) :]
-
-
-DIRECTORY, LOCAL = b"PK\x01\x02", b"PK\x03\x04"
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("../evil.dcm", "path that leads out"),
-        ("a/../../evil.dcm", "path that leads out"),
-        ("/etc/evil.dcm", "path that leads out"),
-        ("..\\evil.dcm", "path that leads out"),
-        ("inner.zip", "another archive"),
-        ("scan.nii.gz", "another archive"),
-    ],
-)
-def test_hostile_names(tmp_path: Path, name: str, says: str) -> None:
-    error = refused(pack(tmp_path / "a.zip", {**series(), name: b"x"}))
-    assert error.code == "E_ARCHIVE"
-    assert says in error.sentence
-    assert "evil" not in error.sentence
-
-
-def test_archives_within_links_and_secrets(tmp_path: Path) -> None:
-    inner = pack(tmp_path / "inner.zip", series()).read_bytes()
-    assert "another archive" in refused(pack(tmp_path / "a.zip", {"x.dcm": inner})).sentence
-    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
-        link = zipfile.ZipInfo("x.dcm")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
-    assert "a link in it" in refused(tmp_path / "b.zip").sentence
-    plain = pack(tmp_path / "c.zip", series()).read_bytes()
-    secret = with_field(plain, DIRECTORY, 8, b"\1\0")
-    assert "is encrypted" in refused(put(tmp_path / "d.zip", secret)).sentence
-    bzip2 = pack(tmp_path / "e.zip", series(), zipfile.ZIP_BZIP2)
-    assert "another method" in refused(bzip2).sentence
-
-
-def test_bombs_are_refused_unread(tmp_path: Path) -> None:
-    error = refused(pack(tmp_path / "a.zip", {"a.dcm": b"\0" * (80 << 20)}))
-    assert (error.code, "which no CT does" in error.sentence) == ("E_BOMB", True)
-    plain = pack(tmp_path / "b.zip", series()).read_bytes()
-    huge = with_field(plain, DIRECTORY, 24, (3 << 30).to_bytes(4, "little"))
-    assert "would take 3 GB" in refused(put(tmp_path / "c.zip", huge)).sentence
-    many = with_field(plain, b"PK\x05\x06", 8, (20_001).to_bytes(2, "little") * 2)
-    assert "more than 20000 files" in refused(put(tmp_path / "d.zip", many)).sentence
-    names = with_field(plain, b"PK\x05\x06", 12, (9 << 20).to_bytes(4, "little"))
-    assert "absurdly long names" in refused(put(tmp_path / "e.zip", names)).sentence
-
-
-def test_a_declared_size_is_held_to(tmp_path: Path) -> None:
-    plain = pack(tmp_path / "a.zip", series()).read_bytes()
-    for size in (10, 100_000):
-        lying = with_field(plain, DIRECTORY, 24, size.to_bytes(4, "little"))
-        assert refused(put(tmp_path / "b.zip", lying)).code == "E_TRUNCATED"
-
-
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.995])
-def test_cut_archives(tmp_path: Path, share: float) -> None:
-    plain = pack(tmp_path / "a.zip", series()).read_bytes()
-    cut = put(tmp_path / "b.zip", plain[: int(len(plain) * share)])
-    assert refused(cut).code == "E_TRUNCATED"
-
-
-def test_flipped_bytes_in_an_archive(tmp_path: Path) -> None:
-    plain = pack(tmp_path / "a.zip", series()).read_bytes()
-    random, told = np.random.default_rng(0), []
-    for at in random.integers(4, len(plain), 60):
-        changed = bytearray(plain)
-        changed[at] ^= 1 << int(random.integers(8))
-        try:
-            hu, _, _ = read_dicom(put(tmp_path / "b.zip", bytes(changed)), STUDY)
-        except CtscribeError as error:
-            told.append(error.sentence)
-        else:
-            np.testing.assert_array_equal(hu[:, :, 3], stored(3).T.astype(np.int16) - 1024)
-    assert len(told) > 30
-    assert "PLANTED" not in "".join(told)
-
-
-def test_archives_without_a_series(tmp_path: Path) -> None:
-    assert refused(pack(tmp_path / "a.zip", {"notes.txt": b"words"})).code == "E_NOT_DICOM"
-    assert refused(pack(tmp_path / "b.zip", {"x.dcm": b""})).code == "E_TRUNCATED"
-
-
-def test_zip64_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 3)
-    assert "larger than 4 GB" in refused(pack(tmp_path / "a.zip", series())).sentence
-
-
-def test_nothing_is_unpacked_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    check(pack(tmp_path / "a.zip", series()))
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "tmp"]
-    assert (tmp_path / "a.zip").read_bytes()[:4] == zipped.MAGIC
+from ctscribe.volume.dicom import read_dicom
+from tests.scans import bytes_of
+from tests.volume.dicom_slices import COLUMNS, ROWS, STUDY, make_slice, refused, stored
+from tests.volume.whole_series import DEPTH, check, enhanced, group, pack, put
 
 
 def test_enhanced_file(tmp_path: Path) -> None:
-    path = put(tmp_path / "one.dcm", to_bytes(enhanced()))
+    path = put(tmp_path / "one.dcm", bytes_of(enhanced()))
     check(path)
     check(tmp_path)
     check(pack(tmp_path / "a.zip", {"one.dcm": path.read_bytes()}))
@@ -260,7 +30,7 @@ def test_enhanced_file(tmp_path: Path) -> None:
 def test_compressed_enhanced_file(tmp_path: Path) -> None:
     image = enhanced()
     image.compress(RLELossless, generate_instance_uid=False)
-    check(put(tmp_path / "one.dcm", to_bytes(image)))
+    check(put(tmp_path / "one.dcm", bytes_of(image)))
 
 
 def test_frames_may_have_their_own_scaling(tmp_path: Path) -> None:
@@ -268,11 +38,12 @@ def test_frames_may_have_their_own_scaling(tmp_path: Path) -> None:
     del image.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
     for frame, item in enumerate(image.PerFrameFunctionalGroupsSequence):
         item.PixelValueTransformationSequence = group(RescaleSlope=1, RescaleIntercept=-frame)
-    hu, _, _ = read_dicom(put(tmp_path / "one.dcm", to_bytes(image)), STUDY)
+    hu, _, _ = read_dicom(put(tmp_path / "one.dcm", bytes_of(image)), STUDY)
     np.testing.assert_array_equal(hu[:, :, DEPTH - 3], stored(DEPTH - 3).T.astype(np.int16) - 2)
 
 
-ENHANCED = to_bytes(enhanced())
+Edit = Callable[[FileDataset], None]
+ENHANCED = bytes_of(enhanced())
 
 
 def without_position(image: FileDataset) -> None:
@@ -325,7 +96,7 @@ def two_phases(image: FileDataset) -> None:
 def test_faulty_enhanced_files(tmp_path: Path, edit: Edit, code: str) -> None:
     image = enhanced()
     edit(image)
-    assert refused(put(tmp_path / "one.dcm", to_bytes(image))).code == code
+    assert refused(put(tmp_path / "one.dcm", bytes_of(image))).code == code
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
@@ -350,26 +121,26 @@ def test_mutated_enhanced_files(
 
 
 def test_one_classic_file_is_no_volume(tmp_path: Path) -> None:
-    error = refused(put(tmp_path / "one.dcm", classic(0)))
+    error = refused(put(tmp_path / "one.dcm", bytes_of(make_slice(0))))
     assert error.code == "E_TOO_FEW_SLICES"
     assert "give the folder" in error.sentence
 
 
 def test_wholly_deflated_files_are_not_inflated(tmp_path: Path) -> None:
-    image = pydicom.dcmread(BytesIO(classic(0)))
+    image = make_slice(0)
     image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    assert refused(put(tmp_path / "one.dcm", to_bytes(image))).code == "E_CODEC"
+    assert refused(put(tmp_path / "one.dcm", bytes_of(image))).code == "E_CODEC"
 
 
 def test_a_thousand_nested_sequences(tmp_path: Path) -> None:
-    image = pydicom.dcmread(BytesIO(classic(0)))
+    image = make_slice(0)
     inner = Dataset()
     for _ in range(150):
         outer = Dataset()
         outer.ReferencedSeriesSequence = [inner]
         inner = outer
     image.ReferencedSeriesSequence = [inner]
-    content = to_bytes(image)
+    content = bytes_of(image)
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff"
     tag = item[8:]
     deep = (
@@ -381,7 +152,7 @@ def test_a_thousand_nested_sequences(tmp_path: Path) -> None:
 
 
 def test_an_element_of_four_gigabytes(tmp_path: Path) -> None:
-    content = classic(0)
+    content = bytes_of(make_slice(0))
     at = content.index(b"\xe0\x7f\x10\x00OW") + 8
     huge = content[:at] + b"\xfe\xff\xff\xff" + content[at + 4 :]
     assert refused(put(tmp_path / "one.dcm", huge)).code in ("E_TRUNCATED", "E_TOO_FEW_SLICES")

@@ -1,11 +1,12 @@
 import pytest
 
+from ctscribe.slices.where import Place
 from ctscribe.warm_up.looks import keep_share
-from ctscribe.warm_up.where import Place
 
 NAMES = [f"train_{n}_a_1.nii.gz" for n in range(40)]
 PLACES = {
-    name.removesuffix(".nii.gz"): (Place(9, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),) for name in NAMES
+    name.removesuffix(".nii.gz"): (Place("Lung nodule", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),)
+    for name in NAMES
 }
 
 

@@ -15,6 +15,7 @@ from ctscribe.cli.options import (
     Processes,
     RecipeName,
     Reconstructions,
+    Where,
     app,
 )
 from ctscribe.config import Recipe, read_recipe
@@ -128,9 +129,7 @@ def pairs(
     prepared: Path,
     out: Path,
     *,
-    where: Annotated[
-        Path | None, Parameter(help="Boxes of lesions, as a phantom's truth.jsonl (anatomy).")
-    ] = None,
+    where: Where = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:

@@ -13,6 +13,7 @@ from ctscribe.cli.options import (
     RecipeName,
     Split,
     StartingWeights,
+    Where,
     app,
 )
 from ctscribe.config import read_recipe
@@ -26,10 +27,7 @@ def warm_up(
     prepared: Annotated[
         Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
     ] = None,
-    where: Annotated[
-        Path | None,
-        Parameter(help="Their boxes or masks: truth.jsonl, a .csv, or a folder of NIfTI masks."),
-    ] = None,
+    where: Where = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,

@@ -43,5 +43,12 @@ Prefer = Annotated[
 Reconstructions = Annotated[
     Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
 ]
+Where = Annotated[
+    Path | None,
+    Parameter(
+        help="Boxes or masks of lesions: a phantom's truth.jsonl, a table or manifest that names "
+        "masks, or a folder of NIfTI masks."
+    ),
+]
 Split = Literal["train", "validation", "test"]
 CORES = os.cpu_count() or 1

@@ -77,8 +77,9 @@ class PairsConfig(Section):
     reuse_cap: int | None = Field(None, ge=1)
     """Most often that one volume may be shown instead of others (heter); None: no cap (paper)."""
     direction: Literal["any", "balanced"] = "any"
-    """balanced: a patient with more findings or one with fewer, with equal chance (heter); any:
-    as it comes (paper), which on real labels is nearly always more."""
+    """balanced: a patient with more findings or one with fewer, with equal chance where there are
+    both (heter, hard; hard then seeks half of its alternatives on either side); any: as it comes
+    (paper), which on real labels is nearly always more for heter and mostly fewer for hard."""
     match_scanner: bool = False
     """Prefer patients scanned on the same manufacturer's scanner (heter)."""
     num_alternatives: int = Field(8, ge=1, le=64)

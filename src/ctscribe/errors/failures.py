@@ -80,10 +80,10 @@ E_LABELS             A label is neither 0 nor 1.
 E_LABEL_HEAD         A file of a label head's probabilities does not fit the scans.
     Correct the cell that is named, or add the rows that lack.
 E_LESIONS            Healing lesions needs to know where small ones are.
-    Give their boxes, or use the strategy hard.
+    Give their boxes or masks, or use the strategy hard.
 E_MANIFEST           A manifest of own scans has wrong columns or rows.
     Mend the rows that are named.
-E_MASK               A file is no NIfTI mask, or holds another number of masks than are named.
+E_MASK               A file is no sound NIfTI mask, or holds other masks than are named.
     Export the mask again.
 E_MEMORY             A volume or a training step does not fit into memory.
     Use fewer processes, fewer slices or fewer pairs per device.
@@ -200,7 +200,7 @@ E_VOLUME_NAME        A file is not named as CT-RATE names its volumes.
 E_WEIGHTS            Weights are missing, incomplete or of another model.
     Give a checkpoint folder or a published model.
 E_WHERE              Boxes and masks come in none of the forms that are read.
-    Give a truth.jsonl, a table of masks or a folder of them.
+    Give a truth.jsonl, a table or manifest that names masks, or a folder of them.
 E_WORKER             A worker process was ended from outside, twice, at the same volume.
     Look at the volume; give it more memory, or leave it out.
 E_WRITE              A file cannot be written.

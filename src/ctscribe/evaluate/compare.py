@@ -19,7 +19,13 @@ from ctscribe.evaluate.intervals import (
 from ctscribe.evaluate.label_source import RULES, LabelSource
 from ctscribe.evaluate.predictions import read_predictions
 from ctscribe.evaluate.references import References
-from ctscribe.evaluate.scans import Report, as_reports, match_predictions, one_row_per_scan
+from ctscribe.evaluate.scans import (
+    Report,
+    as_reports,
+    count_scans,
+    match_predictions,
+    one_row_per_scan,
+)
 from ctscribe.evaluate.statistics import ALL_METRICS, scan_statistics, score_sums
 from ctscribe.rows import PredictionRow, ReportedRow
 
@@ -81,8 +87,7 @@ def compare(
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
-    patient_ids = [report.patient_id for report in truth]
-    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
     one, *rest = (
         _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
     )
@@ -94,13 +99,11 @@ def compare(
     family = _adjust(differences)
     return {
         "n": {
-            "scans": len(truth),
-            "patients": len(set(patient_ids)),
+            **count_scans(studies),
             "resamples": config.resamples,
             "seed": config.seed,
             "trials": trials,
             "family": family,
-            "labels_read_from_text": sum(study.labels is None for study in studies),
         },
         "alpha": ALPHA,
         "differences": differences,

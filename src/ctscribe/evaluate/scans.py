@@ -109,6 +109,15 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
     ]
 
 
+def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
+    """How much there is to score; one row per scan."""
+    return {
+        "scans": len(studies),
+        "patients": len({study.patient_id for study in studies}),
+        "labels_read_from_text": sum(study.labels is None for study in studies),
+    }
+
+
 def match_predictions(
     predictions: Sequence[PredictionRow],
     references: Sequence[Report],

@@ -26,11 +26,12 @@ from ctscribe.evaluate.scans import (
     Report,
     Sections,
     as_reports,
+    count_scans,
     match_predictions,
     one_row_per_scan,
     read_answers,
 )
-from ctscribe.evaluate.statistics import scan_statistics, score_table
+from ctscribe.evaluate.statistics import Statistics, scan_statistics, score_table
 from ctscribe.evaluate.template import template_statistics
 from ctscribe.rows import PredictionRow, ReportedRow
 from ctscribe.types import Labels
@@ -94,44 +95,47 @@ def evaluate(
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
-    patient_ids = [report.patient_id for report in truth]
-    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
-    written = _baselines(truth, known, config.seed, stated)
-    systems = {"model": answers} | {
-        name: read_answers(sections, source) for name, sections in written.items()
-    }
-    rows = {name: scan_statistics(each, truth, config.profile) for name, each in systems.items()}
-    tables = {
-        name: score_table(rows[name], resampler, config.profile, source.name)
-        | _on_request(system, truth, config)
-        for name, system in systems.items()
-    }
+    numbers = count_scans(studies) | {"predicted": len(truth) - len(missing)}
+    numbers |= {"training_scans": len(known or ())}
+    numbers |= {"resamples": config.resamples, "seed": config.seed}
+    blind = _baselines(truth, known, config.seed, stated)
     return {
-        "n": {
-            "scans": len(truth),
-            "patients": len(set(patient_ids)),
-            "predicted": len(truth) - len(missing),
-            "training_scans": len(known or ()),
-            "resamples": config.resamples,
-            "seed": config.seed,
-            "labels_read_from_text": sum(study.labels is None for study in studies),
-        },
-        "model": tables.pop("model"),
-        "baselines": tables,
-        "baseline_rules": _rules(tables, leave_one_out=known is None),
-        "per_finding": by_finding(rows["model"], resampler),
-        "agreement": by_agreement(answers, truth, resampler),
-        "strata": by_stratum(rows["model"], studies, truth, resampler),
+        "n": numbers,
+        **_scores(answers, blind, studies, truth, config, source),
+        "baseline_rules": _rules(blind, leave_one_out=known is None),
         "missing": missing,
-        "template": {
-            who: template_statistics(sections, patient_ids, config.seed)
-            for who, sections in (
-                ("references", [report.sections for report in truth]),
-                ("predictions", answers.sections),
-            )
-        },
+        "template": _templates(answers, truth, config.seed),
         "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,
+    }
+
+
+def _scores(
+    answers: Answers,
+    blind: Mapping[str, Sequence[Sections]],
+    studies: Sequence[ReportedRow],
+    truth: Sequence[Report],
+    config: EvaluateConfig,
+    source: LabelSource,
+) -> dict[str, Any]:
+    """What has intervals: the model's scores and the baselines', and the model's in parts."""
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+
+    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
+        found = score_table(rows, resampler, config.profile, source.name)
+        return found | _on_request(system, truth, config)
+
+    rows = scan_statistics(answers, truth, config.profile)
+    baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
+    return {
+        "model": table(answers, rows),
+        "baselines": {
+            name: table(each, scan_statistics(each, truth, config.profile))
+            for name, each in baselines.items()
+        },
+        "per_finding": by_finding(rows, resampler),
+        "agreement": by_agreement(answers, truth, resampler),
+        "strata": by_stratum(rows, studies, truth, resampler),
     }
 
 
@@ -139,6 +143,15 @@ def _on_request(system: Answers, truth: Sequence[Report], config: EvaluateConfig
     if not config.meteor:
         return {}
     return {"meteor": meteor(**_texts(system, truth), profile=config.profile)}
+
+
+def _templates(answers: Answers, truth: Sequence[Report], seed: int) -> dict[str, Any]:
+    """How much of the references, and of what was written, is boilerplate."""
+    patient_ids = [report.patient_id for report in truth]
+    return {
+        "references": template_statistics([each.sections for each in truth], patient_ids, seed),
+        "predictions": template_statistics(answers.sections, patient_ids, seed),
+    }
 
 
 def _rules(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from ctscribe.figures.style import MARKERS, Estimate, style, whiskers
+from ctscribe.figures.style import MARKERS, Estimate, line, style
 
 
 def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -> Figure:
@@ -17,20 +17,9 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
     with style():
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        for (metric, curve), (colour, marker) in zip(curves.items(), MARKERS, strict=False):
+        for (metric, curve), look in zip(curves.items(), MARKERS, strict=False):
             betas = sorted(curve)
-            values = [curve[beta][0] for beta in betas]
-            axes.errorbar(
-                betas,
-                values,
-                yerr=whiskers([curve[beta] for beta in betas]),
-                color=colour,
-                marker=marker,
-                capsize=2,
-                linewidth=1.4,
-                elinewidth=0.9,
-                label=metric,
-            )
+            line(axes, betas, [curve[beta] for beta in betas], look, metric)
         axes.set_xticks(sorted({beta for curve in curves.values() for beta in curve}))
         axes.set_xlabel(f"β, weight of the {strategy} negatives")
         axes.set_ylabel("Score, with 95 % interval")
@@ -56,21 +45,11 @@ def strata_figure(
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         shift = 0.12
-        for number, ((system, curve), (colour, marker)) in enumerate(
-            zip(curves.items(), MARKERS, strict=False)
-        ):
-            shown = [(place, curve[name]) for place, name in enumerate(strata) if name in curve]
-            axes.errorbar(
-                [place + shift * (number - (len(curves) - 1) / 2) for place, _ in shown],
-                [estimate[0] for _, estimate in shown],
-                yerr=whiskers([estimate for _, estimate in shown]),
-                color=colour,
-                marker=marker,
-                capsize=2,
-                linewidth=1.4,
-                elinewidth=0.9,
-                label=system,
-            )
+        for number, (system, look) in enumerate(zip(curves, MARKERS, strict=False)):
+            curve, beside = curves[system], shift * (number - (len(curves) - 1) / 2)
+            shown = [place for place, name in enumerate(strata) if name in curve]
+            estimates = [curve[strata[place]] for place in shown]
+            line(axes, [place + beside for place in shown], estimates, look, system)
         axes.set_xticks(range(len(strata)), [f"{name}\n({num_scans[name]})" for name in strata])
         axes.set_xlim(-0.5, len(strata) - 0.5)
         axes.set_xlabel("Largest nodule (in brackets: scans)")

@@ -78,6 +78,23 @@ def bars(
     )
 
 
+def line(
+    axes: Axes, at: list[float], estimates: list[Estimate], look: tuple[str, str], label: str
+) -> None:
+    """A line with intervals; its look is one of `MARKERS`."""
+    axes.errorbar(
+        at,
+        [estimate[0] for estimate in estimates],
+        yerr=whiskers(estimates),
+        color=look[0],
+        marker=look[1],
+        capsize=2,
+        linewidth=1.4,
+        elinewidth=0.9,
+        label=label,
+    )
+
+
 def name_findings(axes: Axes, findings: list[str], num_positive: Mapping[str, int]) -> None:
     """Findings down the axis, each with its number of positive scans; scores from 0 to 1 across."""
     axes.set_yticks(range(len(findings)), [f"{name}  ({num_positive[name]})" for name in findings])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,6 +13,7 @@ from ctscribe.rows import Healing, PairRow, StudyRow
 from ctscribe.slices.boxes import boxes_in_frames
 from ctscribe.slices.cache import read_frames, record_path, stem, write_frames
 from ctscribe.slices.heal import heal_frames, lung_around
+from ctscribe.slices.where import Place
 from ctscribe.types import BoxMm, Frames
 
 HEALABLE = (
@@ -31,14 +31,6 @@ _MOST_HARM = 0.1
 _LEAST_LUNG = 0.6
 
 FrameMasks = Bool[np.ndarray, "slices height width"]
-
-
-class Place(NamedTuple):
-    """One lesion, where it is."""
-
-    finding: str
-    box_mm: BoxMm
-    """RAS+."""
 
 
 def plan_healing(

@@ -63,6 +63,7 @@ def audit_pairs(
         "num_negatives": len(negatives),
         "num_noise": sum(row.volume is None for row in negatives),
         "num_healed": sum(row.healing is not None for row in negatives),
+        "num_balanced": sum(row.balanced for row in negatives),
         "without_negative": [row.study for row, negative in whole if negative is None],
         "disputed": {finding: disputed[finding] for finding in FINDINGS if disputed[finding]},
         "reuse_cap": reuse_cap,

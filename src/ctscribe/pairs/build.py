@@ -9,14 +9,20 @@ from jaxtyping import Int64, UInt8
 
 from ctscribe.config import PairsConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.anatomy import Place, plan_healing
+from ctscribe.pairs.anatomy import plan_healing
 from ctscribe.pairs.appearance import appearances
 from ctscribe.pairs.constrained import UNKNOWN_SCANNER, draw_constrained_partners
-from ctscribe.pairs.hard import disputed_findings, hard_negatives, nearest_contradictions
+from ctscribe.pairs.hard import (
+    balanced_contradictions,
+    disputed_findings,
+    hard_negatives,
+    nearest_contradictions,
+)
 from ctscribe.pairs.negatives import draw_partners, no_partner, noise_seeds
 from ctscribe.pairs.splits import studies_of
-from ctscribe.rows import PairRow, StudyRow, TruthRow, read_rows, write_rows
+from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
 from ctscribe.slices.cache import read_frames, stem
+from ctscribe.slices.where import read_where
 from ctscribe.types import Labels
 
 Negatives = Mapping[str, PairRow]
@@ -32,11 +38,12 @@ def build_training_pairs(
         prepared_dir: What `prepare` wrote.
         out_dir: Where the rows go.
         config: The strategy and its knobs.
-        where: Lesions as in a phantom's ``truth.jsonl`` (anatomy).
+        where: Boxes or masks of lesions, see `where.read_where` (anatomy).
 
     Raises:
         CtscribeError: ``E_MISSING`` without ``studies.jsonl``, ``E_EMPTY_SPLIT`` when no study
-            is left to train on, ``E_LABELS``, ``E_LESIONS`` (anatomy) or ``E_NO_NEGATIVE``.
+            is left to train on, ``E_LABELS``, ``E_LESIONS``, ``E_WHERE`` or ``E_MASK``
+            (anatomy), or ``E_NO_NEGATIVE``.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     training = studies_of(studies, "train", config.validation_fraction)
@@ -180,16 +187,17 @@ def _wishes(config: PairsConfig) -> _Wishes:
 
 def _hard(studies: Sequence[StudyRow], prepared_dir: Path, config: PairsConfig) -> Negatives:
     labels = _labels(studies)
-    nearest = nearest_contradictions(
-        labels,
-        patient_numbers(studies),
-        appearances(prepared_dir, studies),
-        config.num_alternatives,
-    )
+    looks = labels, patient_numbers(studies), appearances(prepared_dir, studies)
+    balanced = None
+    if config.direction == "balanced":
+        nearest, balanced = balanced_contradictions(*looks, config.num_alternatives)
+    else:
+        nearest = nearest_contradictions(*looks, config.num_alternatives)
     if (nearest[:, 0] < 0).any():
         raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
     names = [study.volume_name for study in studies]
-    return {row.study: row for row in hard_negatives(names, labels, nearest, config.seed)}
+    rows = hard_negatives(names, labels, nearest, config.seed, balanced)
+    return {row.study: row for row in rows}
 
 
 def _anatomy(
@@ -198,18 +206,15 @@ def _anatomy(
     if where is None:
         raise CtscribeError(
             "E_LESIONS",
-            "the strategy anatomy must be told where lesions are, but no boxes were given; pass "
-            "--where, or use the strategy hard",
+            "the strategy anatomy must be told where lesions are, but no boxes or masks are given; "
+            "pass --where, or use the strategy hard",
         )
-    places = {
-        stem(row.volume_name): [Place(lesion.finding, lesion.box_mm) for lesion in row.lesions]
-        for row in read_rows(where, TruthRow)
-    }
+    places = read_where(where)
     negatives: dict[str, PairRow] = {}
     for study in studies:
         name = study.volume_name
         frames = read_frames(prepared_dir, name)
-        plan = plan_healing(study, places.get(stem(name), []), frames, config.max_healed_mm)
+        plan = plan_healing(study, places.get(stem(name), ()), frames, config.max_healed_mm)
         if plan is not None:
             negatives[name] = PairRow(
                 study=name, role="negative", volume=name, disputed=plan[0], healing=plan[1]
@@ -218,8 +223,8 @@ def _anatomy(
         raise CtscribeError(
             "E_LESIONS",
             f"at least one study must have a small lesion with lung around it, but none of "
-            f"{len(studies)} has one in {where}; give their boxes, raise pairs.max_healed_mm, or "
-            "use the strategy hard",
+            f"{len(studies)} has one in {where}; give its boxes or masks, raise "
+            "pairs.max_healed_mm, or use the strategy hard",
         )
     if config.unhealed == "heter":
         others = _heter(

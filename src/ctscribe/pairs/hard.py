@@ -3,9 +3,10 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 from scipy.spatial.distance import cdist
 
 from ctscribe.pairs.patterns import encode_patterns
@@ -13,6 +14,7 @@ from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import GapRow, PairRow
 from ctscribe.types import Labels
 
+Direction = Literal["any", "more", "fewer"]
 _MEMBERS_AT_ONCE = 256
 
 
@@ -21,6 +23,7 @@ def nearest_contradictions(
     patients: Int64[np.ndarray, "volumes"],
     appearance: Float64[np.ndarray, "volumes numbers"],
     num: int,
+    direction: Direction = "any",
 ) -> Int64[np.ndarray, "volumes num"]:
     """The volumes nearest to each that contradict its report; −1 where there are no more.
 
@@ -33,6 +36,7 @@ def nearest_contradictions(
         patients: Equal numbers for volumes of one patient.
         appearance: From `appearance.appearances`; Euclidean distance counts.
         num: Volumes wanted for each.
+        direction: Whether only those with more findings, or with fewer, will do.
     """
     pattern = encode_patterns(labels)
     kinds, kind = np.unique(pattern, return_inverse=True)
@@ -43,7 +47,7 @@ def nearest_contradictions(
         for at in range(0, len(members), _MEMBERS_AT_ONCE):
             some = members[at : at + _MEMBERS_AT_ONCE]
             found = np.zeros(len(some), np.int64)
-            for shell in _shells(own, kinds):
+            for shell in _shells(own, kinds, direction):
                 candidates = np.concatenate([by_kind[other] for other in shell])
                 apart = cdist(appearance[some], appearance[candidates])
                 apart[patients[some][:, None] == patients[candidates][None]] = np.inf
@@ -53,9 +57,14 @@ def nearest_contradictions(
     return nearest
 
 
-def _shells(own: int, kinds: Int64[np.ndarray, "kinds"]) -> Iterator[Int64[np.ndarray, "some"]]:
+def _shells(
+    own: int, kinds: Int64[np.ndarray, "kinds"], direction: Direction
+) -> Iterator[Int64[np.ndarray, "some"]]:
     """Contradicting patterns by their distance, the nearest first."""
     contradicts = (own & ~kinds) != 0 if own else kinds != 0
+    if direction != "any":
+        more = np.bitwise_count(kinds).astype(np.int64) - own.bit_count()
+        contradicts &= more > 0 if direction == "more" else more < 0
     distance = np.where(contradicts, np.bitwise_count(own ^ kinds), 0)
     for step in np.unique(distance[contradicts]):
         yield np.flatnonzero(distance == step)
@@ -81,11 +90,33 @@ def _append_nearest(
         found[row] += len(usable)
 
 
+def balanced_contradictions(
+    labels: UInt8[np.ndarray, "volumes labels"],
+    patients: Int64[np.ndarray, "volumes"],
+    appearance: Float64[np.ndarray, "volumes numbers"],
+    num: int,
+) -> tuple[Int64[np.ndarray, "volumes num_or_more"], Bool[np.ndarray, "volumes"]]:
+    """As `nearest_contradictions`, but half with more findings than the study, half with fewer.
+
+    Returns:
+        ``num`` volumes, one more where that is odd, −1 where there are not as many; and for which
+        studies there are both kinds. The others have the ``num`` nearest as they come.
+    """
+    half = (num + 1) // 2
+    more = nearest_contradictions(labels, patients, appearance, half, "more")
+    fewer = nearest_contradictions(labels, patients, appearance, half, "fewer")
+    nearest = nearest_contradictions(labels, patients, appearance, 2 * half)
+    nearest[:, num:] = -1
+    both = (more[:, 0] >= 0) & (fewer[:, 0] >= 0)
+    return np.where(both[:, None], np.hstack([more, fewer]), nearest), both
+
+
 def hard_negatives(
     names: Sequence[str],
     labels: UInt8[np.ndarray, "volumes labels"],
     nearest: Int64[np.ndarray, "volumes num"],
     seed: int,
+    balanced: Bool[np.ndarray, "volumes"] | None = None,
 ) -> list[PairRow]:
     """Draws each study's first partner from its alternatives, each equally likely.
 
@@ -94,14 +125,31 @@ def hard_negatives(
         labels: 0 or 1.
         nearest: From `nearest_contradictions`, one or more in each row.
         seed: Of the draws.
+        balanced: For which studies a coin first says whether the partner has more findings or
+            fewer, see `balanced_contradictions`; None: for none.
     """
     tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
+    coins = np.zeros(len(names), bool) if balanced is None else balanced
     rows = []
-    for name, alternatives in zip(names, nearest, strict=True):
+    for name, alternatives, tossed in zip(names, nearest, coins.tolist(), strict=True):
         others = tuple(names[index] for index in alternatives if index >= 0)
-        chosen = others[int(_draws(seed, 0, name).integers(len(others)))]
-        rows.append(_negative(name, chosen, others, tuples))
+        random = _draws(seed, 0, name)
+        possible = _one_side(name, others, tuples, random) if tossed else others
+        chosen = possible[int(random.integers(len(possible)))]
+        rows.append(_negative(name, chosen, others, tuples, balanced=tossed))
     return rows
+
+
+def _one_side(
+    study: str,
+    alternatives: tuple[str, ...],
+    labels: Mapping[str, Labels],
+    random: np.random.Generator,
+) -> tuple[str, ...]:
+    """The alternatives with more findings than the study, or those with fewer, by a coin."""
+    more = bool(random.integers(2))
+    own = sum(labels[study])
+    return tuple(other for other in alternatives if (sum(labels[other]) > own) == more)
 
 
 def refresh_hard(
@@ -116,7 +164,8 @@ def refresh_hard(
     An alternative's gap is the one measured with it, or else the mean of the gaps measured on
     pairs that dispute the same findings, or else the mean of all. Alternative a is drawn with
     probability ∝ exp(−gap_a / s), s the standard deviation of the measured gaps; without any,
-    or where they are all equal, each is equally likely.
+    or where they are all equal, each is equally likely. Of a balanced row only those on the side
+    that a coin has chosen, more findings or fewer, are looked at.
 
     A pure function: the same rows, gaps, seed and epoch give the same negatives, in any order.
 
@@ -142,11 +191,13 @@ def refresh_hard(
         if row.alternatives is None:
             rows.append(row)
             continue
-        expected = np.array([expect(row.study, other) for other in row.alternatives])
+        random, possible = _draws(seed, epoch, row.study), row.alternatives
+        if row.balanced:
+            possible = _one_side(row.study, possible, labels, random)
+        expected = np.array([expect(row.study, other) for other in possible])
         weights = np.exp((expected.min() - expected) / spread) if spread else np.ones(len(expected))
-        draw = _draws(seed, epoch, row.study).choice(len(expected), p=weights / weights.sum())
-        chosen = row.alternatives[int(draw)]
-        rows.append(_negative(row.study, chosen, row.alternatives, labels))
+        chosen = possible[int(random.choice(len(expected), p=weights / weights.sum()))]
+        rows.append(_negative(row.study, chosen, row.alternatives, labels, balanced=row.balanced))
     return rows
 
 
@@ -161,7 +212,12 @@ def _mean_gap_by_finding(
 
 
 def _negative(
-    study: str, volume: str, alternatives: tuple[str, ...], labels: Mapping[str, Labels]
+    study: str,
+    volume: str,
+    alternatives: tuple[str, ...],
+    labels: Mapping[str, Labels],
+    *,
+    balanced: bool,
 ) -> PairRow:
     disputed = _differing(study, volume, labels)
     return PairRow(
@@ -171,6 +227,7 @@ def _negative(
         disputed=disputed,
         label_distance=len(disputed),
         alternatives=alternatives,
+        balanced=balanced,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal, final
 
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.table_text import read_table_text
 
 Split = Literal["train", "valid"]
 Flavour = Literal["v1", "v2"]
@@ -172,7 +173,8 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
             naming the file and, where there is one, the line.
     """
     wanted = tuple(required)
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    text = read_table_text(path, "download it from CT-RATE or correct the folder")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         _check_columns(path, reader.fieldnames or (), wanted, allow_others)
         return _rows_by_name(path, reader, wanted)
@@ -180,27 +182,6 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
         raise CtscribeError(
             "E_CSV",
             f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}; mend it",
-        ) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise CtscribeError(
-            "E_MISSING", f"{path} must exist; download it from CT-RATE or correct the folder"
-        ) from error
-    except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{path} must be readable, but {error.strerror}; correct it"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise CtscribeError(
-            "E_ENCODING",
-            f"{path} must be UTF-8 text, but line {line} holds the byte "
-            f"0x{content[error.start]:02X}; save it again as UTF-8",
         ) from error
 
 

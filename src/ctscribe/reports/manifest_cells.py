@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ctscribe.errors import CtscribeError
 from ctscribe.reports.findings import FINDINGS
+from ctscribe.reports.table_text import read_table_text
 
 Cells = dict[str, str]
 """By column, stripped; empty where the row or the manifest has none, ``split`` being train then.
@@ -29,10 +30,10 @@ def read_cells(path: Path) -> dict[int, Cells]:
     each line is a row.
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_ENCODING``, or ``E_MANIFEST`` for what is no table or
-            has not the columns of a manifest.
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, or ``E_MANIFEST`` for what is no
+            table or has not the columns of a manifest.
     """
-    text = _read_text(path)
+    text = read_table_text(path)
     read = _read_csv if path.suffix.lower() == ".csv" else _read_jsonl
     columns, rows = read(path, text)
     _check_columns(path, columns)
@@ -46,23 +47,6 @@ def read_cells(path: Path) -> dict[int, Cells]:
         number: defaults | {column: cell.strip() for column, cell in cells.items()}
         for number, cells in rows.items()
     }
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist; correct the path") from error
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        is_utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-        found = "UTF-16" if is_utf_16 else f"the byte 0x{content[error.start]:02X}"
-        raise CtscribeError(
-            "E_ENCODING",
-            f"{path} must be UTF-8 text, but line {line} holds {found}, as files saved in another "
-            "encoding do; save it again as UTF-8",
-        ) from error
 
 
 def _refused(path: Path, fault: str) -> CtscribeError:

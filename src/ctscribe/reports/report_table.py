@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.errors import CtscribeError
+from ctscribe.reports.table_text import read_table_text
 
 KEYS = ("VolumeName", "AccessionNo", "volume")
 """Columns that can name a report, the first one found is used."""
@@ -18,6 +19,7 @@ _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
 _NOT_GIVEN = "Not given."
 _NUM_TOLD = 5
+_IF_MISSING = "give the path of a CSV file of reports"
 
 
 @final
@@ -51,7 +53,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
             ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
     """
-    rows = _parsed_rows(path, _decoded(path))
+    rows = _parsed_rows(path, read_table_text(path, _IF_MISSING))
     _, header = next(rows, (0, []))
     key, columns = _choose_columns(path, header)
     numbers, names, cells, others = [], [], [], []
@@ -84,7 +86,7 @@ def read_named_cells(path: Path, required: Iterable[str]) -> dict[str, dict[str,
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or
             ``E_DUPLICATE``.
     """
-    rows = _parsed_rows(path, _decoded(path))
+    rows = _parsed_rows(path, read_table_text(path, _IF_MISSING))
     _, header = next(rows, (0, []))
     key = next((name for name in KEYS if name in header), None)
     _require_once(path, header)
@@ -102,27 +104,6 @@ def read_named_cells(path: Path, required: Iterable[str]) -> dict[str, dict[str,
     names = [named[key] for named in cells]
     _require_names(path, key, names, numbers)
     return dict(zip(names, cells, strict=True))
-
-
-def _decoded(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise CtscribeError(
-            "E_MISSING", f"{path} must exist; give the path of a CSV file of reports"
-        ) from error
-    except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{path} must be a readable file, but {error.strerror}; check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise CtscribeError(
-            "E_ENCODING",
-            f"{path} must be UTF-8 text, but line {line} is not; save it again as UTF-8, or "
-            "convert it with iconv from what it is, such as cp1254 or latin-1",
-        ) from error
 
 
 def _parsed_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

@@ -111,11 +111,11 @@ def ends_in_zeros(path: Path) -> bool:
         return is_gzip and not any(file.read())
 
 
-def check_expansion(path: Path, num_bytes: int, study: str) -> None:
-    """Refuses to make room for more than the file can hold or honestly would.
+def check_room(path: Path, num_bytes: int, study: str) -> None:
+    """Refuses to make room for more than the file can hold.
 
     Raises:
-        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
+        CtscribeError: ``E_TRUNCATED``.
     """
     stored = path.stat().st_size
     if num_bytes > stored * _MAX_DEFLATE_RATIO:
@@ -124,6 +124,16 @@ def check_expansion(path: Path, num_bytes: int, study: str) -> None:
             f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
             "cannot; copy or download it again",
         )
+
+
+def check_expansion(path: Path, num_bytes: int, study: str) -> None:
+    """Refuses to make room for more than a file of CT can hold or honestly would.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
+    """
+    check_room(path, num_bytes, study)
+    stored = path.stat().st_size
     if num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
         raise CtscribeError(
             "E_BOMB",

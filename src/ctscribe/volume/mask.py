@@ -2,64 +2,83 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Bool
-from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from ctscribe.errors import CtscribeError
 from ctscribe.types import Affine, BoxMm
+from ctscribe.volume.nifti import choose_affine, read_stored
+from ctscribe.volume.nifti_header import NiftiHeader
 
-_MAX_VOXELS = 2**31
+_VOXELS_AT_ONCE = 1 << 20
 
 
-def read_masks(path: Path) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
+def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
     """Reads one mask, or the several of a four-dimensional file, whichever end they lie at.
 
     Args:
-        path: NIfTI file; a voxel belongs to a mask where it is not 0.
+        path: NIfTI file of whole numbers; a voxel belongs to a mask where it is not 0.
+        study: Name for errors, which tell no path.
 
     Returns:
         The masks, and voxel index → RAS+ mm.
 
     Raises:
-        CtscribeError: ``E_MASK`` naming the file.
+        CtscribeError: ``E_MASK``.
     """
     try:
-        image = nib.load(path)
-        if not 0 < np.prod(image.shape, dtype=np.int64) <= _MAX_VOXELS:
-            raise ValueError(f"it has {image.shape} voxels")
-        values = np.asanyarray(image.dataobj) != 0
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise _refusal(path, " ".join(str(error).split())) from error
-    if values.ndim not in (3, 4) or min(values.shape) == 0:
-        raise _refusal(path, f"it has {values.ndim} dimensions")
+        stored, header, _ = read_stored(path, study, stacked=True)
+        affine = choose_affine(header, study, None)
+    except CtscribeError as error:
+        found = error.sentence.rpartition("; ")[0]  # a mask's remedy is another than a scan's
+        raise CtscribeError("E_MASK", f"{found}; export or download the mask again") from error
+    if affine is None:
+        raise CtscribeError(
+            "E_MASK",
+            f"{study} must say where its voxels lie, but its header sets neither sform nor qform; "
+            "export the mask with the geometry of its scan",
+        )
+    values = _is_inside(stored, header, study)
     if values.ndim == 3:
-        return [values], np.asarray(image.affine, np.float64)
+        return [values], affine
     # findings are few, slices are many
     first = values.shape[0] < values.shape[3]
-    return list(values if first else np.moveaxis(values, 3, 0)), np.asarray(
-        image.affine, np.float64
-    )
+    return list(values if first else np.moveaxis(values, 3, 0)), affine
+
+
+def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.ndarray, "..."]:
+    """Where the header's own scaling leaves something."""
+    if stored.dtype.kind in "iu" and (header.slope, header.intercept) == (1.0, 0.0):
+        return np.asarray(stored != 0)
+    flat, inside = stored.reshape(-1, order="F"), np.empty(stored.size, bool)
+    for at in range(0, stored.size, _VOXELS_AT_ONCE):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = flat[at : at + _VOXELS_AT_ONCE] * np.float64(header.slope) + header.intercept
+        if not (np.isfinite(values) & (values == np.rint(values))).all():
+            raise CtscribeError(
+                "E_MASK",
+                f"{study} must hold a whole number in each voxel, but some hold another, as "
+                "probabilities do; export the mask with 0 outside and 1 inside",
+            )
+        inside[at : at + _VOXELS_AT_ONCE] = values != 0
+    return inside.reshape(stored.shape, order="F")
 
 
 def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm]:
     """A box for each connected piece, through the centres of its outermost voxels, RAS+ mm."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    if not mask.any():
+        return []
+    (outer,) = ndimage.find_objects(mask.view(np.uint8))  # most of a scan lies outside
+    labels, _ = ndimage.label(mask[outer], np.ones((3, 3, 3)))
     boxes = []
     for piece in ndimage.find_objects(labels):
-        ends = [(axis.start, axis.stop - 1) for axis in piece]
+        ends = [
+            (whole.start + axis.start, whole.start + axis.stop - 1)
+            for whole, axis in zip(outer, piece, strict=True)
+        ]
         corners = np.array(np.meshgrid(*ends, [1.0])).reshape(4, -1)
         inside = (affine @ corners)[:3]
         low, high = inside.min(1).tolist(), inside.max(1).tolist()
         boxes.append(((low[0], low[1], low[2]), (high[0], high[1], high[2])))
     return boxes
-
-
-def _refusal(path: Path, found: str) -> CtscribeError:
-    return CtscribeError(
-        "E_MASK",
-        f"{path} must be a NIfTI mask of three dimensions, or of four with one mask per finding, "
-        f"but {found or 'it cannot be read'}; export it again",
-    )

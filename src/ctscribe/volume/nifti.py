@@ -12,6 +12,7 @@ from ctscribe.volume.geometry import agree, check_affine
 from ctscribe.volume.inflate import (
     GZIP,
     check_expansion,
+    check_room,
     drain,
     ends_in_zeros,
     open_inflated,
@@ -46,21 +47,38 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
     """
+    stored, header, follows = read_stored(path, study)
+    values, repaired = _to_supported(stored, header, study)
+    return values, header, note(*header.warnings) | follows | repaired | _misnamed(path)
+
+
+def read_stored(
+    path: Path, study: str, *, stacked: bool = False
+) -> tuple[np.ndarray, NiftiHeader, Notes]:
+    """Reads a file's values as they are stored, its header, and notes.
+
+    Args:
+        path: As in `read_nifti`.
+        study: Name for errors.
+        stacked: See `read_header`; masks may inflate further than CT does.
+
+    Raises:
+        CtscribeError: What is wrong with the file, in one sentence.
+    """
+    check = check_room if stacked else check_expansion
     with open_inflated(header_path(path), study) as stream:
-        header = read_header(stream, study)
+        header = read_header(stream, study, stacked=stacked)
         if not header.is_pair:
             voxels = path
-            check_expansion(voxels, header.num_bytes, study)
+            check(voxels, header.num_bytes, study)
             stored, left = _read_voxels(stream, header, study)
     if header.is_pair:
         voxels = image_path(header_path(path), study)
-        check_expansion(voxels, header.num_bytes, study)
+        check(voxels, header.num_bytes, study)
         with open_inflated(voxels, study) as stream:
             stream.read(header.offset)
             stored, left = _read_voxels(stream, header, study)
-    values, repaired = _to_supported(stored, header, study)
-    follows = note_if(left > 0 or ends_in_zeros(voxels), "W_TRAILING")
-    return values, header, note(*header.warnings) | follows | repaired | _misnamed(path)
+    return stored, header, note_if(left > 0 or ends_in_zeros(voxels), "W_TRAILING")
 
 
 def read_nifti_header(path: Path, study: str) -> NiftiHeader:

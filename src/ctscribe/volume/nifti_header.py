@@ -27,10 +27,10 @@ _SCALE_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 @final
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What a volume's header says, as far as it can be true.
+    """What a file's header says, as far as it can be true.
 
     Attributes:
-        shape: (x, y, z), each at least 1.
+        shape: (x, y, z), each at least 2; of a stack of masks as stored.
         is_pair: Whether the voxels lie in a file of their own.
         dtype: Of the stored voxels, byte order included.
         offset: Of the first voxel, bytes.
@@ -41,7 +41,7 @@ class NiftiHeader:
         warnings: Codes.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     is_pair: bool
     dtype: np.dtype[Any]
     offset: int
@@ -57,8 +57,14 @@ class NiftiHeader:
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
-def read_header(stream: BufferedIOBase, study: str) -> NiftiHeader:
+def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) -> NiftiHeader:
     """Reads a header up to the first voxel.
+
+    Args:
+        stream: At its start.
+        study: Name for errors.
+        stacked: Whether three or four dimensions may follow, the fourth being one of masks, or
+            only one volume.
 
     Raises:
         CtscribeError: ``E_NOT_NIFTI``, ``E_HEADER``, ``E_DIMENSIONS``, ``E_4D``, ``E_TOO_LARGE``
@@ -67,7 +73,9 @@ def read_header(stream: BufferedIOBase, study: str) -> NiftiHeader:
     block = stream.read(348)
     fields, header_size, is_pair = _parse(block, stream, study)
     warnings: list[str] = []
-    shape = _shape(fields, study, warnings)
+    sizes = _sizes(fields, study)
+    shape = _stack(sizes, study) if stacked else _volume(sizes, study, warnings)
+    _check_number(shape, study)
     dtype = _dtype(fields, study, warnings)
     offset = _offset(fields, 0 if is_pair else header_size + 4, study)
     if not is_pair:
@@ -108,7 +116,7 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
     )
 
 
-def _shape(fields: Any, study: str, warnings: list[str]) -> tuple[int, int, int]:  # noqa: ANN401
+def _sizes(fields: Any, study: str) -> list[int]:  # noqa: ANN401
     dims = [int(size) for size in fields["dim"]]
     count, sizes = dims[0], dims[1 : 1 + max(0, min(dims[0], 7))]
     if not 1 <= count <= 7 or any(size < 1 for size in sizes):
@@ -117,6 +125,10 @@ def _shape(fields: Any, study: str, warnings: list[str]) -> tuple[int, int, int]
             f"{study} must have three dimensions of at least 1 voxel, but its header says "
             f"{dims}; export it again",
         )
+    return sizes
+
+
+def _volume(sizes: list[int], study: str, warnings: list[str]) -> tuple[int, int, int]:
     if any(size > 1 for size in sizes[3:]):
         raise CtscribeError(
             "E_4D",
@@ -131,13 +143,26 @@ def _shape(fields: Any, study: str, warnings: list[str]) -> tuple[int, int, int]
             "E_TOO_FEW_SLICES",
             f"{study} must be a volume, but has {x} x {y} x {z} voxels; give the whole series",
         )
-    if x * y * z > MAX_VOXELS:
+    return x, y, z
+
+
+def _stack(sizes: list[int], study: str) -> tuple[int, ...]:
+    if len(sizes) not in (3, 4):
+        raise CtscribeError(
+            "E_DIMENSIONS",
+            f"{study} must have three dimensions, or four with one mask per finding, but its "
+            f"header says {len(sizes)}; export it again",
+        )
+    return tuple(sizes)
+
+
+def _check_number(shape: tuple[int, ...], study: str) -> None:
+    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
         raise CtscribeError(
             "E_TOO_LARGE",
             f"{study} must have at most {MAX_VOXELS} voxels, but its header says "
-            f"{x} x {y} x {z}; no CT is that large, export it again",
+            f"{' x '.join(map(str, shape))}; no CT is that large, export it again",
         )
-    return x, y, z
 
 
 def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # noqa: ANN401

@@ -94,6 +94,7 @@ def read_grid(
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
     """
+    shape: tuple[int, ...]
     if _holds_dicom(path, study):
         shape, affine, notes = read_dicom_grid(path, study)
     else:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from ctscribe.model.teach import Look
+from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.labeler import label_report
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import StudyRow
 from ctscribe.slices.boxes import boxes_in_frames
 from ctscribe.slices.cache import read_frames, stem
-from ctscribe.warm_up.where import Place
+from ctscribe.slices.where import Place
 
 
 def read_looks(
@@ -33,7 +34,7 @@ def read_looks(
         known = places.get(stem(study.volume_name), ())
         frames = np.array(read_frames(prepared_dir, study.volume_name))
         boxes = boxes_in_frames(study, [place.box_mm for place in known])
-        findings = tuple(place.finding for place in known)
+        findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = study.labels or label_report(join_report(study.findings, study.impression))
         looks += [
             Look(frames[v::views], study.slice_indices[v::views], boxes, findings, labels)

@@ -31,9 +31,9 @@ from ctscribe.prepare import prepare
 from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import StudyRow, read_rows
+from ctscribe.slices.where import Places, read_where
 from ctscribe.warm_up.looks import keep_share, read_looks
 from ctscribe.warm_up.request import check_same, request_of
-from ctscribe.warm_up.where import Places, read_where
 
 _HELD_OUT = 0.15
 _BURDEN = 0.7

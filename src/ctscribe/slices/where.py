@@ -1,7 +1,9 @@
 """Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ from ctscribe.files import read_json
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.reports.labeler import label_report
 from ctscribe.reports.manifest import finding_of, list_manifest
+from ctscribe.reports.table_text import read_table_text
 from ctscribe.rows import TruthRow, read_rows
 from ctscribe.slices.cache import stem
 from ctscribe.types import BoxMm
@@ -19,14 +22,14 @@ from ctscribe.volume.mask import boxes_of_mask, read_masks
 class Place(NamedTuple):
     """One lesion."""
 
-    finding: int
-    """Index into `FINDINGS`."""
+    finding: str
+    """One of `reports.findings.FINDINGS`."""
     box_mm: BoxMm
     """RAS+."""
 
 
 Places = Mapping[str, tuple[Place, ...]]
-"""By volume name without its suffix; a volume that is not in it has labels alone."""
+"""By volume name without its suffix; of a volume that is not in it no place is known."""
 
 _COLUMNS = ("volume", "finding", "mask")
 
@@ -44,14 +47,14 @@ def read_where(path: Path) -> Places:
 
     Raises:
         CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
-            ``E_MISSING`` when there is nothing.
+            ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
     """
     if not path.exists():
-        raise CtscribeError("E_MISSING", f"{path} must exist; give boxes or masks, or none")
+        raise CtscribeError("E_MISSING", f"{path} must exist; correct the path")
     if path.suffix == ".jsonl" and not _is_manifest(path):
         return {
             stem(row.volume_name): tuple(
-                Place(FINDINGS.index(lesion.finding), lesion.box_mm) for lesion in row.lesions
+                Place(lesion.finding, lesion.box_mm) for lesion in row.lesions
             )
             for row in read_rows(path, TruthRow)
         }
@@ -74,21 +77,24 @@ def read_where(path: Path) -> Places:
 
 
 def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+    rows = csv.DictReader(io.StringIO(read_table_text(path), newline=""), restval="", strict=True)
+    try:
         if set(_COLUMNS) - set(rows.fieldnames or ()):
             raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
-        for number, row in enumerate(rows, 1):
-            finding = finding_of(Path(row["finding"] or ""))
-            if finding is None:
-                raise _refusal(path, f"row {number} names the finding {row['finding']!r}")
-            index = FINDINGS.index(finding)
-            yield stem(row["volume"]), _places(path.parent / row["mask"], [[index]])
+        cells = [[row[column].strip() for column in _COLUMNS] for row in rows]
+    except csv.Error as error:
+        raise _refusal(path, f"its line {rows.line_num + 1} is no CSV: {error}") from error
+    for number, (volume, finding, mask) in enumerate(cells, 1):
+        known = finding_of(Path(finding))
+        if known is None or not volume or not mask:
+            what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
+            raise _refusal(path, f"row {number} {what}")
+        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
 
 
 def _is_manifest(path: Path) -> bool:
     """Whether a table's first line names patients, as a manifest's does and no other's."""
-    if path.suffix not in (".csv", ".jsonl"):
+    if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         return False
     with path.open("rb") as file:
         return b"patient" in file.readline(1 << 20)
@@ -98,20 +104,21 @@ def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
     volumes, _ = list_manifest(path)
     for listed in volumes:
         if listed.masks_dir is not None:
-            yield stem(listed.volume_name), _from_folder(listed.masks_dir)
+            name = stem(listed.volume_name)
+            yield name, _from_folder(name, listed.masks_dir)
 
 
 def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        yield folder.name, _from_folder(folder)
+        yield folder.name, _from_folder(folder.name, folder)
 
 
-def _from_folder(folder: Path) -> list[Place]:
+def _from_folder(name: str, folder: Path) -> list[Place]:
     found: list[Place] = []
     for mask in sorted(folder.glob("*.nii*")):
         finding = finding_of(mask)
         if finding is not None:  # organs and regions are masks too, but no findings
-            found += _places(mask, [[FINDINGS.index(finding)]])
+            found += _places(name, mask, [[finding]])
     return found
 
 
@@ -131,17 +138,18 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for name, sentences in studies:
         if name in files:
             labels = [label_report(sentence) for sentence in sentences]
-            findings = [[i for i, label in enumerate(each) if label] for each in labels]
-            yield stem(name), _places(files[name], findings)
+            findings = [[*compress(FINDINGS, each)] for each in labels]
+            yield stem(name), _places(stem(name), files[name], findings)
 
 
-def _places(path: Path, findings: list[list[int]]) -> list[Place]:
-    """Boxes of a file's masks; the n-th shows ``findings[n]``."""
-    masks, affine = read_masks(path)
+def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
+    """Boxes of a file's masks of one volume; the n-th shows ``findings[n]``."""
+    told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
+    masks, affine = read_masks(path, told)
     if len(masks) != len(findings):
         raise CtscribeError(
             "E_MASK",
-            f"{path} must hold {len(findings)} masks, one per finding named, but it holds "
+            f"{told} must hold {len(findings)} masks, one per finding named, but it holds "
             f"{len(masks)}; export it again",
         )
     places = []
@@ -156,5 +164,5 @@ def _refusal(path: Path, found: str) -> CtscribeError:
         "E_WHERE",
         f"{path} must be a manifest with masks, a phantom's truth.jsonl, a .csv with "
         f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}; "
-        "see README, or give none and learn from labels",
+        "README shows each of them",
     )

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from ctscribe.errors import CtscribeError
-from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import Lesion, TruthRow, write_rows
-from ctscribe.warm_up.where import Place, read_where
+from ctscribe.slices.where import Place, read_where
 
-NODULE, EFFUSION = FINDINGS.index("Lung nodule"), FINDINGS.index("Pleural effusion")
+NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 BOX = ((1.0, 1.0, 1.0), (2.0, 3.0, 1.0))
 
 
@@ -25,7 +24,7 @@ def write_mask(path: Path, masks: int = 0) -> None:
 
 def test_a_phantoms_truth(tmp_path: Path) -> None:
     lesion = Lesion(
-        finding="Lung nodule",
+        finding=NODULE,
         box_mm=BOX,
         size_mm=3,
         side="left",
@@ -99,6 +98,9 @@ def test_one_mask_per_sentence(tmp_path: Path) -> None:
         ("where.csv", "volume,finding,mask\n1,Lung nodules,a.nii.gz\n", "E_WHERE"),
         ("where.csv", "volume,finding,mask\n1,Lung nodule,a.nii.gz\n", "E_MASK"),
         ("where.csv", "volume,finding,mask\n", "E_WHERE"),
+        ("where.csv", "volume,finding,mask\n1,Lung nodule\n", "E_WHERE"),
+        ("where.csv", "volume,finding,mask\n,Lung nodule,a.nii.gz\n", "E_WHERE"),
+        ("where.csv", 'volume,finding,mask\n1,"Lung nodule"s,a.nii.gz\n', "E_WHERE"),
         ("where.txt", "", "E_WHERE"),
         ("where.jsonl", "{}\n", "E_ROW"),
         ("folder/dataset.json", '{"train": [{"name": "a.nii.gz"}]}', "E_WHERE"),
@@ -114,12 +116,38 @@ def test_other_forms_are_refused(tmp_path: Path, name: str, content: str, code: 
         read_where(path.parent if path.name == "dataset.json" else path)
 
 
+def test_a_table_in_another_encoding_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "where.csv").write_bytes("volume,finding,mask\nGöğüs,a,b\n".encode("cp1254"))
+    with pytest.raises(CtscribeError, match="line 2 holds the byte 0xF6") as caught:
+        read_where(tmp_path / "where.csv")
+    assert caught.value.code == "E_ENCODING"
+
+
 def test_masks_must_be_as_many_as_sentences(tmp_path: Path) -> None:
     write_mask(tmp_path / "a.nii.gz", masks=3)
     listed = {"train": [{"name": "a.nii.gz", "findings": {"0": "A lung nodule."}}]}
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     with pytest.raises(CtscribeError, match=r"must hold 1 masks.*holds 3.*E_MASK"):
         read_where(tmp_path)
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_a_damaged_mask_is_told_with_its_volume_and_no_path(tmp_path: Path, masks: int) -> None:
+    folder = tmp_path / "SURNAME" / "train_1_a_1"
+    name = "train_1_a_1.nii.gz" if masks else "lung_nodule.nii.gz"
+    write_mask(folder / name, masks)
+    listed = {"train": [{"name": name, "findings": {"0": "A lung nodule."}}]}
+    if masks:
+        (folder.parent / "dataset.json").write_text(json.dumps(listed))
+    assert read_where(folder.parent) == {"train_1_a_1": (Place(NODULE, BOX),)}
+    packed = bytearray((folder / name).read_bytes())
+    packed[-8] ^= 1  # the first byte of its CRC-32
+    (folder / name).write_bytes(packed)
+    with pytest.raises(CtscribeError, match="its bytes were altered") as caught:
+        read_where(folder.parent)
+    assert str(caught.value).startswith(f"{name} of train_1_a_1 must ")
+    assert caught.value.code == "E_MASK"
+    assert "SURNAME" not in str(caught.value)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
