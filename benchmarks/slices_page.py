@@ -18,6 +18,16 @@ _TARGETS = """
 |---|---|
 """
 
+_SCRATCH = """
+The random start is no strong baseline: its training neither diverges nor stops, but hardly learns
+to look. At its best checkpoint another patient's scan costs it less than 0.001 nats per token more
+than the own. Two seeds write one text, without a finding, for all scans; seed 0 has 23 texts, each
+with findings, and Coverage little above that of the same texts shuffled among the scans (0.265,
+shuffled 0.213 [0.197, 0.229]; the warm start's seed 0: 0.408 and 0.178). Afterwards all learn the
+training reports by heart. The tower's learning rate is the recipe's for the language model (3e-3,
+AdamW), not sought for this arm (`docs/LOG.md`): a ratio to it says little about finding queries.
+"""
+
 
 def write_page(raw: Path, wanted: Sequence[tuple[str, int]]) -> Path:
     """Writes the page from whatever cells are there, and says which are not."""
@@ -60,8 +70,8 @@ def _reports(by_arm: dict[str, list[dict[str, Any]]]) -> str:
     lines = [
         "## Reports",
         "",
-        "| system | seeds | Coverage | Precision | CPU s per cell |",
-        "|---|---|---|---|---|",
+        "| system | seeds | Coverage | Precision | scans that state a finding | CPU s per cell |",
+        "|---|---|---|---|---|---|",
     ]
     titles = {
         "module": "warm start, finding queries, λ = 0.1",
@@ -77,22 +87,32 @@ def _reports(by_arm: dict[str, list[dict[str, Any]]]) -> str:
         lines.append(_report_row("labels → template (`--generator template`)", counts, "–"))
     lines += [
         "",
-        "CPU seconds include writing and every measurement of the cell, on a shared machine.",
+        "CPU seconds include writing and every measurement of the cell, on a shared machine, but",
+        "not the warm-up of the shipped start, which the random start's time makes up for.",
     ]
     for other in ("plain", "scratch"):
         if "module" in by_arm and other in by_arm:
-            ratio = _coverage_ratio(by_arm["module"], by_arm[other])
-            lines.append(f"Coverage with queries over {titles[other]}: {_bounds(ratio)}.")
+            found = _compared(by_arm["module"], by_arm[other])
+            lines.append(f"Coverage with queries against {titles[other]}: {found}.")
+    if "scratch" in by_arm:
+        lines += ["", _SCRATCH.strip()]
     return "\n".join([*lines, ""])
 
 
 def _report_row(title: str, counts: Sequence[list[list[Any]]], cpu: str) -> str:
     drawn = _drawn(counts)
-    coverage, precision = (
-        drawn[:, 0] / (drawn[:, 0] + drawn[:, 2]),
-        drawn[:, 0] / drawn[:, :2].sum(1),
+    stated = drawn[:, :2].sum(1)  # where it is nothing, there is no precision
+    precision = _bounds(drawn[:, 0] / stated) if stated.all() else "–"
+    speaking = ", ".join(str(sum(row[1] + row[2] > 0 for row in seed)) for seed in counts)
+    cells = (
+        *(title, str(len(counts)), _bounds(_coverage(drawn)), precision),
+        *(f"{speaking} of {len(counts[0])}", cpu),
     )
-    return f"| {title} | {len(counts)} | {_bounds(coverage)} | {_bounds(precision)} | {cpu} |"
+    return f"| {' | '.join(cells)} |"
+
+
+def _coverage(drawn: np.ndarray) -> np.ndarray:
+    return np.asarray(drawn[:, 0] / (drawn[:, 0] + drawn[:, 2]))
 
 
 def _drawn(counts: Sequence[list[list[Any]]]) -> np.ndarray:
@@ -105,21 +125,34 @@ def _drawn(counts: Sequence[list[list[Any]]]) -> np.ndarray:
     return np.asarray(draws @ sums)
 
 
-def _coverage_ratio(
-    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
-) -> np.ndarray:
-    """Over the seeds that both have; the same patients are drawn for both."""
-    seeds = {cell["seed"] for cell in first} & {cell["seed"] for cell in second}
-    coverages = []
-    for arm in (first, second):
-        drawn = _drawn([cell["counts"] for cell in arm if cell["seed"] in seeds])
-        coverages.append(drawn[:, 0] / (drawn[:, 0] + drawn[:, 2]))
-    return np.asarray(coverages[0] / coverages[1])
+def _compared(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> str:
+    """Difference and ratio over the seeds that both have; the same patients drawn for both.
+
+    A ratio to an arm that states no finding is undefined, and is not given as a number.
+    """
+    seeds = sorted({cell["seed"] for cell in first} & {cell["seed"] for cell in second})
+    one, other = (
+        _coverage(_drawn([cell["counts"] for cell in arm if cell["seed"] in seeds]))
+        for arm in (first, second)
+    )
+    silent = [
+        cell["seed"]
+        for cell in second
+        if cell["seed"] in seeds and not any(row[1] + row[2] for row in cell["counts"])
+    ]
+    difference = f"difference {_bounds(one - other, '+.3f')}"
+    if not other.all():
+        return f"{difference}, ratio undefined (the other states no finding that is there)"
+    ratio = f"{difference}, ratio {_bounds(one / other)}"
+    if not silent:
+        return ratio
+    which = ", ".join(str(seed) for seed in silent)
+    return f"{ratio} of pooled seeds, undefined on seeds {which}, where the other states nothing"
 
 
-def _bounds(values: np.ndarray) -> str:
+def _bounds(values: np.ndarray, form: str = ".3f") -> str:
     low, high = np.quantile(values[1:], (0.025, 0.975))
-    return f"{values[0]:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{values[0]:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _queries(runs: Sequence[dict[str, Any]]) -> str:
@@ -241,8 +274,8 @@ def _targets(by_arm: dict[str, list[dict[str, Any]]]) -> str:
             f"| ECE 0.05 | highest of findings and sentences {max(eces):.3f} |",
         ]
     if runs and "scratch" in by_arm:
-        ratio = _coverage_ratio(runs, by_arm["scratch"])
-        rows.append(f"| Coverage 1.3 times that of scratch at equal time | {_bounds(ratio)} |")
+        found = f"{_compared(runs, by_arm['scratch'])}; scratch hardly looks at the scan"
+        rows.append(f"| Coverage 1.3 times that of scratch at equal time | {found} |")
     else:
         rows.append("| Coverage 1.3 times that of scratch at equal time | not measured yet |")
     rows.append("| nodules under 6 mm: Coverage doubled by the second look | not built |")

@@ -65,9 +65,9 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "test_generate.py::test_an_interrupted_file_is_continued_to_the_same_end",
     ),
     51: (
-        "train/test_stage.py::test_a_loss_that_is_not_a_number_names_the_study_and_keeps_"
+        "train/test_failures.py::test_a_loss_that_is_not_a_number_names_the_study_and_keeps_"
         "the_checkpoint",
-        "train/test_stage.py::test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint",
+        "train/test_failures.py::test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint",
         "train/test_stage.py::test_a_capped_negative_costs_nothing_and_changes_nothing",
         "pairs/test_dataset.py::test_an_over_long_sample_is_named",
         "reports/test_prompt.py::test_both_tokenizers_refuse_reports_that_pose_as_chat",

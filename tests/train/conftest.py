@@ -10,6 +10,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.config import Recipe
+from ctscribe.files import ProgressCallback
 from ctscribe.model.checkpoint import save_model
 from ctscribe.model.presets import build_config
 from ctscribe.model.tokenizer import train_tokenizer
@@ -20,10 +21,14 @@ from ctscribe.reports.prompt import QUESTION, SYSTEM
 from ctscribe.reports.sections import join_report
 from ctscribe.rows import PairRow, StudyRow, write_rows
 from ctscribe.slices.cache import write_frames
+from ctscribe.train.fit import TrainResult
+from ctscribe.train.stage import train
+from tests.train.bench import Bench
 
 FRACTION = 0.2
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
+Train = Callable[..., TrainResult]
 
 
 def _study(number: int) -> StudyRow:
@@ -119,5 +124,52 @@ def make_recipe() -> MakeRecipe:
         for section, knobs in sections.items():
             tree.setdefault(section, {}).update(knobs)
         return Recipe.model_validate(tree)
+
+    return make
+
+
+@pytest.fixture
+def run(prepared: Path, start: Path) -> Train:
+    def run_(
+        folder: Path,
+        pairs: Path,
+        recipe: Recipe,
+        progress: ProgressCallback = lambda done, total: None,
+    ) -> TrainResult:
+        strategy = recipe.pairs.model_copy(update={"strategy": pairs.parent.name})
+        recipe = recipe.model_copy(update={"pairs": strategy})
+        return train(folder, prepared, pairs, recipe, start, progress=progress)
+
+    return run_
+
+
+@pytest.fixture
+def bench(
+    prepared: Path,
+    start: Path,
+    write_pairs: Callable[[str], Path],
+    make_recipe: Callable[..., Recipe],
+) -> Callable[..., Bench]:
+    def make(
+        per_device: int,
+        accumulation: int,
+        *,
+        packed: bool = False,
+        freeze_tower: bool = True,
+        **objective: object,
+    ) -> Bench:
+        train = {
+            "pairs_per_device": per_device,
+            "gradient_accumulation_steps": accumulation,
+            "max_grad_norm": 1e9,
+            "pack_pairs": packed,
+        }
+        recipe = make_recipe(
+            "heter",
+            train=train,
+            model={"freeze_tower": freeze_tower},
+            objective={"beta": 0.3, "alpha": 0.8, **objective},
+        )
+        return Bench(prepared, start, write_pairs("heter"), recipe)
 
     return make

@@ -6,62 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
-from ctscribe.files import ProgressCallback
 from ctscribe.model.checkpoint import load_model
-from ctscribe.model.qwen import AnswerLosses
-from ctscribe.pairs.collate import Batch
-from ctscribe.pairs.splits import studies_of
-from ctscribe.rows import GapRow, PairRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import GapRow, PairRow, read_rows, write_rows
 from ctscribe.train import stage
-from ctscribe.train.checkpoints import newest_complete
 from ctscribe.train.fit import TrainResult
-from ctscribe.train.log import MetricsRow
-from ctscribe.train.order import EpochsInOrder
-from ctscribe.train.scorer import ReportScorer
 from ctscribe.train.setup import require_reach
 from ctscribe.train.stage import train
+from tests.train.runs import assert_equal_runs, metrics, weights
 
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
 Train = Callable[..., TrainResult]
-
-
-@pytest.fixture
-def run(prepared: Path, start: Path) -> Train:
-    def run_(
-        folder: Path,
-        pairs: Path,
-        recipe: Recipe,
-        progress: ProgressCallback = lambda done, total: None,
-    ) -> TrainResult:
-        strategy = recipe.pairs.model_copy(update={"strategy": pairs.parent.name})
-        recipe = recipe.model_copy(update={"pairs": strategy})
-        return train(folder, prepared, pairs, recipe, start, progress=progress)
-
-    return run_
-
-
-def metrics(folder: Path) -> list[MetricsRow]:
-    return read_rows(folder / "metrics.jsonl", MetricsRow)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_equal_runs(first: Path, second: Path, tolerance: float) -> None:
-    rows = [metrics(first), metrics(second)]
-    assert len(rows[0]) == len(rows[1])
-    for one, other in zip(*rows, strict=True):
-        values = [row.model_dump(exclude_none=True) for row in (one, other)]
-        assert values[0] == pytest.approx(values[1], abs=tolerance, rel=tolerance)
-    one_model, other_model = weights(first / "best"), weights(second / "best")
-    for name, weight in one_model.items():
-        torch.testing.assert_close(weight, other_model[name], atol=tolerance, rtol=0)
 
 
 def test_a_run_leaves_weights_log_and_curve(
@@ -168,115 +126,6 @@ def test_a_capped_negative_costs_nothing_and_changes_nothing(
     assert all(row.share_skipped == 0 for row in metrics(tmp_path / "heter"))
 
 
-@pytest.mark.parametrize("freeze_tower", [True, False])
-def test_the_tower_learns_only_when_asked_to(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    start: Path,
-    freeze_tower: bool,
-) -> None:
-    recipe = make_recipe(model={"freeze_tower": freeze_tower}, train={"epochs": 1})
-    run(tmp_path / "run", write_pairs("gauss"), recipe)
-    before, after = weights(start), weights(tmp_path / "run" / "best")
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any(name.startswith("model.layers") for name in changed)
-    tower = {name for name in before if name.startswith("visual.")}
-    assert tower
-    assert bool(changed & tower) is not freeze_tower
-    saved = weights(tmp_path / "run" / "checkpoint-3")
-    assert any(".visual." in name for name in saved) is not freeze_tower
-
-
-def test_tower_and_merger_learn_apart_at_their_own_rates(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
-) -> None:
-    before = weights(start)
-    rates = {"learning_rate": 1e-3, "tower_learning_rate": 1e-5, "merger_learning_rate": 1e-4}
-    for tower, merger in ((True, False), (False, True), (False, False)):
-        model = {"freeze_tower": tower, "freeze_merger": merger}
-        folder = tmp_path / f"{tower}-{merger}"
-        train_ = {"epochs": 1, **rates, "gradient_accumulation_steps": 12, "warmup_ratio": 0.0}
-        run(folder, write_pairs("heter"), make_recipe(model=model, train=train_))
-        after = weights(folder / "best")
-        moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
-        parts = {
-            "merger": max(moved[n] for n in moved if n.startswith("visual.merger.")),
-            "blocks": max(moved[n] for n in moved if n.startswith("visual.blocks.")),
-            "language": max(moved[n] for n in moved if n.startswith("model.layers.")),
-        }
-        # AdamW's first update moves a weight by its learning rate
-        assert parts["merger"] == pytest.approx(0 if merger else 1e-4, rel=0.02)
-        assert parts["blocks"] == pytest.approx(0 if tower else 1e-5, rel=0.02)
-        assert parts["language"] == pytest.approx(1e-3, rel=0.02)
-
-
-@pytest.mark.parametrize("what", [True, "cheap"])
-def test_checkpointed_activations_change_no_loss(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, what: bool | str
-) -> None:
-    for name, asked in (("kept", False), ("again", what)):
-        knobs = {"epochs": 1, "gradient_checkpointing": asked}
-        recipe = make_recipe(model={"freeze_tower": False}, train=knobs)
-        run(tmp_path / name, write_pairs("heter"), recipe)
-    assert_equal_runs(tmp_path / "kept", tmp_path / "again", tolerance=1e-5)
-
-
-def test_adapters_touch_the_language_side_alone(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
-) -> None:
-    recipe = make_recipe(
-        model={"tuning": "lora", "lora_r": 4, "lora_alpha": 8}, train={"epochs": 1}
-    )
-    run(tmp_path / "run", write_pairs("heter"), recipe)
-    saved = weights(tmp_path / "run" / "checkpoint-3")
-    assert all(".language_model.layers." in name and ".lora_" in name for name in saved)
-    before, after = weights(start), weights(tmp_path / "run" / "best")
-    assert before.keys() == after.keys()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(name.endswith("_proj.weight") and "layers" in name for name in changed)
-
-
-def test_bfloat16_keeps_learning_weights_in_full(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
-) -> None:
-    recipe = make_recipe(model={"dtype": "bfloat16"}, train={"epochs": 1, "learning_rate": 1e-5})
-    run(tmp_path / "run", write_pairs("origin"), recipe)
-    saved = weights(tmp_path / "run" / "checkpoint-3")
-    assert {weight.dtype for weight in saved.values()} == {torch.float32}
-    norm = next(
-        weight for name, weight in saved.items() if name.endswith("language_model.norm.weight")
-    )
-    assert not torch.equal(norm, torch.ones_like(norm))
-    assert (norm - 1).abs().max() < 1e-4
-
-
-def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
-    tmp_path: Path,
-    prepared: Path,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-) -> None:
-    folder = tmp_path / "prepared"
-    shutil.copytree(prepared, folder)
-    recipe, pairs = make_recipe(), write_pairs("origin")
-    victim = studies_of(read_rows(folder / "studies.jsonl", StudyRow), "train", 0.2)[5]
-
-    def spoil(step: int, total: int) -> None:
-        if step == 3:
-            for path in (folder / "features").glob(f"*/{victim.scan_id}_*.safetensors"):
-                save_file({"features": load_file(path)["features"] * torch.nan}, path)
-
-    with pytest.raises(CtscribeError, match=f"must be finite.*{victim.volume_name}") as error:
-        train(tmp_path / "run", folder, pairs, recipe, start, progress=spoil)
-    assert error.value.code == "E_NAN"
-    assert (tmp_path / "run" / "checkpoint-3" / "complete.json").exists()
-    assert (tmp_path / "run" / "best").is_dir()
-
-
 def test_too_few_pairs_are_refused(
     tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
 ) -> None:
@@ -294,79 +143,6 @@ def test_pairs_of_another_strategy_are_refused(
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.strategy heter, but it holds origin"):
         train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
-
-
-@pytest.mark.parametrize(
-    "full",
-    [
-        torch.OutOfMemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
-    ],
-)
-def test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    monkeypatch: pytest.MonkeyPatch,
-    full: Exception,
-) -> None:
-    pairs, recipe = write_pairs("origin"), make_recipe(train={"checkpoints_per_epoch": 3})
-    calls: list[str] = []
-    score = ReportScorer.forward
-
-    def fill(self: ReportScorer, batch: Batch) -> AnswerLosses:
-        calls.append("")
-        if self.training and len(calls) > 10:
-            raise full
-        return score(self, batch)
-
-    monkeypatch.setattr(ReportScorer, "forward", fill)
-    with pytest.raises(CtscribeError, match=r"memory, but train_\d+_a_1\.nii\.gz did not") as error:
-        run(tmp_path / "run", pairs, recipe)
-    assert error.value.code == "E_MEMORY"
-    assert newest_complete(tmp_path / "run") is not None
-
-
-def test_other_errors_are_not_taken_for_a_full_device(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(self: ReportScorer, batch: Batch) -> AnswerLosses:
-        raise RuntimeError("shapes do not fit")
-
-    monkeypatch.setattr(ReportScorer, "forward", fail)
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
-        run(tmp_path / "run", write_pairs("origin"), make_recipe())
-
-
-def test_an_over_long_report_is_named_and_the_checkpoint_kept(
-    tmp_path: Path,
-    prepared: Path,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-) -> None:
-    folder = tmp_path / "prepared"
-    shutil.copytree(prepared, folder)
-    studies = read_rows(folder / "studies.jsonl", StudyRow)
-    last = EpochsInOrder(range(12), 1, seed=0)[11]
-    victim = studies_of(studies, "train", 0.2)[last]
-    long = victim.model_copy(update={"findings": "The lungs are clear. " * 2000})
-    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in studies])
-    recipe = make_recipe("origin", train={"checkpoints_per_epoch": 3})
-    with pytest.raises(
-        CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
-    ) as error:
-        train(tmp_path / "run", folder, write_pairs("origin"), recipe, start)
-    assert error.value.code == "E_TOO_LONG"
-    found = newest_complete(tmp_path / "run")
-    assert found is not None
-    assert found[1].step == 2
 
 
 def test_a_negative_that_can_change_nothing_is_refused(

@@ -3,186 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl
+from torch import nn
 
-from ctscribe.config import Recipe
-from ctscribe.errors import CtscribeError
-from ctscribe.model.checkpoint import load_model
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
 from ctscribe.pairs.dataset import Pair, PairDataset
-from ctscribe.rows import PairRow, StudyRow, read_rows
-from ctscribe.train.order import EpochsInOrder, Items
-from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import (
-    learning_rates,
-    objective_of,
-    require_reach,
-    training_arguments,
-    visual_source,
-)
+from ctscribe.train.order import EpochsInOrder
+from ctscribe.train.scorer import ReportScorer
 from ctscribe.train.tally import means
 from ctscribe.train.trainer import PairTrainer
-
-Gradients = dict[str, Tensor]
-
-
-class Catch(TrainerCallback):  # type: ignore[misc]  # untyped in the library
-    """Keeps the first update's gradients and stops."""
-
-    def __init__(self) -> None:
-        self.gradients: Gradients = {}
-
-    def on_pre_optimizer_step(
-        self, args: object, state: object, control: TrainerControl, model: nn.Module, **_: object
-    ) -> None:
-        self.gradients = {
-            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
-        }
-        control.should_training_stop = True
-
-
-class Bench:
-    """A fresh model and the first eight pairs."""
-
-    def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
-        studies = read_rows(prepared / "studies.jsonl", StudyRow)
-        rows = read_rows(pairs, PairRow)
-        self.recipe, self.pairs = recipe, pairs
-        self.qwen, self.tokenizer = load_model(start)
-        frozen = recipe.model.freeze_tower
-        choose_trainable(
-            self.qwen,
-            tuning="full",
-            freeze_tower=frozen,
-            freeze_merger=frozen,
-            lora_r=1,
-            lora_alpha=1,
-        )
-        visual = visual_source(self.qwen, prepared, studies, rows, recipe)
-        self.dataset = PairDataset(
-            {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
-        )
-        self.items: Items[Pair] = self.dataset
-        self.scorer = ReportScorer(self.qwen, "depth")
-        self.module: nn.Module = self.scorer
-        self.trainer: PairTrainer
-
-    def trained(self, folder: Path) -> Gradients:
-        """What the trainer accumulates."""
-        catch = Catch()
-        self.trainer = trainer = PairTrainer(
-            objective=objective_of(self.recipe),
-            beta=self.recipe.objective.beta,
-            label_weight=self.recipe.objective.label_weight,
-            rates=learning_rates(self.recipe),
-            packed=self.recipe.train.pack_pairs,
-            model=self.module,
-            args=training_arguments(folder, self.recipe),
-            train_dataset=EpochsInOrder(self.items, 1, 0),
-            data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
-            callbacks=[catch],
-        )
-        trainer.train()
-        return catch.gradients
-
-    def by_hand(self, num_pairs: int) -> tuple[Gradients, Tensor]:
-        """Both branches in one graph, and the negatives' cross entropy."""
-        order = EpochsInOrder(self.items, 1, 0)
-        items = [order[number] for number in range(num_pairs)]
-        batch = collate_pairs(items, self.tokenizer.pad_token_id)
-        assert batch["negative"] is not None
-        negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
-        objective, beta = objective_of(self.recipe), self.recipe.objective.beta
-        pair = objective.pair(
-            positive.values,
-            negative.values,
-            positive.rows,
-            num_pairs,
-            batch["disputed"],
-            batch["paired"],
-        )
-        term = objective.negative(pair)
-        loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()
-        names, learning = zip(
-            *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
-        )
-        return dict(zip(names, torch.autograd.grad(loss, learning), strict=True)), (
-            negative.per_sample().detach()
-        )
-
-
-@pytest.fixture
-def bench(
-    prepared: Path,
-    start: Path,
-    write_pairs: Callable[[str], Path],
-    make_recipe: Callable[..., Recipe],
-) -> Callable[..., Bench]:
-    def make(
-        per_device: int,
-        accumulation: int,
-        *,
-        packed: bool = False,
-        freeze_tower: bool = True,
-        **objective: object,
-    ) -> Bench:
-        train = {
-            "pairs_per_device": per_device,
-            "gradient_accumulation_steps": accumulation,
-            "max_grad_norm": 1e9,
-            "pack_pairs": packed,
-        }
-        recipe = make_recipe(
-            "heter",
-            train=train,
-            model={"freeze_tower": freeze_tower},
-            objective={"beta": 0.3, "alpha": 0.8, **objective},
-        )
-        return Bench(prepared, start, write_pairs("heter"), recipe)
-
-    return make
-
-
-@pytest.mark.parametrize("objective", [{}, {"name": "logistic", "scope": "disputed"}])
-def test_a_packed_pair_has_the_gradients_of_its_branches_apart(
-    tmp_path: Path, bench: Callable[..., Bench], objective: dict[str, object]
-) -> None:
-    apart = bench(2, 2, **objective).trained(tmp_path / "apart")
-    packed = bench(2, 2, packed=True, **objective).trained(tmp_path / "packed")
-    assert packed.keys() == apart.keys()
-    for name, gradient in apart.items():
-        torch.testing.assert_close(packed[name], gradient, atol=1e-6, rtol=1e-4)
-
-
-def test_packed_a_volume_shown_twice_goes_through_the_learning_tower_once(
-    tmp_path: Path, bench: Callable[..., Bench]
-) -> None:
-    """All twelve pairs at once: every negative is the own volume of another of them."""
-    apart, packed = (bench(12, 1, packed=packed, freeze_tower=False) for packed in (False, True))
-    shown = {row.volume for row in read_rows(packed.pairs, PairRow)}
-    seen: list[int] = []
-    tower = packed.qwen.model.visual
-    tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
-    expected = apart.trained(tmp_path / "apart")
-    found = packed.trained(tmp_path / "packed")
-    patches = 2 * 4 * 4  # of one volume: two slice pairs of 56 × 56
-    assert seen == [patches * len(shown)]
-    assert any(".visual.blocks." in name for name in found)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
-
-
-def test_packed_branches_cannot_be_told_apart(bench: Callable[..., Bench]) -> None:
-    asked = bench(2, 2, packed=True, reach="language")
-    with pytest.raises(CtscribeError, match=r"pack_pairs is true.*E_REACH"):
-        require_reach(asked.recipe)
+from tests.train.bench import Bench, Gradients
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,7 @@ def save_model(
         if adapters:
             extras = {ADAPTERS: adapters, **(extras or {})}
             documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
-        for name, tensors in {**(extras or {}), **queries}.items():
-            save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
-        for name, value in (documents or {}).items():
-            write_json(partial / name, value)
+        _write_beside(partial, {**(extras or {}), **queries}, documents or {})
         add_legacy_fields(partial)
         sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
         write_json(partial / MARKER, {"complete": True, "bytes": sizes})
@@ -91,6 +88,15 @@ def save_model(
             f"the checkpoint {folder} must be writable, but {error}; "
             "free some space and run the command again, the last complete checkpoint is kept",
         ) from error
+
+
+def _write_beside(
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
+) -> None:
+    for name, tensors in files.items():
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, folder / name)
+    for name, value in documents.items():
+        write_json(folder / name, value)
 
 
 def load_model(

@@ -185,12 +185,7 @@ def answer_losses(
     """
     device = qwen.lm_head.weight.device
     real, lengths = batch["attention_mask"].bool(), batch["attention_mask"].sum(1)
-    visual_tokens = batch.get("visual_tokens")
-    if visual_tokens is None:
-        visual_tokens = _encode_once(qwen, batch["frames"])
-    else:
-        visual_tokens = merge(qwen, visual_tokens.to(device))
-    seen = gate(qwen, visual_tokens, batch["video_grid_thw"])
+    seen = gate(qwen, _visual_tokens(qwen, batch), batch["video_grid_thw"])
     place = positions_for(
         qwen,
         batch["input_ids"],
@@ -238,6 +233,16 @@ def positions_for(
         tokens_per_second=qwen.config.vision_config.tokens_per_second,
         merge_size=qwen.config.vision_config.spatial_merge_size,
     )
+
+
+def _visual_tokens(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: Batch
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """From what the tower stored or, where it learns, from the frames."""
+    stored = batch.get("visual_tokens")
+    if stored is None:
+        return _encode_once(qwen, batch["frames"])
+    return merge(qwen, stored.to(qwen.lm_head.weight.device))
 
 
 def _encode_once(

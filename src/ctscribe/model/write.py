@@ -68,14 +68,7 @@ def write_reports(
     chosen, log_probs = [], []
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
-        hidden = qwen.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask if padded else None,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        best, token = qwen.lm_head(hidden).float().log_softmax(-1).max(-1)
+        best, token = _likeliest(qwen, embeds, mask if padded else None, place, cache)
         chosen.append(torch.where(done, end, token))
         log_probs.append(best)
         done = done | (token == end)
@@ -85,6 +78,25 @@ def write_reports(
         place = (following + step)[None, :, None].expand(3, -1, 1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
     return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
+
+
+def _likeliest(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    embeds: Float[Tensor, "batch tokens hidden"],
+    mask: Int[Tensor, "batch all_tokens"] | None,
+    place: Int[Tensor, "3 batch tokens"],
+    cache: DynamicCache,
+) -> tuple[Float[Tensor, "batch"], Int[Tensor, "batch"]]:
+    """Log-probability and id of each row's most likely next token; the cache grows."""
+    hidden = qwen.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=place,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, -1]
+    best, token = qwen.lm_head(hidden).float().log_softmax(-1).max(-1)
+    return best, token
 
 
 def _pad_left(

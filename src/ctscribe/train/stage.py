@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.config import Recipe
 from ctscribe.files import ProgressCallback, read_json
@@ -60,10 +61,7 @@ def train(
     held_out = studies_of(studies, "validation", recipe.pairs.validation_fraction)
     validation_rows = validation_pairs(held_out)
     weights = start or recipe.model.weights or recipe.model.preset
-    qwen, tokenizer = load_model(weights, recipe.model.dtype)
-    if recipe.model.slice_attention and attached(qwen) is None:
-        torch.manual_seed(recipe.train.seed)  # the same queries in every process
-        attach(qwen, warmed_head(Path(weights)))
+    qwen, tokenizer = _learner(weights, recipe)
     qwen.to(arguments.device)
     by_name = {study.volume_name: study for study in studies}
     longest = qwen.config.text_config.max_position_embeddings
@@ -72,12 +70,18 @@ def train(
         needed = [study for study in studies if study.volume_name in shown]
         needed += write_healed(prepared_dir, by_name, rows)
         visual = visual_source(qwen, prepared_dir, needed, rows, recipe)
-    return fit(
-        arguments,
-        qwen,
-        tokenizer,
-        PairDataset(by_name, rows, tokenizer, visual, longest),
-        PairDataset(by_name, validation_rows, tokenizer, visual, longest),
-        recipe,
-        progress=progress,
+    taught, judged = (
+        PairDataset(by_name, part, tokenizer, visual, longest) for part in (rows, validation_rows)
     )
+    return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
+
+
+def _learner(
+    weights: str | Path, recipe: Recipe
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The model that starts to learn, with finding queries where the recipe asks for them."""
+    qwen, tokenizer = load_model(weights, recipe.model.dtype)
+    if recipe.model.slice_attention and attached(qwen) is None:
+        torch.manual_seed(recipe.train.seed)  # the same queries in every process
+        attach(qwen, warmed_head(Path(weights)))
+    return qwen, tokenizer
