@@ -14,7 +14,7 @@ from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow
-from ctscribe.slices.frames import frame_size
+from ctscribe.slices.frames import coarse_size, frame_size
 from ctscribe.types import SpacingMm
 from ctscribe.volume.dicom_series import say_series
 from ctscribe.volume.nifti import Prefer
@@ -129,6 +129,7 @@ def examine(
         spacing_mm=volume.spacing_mm,
         num_slices=slices.num_slices,
         frame_size_px=slices.frame_size_px,
+        token_budget=slices.token_budget,
         prefer=prefer,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
@@ -179,6 +180,7 @@ def _look(
     spacing_mm: SpacingMm,
     num_slices: int,
     frame_size_px: tuple[int, int] | None,
+    token_budget: int | None,
     prefer: Prefer | None,
     max_tilt_degrees: float,
 ) -> tuple[str, _Seen | SkippedRow]:
@@ -194,7 +196,8 @@ def _look(
     except CtscribeError as error:
         return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
     width, height, depth = plan(grid, spacing_mm).shape_xyz
-    rows, columns = frame_size(width, height, frame_size_px)
+    full_px = frame_size(width, height, frame_size_px)
+    rows, columns = coarse_size(full_px, num_slices, token_budget)
     return name, _Seen(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,

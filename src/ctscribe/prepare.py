@@ -207,7 +207,10 @@ def _summarise(
 def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
-    sections = {"volume": volume.model_dump(mode="json"), "slices": slices.model_dump(mode="json")}
+    sections = {
+        "volume": volume.model_dump(mode="json"),
+        "slices": _spoken(slices.model_dump(mode="json")),
+    }
     asked = {"format": FORMAT, **sections}
     if path.exists() and read_json(path).get("asked") != asked:
         raise CtscribeError(
@@ -250,8 +253,13 @@ def _known(
 
 
 def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) -> dict[str, Any]:
-    options = {**volume.model_dump(), **slices.model_dump()}
+    options = {**volume.model_dump(), **_spoken(slices.model_dump())}
     return {**options, "prefer": prefer} if prefer else options
+
+
+def _spoken(slices: dict[str, Any]) -> dict[str, Any]:
+    """Without a budget that is not set, so that what was prepared before there was one counts."""
+    return {k: v for k, v in slices.items() if k != "token_budget" or v is not None}
 
 
 def _part(

@@ -31,6 +31,7 @@ def prepare_volume(
     num_slices: int = 10,
     windows: Literal["single", "three"] = "single",
     frame_size_px: tuple[int, int] | None = None,
+    token_budget: int | None = None,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
     max_tilt_degrees: float = 30.0,
@@ -46,6 +47,7 @@ def prepare_volume(
         num_slices: Frames wanted.
         windows: Which grey scales the three channels show.
         frame_size_px: See `make_frames`.
+        token_budget: See `coarse_size`.
         metadata: CT-RATE's row, where there is one.
         prefer: See `read_volume`.
         max_tilt_degrees: See `read_volume`.
@@ -68,6 +70,7 @@ def prepare_volume(
         num_slices=num_slices,
         windows=WINDOWS[windows],
         frame_size_px=frame_size_px,
+        token_budget=token_budget,
     )
     warnings = tuple(sorted(notes.codes | set(shown.warnings)))
     return replace(shown, warnings=warnings, source_details=notes.details)

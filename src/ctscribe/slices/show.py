@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from ctscribe.slices.frames import make_frames
+from ctscribe.slices.frames import coarse_size, frame_size, make_frames
 from ctscribe.slices.select import find_lungs, spread_slices
 from ctscribe.slices.windows import Window
 from ctscribe.types import Affine, Frames, SpacingMm
@@ -22,6 +22,7 @@ class PreparedVolume:
 
     Attributes:
         resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
+        shown: The slices of the frames, in their order and with their pixels, HU.
         frames: uint8 [slices, height, width, 3].
         slice_indices: z index of each frame, most cranial first.
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
@@ -31,6 +32,7 @@ class PreparedVolume:
     """
 
     resampling: Resampling
+    shown: CTVolume
     frames: Frames
     slice_indices: tuple[int, ...]
     position_mm: tuple[float, ...]
@@ -53,11 +55,13 @@ def show_lungs(
     windows: Sequence[Window],
     frame_size_px: tuple[int, int] | None = None,
     antialias: bool = False,
+    token_budget: int | None = None,
 ) -> PreparedVolume:
     """Chooses slices over the lungs' extent and shows them on the recipe's grid.
 
     The lungs are sought on the volume as it was scanned; only the slices that are shown are
-    resampled.
+    resampled. Frames that would take more visual tokens than the budget show the same field of
+    view with larger pixels; which slices they show stays the same.
 
     Args:
         source: In RAS orientation, padding already air.
@@ -66,6 +70,7 @@ def show_lungs(
         windows: See `make_frames`.
         frame_size_px: See `make_frames`.
         antialias: See `plan`.
+        token_budget: See `coarse_size`.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``.
@@ -76,9 +81,21 @@ def show_lungs(
     scale = depth / source.shape_xyz[2]
     first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
     indices = spread_slices((first, last), num_slices, depth)
-    shown = CTVolume(resampling.stack(indices), resampling.affine)
-    frames, frame_to_ras = make_frames(shown, range(num_slices), windows, frame_size_px)
+    full_px = frame_size(width, height, frame_size_px)
+    size_px = coarse_size(full_px, num_slices, token_budget)
+    seen = resampling if size_px == full_px else _coarser(source, spacing_mm, full_px, size_px)
+    shown = CTVolume(seen.stack(indices), seen.affine)
+    frames, frame_to_ras = make_frames(shown, range(num_slices), windows, size_px)
     centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
     position_mm = tuple(float(mm) for mm in (centres @ resampling.affine.T)[:, 2])
     warnings = () if lungs.found else ("W_NOT_CHEST",)
-    return PreparedVolume(resampling, frames, indices, position_mm, frame_to_ras, warnings)
+    return PreparedVolume(resampling, shown, frames, indices, position_mm, frame_to_ras, warnings)
+
+
+def _coarser(
+    source: CTVolume, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
+) -> Resampling:
+    """The grid with pixels so large that frames of the smaller size show what full ones would."""
+    factor = max(full / side for full, side in zip(full_px, size_px, strict=True))
+    x, y, z = spacing_mm
+    return plan(source, (x * factor, y * factor, z), antialias=True)
