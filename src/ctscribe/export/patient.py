@@ -60,6 +60,13 @@ def report_patient(
             "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
     recipe = recipe_of(run_dir)
+    if recipe.slices.second_look:
+        raise CtscribeError(
+            "E_RUN",
+            "a report of one scan must come from a run without a second look, but this run's "
+            f"slices.second_look is {recipe.slices.second_look}; prepare the scan with others, "
+            "run second-look and generate instead",
+        )
     try:
         prepared = _prepare(source, recipe)
     except CtscribeError as error:
