@@ -76,6 +76,8 @@ class SlicesConfig(Section):
             raise ValueError("token_budget must leave each pair of slices one visual token")
         if self.second_look and self.token_budget is None:
             raise ValueError("second_look needs a token_budget, which makes frames coarser")
+        if self.second_look > self.num_slices // 2:
+            raise ValueError("second_look must be at most the number of slice pairs")
         return self
 
 

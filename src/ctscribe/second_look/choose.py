@@ -42,7 +42,7 @@ def choose_crops(
         coarse_px: (height, width) of the coarse frames, and of every crop.
         full_px: (height, width) of the full frames; at least those of the coarse ones.
         full_from_coarse: 4 × 4, (column px, row px, z index, 1) of coarse frames → of full ones.
-        count: Crops wanted; at most one a cell.
+        count: Crops wanted; at most as many as pairs, which always leave something to show.
 
     Returns:
         The crops in the order of their pairs.
