@@ -62,7 +62,7 @@ lesions drawn at twice their size, 600 training and 200 test patients drawn for 
 Versions: {versions}; ctscribe {run["ctscribe"]}.
 
 Cells not run yet: {absent}. Not in this study: Coverage against the number of slices, nodules
-under 6 mm and the second look, which is not built.
+under 6 mm and the second look, which is not measured.
 """
 
 
@@ -278,5 +278,5 @@ def _targets(by_arm: dict[str, list[dict[str, Any]]]) -> str:
         rows.append(f"| Coverage 1.3 times that of scratch at equal time | {found} |")
     else:
         rows.append("| Coverage 1.3 times that of scratch at equal time | not measured yet |")
-    rows.append("| nodules under 6 mm: Coverage doubled by the second look | not built |")
+    rows.append("| nodules under 6 mm: Coverage doubled by the second look | not measured |")
     return _TARGETS.lstrip("\n") + "\n".join(rows) + "\n"

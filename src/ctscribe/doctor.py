@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +15,7 @@ from ctscribe.reports.listing import NO_CHEST, ListedVolume
 from ctscribe.reports.reconstructions import Reconstructions
 from ctscribe.reports.source import list_source
 from ctscribe.rows import SkippedRow
-from ctscribe.slices.frames import frame_size
+from ctscribe.slices.frames import coarse_size, frame_size
 from ctscribe.types import SpacingMm
 from ctscribe.volume.dicom_series import say_series
 from ctscribe.volume.nifti import Prefer
@@ -129,6 +130,8 @@ def examine(
         spacing_mm=volume.spacing_mm,
         num_slices=slices.num_slices,
         frame_size_px=slices.frame_size_px,
+        token_budget=slices.token_budget,
+        fine=slices.second_look > 0,
         prefer=prefer,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
@@ -179,6 +182,8 @@ def _look(
     spacing_mm: SpacingMm,
     num_slices: int,
     frame_size_px: tuple[int, int] | None,
+    token_budget: int | None,
+    fine: bool,
     prefer: Prefer | None,
     max_tilt_degrees: float,
 ) -> tuple[str, _Seen | SkippedRow]:
@@ -194,12 +199,13 @@ def _look(
     except CtscribeError as error:
         return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
     width, height, depth = plan(grid, spacing_mm).shape_xyz
-    rows, columns = frame_size(width, height, frame_size_px)
+    full_px = frame_size(width, height, frame_size_px)
+    rows, columns = coarse_size(full_px, num_slices, token_budget)
     return name, _Seen(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
-        rows * columns * 3 * num_slices,
+        (rows * columns + fine * prod(full_px)) * 3 * num_slices,
     )
 
 

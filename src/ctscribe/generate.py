@@ -14,6 +14,7 @@ from ctscribe.model.checkpoint import load_model
 from ctscribe.model.features import store_features
 from ctscribe.model.qwen import encode_frames
 from ctscribe.model.write import Written, write_reports
+from ctscribe.pairs.crops import check_crops
 from ctscribe.pairs.dataset import Visual
 from ctscribe.pairs.splits import Split, studies_of
 from ctscribe.reports.prompt import encode_prompt
@@ -47,8 +48,9 @@ def generate(
         The rows in the order of ``studies.jsonl``.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_WEIGHTS`` without
-            complete weights.
+        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PAIRS`` when the
+            studies are shown otherwise than the recipe tells, ``E_WEIGHTS`` without complete
+            weights.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     scans = one_per_scan(studies_of(studies, split, recipe.pairs.validation_fraction))
@@ -58,6 +60,7 @@ def generate(
             f"the {split} split must have scans, but none of the {len(studies)} volumes in "
             f"{prepared_dir} belongs to it; prepare more patients",
         )
+    check_crops(scans, recipe.slices.second_look)
     missing = missing_scans(scans, out_path)
     progress(len(scans) - len(missing), len(scans))
     if missing:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -112,10 +113,13 @@ def prepare(
     with _alone_at(tables, out) as ledger:
         manifest = _open(out, tables, volume, slices)
         listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
-        records, tasks = _known(ledger, listed, out, _options(volume, slices, prefer), keep)
+        options = _options(volume, slices, prefer)
+        records, tasks = _known(ledger, listed, out, options, keep)
         progress(len(records), len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
-        noted = _note(outcomes, ledger, out, keep, failed)
+        noted = _note(
+            outcomes, ledger, partial(outputs_of, out, keep=keep, options=options), failed
+        )
         num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
         return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
 
@@ -123,8 +127,7 @@ def prepare(
 def _note(
     outcomes: Iterable[Outcome],
     ledger: Ledger,
-    out: Path,
-    keep: Keep,
+    outputs: Callable[[str], list[Path]],
     failed: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Passes outcomes on as they come, entered into the ledger."""
@@ -133,7 +136,7 @@ def _note(
             ledger.failed(name, outcome.code, outcome.reason)
             failed(outcome.code)
         else:
-            ledger.done(name, outcome, outputs_of(out, name, keep))
+            ledger.done(name, outcome, outputs(name))
         yield name, outcome, reused
 
 
@@ -207,7 +210,10 @@ def _summarise(
 def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
-    sections = {"volume": volume.model_dump(mode="json"), "slices": slices.model_dump(mode="json")}
+    sections = {
+        "volume": volume.model_dump(mode="json"),
+        "slices": _spoken(slices.model_dump(mode="json")),
+    }
     asked = {"format": FORMAT, **sections}
     if path.exists() and read_json(path).get("asked") != asked:
         raise CtscribeError(
@@ -241,7 +247,7 @@ def _known(
         with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
             request = request_of(name, one.path, one.metadata, options)
             num_bytes = request["source_bytes"]
-            record = ledger.find(name, request, outputs_of(out, name, keep))
+            record = ledger.find(name, request, outputs_of(out, name, keep, options))
         if record is None:
             tasks.append(VolumeTask(name, one.path, one.metadata, out, options, keep, num_bytes))
         else:
@@ -250,8 +256,14 @@ def _known(
 
 
 def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) -> dict[str, Any]:
-    options = {**volume.model_dump(), **slices.model_dump()}
+    options = {**volume.model_dump(), **_spoken(slices.model_dump())}
     return {**options, "prefer": prefer} if prefer else options
+
+
+def _spoken(slices: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not set, so that what was prepared before these knobs existed counts."""
+    silent = {"token_budget": None, "second_look": 0}
+    return {k: v for k, v in slices.items() if k not in silent or v != silent[k]}
 
 
 def _part(

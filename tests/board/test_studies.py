@@ -55,7 +55,8 @@ def test_one_patient_and_frames_of_other_sizes_do_not_compare(tmp_path: Path) ->
 def test_large_frames_are_drawn_smaller_and_stay_to_scale(
     windows: WindowSet, titles: int, tmp_path: Path
 ) -> None:
-    row = study(1, NORMAL)
+    frame_to_ras = tuple(map(tuple, np.diag([-0.75, -0.5, 3.0, 1.0]).tolist()))
+    row = study(1, NORMAL).model_copy(update={"frame_to_ras": frame_to_ras})
     frames = np.zeros((2, 504, 504, 3), dtype=np.uint8)
     frames[0, 0, 0] = (100, 160, 200)
     write_frames(tmp_path, row.volume_name, frames, {})

@@ -4,13 +4,14 @@ from ctscribe.export.evidence import sentence_rows
 
 def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence:
     first = PairEvidence(
+        pair=1,
         slice_indices=(30, 20),
         position_mm=(5.0, -5.0),
         drop=2.5,
         attention=0.8,
         box_px=(7, 14, 21, 28),
     )
-    other = first.model_copy(update={"slice_indices": (10, 0), "drop": 0.1})
+    other = first.model_copy(update={"pair": 2, "slice_indices": (10, 0), "drop": 0.1})
     return SentenceEvidence(
         section="findings",
         text="A nodule.",
@@ -23,7 +24,7 @@ def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence
 
 
 def test_the_best_pairs_slices_are_named_as_the_report_counts_them() -> None:
-    (row,) = sentence_rows([evidence((), particular=True)], [0.75], (50, 40, 30, 20, 10, 0))
+    (row,) = sentence_rows([evidence((), particular=True)], [0.75])
     assert [(s.number, s.slice_index, s.position_mm) for s in row.slices] == [
         (3, 30, 5.0),
         (4, 20, -5.0),
@@ -33,11 +34,9 @@ def test_the_best_pairs_slices_are_named_as_the_report_counts_them() -> None:
 
 
 def test_boilerplate_names_no_slice_and_a_finding_is_never_boilerplate() -> None:
-    slices = (30, 20, 10, 0)
     stock, stated = sentence_rows(
         [evidence((), particular=False), evidence(("Lung nodule",), particular=False)],
         [None, None],
-        slices,
     )
     assert (stock.boilerplate, stock.slices) == (True, ())
     assert not stated.boilerplate

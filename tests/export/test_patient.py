@@ -78,3 +78,28 @@ def test_what_is_no_chest_gets_a_reason_instead(
     assert found["findings"] == found["impression"] == []
     assert paths["text"].read_text().startswith("NOT ASSESSABLE.")
     assert "Not assessable: " in paths["html"].read_text()
+
+
+def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    chest = make_chest()
+    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["asked"]["recipe"]["slices"]["token_budget"] = 4
+    few = tmp_path / "run"
+    few.mkdir()
+    (few / "best").symlink_to(run / "best")
+    (few / "run.json").write_text(json.dumps(manifest))
+    full, coarse = (
+        json.loads(report_patient(scan, each, tmp_path / each.name)["json"].read_text())["geometry"]
+        for each in (run, few)
+    )
+    assert coarse["Source"] == full["Source"]
+    spacing, shape = (
+        np.array([grids["As read"][key] for grids in (full, coarse)], dtype=float)
+        for key in ("spacing_mm", "shape_xyz")
+    )
+    np.testing.assert_allclose(spacing[0] * shape[0], spacing[1] * shape[1])
+    assert spacing[1, 0] > 1.4 * spacing[0, 0]
+    assert spacing[1, 2] == pytest.approx(spacing[0, 2])

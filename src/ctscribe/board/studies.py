@@ -60,12 +60,13 @@ def show_study(
     frames = read_frames(prepared_dir, study.volume_name)
     drawn = list(enumerate(WINDOWS[windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
+    across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
     return ShownStudy(
         comparison,
         {window_title(window): _smaller(frames[..., channel], factor) for channel, window in drawn},
         study.slice_indices,
         study.position_mm,
-        (study.spacing_mm[0] * factor, study.spacing_mm[1] * factor),
+        (across * factor, down * factor),
     )
 
 

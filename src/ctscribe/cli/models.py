@@ -48,6 +48,27 @@ def warm_up(
 
 
 @app.command
+def second_look(
+    prepared: Path,
+    out: Path,
+    *,
+    start: Annotated[
+        Path, Parameter(help="A warm-up's checkpoint, or best/ of a run with finding queries.")
+    ],
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Read slices again as crops at full resolution, where small findings may be."""
+    from ctscribe.second_look.stage import second_look as second_look_stage
+
+    with stage("Looking again") as progress:
+        rows = second_look_stage(
+            prepared, out, start, read_recipe(recipe, overrides), progress=progress
+        )
+    say(f"{len(rows)} studies with crops in {out}")
+
+
+@app.command
 def train(
     run: Path,
     *,

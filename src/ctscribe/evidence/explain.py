@@ -80,6 +80,7 @@ def explain(
                 particular=bool(drop.max() > PARTICULAR_NATS),
                 pairs=tuple(
                     PairEvidence(
+                        pair=pair,
                         slice_indices=pairs[pair],
                         position_mm=places[pair],
                         drop=float(drop[pair]),

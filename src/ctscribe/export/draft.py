@@ -86,5 +86,5 @@ def _with_evidence(
         probabilities = tuple(calibration.findings(logits)[0].tolist())
         scores = [(each.log_prob, each.num_tokens) for each in evidence]
         confidences = sentence_confidences(report.sentences, scores, probabilities, calibration)
-    rows = sentence_rows(evidence, confidences, prepared.slice_indices)
+    rows = sentence_rows(evidence, confidences)
     return Draft(text, rows, probabilities)

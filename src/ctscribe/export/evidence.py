@@ -9,7 +9,6 @@ from ctscribe.export.report import SentenceRow, SliceEvidence
 def sentence_rows(
     evidence: Sequence[SentenceEvidence],
     confidences: Sequence[float | None],
-    slice_indices: Sequence[int],
 ) -> tuple[SentenceRow, ...]:
     """The two slices each sentence rests on most, and whether it is boilerplate.
 
@@ -19,15 +18,17 @@ def sentence_rows(
     Args:
         evidence: From `evidence.explain.explain`.
         confidences: Calibrated, per sentence, where known.
-        slice_indices: z index of each slice of the report.
     """
     rows = []
     for each, confidence in zip(evidence, confidences, strict=True):
         boilerplate = not each.particular and not each.findings
         best = each.pairs[0]
+        numbers = (2 * best.pair + 1, 2 * best.pair + 2)
         slices = tuple(
-            SliceEvidence(slice_indices.index(index) + 1, index, position, best.box_px)
-            for index, position in zip(best.slice_indices, best.position_mm, strict=True)
+            SliceEvidence(number, index, position, best.box_px)
+            for number, index, position in zip(
+                numbers, best.slice_indices, best.position_mm, strict=True
+            )
         )
         rows.append(SentenceRow(() if boilerplate else slices, boilerplate, best.drop, confidence))
     return tuple(rows)

@@ -60,6 +60,13 @@ def report_patient(
             "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
     recipe = recipe_of(run_dir)
+    if recipe.slices.second_look:
+        raise CtscribeError(
+            "E_RUN",
+            "a report of one scan must come from a run without a second look, but this run's "
+            f"slices.second_look is {recipe.slices.second_look}; prepare the scan with others, "
+            "run second-look and generate instead",
+        )
     try:
         prepared = _prepare(source, recipe)
     except CtscribeError as error:
@@ -92,6 +99,7 @@ def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:
         num_slices=recipe.slices.num_slices,
         windows=recipe.slices.windows,
         frame_size_px=recipe.slices.frame_size_px,
+        token_budget=recipe.slices.token_budget,
     )
 
 
@@ -148,22 +156,23 @@ def _assemble(
     study: str, source: Path, run_dir: Path, recipe: Recipe, prepared: PreparedVolume, draft: Draft
 ) -> PatientReport:
     findings, impression = split_report(draft.text)
-    volume, resampled = prepared.resampling.source, prepared.resampling
-    spacing_mm = resampled.spacing_mm
+    volume, shown = prepared.resampling.source, prepared.shown
+    num_slices, *size_px, _ = prepared.frames.shape
+    grid_xyz = (*shown.shape_xyz[:2], prepared.resampling.shape_xyz[2])
     return PatientReport(
         study=study,
         findings=tuple(split_sentences(findings)),
         impression=tuple(split_sentences(impression)),
         labels=_labelled(draft),
         model_windows=tuple(window_title(window) for window in WINDOWS[recipe.slices.windows]),
-        display=draw_slices(prepared.volume, prepared.slice_indices, recipe.slices.frame_size_px),
+        display=draw_slices(shown, range(num_slices), (size_px[0], size_px[1])),
         slice_indices=prepared.slice_indices,
         position_mm=prepared.position_mm,
-        pixel_spacing_mm=spacing_mm[:2],
+        pixel_spacing_mm=shown.spacing_mm[:2],
         source_kind="DICOM" if is_dicom(source) else "NIfTI",
         grids={
             "Source": Grid(volume.spacing_mm, volume.shape_xyz, volume.orientation),
-            "As read": Grid(spacing_mm, resampled.shape_xyz, "RAS"),
+            "As read": Grid(shown.spacing_mm, grid_xyz, "RAS"),
         },
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
         provenance=_provenance(run_dir, recipe),

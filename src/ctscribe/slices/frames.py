@@ -1,6 +1,7 @@
 """Slices → frames: anterior up, the patient's right on the left, the head first."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -53,6 +54,27 @@ def make_frames(
 def frame_size(width: int, height: int, frame_size_px: tuple[int, int] | None) -> tuple[int, int]:
     """(height, width) of a volume's frames: as wanted, or the next multiples of 28."""
     return frame_size_px or (_next_multiple(height), _next_multiple(width))
+
+
+def coarse_size(
+    frame_size_px: tuple[int, int], num_slices: int, token_budget: int | None
+) -> tuple[int, int]:
+    """(height, width) of the largest frames of like aspect that a budget of visual tokens allows.
+
+    Args:
+        frame_size_px: (height, width) of the frames on the grid, multiples of 28.
+        num_slices: Two of them make one layer of tokens.
+        token_budget: Visual tokens that all frames may take together, at least one a pair; None
+            leaves the frames as they are.
+    """
+    rows, columns = (side // TOKEN_SIDE_PX for side in frame_size_px)
+    a_pair = rows * columns if token_budget is None else token_budget // (num_slices // 2)
+    if rows * columns <= a_pair:
+        return frame_size_px
+    sizes = {(r, max(1, round(r * columns / rows))) for r in range(1, rows + 1)}
+    sizes |= {(max(1, round(c * rows / columns)), c) for c in range(1, columns + 1)}
+    height, width = max(((1, 1), *(s for s in sorted(sizes) if prod(s) <= a_pair)), key=prod)
+    return height * TOKEN_SIDE_PX, width * TOKEN_SIDE_PX
 
 
 def noise_frames(

@@ -6,13 +6,16 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+from jaxtyping import UInt8
 
-from ctscribe.slices.frames import make_frames
+from ctscribe.slices.frames import coarse_size, frame_size, make_frames
 from ctscribe.slices.select import find_lungs, spread_slices
 from ctscribe.slices.windows import Window
 from ctscribe.types import Affine, Frames, SpacingMm
 from ctscribe.volume.ct import CTVolume
 from ctscribe.volume.resample import Resampling, plan
+
+FullFrames = UInt8[np.ndarray, "slices full_height full_width 3"]
 
 
 @final
@@ -22,20 +25,24 @@ class PreparedVolume:
 
     Attributes:
         resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
+        shown: The slices of the frames, in their order and with their pixels, HU.
         frames: uint8 [slices, height, width, 3].
         slice_indices: z index of each frame, most cranial first.
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+        fine: Where wanted, the frames at the grid's resolution and their 4 × 4 matrix.
         source_details: What the record says of how the source was read; see `Notes`.
     """
 
     resampling: Resampling
+    shown: CTVolume
     frames: Frames
     slice_indices: tuple[int, ...]
     position_mm: tuple[float, ...]
     frame_to_ras: Affine
     warnings: tuple[str, ...]
+    fine: tuple[FullFrames, Affine] | None = None
     source_details: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -53,11 +60,14 @@ def show_lungs(
     windows: Sequence[Window],
     frame_size_px: tuple[int, int] | None = None,
     antialias: bool = False,
+    token_budget: int | None = None,
+    fine: bool = False,
 ) -> PreparedVolume:
     """Chooses slices over the lungs' extent and shows them on the recipe's grid.
 
     The lungs are sought on the volume as it was scanned; only the slices that are shown are
-    resampled.
+    resampled. Frames that would take more visual tokens than the budget show the same field of
+    view with larger pixels; which slices they show stays the same.
 
     Args:
         source: In RAS orientation, padding already air.
@@ -66,6 +76,8 @@ def show_lungs(
         windows: See `make_frames`.
         frame_size_px: See `make_frames`.
         antialias: See `plan`.
+        token_budget: See `coarse_size`.
+        fine: Also show the slices at the grid's resolution.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``.
@@ -76,9 +88,27 @@ def show_lungs(
     scale = depth / source.shape_xyz[2]
     first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
     indices = spread_slices((first, last), num_slices, depth)
-    shown = CTVolume(resampling.stack(indices), resampling.affine)
-    frames, frame_to_ras = make_frames(shown, range(num_slices), windows, frame_size_px)
+    full_px = frame_size(width, height, frame_size_px)
+    size_px = coarse_size(full_px, num_slices, token_budget)
+    seen = resampling if size_px == full_px else _coarser(source, spacing_mm, full_px, size_px)
+    shown = CTVolume(seen.stack(indices), seen.affine)
+    frames, frame_to_ras = make_frames(shown, range(num_slices), windows, size_px)
+    whole = None
+    if fine:
+        stack = CTVolume(resampling.stack(indices), resampling.affine)
+        whole = make_frames(stack, range(num_slices), windows, full_px)
     centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
     position_mm = tuple(float(mm) for mm in (centres @ resampling.affine.T)[:, 2])
     warnings = () if lungs.found else ("W_NOT_CHEST",)
-    return PreparedVolume(resampling, frames, indices, position_mm, frame_to_ras, warnings)
+    return PreparedVolume(
+        resampling, shown, frames, indices, position_mm, frame_to_ras, warnings, whole
+    )
+
+
+def _coarser(
+    source: CTVolume, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
+) -> Resampling:
+    """The grid with pixels so large that frames of the smaller size show what full ones would."""
+    factor = max(full / side for full, side in zip(full_px, size_px, strict=True))
+    x, y, z = spacing_mm
+    return plan(source, (x * factor, y * factor, z), antialias=True)

@@ -27,7 +27,8 @@ def read_looks(
         prepared_dir: What `prepare` wrote.
         studies: Labels that are not in them are read off their reports.
         places: Lesions of those studies whose lesions are known.
-        views: Interleaved sets of slices a study's frames are dealt out to.
+        views: Interleaved sets of slices a study's frames are dealt out to; 1 for studies that read
+            slices again as crops, whose pairs must stay together.
     """
     looks = []
     for study in studies:
@@ -37,7 +38,7 @@ def read_looks(
         findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = study.labels or label_report(join_report(study.findings, study.impression))
         looks += [
-            Look(frames[v::views], study.slice_indices[v::views], boxes, findings, labels)
+            Look(frames[v::views], study.slice_indices[v::views], boxes[v::views], findings, labels)
             for v in range(views)
         ]
     return looks

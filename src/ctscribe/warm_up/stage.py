@@ -194,7 +194,15 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
 
 
 def _slices(recipe: Recipe) -> SlicesConfig:
-    return recipe.slices.model_copy(update={"num_slices": _VIEWS * recipe.slices.num_slices})
+    """Those of all views together, each view within the recipe's budget of tokens."""
+    budget = recipe.slices.token_budget
+    return recipe.slices.model_copy(
+        update={
+            "num_slices": _VIEWS * recipe.slices.num_slices,
+            "token_budget": None if budget is None else _VIEWS * budget,
+            "second_look": 0,
+        }
+    )
 
 
 def _lesson_knobs(recipe: Recipe) -> dict[str, Any]:
