@@ -117,9 +117,8 @@ def prepare(
         records, tasks = _known(ledger, listed, out, options, keep)
         progress(len(records), len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
-        noted = _note(
-            outcomes, ledger, partial(outputs_of, out, keep=keep, options=options), failed
-        )
+        outputs = partial(outputs_of, out, keep=keep, options=options)
+        noted = _note(outcomes, ledger, outputs, failed)
         num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
         return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
 

@@ -8,6 +8,7 @@ from ctscribe.model.positions import position_ids
 from ctscribe.slices.frames import coarse_size
 from ctscribe.slices.show import PreparedVolume, show_lungs
 from ctscribe.slices.windows import WINDOWS
+from ctscribe.volume.ct import CTVolume
 from tests.scans import chest
 
 SPACING_MM = (1.0, 1.0, 2.5)
@@ -119,3 +120,25 @@ def test_depth_places_120_slices() -> None:
         video_token_id=7,
     )
     assert len(set(ids[0, 0].tolist())) == 60
+
+
+def test_a_budget_averages_pixels_but_no_slices() -> None:
+    """Slices twice as far apart as the scan's: a density that alternates must not be blurred."""
+    source = chest((80, 96, 130), (4.0, 3.0, 2.5))
+    hu = np.broadcast_to(np.arange(130) % 4 * 200.0 - 600, source.hu.shape).astype(np.float32)
+    full, coarse = (
+        show_lungs(
+            CTVolume(hu, source.affine),
+            spacing_mm=(1.0, 1.0, 5.0),
+            num_slices=60,
+            windows=WINDOWS["single"],
+            token_budget=budget,
+        )
+        for budget in (None, 300)
+    )
+    assert coarse.frames.shape[1:] < full.frames.shape[1:]
+    first, second = (
+        shown.frames[:, shown.frames.shape[1] // 2, shown.frames.shape[2] // 2, 0]
+        for shown in (full, coarse)
+    )
+    np.testing.assert_array_equal(first, second)

@@ -60,13 +60,7 @@ def report_patient(
             "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
     recipe = recipe_of(run_dir)
-    if recipe.slices.second_look:
-        raise CtscribeError(
-            "E_RUN",
-            "a report of one scan must come from a run without a second look, but this run's "
-            f"slices.second_look is {recipe.slices.second_look}; prepare the scan with others, "
-            "run second-look and generate instead",
-        )
+    _check_one_look(recipe)
     try:
         prepared = _prepare(source, recipe)
     except CtscribeError as error:
@@ -86,6 +80,16 @@ def report_patient(
     write_json(paths["json"], to_json(report))
     write_text(paths["html"], report_page(report))
     return {"text": paths["txt"], "json": paths["json"], "html": paths["html"]}
+
+
+def _check_one_look(recipe: Recipe) -> None:
+    if recipe.slices.second_look:
+        raise CtscribeError(
+            "E_RUN",
+            "a report of one scan must come from a run without a second look, but this run's "
+            f"slices.second_look is {recipe.slices.second_look}; prepare the scan with others, "
+            "run second-look and generate instead",
+        )
 
 
 def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:

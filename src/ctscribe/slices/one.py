@@ -140,12 +140,7 @@ def prepare_into(
         "volume_name": name,
         **request,
         "source_sha256": sha256_of_source(path),
-        "source_details": prepared.source_details,
-        "spacing_mm": prepared.resampling.spacing_mm,
-        "shape_xyz": prepared.resampling.shape_xyz,
-        "slice_indices": prepared.slice_indices,
-        "position_mm": prepared.position_mm,
-        "frame_to_ras": prepared.frame_to_ras.tolist(),
+        **_described(prepared),
         "grid": GRID,
         "antialias": bool(options.get("antialias", False)),
         "warnings": prepared.warnings,
@@ -158,6 +153,18 @@ def prepare_into(
         record["fine_to_ras"] = fine_to_ras.tolist()
     write_frames(out, name, prepared.frames, record)
     return record, False
+
+
+def _described(prepared: PreparedVolume) -> dict[str, Any]:
+    """How the source was read, and where the frames lie."""
+    return {
+        "source_details": prepared.source_details,
+        "spacing_mm": prepared.resampling.spacing_mm,
+        "shape_xyz": prepared.resampling.shape_xyz,
+        "slice_indices": prepared.slice_indices,
+        "position_mm": prepared.position_mm,
+        "frame_to_ras": prepared.frame_to_ras.tolist(),
+    }
 
 
 def _complete_record(

@@ -1,7 +1,7 @@
 """A volume → the frames of its lungs, with where each of them lies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -90,15 +90,14 @@ def show_lungs(
     indices = spread_slices((first, last), num_slices, depth)
     full_px = frame_size(width, height, frame_size_px)
     size_px = coarse_size(full_px, num_slices, token_budget)
-    seen = resampling if size_px == full_px else _coarser(source, spacing_mm, full_px, size_px)
+    seen = resampling if size_px == full_px else _coarser(resampling, spacing_mm, full_px, size_px)
     shown = CTVolume(seen.stack(indices), seen.affine)
     frames, frame_to_ras = make_frames(shown, range(num_slices), windows, size_px)
     whole = None
     if fine:
         stack = CTVolume(resampling.stack(indices), resampling.affine)
         whole = make_frames(stack, range(num_slices), windows, full_px)
-    centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
-    position_mm = tuple(float(mm) for mm in (centres @ resampling.affine.T)[:, 2])
+    position_mm = _positions_mm(resampling, indices)
     warnings = () if lungs.found else ("W_NOT_CHEST",)
     return PreparedVolume(
         resampling, shown, frames, indices, position_mm, frame_to_ras, warnings, whole
@@ -106,9 +105,19 @@ def show_lungs(
 
 
 def _coarser(
-    source: CTVolume, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
+    grid: Resampling, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
 ) -> Resampling:
-    """The grid with pixels so large that frames of the smaller size show what full ones would."""
+    """The grid with pixels so large that frames of the smaller size show what full ones would.
+
+    Pixels are averages; along z the slices are the grid's own.
+    """
     factor = max(full / side for full, side in zip(full_px, size_px, strict=True))
     x, y, z = spacing_mm
-    return plan(source, (x * factor, y * factor, z), antialias=True)
+    coarse = plan(grid.source, (x * factor, y * factor, z), antialias=True)
+    return replace(coarse, taps_xyz=(*coarse.taps_xyz[:2], grid.taps_xyz[2]))
+
+
+def _positions_mm(grid: Resampling, indices: Sequence[int]) -> tuple[float, ...]:
+    width, height, _ = grid.shape_xyz
+    centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
+    return tuple(float(mm) for mm in (centres @ grid.affine.T)[:, 2])
