@@ -5,27 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slices_reports import DRAWS, compared, reports
 
-from ctscribe.evaluate.intervals import draw_patients, patient_index, sum_by_patient
 from ctscribe.evidence.show import with_bounds
 from ctscribe.files import read_json, write_text
 
-DRAWS, SEED = 2000, 0
 _TARGETS = """
 ## What was to be reached
 
 | target | found |
 |---|---|
-"""
-
-_SCRATCH = """
-The random start is no strong baseline: its training neither diverges nor stops, but hardly learns
-to look. At its best checkpoint another patient's scan costs it less than 0.001 nats per token more
-than the own. Two seeds write one text, without a finding, for all scans; seed 0 has 23 texts, each
-with findings, and Coverage little above that of the same texts shuffled among the scans (0.265,
-shuffled 0.213 [0.197, 0.229]; the warm start's seed 0: 0.408 and 0.178). Afterwards all learn the
-training reports by heart. The tower's learning rate is the recipe's for the language model (3e-3,
-AdamW), not sought for this arm (`docs/LOG.md`): a ratio to it says little about finding queries.
 """
 
 
@@ -41,7 +30,7 @@ def write_page(raw: Path, wanted: Sequence[tuple[str, int]]) -> Path:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     parts = [
         _head(run, versions, missing),
-        _reports(by_arm),
+        reports(by_arm, run["recipe"]),
         *([_queries(by_arm["module"])] if "module" in by_arm else []),
         _shares(by_arm),
         _targets(by_arm),
@@ -53,106 +42,21 @@ def write_page(raw: Path, wanted: Sequence[tuple[str, int]]) -> Path:
 
 def _head(run: dict[str, Any], versions: str, missing: Sequence[str]) -> str:
     absent = ", ".join(missing) or "none"
+    drawn, slices = run["recipe"]["phantom"], run["recipe"]["slices"]
+    height_px, width_px = slices["frame_size_px"]
     return f"""# Slice-aware: what finding queries change
 
 Made by `make study-slices` from the raw files in `slice_aware/`; synthetic phantoms with small
-lesions drawn at twice their size, 600 training and 200 test patients drawn for this study alone
-(seed 6), ten slices of 112 px, the tiny model. Nothing here is about patients. Intervals are
-95 %, {DRAWS} draws of patients; where several seeds were trained, they are pooled within each draw.
+lesions drawn at {drawn["lesion_scale"]:g} times their size,
+{drawn["num_train_patients"]} training and {drawn["num_valid_patients"]} test patients drawn for
+this study alone (seed {drawn["seed"]}), {slices["num_slices"]} slices of
+{height_px} × {width_px} px, the tiny model. Nothing here is about patients. Intervals are 95 %,
+{DRAWS} draws of patients; where several seeds were trained, they are pooled within each draw.
 Versions: {versions}; ctscribe {run["ctscribe"]}.
 
 Cells not run yet: {absent}. Not in this study: Coverage against the number of slices, nodules
 under 6 mm and the second look, which is not measured.
 """
-
-
-def _reports(by_arm: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [
-        "## Reports",
-        "",
-        "| system | seeds | Coverage | Precision | scans that state a finding | CPU s per cell |",
-        "|---|---|---|---|---|---|",
-    ]
-    titles = {
-        "module": "warm start, finding queries, λ = 0.1",
-        "plain": "warm start alone",
-        "scratch": "random start, tower learning, equal total time",
-    }
-    for arm, title in titles.items():
-        if arm in by_arm:
-            cpu_s = np.mean([cell["cpu_s"] for cell in by_arm[arm]])
-            lines.append(_report_row(title, [c["counts"] for c in by_arm[arm]], f"{cpu_s:.0f}"))
-    if "module" in by_arm:
-        counts = [cell["template_counts"] for cell in by_arm["module"]]
-        lines.append(_report_row("labels → template (`--generator template`)", counts, "–"))
-    lines += [
-        "",
-        "CPU seconds include writing and every measurement of the cell, on a shared machine, but",
-        "not the warm-up of the shipped start, which the random start's time makes up for.",
-    ]
-    for other in ("plain", "scratch"):
-        if "module" in by_arm and other in by_arm:
-            found = _compared(by_arm["module"], by_arm[other])
-            lines.append(f"Coverage with queries against {titles[other]}: {found}.")
-    if "scratch" in by_arm:
-        lines += ["", _SCRATCH.strip()]
-    return "\n".join([*lines, ""])
-
-
-def _report_row(title: str, counts: Sequence[list[list[Any]]], cpu: str) -> str:
-    drawn = _drawn(counts)
-    stated = drawn[:, :2].sum(1)  # where it is nothing, there is no precision
-    precision = _bounds(drawn[:, 0] / stated) if stated.all() else "–"
-    speaking = ", ".join(str(sum(row[1] + row[2] > 0 for row in seed)) for seed in counts)
-    cells = (
-        *(title, str(len(counts)), _bounds(_coverage(drawn)), precision),
-        *(f"{speaking} of {len(counts[0])}", cpu),
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _coverage(drawn: np.ndarray) -> np.ndarray:
-    return np.asarray(drawn[:, 0] / (drawn[:, 0] + drawn[:, 2]))
-
-
-def _drawn(counts: Sequence[list[list[Any]]]) -> np.ndarray:
-    """Sums of (TP, FP, FN) over seeds; the first row is all patients once, then the draws."""
-    rows = [row for seed in counts for row in seed]
-    sums = sum_by_patient(
-        np.array([row[1:] for row in rows], float), patient_index([row[0] for row in rows])
-    )
-    draws = np.vstack([np.ones(len(sums)), draw_patients(len(sums), DRAWS, SEED)])
-    return np.asarray(draws @ sums)
-
-
-def _compared(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> str:
-    """Difference and ratio over the seeds that both have; the same patients drawn for both.
-
-    A ratio to an arm that states no finding is undefined, and is not given as a number.
-    """
-    seeds = sorted({cell["seed"] for cell in first} & {cell["seed"] for cell in second})
-    one, other = (
-        _coverage(_drawn([cell["counts"] for cell in arm if cell["seed"] in seeds]))
-        for arm in (first, second)
-    )
-    silent = [
-        cell["seed"]
-        for cell in second
-        if cell["seed"] in seeds and not any(row[1] + row[2] for row in cell["counts"])
-    ]
-    difference = f"difference {_bounds(one - other, '+.3f')}"
-    if not other.all():
-        return f"{difference}, ratio undefined (the other states no finding that is there)"
-    ratio = f"{difference}, ratio {_bounds(one / other)}"
-    if not silent:
-        return ratio
-    which = ", ".join(str(seed) for seed in silent)
-    return f"{ratio} of pooled seeds, undefined on seeds {which}, where the other states nothing"
-
-
-def _bounds(values: np.ndarray, form: str = ".3f") -> str:
-    low, high = np.quantile(values[1:], (0.025, 0.975))
-    return f"{values[0]:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _queries(runs: Sequence[dict[str, Any]]) -> str:
@@ -274,7 +178,7 @@ def _targets(by_arm: dict[str, list[dict[str, Any]]]) -> str:
             f"| ECE 0.05 | highest of findings and sentences {max(eces):.3f} |",
         ]
     if runs and "scratch" in by_arm:
-        found = f"{_compared(runs, by_arm['scratch'])}; scratch hardly looks at the scan"
+        found = f"{compared(runs, by_arm['scratch'])}; see how much its reports hang on the scan"
         rows.append(f"| Coverage 1.3 times that of scratch at equal time | {found} |")
     else:
         rows.append("| Coverage 1.3 times that of scratch at equal time | not measured yet |")

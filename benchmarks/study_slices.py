@@ -1,10 +1,12 @@
 """What finding queries change, and what their evidence and confidence are worth, on phantoms.
 
-Usage: python benchmarks/study_slices.py [--out FOLDER] [--cells A,B] [--page]
+Usage: python benchmarks/study_slices.py [--out FOLDER] [--cells A,B] [--facts | --page]
 
 Every cell (an arm and a seed) ends as one JSON file in docs/results/slice_aware/, so an
 interrupted study goes on where it stopped; the page is made anew from those files, or from what is
 there with --page. Cells come in the order of their importance, all seeds of the first arms first.
+With --facts nothing is trained: finished cells get what `hold_on_scan` finds in their runs, where
+those still lie in FOLDER.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from slices_written import counts, hold_on_scan
 
 from ctscribe.config import Recipe, read_recipe
 from ctscribe.files import read_json, write_json
@@ -61,19 +64,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/study-slices"))
     parser.add_argument("--cells", default="", help="e.g. module-seed0,plain-seed0; all without")
-    parser.add_argument("--page", action="store_true", help="only make the page anew")
+    short = parser.add_mutually_exclusive_group()
+    short.add_argument("--facts", action="store_true", help="only complete finished cells")
+    short.add_argument("--page", action="store_true", help="only make the page anew")
     chosen = parser.parse_args()
     names = set(chosen.cells.split(",")) - {""}
     from slices_page import write_page
 
-    if not chosen.page:
+    wanted = [cell for cell in cells() if not names or f"{cell[0]}-seed{cell[1]}" in names]
+    training = not (chosen.facts or chosen.page)
+    if training:
         draw_data(chosen.out)
-        for arm, seed in cells():
-            name = f"{arm}-seed{seed}"
-            if not raw_path(arm, seed).exists() and (not names or name in names):
-                run_cell(chosen.out, arm, seed)
-                write_page(RAW, cells())
-                print(name, flush=True)
+    for arm, seed in () if chosen.page else wanted:
+        if training and not raw_path(arm, seed).exists():
+            run_cell(chosen.out, arm, seed)
+            print(f"{arm}-seed{seed}", flush=True)
+        complete_cell(chosen.out, arm, seed)
+        write_page(RAW, cells())
     print(f"Written to {write_page(RAW, cells())}")
 
 
@@ -116,6 +123,31 @@ def run_cell(out: Path, arm: str, seed: int) -> None:
     write_json(raw_path(arm, seed), {"arm": arm, "seed": seed, **found, "cpu_s": cpu_s})
 
 
+def complete_cell(out: Path, arm: str, seed: int) -> None:
+    """Adds what a finished cell of an arm that writes does not say yet, if its run is there."""
+    path, prepared, folder = raw_path(arm, seed), out / "prepared", out / f"{arm}-seed{seed}"
+    predictions = folder / "predictions_test.jsonl"
+    if arm not in ARMS or not (path.exists() and predictions.exists()):
+        return
+    cell, recipe = read_json(path), recipe_of(*ARMS[arm], seed=seed)
+    if "hold_on_scan" in cell:
+        return
+    _, test = split_studies(prepared, recipe)
+    rows = read_rows(predictions, PredictionRow)
+    if counts(rows, test) != cell["counts"]:
+        raise SystemExit(f"{predictions} must hold the reports that {path.name} counts.")
+    write_json(path, cell | {"hold_on_scan": hold_on_scan(folder, prepared, recipe, rows, test)})
+
+
+def split_studies(prepared: Path, recipe: Recipe) -> tuple[list[StudyRow], list[StudyRow]]:
+    """Studies to train on and to test on."""
+    from ctscribe.pairs.splits import studies_of
+
+    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    fraction = recipe.pairs.validation_fraction
+    return studies_of(studies, "train", fraction), studies_of(studies, "test", fraction)
+
+
 def teach_share(out: Path, share: float, seed: int) -> dict[str, Any]:
     """How well a tower sees that was told where findings are in a share of its studies."""
     from ctscribe.warm_up.stage import warm_up
@@ -134,7 +166,6 @@ def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
     from ctscribe.evaluate.scores import evaluate
     from ctscribe.generate import generate
     from ctscribe.pairs.build import build_pairs
-    from ctscribe.pairs.splits import studies_of
     from ctscribe.train.stage import train
 
     recipe, start = recipe_of(*ARMS[arm], seed=seed), start_of(out, arm, seed)
@@ -143,9 +174,7 @@ def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
         found["cost"] = costs(out, recipe, start_of(out, "plain", seed))
         recipe = recipe_of(*ARMS[arm], f"train.epochs={found['cost']['epochs']}", seed=seed)
     folder, prepared = out / f"{arm}-seed{seed}", out / "prepared"
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    fraction = recipe.pairs.validation_fraction
-    training, test = (studies_of(studies, split, fraction) for split in ("train", "test"))
+    training, test = split_studies(prepared, recipe)
     write_rows(out / "pairs.jsonl", build_pairs(training, "origin", 10, 0))
     train(folder, prepared, out / "pairs.jsonl", recipe, start)
     predictions = folder / "predictions_test.jsonl"
@@ -178,21 +207,6 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
         config = build_config("tiny", tokenizer)
         save_model(folder, Qwen2_5_VLForConditionalGeneration(config), tokenizer)
     return folder
-
-
-def counts(rows: list[PredictionRow], test: list[StudyRow]) -> list[list[Any]]:
-    """Patient, true positives, false positives and false negatives of every scan."""
-    from ctscribe.reports.labeler import label_report
-    from ctscribe.reports.sections import join_report
-
-    truth = {study.scan_id: np.array(study.labels) for study in test}
-    counted = []
-    for row in rows:
-        stated = np.array(label_report(join_report(row.findings, row.impression)))
-        true = truth[row.scan_id]
-        numbers = (stated @ true, stated @ (1 - true), (1 - stated) @ true)
-        counted.append([row.patient_id, *(int(number) for number in numbers)])
-    return counted
 
 
 def ask(

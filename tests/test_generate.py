@@ -8,7 +8,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe import generate as module
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
-from ctscribe.generate import generate, one_per_scan, write_for
+from ctscribe.generate import generate, one_per_scan, scans_of, write_for
 from ctscribe.model.checkpoint import load_model, save_model
 from ctscribe.model.features import frames_of
 from ctscribe.model.presets import build_config
@@ -95,11 +95,13 @@ def test_batches_frames_and_stored_features_write_the_same(run_dir: Path, prepar
 def test_a_split_without_scans_and_a_run_without_weights_are_told(
     run_dir: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
+    told = r"the train split must have scans, but none of the 4 volumes in .* belongs to it.*"
+    with pytest.raises(CtscribeError, match=told + "E_EMPTY_SPLIT"):
         generate(run_dir, prepared, RECIPE, "train", tmp_path / "p.jsonl")
     with pytest.raises(CtscribeError, match="E_WEIGHTS"):
         generate(tmp_path, prepared, RECIPE, "test", tmp_path / "p.jsonl")
 
 
-def test_the_first_reconstruction_stands_for_the_scan() -> None:
+def test_the_first_reconstruction_stands_for_the_scan(prepared: Path) -> None:
     assert one_per_scan(STUDIES) == [STUDIES[0], STUDIES[2], STUDIES[3]]
+    assert scans_of(prepared, "test", 0.0) == one_per_scan(STUDIES)

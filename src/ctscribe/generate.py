@@ -52,14 +52,7 @@ def generate(
             studies are shown otherwise than the recipe tells, ``E_WEIGHTS`` without complete
             weights.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans = one_per_scan(studies_of(studies, split, recipe.pairs.validation_fraction))
-    if not scans:
-        raise CtscribeError(
-            "E_EMPTY_SPLIT",
-            f"the {split} split must have scans, but none of the {len(studies)} volumes in "
-            f"{prepared_dir} belongs to it; prepare more patients",
-        )
+    scans = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
     check_crops(scans, recipe.slices.second_look)
     missing = missing_scans(scans, out_path)
     progress(len(scans) - len(missing), len(scans))
@@ -154,6 +147,28 @@ def write_for(
         positions,
         max_new_tokens,
     )
+
+
+def scans_of(prepared_dir: Path, split: Split, validation_fraction: float) -> list[StudyRow]:
+    """The scans of a split, each by its first prepared reconstruction.
+
+    Args:
+        prepared_dir: What `prepare` wrote.
+        split: Whose scans.
+        validation_fraction: See `split_of`.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` when there is none, ``E_MISSING`` without studies.
+    """
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    scans = one_per_scan(studies_of(studies, split, validation_fraction))
+    if not scans:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"the {split} split must have scans, but none of the {len(studies)} volumes in "
+            f"{prepared_dir} belongs to it; prepare more patients",
+        )
+    return scans
 
 
 def one_per_scan(studies: Sequence[StudyRow]) -> list[StudyRow]:

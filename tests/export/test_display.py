@@ -33,10 +33,13 @@ def test_a_real_tumour_is_drawn_where_radiologists_boxed_it(shared_data: Path) -
     # images, 0.8418 mm wide, numbered from the most caudal slice, 5 mm apart.
     boxes = json.loads((shared_data / "ct/lung_dx_a0001_boxes.json").read_text())
     ((_, left, top, right, bottom),) = boxes["Lung_Dx-A0001_L"]["45"]
-    prepared = prepare_volume(shared_data / "ct/lung_dx_a0001_series", study="a0001")
-    volume = prepared.volume
-    z = round(45 * 5 / volume.spacing_mm[2])
-    image = draw_slices(volume, (z,))["soft tissue 40/400"][0]
+    series = shared_data / "ct/lung_dx_a0001_series"
+    prepared = prepare_volume(series, study="a0001", num_slices=100)
+    volume = prepared.shown
+    z = 45 * 5 / volume.spacing_mm[2]
+    number = int(np.argmin([abs(index - z) for index in prepared.slice_indices]))
+    assert abs(prepared.slice_indices[number] - z) < 5 / volume.spacing_mm[2] / 2
+    image = draw_slices(volume, (number,))["soft tissue 40/400"][0]
     pad = (image.shape[1] - volume.shape_xyz[0]) // 2
     scale = 0.841796875 / volume.spacing_mm[0]
     row, column = (int((a + b) / 2 * scale) + pad for a, b in ((top, bottom), (left, right)))

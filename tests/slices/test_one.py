@@ -12,8 +12,10 @@ def test_one_dicom_series(shared_data: Path) -> None:
     assert prepared.frames.shape == (10, 588, 588, 3)
     assert prepared.warnings == ()
     assert list(prepared.position_mm) == sorted(prepared.position_mm, reverse=True)
-    assert prepared.volume.shape_xyz == (574, 574, 213)
-    shown = prepared.volume.hu[::-1, ::-1, prepared.slice_indices[3]].T
+    assert prepared.resampling.shape_xyz == (574, 574, 213)
+    shown = prepared.shown.hu[::-1, ::-1, 3].T
+    on_the_grid = prepared.resampling.stack((prepared.slice_indices[3],))[::-1, ::-1, 0].T
+    np.testing.assert_array_equal(shown, on_the_grid)
     wide = np.rint((np.clip(shown, -1000, 1000) + 1000) * 255 / 2000)
     assert np.abs(prepared.frames[3, 7:581, 7:581, 0] - wide).max() <= 1
     heart = prepared.frames[7, :, :, 0].astype(float)

@@ -24,12 +24,12 @@ from ctscribe.errors import CtscribeError
 from ctscribe.evidence.leave_out import log_probs, show
 from ctscribe.evidence.sentences import read_report
 from ctscribe.files import ProgressCallback, write_json
-from ctscribe.generate import generate, load_for_inference, one_per_scan
+from ctscribe.generate import generate, load_for_inference, scans_of
 from ctscribe.model.features import FeatureStore, store_features
 from ctscribe.model.slice_attention import attached, look
-from ctscribe.pairs.splits import Split, studies_of
+from ctscribe.pairs.splits import Split
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.rows import PredictionRow, StudyRow
 from ctscribe.run import weights_sha256
 
 
@@ -129,8 +129,7 @@ def _ask(
     qwen: Qwen2_5_VLForConditionalGeneration, prepared_dir: Path, split: Split, recipe: Recipe
 ) -> tuple[FeatureStore, _Asked]:
     """What the queries say of a split's scans, and the features they say it by."""
-    rows = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    studies = one_per_scan(studies_of(rows, split, recipe.pairs.validation_fraction))
+    studies = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
     store = store_features(qwen, prepared_dir, studies, windows=recipe.slices.windows)
     logits = finding_logits(qwen, store, studies)
     labels = []

@@ -8,11 +8,11 @@ from ctscribe.confidence.calibration import FILE, read_calibration
 from ctscribe.confidence.stage import finding_logits
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
-from ctscribe.generate import load_for_inference, one_per_scan
+from ctscribe.generate import load_for_inference, scans_of
 from ctscribe.model.features import store_features
-from ctscribe.pairs.splits import Split, studies_of
+from ctscribe.pairs.splits import Split
 from ctscribe.reports.template import write_template
-from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import PredictionRow, StudyRow, write_rows
 from ctscribe.run import weights_sha256
 
 
@@ -38,14 +38,7 @@ def generate_template(
             "E_MISSING",
             f"the template needs {run_dir / FILE} of the run's best weights; run calibrate first",
         )
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans = one_per_scan(studies_of(studies, split, recipe.pairs.validation_fraction))
-    if not scans:
-        raise CtscribeError(
-            "E_EMPTY_SPLIT",
-            f"the {split} split must have scans, but none of the {len(studies)} volumes in "
-            f"{prepared_dir} belongs to it; prepare more patients",
-        )
+    scans = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
     qwen, _ = load_for_inference(run_dir, recipe)
     store = store_features(qwen, prepared_dir, scans, windows=recipe.slices.windows)
     stated = calibration.findings(finding_logits(qwen, store, scans)) >= calibration.threshold

@@ -1,6 +1,7 @@
 """One volume → frames and stores, in memory or in a prepared folder, made once."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,14 +67,8 @@ def prepare_volume(
     Raises:
         CtscribeError: What is wrong with the volume, in one sentence.
     """
-    source, notes = read_volume(
-        path,
-        study=study,
-        metadata=metadata,
-        intensity=intensity,
-        prefer=prefer,
-        max_tilt_degrees=max_tilt_degrees,
-    )
+    read = partial(read_volume, path, study=study, metadata=metadata, prefer=prefer)
+    source, notes = read(intensity=intensity, max_tilt_degrees=max_tilt_degrees)
     shown = show_lungs(
         source,
         spacing_mm=spacing_mm,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -44,12 +43,6 @@ class PreparedVolume:
     warnings: tuple[str, ...]
     fine: tuple[FullFrames, Affine] | None = None
     source_details: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def volume(self) -> CTVolume:
-        """The whole resampled volume, float32 HU, computed at first use."""
-        depth = self.resampling.shape_xyz[2]
-        return CTVolume(self.resampling.stack(range(depth)), self.resampling.affine)
 
 
 def show_lungs(
