@@ -134,7 +134,10 @@ def test_crops_stand_apart_and_are_outlined_on_their_slice(looked_again: Patient
     outline = '<rect class="outline" x="0.0" y="8.0" width="20.0" height="10.0"/>'
     figures = text.split("<figure id=")[1:]
     assert [part.count(outline) for part in figures] == [2, 2, 0, 0]
-    assert "<span>slice 51</span><span>second look</span><span>z 12.0 mm</span>" in figures[3]
+    assert (
+        '<span>slice 51</span><span class="label">second look</span><span>z 12.0 mm</span>'
+        in figures[3]
+    )
     assert "second look</span>" not in figures[0] + figures[1]
     assert "<span>2 axial slices</span><span>2 crops</span>" in text
     assert "20 × 10 mm of pixels of 0.50 × 0.50 mm" in text

@@ -199,7 +199,7 @@ def report(
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
     lead: Annotated[
         Path | None,
-        Parameter(help="What second-look had as --start; for a run trained on its crops alone."),
+        Parameter(help="The --start of second-look; only for a run trained on its crops."),
     ] = None,
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
