@@ -1,10 +1,10 @@
 """What comes after a second look: training, writing, evidence, calibration, one scan's report."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -143,15 +143,14 @@ def test_a_report_shows_its_model_what_the_stages_would(
 def test_what_cannot_be_assessed_is_not_looked_at_again(
     data: Path, start: Path, run: Path, study: StudyRow, tmp_path: Path
 ) -> None:
-    import nibabel as nib
-
     image = nib.load(scan_of(data, study))
     air = nib.Nifti1Image(np.full(image.shape, -1000, np.int16), image.affine)
     air.header.set_xyzt_units("mm")
     air.dataobj[0, 0, 0] = 100
     nib.save(air, tmp_path / "air.nii.gz")
     paths = report_patient(tmp_path / "air.nii.gz", run, tmp_path, lead=start)
-    found = json.loads(paths["json"].read_text())
+    found = read_json(paths["json"])
+    assert found["provenance"]["lead_sha256"] is None
     assert found["status"] == "not assessable"
     assert not any("second_look" in each for each in found["slices"])
 

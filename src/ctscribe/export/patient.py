@@ -164,14 +164,14 @@ def _windows(recipe: Recipe) -> tuple[str, ...]:
     return tuple(window_title(window) for window in WINDOWS[recipe.slices.windows])
 
 
-def _provenance(asked: _Asked) -> Provenance:
+def _provenance(asked: _Asked, *, led: bool = False) -> Provenance:
     return Provenance(
         ctscribe_version=__version__,
         model_preset=asked.recipe.model.preset,
         weights_sha256=weights_sha256(asked.run_dir / "best"),
         recipe_sha256=sha256_of_json(json.loads(asked.recipe.model_dump_json())),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        lead_sha256=asked.lead_sha256,
+        lead_sha256=asked.lead_sha256 if led else None,
     )
 
 
@@ -211,7 +211,7 @@ def _assemble(
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
         grids=_grids(prepared, shown),
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
-        provenance=_provenance(asked),
+        provenance=_provenance(asked, led=bool(shown.crops)),
         sentences=draft.sentences,
         crops=place_crops(prepared, shown),
     )
