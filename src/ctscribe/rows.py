@@ -57,6 +57,11 @@ class StudyRow(ReportedRow):
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
 
+    @property
+    def num_whole(self) -> int:
+        """Frames that show whole slices; crops come behind them."""
+        return len(self.slice_indices) - 2 * len(self.crop_to_ras)
+
 
 class SkippedRow(Row):
     """``skipped.jsonl``: a volume that could not be prepared, and why."""

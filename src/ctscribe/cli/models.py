@@ -197,11 +197,15 @@ def report(
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+    lead: Annotated[
+        Path | None,
+        Parameter(help="The --start of second-look; only for a run trained on its crops."),
+    ] = None,
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
     from ctscribe.export.patient import report_patient
 
-    paths = report_patient(source, run, out, name=name)
+    paths = report_patient(source, run, out, name=name, lead=lead)
     print_text(paths["text"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 

@@ -65,7 +65,8 @@ def calibrate(
         `reliability` gives them; ``abstention`` as `abstention_rates` does.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, and what `generate` raises of studies
+            that do not fit the run.
     """
     written: dict[Split, list[PredictionRow]] = {"validation": [], split: []}
     for number, name in enumerate(written):

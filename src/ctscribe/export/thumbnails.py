@@ -29,7 +29,10 @@ _WINDOW = {
 @final
 @dataclass(frozen=True)
 class Thumbnail:
-    """A slice in millimetres, so that non-square pixels look right; the box too."""
+    """A slice in millimetres, so that non-square pixels look right; the box too.
+
+    ``is_crop`` tells a part of a slice, read again at full resolution, from a whole one.
+    """
 
     number: int
     slice_index: int
@@ -39,6 +42,7 @@ class Thumbnail:
     """(left, top, width, height)."""
     width_mm: float
     height_mm: float
+    is_crop: bool
 
 
 @final
@@ -63,10 +67,7 @@ def evidence_of(report: PatientReport) -> dict[int, RestsOn]:
     found = {}
     for number, (text, row) in enumerate(zip(texts, report.sentences, strict=False), 1):
         images = windows[min(stated.get(text, 0), len(windows) - 1)]
-        drawn = tuple(
-            _thumbnail(each, images[each.number - 1], report.pixel_spacing_mm)
-            for each in row.slices
-        )
+        drawn = tuple(_thumbnail(each, images[each.number - 1], report) for each in row.slices)
         found[number] = RestsOn(row, drawn)
     return found
 
@@ -74,10 +75,11 @@ def evidence_of(report: PatientReport) -> dict[int, RestsOn]:
 def _thumbnail(
     shown: SliceEvidence,
     image: UInt8[np.ndarray, "height width"],
-    pixel_spacing_mm: tuple[float, float],
+    report: PatientReport,
 ) -> Thumbnail:
     height, width = image.shape
-    across, down = pixel_spacing_mm
+    is_crop = shown.number > report.num_whole
+    across, down = report.crops[0].pixel_spacing_mm if is_crop else report.pixel_spacing_mm
     box = None
     if shown.box_px is not None:
         left, top, right, bottom = shown.box_px
@@ -90,6 +92,7 @@ def _thumbnail(
         box,
         width * across,
         height * down,
+        is_crop,
     )
 
 

@@ -5,19 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, one_writer, read_json, sha256_of_json, write_json
-from ctscribe.model.checkpoint import load_model
-from ctscribe.model.features import FeatureStore, store_features
-from ctscribe.model.findings_head import FindingsHead
-from ctscribe.model.slice_attention import attached, look, warmed_head
 from ctscribe.rows import StudyRow, read_rows, write_rows
 from ctscribe.run import provenance, weights_sha256
-from ctscribe.second_look.choose import Crop, choose_crops
+from ctscribe.second_look.cut import ShownFrames
+from ctscribe.second_look.lead import load_leader, look_again
 from ctscribe.slices.cache import read_fine, read_frames, record_path, write_frames
+from ctscribe.slices.show import FullFrames
 from ctscribe.types import Affine
 
 
@@ -103,34 +100,14 @@ def _look_again(
     progress(len(done), len(studies))
     missing = [study for study in studies if study.volume_name not in done]
     if missing:
-        qwen, _ = load_model(weights_dir, recipe.model.dtype)
-        qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        head = _head(weights_dir, qwen)
+        leader = load_leader(weights_dir, recipe.model.dtype)
         write_json(out / "prepare.json", manifest)
-        store = store_features(qwen, prepared_dir, missing, windows=recipe.slices.windows)
         for study in missing:
-            crops, fine_to_ras = _crops(prepared_dir, study, head, store, asked["second_look"])
-            request = requests[study.volume_name]
-            done[study.volume_name] = _write(prepared_dir, out, study, crops, fine_to_ras, request)
+            name = study.volume_name
+            shown = look_again(leader, *_first_look(prepared_dir, study), asked["second_look"])
+            done[name] = _write(prepared_dir, out, study, shown, requests[name])
             progress(len(done), len(studies))
     return [done[study.volume_name] for study in studies]
-
-
-def _head(weights_dir: Path, qwen: Any) -> FindingsHead:  # noqa: ANN401
-    """The queries: a run's own, or those that a warm-up left beside its weights."""
-    queries = attached(qwen)
-    if queries is not None:
-        return queries.head
-    state = warmed_head(weights_dir)
-    if state is None:
-        raise CtscribeError(
-            "E_NO_QUERIES",
-            f"a second look must be led by finding queries, but {weights_dir} has none; give a "
-            "warm-up's checkpoint or the best weights of a run with model.slice_attention",
-        )
-    head = FindingsHead(qwen.config.text_config.hidden_size)
-    head.load_state_dict(state)
-    return head.to(qwen.lm_head.weight.device)
 
 
 def _request(prepared_dir: Path, study: StudyRow, asked: dict[str, Any]) -> str:
@@ -159,58 +136,34 @@ def _done(out: Path, study: StudyRow, request: str) -> StudyRow | None:
     return _extended(study, record)
 
 
-@torch.inference_mode()
-def _crops(
-    prepared_dir: Path, study: StudyRow, head: FindingsHead, store: FeatureStore, count: int
-) -> tuple[tuple[Crop, ...], Affine]:
-    visual = store.visual(study)
-    assert visual.visual_tokens is not None  # a store gives nothing else
-    seen = look(head, visual.visual_tokens.to(head.volume_bias.device), visual.grid_thw)
-    fine_to_ras = np.array(read_json(record_path(prepared_dir, study.volume_name))["fine_to_ras"])
-    _, height, width, _ = read_frames(prepared_dir, study.volume_name).shape
-    _, full_height, full_width, _ = read_fine(prepared_dir, study.volume_name).shape
-    crops = choose_crops(
-        seen.maps.double().cpu().numpy(),
-        seen.logits.double().sigmoid().cpu().numpy(),
-        (height, width),
-        (full_height, full_width),
-        np.linalg.inv(fine_to_ras) @ np.array(study.frame_to_ras),
-        count,
+def _first_look(
+    prepared_dir: Path, study: StudyRow
+) -> tuple[ShownFrames, tuple[FullFrames, Affine]]:
+    """What `prepare` wrote: whole slices, and the same at full resolution."""
+    record = read_json(record_path(prepared_dir, study.volume_name))
+    first = ShownFrames(
+        read_frames(prepared_dir, study.volume_name),
+        study.slice_indices,
+        study.position_mm,
+        np.array(study.frame_to_ras),
     )
-    return crops, fine_to_ras
+    return first, (read_fine(prepared_dir, study.volume_name), np.array(record["fine_to_ras"]))
 
 
 def _write(
-    prepared_dir: Path,
-    out: Path,
-    study: StudyRow,
-    crops: tuple[Crop, ...],
-    fine_to_ras: Affine,
-    request: str,
+    prepared_dir: Path, out: Path, study: StudyRow, shown: ShownFrames, request: str
 ) -> StudyRow:
-    frames = read_frames(prepared_dir, study.volume_name)
-    fine = read_fine(prepared_dir, study.volume_name)
-    _, height, width, _ = frames.shape
-    again = [
-        fine[2 * c.pair : 2 * c.pair + 2, c.top : c.top + height, c.left : c.left + width]
-        for c in crops
-    ]
     record = read_json(record_path(prepared_dir, study.volume_name))
-    members = [2 * crop.pair + side for crop in crops for side in (0, 1)]
-    for key in ("slice_indices", "position_mm"):
-        record[key] += [record[key][member] for member in members]
-    record["crop_to_ras"] = [_shifted(fine_to_ras, crop).tolist() for crop in crops]
-    record["second_look_request"] = request
     for key in ("fine_crc32", "fine_to_ras", "frames_crc32"):
         record.pop(key)
-    write_frames(out, study.volume_name, np.concatenate([frames, *again]), record)
+    record |= {
+        "slice_indices": shown.slice_indices,
+        "position_mm": shown.position_mm,
+        "crop_to_ras": [matrix.tolist() for matrix in shown.crop_to_ras],
+        "second_look_request": request,
+    }
+    write_frames(out, study.volume_name, shown.frames, record)
     return _extended(study, record)
-
-
-def _shifted(fine_to_ras: Affine, crop: Crop) -> Affine:
-    shift = np.eye(4)
-    shift[:2, 3] = crop.left, crop.top
-    return np.asarray(fine_to_ras @ shift)
 
 
 def _extended(study: StudyRow, record: dict[str, Any]) -> StudyRow:

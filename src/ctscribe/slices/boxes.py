@@ -23,9 +23,8 @@ def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
     )
     corners = corners.reshape(-1, 4)
     crops = [np.array(matrix) for matrix in study.crop_to_ras]
-    whole = len(study.slice_indices) // 2 - len(crops)
     placed = [_bounds(corners, matrix) for matrix in (np.array(study.frame_to_ras), *crops)]
-    return np.stack([*[placed[0]] * whole, *placed[1:]])
+    return np.stack([*[placed[0]] * (study.num_whole // 2), *placed[1:]])
 
 
 def _bounds(

@@ -54,7 +54,7 @@ def train(
     """
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", asked(recipe, arguments, pairs_path, start))
+        open_run(run_dir, "train", asked(recipe, arguments, prepared_dir, pairs_path, start))
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)

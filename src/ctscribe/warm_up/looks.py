@@ -27,9 +27,14 @@ def read_looks(
         prepared_dir: What `prepare` wrote.
         studies: Labels that are not in them are read off their reports.
         places: Lesions of those studies whose lesions are known.
-        views: Interleaved sets of slices a study's frames are dealt out to; 1 for studies that read
-            slices again as crops, whose pairs must stay together.
+        views: Interleaved sets of slices a study's frames are dealt out to; more than 1 would tear
+            apart the pairs of crops, whose frames have a place of their own.
+
+    Raises:
+        ValueError: For more than one view of studies with crops.
     """
+    if views > 1 and any(study.crop_to_ras for study in studies):
+        raise ValueError("studies with crops have one view")
     looks = []
     for study in studies:
         known = places.get(stem(study.volume_name), ())
