@@ -3,11 +3,13 @@
 Usage: python benchmarks/study_nodules.py [--out FOLDER] [--cells A,B] [--page]
 
 Every cell (an arm and a seed) ends as one JSON file in docs/results/slice_aware/nodules/, so an
-interrupted study goes on where it stopped. It keeps, of every scan asked about, the size of its
-largest nodule and the log-odds that there is one; all that the page says is computed from those.
+interrupted study goes on where it stopped. It keeps, of every scan asked about, the log-odds that
+there is a nodule, its nodules' sizes, and where the queries raise alarms; all that the page says is
+computed from those.
 """
 
 import argparse
+import json
 import os
 import shutil
 import time
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ctscribe.config import Recipe, read_recipe
-from ctscribe.files import read_json, write_json
+from ctscribe.files import write_json, write_text
 from ctscribe.rows import StudyRow, TruthRow, read_rows
 from ctscribe.run import provenance
 
@@ -32,30 +34,28 @@ ARMS: dict[str, tuple[int, int]] = {
     "20": (20, 0),
     "40": (40, 0),
     "80": (80, 0),
-    "10+10": (10, 5),
     "40+40": (40, 20),
     "80+80": (80, 40),
 }
-"""Slices, and pairs of them that are read again as crops; n+m are slices and crops of slices."""
-PAIRS_SEEN = 60_000
+"""Slices, and pairs of them read again as crops; n+m are n whole slices and crops of m slices."""
+PAIRS_SEEN = 45_000
 """By each arm in its warm-up, so that all cost the same; a pair of frames is the unit of work."""
 TOKENS_A_PAIR = 16
 """Frames of 112 px: 2.8 mm a pixel where whole slices are shown, 1.4 mm in a crop."""
 BASE = (
     "phantom.seed=7",  # drawn for this study alone
     "phantom.num_train_patients=600",
-    "phantom.num_valid_patients=300",
+    "phantom.num_valid_patients=400",
     "phantom.spacing_mm=[1.4, 1.4, 2.5]",
     "phantom.matrix_px=256",
     "phantom.lesion_scale=1",
-    "phantom.nodule_mm=5.5",
+    "phantom.nodule_mm=4.5",
     "phantom.second_reconstruction=0",
     "volume.spacing_mm=[1.4, 1.4, 2.5]",
     "slices.frame_size_px=[224, 224]",
     "pairs.validation_fraction=0.2",
 )
 """Changes to the tiny recipe."""
-NODULE = "Lung nodule"
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def waves(names: set[str]) -> Iterable[list[tuple[str, int]]]:
             ]
 
 
-def work(run: Any, wave: list[tuple[str, int]]) -> None:  # noqa: ANN401
+def work(run: Any, wave: list[tuple[str, int]]) -> None:
     """Runs cells side by side, one core each."""
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
         for name in pool.map(run, wave):
@@ -124,7 +124,8 @@ def draw_data(out: Path) -> None:
             processes=processes,
         )
     if not (RAW / "run.json").exists():
-        write_json(RAW / "run.json", {"recipe": recipe_of(10).model_dump(mode="json"), **provenance()})
+        recipe = recipe_of(10)
+        write_json(RAW / "run.json", {"recipe": recipe.model_dump(mode="json"), **provenance()})
     shutil.rmtree(out / "data" / "dataset")
 
 
@@ -147,15 +148,17 @@ def run_cell(out: Path, cell: tuple[str, int]) -> str:
     recipe = lesson(prepared, slices, crops, seed)
     folder = out / f"{arm}-seed{seed}"
     warm_up(folder, recipe, prepared, out / "data" / "truth.jsonl")
-    found = ask(folder, prepared, recipe, out / "data" / "truth.jsonl")
+    found, scans = ask(folder, prepared, recipe, out / "data" / "truth.jsonl")
+    lines = (json.dumps(scan) + "\n" for scan in scans)
+    write_text(raw_path(arm, seed).with_suffix(".jsonl"), "".join(lines))
     facts = {"arm": arm, "seed": seed, "slices": slices, "crops": 2 * crops}
     facts |= {"epochs": recipe.warm_up.epochs, "cpu_s": round(time.process_time() - began, 1)}
-    write_json(raw_path(arm, seed), {**facts, **found})
+    write_json(raw_path(arm, seed), {**facts, "auroc": found})
     return f"{arm}-seed{seed}"
 
 
 def lesson(prepared: Path, slices: int, crops: int, seed: int) -> Recipe:
-    """The warm-up's recipe: from the shipped start, as many passes as the pairs to be seen allow."""
+    """A warm-up from the shipped start, with as many passes as the pairs to be seen allow."""
     from ctscribe.pairs.splits import studies_of
     from ctscribe.warm_up.request import shipped_start
 
@@ -169,53 +172,29 @@ def lesson(prepared: Path, slices: int, crops: int, seed: int) -> Recipe:
     return recipe_of(slices, f"model.weights={start}", epochs, seed=seed)
 
 
-def ask(folder: Path, prepared: Path, recipe: Recipe, truth: Path) -> dict[str, Any]:
-    """Log-odds of a nodule in every scan held out, and how well all findings are seen."""
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.model.findings_head import FindingsHead
-    from ctscribe.model.slice_attention import warmed_head
+def ask(
+    folder: Path, prepared: Path, recipe: Recipe, truth: Path
+) -> tuple[dict[str, float | None], list[dict[str, Any]]]:
+    """How well each finding is seen in the test split, and the answers on every scan held out."""
+    from nodules_alarms import answer
+
     from ctscribe.model.teach import auroc
     from ctscribe.pairs.splits import studies_of
     from ctscribe.reports.findings import FINDINGS
+    from ctscribe.second_look.lead import load_leader
 
-    qwen, _ = load_model(folder)
-    state = warmed_head(folder)
-    assert state is not None  # every warm-up writes it
-    head = FindingsHead(qwen.config.text_config.hidden_size)
-    head.load_state_dict(state)
-    sizes = largest_nodules(truth)
+    leader = load_leader(folder, recipe.model.dtype)
+    lesions = {row.volume_name: row.lesions for row in read_rows(truth, TruthRow)}
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    found: dict[str, Any] = {}
+    scans: list[dict[str, Any]] = []
     for split in ("validation", "test"):
         asked = studies_of(studies, split, recipe.pairs.validation_fraction)
-        logits = np.array([log_odds(qwen, head, prepared, study) for study in asked], np.float32)
-        found[split] = [
-            [study.patient_id, sizes[study.volume_name], round(float(odds), 4)]
-            for study, odds in zip(asked, logits[:, FINDINGS.index(NODULE)], strict=True)
-        ]
+        answers = [answer(leader, prepared, study, lesions[study.volume_name]) for study in asked]
+        scans += [{"split": split, **scan} for scan, _ in answers]
+    logits = np.array([odds for _, odds in answers], np.float32)
     labels = np.array([study.labels for study in asked]) > 0
-    each = [auroc(*columns) for columns in zip(logits.T, labels.T, strict=True)]
-    return {"auroc": dict(zip(FINDINGS, each, strict=True)), **found}
-
-
-def log_odds(qwen: Any, head: Any, prepared: Path, study: StudyRow) -> np.ndarray:  # noqa: ANN401
-    import torch
-
-    from ctscribe.model.qwen import encode_frames
-    from ctscribe.slices.cache import read_frames
-
-    with torch.inference_mode():
-        frames = torch.from_numpy(np.array(read_frames(prepared, study.volume_name)))
-        tokens = encode_frames(qwen, [frames])
-        return np.asarray(head(tokens, [len(tokens)])[1][0])
-
-
-def largest_nodules(truth: Path) -> dict[str, float]:
-    """Largest axial diameter of every volume's nodules in mm, 0 where there is none."""
-    return {
-        row.volume_name: max((each.size_mm for each in row.lesions if each.finding == NODULE), default=0)
-        for row in read_rows(truth, TruthRow)
-    }
+    each = (auroc(*columns) for columns in zip(logits.T, labels.T, strict=True))
+    return dict(zip(FINDINGS, each, strict=True)), scans
 
 
 if __name__ == "__main__":
