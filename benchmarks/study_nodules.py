@@ -1,11 +1,11 @@
 """Small nodules against the number of slices, with and without a second look, on phantoms.
 
-Usage: python benchmarks/study_nodules.py [--out FOLDER] [--cells A,B] [--page]
+Usage: python benchmarks/study_nodules.py [--out FOLDER] [--cells A,B]
 
 Every cell (an arm and a seed) ends as one JSON file in docs/results/slice_aware/nodules/, so an
 interrupted study goes on where it stopped. It keeps, of every scan asked about, the log-odds that
-there is a nodule, its nodules' sizes, and where the queries raise alarms; all that the page says is
-computed from those.
+there is a nodule, its nodules' sizes, and where the queries raise alarms; study_slices.py makes a
+section of docs/results/slice_aware.md from those.
 """
 
 import argparse
@@ -62,13 +62,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/study-nodules"))
     parser.add_argument("--cells", default="", help="e.g. 10-seed0,40+40-seed0; all without")
-    parser.add_argument("--page", action="store_true", help="only make the page anew")
     chosen = parser.parse_args()
     names = set(chosen.cells.split(",")) - {""}
-    if not chosen.page:
-        draw_data(chosen.out)
-        for wave in waves(names):
-            work(partial(run_cell, chosen.out), wave)
+    draw_data(chosen.out)
+    for wave in waves(names):
+        work(partial(run_cell, chosen.out), wave)
+
+
+def cells() -> list[tuple[str, int]]:
+    """All of the study."""
+    return [(arm, seed) for arm in ARMS for seed in SEEDS]
 
 
 def waves(names: set[str]) -> Iterable[list[tuple[str, int]]]:
@@ -125,7 +128,8 @@ def draw_data(out: Path) -> None:
         )
     if not (RAW / "run.json").exists():
         recipe = recipe_of(10)
-        write_json(RAW / "run.json", {"recipe": recipe.model_dump(mode="json"), **provenance()})
+        shared = {"recipe": recipe.model_dump(mode="json"), "pairs_seen": PAIRS_SEEN}
+        write_json(RAW / "run.json", {**shared, **provenance()})
     shutil.rmtree(out / "data" / "dataset")
 
 

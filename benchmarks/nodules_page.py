@@ -1,0 +1,228 @@
+"""The page's section on small nodules, and its figure, from the raw files of their study."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.figure import Figure
+
+from ctscribe.evaluate.intervals import (
+    draw_patients,
+    patient_index,
+    percentile_interval,
+    sum_by_patient,
+)
+from ctscribe.figures.style import MARKERS, Estimate, line, style, write_figure
+from ctscribe.files import read_json
+
+DRAWS, SEED = 2000, 0
+SPECIFICITY = 0.9
+FALSE_ALARMS = (1, 4)
+"""Per scan, as nodule detectors are compared."""
+STRATA = {"< 6 mm": (0.5, 6.0), "6–8 mm": (6.0, 8.5), "> 8 mm": (8.5, 99.0)}
+"""Of the largest nodule; sizes are whole millimetres."""
+_HEADER = """
+## Small nodules: more slices and a second look
+
+Phantoms of {spacing} mm voxels with lesions of their true size and nodules of {nodule_mm:g} mm in
+the median, {train} training and {test} test patients drawn for this alone (seed {seed}). Whole
+slices are shown at 2.8 mm a pixel, crops at 1.4 mm; n + m are n whole slices and crops of m slices,
+chosen by the arm of n slices. Each arm warms up the shipped start with boxes and sees
+{pairs} pairs of frames, so all cost the same, but for the leading arm. Coverage: of the scans whose
+largest nodule is of that size, the share in which the queries state a nodule, at the log-odds that
+{specificity:.0%} of the validation scans without nodules stay below. Nodules found: of all nodules
+under 6 mm, the share that an alarm lies within 15 mm of, at a mean number of false alarms a scan.
+Seeds are pooled within each draw of patients.
+
+| {columns} |
+|{rule}
+"""
+_FIGURE = """
+![Coverage of nodules over the number of slices and over their size](slice_aware/nodules.png)
+"""
+
+
+def nodules(raw: Path, wanted: Sequence[tuple[str, int]]) -> tuple[str, str]:
+    """The section, whose figure is written beside ``raw``, and the row on what was to be reached.
+
+    Args:
+        raw: The study's folder; what is not there yet is named.
+        wanted: Arms and seeds of the whole study.
+    """
+    arms: dict[str, list[dict[str, Any]]] = {}
+    missing = []
+    for arm, seed in wanted:
+        path = raw / f"{arm}-seed{seed}.json"
+        if not path.exists():
+            missing.append(path.stem)
+            continue
+        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+        cell = {**read_json(path), "scans": [json.loads(each) for each in lines]}
+        arms.setdefault(arm, []).append(cell)
+    if not arms:
+        return "", "not measured"
+    small = {arm: _drawn_coverage(cells, "< 6 mm") for arm, cells in arms.items()}
+    write_figure(raw.with_suffix(".png"), _figure(arms, small))
+    absent = f"\nCells not run yet: {', '.join(missing)}.\n" if missing else ""
+    rows = "\n".join(_row(arm, cells) for arm, cells in arms.items())
+    counted = f"\nTest scans by their largest nodule: {_counted(next(iter(arms.values()))[0])}.\n"
+    head = _header(read_json(raw / "run.json")).strip()
+    reached = _reached(small)
+    return f"{head}\n{rows}\n{counted}{absent}{_FIGURE}", reached
+
+
+def _header(run: dict[str, Any]) -> str:
+    drawn = run["recipe"]["phantom"]
+    columns = (
+        *("slices", "seeds", "passes"),
+        *(f"Coverage, {name}" for name in STRATA),
+        "specificity",
+        *(f"found at {each}" for each in FALSE_ALARMS),
+        *("AUROC, nodule", "mean AUROC"),
+    )
+    return _HEADER.format(
+        spacing=" × ".join(f"{mm:g}" for mm in drawn["spacing_mm"]),
+        nodule_mm=drawn["nodule_mm"],
+        train=drawn["num_train_patients"],
+        test=drawn["num_valid_patients"],
+        seed=drawn["seed"],
+        pairs=f"{run['pairs_seen']:,}",
+        specificity=SPECIFICITY,
+        columns=" | ".join(columns),
+        rule="---|" * len(columns),
+    )
+
+
+def _row(arm: str, cells: Sequence[dict[str, Any]]) -> str:
+    coverage = (_text(_estimate(_drawn_coverage(cells, name))) for name in STRATA)
+    quiet = np.mean([_silent(cell) for cell in cells])
+    found = (_text(_estimate(_drawn_found(cells, alarms))) for alarms in FALSE_ALARMS)
+    nodule = np.mean([cell["auroc"]["Lung nodule"] for cell in cells])
+    mean = np.mean([[v for v in cell["auroc"].values() if v is not None] for cell in cells])
+    epochs = cells[0]["epochs"]
+    figures = (*coverage, f"{quiet:.3f}", *found, f"{nodule:.3f}", f"{mean:.3f}")
+    return f"| {arm.replace('+', ' + ')} | {len(cells)} | {epochs} | {' | '.join(figures)} |"
+
+
+def _threshold(cell: dict[str, Any]) -> float:
+    healthy = [
+        scan["log_odds"]
+        for scan in cell["scans"]
+        if scan["split"] == "validation" and not scan["nodules_mm"]
+    ]
+    return float(np.quantile(healthy, SPECIFICITY))
+
+
+def _test(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    return [scan for scan in cell["scans"] if scan["split"] == "test"]
+
+
+def _silent(cell: dict[str, Any]) -> float:
+    """Specificity in the test split."""
+    threshold = _threshold(cell)
+    healthy = [scan["log_odds"] for scan in _test(cell) if not scan["nodules_mm"]]
+    return float(np.mean(np.array(healthy) <= threshold))
+
+
+def _drawn_coverage(cells: Sequence[dict[str, Any]], stratum: str) -> Float64[np.ndarray, "draws"]:
+    """Coverage among scans of a stratum; first of all patients, then of every draw."""
+    low, high = STRATA[stratum]
+    rows = []
+    for cell in cells:
+        threshold = _threshold(cell)
+        for scan in _test(cell):
+            inside = low <= max(scan["nodules_mm"], default=0) < high
+            rows.append((scan["patient"], inside and scan["log_odds"] > threshold, inside))
+    return _ratio(rows)
+
+
+def _drawn_found(cells: Sequence[dict[str, Any]], alarms: int) -> Float64[np.ndarray, "draws"]:
+    """Share of nodules under 6 mm that an alarm hits, at so many false alarms a scan."""
+    rows = []
+    for cell in cells:
+        scans = _test(cell)
+        false = sorted(
+            (score for scan in scans for score, hit in scan["alarms"] if hit < 0), reverse=True
+        )
+        threshold = false[min(alarms * len(scans), len(false) - 1)]
+        for scan in scans:
+            hit = {index for score, index in scan["alarms"] if score > threshold}
+            small = {i for i, size in enumerate(scan["nodules_mm"]) if size < STRATA["< 6 mm"][1]}
+            rows.append((scan["patient"], len(hit & small), len(small)))
+    return _ratio(rows)
+
+
+def _ratio(rows: Sequence[tuple[str, float, float]]) -> Float64[np.ndarray, "draws"]:
+    sums = sum_by_patient(
+        np.array([row[1:] for row in rows], float), patient_index([row[0] for row in rows])
+    )
+    draws = np.vstack([np.ones(len(sums)), draw_patients(len(sums), DRAWS, SEED)])
+    above, below = (draws @ sums).T
+    return np.asarray(above / below)
+
+
+def _estimate(drawn: Float64[np.ndarray, "draws"]) -> Estimate:
+    interval = percentile_interval(drawn[1:])
+    assert interval is not None  # hundreds of patients, never all of another stratum
+    return float(drawn[0]), *interval
+
+
+def _text(estimate: Estimate) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*estimate)
+
+
+def _counted(cell: dict[str, Any]) -> str:
+    largest = [max(scan["nodules_mm"], default=0) for scan in _test(cell)]
+    counts = {
+        name: sum(low <= size < high for size in largest) for name, (low, high) in STRATA.items()
+    }
+    texts = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"none {sum(not size for size in largest)}, {texts}"
+
+
+def _reached(small: dict[str, Float64[np.ndarray, "draws"]]) -> str:
+    """Ratios of every second look to ten plain slices, the same patients drawn for both."""
+    if "10" not in small:
+        return "not measured"
+    ratios = [
+        f"{arm.replace('+', ' + ')} slices {_text(_estimate(drawn / small['10']))} times"
+        for arm, drawn in small.items()
+        if "+" in arm
+    ]
+    return "; ".join(ratios) or "not measured"
+
+
+def _figure(
+    arms: dict[str, list[dict[str, Any]]], small: dict[str, Float64[np.ndarray, "draws"]]
+) -> Figure:
+    """Coverage of nodules under 6 mm over the number of slices, and of all over their size."""
+    kinds = {
+        "whole slices": [arm for arm in arms if "+" not in arm],
+        "and a second look": [arm for arm in arms if "+" in arm],
+    }
+    with style():
+        figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for (kind, members), look in zip(kinds.items(), MARKERS, strict=False):
+            if members:
+                slices = [float(arms[arm][0]["slices"]) for arm in members]
+                line(left, slices, [_estimate(small[arm]) for arm in members], look, kind)
+        left.axhline(1 - SPECIFICITY, color="black", linewidth=0.8, linestyle=":", label="chance")
+        left.set_xlabel("Whole slices")
+        left.set_ylabel("Coverage, with 95 % interval")
+        left.set_title("Nodules under 6 mm", fontsize=9)
+        left.legend(frameon=False)
+        shown = [arm for arm in ("10", "40", "40+40", "80+80") if arm in arms]
+        for number, (arm, look) in enumerate(zip(shown, MARKERS, strict=False)):
+            at = [place + 0.1 * (number - 1.5) for place in range(len(STRATA))]
+            estimates = [_estimate(_drawn_coverage(arms[arm], name)) for name in STRATA]
+            line(right, at, estimates, look, arm.replace("+", " + "))
+        right.set_xticks(range(len(STRATA)), list(STRATA))
+        right.set_xlabel("Largest nodule")
+        right.set_title("By size", fontsize=9)
+        right.set_ylim(0, 1.02)
+        right.legend(frameon=False, title="slices")
+    return figure
