@@ -35,27 +35,25 @@ ARMS: dict[str, tuple[int, int]] = {
     "40": (40, 0),
     "80": (80, 0),
     "40+40": (40, 20),
-    "80+80": (80, 40),
 }
 """Slices, and pairs of them read again as crops; n+m are n whole slices and crops of m slices."""
-PAIRS_SEEN = 45_000
+PAIRS_SEEN = 36_000
 """By each arm in its warm-up, so that all cost the same; a pair of frames is the unit of work."""
 TOKENS_A_PAIR = 16
 """Frames of 112 px: 2.8 mm a pixel where whole slices are shown, 1.4 mm in a crop."""
 BASE = (
-    "phantom.seed=7",  # drawn for this study alone
+    "phantom.seed=8",  # drawn for this study alone
     "phantom.num_train_patients=600",
     "phantom.num_valid_patients=400",
     "phantom.spacing_mm=[1.4, 1.4, 2.5]",
     "phantom.matrix_px=256",
-    "phantom.lesion_scale=1",
     "phantom.nodule_mm=4.5",
     "phantom.second_reconstruction=0",
     "volume.spacing_mm=[1.4, 1.4, 2.5]",
     "slices.frame_size_px=[224, 224]",
     "pairs.validation_fraction=0.2",
 )
-"""Changes to the tiny recipe."""
+"""Changes to the tiny recipe, which draws small lesions at twice their size: so does this."""
 
 
 def main() -> None:
