@@ -19,19 +19,20 @@ SPECIFICITY = 0.9
 FALSE_ALARMS = (1, 4)
 """Per scan, as nodule detectors are compared."""
 STRATA = {"< 6 mm": (0.5, 6.0), "6–8 mm": (6.0, 8.5), "> 8 mm": (8.5, 99.0)}
-"""Of the largest nodule; sizes are whole millimetres."""
+"""Of the largest nodule, in whole millimetres before small lesions are enlarged."""
 _HEADER = """
 ## Small nodules: more slices and a second look
 
-Phantoms of {spacing} mm voxels with lesions of their true size and nodules of {nodule_mm:g} mm in
-the median, {train} training and {test} test patients drawn for this alone (seed {seed}). Whole
-slices are shown at 2.8 mm a pixel, crops at 1.4 mm; n + m are n whole slices and crops of m slices,
-chosen by the arm of n slices. Each arm warms up the shipped start with boxes and sees
-{pairs} pairs of frames, so all cost the same, but for the leading arm. Coverage: of the test scans
-whose largest nodule is of that size, the share in which the queries state a nodule, where they
-stay silent on {specificity:.0%} of those without nodules; chance is {chance:.2f}. Found: of all
-nodules under 6 mm, the share with an alarm within 15 mm, at a mean number of false alarms a scan.
-AUROC of nodules under 6 mm is against scans without nodules. Seeds are pooled within each draw.
+Phantoms of {spacing} mm voxels with nodules of {nodule_mm:g} mm in the median, drawn, as all small
+lesions here, at {scale:g} times their size, which is not the size they are grouped by;
+{train} training and {test} test patients for this alone (seed {seed}). Whole slices are shown at
+2.8 mm a pixel, crops at 1.4 mm; n + m are n whole slices and crops of m slices, chosen by the arm
+of n slices. Each arm warms up the shipped start with boxes and sees {pairs} pairs of frames, so
+all cost the same, but for the leading arm. Coverage: of the test scans whose largest nodule is of
+that size, the share in which the queries state a nodule, where they stay silent on
+{specificity:.0%} of those without nodules; chance is {chance:.2f}. Found: of all nodules under
+6 mm, the share with an alarm within 15 mm, at a mean number of false alarms a scan. AUROC of
+nodules under 6 mm is against scans without nodules. Seeds are pooled within each draw.
 
 | {columns} |
 |{rule}
@@ -50,14 +51,15 @@ def nodules(raw: Path, wanted: Sequence[tuple[str, int]]) -> tuple[str, str]:
     """
     arms: dict[str, list[dict[str, Any]]] = {}
     missing = []
+    if not (raw / "run.json").exists():
+        return "", "not measured"
+    run = read_json(raw / "run.json")
     for arm, seed in wanted:
         path = raw / f"{arm}-seed{seed}.json"
         if not path.exists():
             missing.append(path.stem)
             continue
-        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-        cell = {**read_json(path), "scans": [json.loads(each) for each in lines]}
-        arms.setdefault(arm, []).append(cell)
+        arms.setdefault(arm, []).append(_read(path, run["recipe"]["phantom"]["lesion_scale"]))
     if not arms:
         return "", "not measured"
     small = {arm: _drawn_coverage(cells, "< 6 mm") for arm, cells in arms.items()}
@@ -65,9 +67,18 @@ def nodules(raw: Path, wanted: Sequence[tuple[str, int]]) -> tuple[str, str]:
     absent = f"\nCells not run yet: {', '.join(missing)}.\n" if missing else ""
     rows = "\n".join(_row(arm, cells) for arm, cells in arms.items())
     counted = f"\nTest scans by their largest nodule: {_counted(next(iter(arms.values()))[0])}.\n"
-    head = _header(read_json(raw / "run.json")).strip()
+    head = _header(run).strip()
     reached = _reached(small)
     return f"{head}\n{rows}\n{counted}{absent}{_FIGURE}", reached
+
+
+def _read(path: Path, lesion_scale: float) -> dict[str, Any]:
+    """One cell and its scans, whose nodules have the size before they were enlarged."""
+    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    scans = [json.loads(each) for each in lines]
+    for scan in scans:
+        scan["nodules_mm"] = [mm / lesion_scale for mm in scan["nodules_mm"]]
+    return {**read_json(path), "scans": scans}
 
 
 def _header(run: dict[str, Any]) -> str:
@@ -81,6 +92,7 @@ def _header(run: dict[str, Any]) -> str:
     return _HEADER.format(
         spacing=" × ".join(f"{mm:g}" for mm in drawn["spacing_mm"]),
         nodule_mm=drawn["nodule_mm"],
+        scale=drawn["lesion_scale"],
         train=drawn["num_train_patients"],
         test=drawn["num_valid_patients"],
         seed=drawn["seed"],
