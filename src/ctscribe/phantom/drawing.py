@@ -23,12 +23,13 @@ class Scene:
     """What findings are placed in: a body and the vessels of its lungs.
 
     Small lesions are drawn ``lesion_scale`` times their usual size, for grids that are too
-    coarse to show real ones.
+    coarse to show real ones. ``nodule_mm`` is the median diameter of nodules before that.
     """
 
     body: Body
     trees: Trees
     lesion_scale: float = 1.0
+    nodule_mm: float = 9.0
 
     def enlarged(self, size_mm: Number, most_mm: Number) -> float:
         """A small lesion's size on this scene's scale, in whole mm, at most ``most_mm``."""

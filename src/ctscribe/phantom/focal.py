@@ -29,7 +29,7 @@ def nodules(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     for _ in range(1 + min(int(rng.poisson(1.6)), 5)):
         side: Side = "right" if rng.random() < 0.55 else "left"
         lobe = draw_lobe(rng, side)
-        size = scene.enlarged(millimetres(rng, 9, 0.5, 4, 28), 30)
+        size = scene.enlarged(millimetres(rng, scene.nodule_mm, 0.5, 4, 28), 30)
         for center in place(rng, scene.body, side, lobe, (0.5 * size + 2, 45)):
             r = size / 2
             radii = (r, r * rng.uniform(0.85, 1), r * rng.uniform(0.8, 1.1))

@@ -110,6 +110,7 @@ def draw_study(
     *,
     burden: float = 0.0,
     lesion_scale: float = 1.0,
+    nodule_mm: float = 9.0,
 ) -> Study:
     """One examination of a patient.
 
@@ -119,12 +120,18 @@ def draw_study(
         patient: The patient's.
         burden: As for `prevalence.draw_labels`.
         lesion_scale: As for `Scene`.
+        nodule_mm: As for `Scene`.
     """
-    return realise(rng, body, draw_labels(rng, patient, burden), lesion_scale)
+    labels = draw_labels(rng, patient, burden)
+    return realise(rng, body, labels, lesion_scale, nodule_mm)
 
 
 def realise(
-    rng: np.random.Generator, body: Body, labels: Labels, lesion_scale: float = 1.0
+    rng: np.random.Generator,
+    body: Body,
+    labels: Labels,
+    lesion_scale: float = 1.0,
+    nodule_mm: float = 9.0,
 ) -> Study:
     """Turns labels into objects and a report.
 
@@ -133,6 +140,7 @@ def realise(
         body: The patient without disease.
         labels: The 18 findings to show.
         lesion_scale: As for `Scene`.
+        nodule_mm: As for `Scene`.
     """
     present = {finding for finding, label in zip(FINDINGS, labels, strict=True) if label}
     contrast = bool(rng.random() < 0.35)
@@ -143,7 +151,7 @@ def realise(
         heart_scale=float(enlarged) if "Cardiomegaly" in present else body.heart_scale,
         pericardial_mm=fluid if "Pericardial effusion" in present else 0.0,
     )
-    scene = Scene(body, grow(body), lesion_scale)
+    scene = Scene(body, grow(body), lesion_scale, nodule_mm)
     drawings: dict[str, list[Drawing]] = {}
     for (finding, plan), stream in zip(PLANS.items(), rng.spawn(len(PLANS)), strict=True):
         if finding in present:
