@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from ctscribe.model.findings_head import CELLS_PER_SIDE
-from ctscribe.model.qwen import encode_frames
-from ctscribe.model.targets import CELL_PX
+from ctscribe.model.qwen import PATCH_PX, encode_frames
+from ctscribe.model.slice_attention import look
+from ctscribe.model.targets import CELL_PX, cell_targets
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import Lesion, StudyRow
 from ctscribe.second_look.lead import Leader
+from ctscribe.slices.boxes import boxes_in_frames
 from ctscribe.slices.cache import read_frames
 
 NODULE = "Lung nodule"
@@ -22,71 +24,99 @@ ALARMS = 12
 NEAR_MM = 15.0
 """An alarm so near to a nodule's centre is a hit, and one so near to a surer alarm is the same:
 half the diagonal of the coarsest cell, which is 20 mm wide."""
+_INDEX = FINDINGS.index(NODULE)
 
 
 @torch.inference_mode()
 def answer(
     leader: Leader, prepared: Path, study: StudyRow, lesions: Sequence[Lesion]
-) -> tuple[dict[str, Any], Float[np.ndarray, "18"]]:
-    """One scan: its patient, log-odds of a nodule, every nodule's size, alarms with the nodule hit.
+) -> tuple[dict[str, Any], Float32[np.ndarray, "18"]]:
+    """What the study keeps of one scan, and the log-odds of all findings.
 
-    Returns:
-        What the study keeps of the scan, and the log-odds of all findings.
+    Kept are its patient, the log-odds of a nodule, every nodule's size, which nodules alarms
+    without fault would hit, and the alarms raised with the nodule that each one hits.
+
+    Args:
+        leader: Is asked.
+        prepared: Where the scan's frames are.
+        study: The scan.
+        lesions: Its truth.
     """
     frames = torch.from_numpy(np.array(read_frames(prepared, study.volume_name)))
+    slices, height, width, _ = frames.shape
     tokens = encode_frames(leader.qwen, [frames])
-    cells, volume = leader.head(tokens, [len(tokens)])
+    seen = look(leader.head, tokens, (slices // 2, height // PATCH_PX, width // PATCH_PX))
+    # attention is a softmax over the cells, whose log-sum-exp is the volume's logit but for a bias
+    cells = seen.maps[_INDEX].log() + seen.logits[_INDEX] - leader.head.volume_bias[_INDEX]
     nodules = [lesion for lesion in lesions if lesion.finding == NODULE]
-    boxes = np.array([nodule.box_mm for nodule in nodules], float).reshape(-1, 2, 3)
-    pairs, height, width = len(frames) // 2, frames.shape[1] // 28, frames.shape[2] // 28
-    index = FINDINGS.index(NODULE)
-    grid = cells[..., index].reshape(pairs, height, width, CELLS_PER_SIDE, CELLS_PER_SIDE)
-    log_odds = grid.transpose(2, 3).reshape(pairs, height * CELLS_PER_SIDE, -1).numpy()
-    alarms = raise_alarms(log_odds, cell_centres(study, log_odds.shape), boxes.mean(1))
+    centres_mm = np.array([nodule.box_mm for nodule in nodules], float).reshape(-1, 2, 3).mean(1)
+    places_mm = cell_places(study, tuple(cells.shape))
+    without_fault = raise_alarms(_truth(study, nodules, (height, width)), places_mm, centres_mm)
+    findable = {hit for _, hit in without_fault}
     kept = {
         "patient": study.patient_id,
-        "log_odds": round(float(volume[0, index]), 3),
+        "log_odds": round(float(seen.logits[_INDEX]), 3),
         "nodules_mm": [nodule.size_mm for nodule in nodules],
-        "alarms": [[round(score, 2), hit] for score, hit in alarms],
+        "findable": [number in findable for number in range(len(nodules))],
+        "alarms": [
+            [round(score, 2), hit]
+            for score, hit in raise_alarms(cells.numpy(), places_mm, centres_mm)
+        ],
     }
-    return kept, volume[0].numpy()
+    return kept, seen.logits.numpy()
 
 
-def cell_centres(
+def _truth(
+    study: StudyRow, nodules: Sequence[Lesion], size_px: tuple[int, int]
+) -> Float32[np.ndarray, "pairs rows columns"]:
+    """Log-odds without fault: 0 where a cell shows a nodule, −∞ elsewhere."""
+    boxes = boxes_in_frames(study, [nodule.box_mm for nodule in nodules])
+    shown = cell_targets(boxes, [_INDEX] * len(nodules), study.slice_indices, size_px)[..., _INDEX]
+    rows, columns = (px // CELL_PX // CELLS_PER_SIDE for px in size_px)
+    side = CELLS_PER_SIDE
+    grid = shown.reshape(-1, rows, columns, side, side).transpose(0, 1, 3, 2, 4)
+    return np.where(grid.reshape(-1, rows * side, columns * side) > 0, 0.0, -np.inf)
+
+
+def cell_places(
     study: StudyRow, shape: tuple[int, ...]
-) -> Float[np.ndarray, "pairs rows columns 3"]:
-    """RAS+ mm of the middle of every cell of a study's frames, halfway between a pair's slices."""
+) -> Float[np.ndarray, "pairs rows columns 2 3"]:
+    """RAS+ mm of the middle of every cell of a study's frames, in both slices of its pair."""
     pairs, rows, columns = shape
-    z = np.asarray(study.slice_indices, float).reshape(-1, 2).mean(1)
-    whole = [study.frame_to_ras] * (study.num_whole // 2)
-    centres = np.empty((pairs, rows, columns, 3))
-    for pair, matrix in enumerate([*whole, *study.crop_to_ras]):
-        down, across = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-        px = [(axis + 0.5) * CELL_PX - 0.5 for axis in (across, down)]
-        points = np.stack([*px, np.full(down.shape, z[pair]), np.ones(down.shape)], -1)
-        centres[pair] = (points @ np.array(matrix).T)[..., :3]
-    return centres
+    z = np.asarray(study.slice_indices, float).reshape(-1, 2)
+    matrices = [*[study.frame_to_ras] * (study.num_whole // 2), *study.crop_to_ras]
+    row, column, side = np.indices((rows, columns, 2))
+    places = np.empty((pairs, rows, columns, 2, 3))
+    for pair, matrix in enumerate(matrices):
+        px = [(axis + 0.5) * CELL_PX - 0.5 for axis in (column, row)]
+        points = np.stack([*px, z[pair][side], np.ones(side.shape)], -1)
+        places[pair] = (points @ np.array(matrix).T)[..., :3]
+    return places
 
 
 def raise_alarms(
     log_odds: Float[np.ndarray, "pairs rows columns"],
-    centres_mm: Float[np.ndarray, "pairs rows columns 3"],
+    places_mm: Float[np.ndarray, "pairs rows columns 2 3"],
     nodules_mm: Float[np.ndarray, "nodules 3"],
 ) -> list[tuple[float, int]]:
-    """The surest cells, none within `NEAR_MM` of a surer one, and the nodule each one hits.
+    """The surest cells, none within `NEAR_MM` of a surer one; a cell lies in both of its slices.
+
+    Args:
+        log_odds: Of a nodule, −∞ where none may be.
+        places_mm: From `cell_places`.
+        nodules_mm: Centres.
 
     Returns:
         (log-odds, index of the nearest nodule within `NEAR_MM` or −1), the surest first.
     """
     left = log_odds.ravel().astype(float)
-    places = centres_mm.reshape(-1, 3)
+    places = places_mm.reshape(-1, 2, 3)
     alarms = []
-    for _ in range(ALARMS):
+    while len(alarms) < ALARMS and left.max() > -np.inf:
         best = int(left.argmax())
-        if left[best] == -np.inf:
-            break
-        away = np.linalg.norm(nodules_mm - places[best], axis=1)
+        away = np.linalg.norm(nodules_mm[:, None] - places[best], axis=2).min(1)
         hit = int(away.argmin()) if len(away) and away.min() <= NEAR_MM else -1
         alarms.append((float(left[best]), hit))
-        left[np.linalg.norm(places - places[best], axis=1) <= NEAR_MM] = -np.inf
+        apart = np.linalg.norm(places[:, :, None] - places[best], axis=3).min((1, 2))
+        left[apart <= NEAR_MM] = -np.inf
     return alarms

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -85,7 +85,7 @@ def waves(names: set[str]) -> Iterable[list[tuple[str, int]]]:
             ]
 
 
-def work(run: Any, wave: list[tuple[str, int]]) -> None:
+def work(run: Callable[[tuple[str, int]], str], wave: list[tuple[str, int]]) -> None:
     """Runs cells side by side, one core each."""
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
         for name in pool.map(run, wave):
@@ -114,6 +114,9 @@ def draw_data(out: Path) -> None:
 
     processes = os.cpu_count() or 1
     counts = sorted({slices for slices, _ in ARMS.values()})
+    if not (RAW / "run.json").exists():
+        shared = {"recipe": recipe_of(10).model_dump(mode="json"), "pairs_seen": PAIRS_SEEN}
+        write_json(RAW / "run.json", {**shared, **provenance()})
     if all((prepared_dir(out, slices) / "studies.jsonl").exists() for slices in counts):
         return
     write_dataset(out / "data", recipe_of(10).phantom, processes=processes)
@@ -124,10 +127,6 @@ def draw_data(out: Path) -> None:
             keep="slices",
             processes=processes,
         )
-    if not (RAW / "run.json").exists():
-        recipe = recipe_of(10)
-        shared = {"recipe": recipe.model_dump(mode="json"), "pairs_seen": PAIRS_SEEN}
-        write_json(RAW / "run.json", {**shared, **provenance()})
     shutil.rmtree(out / "data" / "dataset")
 
 

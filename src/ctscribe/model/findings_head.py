@@ -113,9 +113,9 @@ def attention_loss(
 def positive_weights(
     positives: Float[Tensor, "18"], total: Float[Tensor, "18"]
 ) -> Float[Tensor, "18"]:
-    """Negatives per positive, between 1 and 1000: cells that show a finding weigh as the others do.
+    """Negatives per positive, between 1 and 1000: both kinds of cells weigh the same in all.
 
-    A small lesion covers one cell in thousands; by the square root of that ratio it hardly taught.
+    A small lesion covers one cell in thousands, and would hardly teach with less.
 
     Args:
         positives: Positive cells of each finding.
