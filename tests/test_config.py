@@ -47,8 +47,6 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
         ("train: {epochs: 0}", "greater than or equal to 1"),
         ("slices: {num_slices: 9}", "multiple of 2"),
         ("slices: {num_slices: 10, token_budget: 4}", "one visual token"),
-        ("slices: {second_look: 2}", "needs a token_budget"),
-        ("slices: {token_budget: 90, second_look: 6}", "at most the number of slice pairs"),
         ("slices: {frame_size_px: [100, 112]}", "multiples of 28"),
         ("train: [", "must be YAML"),
         ("just words", "must hold sections"),

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, final
 
@@ -131,7 +130,6 @@ def examine(
         num_slices=slices.num_slices,
         frame_size_px=slices.frame_size_px,
         token_budget=slices.token_budget,
-        fine=slices.second_look > 0,
         prefer=prefer,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
@@ -183,7 +181,6 @@ def _look(
     num_slices: int,
     frame_size_px: tuple[int, int] | None,
     token_budget: int | None,
-    fine: bool,
     prefer: Prefer | None,
     max_tilt_degrees: float,
 ) -> tuple[str, _Seen | SkippedRow]:
@@ -205,7 +202,7 @@ def _look(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
-        (rows * columns + fine * prod(full_px)) * 3 * num_slices,
+        rows * columns * 3 * num_slices,
     )
 
 

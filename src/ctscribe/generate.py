@@ -14,7 +14,6 @@ from ctscribe.model.checkpoint import load_model
 from ctscribe.model.features import store_features
 from ctscribe.model.qwen import encode_frames
 from ctscribe.model.write import Written, write_reports
-from ctscribe.pairs.crops import check_shown
 from ctscribe.pairs.dataset import Visual
 from ctscribe.pairs.splits import Split, studies_of
 from ctscribe.reports.prompt import encode_prompt
@@ -48,12 +47,10 @@ def generate(
         The rows in the order of ``studies.jsonl``.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PAIRS`` when the
-            studies are shown otherwise than the recipe tells, ``E_WEIGHTS`` without complete
-            weights or with crops that other weights chose.
+        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_WEIGHTS`` without
+            complete weights.
     """
     scans = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
-    check_shown(run_dir, prepared_dir, scans, recipe.slices.second_look)
     missing = missing_scans(scans, out_path)
     progress(len(scans) - len(missing), len(scans))
     if missing:

@@ -117,7 +117,7 @@ def prepare(
         records, tasks = _known(ledger, listed, out, options, keep)
         progress(len(records), len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
-        outputs = partial(outputs_of, out, keep=keep, options=options)
+        outputs = partial(outputs_of, out, keep=keep)
         noted = _note(outcomes, ledger, outputs, failed)
         num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
         return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
@@ -246,7 +246,7 @@ def _known(
         with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
             request = request_of(name, one.path, one.metadata, options)
             num_bytes = request["source_bytes"]
-            record = ledger.find(name, request, outputs_of(out, name, keep, options))
+            record = ledger.find(name, request, outputs_of(out, name, keep))
         if record is None:
             tasks.append(VolumeTask(name, one.path, one.metadata, out, options, keep, num_bytes))
         else:
@@ -260,9 +260,8 @@ def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) 
 
 
 def _spoken(slices: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not set, so that what was prepared before these knobs existed counts."""
-    silent = {"token_budget": None, "second_look": 0}
-    return {k: v for k, v in slices.items() if k not in silent or v != silent[k]}
+    """Without a budget that is not set, so that what was prepared before there was one counts."""
+    return {k: v for k, v in slices.items() if k != "token_budget" or v is not None}
 
 
 def _part(

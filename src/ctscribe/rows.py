@@ -52,15 +52,8 @@ class StudyRow(ReportedRow):
     """Superior coordinate of each of these slices in RAS+ mm."""
     frame_to_ras: tuple[tuple[float, float, float, float], ...]
     """4 × 4: (column px, row px, z index, 1) of a frame → RAS+ mm."""
-    crop_to_ras: tuple[tuple[tuple[float, float, float, float], ...], ...] = ()
-    """The same for each pair of frames at the end that reads slices again as crops."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
-
-    @property
-    def num_whole(self) -> int:
-        """Frames that show whole slices; crops come behind them."""
-        return len(self.slice_indices) - 2 * len(self.crop_to_ras)
 
 
 class SkippedRow(Row):

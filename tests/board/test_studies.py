@@ -70,21 +70,3 @@ def test_large_frames_are_drawn_smaller_and_stay_to_scale(
     assert shown.pixel_spacing_mm == (1.5, 1.0)
     if windows == "three":
         assert [title.split()[0] for title in shown.display] == ["lung", "soft"]
-
-
-def test_crops_are_left_out_where_slices_are_drawn_to_scale(tmp_path: Path) -> None:
-    crop = tuple(map(tuple, np.eye(4).tolist()))
-    row = study(1, NORMAL).model_copy(
-        update={
-            "slice_indices": (35, 25, 35, 25),
-            "position_mm": (105.0, 75.0, 105.0, 75.0),
-            "crop_to_ras": (crop,),
-        }
-    )
-    frames = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((28, 28, 3), np.uint8)
-    write_frames(tmp_path, row.volume_name, frames, {})
-    compared = compare_reports("a", reference=NORMAL, prediction=NORMAL, labels=None)
-    shown = show_study(compared, row, tmp_path, "single")
-    assert (shown.slice_indices, shown.position_mm) == ((35, 25), (105.0, 75.0))
-    (images,) = shown.display.values()
-    assert images[:, 0, 0].tolist() == [0, 1]

@@ -14,7 +14,7 @@ from ctscribe.reports.findings import FINDINGS
 NODULE = FINDINGS.index("Lung nodule")
 TRUTH = Truth(
     # columns 14…27, rows 0…13, slices 9…21: in the second and third of three pairs
-    np.array([[[[14.0, 27.0], [0.0, 13.0], [9.0, 21.0]]]] * 3),
+    np.array([[[14.0, 27.0], [0.0, 13.0], [9.0, 21.0]]]),
     (NODULE,),
     (50, 40, 30, 20, 10, 0),
     (56, 56),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance, SliceCrop
+from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance
 
 MakeReport = Callable[..., PatientReport]
 
@@ -44,21 +44,3 @@ def make_report() -> MakeReport:
         return replace(report, **changes)
 
     return make
-
-
-@pytest.fixture
-def looked_again(make_report: MakeReport) -> PatientReport:
-    """Its slices read again: 20 × 10 mm of them, in pixels of 0.5 × 0.5 mm."""
-    whole = make_report()
-    again = np.arange(2 * 20 * 40).astype(np.uint8).reshape(2, 20, 40)
-    crops = tuple(
-        SliceCrop(number, (0.0, 8.0, 20.0, 10.0), (31.0, -4.0, z), (0.5, 0.5))
-        for number, z in ((1, -142.5), (2, 12.0))
-    )
-    return make_report(
-        display={title: np.concatenate([p, again]) for title, p in whole.display.items()},
-        slice_indices=(87, 51, 87, 51),
-        position_mm=(-142.5, 12.0, -142.5, 12.0),
-        crops=crops,
-        provenance=replace(whole.provenance, lead_sha256="c3" * 32),
-    )

@@ -19,14 +19,3 @@ def test_sides_are_in_millimetres_and_slices_keep_their_place() -> None:
 def test_a_slice_never_gets_another_ones_position() -> None:
     with pytest.raises(ValueError, match="zip"):
         slice_panel("slices", DISPLAY, (87, 51), (-142.5,), (0.5, 2.0))
-
-
-def test_crops_count_on_and_the_bar_fits_what_is_narrow() -> None:
-    outlines = {8: ((1.0, 2.0, 3.0, 4.0),)}
-    panel = slice_panel(
-        "slices", DISPLAY, (5, 4), (0.0, 1.0), (0.5, 2.0), first=7, outlines=outlines, label="crop"
-    )
-    assert [(s.number, s.outlines) for s in panel.slices] == [(7, ()), (8, outlines[8])]
-    assert (panel.scale_bar_mm, panel.label) == (10, "crop")
-    wide = slice_panel("slices", DISPLAY, (5, 4), (0.0, 1.0), (2.5, 2.0))
-    assert (wide.scale_bar_mm, wide.label) == (50, "")

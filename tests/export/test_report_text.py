@@ -19,14 +19,6 @@ def test_the_text_holds_sections_and_warnings_within_the_width(make_report: Make
     assert "2 axial slices between −142.5 mm and 12.0 mm" in " ".join(text.split())
 
 
-def test_crops_are_no_further_slices(looked_again: PatientReport) -> None:
-    text = " ".join(to_text(looked_again).split())
-    assert (
-        "2 axial slices between −142.5 mm and 12.0 mm and, at full resolution, 2 crops of them"
-        in text
-    )
-
-
 def test_terminal_codes_are_not_passed_on(make_report: MakeReport) -> None:
     text = to_text(make_report(findings=("a\x1b[2Jb\rc\u202ed",)))
     assert "a⟨U+001B⟩[2Jb c⟨U+202E⟩d" in text

@@ -2,7 +2,6 @@ import base64
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +55,6 @@ def test_a_finding_is_shown_in_the_window_it_is_looked_for_in(
     report = make_report(sentences=ROWS, labels=labels)
     (shown,) = evidence_of(report)[2].thumbnails
     np.testing.assert_array_equal(picture(shown.uri), [*report.display.values()][window][0])
-
-
-def test_a_crop_is_shown_as_such_in_its_own_pixels(looked_again: PatientReport) -> None:
-    crop = SliceEvidence(4, 51, 12.0, (4, 5, 12, 10))
-    rows = (SentenceRow((crop,), boilerplate=False, drop=1.0),)
-    (shown,) = evidence_of(replace(looked_again, sentences=rows))[1].thumbnails
-    assert (shown.is_crop, shown.slice_index, shown.position_mm) == (True, 51, 12.0)
-    assert shown.box_mm == (2.0, 2.5, 4.0, 2.5)
-    assert (shown.width_mm, shown.height_mm) == (20.0, 10.0)
-    np.testing.assert_array_equal(picture(shown.uri).ravel(), np.arange(800, 1600) % 256)
 
 
 def test_large_slices_become_small_pictures(make_report: MakeReport) -> None:

@@ -29,7 +29,7 @@ def looks(count: int, seed: int) -> list[Look]:
         if present:
             frames[z, row : row + 8, column : column + 8] = 250
         box = [[column, column + 7], [row, row + 7], [z, z]]
-        boxes = np.array([[box] if present else []] * 2, np.float64).reshape(2, -1, 3, 2)
+        boxes = np.array([box] if present else [], np.float64).reshape(-1, 3, 2)
         findings = (nodule,) if present else ()
         labels = tuple(int(present and i == nodule) for i in range(18))
         made.append(Look(frames, (0, 1, 2, 3), boxes, findings, labels))
@@ -125,7 +125,7 @@ def test_present_without_a_box_is_not_located() -> None:
     (look,) = looks(1, 5)
     nodule = FINDINGS.index("Lung nodule")
     labels = tuple(int(i in (nodule, 0)) for i in range(18))
-    boxed = replace(look, labels=labels, findings=(nodule,), boxes=np.zeros((2, 1, 3, 2)))
+    boxed = replace(look, labels=labels, findings=(nodule,), boxes=np.zeros((1, 3, 2)))
     assert [i for i, known in enumerate(boxed.located) if not known] == [0]
 
 

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.config import read_recipe
 from ctscribe.model.checkpoint import load_model, save_model
+from ctscribe.model.findings_head import FindingsHead
 from ctscribe.model.presets import build_config
 from ctscribe.model.qwen import encode_frames
-from ctscribe.model.slice_attention import look
+from ctscribe.model.slice_attention import attach, look, warmed_head
 from ctscribe.model.teach import teach
 from ctscribe.model.tower import let_tower_learn
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.second_look.lead import Leader, load_leader
 from ctscribe.slices.frames import make_frames
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.ct import CTVolume
@@ -66,20 +66,26 @@ def test_three_windows_make_density_visible(tokenizer: PreTrainedTokenizerBase) 
 def test_a_warm_tower_sees_density_in_three_windows_only() -> None:
     start = shipped_start(read_recipe("tiny"))
     assert start is not None
-    leader = load_leader(start, "float32")
-    assert cosine(leader.qwen, "single") > 0.995
-    assert cosine(leader.qwen, "three") < 0.9
-    assert 1 - cosine(leader.qwen, "three") > 50 * (1 - cosine(leader.qwen, "single"))
-    lung, emphysema = (finding_log_odds(leader, hu, "single") for hu in (-850, -970))
+    qwen, _ = load_model(start)
+    head = attach(qwen, warmed_head(start)).head
+    assert cosine(qwen, "single") > 0.995
+    assert cosine(qwen, "three") < 0.9
+    assert 1 - cosine(qwen, "three") > 50 * (1 - cosine(qwen, "single"))
+    lung, emphysema = (finding_log_odds(qwen, head, hu, "single") for hu in (-850, -970))
     assert np.abs(emphysema - lung).max() < 1
-    lung, emphysema = (finding_log_odds(leader, hu, "three") for hu in (-850, -970))
+    lung, emphysema = (finding_log_odds(qwen, head, hu, "three") for hu in (-850, -970))
     assert np.abs(emphysema - lung)[FINDINGS.index("Emphysema")] > 5
 
 
-def finding_log_odds(leader: Leader, hu: int, windows: Literal["single", "three"]) -> np.ndarray:
+def finding_log_odds(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    head: FindingsHead,
+    hu: int,
+    windows: Literal["single", "three"],
+) -> np.ndarray:
     """What the queries that were warmed up with a tower say of five pairs of one density."""
     volume = CTVolume(np.full((112, 112, 10), hu, np.int16), np.eye(4))
     frames, _ = make_frames(volume, range(10), WINDOWS[windows])
     with torch.inference_mode():
-        tokens = encode_frames(leader.qwen, [torch.from_numpy(frames)])
-        return look(leader.head, tokens, (5, 8, 8)).logits.numpy()
+        tokens = encode_frames(qwen, [torch.from_numpy(frames)])
+        return look(head, tokens, (5, 8, 8)).logits.numpy()

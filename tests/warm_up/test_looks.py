@@ -1,11 +1,7 @@
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from ctscribe.slices.where import Place
-from ctscribe.warm_up.looks import keep_share, read_looks
-from tests.studies import study_of
+from ctscribe.warm_up.looks import keep_share
 
 NAMES = [f"train_{n}_a_1.nii.gz" for n in range(40)]
 PLACES = {
@@ -27,10 +23,3 @@ def test_shares_are_nested_and_drawn_by_seed() -> None:
 
 def test_studies_without_places_stay_without() -> None:
     assert keep_share({}, NAMES, 1.0, seed=0) == {}
-
-
-def test_crops_have_one_view() -> None:
-    crop = tuple(map(tuple, np.eye(4).tolist()))
-    study = study_of("train_1_a", (3, 2, 1, 0, 3, 2), crop_to_ras=(crop,))
-    with pytest.raises(ValueError, match="one view"):
-        read_looks(Path("nowhere"), [study], {}, views=2)

@@ -56,16 +56,16 @@ def look_alikes(scans: Sequence[StudyRow], prepared_dir: Path) -> tuple[StudyRow
 def show_study(
     comparison: Comparison, study: StudyRow, prepared_dir: Path, windows: WindowSet
 ) -> ShownStudy:
-    """A study's comparison with its whole slices, the most telling windows first."""
-    frames = read_frames(prepared_dir, study.volume_name)[: study.num_whole]
+    """A study's comparison with its frames, the most telling windows first."""
+    frames = read_frames(prepared_dir, study.volume_name)
     drawn = list(enumerate(WINDOWS[windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
     across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
     return ShownStudy(
         comparison,
         {window_title(window): _smaller(frames[..., channel], factor) for channel, window in drawn},
-        study.slice_indices[: study.num_whole],
-        study.position_mm[: study.num_whole],
+        study.slice_indices,
+        study.position_mm,
         (across * factor, down * factor),
     )
 

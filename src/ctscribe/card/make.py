@@ -14,7 +14,6 @@ from ctscribe.evaluate.scans import as_reports, match_predictions
 from ctscribe.files import ProgressCallback, sha256_of_json
 from ctscribe.generate import load_for_inference, write_scans
 from ctscribe.model.features import store_features
-from ctscribe.pairs.crops import check_shown
 from ctscribe.pairs.splits import Split, studies_of
 from ctscribe.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.run import open_run, weights_sha256
@@ -45,14 +44,12 @@ def make_card(
         The card, as in ``card.json``; see `score_card`.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PAIRS`` for studies
-            shown otherwise than the recipe tells, ``E_WEIGHTS`` without complete weights,
-            ``E_RUN_EXISTS`` when the folder holds another model's card.
+        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
+            complete weights, ``E_RUN_EXISTS`` when the folder holds another model's card.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     studies = studies_of(studies, split, recipe.pairs.validation_fraction)
     scans, strangers = scans_with_strangers(studies)
-    check_shown(run_dir, prepared_dir, scans, recipe.slices.second_look)
     qwen, tokenizer = load_for_inference(run_dir, recipe)
     asked = _identify(run_dir, split, scans)
     open_run(out_dir, "card", {**asked, "recipe": recipe.model_dump(mode="json")})

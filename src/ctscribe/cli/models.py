@@ -48,27 +48,6 @@ def warm_up(
 
 
 @app.command
-def second_look(
-    prepared: Path,
-    out: Path,
-    *,
-    start: Annotated[
-        Path, Parameter(help="A warm-up's checkpoint, or best/ of a run with finding queries.")
-    ],
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = (),
-) -> None:
-    """Read slices again as crops at full resolution, where small findings may be."""
-    from ctscribe.second_look.stage import second_look as second_look_stage
-
-    with stage("Looking again") as progress:
-        rows = second_look_stage(
-            prepared, out, start, read_recipe(recipe, overrides), progress=progress
-        )
-    say(f"{len(rows)} studies with crops in {out}")
-
-
-@app.command
 def train(
     run: Path,
     *,
@@ -197,15 +176,11 @@ def report(
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
-    lead: Annotated[
-        Path | None,
-        Parameter(help="The --start of second-look; only for a run trained on its crops."),
-    ] = None,
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
     from ctscribe.export.patient import report_patient
 
-    paths = report_patient(source, run, out, name=name, lead=lead)
+    paths = report_patient(source, run, out, name=name)
     print_text(paths["text"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 

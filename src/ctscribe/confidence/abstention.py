@@ -19,8 +19,6 @@ def abstention_rates(
 ) -> dict[str, Any]:
     """Share refused of good studies, and of noise, blank slices and shuffled pixels of their size.
 
-    Whole slices decide, as they do where a report is asked for.
-
     Args:
         prepared_dir: What `prepare` wrote.
         studies: Good ones.
@@ -31,7 +29,7 @@ def abstention_rates(
     """
     refused = dict.fromkeys(("good studies", "noise", "blank", "shuffled pixels"), 0)
     for seed, study in enumerate(studies):
-        frames = np.array(read_frames(prepared_dir, study.volume_name)[: study.num_whole])
+        frames = np.array(read_frames(prepared_dir, study.volume_name))
         slices, height, width, _ = frames.shape
         order = np.random.default_rng(seed).permutation(height * width)
         shuffled = frames.reshape(slices, -1, 3)[:, order].reshape(frames.shape)

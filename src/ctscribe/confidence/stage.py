@@ -65,8 +65,7 @@ def calibrate(
         `reliability` gives them; ``abstention`` as `abstention_rates` does.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, and what `generate` raises of studies
-            that do not fit the run.
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
     """
     written: dict[Split, list[PredictionRow]] = {"validation": [], split: []}
     for number, name in enumerate(written):

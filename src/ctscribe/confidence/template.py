@@ -10,7 +10,6 @@ from ctscribe.config import Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.generate import load_for_inference, scans_of
 from ctscribe.model.features import store_features
-from ctscribe.pairs.crops import check_shown
 from ctscribe.pairs.splits import Split
 from ctscribe.reports.template import write_template
 from ctscribe.rows import PredictionRow, StudyRow, write_rows
@@ -31,7 +30,7 @@ def generate_template(
 
     Raises:
         CtscribeError: ``E_MISSING`` when the run is not calibrated, ``E_NO_QUERIES``,
-            ``E_EMPTY_SPLIT``, ``E_PAIRS``, ``E_WEIGHTS``.
+            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
     """
     calibration = read_calibration(run_dir, weights_sha256(run_dir / "best"))
     if calibration is None:
@@ -40,7 +39,6 @@ def generate_template(
             f"the template needs {run_dir / FILE} of the run's best weights; run calibrate first",
         )
     scans = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
-    check_shown(run_dir, prepared_dir, scans, recipe.slices.second_look)
     qwen, _ = load_for_inference(run_dir, recipe)
     store = store_features(qwen, prepared_dir, scans, windows=recipe.slices.windows)
     stated = calibration.findings(finding_logits(qwen, store, scans)) >= calibration.threshold

@@ -63,9 +63,6 @@ class SlicesConfig(Section):
     token_budget: int | None = Field(None, ge=1)
     """Visual tokens that a volume's frames may take together; frames that would take more show the
     same field of view with larger pixels. None (paper): all that they take on the grid."""
-    second_look: int = Field(0, ge=0, le=40)
-    """Slice pairs that `second-look` reads again as crops at the grid's own resolution; needs a
-    token_budget, or the frames have that resolution already."""
 
     @model_validator(mode="after")
     def _sides_are_whole_tokens(self) -> "SlicesConfig":
@@ -77,10 +74,6 @@ class SlicesConfig(Section):
     def _budget_serves(self) -> "SlicesConfig":
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
-        if self.second_look and self.token_budget is None:
-            raise ValueError("second_look needs a token_budget, which makes frames coarser")
-        if self.second_look > self.num_slices // 2:
-            raise ValueError("second_look must be at most the number of slice pairs")
         return self
 
 

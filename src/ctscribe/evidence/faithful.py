@@ -51,7 +51,7 @@ class Truth:
         height, width = self.frame_size_px
         depths = self.slice_indices[2 * pair : 2 * pair + 2]
         found = []
-        for box, named in zip(self.boxes[pair], self.findings, strict=True):
+        for box, named in zip(self.boxes, self.findings, strict=True):
             if named == finding and any(box[2, 0] - 0.5 <= z <= box[2, 1] + 0.5 for z in depths):
                 low = np.floor(box[:2, 0] + 0.5).clip(0)
                 high = np.floor(box[:2, 1] + 1.5).clip(max=(width, height))

@@ -9,7 +9,7 @@ class PairEvidence(Row):
     """Two neighbouring slices that the tower reads as one."""
 
     pair: int
-    """Place among the volume's pairs, from 0; a crop has the slices of the pair it was cut from."""
+    """Place among the volume's pairs, from 0."""
     slice_indices: tuple[int, int]
     """z indices of the volume as prepared."""
     position_mm: tuple[float, float]

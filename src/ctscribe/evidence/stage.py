@@ -17,7 +17,6 @@ from ctscribe.evidence.summary import summarise
 from ctscribe.files import ProgressCallback
 from ctscribe.generate import load_for_inference
 from ctscribe.model.features import store_features
-from ctscribe.pairs.crops import check_shown
 from ctscribe.pairs.dataset import Visual
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import (
@@ -57,10 +56,9 @@ def find_evidence(
 
     Raises:
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study
-            that is not prepared, ``E_PAIRS`` for studies shown otherwise than the recipe tells,
-            ``E_WEIGHTS``.
+            that is not prepared, ``E_WEIGHTS``.
     """
-    predictions, studies = _matched(run_dir, prepared_dir, predictions_path, recipe, limit)
+    predictions, studies = _matched(prepared_dir, predictions_path, limit)
     done = read_rows(out_path, EvidenceRow, partial=True) if out_path.exists() else []
     write_rows(out_path, done)
     known = {row.scan_id for row in done}
@@ -128,7 +126,7 @@ def check_faithfulness(
     Raises:
         CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
     """
-    predictions, studies = _matched(run_dir, prepared_dir, predictions_path, recipe, limit)
+    predictions, studies = _matched(prepared_dir, predictions_path, limit)
     truths = {row.volume_name: row for row in read_rows(truth_path, TruthRow)}
     qwen, tokenizer = load_for_inference(run_dir, recipe)
     shown_studies = [studies[row.volume_name] for row in predictions]
@@ -162,7 +160,7 @@ def _truth(prepared_dir: Path, study: StudyRow, row: TruthRow | None) -> Truth:
 
 
 def _matched(
-    run_dir: Path, prepared_dir: Path, predictions_path: Path, recipe: Recipe, limit: int | None
+    prepared_dir: Path, predictions_path: Path, limit: int | None
 ) -> tuple[Sequence[PredictionRow], dict[str, StudyRow]]:
     predictions = read_rows(predictions_path, PredictionRow)[:limit]
     studies = {s.volume_name: s for s in read_rows(prepared_dir / "studies.jsonl", StudyRow)}
@@ -173,6 +171,4 @@ def _matched(
                 f"each predicted scan must be prepared, but {row.volume_name} is not in "
                 f"{prepared_dir}; give the folder the reports were written from",
             )
-    asked = [studies[row.volume_name] for row in predictions]
-    check_shown(run_dir, prepared_dir, asked, recipe.slices.second_look)
     return predictions, studies

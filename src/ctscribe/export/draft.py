@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from ctscribe.config import Recipe
 from ctscribe.export.report import SentenceRow
 from ctscribe.run import weights_sha256
-from ctscribe.second_look.cut import ShownFrames
+from ctscribe.slices.show import PreparedVolume
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
@@ -25,13 +25,13 @@ class Draft:
     probabilities: tuple[float, ...] | None = None
 
 
-def write_draft(run_dir: Path, recipe: Recipe, shown: ShownFrames) -> Draft:
+def write_draft(run_dir: Path, recipe: Recipe, prepared: PreparedVolume) -> Draft:
     """Writes a report and asks the same model which slices each sentence rests on.
 
     Args:
         run_dir: Training run whose ``best`` weights write, and whose calibration is used.
         recipe: The run's recipe.
-        shown: The scan's frames.
+        prepared: The scan.
 
     Raises:
         CtscribeError: ``E_WEIGHTS`` when the weights are not complete.
@@ -43,17 +43,17 @@ def write_draft(run_dir: Path, recipe: Recipe, shown: ShownFrames) -> Draft:
     from ctscribe.pairs.dataset import Visual, slice_pair_positions
 
     qwen, tokenizer = load_for_inference(run_dir, recipe)
-    slices, height, width, _ = shown.frames.shape
+    slices, height, width, _ = prepared.frames.shape
     with torch.inference_mode():
-        tokens = encode_frames(qwen, [torch.from_numpy(shown.frames)])
+        tokens = encode_frames(qwen, [torch.from_numpy(prepared.frames)])
     visual = Visual(
         grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
-        position_mm=slice_pair_positions(shown.position_mm),
+        position_mm=slice_pair_positions(prepared.position_mm),
         visual_tokens=tokens,
     )
     knobs = recipe.generate
     written = write_for(qwen, tokenizer, [visual], recipe.model.positions, knobs.max_new_tokens)
-    return _with_evidence(qwen, tokenizer, written[0].text, visual, run_dir, recipe, shown)
+    return _with_evidence(qwen, tokenizer, written[0].text, visual, run_dir, recipe, prepared)
 
 
 def _with_evidence(
@@ -63,7 +63,7 @@ def _with_evidence(
     visual: "Visual",
     run_dir: Path,
     recipe: Recipe,
-    frames: ShownFrames,
+    prepared: PreparedVolume,
 ) -> Draft:
     from ctscribe.confidence.calibration import read_calibration, sentence_confidences
     from ctscribe.evidence.explain import explain, see
@@ -76,7 +76,7 @@ def _with_evidence(
     if not report.sentences:
         return Draft(text)
     shown = show(qwen, tokenizer, report.answer, visual, recipe.model.positions)
-    evidence = explain(qwen, report, shown, frames.slice_indices, frames.position_mm)
+    evidence = explain(qwen, report, shown, prepared.slice_indices, prepared.position_mm)
     calibration = read_calibration(run_dir, weights_sha256(run_dir / "best"))
     seen = see(qwen, shown)
     probabilities = None

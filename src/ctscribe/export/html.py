@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ctscribe.export.page import render
-from ctscribe.export.panel import BoxOnSlice, SlicePanel, slice_panel
+from ctscribe.export.panel import slice_panel
 from ctscribe.export.report import DRAFT, INTENDED_USE, FindingRow, PatientReport
 from ctscribe.export.thumbnails import evidence_of
 
@@ -17,6 +17,15 @@ def report_page(report: PatientReport) -> str:
     ``pixel_spacing_mm``, also where pixels are not square.
     """
     numbered = list(enumerate((*report.findings, *report.impression), 1))
+    panel = None
+    if report.display:
+        panel = slice_panel(
+            "slices",
+            report.display,
+            report.slice_indices,
+            report.position_mm,
+            report.pixel_spacing_mm,
+        )
     return render(
         "report.html",
         report=report,
@@ -27,38 +36,9 @@ def report_page(report: PatientReport) -> str:
         numbers={row.finding: _sentence_numbers(row, numbered) for row in report.labels},
         stated={text for row in report.labels if row.status == "present" for text in row.sentences},
         with_probability=any(row.probability is not None for row in report.labels),
-        panel=_whole_slices(report) if report.display else None,
-        again=_crops(report) if report.crops else None,
+        panel=panel,
         rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
-    )
-
-
-def _whole_slices(report: PatientReport) -> SlicePanel:
-    outlines: dict[int, tuple[BoxOnSlice, ...]] = {}
-    for crop in report.crops:
-        outlines[crop.number] = (*outlines.get(crop.number, ()), crop.box_mm)
-    end = report.num_whole
-    return slice_panel(
-        "slices",
-        {window: images[:end] for window, images in report.display.items()},
-        report.slice_indices[:end],
-        report.position_mm[:end],
-        report.pixel_spacing_mm,
-        outlines=outlines,
-    )
-
-
-def _crops(report: PatientReport) -> SlicePanel:
-    start = report.num_whole
-    return slice_panel(
-        "slices",
-        {window: images[start:] for window, images in report.display.items()},
-        report.slice_indices[start:],
-        report.position_mm[start:],
-        report.crops[0].pixel_spacing_mm,
-        first=start + 1,
-        label="second look",
     )
 
 

@@ -11,8 +11,7 @@ from ctscribe import __version__
 from ctscribe.confidence.quality import UNREADABLE, why_not_assessable
 from ctscribe.config import Recipe
 from ctscribe.errors import CODES, CtscribeError
-from ctscribe.export.crops import draw_frames, place_crops
-from ctscribe.export.display import window_title
+from ctscribe.export.display import draw_slices, window_title
 from ctscribe.export.draft import Draft, write_draft
 from ctscribe.export.html import report_page
 from ctscribe.export.labelled import finding_rows
@@ -20,10 +19,8 @@ from ctscribe.export.report import FindingRow, Grid, PatientReport, Provenance
 from ctscribe.export.report_json import to_json
 from ctscribe.export.report_text import to_text
 from ctscribe.files import sha256_of_json, write_json, write_text
-from ctscribe.pairs.crops import check_lead
 from ctscribe.reports.sections import split_report, split_sentences
 from ctscribe.run import recipe_of, weights_sha256
-from ctscribe.second_look.cut import ShownFrames, first_look
 from ctscribe.slices.one import prepare_volume
 from ctscribe.slices.show import PreparedVolume
 from ctscribe.slices.windows import WINDOWS
@@ -45,17 +42,10 @@ class _Asked:
     source: Path
     run_dir: Path
     recipe: Recipe
-    lead: Path | None
-    lead_sha256: str | None
 
 
 def report_patient(
-    source: Path,
-    run_dir: Path,
-    out_dir: Path,
-    *,
-    name: str | None = None,
-    lead: Path | None = None,
+    source: Path, run_dir: Path, out_dir: Path, *, name: str | None = None
 ) -> dict[str, Path]:
     """Writes ``report.txt``, ``report.json`` and ``report.html`` for one scan.
 
@@ -69,7 +59,6 @@ def report_patient(
         run_dir: Training run whose best weights and recipe are used.
         out_dir: Where to write.
         name: How the report shall call the study.
-        lead: Weights that chose the crops of a run with a second look, and choose this scan's.
 
     Returns:
         ``text``, ``json`` and ``html``.
@@ -81,11 +70,9 @@ def report_patient(
         raise CtscribeError(
             "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
         )
-    recipe = recipe_of(run_dir)
-    lead_sha256 = check_lead(run_dir, recipe.slices.second_look, lead)
-    asked = _Asked(source, run_dir, recipe, lead, lead_sha256)
+    asked = _Asked(source, run_dir, recipe_of(run_dir))
     try:
-        prepared = _prepare(source, recipe)
+        prepared = _prepare(source, asked.recipe)
     except CtscribeError as error:
         if error.code not in UNREADABLE:
             raise
@@ -101,16 +88,12 @@ def report_patient(
 
 def _write(name: str | None, asked: _Asked, prepared: PreparedVolume) -> PatientReport:
     study = name or f"scan {hashlib.sha256(prepared.frames.tobytes()).hexdigest()[:10]}"
-    shown = first_look(prepared)
     reason = why_not_assessable(prepared.frames, prepared.warnings)
     if reason:
-        report = _assemble(study, asked, prepared, shown, Draft(""))
+        report = _assemble(study, asked, prepared, Draft(""))
         warnings = tuple(w for w in report.warnings if w not in WARNINGS.values())
         return replace(report, not_assessable=reason, warnings=warnings)
-    if asked.lead is not None:
-        shown = _second_look(asked.lead, asked.recipe, prepared, shown)
-    draft = write_draft(asked.run_dir, asked.recipe, shown)
-    return _assemble(study, asked, prepared, shown, draft)
+    return _assemble(study, asked, prepared, write_draft(asked.run_dir, asked.recipe, prepared))
 
 
 def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:
@@ -125,19 +108,7 @@ def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:
         windows=recipe.slices.windows,
         frame_size_px=recipe.slices.frame_size_px,
         token_budget=recipe.slices.token_budget,
-        second_look=recipe.slices.second_look,
     )
-
-
-def _second_look(
-    lead: Path, recipe: Recipe, prepared: PreparedVolume, first: ShownFrames
-) -> ShownFrames:
-    """Puts crops behind; the leader's memory is free again before another model is read."""
-    from ctscribe.second_look.lead import load_leader, look_again
-
-    assert prepared.fine is not None  # a recipe that looks again keeps full frames
-    leader = load_leader(lead, recipe.model.dtype)
-    return look_again(leader, first, prepared.fine, recipe.slices.second_look)
 
 
 def _refuse(study: str, asked: _Asked, reason: str) -> PatientReport:
@@ -164,14 +135,13 @@ def _windows(recipe: Recipe) -> tuple[str, ...]:
     return tuple(window_title(window) for window in WINDOWS[recipe.slices.windows])
 
 
-def _provenance(asked: _Asked, *, led: bool = False) -> Provenance:
+def _provenance(asked: _Asked) -> Provenance:
     return Provenance(
         ctscribe_version=__version__,
         model_preset=asked.recipe.model.preset,
         weights_sha256=weights_sha256(asked.run_dir / "best"),
         recipe_sha256=sha256_of_json(json.loads(asked.recipe.model_dump_json())),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        lead_sha256=asked.lead_sha256 if led else None,
     )
 
 
@@ -194,35 +164,27 @@ def _told(code: str, prepared: PreparedVolume) -> str:
     return WARNINGS.get(code, CODES[code].meaning)
 
 
-def _assemble(
-    study: str, asked: _Asked, prepared: PreparedVolume, shown: ShownFrames, draft: Draft
-) -> PatientReport:
+def _assemble(study: str, asked: _Asked, prepared: PreparedVolume, draft: Draft) -> PatientReport:
     findings, impression = split_report(draft.text)
+    source, shown = prepared.resampling.source, prepared.shown
+    num_slices, height, width, _ = prepared.frames.shape
+    depth = prepared.resampling.shape_xyz[2]
     return PatientReport(
         study=study,
         findings=tuple(split_sentences(findings)),
         impression=tuple(split_sentences(impression)),
         labels=_labelled(draft),
         model_windows=_windows(asked.recipe),
-        display=draw_frames(prepared, shown),
-        slice_indices=shown.slice_indices,
-        position_mm=shown.position_mm,
-        pixel_spacing_mm=prepared.shown.spacing_mm[:2],
+        display=draw_slices(shown, range(num_slices), (height, width)),
+        slice_indices=prepared.slice_indices,
+        position_mm=prepared.position_mm,
+        pixel_spacing_mm=shown.spacing_mm[:2],
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
-        grids=_grids(prepared, shown),
+        grids={
+            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
+            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
+        },
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
-        provenance=_provenance(asked, led=bool(shown.crops)),
+        provenance=_provenance(asked),
         sentences=draft.sentences,
-        crops=place_crops(prepared, shown),
     )
-
-
-def _grids(prepared: PreparedVolume, shown: ShownFrames) -> dict[str, Grid]:
-    source, full, read = prepared.resampling.source, prepared.resampling, prepared.shown
-    grids = {
-        "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
-        "As read": Grid(read.spacing_mm, (*read.shape_xyz[:2], full.shape_xyz[2]), "RAS"),
-    }
-    if shown.crops:
-        grids["Second look"] = Grid(full.spacing_mm, full.shape_xyz, "RAS")
-    return grids

@@ -81,33 +81,14 @@ class SentenceRow:
 
 @final
 @dataclass(frozen=True)
-class SliceCrop:
-    """The part of a slice that a second look reads again at full resolution.
-
-    ``number`` is the whole slice's among the report's, from 1; ``box_mm`` (left, top, width,
-    height) lies in it, measured from its upper left corner; ``center_mm`` is in RAS+.
-    """
-
-    number: int
-    box_mm: tuple[float, float, float, float]
-    center_mm: tuple[float, float, float]
-    pixel_spacing_mm: tuple[float, float]
-
-
-@final
-@dataclass(frozen=True)
 class Provenance:
-    """What made the report; ``created`` is an ISO 8601 date and time.
-
-    ``lead_sha256`` names the weights that chose the crops of a second look, if there was one.
-    """
+    """What made the report; ``created`` is an ISO 8601 date and time."""
 
     ctscribe_version: str
     model_preset: str
     weights_sha256: str
     recipe_sha256: str
     created: str
-    lead_sha256: str | None = None
 
 
 @final
@@ -123,16 +104,15 @@ class PatientReport:
         model_windows: Windows in which the model saw the slices, named with centre and width.
         display: Window, named with centre and width, to the slices drawn in it: anterior up,
             the patient's right on the left, in the order of ``slice_indices``.
-        slice_indices: z index of each slice in the volume that was read; crops come last.
+        slice_indices: z index of each slice in the volume that was read.
         position_mm: Superior coordinate of each slice in RAS+ mm.
-        pixel_spacing_mm: Size of a displayed pixel along (columns, rows), crops apart.
+        pixel_spacing_mm: Size of a displayed pixel along (columns, rows).
         source_kind: Format of the source.
         grids: Title to geometry, e.g. the source's and the resampled volume's.
         warnings: Sentences on what the reader must know first.
         provenance: What made it.
         sentences: What each sentence rests on, first those of the Findings; empty when unknown.
         not_assessable: Why there is no report, in one sentence; None for a report.
-        crops: Of the last slices, each a part of a slice before; none without a second look.
     """
 
     study: str
@@ -150,9 +130,3 @@ class PatientReport:
     provenance: Provenance
     sentences: tuple[SentenceRow, ...] = ()
     not_assessable: str | None = None
-    crops: tuple[SliceCrop, ...] = ()
-
-    @property
-    def num_whole(self) -> int:
-        """Slices that are shown whole, all but the crops."""
-        return len(self.slice_indices) - len(self.crops)

@@ -25,10 +25,8 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
         "warnings": list(report.warnings),
         "slices": [
-            {"slice_index": index, "position_mm": position, **crop}
-            for index, position, crop in zip(
-                report.slice_indices, report.position_mm, _crops(report), strict=True
-            )
+            {"slice_index": index, "position_mm": position}
+            for index, position in zip(report.slice_indices, report.position_mm, strict=True)
         ],
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
@@ -43,8 +41,3 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "provenance": asdict(report.provenance),
         "intended_use": dict(INTENDED_USE),
     }
-
-
-def _crops(report: PatientReport) -> list[dict[str, Any]]:
-    """What each slice adds that is no whole one but a crop."""
-    return [{}] * report.num_whole + [{"second_look": asdict(crop)} for crop in report.crops]

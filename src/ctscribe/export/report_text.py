@@ -20,23 +20,18 @@ def to_text(report: PatientReport) -> str:
             f"No report was written: {report.not_assessable}.",
         )
     made_by = report.provenance
-    places = [signed_mm(report.position_mm[end]) for end in (0, report.num_whole - 1)]
+    places = [signed_mm(report.position_mm[end]) for end in (0, -1)]
     return _joined(
         f"{DRAFT.upper()}. {RESEARCH_USE}",
         f"Study: {report.study}",
         *(f"Warning: {warning}" for warning in report.warnings),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
-        f"Written from {report.num_whole} axial slices between {places[0]} mm and {places[1]} mm"
-        f"{_again(report)}, seen in the window {', '.join(report.model_windows)} HU, by "
+        f"Written from {len(report.slice_indices)} axial slices between {places[0]} mm and "
+        f"{places[1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",
     )
-
-
-def _again(report: PatientReport) -> str:
-    count = len(report.crops)
-    return f" and, at full resolution, {count} crops of them" if count else ""
 
 
 def _joined(*blocks: str) -> str:

@@ -29,10 +29,7 @@ _WINDOW = {
 @final
 @dataclass(frozen=True)
 class Thumbnail:
-    """A slice in millimetres, so that non-square pixels look right; the box too.
-
-    ``is_crop`` tells a part of a slice, read again at full resolution, from a whole one.
-    """
+    """A slice in millimetres, so that non-square pixels look right; the box too."""
 
     number: int
     slice_index: int
@@ -42,7 +39,6 @@ class Thumbnail:
     """(left, top, width, height)."""
     width_mm: float
     height_mm: float
-    is_crop: bool
 
 
 @final
@@ -67,7 +63,10 @@ def evidence_of(report: PatientReport) -> dict[int, RestsOn]:
     found = {}
     for number, (text, row) in enumerate(zip(texts, report.sentences, strict=False), 1):
         images = windows[min(stated.get(text, 0), len(windows) - 1)]
-        drawn = tuple(_thumbnail(each, images[each.number - 1], report) for each in row.slices)
+        drawn = tuple(
+            _thumbnail(each, images[each.number - 1], report.pixel_spacing_mm)
+            for each in row.slices
+        )
         found[number] = RestsOn(row, drawn)
     return found
 
@@ -75,11 +74,10 @@ def evidence_of(report: PatientReport) -> dict[int, RestsOn]:
 def _thumbnail(
     shown: SliceEvidence,
     image: UInt8[np.ndarray, "height width"],
-    report: PatientReport,
+    pixel_spacing_mm: tuple[float, float],
 ) -> Thumbnail:
     height, width = image.shape
-    is_crop = shown.number > report.num_whole
-    across, down = report.crops[0].pixel_spacing_mm if is_crop else report.pixel_spacing_mm
+    across, down = pixel_spacing_mm
     box = None
     if shown.box_px is not None:
         left, top, right, bottom = shown.box_px
@@ -92,7 +90,6 @@ def _thumbnail(
         box,
         width * across,
         height * down,
-        is_crop,
     )
 
 

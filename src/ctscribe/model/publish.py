@@ -55,7 +55,6 @@ def publish(
         "num_slices": recipe.slices.num_slices,
         "frame_size_px": recipe.slices.frame_size_px,
         "token_budget": recipe.slices.token_budget,
-        "second_look": recipe.slices.second_look,
         "windows": recipe.slices.windows,
         "spacing_mm": recipe.volume.spacing_mm,
         "frames_per_second": 2.0,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int
+from jaxtyping import Float32, Float64
 
 from ctscribe.model.findings_head import CELLS_PER_SIDE
 from ctscribe.model.qwen import MERGE, PATCH_PX
@@ -36,32 +36,19 @@ def cell_targets(
     rows, columns = (side // CELL_PX for side in frame_size_px)
     depth = np.asarray(slice_indices)
     targets = np.zeros((len(depth) // 2, rows, columns, len(FINDINGS)), np.float32)
-    for number, finding in enumerate(findings):
-        for pair in np.flatnonzero(_touched(boxes[:, number], depth)):
-            shown = _shown(boxes[pair, number], (rows, columns), shift_px)
-            targets[pair, ..., finding] = np.maximum(targets[pair, ..., finding], shown)
+    for box, finding in zip(boxes, findings, strict=True):
+        touched = (depth >= box[2, 0] - 0.5) & (depth <= box[2, 1] + 0.5)
+        pairs = touched.reshape(-1, 2).any(1)
+        down = _overlap_px(box[1] + shift_px[0], rows)
+        across = _overlap_px(box[0] + shift_px[1], columns)
+        section = np.prod(box[:2, 1] - box[:2, 0] + 1)
+        covered = down[:, None] * across
+        shown = covered >= min(_SHARE_OF_CELL * CELL_PX**2, _SHARE_OF_BOX * section)
+        targets[pairs, ..., finding] = np.maximum(targets[pairs, ..., finding], shown)
     side = CELLS_PER_SIDE
     tokens = targets.reshape(len(targets), rows // side, side, columns // side, side, -1)
     tokens = tokens.transpose(0, 1, 3, 2, 4, 5)
     return np.ascontiguousarray(tokens).reshape(-1, side * side, len(FINDINGS))
-
-
-def _touched(
-    box: Float64[np.ndarray, "pairs 3 2"], depth: Int[np.ndarray, "frames"]
-) -> Bool[np.ndarray, "pairs"]:
-    """Slice pairs one of whose slices a lesion reaches."""
-    z, (low, high) = depth.reshape(-1, 2), box[:, 2].T[..., None]
-    return np.asarray(((z >= low - 0.5) & (z <= high + 0.5)).any(1))
-
-
-def _shown(
-    box: Float64[np.ndarray, "3 2"], cells: tuple[int, int], shift_px: tuple[int, int]
-) -> Bool[np.ndarray, "rows columns"]:
-    down = _overlap_px(box[1] + shift_px[0], cells[0])
-    across = _overlap_px(box[0] + shift_px[1], cells[1])
-    covered = down[:, None] * across
-    section = np.prod(box[:2, 1] - box[:2, 0] + 1)
-    return np.asarray(covered >= min(_SHARE_OF_CELL * CELL_PX**2, _SHARE_OF_BOX * section))
 
 
 def _overlap_px(bounds: Float64[np.ndarray, "2"], cells: int) -> Float64[np.ndarray, "cells"]:

@@ -34,7 +34,7 @@ _ADAMW_SHARE = 0.2
 @final
 @dataclass(frozen=True)
 class Look:
-    """One set of frames and where its findings are, in each pair of them."""
+    """One set of frames and where its findings are."""
 
     frames: Frames
     slice_indices: tuple[int, ...]

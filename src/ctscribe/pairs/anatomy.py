@@ -163,16 +163,14 @@ def _section(
     study: StudyRow, box: BoxMm, frame_size_px: tuple[int, int], margin_px: float
 ) -> FrameMasks:
     """Where a box meets the frames: a rectangle with rounded corners, widened by a margin."""
-    depth = np.asarray(study.slice_indices).reshape(-1, 2)
-    mask = np.zeros((*depth.shape, *frame_size_px), dtype=bool)
+    (left, right), (top, bottom), (low, high) = boxes_in_frames(study, [box])[0]
+    depth = np.asarray(study.slice_indices)
     reach = 0.5 + (margin_px > 0) * 0.5  # interpolation carries a lesion into the next slice
     y, x = np.ogrid[: frame_size_px[0], : frame_size_px[1]]
-    for shown, z, bounds in zip(mask, depth, boxes_in_frames(study, [box])[:, 0], strict=True):
-        (left, right), (top, bottom), (low, high) = bounds
-        rows = _normalised(y, top, bottom, margin_px)
-        columns = _normalised(x, left, right, margin_px)
-        shown[(z >= low - reach) & (z <= high + reach)] = rows**4 + columns**4 <= 1
-    return mask.reshape(-1, *frame_size_px)
+    rows = _normalised(y, top, bottom, margin_px)
+    columns = _normalised(x, left, right, margin_px)
+    touched = (depth >= low - reach) & (depth <= high + reach)
+    return np.asarray(touched[:, None, None] & (rows**4 + columns**4 <= 1))
 
 
 def _normalised(pixels: np.ndarray, low: float, high: float, margin_px: float) -> np.ndarray:

@@ -15,11 +15,6 @@ def frames_path(prepared_dir: Path, volume_name: str) -> Path:
     return prepared_dir / "slices" / f"{stem(volume_name)}.npy"
 
 
-def fine_path(prepared_dir: Path, volume_name: str) -> Path:
-    """Where the same slices lie at the grid's resolution: ``slices/<name>.fine.npy``."""
-    return prepared_dir / "slices" / f"{stem(volume_name)}.fine.npy"
-
-
 def record_path(prepared_dir: Path, volume_name: str) -> Path:
     """Where a volume's record lies; written last, it says that the volume is complete."""
     return prepared_dir / "slices" / f"{stem(volume_name)}.json"
@@ -38,20 +33,6 @@ def write_frames(
         writer.write(np.ascontiguousarray(frames))
     complete = {**record, "frames_crc32": writer.crc32}
     write_json(record_path(prepared_dir, volume_name), complete)
-
-
-def write_fine(prepared_dir: Path, volume_name: str, frames: Frames) -> int:
-    """Stores the slices at the grid's resolution; their CRC-32 goes into the volume's record."""
-    with npy_writer(fine_path(prepared_dir, volume_name), frames.shape, "|u1") as writer:
-        writer.write(np.ascontiguousarray(frames))
-    return writer.crc32
-
-
-def read_fine(prepared_dir: Path, volume_name: str) -> Frames:
-    """Like `read_frames`, of what `write_fine` stored."""
-    record = read_json(record_path(prepared_dir, volume_name))
-    path = fine_path(prepared_dir, volume_name)
-    return map_npy(path, record.get("fine_crc32"), volume_name)
 
 
 def read_frames(prepared_dir: Path, volume_name: str) -> Frames:

@@ -8,16 +8,7 @@ from typing import Any, Literal
 from ctscribe.errors import CtscribeError
 from ctscribe.files import read_json, sha256_of_json
 from ctscribe.reports.ct_rate_cells import VolumeMetadata
-from ctscribe.slices.cache import (
-    fine_path,
-    frames_path,
-    read_fine,
-    read_frames,
-    record_path,
-    stem,
-    write_fine,
-    write_frames,
-)
+from ctscribe.slices.cache import frames_path, read_frames, record_path, stem, write_frames
 from ctscribe.slices.show import PreparedVolume, show_lungs
 from ctscribe.slices.windows import WINDOWS
 from ctscribe.volume.fingerprint import fingerprint, sha256_of_source
@@ -42,7 +33,6 @@ def prepare_volume(
     windows: Literal["single", "three"] = "single",
     frame_size_px: tuple[int, int] | None = None,
     token_budget: int | None = None,
-    second_look: int = 0,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
     max_tilt_degrees: float = 30.0,
@@ -59,7 +49,6 @@ def prepare_volume(
         windows: Which grey scales the three channels show.
         frame_size_px: See `make_frames`.
         token_budget: See `coarse_size`.
-        second_look: Above 0, the slices are also shown at the grid's resolution.
         metadata: CT-RATE's row, where there is one.
         prefer: See `read_volume`.
         max_tilt_degrees: See `read_volume`.
@@ -77,7 +66,6 @@ def prepare_volume(
         windows=WINDOWS[windows],
         frame_size_px=frame_size_px,
         token_budget=token_budget,
-        fine=second_look > 0,
     )
     warnings = tuple(sorted(notes.codes | set(shown.warnings)))
     return replace(shown, warnings=warnings, source_details=notes.details)
@@ -95,11 +83,10 @@ def request_of(
     return {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
 
 
-def outputs_of(out: Path, name: str, keep: Keep, options: dict[str, Any]) -> list[Path]:
+def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
     """All files that a prepared volume consists of."""
-    fine = [fine_path(out, name)] if options.get("second_look") else []
     stores = store_paths(out, stem(name)) if keep == "all" else []
-    return [frames_path(out, name), record_path(out, name), *fine, *stores]
+    return [frames_path(out, name), record_path(out, name), *stores]
 
 
 def prepare_into(
@@ -142,10 +129,6 @@ def prepare_into(
     }
     if keep == "all":
         write_stores(out, stem(name), prepared.resampling, record)
-    if prepared.fine is not None:
-        fine, fine_to_ras = prepared.fine
-        record["fine_crc32"] = write_fine(out, name, fine)
-        record["fine_to_ras"] = fine_to_ras.tolist()
     write_frames(out, name, prepared.frames, record)
     return record, False
 
@@ -171,8 +154,6 @@ def _complete_record(
         if any(record.get(key) != value for key, value in request.items()):
             return None
         read_frames(out, name)
-        if "fine_crc32" in record:
-            read_fine(out, name)
         if keep == "all":
             check_stores(out, stem(name))
     except CtscribeError:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import UInt8
 
 from ctscribe.slices.frames import coarse_size, frame_size, make_frames
 from ctscribe.slices.select import find_lungs, spread_slices
@@ -13,8 +12,6 @@ from ctscribe.slices.windows import Window
 from ctscribe.types import Affine, Frames, SpacingMm
 from ctscribe.volume.ct import CTVolume
 from ctscribe.volume.resample import Resampling, plan
-
-FullFrames = UInt8[np.ndarray, "slices full_height full_width 3"]
 
 
 @final
@@ -30,7 +27,6 @@ class PreparedVolume:
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
-        fine: Where wanted, the frames at the grid's resolution and their 4 × 4 matrix.
         source_details: What the record says of how the source was read; see `Notes`.
     """
 
@@ -41,7 +37,6 @@ class PreparedVolume:
     position_mm: tuple[float, ...]
     frame_to_ras: Affine
     warnings: tuple[str, ...]
-    fine: tuple[FullFrames, Affine] | None = None
     source_details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +49,6 @@ def show_lungs(
     frame_size_px: tuple[int, int] | None = None,
     antialias: bool = False,
     token_budget: int | None = None,
-    fine: bool = False,
 ) -> PreparedVolume:
     """Chooses slices over the lungs' extent and shows them on the recipe's grid.
 
@@ -70,7 +64,6 @@ def show_lungs(
         frame_size_px: See `make_frames`.
         antialias: See `plan`.
         token_budget: See `coarse_size`.
-        fine: Also show the slices at the grid's resolution.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``.
@@ -86,15 +79,9 @@ def show_lungs(
     seen = resampling if size_px == full_px else _coarser(resampling, spacing_mm, full_px, size_px)
     shown = CTVolume(seen.stack(indices), seen.affine)
     frames, frame_to_ras = make_frames(shown, range(num_slices), windows, size_px)
-    whole = None
-    if fine:
-        stack = CTVolume(resampling.stack(indices), resampling.affine)
-        whole = make_frames(stack, range(num_slices), windows, full_px)
     position_mm = _positions_mm(resampling, indices)
     warnings = () if lungs.found else ("W_NOT_CHEST",)
-    return PreparedVolume(
-        resampling, shown, frames, indices, position_mm, frame_to_ras, warnings, whole
-    )
+    return PreparedVolume(resampling, shown, frames, indices, position_mm, frame_to_ras, warnings)
 
 
 def _coarser(

@@ -13,7 +13,6 @@ from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
 from ctscribe.objectives.objective import Objective, natural_level, term_of
-from ctscribe.pairs.crops import LEAD, lead_of
 from ctscribe.pairs.dataset import PairDataset, VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
 from ctscribe.train.beta import BetaControl
@@ -67,13 +66,9 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
 
 
 def asked(
-    recipe: Recipe,
-    arguments: TrainingArguments,
-    prepared_dir: Path,
-    pairs_path: Path,
-    start: Path | None,
+    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: Path | None
 ) -> dict[str, Any]:
-    """What a run folder is identified by: recipe, pairs, start, the update's size, its crops."""
+    """What a run folder is identified by: the recipe, the pairs, the start, the update's size."""
     if not pairs_path.is_file():
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist; run pairs first")
     together = pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps
@@ -84,7 +79,6 @@ def asked(
         "pairs_per_update": together,
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
-        **({LEAD: lead_of(prepared_dir)} if recipe.slices.second_look else {}),
     }
 
 

@@ -10,7 +10,6 @@ from ctscribe.files import ProgressCallback, read_json
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.slice_attention import attach, attached, warmed_head
 from ctscribe.pairs.anatomy import write_healed
-from ctscribe.pairs.crops import check_crops
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.pairs.splits import studies_of
 from ctscribe.rows import StudyRow, read_rows
@@ -54,11 +53,10 @@ def train(
     """
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", asked(recipe, arguments, prepared_dir, pairs_path, start))
+        open_run(run_dir, "train", asked(recipe, arguments, pairs_path, start))
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    check_crops(studies, recipe.slices.second_look)
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
     held_out = studies_of(studies, "validation", recipe.pairs.validation_fraction)
     validation_rows = validation_pairs(held_out)

@@ -27,14 +27,8 @@ def read_looks(
         prepared_dir: What `prepare` wrote.
         studies: Labels that are not in them are read off their reports.
         places: Lesions of those studies whose lesions are known.
-        views: Interleaved sets of slices a study's frames are dealt out to; more than 1 would tear
-            apart the pairs of crops, whose frames have a place of their own.
-
-    Raises:
-        ValueError: For more than one view of studies with crops.
+        views: Interleaved sets of slices a study's frames are dealt out to.
     """
-    if views > 1 and any(study.crop_to_ras for study in studies):
-        raise ValueError("studies with crops have one view")
     looks = []
     for study in studies:
         known = places.get(stem(study.volume_name), ())
@@ -43,7 +37,7 @@ def read_looks(
         findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = study.labels or label_report(join_report(study.findings, study.impression))
         looks += [
-            Look(frames[v::views], study.slice_indices[v::views], boxes[v::views], findings, labels)
+            Look(frames[v::views], study.slice_indices[v::views], boxes, findings, labels)
             for v in range(views)
         ]
     return looks

@@ -200,7 +200,6 @@ def _slices(recipe: Recipe) -> SlicesConfig:
         update={
             "num_slices": _VIEWS * recipe.slices.num_slices,
             "token_budget": None if budget is None else _VIEWS * budget,
-            "second_look": 0,
         }
     )
 
