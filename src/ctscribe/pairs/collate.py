@@ -46,7 +46,7 @@ class PairBatch(TypedDict):
     shown: list[str | None]
     """Volumes that the negatives show; None for noise and where there is no negative."""
     finding: Bool[Tensor, "answer_tokens"]
-    """Marks of the supervised tokens of all studies, row after row; see `pairs.marks`."""
+    """Marks of the supervised tokens of all studies, row after row; see `dataset.Marks`."""
     disputed: Bool[Tensor, "answer_tokens"]
 
 
