@@ -70,9 +70,6 @@ class Pair:
     negative: Sample | None
     marks: Marks
     """Of the report's tokens."""
-    is_paired: bool = True
-    """False where ``negative`` is the positive once more, only to fill its place in a batch: the
-    study has no negative although others have."""
     shown: str | None = None
     """Name of the volume that the negative shows; None for noise or without a negative."""
 
@@ -119,7 +116,6 @@ class PairDataset(Dataset[Pair]):
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
-        self._has_negatives = any(negative for _, negative in self._pairs)
         self._tokenizer = tokenizer
         self._visual = visual
         self._max_tokens = max_tokens
@@ -130,10 +126,9 @@ class PairDataset(Dataset[Pair]):
     def __getitem__(self, number: int) -> Pair:
         positive, negative = self._pairs[number]
         sample, marks = self._sample(positive), self._marks(positive, negative)
-        if negative is not None:
-            return Pair(sample, self._sample(negative), marks, shown=negative.volume)
-        # Processes and rows of a batch go through the same branches, whoever has a negative.
-        return Pair(sample, sample if self._has_negatives else None, marks, is_paired=False)
+        if negative is None:
+            return Pair(sample, None, marks)
+        return Pair(sample, self._sample(negative), marks, shown=negative.volume)
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""
