@@ -90,15 +90,6 @@ class TruthRow(Row):
     lesions: tuple[Lesion, ...]
 
 
-class Healing(Row):
-    """Lesions that are replaced by healthy tissue in a study's own frames (anatomy)."""
-
-    boxes_mm: tuple[BoxMm, ...]
-    """Their boxes in the RAS+ frame of the volume's affine."""
-    avoided_mm: tuple[BoxMm, ...] = ()
-    """Boxes of other lesions, from which no tissue is taken."""
-
-
 class PairRow(Row):
     """``pairs.jsonl``: a positive, then its negative."""
 
@@ -108,8 +99,8 @@ class PairRow(Row):
     volume: str | None
     """``volume_name`` whose frames are shown; None for noise."""
     disputed: tuple[str, ...] | None = None
-    """Findings on which report and shown volume differ: those whose labels differ for another
-    patient, those healed for the study's own; None, meaning all, for noise; None on positives."""
+    """Findings in which the labels of study and shown patient differ; None, meaning all, for
+    noise; None on positives."""
     noise_seed: int | None = None
     """Seed of the noise volume (gauss)."""
     label_distance: int | None = None
@@ -117,12 +108,10 @@ class PairRow(Row):
     relaxed_by: int = 0
     """Steps by which the required distance had to be lowered (heter)."""
     alternatives: tuple[str, ...] | None = None
-    """Other volumes that would do, nearest first, from which epochs draw anew (hard); of a
-    balanced row those with more findings, nearest first, then those with fewer."""
-    balanced: bool = False
-    """Whether alternatives with more findings and those with fewer have equal chance (hard)."""
-    healing: Healing | None = None
-    """What is altered in ``volume``, which is then the study's own (anatomy)."""
+    """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+    balanced: Literal[False] = False
+    """Never otherwise: this and `healing` are what files have always held, byte for byte."""
+    healing: None = None
 
 
 class GapRow(Row):

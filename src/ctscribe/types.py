@@ -31,5 +31,5 @@ BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
 
 # Training
-Strategy = Literal["origin", "gauss", "heter", "hard", "anatomy"]
+Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `config.PairsConfig`."""

@@ -10,7 +10,7 @@ from isal import igzip
 from ctscribe.card.alter import write_altered
 from ctscribe.card.views import VIEWS, draw_dropped, draw_order
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.negatives import noise_seeds
+from ctscribe.pairs.build import noise_seeds
 from ctscribe.rows import StudyRow, write_rows
 from ctscribe.types import Affine, VolumeHu
 from ctscribe.volume.intensity import AIR_HU

@@ -13,7 +13,7 @@ from ctscribe.card.views import VIEWS, View, draw_dropped, draw_order, make_view
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.features import store_features
 from ctscribe.model.qwen import encode_frames
-from ctscribe.pairs.negatives import noise_seeds
+from ctscribe.pairs.build import noise_seeds
 from ctscribe.rows import StudyRow
 from ctscribe.slices.cache import read_frames
 from ctscribe.slices.frames import air_frames

@@ -5,7 +5,7 @@ import pytest
 
 from ctscribe.config import PairsConfig
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.build import build_pairs, build_training_pairs
+from ctscribe.pairs.build import build_pairs, build_training_pairs, noise_seeds
 from ctscribe.pairs.splits import split_of
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PairRow, StudyRow, read_rows, write_rows
@@ -23,6 +23,14 @@ def test_gauss_follows_each_positive_with_seeded_noise(cohort: list[StudyRow]) -
     assert [row.study for row in positives] == [row.study for row in negatives]
     assert {(row.role, row.volume, row.disputed) for row in negatives} == {("negative", None, None)}
     assert len({row.noise_seed for row in negatives}) == len(cohort)
+
+
+def test_noise_seeds_depend_on_name_and_seed_alone() -> None:
+    both = noise_seeds(["a", "b"], 0)
+    assert noise_seeds(["b"], 0) == both[1:]
+    assert both[0] != both[1]
+    assert noise_seeds(["a"], 1) != both[:1]
+    assert all(0 <= seed < 2**31 for seed in both)
 
 
 def test_heter_shows_another_patient_and_records_the_distance(cohort: list[StudyRow]) -> None:

@@ -6,12 +6,19 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.errors import CtscribeError
 from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.pairs.anatomy import healed_study
 from ctscribe.pairs.build import build_pairs
 from ctscribe.pairs.collate import collate_pairs
-from ctscribe.pairs.dataset import PairDataset, Visual, slice_pair_positions, strategy_of
-from ctscribe.reports.prompt import QUESTION, SYSTEM
-from ctscribe.rows import Healing, PairRow, StudyRow
+from ctscribe.pairs.dataset import (
+    Marks,
+    PairDataset,
+    Visual,
+    mark_tokens,
+    slice_pair_positions,
+    strategy_of,
+)
+from ctscribe.reports.prompt import QUESTION, SYSTEM, answer_offsets
+from ctscribe.reports.sections import join_report
+from ctscribe.rows import PairRow, StudyRow
 
 
 @pytest.fixture(scope="module")
@@ -143,35 +150,6 @@ def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokeniz
     assert "visual_tokens" not in batch["positive"]
 
 
-def test_a_healed_study_shows_its_own_frames_under_their_name(
-    cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    asked = []
-
-    def note(study: StudyRow, noise_seed: int | None) -> Visual:
-        asked.append(study.volume_name)
-        return show(study, noise_seed)
-
-    own = cohort[0]
-    healing = Healing(boxes_mm=(((0, 0, 0), (1, 1, 1)),))
-    rows = [PairRow(study=s.volume_name, role="positive", volume=s.volume_name) for s in cohort[:2]]
-    negative = PairRow(
-        study=own.volume_name, role="negative", volume=own.volume_name, healing=healing
-    )
-    rows.insert(1, negative)
-    by_name = {study.volume_name: study for study in cohort}
-    dataset = PairDataset(by_name, rows, tokenizer, note, 500)
-    pairs = [dataset[0], dataset[1]]
-    healed = healed_study(own, healing).volume_name
-    assert asked == [own.volume_name, healed, cohort[1].volume_name]
-    # The second study has no negative; its positive fills the place and must count for nothing.
-    assert pairs[1].negative is pairs[1].positive
-    batch = collate_pairs(pairs, pad_id=0)
-    assert batch["paired"].tolist() == [True, False]
-    assert healed != own.volume_name
-    assert strategy_of(rows) == "anatomy"
-
-
 def test_strategies_are_told_from_the_rows_and_never_mixed(cohort: list[StudyRow]) -> None:
     for strategy in ("origin", "gauss", "heter"):
         rows = build_pairs(cohort, strategy, 10, 0)
@@ -181,3 +159,63 @@ def test_strategies_are_told_from_the_rows_and_never_mixed(cohort: list[StudyRow
     mixed = build_pairs(cohort[:50], "gauss", 10, 0) + build_pairs(cohort[50:], "heter", 10, 0)
     with pytest.raises(CtscribeError, match="must be of one kind"):
         strategy_of(mixed)
+
+
+REPORT = join_report(
+    "The trachea is open. No pleural or pericardial effusion is seen. "
+    "A nodule of 1.2 cm is seen in the right lung. The liver is normal.",
+    "Lung nodule.",
+)
+
+
+def words(report: str) -> list[tuple[int, int]]:
+    """Offsets of words parted by white space, as a tokenizer gives them for its tokens."""
+    found, start = [], 0
+    for word in report.split():
+        start = report.index(word, start)
+        found.append((start, start + len(word)))
+        start += len(word)
+    return found
+
+
+def marked(flags: torch.Tensor) -> str:
+    chosen = zip(REPORT.split(), flags[:-1].tolist(), strict=True)
+    return " ".join(word for word, is_marked in chosen if is_marked)
+
+
+def marks(disputed: set[str] | None) -> Marks:
+    return mark_tokens(REPORT, words(REPORT), disputed)
+
+
+def test_sentences_that_state_a_finding_are_marked_without_their_heading() -> None:
+    stated = "A nodule of 1.2 cm is seen in the right lung. Lung nodule."
+    assert marked(marks(set()).finding) == stated
+    assert marked(marks(set()).disputed) == ""
+    assert marked(marks(None).disputed) == stated, "noise shows no finding"
+
+
+@pytest.mark.parametrize(
+    ("disputed", "text"),
+    [
+        ({"Lung nodule"}, "A nodule of 1.2 cm is seen in the right lung. Lung nodule."),
+        ({"Pericardial effusion"}, "No pleural or pericardial effusion is seen."),
+        ({"Emphysema"}, ""),
+    ],
+)
+def test_a_finding_the_volumes_differ_in_marks_its_sentences_stated_or_denied(
+    disputed: set[str], text: str
+) -> None:
+    assert marked(marks(disputed).disputed) == text
+
+
+def test_there_is_one_mark_for_every_token_and_none_for_the_end_of_turn() -> None:
+    tokenizer = train_tokenizer([REPORT] * 3, 400)
+    offsets = answer_offsets(tokenizer, REPORT)
+    ids = tokenizer.encode(REPORT, add_special_tokens=False)
+    assert len(offsets) == len(ids)
+    found = mark_tokens(REPORT, offsets, None)
+    assert len(found.finding) == len(ids) + 1
+    assert not found.finding[-1]
+    kept = torch.tensor(ids)[found.finding[:-1]]
+    stated = "A nodule of 1.2 cm is seen in the right lung. Lung nodule."
+    assert tokenizer.decode(kept).split() == stated.split()

@@ -1,4 +1,6 @@
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,16 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from ctscribe.config import PairsConfig
+from ctscribe.errors import CtscribeError
+from ctscribe.pairs.build import build_training_pairs
 from ctscribe.pairs.hard import (
-    balanced_contradictions,
+    appearances,
     hard_negatives,
     nearest_contradictions,
     refresh_hard,
 )
 from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import GapRow, PairRow
+from ctscribe.rows import GapRow, PairRow, StudyRow, write_rows
+from ctscribe.slices.cache import write_frames
 from ctscribe.types import Labels
-from tests.pairs.test_negatives import Arrays, cohorts
+from tests.pairs.test_heter import Arrays, cohorts
+
+Make = Callable[..., StudyRow]
 
 
 def brute_force(
@@ -42,69 +50,6 @@ def test_nearest_contradictions_are_those_of_looking_at_everyone(
     for study in range(len(labels)):
         expected = brute_force(labels, patients, appearance, study)[:num]
         assert nearest[study].tolist() == expected + [-1] * (num - len(expected))
-
-
-@given(cohorts(), st.integers(1, 5), st.integers(0, 100))
-@settings(max_examples=40, deadline=None)
-def test_balanced_contradictions_are_the_nearest_on_either_side(
-    cohort: Arrays, num: int, seed: int
-) -> None:
-    labels, patients = cohort
-    appearance = np.random.default_rng(seed).random((len(labels), 3))
-    nearest, both = balanced_contradictions(labels, patients, appearance, num)
-    count = labels.sum(1).astype(int)
-    half = (num + 1) // 2
-    for study in range(len(labels)):
-        everyone = brute_force(labels, patients, appearance, study)
-        more = [n for n in everyone if count[n] > count[study]]
-        fewer = [n for n in everyone if count[n] < count[study]]
-        assert both[study] == bool(more and fewer)
-        expected = more[:half] + fewer[:half] if both[study] else everyone[:num]
-        assert [n for n in nearest[study] if n >= 0] == expected
-
-
-BALANCED_NAMES = ["own", "more", "fewer1", "fewer2", "fewer3"]
-BALANCED = np.zeros((5, 18), np.uint8)
-BALANCED[0, :3] = BALANCED[1, 1:6] = BALANCED[2, :2] = BALANCED[3, 1:3] = BALANCED[4, 2] = 1
-BALANCED_BY_NAME: dict[str, Labels] = {
-    name: tuple(row) for name, row in zip(BALANCED_NAMES, BALANCED.tolist(), strict=True)
-}
-
-
-def balanced_row(seed: int) -> PairRow:
-    """A study's with one partner who has more findings, and three who have fewer."""
-    nearest, both = np.array([[1, -1, 2, 3, 4]] * 5), np.arange(5) == 0
-    return hard_negatives(BALANCED_NAMES, BALANCED, nearest, seed, both)[0]
-
-
-def test_either_side_is_shown_with_equal_chance_and_on_it_each_partner() -> None:
-    num = 600
-    drawn = Counter(balanced_row(seed).volume for seed in range(num))
-    shares = [1 / 2, 1 / 6, 1 / 6, 1 / 6]
-    wanted = [num * share for share in shares]
-    assert chisquare([drawn[name] for name in BALANCED_NAMES[1:]], wanted).pvalue > 0.001
-
-
-def test_epochs_keep_the_balance_whatever_is_told_apart() -> None:
-    row = balanced_row(0)
-    assert row.balanced
-    assert row.alternatives == tuple(BALANCED_NAMES[1:])
-    # the side is a coin's, though "more" is the least told apart; on the other side gaps decide
-    known = {"fewer1": 0.0, "fewer2": 2.0, "more": -3.0, "fewer3": 5.0}
-    gaps = [GapRow(study="own", volume=name, gap=gap) for name, gap in known.items()]
-    spread = np.std([*known.values()])
-    weights = np.exp([-known[f"fewer{n}"] / spread for n in (1, 2, 3)])
-    shares = [1 / 2, *weights / weights.sum() / 2]
-    num = 600
-    rows = [row]
-    drawn: Counter[str | None] = Counter()
-    for epoch in range(1, num + 1):
-        rows = refresh_hard(rows, gaps, BALANCED_BY_NAME, 0, epoch)
-        drawn[rows[0].volume] += 1
-        assert rows[0].balanced
-        assert rows[0].alternatives == row.alternatives
-    wanted = [num * share for share in shares]
-    assert chisquare([drawn[name] for name in BALANCED_NAMES[1:]], wanted).pvalue > 0.001
 
 
 def negatives(gap_of: dict[tuple[str, str], float]) -> tuple[list[PairRow], list[GapRow]]:
@@ -179,3 +124,84 @@ def test_other_rows_stay_as_they_are() -> None:
         PairRow(study="a", role="negative", volume="b", label_distance=1),
     ]
     assert refresh_hard(rows, [], BY_NAME, 0, 1) == rows
+
+
+def write(folder: Path, study: StudyRow, seed: int, brightness: int = 100, noise: int = 4) -> None:
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(brightness - noise, brightness + noise, (4, 28, 28, 3))
+    write_frames(folder, study.volume_name, frames.astype(np.uint8), {})
+
+
+def nearest_to_first(folder: Path, studies: list[StudyRow]) -> int:
+    rows = appearances(folder, studies)
+    return 1 + int(np.linalg.norm(rows[1:] - rows[0], axis=1).argmin())
+
+
+@pytest.mark.parametrize(
+    ("knob", "alike", "other"),
+    [
+        ("manufacturer", "X", "Y"),
+        ("sex", "F", "M"),
+        ("age_years", 61.0, 24.0),
+        ("spacing_mm", (1.0, 1.0, 1.0), (0.6, 0.6, 1.0)),
+        ("position_mm", (7.0, 5.0, 3.0, 1.0), (70.0, 50.0, 30.0, 10.0)),
+    ],
+)
+def test_what_prepare_knows_of_scan_and_patient_counts(
+    tmp_path: Path, make_study: Make, knob: str, alike: object, other: object
+) -> None:
+    values = (alike, other, alike, other)
+    studies = [
+        make_study(f"s{n}").model_copy(update={knob: value}) for n, value in enumerate(values)
+    ]
+    for study in studies:
+        write(tmp_path, study, seed=0)
+    assert nearest_to_first(tmp_path, studies) == 2
+
+
+@pytest.mark.parametrize(("knob", "values"), [("brightness", (80, 160)), ("noise", (3, 30))])
+def test_what_the_frames_show_counts(
+    tmp_path: Path, make_study: Make, knob: str, values: tuple[int, int]
+) -> None:
+    studies = [make_study(f"s{n}") for n in range(4)]
+    for n, study in enumerate(studies):
+        write(tmp_path, study, seed=n, **{knob: values[n % 2]})
+    assert nearest_to_first(tmp_path, studies) == 2
+
+
+def test_the_unknown_lies_in_the_middle(tmp_path: Path, make_study: Make) -> None:
+    ages = (20.0, None, 80.0)
+    studies = [make_study(f"s{n}").model_copy(update={"age_years": a}) for n, a in enumerate(ages)]
+    for study in studies:
+        write(tmp_path, study, seed=0)
+    rows = appearances(tmp_path, studies)
+    assert np.isfinite(rows).all()
+    assert np.linalg.norm(rows[0] - rows[1]) == pytest.approx(np.linalg.norm(rows[2] - rows[1]))
+
+
+def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path, make_study: Make) -> None:
+    ill = (1,) + (0,) * 17
+    names = [f"train_{n}_a_1.nii.gz" for n in range(20)]
+    studies = [make_study(name, ill if n % 2 else (0,) * 18) for n, name in enumerate(names)]
+    write_rows(tmp_path / "studies.jsonl", studies)
+    for n, study in enumerate(studies):
+        write(tmp_path, study, seed=0, brightness=40 + 10 * (n // 2))
+    config = PairsConfig(strategy="hard", num_alternatives=2, validation_fraction=0.01)
+    rows = build_training_pairs(tmp_path, tmp_path, config)
+    number = {name: n for n, name in enumerate(names)}
+    for row in rows[1::2]:
+        assert row.alternatives is not None
+        assert row.volume in row.alternatives
+        assert row.label_distance == 1
+        own = number[row.study]
+        assert all(number[other] % 2 != own % 2 for other in row.alternatives)
+        assert abs(number[row.alternatives[0]] // 2 - own // 2) <= 1
+
+
+def test_patients_who_are_all_alike_have_no_hard_negative(tmp_path: Path, make_study: Make) -> None:
+    studies = [make_study(f"train_{n}_a_1.nii.gz") for n in range(3)]
+    write_rows(tmp_path / "studies.jsonl", studies)
+    for study in studies:
+        write(tmp_path, study, seed=0)
+    with pytest.raises(CtscribeError, match="another patient whose labels differ"):
+        build_training_pairs(tmp_path, tmp_path, PairsConfig(strategy="hard"))

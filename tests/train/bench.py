@@ -10,9 +10,9 @@ from transformers import TrainerCallback, TrainerControl
 from ctscribe.config import Recipe
 from ctscribe.model.checkpoint import load_model
 from ctscribe.pairs.collate import collate_pairs
-from ctscribe.pairs.dataset import Pair, PairDataset
+from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
-from ctscribe.train.order import EpochsInOrder, Items
+from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
 from ctscribe.train.setup import (
     learning_rates,
@@ -61,7 +61,6 @@ class Bench:
         self.dataset = PairDataset(
             {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
         )
-        self.items: Items[Pair] = self.dataset
         self.scorer = ReportScorer(self.qwen, "depth")
         self.module: nn.Module = self.scorer
         self.trainer: PairTrainer
@@ -77,7 +76,7 @@ class Bench:
             packed=self.recipe.train.pack_pairs,
             model=self.module,
             args=training_arguments(folder, self.recipe),
-            train_dataset=EpochsInOrder(self.items, 1, 0),
+            train_dataset=EpochsInOrder(self.dataset, 1, 0),
             data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
             callbacks=[catch],
         )
@@ -86,7 +85,7 @@ class Bench:
 
     def by_hand(self, num_pairs: int) -> tuple[Gradients, Tensor]:
         """Both branches in one graph, and the negatives' cross entropy."""
-        order = EpochsInOrder(self.items, 1, 0)
+        order = EpochsInOrder(self.dataset, 1, 0)
         items = [order[number] for number in range(num_pairs)]
         batch = collate_pairs(items, self.tokenizer.pad_token_id)
         assert batch["negative"] is not None
@@ -98,7 +97,6 @@ class Bench:
             positive.rows,
             num_pairs,
             batch["disputed"],
-            batch["paired"],
         )
         term = objective.negative(pair)
         loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()

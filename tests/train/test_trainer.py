@@ -11,11 +11,9 @@ from torch import nn
 
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.pairs.collate import Batch, collate_pairs
-from ctscribe.pairs.dataset import Pair, PairDataset
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer
 from ctscribe.train.tally import means
-from ctscribe.train.trainer import PairTrainer
 from tests.train.bench import Bench, Gradients
 
 
@@ -136,46 +134,3 @@ def test_the_negative_changes_only_the_side_it_may_reach(
         torch.testing.assert_close(gradient, expected[name], atol=1e-7, rtol=1e-5)
         sides[side] += not torch.equal(everywhere[name], nowhere[name])
     assert min(sides.values()) > 5, "the negative would change both sides"
-
-
-class SomeAlone:
-    """The bench's pairs, every second one without its negative."""
-
-    def __init__(self, dataset: PairDataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, number: int) -> Pair:
-        pair = self._dataset[number]
-        alone = replace(pair, negative=pair.positive, is_paired=False, shown=None)
-        return pair if number % 2 else alone
-
-
-@pytest.mark.parametrize(("per_device", "accumulation"), [(1, 8), (4, 2)])
-@pytest.mark.parametrize("others_need_it", [False, True])
-def test_studies_without_a_negative_stand_beside_others(
-    tmp_path: Path,
-    bench: Callable[..., Bench],
-    monkeypatch: pytest.MonkeyPatch,
-    per_device: int,
-    accumulation: int,
-    others_need_it: bool,
-) -> None:
-    """Also where another process, which has one, waits for this one's backward pass."""
-    tested = bench(per_device, accumulation)
-    tested.items = SomeAlone(tested.dataset)
-    expected, _ = tested.by_hand(8)
-    if others_need_it:
-        monkeypatch.setattr(PairTrainer, "_on_any_process", lambda self, flag: True)
-    passes: list[object] = []
-    tested.scorer.register_forward_hook(lambda *_: passes.append(None))
-    found = tested.trained(tmp_path)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
-    if others_need_it:
-        assert len(passes) == 2 * accumulation
-    measured = means(tested.trainer.tally.take())
-    assert measured["share_capped"] == 0
-    assert (measured["negative_ce"] or 0) > 1

@@ -14,7 +14,7 @@ from ctscribe.card.measure import scans_with_strangers
 from ctscribe.card.views import DROPPED_SHARE, VIEWS, draw_dropped, draw_order
 from ctscribe.errors import CtscribeError
 from ctscribe.files import ProgressCallback, atomic_write, sha256_of_json
-from ctscribe.pairs.negatives import noise_seeds
+from ctscribe.pairs.build import noise_seeds
 from ctscribe.pairs.splits import Split, studies_of
 from ctscribe.rows import StudyRow, read_rows
 from ctscribe.run import open_run

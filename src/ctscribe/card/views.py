@@ -18,8 +18,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.model.features import FeatureStore
 from ctscribe.model.qwen import MERGE, PATCH_PX, encode_frames
+from ctscribe.pairs.build import noise_seeds
 from ctscribe.pairs.dataset import Visual
-from ctscribe.pairs.negatives import noise_seeds
 from ctscribe.rows import StudyRow
 from ctscribe.slices.frames import air_frames
 from ctscribe.slices.windows import WINDOWS

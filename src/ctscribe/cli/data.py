@@ -15,7 +15,6 @@ from ctscribe.cli.options import (
     Processes,
     RecipeName,
     Reconstructions,
-    Where,
     app,
 )
 from ctscribe.config import Recipe, read_recipe
@@ -129,7 +128,6 @@ def pairs(
     prepared: Path,
     out: Path,
     *,
-    where: Where = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:
@@ -137,9 +135,8 @@ def pairs(
     from ctscribe.pairs.audit import write_audit
     from ctscribe.pairs.build import build_training_pairs
 
-    knobs = read_recipe(recipe, overrides).pairs
-    rows = build_training_pairs(prepared, out, knobs, where)
-    warnings = write_audit(prepared, out, rows, reuse_cap=knobs.reuse_cap)
+    rows = build_training_pairs(prepared, out, read_recipe(recipe, overrides).pairs)
+    warnings = write_audit(prepared, out, rows)
     say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")

@@ -82,24 +82,11 @@ class PairsConfig(Section):
 
     strategy: Strategy = "origin"
     """origin: no negatives; gauss: noise volume; heter: a patient whose labels differ; hard: the
-    most similar patient who contradicts a stated finding; anatomy: the study's own volume with
-    small lesions replaced by healthy tissue."""
+    most similar patient who contradicts a stated finding."""
     min_label_distance: int = Field(10, ge=1, le=18)
     """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
-    reuse_cap: int | None = Field(None, ge=1)
-    """Most often that one volume may be shown instead of others (heter); None: no cap (paper)."""
-    direction: Literal["any", "balanced"] = "any"
-    """balanced: a patient with more findings or one with fewer, with equal chance where there are
-    both (heter, hard; hard then seeks half of its alternatives on either side); any: as it comes
-    (paper), which on real labels is nearly always more for heter and mostly fewer for hard."""
-    match_scanner: bool = False
-    """Prefer patients scanned on the same manufacturer's scanner (heter)."""
     num_alternatives: int = Field(8, ge=1, le=64)
     """Nearest contradicting volumes among which each epoch draws a study's negative (hard)."""
-    max_healed_mm: float = Field(40.0, gt=0, le=100)
-    """Longest axial side of a lesion's box that is healed (anatomy)."""
-    unhealed: Literal["alone", "heter"] = "alone"
-    """Studies without a lesion to heal (anatomy): alone trains them without a negative."""
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     """Share of training patients held out to choose checkpoints and hyper-parameters."""
     seed: int = 0

@@ -79,8 +79,6 @@ E_LABELS             A label is neither 0 nor 1.
     Correct the labels file.
 E_LABEL_HEAD         A file of a label head's probabilities does not fit the scans.
     Correct the cell that is named, or add the rows that lack.
-E_LESIONS            Healing lesions needs to know where small ones are.
-    Give their boxes or masks, or use the strategy hard.
 E_MANIFEST           A manifest of own scans has wrong columns or rows.
     Mend the rows that are named.
 E_MASK               A file is no sound NIfTI mask, or holds other masks than are named.

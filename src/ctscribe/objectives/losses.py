@@ -63,7 +63,7 @@ def token_weights(
             volume does not change, such as grammar, counts little.
         positive: Nats.
         negative: Nats.
-        disputed: Marks of `pairs.marks`.
+        disputed: Marks of `pairs.dataset.Marks`.
         temperature: Nats; a difference of twice as much counts 0.76.
     """
     if scope == "all":

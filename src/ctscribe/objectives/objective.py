@@ -47,7 +47,6 @@ class Objective:
         rows: Int[Tensor, "tokens"],
         num_studies: int,
         disputed: Bool[Tensor, "tokens"],
-        paired: Bool[Tensor, "studies"],
     ) -> PairLosses:
         """Both branches of a micro-batch, with what each token counts.
 
@@ -56,12 +55,11 @@ class Objective:
             negative: CE⁻ of the same tokens.
             rows: The study each token belongs to.
             num_studies: How many there are.
-            disputed: Marks of `pairs.marks`.
-            paired: Studies that have a negative; no token of the others is in scope.
+            disputed: Marks of `pairs.dataset.Marks`.
         """
         positive = positive.detach()
         weights = token_weights(self.scope, positive, negative, disputed, self.temperature)
-        return PairLosses(positive, negative, weights * paired[rows], rows, num_studies)
+        return PairLosses(positive, negative, weights, rows, num_studies)
 
     def negative(self, losses: PairLosses) -> Term:
         """Each study's term, without α and β, and whether it carries no gradient."""

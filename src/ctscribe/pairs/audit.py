@@ -6,67 +6,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from ctscribe.files import atomic_write, write_json
 from ctscribe.pairs.dataset import pair_up
-from ctscribe.pairs.examples import draw_examples
 from ctscribe.reports.findings import FINDINGS
 from ctscribe.rows import PairRow, StudyRow, read_rows
+from ctscribe.slices.cache import read_frames
 
 SICKER_LIMIT = 0.65
 TOP_USE_LIMIT = 0.25
 RELAXED_LIMIT = 0.05
 SCANNER_LIMIT = 0.10
+NUM_EXAMPLES = 6
+_PER_ROW = 3
 
 
-def write_audit(
-    prepared_dir: Path, out_dir: Path, pairs: Sequence[PairRow], *, reuse_cap: int | None = None
-) -> list[str]:
+def write_audit(prepared_dir: Path, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
     """Writes ``pairs_audit.json``, ``pairs_audit.png`` and, with volumes, ``pairs_examples.png``.
 
     Args:
         prepared_dir: What `prepare` wrote.
         out_dir: Where the files go.
         pairs: As in ``pairs.jsonl``.
-        reuse_cap: What was asked for.
 
     Returns:
         One sentence for each skew a reader should know of.
     """
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    audit = audit_pairs(studies, pairs, reuse_cap=reuse_cap)
+    audit = audit_pairs(studies, pairs)
     write_json(out_dir / "pairs_audit.json", audit)
-    _draw(audit, out_dir / "pairs_audit.png")
-    draw_examples(prepared_dir, studies, pairs, out_dir / "pairs_examples.png")
+    _draw_counts(audit, out_dir / "pairs_audit.png")
+    _draw_examples(prepared_dir, pairs, out_dir / "pairs_examples.png")
     warnings: list[str] = audit["warnings"]
     return warnings
 
 
-def audit_pairs(
-    studies: Sequence[StudyRow], pairs: Sequence[PairRow], *, reuse_cap: int | None = None
-) -> dict[str, Any]:
+def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[str, Any]:
     """Measures the negatives of ``pairs``; quantities that do not apply are None.
 
     Args:
         studies: Must hold every volume named.
         pairs: As in ``pairs.jsonl``.
-        reuse_cap: What was asked for.
     """
     by_name = {study.volume_name: study for study in studies}
     whole = pair_up(pairs)
     negatives = [negative for _, negative in whole if negative is not None]
-    others = [row for row in negatives if row.volume and row.healing is None]
-    shown = [(by_name[row.study], by_name[row.volume]) for row in others if row.volume]
+    others = [row for row in negatives if row.volume is not None]
+    shown = [(by_name[row.study], by_name[str(row.volume)]) for row in others]
     disputed = Counter(finding for row in negatives for finding in row.disputed or ())
     audit: dict[str, Any] = {
         "num_positives": len(whole),
         "num_negatives": len(negatives),
         "num_noise": sum(row.volume is None for row in negatives),
-        "num_healed": sum(row.healing is not None for row in negatives),
-        "num_balanced": sum(row.balanced for row in negatives),
-        "without_negative": [row.study for row, negative in whole if negative is None],
         "disputed": {finding: disputed[finding] for finding in FINDINGS if disputed[finding]},
-        "reuse_cap": reuse_cap,
         "label_distance": None,
         "share_relaxed": None,
         "reuse": None,
@@ -145,16 +138,6 @@ def _warnings(audit: dict[str, Any]) -> list[str]:
             f"{scanner['matched']:.0%} of the pairs come from one manufacturer where chance gives "
             f"{scanner['by_chance']:.0%}: the model can learn to tell scanners apart instead"
         )
-    if reuse and audit["reuse_cap"] and reuse["most_often"] > audit["reuse_cap"]:
-        found.append(
-            f"one volume is shown {reuse['most_often']} times, more than the {audit['reuse_cap']} "
-            "asked for, because nobody else's labels differ from the last studies'"
-        )
-    if audit["num_negatives"] and audit["without_negative"]:
-        found.append(
-            f"{len(audit['without_negative'])} of {audit['num_positives']} studies have no "
-            "negative, because no lesion of theirs can be healed; pairs_audit.json lists them"
-        )
     if audit["share_relaxed"] and audit["share_relaxed"] > RELAXED_LIMIT:
         found.append(
             f"for {audit['share_relaxed']:.0%} of the studies nobody differed enough, and "
@@ -163,7 +146,7 @@ def _warnings(audit: dict[str, Any]) -> list[str]:
     return found
 
 
-def _draw(audit: dict[str, Any], path: Path) -> None:
+def _draw_counts(audit: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 3.6), layout="constrained")
@@ -178,7 +161,7 @@ def _draw(audit: dict[str, Any], path: Path) -> None:
     last.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"{audit['num_positives']} studies, {audit['num_negatives']} negatives: "
-        f"{audit['num_noise']} noise, {audit['num_healed']} healed"
+        f"{audit['num_noise']} noise"
     )
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
@@ -189,3 +172,44 @@ def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: s
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_xticks(range(0, len(counts), -(-len(counts) // 12) or 1))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_examples(prepared_dir: Path, pairs: Sequence[PairRow], path: Path) -> None:
+    """Draws the middle frames of a few pairs whose negative is a volume; nothing without any.
+
+    What is disputed stands above them. Names are left out, so that the picture may be shown.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [row for row in pairs if row.role == "negative" and row.volume is not None]
+    if not shown:
+        return
+    picked = [shown[n] for n in np.linspace(0, len(shown) - 1, NUM_EXAMPLES).astype(int)]
+    picked = list(dict.fromkeys(picked))
+    num_rows = -(-len(picked) // _PER_ROW)
+    figure = Figure(figsize=(5 * _PER_ROW, 3 * num_rows), layout="constrained")
+    for axes in figure.subplots(num_rows, _PER_ROW, squeeze=False).ravel():
+        axes.set_axis_off()
+    for axes, row in zip(figure.axes, picked, strict=False):
+        own, other = (_middle(prepared_dir, name) for name in (row.study, str(row.volume)))
+        axes.imshow(_side_by_side(own, other), cmap="gray", vmin=0, vmax=255)
+        axes.set_title("disputed: " + _few(row.disputed or ()), fontsize=7, wrap=True)
+    figure.suptitle("Left the study, right what is shown instead")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _middle(prepared_dir: Path, volume_name: str) -> UInt8[np.ndarray, "height width"]:
+    """The middle frame; the last channel, which shows lung where there are three windows."""
+    frames = read_frames(prepared_dir, volume_name)
+    return np.asarray(frames[len(frames) // 2, ..., 2])
+
+
+def _side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    height = max(len(first), len(second))
+    parts = [np.pad(part, ((0, height - len(part)), (0, 0))) for part in (first, second)]
+    return np.hstack(parts)
+
+
+def _few(findings: Sequence[str]) -> str:
+    return ", ".join(findings[:4]) + (f" and {len(findings) - 4} more" if len(findings) > 4 else "")

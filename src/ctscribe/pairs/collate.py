@@ -41,12 +41,10 @@ class PairBatch(TypedDict):
     positive: Batch
     negative: Batch | None
     """None when there are no negatives (origin)."""
-    paired: Bool[Tensor, "studies"]
-    """False where a study has no negative and its row in that branch must count for nothing."""
     shown: list[str | None]
-    """Volumes that the negatives show; None for noise and where there is no negative."""
+    """Volumes that the negatives show; None for noise and when there are no negatives."""
     finding: Bool[Tensor, "answer_tokens"]
-    """Marks of the supervised tokens of all studies, row after row; see `pairs.marks`."""
+    """Marks of the supervised tokens of all studies, row after row; see `dataset.Marks`."""
     disputed: Bool[Tensor, "answer_tokens"]
 
 
@@ -65,7 +63,6 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
         "finding_labels": torch.tensor([_labels(pair.positive) for pair in pairs]),
         "positive": collate_samples([pair.positive for pair in pairs], pad_id),
         "negative": collate_samples(negatives, pad_id) if negatives else None,
-        "paired": torch.tensor([pair.is_paired for pair in pairs]),
         "shown": [pair.shown for pair in pairs],
         "finding": torch.cat([pair.marks.finding for pair in pairs]),
         "disputed": torch.cat([pair.marks.disputed for pair in pairs]),

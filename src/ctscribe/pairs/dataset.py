@@ -1,21 +1,24 @@
 """Pairs as training items; one item is one study with its negative."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.anatomy import shown_study
-from ctscribe.pairs.marks import Marks, mark_tokens
+from ctscribe.reports.labeler import find_mentions
 from ctscribe.reports.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
-from ctscribe.reports.sections import join_report
+from ctscribe.reports.sections import join_report, sentence_spans
 from ctscribe.rows import PairRow, StudyRow
 from ctscribe.types import Labels, Strategy
+
+_HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
 
 @final
@@ -49,6 +52,17 @@ class Sample:
 
 @final
 @dataclass(frozen=True)
+class Marks:
+    """What is known of each supervised token of one report, its end-of-turn token included."""
+
+    finding: Bool[Tensor, "answer_tokens"]
+    """In a sentence that states a finding; the rest is boilerplate."""
+    disputed: Bool[Tensor, "answer_tokens"]
+    """In a sentence that speaks of a finding in which the two volumes of the pair differ."""
+
+
+@final
+@dataclass(frozen=True)
 class Pair:
     """One report with its own volume and with the one shown instead."""
 
@@ -56,9 +70,6 @@ class Pair:
     negative: Sample | None
     marks: Marks
     """Of the report's tokens."""
-    is_paired: bool = True
-    """False where ``negative`` is the positive once more, only to fill its place in a batch: the
-    study has no negative although others have."""
     shown: str | None = None
     """Name of the volume that the negative shows; None for noise or without a negative."""
 
@@ -105,7 +116,6 @@ class PairDataset(Dataset[Pair]):
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
-        self._has_negatives = any(negative for _, negative in self._pairs)
         self._tokenizer = tokenizer
         self._visual = visual
         self._max_tokens = max_tokens
@@ -116,10 +126,9 @@ class PairDataset(Dataset[Pair]):
     def __getitem__(self, number: int) -> Pair:
         positive, negative = self._pairs[number]
         sample, marks = self._sample(positive), self._marks(positive, negative)
-        if negative is not None:
-            return Pair(sample, self._sample(negative), marks, shown=negative.volume)
-        # Processes and rows of a batch go through the same branches, whoever has a negative.
-        return Pair(sample, sample if self._has_negatives else None, marks, is_paired=False)
+        if negative is None:
+            return Pair(sample, None, marks)
+        return Pair(sample, self._sample(negative), marks, shown=negative.volume)
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""
@@ -142,7 +151,8 @@ class PairDataset(Dataset[Pair]):
 
     def _sample(self, row: PairRow) -> Sample:
         study = self._studies[row.study]
-        visual = self._visual(shown_study(self._studies, row), row.noise_seed)
+        shown = self._studies[row.volume or row.study]  # noise has the size of the study's own
+        visual = self._visual(shown, row.noise_seed)
         report = join_report(study.findings, study.impression)
         input_ids, labels = encode_example(
             self._tokenizer, report, visual.grid_thw, study=row.study
@@ -158,7 +168,7 @@ class PairDataset(Dataset[Pair]):
 
 
 def strategy_of(rows: Sequence[PairRow]) -> Strategy:
-    """What the negatives among ``rows`` are; next to healed volumes other patients' may stand.
+    """What the negatives among ``rows`` are.
 
     Raises:
         CtscribeError: ``E_PAIRS`` when noise and volumes are mixed.
@@ -175,15 +185,11 @@ def strategy_of(rows: Sequence[PairRow]) -> Strategy:
         return "origin"
     if shown.pop():
         return "gauss"
-    if any(row.healing is not None for row in negatives):
-        return "anatomy"
     return "hard" if any(row.alternatives is not None for row in negatives) else "heter"
 
 
 def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
     """Groups rows into (positive, negative), or (positive, None) where no row is a negative.
-
-    Beside healed negatives studies without a lesion to heal may stand alone.
 
     Raises:
         CtscribeError: ``E_PAIRS`` naming the study whose rows are out of order.
@@ -197,8 +203,7 @@ def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
         else:
             raise _torn(row.study)
     alone = [positive.study for positive, negative in pairs if negative is None]
-    some_healed = any(negative and negative.healing for _, negative in pairs)
-    if alone and len(alone) < len(pairs) and not some_healed:
+    if alone and len(alone) < len(pairs):
         raise _torn(alone[0])
     return pairs
 
@@ -209,3 +214,63 @@ def _torn(study: str) -> CtscribeError:
         f"each positive must be followed by its own negative, but the rows of {study} are not; "
         "run pairs again",
     )
+
+
+def mark_tokens(
+    report: str, offsets: Sequence[tuple[int, int]], disputed: Collection[str] | None
+) -> Marks:
+    """Marks the tokens of a report by the sentences they lie in.
+
+    Args:
+        report: As `reports.sections.join_report` writes it.
+        offsets: First and last character of each token, half open, in reading order.
+        disputed: Findings in which the volumes differ, present or absent in the report; None for
+            noise, which shows no finding, so that every sentence stating one is disputed.
+    """
+    sentences = _sentences(report)
+    finding = [(s.start, s.end) for s in sentences if s.stated]
+    chosen = (
+        finding
+        if disputed is None
+        else [(s.start, s.end) for s in sentences if not s.named.isdisjoint(disputed)]
+    )
+    return Marks(_inside(offsets, finding), _inside(offsets, chosen))
+
+
+@final
+@dataclass(frozen=True)
+class _Sentence:
+    start: int
+    end: int
+    stated: frozenset[str]
+    named: frozenset[str]
+    """Stated, denied or left open."""
+
+
+@lru_cache(maxsize=1 << 14)
+def _sentences(report: str) -> tuple[_Sentence, ...]:
+    """Sentences that name a finding, without the heading before them."""
+    mentions = find_mentions(report)
+    found = []
+    for start, end in sentence_spans(report):
+        inside = [m for m in mentions if start <= m.span[0] < end]
+        if not inside:
+            continue
+        heading = _HEADING.match(report, start, end)
+        found.append(
+            _Sentence(
+                heading.end() if heading else start,
+                end,
+                frozenset(m.finding for m in inside if m.status == "present"),
+                frozenset(m.finding for m in inside),
+            )
+        )
+    return tuple(found)
+
+
+def _inside(
+    offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
+) -> Bool[Tensor, "answer_tokens"]:
+    """Tokens that share a character with a span; the end-of-turn token behind them never does."""
+    shared = [any(a < end and start < b for start, end in spans) for a, b in offsets]
+    return torch.tensor([*shared, False])

@@ -1,21 +1,90 @@
-"""Partners that look and read alike but contradict the report, and new ones for each epoch."""
+"""Partners that look and read alike but contradict the report, and new ones for each epoch.
+
+How alike two scans look is told before any finding: scanner, patient, build, grain of the image.
+"""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from scipy.spatial.distance import cdist
 
-from ctscribe.pairs.patterns import encode_patterns
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import GapRow, PairRow
-from ctscribe.types import Labels
+from ctscribe.pairs.heter import disputed_findings, encode_patterns
+from ctscribe.rows import GapRow, PairRow, StudyRow
+from ctscribe.slices.cache import read_frames
+from ctscribe.types import Frames, Labels
 
-Direction = Literal["any", "more", "fewer"]
+THUMBNAIL = 4
+"""Rows and columns of the mean frame, scaled down."""
 _MEMBERS_AT_ONCE = 256
+
+
+def appearances(
+    prepared_dir: Path, studies: Sequence[StudyRow]
+) -> Float64[np.ndarray, "studies numbers"]:
+    """One row of numbers per study; the closer two rows, the more alike the scans look.
+
+    Five groups weigh the same: the mean frame scaled to 4 × 4; the grain, which kernel and dose
+    decide; the voxel size and the height of the lungs; age and sex; the manufacturer. Each number
+    is standardised over the studies; what is unknown lies in the middle.
+
+    Reads every study's frames once.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
+    """
+    seen = [_look(read_frames(prepared_dir, study.volume_name)) for study in studies]
+    groups = [
+        np.array([thumbnail for thumbnail, _ in seen]),
+        np.array([[grain] for _, grain in seen]),
+        np.array([[s.spacing_mm[0], s.position_mm[0] - s.position_mm[-1]] for s in studies]),
+        np.column_stack(
+            [
+                [np.nan if s.age_years is None else s.age_years for s in studies],
+                _one_hot([study.sex for study in studies]),
+            ]
+        ),
+        _one_hot([study.manufacturer for study in studies]),
+    ]
+    return np.hstack([_standardise(group) for group in groups])
+
+
+def _look(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
+    """The mean frame of the first channel, scaled down, and how much neighbouring pixels differ."""
+    grey = frames[..., 0].astype(np.float32)
+    mean = grey.mean(axis=0)
+    height, width = (side // THUMBNAIL * THUMBNAIL for side in mean.shape)
+    blocks = mean[:height, :width].reshape(THUMBNAIL, height // THUMBNAIL, THUMBNAIL, -1)
+    return blocks.mean(axis=(1, 3)).ravel().astype(np.float64), _grain(grey)
+
+
+def _grain(grey: np.ndarray) -> float:
+    """Median absolute second difference along the rows where the image is not plain air."""
+    bend = np.abs(grey[:, :, 2:] - 2 * grey[:, :, 1:-1] + grey[:, :, :-2])
+    inside = bend[grey[:, :, 1:-1] > 0]
+    return float(np.median(inside)) if inside.size else 0.0
+
+
+def _one_hot(values: Sequence[str | None]) -> Float64[np.ndarray, "studies kinds"]:
+    kinds = sorted({value for value in values if value})
+    return np.array(
+        [[float(v == kind) if v else np.nan for kind in kinds] for v in values]
+    ).reshape(len(values), len(kinds))
+
+
+def _standardise(
+    group: Float64[np.ndarray, "studies numbers"],
+) -> Float64[np.ndarray, "studies numbers"]:
+    """Mean 0; variance 1 shared by the group's columns; unknown numbers become the mean."""
+    known = ~np.isnan(group)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, group, 0).sum(axis=0) / count
+    centred = np.where(known, group - mean, 0)
+    spread = np.sqrt((centred**2).sum(axis=0) / count)
+    return np.asarray(centred / np.where(spread > 0, spread, 1) / np.sqrt(max(1, group.shape[1])))
 
 
 def nearest_contradictions(
@@ -23,7 +92,6 @@ def nearest_contradictions(
     patients: Int64[np.ndarray, "volumes"],
     appearance: Float64[np.ndarray, "volumes numbers"],
     num: int,
-    direction: Direction = "any",
 ) -> Int64[np.ndarray, "volumes num"]:
     """The volumes nearest to each that contradict its report; −1 where there are no more.
 
@@ -34,9 +102,8 @@ def nearest_contradictions(
     Args:
         labels: 0 or 1.
         patients: Equal numbers for volumes of one patient.
-        appearance: From `appearance.appearances`; Euclidean distance counts.
+        appearance: From `appearances`; Euclidean distance counts.
         num: Volumes wanted for each.
-        direction: Whether only those with more findings, or with fewer, will do.
     """
     pattern = encode_patterns(labels)
     kinds, kind = np.unique(pattern, return_inverse=True)
@@ -47,7 +114,7 @@ def nearest_contradictions(
         for at in range(0, len(members), _MEMBERS_AT_ONCE):
             some = members[at : at + _MEMBERS_AT_ONCE]
             found = np.zeros(len(some), np.int64)
-            for shell in _shells(own, kinds, direction):
+            for shell in _shells(own, kinds):
                 candidates = np.concatenate([by_kind[other] for other in shell])
                 apart = cdist(appearance[some], appearance[candidates])
                 apart[patients[some][:, None] == patients[candidates][None]] = np.inf
@@ -57,14 +124,9 @@ def nearest_contradictions(
     return nearest
 
 
-def _shells(
-    own: int, kinds: Int64[np.ndarray, "kinds"], direction: Direction
-) -> Iterator[Int64[np.ndarray, "some"]]:
+def _shells(own: int, kinds: Int64[np.ndarray, "kinds"]) -> Iterator[Int64[np.ndarray, "some"]]:
     """Contradicting patterns by their distance, the nearest first."""
     contradicts = (own & ~kinds) != 0 if own else kinds != 0
-    if direction != "any":
-        more = np.bitwise_count(kinds).astype(np.int64) - own.bit_count()
-        contradicts &= more > 0 if direction == "more" else more < 0
     distance = np.where(contradicts, np.bitwise_count(own ^ kinds), 0)
     for step in np.unique(distance[contradicts]):
         yield np.flatnonzero(distance == step)
@@ -90,33 +152,11 @@ def _append_nearest(
         found[row] += len(usable)
 
 
-def balanced_contradictions(
-    labels: UInt8[np.ndarray, "volumes labels"],
-    patients: Int64[np.ndarray, "volumes"],
-    appearance: Float64[np.ndarray, "volumes numbers"],
-    num: int,
-) -> tuple[Int64[np.ndarray, "volumes num_or_more"], Bool[np.ndarray, "volumes"]]:
-    """As `nearest_contradictions`, but half with more findings than the study, half with fewer.
-
-    Returns:
-        ``num`` volumes, one more where that is odd, −1 where there are not as many; and for which
-        studies there are both kinds. The others have the ``num`` nearest as they come.
-    """
-    half = (num + 1) // 2
-    more = nearest_contradictions(labels, patients, appearance, half, "more")
-    fewer = nearest_contradictions(labels, patients, appearance, half, "fewer")
-    nearest = nearest_contradictions(labels, patients, appearance, 2 * half)
-    nearest[:, num:] = -1
-    both = (more[:, 0] >= 0) & (fewer[:, 0] >= 0)
-    return np.where(both[:, None], np.hstack([more, fewer]), nearest), both
-
-
 def hard_negatives(
     names: Sequence[str],
     labels: UInt8[np.ndarray, "volumes labels"],
     nearest: Int64[np.ndarray, "volumes num"],
     seed: int,
-    balanced: Bool[np.ndarray, "volumes"] | None = None,
 ) -> list[PairRow]:
     """Draws each study's first partner from its alternatives, each equally likely.
 
@@ -125,31 +165,14 @@ def hard_negatives(
         labels: 0 or 1.
         nearest: From `nearest_contradictions`, one or more in each row.
         seed: Of the draws.
-        balanced: For which studies a coin first says whether the partner has more findings or
-            fewer, see `balanced_contradictions`; None: for none.
     """
     tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
-    coins = np.zeros(len(names), bool) if balanced is None else balanced
     rows = []
-    for name, alternatives, tossed in zip(names, nearest, coins.tolist(), strict=True):
+    for name, alternatives in zip(names, nearest, strict=True):
         others = tuple(names[index] for index in alternatives if index >= 0)
-        random = _draws(seed, 0, name)
-        possible = _one_side(name, others, tuples, random) if tossed else others
-        chosen = possible[int(random.integers(len(possible)))]
-        rows.append(_negative(name, chosen, others, tuples, balanced=tossed))
+        chosen = others[int(_draws(seed, 0, name).integers(len(others)))]
+        rows.append(_negative(name, chosen, others, tuples))
     return rows
-
-
-def _one_side(
-    study: str,
-    alternatives: tuple[str, ...],
-    labels: Mapping[str, Labels],
-    random: np.random.Generator,
-) -> tuple[str, ...]:
-    """The alternatives with more findings than the study, or those with fewer, by a coin."""
-    more = bool(random.integers(2))
-    own = sum(labels[study])
-    return tuple(other for other in alternatives if (sum(labels[other]) > own) == more)
 
 
 def refresh_hard(
@@ -164,8 +187,7 @@ def refresh_hard(
     An alternative's gap is the one measured with it, or else the mean of the gaps measured on
     pairs that dispute the same findings, or else the mean of all. Alternative a is drawn with
     probability ∝ exp(−gap_a / s), s the standard deviation of the measured gaps; without any,
-    or where they are all equal, each is equally likely. Of a balanced row only those on the side
-    that a coin has chosen, more findings or fewer, are looked at.
+    or where they are all equal, each is equally likely.
 
     A pure function: the same rows, gaps, seed and epoch give the same negatives, in any order.
 
@@ -191,13 +213,10 @@ def refresh_hard(
         if row.alternatives is None:
             rows.append(row)
             continue
-        random, possible = _draws(seed, epoch, row.study), row.alternatives
-        if row.balanced:
-            possible = _one_side(row.study, possible, labels, random)
-        expected = np.array([expect(row.study, other) for other in possible])
+        expected = np.array([expect(row.study, other) for other in row.alternatives])
         weights = np.exp((expected.min() - expected) / spread) if spread else np.ones(len(expected))
-        chosen = possible[int(random.choice(len(expected), p=weights / weights.sum()))]
-        rows.append(_negative(row.study, chosen, row.alternatives, labels, balanced=row.balanced))
+        drawn = _draws(seed, epoch, row.study).choice(len(expected), p=weights / weights.sum())
+        rows.append(_negative(row.study, row.alternatives[int(drawn)], row.alternatives, labels))
     return rows
 
 
@@ -212,12 +231,7 @@ def _mean_gap_by_finding(
 
 
 def _negative(
-    study: str,
-    volume: str,
-    alternatives: tuple[str, ...],
-    labels: Mapping[str, Labels],
-    *,
-    balanced: bool,
+    study: str, volume: str, alternatives: tuple[str, ...], labels: Mapping[str, Labels]
 ) -> PairRow:
     disputed = _differing(study, volume, labels)
     return PairRow(
@@ -227,17 +241,11 @@ def _negative(
         disputed=disputed,
         label_distance=len(disputed),
         alternatives=alternatives,
-        balanced=balanced,
     )
 
 
 def _differing(study: str, volume: str, labels: Mapping[str, Labels]) -> tuple[str, ...]:
     return disputed_findings(labels[study], labels[volume])
-
-
-def disputed_findings(own: Labels, shown: Labels) -> tuple[str, ...]:
-    """The findings in which two patients' labels differ, in order."""
-    return tuple(f for f, a, b in zip(FINDINGS, own, shown, strict=True) if a != b)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,7 +9,6 @@ from ctscribe.config import Recipe
 from ctscribe.files import ProgressCallback, read_json
 from ctscribe.model.checkpoint import load_model
 from ctscribe.model.slice_attention import attach, attached, warmed_head
-from ctscribe.pairs.anatomy import write_healed
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.pairs.splits import studies_of
 from ctscribe.rows import StudyRow, read_rows
@@ -68,7 +67,6 @@ def train(
     shown = shown_volumes([*rows, *validation_rows])
     with arguments.main_process_first(local=False):
         needed = [study for study in studies if study.volume_name in shown]
-        needed += write_healed(prepared_dir, by_name, rows)
         visual = visual_source(qwen, prepared_dir, needed, rows, recipe)
     taught, judged = (
         PairDataset(by_name, part, tokenizer, visual, longest) for part in (rows, validation_rows)

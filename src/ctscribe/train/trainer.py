@@ -127,11 +127,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
         branch = batch["negative"]
-        is_paired = branch is not None and bool(batch["paired"].any())
-        if not self._on_any_process(torch.tensor(is_paired, device=self.args.device)):
-            return
-        if branch is None or not is_paired:
-            self._keep_company(model, batch["positive"])
+        if branch is None:
             return
         losses: AnswerLosses = model(branch)
         pair, term = self._term(batch, positive, losses)
@@ -143,7 +139,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         else:
             _reshard(model)
         self._tell_negative(batch, positive, losses, square)
-        self._tell_pair(batch, pair, term, skipped=not is_needed)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
 
     def _learn_together(self, model: nn.Module, batch: PairBatch, negative: Batch) -> AnswerLosses:
         joined: AnswerLosses = model(join_branches(batch["positive"], negative))
@@ -153,7 +149,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
         self._tell_positive(batch, positive, None)
         self._tell_negative(batch, positive, losses, None)
-        self._tell_pair(batch, pair, term, skipped=False)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=False)
         return replace(positive, values=positive.values.detach(), finding_logits=None)
 
     def _term(
@@ -166,7 +162,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             negative.rows,
             negative.num_rows,
             batch["disputed"],
-            batch["paired"],
         )
         return pair, self._objective.negative(pair)
 
@@ -181,23 +176,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         losses: AnswerLosses,
         square: Tensor | None,
     ) -> None:
-        ce, paired = losses.per_sample(), batch["paired"]
-        shown = paired[losses.rows]
-        finding = batch["finding"][shown]
-        self.tally.add_branch("negative", losses.values[shown], ce[paired], finding, square)
+        ce = losses.per_sample()
+        self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
         if self.gaps is not None:
             self._record(batch, (ce - positive.per_sample()).detach().tolist())
-
-    def _tell_pair(self, batch: PairBatch, pair: PairLosses, term: Term, *, skipped: bool) -> None:
-        self.tally.add_pair(pair.gap(), term.satisfied[batch["paired"]], skipped=skipped)
-
-    def _keep_company(self, model: nn.Module, batch: Batch) -> None:
-        """Meets the processes whose micro-batch has a negative, and adds nothing to theirs."""
-        losses: AnswerLosses = model(batch)
-        if self._on_any_process(torch.zeros((), device=self.args.device)):
-            self._differentiate("negative", 0 * losses.values.sum() + _nothing(losses))
-        else:
-            _reshard(model)
 
     def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
         for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
@@ -214,8 +196,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return None if square is None else square * steps**2
 
     def _on_any_process(self, flag: Tensor) -> bool:
-        # Processes meet in every backward pass that sends gradients, and where weights are sharded
-        # in every forward pass too, so all must decide alike.
+        # Processes meet in every backward pass that sends gradients, so all must decide alike.
         return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
 
     def _require_numbers(self, fine: Tensor) -> None:

@@ -11,7 +11,7 @@ from ctscribe.errors import CtscribeError
 from ctscribe.pairs.build import patient_numbers
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset
-from ctscribe.pairs.negatives import draw_strangers
+from ctscribe.pairs.heter import draw_strangers
 from ctscribe.rows import PairRow, StudyRow
 
 

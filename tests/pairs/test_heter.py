@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ctscribe.errors import CtscribeError
-from ctscribe.pairs.negatives import draw_partners, draw_strangers, noise_seeds
+from ctscribe.pairs.heter import draw_partners, draw_strangers
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -110,11 +110,3 @@ def test_strangers_are_uniform() -> None:
     drawn = Counter(int(draw_strangers(patients, seed)[1]) for seed in range(3000))
     assert set(drawn) == {0, 3, 4}
     assert chisquare(list(drawn.values())).pvalue > 0.001
-
-
-def test_noise_seeds_depend_on_name_and_seed_alone() -> None:
-    both = noise_seeds(["a", "b"], 0)
-    assert noise_seeds(["b"], 0) == both[1:]
-    assert both[0] != both[1]
-    assert noise_seeds(["a"], 1) != both[:1]
-    assert all(0 <= seed < 2**31 for seed in both)
