@@ -109,9 +109,6 @@ class PairRow(Row):
     """Steps by which the required distance had to be lowered (heter)."""
     alternatives: tuple[str, ...] | None = None
     """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
-    balanced: Literal[False] = False
-    """Never otherwise: this and `healing` are what files have always held, byte for byte."""
-    healing: None = None
 
 
 class GapRow(Row):

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.config import Recipe
 from ctscribe.model.checkpoint import load_model
+from ctscribe.objectives.objective import negative_term, pair_losses
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import PairDataset
 from ctscribe.rows import PairRow, StudyRow, read_rows
@@ -73,7 +74,6 @@ class Bench:
             beta=self.recipe.objective.beta,
             label_weight=self.recipe.objective.label_weight,
             rates=learning_rates(self.recipe),
-            packed=self.recipe.train.pack_pairs,
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),
@@ -90,16 +90,17 @@ class Bench:
         batch = collate_pairs(items, self.tokenizer.pad_token_id)
         assert batch["negative"] is not None
         negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
-        objective, beta = objective_of(self.recipe), self.recipe.objective.beta
-        pair = objective.pair(
+        objective = objective_of(self.recipe)
+        pair = pair_losses(
+            objective,
             positive.values,
             negative.values,
             positive.rows,
             num_pairs,
             batch["disputed"],
         )
-        term = objective.negative(pair)
-        loss = objective.alpha * positive.per_sample().mean() + beta * term.values.mean()
+        term = negative_term(objective, pair)
+        loss = objective.alpha * positive.per_sample().mean() + objective.beta * term.values.mean()
         names, learning = zip(
             *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
         )

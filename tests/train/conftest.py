@@ -154,7 +154,6 @@ def bench(
         per_device: int,
         accumulation: int,
         *,
-        packed: bool = False,
         freeze_tower: bool = True,
         **objective: object,
     ) -> Bench:
@@ -162,7 +161,6 @@ def bench(
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
             "max_grad_norm": 1e9,
-            "pack_pairs": packed,
         }
         recipe = make_recipe(
             "heter",

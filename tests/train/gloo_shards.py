@@ -12,12 +12,13 @@ from unittest.mock import patch
 
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.cli.app import main
 from ctscribe.train import sharding
-from ctscribe.train.beta import BetaControl
+from ctscribe.train.follow import Follower
 
-_initialise, _at = AcceleratorState.__init__, BetaControl.at
+_initialise, _begin = AcceleratorState.__init__, Follower.on_step_begin
 
 
 def _shard_on_any_device(
@@ -32,15 +33,22 @@ def _shard_on_any_device(
         self.fsdp_plugin = fsdp_plugin
 
 
-def _die(self: BetaControl, step: int) -> float:
-    if step == int(os.environ["DIE_AT"]):
+def _die(
+    self: Follower,
+    args: TrainingArguments,
+    state: TrainerState,
+    control: TrainerControl,
+    **others: object,
+) -> None:
+    if state.global_step == int(os.environ["DIE_AT"]):
+        self.trainer.accelerator.wait_for_everyone()  # the main process may still be sealing
         os._exit(9)
-    return _at(self, step)
+    _begin(self, args, state, control, **others)
 
 
 if __name__ == "__main__":
     patch.object(AcceleratorState, "__init__", _shard_on_any_device).start()
     patch.object(sharding, "_shards_here", lambda: True).start()
     if "DIE_AT" in os.environ:
-        patch.object(BetaControl, "at", _die).start()
+        patch.object(Follower, "on_step_begin", _die).start()
     main()

@@ -36,8 +36,8 @@ TOWER: dict[str, dict[str, Any]] = {
 }
 ADAPTERS: dict[str, dict[str, Any]] = {
     "objective": {
-        **{"name": "hinge", "scope": "disputed", "margin": 0.05, "beta": 0.2},
-        **{"beta_schedule": "steered", "target_gap": 0.5, "reach": "language"},
+        **{"name": "logistic", "scope": "disputed", "margin": 0.05, "beta": 0.2},
+        **{"beta_schedule": "steered", "target_gap": 0.5},
         "label_weight": 0.1,
     },
     "model": {"tuning": "lora", "lora_r": 8, "lora_alpha": 16, "slice_attention": True},

@@ -38,10 +38,11 @@ def test_means_and_shares_over_micro_batches_of_two_processes() -> None:
 
 
 def test_what_was_not_counted_is_none() -> None:
-    tally = Tally(torch.device("cpu"))
-    tally.add_branch("positive", torch.tensor([2.0]), torch.tensor([2.0]), FINDING[1:2], None)
+    tally, ce = Tally(torch.device("cpu")), torch.tensor([2.0])
+    tally.add_branch("positive", ce, ce, FINDING[1:2], torch.tensor(9.0))
     found = means(tally.take())
     assert {name: value for name, value in found.items() if value is not None} == {
         "positive_ce": 2.0,
         "positive_boilerplate_ce": 2.0,
+        "positive_grad_norm": 3.0,
     }

@@ -27,7 +27,7 @@ from tests.train.launch import torchrun
             "hard",
             2e-4,
             {
-                **{"name": "hinge", "scope": "disputed", "margin": 0.05, "beta": 0.2},
+                **{"name": "logistic", "scope": "disputed", "margin": 0.05, "beta": 0.2},
                 **{"beta_schedule": "steered", "target_gap": 0.5},
             },
         ),

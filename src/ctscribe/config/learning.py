@@ -35,12 +35,12 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """L = α·CE(positive) + β·term(negative); `objectives.terms` has the terms' formulas.
+    """L = α·CE(positive) + β·term(negative); `objectives.objective` has the terms' formulas.
 
     The defaults are the paper's: α·CE(positive) − β·min(CE(negative), max_loss) (Eq. 4).
     """
 
-    name: Literal["paper", "hinge", "logistic", "simnpo", "unlikelihood"] = "paper"
+    name: Literal["paper", "logistic"] = "paper"
     """The negative's term."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the positive."""
@@ -49,30 +49,21 @@ class ObjectiveConfig(Section):
     max_loss: float = Field(5.0, gt=0)
     """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
     margin: float = Field(1.0, gt=0)
-    """Nats per token that a wrong scan shall cost more than the own (hinge, logistic), or cost
-    (simnpo)."""
+    """Nats per token that a wrong scan shall cost more than the own (logistic)."""
     scale: float = Field(2.0, gt=0)
-    """Per nat: how abruptly the slope falls around the margin (logistic, simnpo)."""
+    """Per nat: how abruptly the slope falls around the margin (logistic)."""
     negligible: float = Field(0.01, ge=0, lt=1)
     """Share of the largest slope at which a negative counts as satisfied and costs no backward
-    pass (logistic, simnpo, unlikelihood)."""
-    level: Literal["study", "token", "batch"] | None = None
-    """What the term is a function of: a study's mean, each token, or the micro-batch's mean; None
-    takes the term's own, token for unlikelihood and study for the others."""
+    pass (logistic)."""
     scope: Literal["all", "disputed", "weighted"] = "all"
     """Tokens that count: all; those of sentences on findings in which the two scans differ (for
     noise: that state a finding); or all, by how much the scan changes them."""
     temperature: float = Field(1.0, gt=0)
     """Nats: half the change that counts 0.76 (weighted)."""
-    beta_schedule: Literal["constant", "warmup", "steered"] = "constant"
-    """warmup: β rises in a line; steered: β follows the gap towards target_gap."""
-    beta_warmup_ratio: float = Field(0.1, ge=0, le=1)
-    """Share of the updates during which β rises (warmup)."""
+    beta_schedule: Literal["constant", "steered"] = "constant"
+    """steered: β follows the gap towards target_gap."""
     target_gap: float = Field(1.0, gt=0)
     """CE(negative) − CE(positive) over the tokens that count, nats per token (steered)."""
-    reach: Literal["all", "vision", "language"] = "all"
-    """Weights that the negative's gradient may change: all, those of the tower and its merger, or
-    those of the language model."""
     label_weight: float = Field(0.0, ge=0)
     """Weight λ of the 18 labels' cross entropy by the finding queries; needs
     ``model.slice_attention``."""
@@ -121,10 +112,6 @@ class TrainConfig(Section):
     """Compute each layer's activations again in the backward pass instead of keeping them: a third
     more work, several times less memory for activations. cheap: only norms, activation functions
     and products by element; half the memory for a few percent more work."""
-    pack_pairs: bool = False
-    """Both branches of a micro-batch in one row: one forward and one backward pass, a volume shown
-    twice goes through a learning tower once, but activations of both are held, satisfied negatives
-    are not skipped, and the branches' gradient norms are not known apart."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)

@@ -141,8 +141,6 @@ E_POSITIONS          Slice positions are missing or too many for this way of cou
     Use fewer slices, larger frames, or another `model.positions`.
 E_PREDICTION         A predicted scan has no reference, or two.
     Give the predictions and the split they were written for.
-E_REACH              The negative's gradient may change no weight that learns.
-    Change `objective.reach` or `model.freeze_tower`.
 E_READ               A file cannot be read.
     Correct its permissions or its disk.
 E_RECIPE             A recipe has an unknown or impossible knob.

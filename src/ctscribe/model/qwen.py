@@ -36,26 +36,6 @@ class AnswerLosses:
     finding_logits: Float[Tensor, "batch 18"] | None = None
     """Log-odds of each row's findings, where the model has finding queries."""
 
-    def halves(self) -> tuple["AnswerLosses", "AnswerLosses"]:
-        """Of the first half of the rows and of the second."""
-        half = self.num_rows // 2
-        first = self.rows < half
-        logits = self.finding_logits
-        return (
-            AnswerLosses(
-                self.values[first],
-                self.rows[first],
-                half,
-                None if logits is None else logits[:half],
-            ),
-            AnswerLosses(
-                self.values[~first],
-                self.rows[~first] - half,
-                half,
-                None if logits is None else logits[half:],
-            ),
-        )
-
     def per_sample(self) -> Float32[Tensor, "batch"]:
         """Mean over the answer tokens of each row."""
         ones = torch.ones_like(self.values)
@@ -241,24 +221,8 @@ def _visual_tokens(
     """From what the tower stored or, where it learns, from the frames."""
     stored = batch.get("visual_tokens")
     if stored is None:
-        return _encode_once(qwen, batch["frames"])
+        return encode_frames(qwen, batch["frames"])
     return merge(qwen, stored.to(qwen.lm_head.weight.device))
-
-
-def _encode_once(
-    qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor]
-) -> Float[Tensor, "visual_tokens hidden"]:
-    """`encode_frames`, but a volume that several rows show goes through the tower once."""
-    distinct: list[Tensor] = []
-    which = []
-    for volume in frames:
-        same = (n for n, other in enumerate(distinct) if torch.equal(volume, other))
-        which.append(next(same, len(distinct)))
-        if which[-1] == len(distinct):
-            distinct.append(volume)
-    sizes = [volume.numel() // (2 * 3 * (PATCH_PX * MERGE) ** 2) for volume in distinct]
-    parts = torch.split(encode_frames(qwen, distinct), sizes)
-    return torch.cat([parts[number] for number in which])
 
 
 def _what_goes_in(

@@ -1,1 +1,1 @@
-"""Training objectives: pure functions of cross entropies, from one token up to one update."""
+"""The training objective: pure functions of cross entropies."""

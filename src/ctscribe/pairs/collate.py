@@ -89,23 +89,6 @@ def collate_samples(samples: Sequence[Sample], pad_id: int) -> Batch:
     return batch
 
 
-def join_branches(positive: Batch, negative: Batch) -> Batch:
-    """Both branches as one batch: all positives, then all negatives in the same order."""
-    branches = (positive, negative)
-    joined = Batch(
-        input_ids=_pad([row for branch in branches for row in branch["input_ids"]], 0),
-        attention_mask=_pad([row for branch in branches for row in branch["attention_mask"]], 0),
-        labels=_pad([row for branch in branches for row in branch["labels"]], IGNORED),
-        video_grid_thw=torch.cat([branch["video_grid_thw"] for branch in branches]),
-        position_mm=_pad([row for branch in branches for row in branch["position_mm"]], 0.0),
-    )
-    if "frames" in positive:
-        joined["frames"] = [*positive["frames"], *negative["frames"]]
-    else:
-        joined["visual_tokens"] = torch.cat([branch["visual_tokens"] for branch in branches])
-    return joined
-
-
 def _labels(sample: Sample) -> list[float]:
     return list(map(float, sample.findings or [math.nan] * len(FINDINGS)))
 

@@ -1,52 +1,57 @@
-"""β of every update of a run, the same on all processes, continued after an interruption."""
+"""β, the weight of the negative's term: constant, or steered so that a gap is kept."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import final
 
+from ctscribe.config import ObjectiveConfig
 from ctscribe.files import read_json, write_json
-from ctscribe.objectives.beta import Beta, Schedule, steered, warmed_up
 
 _FILE = "beta.json"
+_MEMORY = 0.9
+_RATE = 0.05
+_RANGE = 10.0
 
 
 @final
-class BetaControl:
-    """Follows one of the schedules of `objectives.beta`.
+class Beta:
+    """β of the next update, the same on all processes, continued after an interruption.
+
+    Steered, β is raised while the gap is below its target and lowered above it: log β changes by
+    5 % of the relative error of the gap's running mean (weight 0.9 on the past), at most 5 % an
+    update, and stays within a factor of ten of where it started. Equal gaps give equal β, so
+    processes that share their sums stay together.
+
+    Source: integral control of a Lagrange multiplier, as for the KL weight in Ziegler et al.,
+    arXiv:1909.08593, section 2.2; it makes the paper's "dynamic weight" one.
 
     Args:
-        schedule: constant, warmup or steered.
-        beta: Weight of the negative's term: throughout, after the warm-up, or to start from.
-        num_warmup_steps: Updates until it is reached (warmup).
-        target_gap: CE⁻ − CE⁺ over the tokens in scope to steer to, nats (steered).
+        objective: Its schedule, its β to start from, and the gap to steer to.
         checkpoint: Folder to continue from, or None.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        beta: float,
-        num_warmup_steps: int,
-        target_gap: float,
-        checkpoint: Path | None,
-    ) -> None:
-        self._schedule, self._start = schedule, beta
-        self._num_warmup_steps, self._target_gap = num_warmup_steps, target_gap
-        self._beta = Beta(beta)
+    def __init__(self, objective: ObjectiveConfig, checkpoint: Path | None) -> None:
+        self._objective = objective
+        self.value = objective.beta
+        self._mean_gap: float | None = None
         if checkpoint is not None:
-            self._beta = Beta(**read_json(checkpoint / _FILE))
-
-    def at(self, step: int) -> float:
-        """β of the update after ``step`` others."""
-        if self._schedule == "warmup":
-            return warmed_up(self._start, step, self._num_warmup_steps)
-        return self._beta.value
+            saved = read_json(checkpoint / _FILE)
+            self.value, self._mean_gap = saved["value"], saved["mean_gap"]
 
     def learn(self, gap: float | None) -> None:
-        """Takes an update's gap, summed over the processes, into account."""
-        if self._schedule == "steered":
-            self._beta = steered(self._beta, gap, self._target_gap, self._start)
+        """Takes into account an update whose pairs were ``gap`` nats apart, where it is steered.
+
+        Args:
+            gap: CE⁻ − CE⁺ over the tokens that count, summed over the processes; None, where
+                nothing was measured, keeps β.
+        """
+        if self._objective.beta_schedule == "constant" or gap is None:
+            return
+        past, target, start = self._mean_gap, self._objective.target_gap, self._objective.beta
+        mean = gap if past is None else _MEMORY * past + (1 - _MEMORY) * gap
+        error = min(1.0, max(-1.0, (target - mean) / target))
+        value = self.value * (1 + _RATE * error)
+        self.value, self._mean_gap = min(start * _RANGE, max(start / _RANGE, value)), mean
 
     def save(self, checkpoint: Path) -> None:
-        """Writes what `at` needs from here on into a checkpoint's folder."""
-        write_json(checkpoint / _FILE, asdict(self._beta))
+        """Writes what continues it into a checkpoint's folder."""
+        write_json(checkpoint / _FILE, {"value": self.value, "mean_gap": self._mean_gap})

@@ -22,6 +22,7 @@ from ctscribe.model.recompute import recompute
 from ctscribe.model.shards import is_sharded
 from ctscribe.pairs.collate import collate_pairs
 from ctscribe.pairs.dataset import Pair, PairDataset
+from ctscribe.train.beta import Beta
 from ctscribe.train.checkpoints import CheckpointNote, newest_complete
 from ctscribe.train.follow import Follower
 from ctscribe.train.hard import HardPairs
@@ -29,13 +30,11 @@ from ctscribe.train.log import RunLog
 from ctscribe.train.order import EpochsInOrder
 from ctscribe.train.scorer import ReportScorer, choose_trainable
 from ctscribe.train.setup import (
-    beta_of,
     checkpoint_steps,
     count_updates,
     hard_pairs,
     learning_rates,
     objective_of,
-    require_reach,
 )
 from ctscribe.train.sharding import require_sharding
 from ctscribe.train.trainer import PairTrainer
@@ -106,13 +105,11 @@ def _trainer(
     pad_id: int,
     recipe: Recipe,
 ) -> PairTrainer:
-    require_reach(recipe)
     trainer = PairTrainer(
         objective=objective_of(recipe),
         beta=recipe.objective.beta,
         label_weight=recipe.objective.label_weight,
         rates=learning_rates(recipe),
-        packed=recipe.train.pack_pairs,
         model=scorer,
         args=arguments,
         train_dataset=order,
@@ -168,7 +165,7 @@ def _follower(
         validate=validation,
         save_best=save_best,
         best=(state.best_step, state.best_validation_ce) if state else (0, float("inf")),
-        weight=beta_of(recipe, num_steps, checkpoint),
+        beta=Beta(recipe.objective, checkpoint),
         hard=hard,
         log=RunLog(run_dir, state.step if state else 0) if is_main else None,
         progress=progress,

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.files import ProgressCallback
-from ctscribe.train.beta import BetaControl
+from ctscribe.train.beta import Beta
 from ctscribe.train.checkpoints import seal
 from ctscribe.train.hard import HardPairs
 from ctscribe.train.log import MetricsRow, RunLog
@@ -32,7 +32,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         validate: Measures the model as it is; called by all processes.
         save_best: Writes the model as it is to ``run_dir/best``; called by all processes.
         best: (step, validation cross entropy) so far.
-        weight: β of every update.
+        beta: Of the next update.
         hard: Told the gaps of every update, where negatives are drawn anew.
         log: None on other processes.
         progress: Told (updates, all updates).
@@ -45,7 +45,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
     validate: Callable[[], Validation]
     save_best: Callable[[], None]
     best: tuple[int, float]
-    weight: BetaControl
+    beta: Beta
     hard: HardPairs | None
     log: RunLog | None
     progress: ProgressCallback
@@ -59,7 +59,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         **_: Any,  # noqa: ANN401
     ) -> None:
         """Sets the update's β."""
-        self.trainer.beta = self.weight.at(state.global_step)
+        self.trainer.beta = self.beta.value
 
     def on_step_end(
         self,
@@ -91,7 +91,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
             raise not_a_number(self.trainer.studies, state.global_step)
         sums = self.trainer.accelerator.reduce(self.trainer.tally.take(), reduction="sum")
         measured = means(sums)
-        self.weight.learn(measured["scope_gap"])
+        self.beta.learn(measured["scope_gap"])
         if self.hard is not None and self.trainer.gaps is not None:
             self.hard.learn(gather_object(self.trainer.gaps))
             self.trainer.gaps = []
@@ -133,7 +133,7 @@ class Follower(TrainerCallback):  # type: ignore[misc]  # untyped in the library
         if self.log is None:
             return
         self.log.flush()
-        self.weight.save(self.run_dir / f"checkpoint-{step}")
+        self.beta.save(self.run_dir / f"checkpoint-{step}")
         if self.hard is not None:
             self.hard.save()
         seal(self.run_dir, step, own_ce, self.best)

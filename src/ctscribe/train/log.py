@@ -41,7 +41,7 @@ class MetricsRow(Row):
     """Mean of CE⁻ − CE⁺ over the tokens that count in the negative's term; steers β."""
     positive_grad_norm: float | None = None
     """Of the positives' gradient alone in one micro-batch, before clipping, root mean square over
-    the update; None where both branches are differentiated at once."""
+    the update."""
     negative_grad_norm: float | None = None
     """Of the negatives' weighted term; 0 where it is skipped."""
     beta: float | None = None

@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
-from ctscribe.config import Recipe
+from ctscribe.config import ObjectiveConfig, Recipe
 from ctscribe.errors import CtscribeError
 from ctscribe.files import sha256_of_file
 from ctscribe.model.features import frames_of, store_features
-from ctscribe.objectives.objective import Objective, natural_level, term_of
 from ctscribe.pairs.dataset import PairDataset, VisualSource, strategy_of
 from ctscribe.rows import PairRow, StudyRow, read_rows
-from ctscribe.train.beta import BetaControl
 from ctscribe.train.hard import HardPairs
 from ctscribe.train.rates import Part
 from ctscribe.train.sharding import sharding_arguments, sharding_asked
@@ -82,57 +80,9 @@ def asked(
     }
 
 
-def require_reach(recipe: Recipe) -> None:
-    """Refuses a negative whose gradient could not be kept to the weights it may change.
-
-    Raises:
-        CtscribeError: ``E_REACH`` when the negative may only change weights that do not learn, or
-            is to be held back from some while both branches are differentiated at once.
-    """
-    reach = recipe.objective.reach
-    if reach == "vision" and recipe.model.freeze_tower and recipe.model.freeze_merger:
-        raise CtscribeError(
-            "E_REACH",
-            "the negative must reach weights that learn, but objective.reach is vision and tower "
-            "and merger are frozen; let one of them learn, or choose another reach",
-        )
-    if reach != "all" and recipe.train.pack_pairs:
-        raise CtscribeError(
-            "E_REACH",
-            "a negative held back from some weights must be differentiated on its own, but "
-            "train.pack_pairs is true; set it to false, or objective.reach to all",
-        )
-
-
-def objective_of(recipe: Recipe) -> Objective:
+def objective_of(recipe: Recipe) -> ObjectiveConfig:
     """The recipe's objective."""
-    knobs = recipe.objective
-    return Objective(
-        term=term_of(
-            knobs.name,
-            max_loss=knobs.max_loss,
-            margin=knobs.margin,
-            scale=knobs.scale,
-            negligible=knobs.negligible,
-        ),
-        level=knobs.level or natural_level(knobs.name),
-        scope=knobs.scope,
-        temperature=knobs.temperature,
-        alpha=knobs.alpha,
-        reach=knobs.reach,
-    )
-
-
-def beta_of(recipe: Recipe, num_steps: int, checkpoint: Path | None) -> BetaControl:
-    """The schedule of the negative's weight, at its start or where a checkpoint left it."""
-    knobs = recipe.objective
-    return BetaControl(
-        knobs.beta_schedule,
-        knobs.beta,
-        round(knobs.beta_warmup_ratio * num_steps),
-        knobs.target_gap,
-        checkpoint,
-    )
+    return recipe.objective
 
 
 def hard_pairs(

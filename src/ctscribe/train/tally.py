@@ -1,14 +1,13 @@
 """What happened since the last update, summed on the device."""
 
 import math
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from ctscribe.train.branches import Branch
-
+Branch = Literal["positive", "negative"]
 _MEANS = (
     *("positive_ce", "positive_finding_ce", "positive_boilerplate_ce", "positive_square"),
     *("negative_ce", "negative_finding_ce", "negative_boilerplate_ce", "negative_square"),
@@ -34,7 +33,7 @@ class Tally:
         token_ce: Float[Tensor, "tokens"],
         study_ce: Float[Tensor, "studies"],
         finding: Bool[Tensor, "tokens"],
-        square: Float[Tensor, ""] | None,
+        square: Float[Tensor, ""],
     ) -> None:
         """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
 
@@ -43,13 +42,12 @@ class Tally:
             token_ce: Nats.
             study_ce: Nats per token.
             finding: Tokens in sentences that state a finding.
-            square: Squared norm of its gradient, where known.
+            square: Squared norm of its gradient.
         """
         self._add(f"{branch}_ce", study_ce)
         self._add(f"{branch}_finding_ce", token_ce[finding])
         self._add(f"{branch}_boilerplate_ce", token_ce[~finding])
-        if square is not None:
-            self._add(f"{branch}_square", square)
+        self._add(f"{branch}_square", square)
 
     def add_pair(
         self,

@@ -9,18 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from ctscribe.config import ObjectiveConfig
 from ctscribe.errors import CtscribeError
 from ctscribe.model.qwen import AnswerLosses
 from ctscribe.model.slice_attention import label_loss
-from ctscribe.objectives.losses import PairLosses
-from ctscribe.objectives.objective import Objective
-from ctscribe.objectives.terms import Term
-from ctscribe.pairs.collate import Batch, PairBatch, join_branches
+from ctscribe.objectives.objective import negative_term, pair_losses
+from ctscribe.pairs.collate import PairBatch
 from ctscribe.rows import GapRow
-from ctscribe.train.branches import Branch, Branches
 from ctscribe.train.rates import Part, set_rates
 from ctscribe.train.tally import Tally
 
@@ -29,8 +28,52 @@ _LARGEST_GAP = 1e3
 
 
 @final
+class GradientNorm:
+    """Hooks on every weight that learns, which measure the gradient of one backward pass.
+
+    A hook sees that gradient before it is added to what is there, so each branch's norm is exact,
+    costs one read of the gradients and keeps no copy. Of sharded weights the hooks see what the
+    process's own micro-batch gives to the whole weight, before it is summed into the shards, so
+    norms are the same as of unsharded ones.
+
+    Args:
+        model: Whose forward passes put the hooks in place.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._squares: list[Tensor] = []
+        self._watched: set[Tensor] = set()
+        for module in model.modules():
+            if module is model or isinstance(module, FSDPModule):
+                module.register_forward_pre_hook(self._watch)
+
+    def restart(self) -> None:
+        """Forgets what has been measured."""
+        self._squares = []
+
+    def square(self) -> Float[Tensor, ""]:
+        """Squared norm of the gradient since `restart`."""
+        return torch.stack(self._squares).sum()
+
+    def _watch(self, module: nn.Module, _: object) -> None:
+        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
+
+        FSDP gathers into the same tensor every time, so a hook stays.
+        """
+        for weight in module.parameters():
+            is_whole = not isinstance(weight, DTensor)
+            if weight.requires_grad and is_whole and weight not in self._watched:
+                weight.register_hook(self._see)  # type: ignore[no-untyped-call]
+                self._watched.add(weight)
+
+    def _see(self, gradient: Tensor) -> None:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        self._squares.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide) ** 2)
+
+
+@final
 class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
-    """Trains on α·CE(positive) + β·term(negative), as `objectives.objective.Objective` has it.
+    """Trains on α·CE(positive) + β·term(negative), as `objectives.objective` has it.
 
     Each branch is differentiated on its own, the positive first, so that their graphs are never
     held together and the negative's term can look at the positive's cross entropy; a micro-batch
@@ -38,24 +81,21 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
     those of the whole.
 
     Args:
-        objective: What is minimised.
+        objective: The knobs of what is minimised.
         beta: Weight of the negative's term in the next update; whoever follows the training sets
             it anew. At 0 the negative is not looked at.
         label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         rates: Peak learning rate of each part of the model.
-        packed: Whether both branches go through the model in one row; then they are
-            differentiated together.
         **trainer: As for the Trainer.
     """
 
     def __init__(
         self,
         *,
-        objective: Objective,
+        objective: ObjectiveConfig,
         beta: float,
         label_weight: float,
         rates: Mapping[Part, float],
-        packed: bool = False,
         **trainer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**trainer)
@@ -63,7 +103,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.beta = beta
         self._label_weight = label_weight
         self._rates = rates
-        self._packed = packed
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
         """Of the micro-batch at work, for errors."""
@@ -71,9 +110,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         """Of this process since the last update, where somebody wants them."""
 
     @cached_property
-    def _branches(self) -> Branches:
+    def _gradient(self) -> GradientNorm:
         # made by the first step: by then weights are sharded, where they are
-        return Branches(self.model, self._objective.reach)
+        return GradientNorm(self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The Trainer's, with the parts' own learning rates."""
@@ -98,83 +137,49 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
         """
         model.train()
-        self._branches.begin("positive")  # before the forward pass, in which weights are met
+        self._gradient.restart()  # before the forward pass, in which it meets the weights
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
-        if self._packed and self.beta != 0 and batch["negative"] is not None:
-            positive = self._learn_together(model, batch, batch["negative"])
-        else:
-            positive = self._learn_positive(model, batch)
-            if self.beta != 0 and not self._packed:
-                self._learn_negative(model, batch, positive)
+        positive = self._learn_positive(model, batch)
+        if self.beta != 0:
+            self._learn_negative(model, batch, positive)
         loss = self._objective.alpha * positive.per_sample().mean()
         return loss / int(self.current_gradient_accumulation_steps)
 
     def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
         losses: AnswerLosses = model(batch["positive"])
-        square = self._differentiate("positive", self._positive_loss(losses, batch))
-        self._tell_positive(batch, losses, square)
-        return replace(losses, values=losses.values.detach(), finding_logits=None)
-
-    def _positive_loss(self, losses: AnswerLosses, batch: PairBatch) -> Tensor:
         ce = losses.per_sample()
         self._require_numbers(torch.isfinite(ce))
         loss = self._objective.alpha * ce.mean()
         if self._label_weight and losses.finding_logits is not None:
             labels = batch["finding_labels"].to(ce.device)
             loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
-        return loss
+        square = self._differentiate(loss)
+        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+        return replace(losses, values=losses.values.detach(), finding_logits=None)
 
     def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
         branch = batch["negative"]
         if branch is None:
             return
         losses: AnswerLosses = model(branch)
-        pair, term = self._term(batch, positive, losses)
+        self._require_numbers(~torch.isnan(losses.per_sample()))
+        branches = positive.values, losses.values
+        pair = pair_losses(
+            self._objective, *branches, losses.rows, len(self.studies), batch["disputed"]
+        )
+        term = negative_term(self._objective, pair)
         is_needed = self._on_any_process(~term.satisfied.all())
-        square = None if is_needed else losses.values.new_zeros(())
+        square = losses.values.new_zeros(())
         if is_needed:
-            loss = self.beta * term.values.mean() + _nothing(losses)
-            square = self._differentiate("negative", loss)
+            square = self._differentiate(self.beta * term.values.mean() + _nothing(losses))
         else:
             _reshard(model)
-        self._tell_negative(batch, positive, losses, square)
+        self._count_negative(batch, positive, losses, square)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
 
-    def _learn_together(self, model: nn.Module, batch: PairBatch, negative: Batch) -> AnswerLosses:
-        joined: AnswerLosses = model(join_branches(batch["positive"], negative))
-        positive, losses = joined.halves()
-        pair, term = self._term(batch, positive, losses)
-        loss = self._positive_loss(positive, batch) + self.beta * term.values.mean()
-        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
-        self._tell_positive(batch, positive, None)
-        self._tell_negative(batch, positive, losses, None)
-        self.tally.add_pair(pair.gap(), term.satisfied, skipped=False)
-        return replace(positive, values=positive.values.detach(), finding_logits=None)
-
-    def _term(
-        self, batch: PairBatch, positive: AnswerLosses, negative: AnswerLosses
-    ) -> tuple[PairLosses, Term]:
-        self._require_numbers(~torch.isnan(negative.per_sample()))
-        pair = self._objective.pair(
-            positive.values,
-            negative.values,
-            negative.rows,
-            negative.num_rows,
-            batch["disputed"],
-        )
-        return pair, self._objective.negative(pair)
-
-    def _tell_positive(self, batch: PairBatch, losses: AnswerLosses, square: Tensor | None) -> None:
-        ce = losses.per_sample()
-        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
-
-    def _tell_negative(
-        self,
-        batch: PairBatch,
-        positive: AnswerLosses,
-        losses: AnswerLosses,
-        square: Tensor | None,
+    def _count_negative(
+        self, batch: PairBatch, positive: AnswerLosses, losses: AnswerLosses, square: Tensor
     ) -> None:
         ce = losses.per_sample()
         self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
@@ -187,13 +192,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
                 within = min(_LARGEST_GAP, max(-_LARGEST_GAP, gap))
                 self.gaps.append(GapRow(study=study, volume=shown, gap=within))
 
-    def _differentiate(self, branch: Branch, loss: Tensor) -> Tensor | None:
+    def _differentiate(self, loss: Tensor) -> Float[Tensor, ""]:
         """Backward pass of one branch; squared norm of its gradient as if it were alone."""
         steps = self.current_gradient_accumulation_steps
-        self._branches.begin(branch)
+        self._gradient.restart()
         self.accelerator.backward(loss / steps)
-        square = self._branches.square()
-        return None if square is None else square * steps**2
+        square: Tensor = self._gradient.square() * int(steps) ** 2
+        return square
 
     def _on_any_process(self, flag: Tensor) -> bool:
         # Processes meet in every backward pass that sends gradients, so all must decide alike.
