@@ -49,8 +49,6 @@ E_EMPTY_SPLIT        A split has too few patients to be of use.
     Prepare more patients, or change `pairs.validation_fraction`.
 E_ENCODING           A table is not UTF-8 text.
     Save it again as UTF-8.
-E_ENDPOINT           An endpoint is no address, not on this machine, or judges no report.
-    Serve the model on 127.0.0.1 and give its address and name.
 E_ENGINE             The engine that should do the work is not installed or not running.
     Install or start it as the sentence says, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
