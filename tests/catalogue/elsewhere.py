@@ -77,11 +77,6 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "test_config.py::test_both_suffixes_and_overrides_are_read",
         "test_cli.py::test_a_misspelt_flag_is_not_guessed",
     ),
-    # no viewer exists yet; what a browser opens today are single files
-    53: (
-        "export/test_html.py::test_nothing_is_fetched_and_nothing_runs",
-        "export/test_html.py::test_the_policy_admits_the_style_sheet_and_no_other",
-    ),
     54: (
         "catalogue/test_surroundings.py::test_locale_time_zone_and_umask_change_nothing",
         "prepare/test_shards.py::test_processes_change_nothing",
