@@ -36,8 +36,7 @@ def label(
     if classifier and evidence:
         raise CtscribeError(
             "E_OPTION",
-            "evidence is what the rules rest on, but a classifier is to read the findings; leave "
-            "out --evidence or --classifier",
+            "--evidence is what the rules rest on, but --classifier is to read the findings",
         )
     read = label_reports if classifier is None else load_classifier(classifier).read
     num_reports = label_csv(reports, out, read=read, evidence_path=evidence)

@@ -78,9 +78,7 @@ def report_patient(
         CtscribeError: What is wrong with the scan or the run, in one sentence.
     """
     if not source.exists():
-        raise CtscribeError(
-            "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
-        )
+        raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
     recipe = recipe_of(run_dir)
     lead_sha256 = check_lead(run_dir, recipe.slices.second_look, lead)
     asked = _Asked(source, run_dir, recipe, lead, lead_sha256)

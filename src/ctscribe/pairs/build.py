@@ -51,7 +51,7 @@ def build_training_pairs(
         raise CtscribeError(
             "E_EMPTY_SPLIT",
             f"the training split must have studies, but none of the {len(studies)} in "
-            f"{prepared_dir} belongs to it; prepare more patients",
+            f"{prepared_dir} belongs to it",
         )
     strategy = config.strategy
     if strategy == "hard":
@@ -246,7 +246,7 @@ def _known(study: StudyRow) -> Labels:
         raise CtscribeError(
             "E_LABELS",
             f"every study must have labels for partners to differ in, but {study.volume_name} "
-            "has none; add its label row, or use the strategy gauss",
+            "has none",
         )
     return study.labels
 
