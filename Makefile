@@ -30,7 +30,7 @@ unit: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadfile
 
 docs: $(VENV)/.installed
-	$(BIN)/python docs/make_errors.py
+	$(BIN)/python -m docs.make_errors
 
 # Kills `prepare` at a hundred random moments; each must end as an undisturbed run.
 kill-prepare: $(VENV)/.installed

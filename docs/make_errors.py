@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ctscribe.errors import CODES
-from ctscribe.errors.catalogue import CATALOGUE
 from ctscribe.files import write_text
+from tests.catalogue.catalogue import CATALOGUE
 
 TARGET = Path(__file__).with_name("errors.md")
 _HEAD = """# Errors and warnings

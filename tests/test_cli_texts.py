@@ -1,4 +1,4 @@
-"""Labelling, converting, scoring others' predictions and judging, as a user does them."""
+"""Labelling, converting and scoring others' predictions, as a user does them."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,9 @@ import pytest
 
 from ctscribe.cli.app import app
 from ctscribe.errors import CtscribeError
-from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.rows import StudyRow, read_rows, write_rows
 from tests.evaluate.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
 from tests.judges.conftest import classifier_dir
-from tests.judges.test_endpoint import completion, serving
 
 __all__ = ["classifier_dir", "make_prediction", "make_studies"]
 
@@ -93,30 +92,3 @@ def test_a_classifier_reads_for_the_scores_too(
     scores = json.loads(out.read_text())
     assert "|labels:classifier:" in scores["model"]["f1"]["signature"]
     assert "|labels:classifier:" in scores["baselines"]["constant_report"]["f1"]["signature"]
-
-
-def test_a_judge_scores_and_lists_what_failed(
-    prepared: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = read_rows(predictions, PredictionRow)
-    out = prepared / "judged.json"
-    answers = [completion('{"score": 0.5}')] * (len(rows) - 1) + [completion("no idea")]
-    with serving(lambda number, _: (200, answers[min(number, len(rows)) - 1])) as (url, heard):
-        arguments = ("judge", predictions, "--prepared", prepared, "--endpoint", url)
-        run(*arguments, "--model", "m", "--out", out)
-        run(*arguments, "--model", "m", "--out", out)
-    assert len(heard) == len(rows) + 1  # only the failed one was asked again
-    told = json.loads(out.read_text())
-    assert told["mean"]["value"] == 0.5
-    assert list(told["failed"].values()) == ["the answer has no score"]
-    assert set(told["scores"]) | set(told["failed"]) == {row.scan_id for row in rows}
-    said = capsys.readouterr()
-    assert f"1 of {len(rows)} reports could not be judged" in said.out + said.err
-
-
-def test_reports_do_not_leave_the_machine_unasked(prepared: Path, predictions: Path) -> None:
-    with pytest.raises(CtscribeError, match="patient data"):
-        run(
-            *("judge", predictions, "--prepared", prepared),
-            *("--endpoint", "http://192.0.2.1:8000", "--model", "m"),
-        )

@@ -1,5 +1,6 @@
 """Every code that the source names is declared once, and the page about them is current."""
 
+import pickle
 import re
 import runpy
 from pathlib import Path
@@ -34,5 +35,10 @@ def test_the_page_is_current() -> None:
     assert made["TARGET"].read_text(encoding="utf-8") == made["page"](), "run make docs"
 
 
-def test_an_error_reads_as_its_sentence_and_code() -> None:
-    assert str(CtscribeError("E_GAP", "Slices are missing")) == "Slices are missing [E_GAP]"
+def test_an_error_ends_with_the_remedy_of_its_code() -> None:
+    error = CtscribeError("E_GAP", "scan-7 must have all slices, but lacks two")
+    assert str(error) == (
+        "scan-7 must have all slices, but lacks two; export it completely [E_GAP]"
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.code, again.sentence) == (error.code, error.sentence)

@@ -45,5 +45,5 @@ def test_a_line_cut_by_an_interruption_is_dropped_only_when_asked(tmp_path: Path
 
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CtscribeError, match="run the stage"):
+    with pytest.raises(CtscribeError, match="or run the stage"):
         read_rows(tmp_path / "none.jsonl", PairRow)

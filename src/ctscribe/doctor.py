@@ -208,8 +208,11 @@ def _look(
 
 def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
     name = listed.volume_name
-    reason = f"{name} must have a header that can be read, but it ends the process that reads it"
-    return name, SkippedRow(volume_name=name, code="E_WORKER", reason=f"{reason}; look at it")
+    error = CtscribeError(
+        "E_WORKER",
+        f"{name} must have a header that can be read, but it ends the process that reads it",
+    )
+    return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
 
 
 def _example(name: str, code: str, details: dict[str, Any]) -> str:

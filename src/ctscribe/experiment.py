@@ -259,5 +259,5 @@ def _reraise(job: Future[None]) -> None:
     raise CtscribeError(
         "E_CELL",
         f"every cell of an experiment must finish, but one ended with {type(error).__name__}: "
-        f"{error}; run the same command again to continue where it stopped",
+        f"{error}",
     ) from error

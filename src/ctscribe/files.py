@@ -118,7 +118,7 @@ def _lock(descriptor: int, folder: Path, kind: int) -> None:
     except BlockingIOError as error:
         raise CtscribeError(
             "E_BUSY",
-            f"{folder} must be written by one run at a time, but another is at work; wait for it",
+            f"{folder} must be written by one run at a time, but another is at work",
         ) from error
     except OSError as error:  # storage that knows no locks
         raise _not_writable(folder, error) from error
@@ -127,8 +127,7 @@ def _lock(descriptor: int, folder: Path, kind: int) -> None:
 def _not_writable(path: Path, error: OSError) -> CtscribeError:
     return CtscribeError(
         "E_WRITE",
-        f"{path} must be writable, but {error.strerror or error}; "
-        "free some space or choose another folder and run the command again",
+        f"{path} must be writable, but {error.strerror or error}",
     )
 
 
@@ -152,13 +151,9 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CtscribeError(
-            "E_MISSING", f"{path} must exist; run the stage that writes it first"
-        ) from error
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CtscribeError(
-            "E_JSON", f"{path} must be JSON, but {error}; delete it and run its stage again"
-        ) from error
+        raise CtscribeError("E_JSON", f"{path} must be JSON, but {error}") from error
 
 
 def sha256_of_json(value: object) -> str:

@@ -163,7 +163,7 @@ def scans_of(prepared_dir: Path, split: Split, validation_fraction: float) -> li
         raise CtscribeError(
             "E_EMPTY_SPLIT",
             f"the {split} split must have scans, but none of the {len(studies)} volumes in "
-            f"{prepared_dir} belongs to it; prepare more patients",
+            f"{prepared_dir} belongs to it",
         )
     return scans
 

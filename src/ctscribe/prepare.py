@@ -167,8 +167,7 @@ def parse_shard(text: str) -> Shard:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise CtscribeError(
             "E_SHARD",
-            f"a shard must be written i/n with i from 1 to n, such as 2/8, but is {text[:20]!r}; "
-            "correct it",
+            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
         )
     return int(match[1]), int(match[2])
 
@@ -217,8 +216,7 @@ def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -
     if path.exists() and read_json(path).get("asked") != asked:
         raise CtscribeError(
             "E_RUN_EXISTS",
-            f"{out} must be new or hold the same preparation, but was prepared with other "
-            "settings; choose another folder or remove it",
+            f"{out} must be new or hold the same preparation, but was prepared with other settings",
         )
     manifest = {"stage": "prepare", "asked": asked, **provenance()}
     if tables == out or not path.exists():

@@ -163,9 +163,7 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError as error:
-        raise CtscribeError(
-            "E_MISSING", f"{path} must exist; run the stage that writes it first"
-        ) from error
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
     if partial and lines and not lines[-1].endswith("\n"):
         lines.pop()
     rows = []
@@ -178,6 +176,6 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
             raise CtscribeError(
                 "E_ROW",
                 f"{path} line {number} must be a {row_type.__name__}, but {where or 'it'}: "
-                f"{first['msg'].lower()}; mend the line or run its stage again",
+                f"{first['msg'].lower()}",
             ) from error
     return rows

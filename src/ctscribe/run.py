@@ -38,13 +38,12 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
         changed = _first_difference(before.get("asked", {}), asked) or f"stage {stage}"
         raise CtscribeError(
             "E_RUN_EXISTS",
-            f"{run_dir} must be new or hold the same run, but it differs in {changed}; "
-            "choose another folder or remove it",
+            f"{run_dir} must be new or hold the same run, but it differs in {changed}",
         )
     if run_dir.exists() and any(run_dir.iterdir()):
         raise CtscribeError(
             "E_RUN_EXISTS",
-            f"{run_dir} must be new or hold a run, but it holds other files; choose another folder",
+            f"{run_dir} must be new or hold a run, but it holds other files",
         )
     write_json(manifest, {"stage": stage, "asked": asked, **provenance()})
     return run_dir
@@ -64,7 +63,7 @@ def recipe_of(run_dir: Path) -> Recipe:
         raise CtscribeError(
             "E_RUN",
             f"{run_dir} must hold a run of this version, but its recipe is "
-            f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}; train it again",
+            f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}",
         ) from error
 
 

@@ -61,7 +61,7 @@ def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
         make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
 
     write(tmp_path, "real", studies)
-    with pytest.raises(CtscribeError, match=r"other_patient has none.*E_CARD"):
+    with pytest.raises(CtscribeError, match=r"there is no other_patient\.csv.*E_CARD"):
         make()
     write(tmp_path, "other_patient", studies[:3])
     with pytest.raises(CtscribeError, match=r"lacks 1 of 4, the first valid_3_a.*E_CARD"):

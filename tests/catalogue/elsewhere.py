@@ -41,7 +41,7 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
     47: (
         "reports/test_manifest.py::test_faults_name_their_row",
         "reports/test_manifest.py::test_missing_files_and_texts_are_skipped_alone",
-        "pairs/test_negatives.py::test_partners_are_eligible_and_relaxed_only_as_far_as_needed",
+        "pairs/test_heter.py::test_partners_are_eligible_and_relaxed_only_as_far_as_needed",
         "pairs/test_build.py::test_training_pairs_stay_inside_the_training_split",
     ),
     48: (
@@ -76,11 +76,6 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "test_config.py::test_a_wrong_recipe_is_one_sentence",
         "test_config.py::test_both_suffixes_and_overrides_are_read",
         "test_cli.py::test_a_misspelt_flag_is_not_guessed",
-    ),
-    # no viewer exists yet; what a browser opens today are single files
-    53: (
-        "export/test_html.py::test_nothing_is_fetched_and_nothing_runs",
-        "export/test_html.py::test_the_policy_admits_the_style_sheet_and_no_other",
     ),
     54: (
         "catalogue/test_surroundings.py::test_locale_time_zone_and_umask_change_nothing",

@@ -28,7 +28,7 @@ STOCK = Sentence("findings", "The trachea is open.", (), ())
 def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepared: Path) -> None:
     run = make_run(True)
     recipe = recipe_of(run)
-    with pytest.raises(CtscribeError, match="run calibrate first"):
+    with pytest.raises(CtscribeError, match="as calibrate writes it"):
         generate_template(run, prepared, recipe, "test", run / "template.jsonl")
     told: list[tuple[int, int]] = []
     found = calibrate(run, prepared, recipe, "test", progress=lambda *done: told.append(done))

@@ -13,7 +13,6 @@ from ctscribe.evidence.explain import (
     see,
 )
 from ctscribe.evidence.leave_out import Shown, log_probs
-from ctscribe.evidence.plain import plain_attention
 from ctscribe.evidence.sentences import ReadReport
 
 
@@ -69,14 +68,3 @@ def test_a_box_holds_the_peak_and_what_hangs_together_with_it() -> None:
     cells[7, 0] = 0.9  # apart from the peak
     cells[4, 8] = 0.04  # below a twentieth
     assert box_of_map(cells) == (35, 14, 56, 28)
-
-
-def test_plain_attention_is_that_of_the_models_own_kernels(
-    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, shown: Shown
-) -> None:
-    before = qwen.model.language_model.config._attn_implementation
-    found = plain_attention(qwen, report, shown)
-    assert qwen.model.language_model.config._attn_implementation == before
-    assert found.shape == (4, 3)
-    assert bool((found > 0).all())
-    assert bool((found.sum(1) < 1).all())

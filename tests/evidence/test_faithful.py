@@ -51,7 +51,7 @@ def test_true_sentences_are_checked_and_curves_meet_at_their_ends(
     assert [each.finding for each in checked] == [NODULE, NODULE]
     for each in checked:
         assert (each.num_pairs, each.num_true) == (3, 2)
-        assert set(each.rank) == {"attention", "leave_one_out", "plain_attention", "random"}
+        assert set(each.rank) == {"attention", "leave_one_out", "random"}
         assert all(rank in (1, 2) for rank in each.rank.values())
         every = {curve[0] for curve in each.deletion.values()}
         every |= {curve[-1] for curve in each.insertion.values()}

@@ -49,7 +49,7 @@ def test_shards_run_at_once_but_not_beside_a_whole_run(tree: CtRateTree, tmp_pat
 @pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/0", "-1/2", "1/2/3", "a/b", "1/2\n"])
 def test_shards_are_written_i_of_n(text: str) -> None:
     assert parse_shard("2/8") == (2, 8)
-    with pytest.raises(CtscribeError, match="such as 2/8") as caught:
+    with pytest.raises(CtscribeError, match="for the second of eight, 2/8") as caught:
         parse_shard(text)
     assert caught.value.code == "E_SHARD"
 

@@ -112,7 +112,7 @@ def test_bad_tables(tmp_path: Path, lines: list[str], code: str, sentence: str) 
 
 def test_misspelt_column_is_named(tmp_path: Path) -> None:
     header = ",".join(LABEL_COLUMNS).replace("Atelectasis", "Atelectasia")
-    with pytest.raises(CtscribeError, match="lacks it; rename 'Atelectasia'"):
+    with pytest.raises(CtscribeError, match="lacks it, and has 'Atelectasia'"):
         read_labels(write_csv(tmp_path / "l.csv", header))
 
 

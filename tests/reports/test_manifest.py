@@ -96,7 +96,7 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
         (HEADER[:-1] + ",findings\na,1,1,x,y\n", "either 'report', or"),
         (HEADER.replace("patient", "Pateint") + "a,1,1,x\n", "did you mean 'patient'"),
         (HEADER[:-1] + ",cardiomegaly\na,1,1,x,0\n", "did you mean 'Cardiomegaly'"),
-        (HEADER[:-1] + ",zzzz\na,1,1,x,0\n", "'zzzz' is unknown; remove it"),
+        (HEADER[:-1] + ",zzzz\na,1,1,x,0\n", "'zzzz' is unknown; mend what is named"),
         (HEADER[:-1] + ",scan\na,1,1,x,0\n", "the column 'scan' twice"),
         (HEADER[:-1] + ",Cardiomegaly\na,1,1,x,0\n", "but lacks 'Medical material'"),
         (HEADER + "a.nii.gz,1,1\n", "row 2 has 3 cells for 4 columns"),
@@ -142,7 +142,7 @@ def test_many_faults_are_told_together(folder: Path) -> None:
     rows = "".join(f"a{row}.nii.gz,,{row},x\n" for row in range(7))
     sentence = refused(write(folder, HEADER + rows)).sentence
     assert all(f"row {row}: patient" in sentence for row in (2, 3, 4))
-    assert "and 4 more; mend these rows" in sentence
+    assert "and 4 more; mend what is named" in sentence
     assert "row 5" not in sentence
 
 

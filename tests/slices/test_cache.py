@@ -38,7 +38,9 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CtscribeError, match="missing or damaged; run prepare again") as caught:
+    with pytest.raises(
+        CtscribeError, match="damaged; run the stage that writes it again"
+    ) as caught:
         read_frames(tmp_path, NAME)
     assert caught.value.code == "E_CACHE"
 

@@ -142,7 +142,7 @@ def test_adapters_and_finding_queries_learn_in_shards(
         ({}, "on CUDA GPUs only"),
         ({"FSDP_VERSION": "1"}, "asks for FSDP1"),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, "weights on the host"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"set train\.gradient_checkpointing"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"instead of train\.gradient_checkpointing"),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "further kinds of parallelism"),
     ],
 )

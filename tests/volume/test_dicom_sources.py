@@ -123,7 +123,7 @@ def test_mutated_enhanced_files(
 def test_one_classic_file_is_no_volume(tmp_path: Path) -> None:
     error = refused(put(tmp_path / "one.dcm", bytes_of(make_slice(0))))
     assert error.code == "E_TOO_FEW_SLICES"
-    assert "give the folder" in error.sentence
+    assert "but has one slice; give the whole series" in error.sentence
 
 
 def test_wholly_deflated_files_are_not_inflated(tmp_path: Path) -> None:

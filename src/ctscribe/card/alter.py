@@ -114,7 +114,7 @@ def _read(prepared_dir: Path, study: StudyRow) -> CTVolume:
     if not path.exists():
         raise CtscribeError(
             "E_MISSING",
-            f"{path} must exist; prepare the volumes once more with --keep all",
+            f"{path} must exist, as `prepare --keep all` writes it",
         )
     return read_volume(path, study=study.volume_name, intensity="hu")[0]
 

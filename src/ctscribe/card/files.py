@@ -33,7 +33,7 @@ def find_view_files(folder: Path) -> dict[str, Path]:
             raise CtscribeError(
                 "E_CARD",
                 f"{folder} must hold one file of reports for each view, but has "
-                f"{' and '.join(path.name for path in present)}; remove one of them",
+                f"{' and '.join(path.name for path in present)}",
             )
         found.update(zip([view], present, strict=False))
     return found
@@ -63,15 +63,14 @@ def make_card_of_files(
     if lacking:
         raise CtscribeError(
             "E_CARD",
-            f"a card needs the reports of the views real and {AGAINST}, but {lacking[0]} has "
-            f"none; write them from what `ctscribe alter` gives, to {lacking[0]}.csv",
+            f"a card needs the reports of the views real and {AGAINST}, but there is no "
+            f"{lacking[0]}.csv",
         )
     scans = one_row_per_scan(references.studies)
     if not scans:
         raise CtscribeError(
             "E_EMPTY_SPLIT",
-            f"the {references.split or 'references'} split must have scans, but has none; choose "
-            "another",
+            f"the {references.split or 'references'} split must have scans, but has none",
         )
     truth = as_reports(scans, source)
     answers = {view: _answers(path, references, truth, source) for view, path in paths.items()}
@@ -95,6 +94,6 @@ def _answers(
         raise CtscribeError(
             "E_CARD",
             f"{path} must hold a report for every scan, but lacks {len(missing)} of "
-            f"{len(truth)}, the first {missing[0]}; write them too",
+            f"{len(truth)}, the first {missing[0]}",
         )
     return answers

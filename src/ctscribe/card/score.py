@@ -132,7 +132,7 @@ def require_dependence(card: Mapping[str, Any], minimum: float) -> None:
         raise CtscribeError(
             "E_DEPENDENCE",
             f"the lower bound of the model's dependence on the image must reach {minimum:g}, but "
-            f"its dependence is {told}; read the card, and train with negatives or for longer",
+            f"its dependence is {told}",
         )
 
 

@@ -85,8 +85,8 @@ def prepare(
     if summary.num_skipped and not allow_failures:
         raise CtscribeError(
             "E_SKIPPED",
-            f"every volume should be prepared, but {summary.num_skipped} were skipped; "
-            f"read {out / 'skipped.jsonl'}, or pass --allow-failures",
+            f"every volume should be prepared, but {summary.num_skipped} are in "
+            f"{out / 'skipped.jsonl'}",
         )
 
 
@@ -118,8 +118,7 @@ def doctor(
     if found.num_failing:
         raise CtscribeError(
             "E_UNHEALTHY",
-            f"every volume should be ready, but {found.num_failing} have problems; mend them, "
-            "or run prepare with --allow-failures, which skips them",
+            f"every volume should be ready, but {found.num_failing} have problems",
         )
 
 

@@ -102,7 +102,7 @@ def require_prepared(against: Against) -> Path:
     if against.prepared is None:
         raise CtscribeError(
             "E_OPTION",
-            "the card of a run needs volumes, but --references gives only reports; give --prepared",
+            "the card of a run needs volumes (--prepared), but --references gives only reports",
         )
     return against.prepared
 
@@ -113,7 +113,7 @@ def _require_one(against: Against, known: Training) -> None:
         raise CtscribeError(
             "E_OPTION",
             "reports to score against must come from either --prepared or --references, but "
-            f"{found} given; give one of them",
+            f"{found} given",
         )
     tables = {
         "--labels": against.labels,
@@ -126,16 +126,15 @@ def _require_one(against: Against, known: Training) -> None:
         raise CtscribeError(
             "E_OPTION",
             f"{needless[0]} goes with --references, but --prepared is given, whose studies hold "
-            "that already; leave it out",
+            "that already",
         )
     if against.references is not None and against.split is not None:
         raise CtscribeError(
             "E_OPTION",
-            "--split chooses among prepared studies, but of --references every report is scored; "
-            "leave it out",
+            "--split chooses among prepared studies, but of --references every report is scored",
         )
     if known.training is None and known.training_labels is not None:
         raise CtscribeError(
             "E_OPTION",
-            "--training-labels goes with --training, but that is not given; give both or neither",
+            "--training-labels goes with --training, but that is not given",
         )

@@ -1,16 +1,14 @@
-"""Commands about report texts: labelling, converting, judging."""
+"""Commands about report texts: labelling, converting."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ctscribe.cli.console import say, stage
-from ctscribe.cli.options import Overrides, RecipeName, app
-from ctscribe.cli.references import UNSAID, Against, load_references
-from ctscribe.config import read_recipe
+from ctscribe.cli.console import say
+from ctscribe.cli.options import app
 from ctscribe.errors import CtscribeError
-from ctscribe.files import write_json, write_text
+from ctscribe.files import write_text
 
 if TYPE_CHECKING:
     from ctscribe.judges.classifier import Classifier
@@ -38,8 +36,7 @@ def label(
     if classifier and evidence:
         raise CtscribeError(
             "E_OPTION",
-            "evidence is what the rules rest on, but a classifier is to read the findings; leave "
-            "out --evidence or --classifier",
+            "--evidence is what the rules rest on, but --classifier is to read the findings",
         )
     read = label_reports if classifier is None else load_classifier(classifier).read
     num_reports = label_csv(reports, out, read=read, evidence_path=evidence)
@@ -61,49 +58,6 @@ def convert(
     written = read_written(predictions)
     write_text(out, format_written(written, to))
     say(f"{len(written)} reports in {out}")
-
-
-@app.command
-def judge(
-    predictions: Path,
-    *,
-    against: Against = UNSAID,
-    endpoint: Annotated[
-        str, Parameter(help="OpenAI-compatible server, such as http://127.0.0.1:8000.")
-    ],
-    model: Annotated[str, Parameter(help="Name the server knows the model by.")],
-    out: Path | None = None,
-    allow_remote: Annotated[
-        bool, Parameter(help="Send reports, which are patient data, to another machine.")
-    ] = False,
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = (),
-) -> None:
-    """Let a language model score PREDICTIONS against reports, from 0 to 1 each.
-
-    The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
-    """
-    from ctscribe.judges.endpoint import Endpoint, require_local
-    from ctscribe.judges.language_model import cases_of, judge_reports
-
-    require_local(endpoint, anywhere=allow_remote)
-    knobs = read_recipe(recipe, overrides)
-    cases = cases_of(predictions, load_references(against, knobs.pairs.validation_fraction))
-    target = out or predictions.with_name("judged.json")
-    with stage("Judging reports") as progress:
-        judged = judge_reports(
-            cases,
-            Endpoint(endpoint, model),
-            target.with_suffix(".cache"),
-            resamples=knobs.evaluate.resamples,
-            seed=knobs.evaluate.seed,
-            progress=progress,
-        )
-    write_json(target, judged)
-    mean = judged["mean"]
-    say(f"Mean score {mean['value']:.3f} ({mean['low']:.3f} to {mean['high']:.3f}), see {target}")
-    if judged["failed"]:
-        say(f"note: {len(judged['failed'])} of {len(cases)} reports could not be judged")
 
 
 def load_classifier(folder: Path) -> "Classifier":

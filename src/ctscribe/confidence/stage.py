@@ -112,8 +112,7 @@ def finding_logits(
     if queries is None:
         raise CtscribeError(
             "E_NO_QUERIES",
-            "the run must have finding queries to be sure of anything, but it has none; train it "
-            "with --set model.slice_attention=true",
+            "the run must have finding queries to be sure of anything, but it has none",
         )
     rows = []
     for study in studies:
@@ -136,8 +135,7 @@ def _ask(
         if study.labels is None:
             raise CtscribeError(
                 "E_NO_LABELS",
-                f"calibration needs the 18 labels of every study, but {study.volume_name} has "
-                "none; label the reports with `ctscribe label` and prepare again",
+                f"calibration needs the 18 labels of every study, but {study.volume_name} has none",
             )
         labels.append(study.labels)
     return store, _Asked(studies, np.array(labels), logits)

@@ -36,7 +36,8 @@ def generate_template(
     if calibration is None:
         raise CtscribeError(
             "E_MISSING",
-            f"the template needs {run_dir / FILE} of the run's best weights; run calibrate first",
+            f"the template needs {run_dir / FILE} of the run's best weights, as calibrate writes "
+            "it",
         )
     scans = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
     qwen, _ = load_for_inference(run_dir, recipe)

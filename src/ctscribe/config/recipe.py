@@ -61,13 +61,15 @@ def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         if not isinstance(tree, dict):
-            raise CtscribeError("E_RECIPE", f"{path} must hold sections such as `train:`")
+            raise CtscribeError(
+                "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
+            )
         for override in overrides:
             _apply(tree, override)
         return Recipe.model_validate(tree)
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
-        raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}; mend it") from error
+        raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}") from error
     except ValidationError as error:
         raise CtscribeError("E_RECIPE", _explain(path, error)) from error
 
@@ -90,9 +92,7 @@ def _find(name: str) -> Path:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise CtscribeError(
-            "E_RECIPE", f"--set wants section.key=value, but got {override!r}; add the value"
-        )
+        raise CtscribeError("E_RECIPE", f"--set must be section.key=value, but is {override!r}")
     *sections, leaf = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -109,4 +109,4 @@ def _explain(path: Path, error: ValidationError) -> str:
         model = model.model_fields[str(part)].annotation
     near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(model.model_fields)}"
-    return f"{path}: {where} is not a key of a recipe; {hint}"
+    return f"{path}: {where} is not a key of a recipe ({hint})"

@@ -65,6 +65,6 @@ def import_extra(package: str, extra: EngineName) -> ModuleType:
     except ImportError as error:
         raise CtscribeError(
             "E_ENGINE",
-            f"the engine {extra} must have {package}, but it is not installed; "
-            f"install it with: pip install 'ctscribe[{extra}]'",
+            f"the engine {extra} must have {package} (pip install 'ctscribe[{extra}]'), but it "
+            "is not installed",
         ) from error

@@ -65,8 +65,8 @@ def _cluster() -> Iterator[ModuleType]:
         except (OSError, ValueError, RuntimeError) as error:
             raise CtscribeError(
                 "E_ENGINE",
-                "the engine ray must find a running cluster, but there is none at RAY_ADDRESS or "
-                "on this machine; start one with: ray start --head",
+                "the engine ray must find a running cluster (ray start --head), but there is none "
+                "at RAY_ADDRESS or on this machine",
             ) from error
     try:
         yield ray

@@ -47,9 +47,7 @@ def work(
     submitit = import_extra("submitit", "slurm")
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise CtscribeError(
-            "E_ENGINE",
-            "the engine slurm must find sbatch, but it is not on the path; "
-            "run this on a machine that submits jobs",
+            "E_ENGINE", "the engine slurm must find sbatch, but it is not on the path"
         )
     executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
     executor.update_parameters(

@@ -2,6 +2,8 @@
 
 from typing import final
 
+from ctscribe.errors.failures import CODES
+
 
 @final
 class CtscribeError(Exception):
@@ -11,14 +13,17 @@ class CtscribeError(Exception):
     The command line prints it without a traceback and exits with status 1.
 
     Args:
-        code: Stable identifier such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
-        sentence: One sentence; never contains patient data beyond the study's own name.
+        code: One of `CODES`, such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
+        told: The sentence up to what to do, which the code says; never contains patient data
+            beyond the study's own name.
     """
 
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(code, sentence)
+    def __init__(self, code: str, told: str) -> None:
+        super().__init__(code, told)
+        remedy = CODES[code].remedy
         self.code = code
-        self.sentence = sentence
+        self.told = told
+        self.sentence = f"{told}; {remedy[0].lower()}{remedy.removesuffix('.')[1:]}"
 
     def __str__(self) -> str:
         return f"{self.sentence} [{self.code}]"

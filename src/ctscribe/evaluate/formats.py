@@ -125,8 +125,8 @@ def _spoken(fields: Mapping[str, Any]) -> str | None:
 def _bad(path: Path, what: str) -> CtscribeError:
     return CtscribeError(
         "E_PREDICTION",
-        f"{path} must hold one report for each volume, as JSON of the VLM3D challenge or of "
-        f"CT-CHAT, but {what}; correct it, or give a CSV with VolumeName and report_text",
+        f"{path} must hold one report for each volume, as a CSV of VolumeName and report_text "
+        f"or JSON of the VLM3D challenge or of CT-CHAT, but {what}",
     )
 
 

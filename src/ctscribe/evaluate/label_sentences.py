@@ -110,7 +110,7 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
         raise CtscribeError(
             "E_LABEL_HEAD",
             f"{path} must have a row for every scan, but lacks {len(lacking)}, the first "
-            f"{lacking[0]}; add them, or leave the file out",
+            f"{lacking[0]}",
         )
     return found
 
@@ -142,15 +142,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
                 raise CtscribeError(
                     "E_COLUMN",
                     f"{path} must have VolumeName and the 18 findings as columns, but lacks "
-                    f"{lacking[0]}; add it",
+                    f"{lacking[0]}",
                 )
             return list(reader)
     except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist; correct the path") from error
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CtscribeError(
-            "E_CSV", f"{path} must be a CSV file in UTF-8, but {error}; export it again"
-        ) from error
+        raise CtscribeError("E_CSV", f"{path} must be a CSV file in UTF-8, but {error}") from error
 
 
 def _probability(path: Path, row: Mapping[str, str], finding: str) -> float:
@@ -162,6 +160,6 @@ def _probability(path: Path, row: Mapping[str, str], finding: str) -> float:
         raise CtscribeError(
             "E_LABEL_HEAD",
             f"probabilities in {path} must be numbers from 0 to 1, but {finding} of "
-            f"{row['VolumeName']} is {str(row[finding])[:20]!r}; correct the cell",
+            f"{row['VolumeName']} is {str(row[finding])[:20]!r}",
         )
     return value

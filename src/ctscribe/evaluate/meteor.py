@@ -22,10 +22,10 @@ def meteor(
     try:
         from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found]
     except ImportError as error:
-        told = "pycocoevalcap, which does not import; pip install pycocoevalcap==1.2"
+        told = "pycocoevalcap 1.2, which does not import"
         raise _lacking(told) from error
     if shutil.which("java") is None:
-        raise _lacking("Java, which is not on the path; install a Java runtime")
+        raise _lacking("Java, which is not on the path")
     # One text is one line of the program's input.
     written = {i: [_line(t, profile, predicted=True)] for i, t in enumerate(predictions)}
     truth = {i: [_line(t, profile, predicted=False)] for i, t in enumerate(references)}
@@ -39,4 +39,4 @@ def _line(text: str, profile: Profile, *, predicted: bool) -> str:
 
 
 def _lacking(what: str) -> CtscribeError:
-    return CtscribeError("E_METEOR", f"METEOR needs {what}, or set evaluate.meteor to false")
+    return CtscribeError("E_METEOR", f"METEOR needs {what}")

@@ -56,8 +56,7 @@ def read_predictions(
         raise CtscribeError(
             "E_PREDICTION",
             f"every name in {path} must belong to one of the references, but {len(unknown)} do "
-            f"not, such as {named}; give the predictions and the references, or the split, they "
-            "were written for",
+            f"not, such as {named}",
         )
     return [_row(report, study) for _, _, report, study in chosen.values()]
 

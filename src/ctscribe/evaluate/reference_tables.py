@@ -104,7 +104,7 @@ def _repeated(path: Path, name: str) -> CtscribeError:
     return CtscribeError(
         "E_DUPLICATE",
         f"{path} must name each volume once, but {name[:80]!r} differs from an earlier row only "
-        "in folder or suffix; remove one of the two rows",
+        "in folder or suffix",
     )
 
 
@@ -124,8 +124,7 @@ def _check_findings(path: Path, table: ReportTable) -> None:
     if 0 < len(lacking) < len(FINDINGS):
         raise CtscribeError(
             "E_COLUMN",
-            f"{path} must have all 18 findings as columns or none, but lacks {lacking[0]!r}; add "
-            "it",
+            f"{path} must have all 18 findings as columns or none, but lacks {lacking[0]!r}",
         )
 
 
@@ -134,8 +133,7 @@ def _split(path: Path, name: str, cells: Cells, asked: str) -> str:
     if found not in ("train", "valid"):
         raise CtscribeError(
             "E_COLUMN",
-            f"split in {path} must be train or valid, but is {found[:20]!r} for {name[:80]}; "
-            "correct it or remove the column",
+            f"split in {path} must be train or valid, but is {found[:20]!r} for {name[:80]}",
         )
     return found
 
@@ -151,8 +149,7 @@ def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str |
         if cells.get(column) == "":
             raise CtscribeError(
                 "E_CSV",
-                f"{path} must state the {column} of every report, but that of {name[:80]} is "
-                "empty; fill it or remove the column",
+                f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
             )
     parts = _parts(name)
     scan = cells.get("scan")
@@ -179,8 +176,7 @@ def _labels(
     if cells is None:
         raise CtscribeError(
             "E_NO_LABELS",
-            f"{name[:80]} must have a row in {paths.labels}, but has none; add the row, or leave "
-            "the labels out to have them read from the reports",
+            f"{name[:80]} must have a row in {paths.labels}, but has none",
         )
     return parse_labels({**cells, "VolumeName": name[:80]})
 
@@ -190,7 +186,7 @@ def _metadata(name: str, cells: Cells) -> dict[str, Any]:
     if age and not _AGE_YEARS.fullmatch(age):
         raise CtscribeError(
             "E_METADATA",
-            f"{name[:80]} must have its age in years, but {age[:20]!r} was found; correct it",
+            f"{name[:80]} must have its age in years, but {age[:20]!r} was found",
         )
     age_years = float(age) if age else parse_age_years(cells.get("PatientAge", ""))
     return {

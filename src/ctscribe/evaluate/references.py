@@ -74,7 +74,6 @@ def table_references(
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
-            f"patients of {paths.reports} are in {training_paths.reports} too; remove them there, "
-            "or leave the training reports out",
+            f"patients of {paths.reports} are in {training_paths.reports} too",
         )
     return References(scored.rows, studies_of(training, "train", validation_fraction), *facts)

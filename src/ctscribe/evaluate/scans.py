@@ -86,8 +86,7 @@ def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
                 raise CtscribeError(
                     "E_SCAN",
                     f"volumes of one scan must share its {field}, but {first.volume_name} and "
-                    f"{study.volume_name} differ; mend the reports or labels file, and prepare "
-                    "again if the volumes were prepared",
+                    f"{study.volume_name} differ",
                 )
     return list(kept.values())
 
@@ -150,6 +149,5 @@ def match_predictions(
 def _bad_prediction(row: PredictionRow, what: str) -> CtscribeError:
     return CtscribeError(
         "E_PREDICTION",
-        f"each predicted scan must have one reference, but scan {row.scan_id} {what}; "
-        "give the predictions and the split they were written for",
+        f"each predicted scan must have one reference, but scan {row.scan_id} {what}",
     )

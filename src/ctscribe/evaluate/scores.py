@@ -188,15 +188,13 @@ def _texts(answers: Answers, truth: Sequence[Report]) -> dict[str, Sequence[str]
 
 def _require_other_patients(truth: Sequence[Report], known: Sequence[Report] | None) -> None:
     if not truth:
-        raise CtscribeError(
-            "E_EVALUATE", "there must be studies to score, but the split has none; choose another"
-        )
+        raise CtscribeError("E_EVALUATE", "there must be studies to score, but the split has none")
     if known is None:
         if len({report.patient_id for report in truth}) == 1:
             raise CtscribeError(
                 "E_EVALUATE",
                 f"without training reports the blind baselines need references of two patients, "
-                f"but all {len(truth)} are of one; give training reports",
+                f"but all {len(truth)} are of one",
             )
         return
     patients = {report.patient_id for report in known}
@@ -205,5 +203,5 @@ def _require_other_patients(truth: Sequence[Report], known: Sequence[Report] | N
         raise CtscribeError(
             "E_EVALUATE",
             f"the blind baselines need training reports of other patients, but {len(known)} are "
-            "given; prepare the training split too",
+            "given",
         )

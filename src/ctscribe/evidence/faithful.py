@@ -19,14 +19,13 @@ from ctscribe.evidence.explain import (
     see,
 )
 from ctscribe.evidence.leave_out import Kept, Shown, log_probs
-from ctscribe.evidence.plain import plain_attention
 from ctscribe.evidence.sentences import ReadReport
 from ctscribe.model.slice_attention import Seen
 from ctscribe.model.targets import cell_targets
 from ctscribe.slices.boxes import FrameBoxes
 
-METHODS = ("attention", "leave_one_out", "plain_attention", "random")
-"""Ways to rank slice pairs: the finding queries', by exact removal, the language model's own."""
+METHODS = ("attention", "leave_one_out", "random")
+"""Ways to rank slice pairs: by the finding queries, by exact removal, without a look."""
 
 
 @final
@@ -140,12 +139,10 @@ def _rankings(
 ) -> dict[int, dict[str, list[int]]]:
     """Each method's order of the slice pairs, by number of the sentence."""
     _, drops = drops_of(log_probs(qwen, shown, leave_one_out(shown.num_pairs)), report)
-    plain = plain_attention(qwen, report, shown)
     rankings: dict[int, dict[str, list[int]]] = {}
     for number in chosen:
         rankings[number] = {
             "leave_one_out": _order(drops[number]),
-            "plain_attention": _order(plain[number]),
             "random": draw.permutation(shown.num_pairs).tolist(),
         }
         attention = attention_of(report.sentences[number], seen)

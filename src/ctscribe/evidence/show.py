@@ -6,7 +6,6 @@ from typing import Any
 _NAMES = {
     "attention": "finding queries",
     "leave_one_out": "leave one out",
-    "plain_attention": "plain attention",
     "random": "random slices",
     "chance": "expected by chance",
 }

@@ -147,8 +147,7 @@ def _truth(prepared_dir: Path, study: StudyRow, row: TruthRow | None) -> Truth:
     if row is None:
         raise CtscribeError(
             "E_MISSING",
-            f"the truth must hold every volume, but {study.volume_name} is not in it; give the "
-            "truth.jsonl of the same phantom data set",
+            f"the truth must hold every volume of the data set, but lacks {study.volume_name}",
         )
     _, height, width, _ = read_frames(prepared_dir, study.volume_name).shape
     return Truth(
@@ -169,6 +168,6 @@ def _matched(
             raise CtscribeError(
                 "E_PREDICTION",
                 f"each predicted scan must be prepared, but {row.volume_name} is not in "
-                f"{prepared_dir}; give the folder the reports were written from",
+                f"{prepared_dir}",
             )
     return predictions, studies

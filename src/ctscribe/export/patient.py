@@ -67,9 +67,7 @@ def report_patient(
         CtscribeError: What is wrong with the scan or the run, in one sentence.
     """
     if not source.exists():
-        raise CtscribeError(
-            "E_MISSING", "the scan must be a file or folder, but there is none; correct its path"
-        )
+        raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
     asked = _Asked(source, run_dir, recipe_of(run_dir))
     try:
         prepared = _prepare(source, asked.recipe)

@@ -1,1 +1,1 @@
-"""Readers that can take the rule labeler's place: a text classifier, and a language model."""
+"""A reader that can take the rule labeler's place: a text classifier."""

@@ -48,7 +48,7 @@ class Classifier:
                 raise CtscribeError(
                     "E_MISSING",
                     f"{folder} must hold a classifier with config.json, model.safetensors, a "
-                    f"tokenizer and {_HEAD}, but lacks {name}; give the folder that has them",
+                    f"tokenizer and {_HEAD}, but lacks {name}",
                 )
         hashes = [sha256_of_file(folder / name) for name in ("model.safetensors", _HEAD)]
         self.name = f"classifier:{sha256_of_json(hashes)[:8]}"
@@ -142,7 +142,7 @@ def _bad(folder: Path, what: str) -> CtscribeError:
     return CtscribeError(
         "E_WEIGHTS",
         f"{folder} must hold an encoder with a pooled output and a head over 18 findings, but "
-        f"{what}; save them again as safetensors",
+        f"{what}",
     )
 
 

@@ -85,8 +85,7 @@ def save_model(
     except (OSError, SafetensorError) as error:
         raise CtscribeError(
             "E_WRITE",
-            f"the checkpoint {folder} must be writable, but {error}; "
-            "free some space and run the command again, the last complete checkpoint is kept",
+            f"the checkpoint {folder} must be writable, but {error}",
         ) from error
 
 
@@ -116,7 +115,8 @@ def load_model(
     folder = Path(name)
     if str(source) == "tiny":
         raise CtscribeError(
-            "E_WEIGHTS", "the tiny preset has no public weights; run `ctscribe warm-up` first"
+            "E_WEIGHTS",
+            "the tiny preset must start from what `ctscribe warm-up` writes, but nothing is given",
         )
     is_local = folder.is_dir() or folder.is_absolute() or name.count("/") != 1
     if is_local:
@@ -135,14 +135,14 @@ def load_model(
         raise CtscribeError(
             "E_WEIGHTS",
             f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
-            f"{_first_sentence(error)}; {_remedy(is_local)}",
+            f"{_first_sentence(error)}",
         ) from error
     _check_loading(name, loading)
     if tokenizer.convert_tokens_to_ids("<|video_pad|>") != config.video_token_id:
         raise CtscribeError(
             "E_WEIGHTS",
             f"{name} must hold the tokenizer of its model, but <|video_pad|> is not token "
-            f"{config.video_token_id} there; copy the tokenizer's files into it",
+            f"{config.video_token_id} there",
         )
     speed_up_tower(qwen)
     narrow(qwen)
@@ -185,20 +185,18 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{folder} must be a folder with Qwen2.5-VL weights, but there is none; "
-            "run the stage that writes it, or set model.weights to a folder or hub id",
+            f"{folder} must be a folder with Qwen2.5-VL weights, but there is none",
         )
     if (folder / MARKER).exists() and not is_complete(folder):
         raise CtscribeError(
             "E_WEIGHTS",
             f"the checkpoint {folder} must be complete, but its writing was interrupted or a file "
-            "was changed; remove it and use an earlier one",
+            "was changed",
         )
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{folder} must hold config.json and model*.safetensors, but it lacks one of them; "
-            "download the whole model into it",
+            f"{folder} must hold config.json and model*.safetensors, but it lacks one of them",
         )
 
 
@@ -207,7 +205,7 @@ def _check_architecture(name: str, config: Any) -> None:  # noqa: ANN401 - any m
     if "Qwen2_5_VLForConditionalGeneration" not in found:
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{name} must be a Qwen2.5-VL model, but it is {found[0]}; choose other weights",
+            f"{name} must be a Qwen2.5-VL model, but it is {found[0]}",
         )
 
 
@@ -218,19 +216,13 @@ def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
             raise CtscribeError(
                 "E_WEIGHTS",
                 f"{name} must hold exactly Qwen2.5-VL's tensors, but it has {len(keys)} "
-                f"{problem.replace('_', ' ')} such as {keys[0]}; choose weights of this model",
+                f"{problem.replace('_', ' ')} such as {keys[0]}",
             )
 
 
 def _first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition(". ")[0].rstrip(".:;")[:200]
-
-
-def _remedy(is_local: bool) -> str:
-    if is_local:
-        return "download the whole model into the folder"
-    return "download it to a folder and set model.weights to that folder"
 
 
 def _swap(partial: Path, folder: Path) -> None:

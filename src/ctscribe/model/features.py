@@ -92,8 +92,7 @@ class FeatureStore:
         except (FileNotFoundError, SafetensorError) as error:
             raise CtscribeError(
                 "E_FEATURES",
-                f"the stored features {path} must be there and whole, but {error}; "
-                "delete the file and run the command again to compute them",
+                f"the stored features {path} must be there and whole, but {error}",
             ) from error
         return mapped
 
@@ -206,8 +205,7 @@ def _write(path: Path, features: Tensor, name: str) -> None:
     if not bool(torch.isfinite(features).all()):
         raise CtscribeError(
             "E_OVERFLOW",
-            f"visual tokens must be finite, but those of {name} are not; "
-            "check the weights, or set model.dtype to float32",
+            f"visual tokens must be finite, but those of {name} are not",
         )
     with atomic_write(path) as file:
         file.write(save({_KEY: features.contiguous()}))

@@ -72,8 +72,7 @@ def _index_time(grid: list[int], tokens_per_second: int, merge_size: int) -> Int
         raise CtscribeError(
             "E_POSITIONS",
             f"positions: index needs the last slice pair's time index ({last}) below the frame's "
-            f"larger side in visual tokens ({side}), or releases disagree; "
-            "use fewer slices, larger frames or positions: depth",
+            f"larger side in visual tokens ({side}), or releases disagree",
         )
     return torch.arange(pairs) * tokens_per_second
 
@@ -82,8 +81,7 @@ def _depth_time(position_mm: Float[Tensor, "pairs"], mm_per_step: float) -> Int[
     if not torch.isfinite(position_mm).all():
         raise CtscribeError(
             "E_POSITIONS",
-            "positions: depth needs the position of every slice pair in mm, but one is not finite; "
-            "prepare the study again or use positions: index",
+            "positions: depth needs the position of every slice pair in mm, but one is not finite",
         )
     depth_mm = (position_mm.max() - position_mm).double()
     distinct, which = torch.unique(depth_mm, sorted=True, return_inverse=True)
@@ -99,8 +97,7 @@ def _video_positions(
     if len(time) != grid[0]:
         raise CtscribeError(
             "E_POSITIONS",
-            f"every slice pair needs one position in mm, but {grid[0]} pairs came with "
-            f"{len(time)}; prepare the study again",
+            f"every slice pair needs one position in mm, but {grid[0]} pairs came with {len(time)}",
         )
     rows = torch.arange(grid[1] // merge_size, device=time.device)
     columns = torch.arange(grid[2] // merge_size, device=time.device)
@@ -117,7 +114,7 @@ def _interleave(
         raise CtscribeError(
             "E_POSITIONS",
             f"the prompt must hold one unbroken run of {total} <|video_pad|> tokens, but it holds "
-            f"{len(where)}; build the prompt from the frames it is used with",
+            f"{len(where)}",
         )
     start = int(where[0])
     extent = int((video if mode == "depth" else video[1:]).max()) + 1

@@ -45,7 +45,7 @@ def publish(
         raise CtscribeError(
             "E_EXPORT",
             "an exported model must be Qwen2.5-VL alone, but model.slice_attention re-weights its "
-            "slices and no other tool does; train without it, or let ctscribe write the reports",
+            "slices and no other tool does",
         )
     about = {
         "use": RESEARCH_USE,
@@ -66,7 +66,7 @@ def publish(
         raise CtscribeError(
             "E_EXPORT",
             "adapters alone must be all that was trained, but the vision tower or its merger "
-            "learned too; export the merged weights",
+            "learned too",
         )
     model = recipe.model
     publish_adapters(best, out, base or model.weights or HUB_IDS.get(model.preset, ""), about)
@@ -111,13 +111,11 @@ def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any])
     """
     _require_new(out)
     if not is_complete(best):
-        raise CtscribeError(
-            "E_WEIGHTS", f"{best} must hold complete weights, but does not; train the run first"
-        )
+        raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
     if not (best / ADAPTERS).exists():
         raise CtscribeError(
             "E_EXPORT",
-            f"{best} must hold adapters, but model.tuning was full; export the whole weights",
+            f"{best} must hold adapters, but model.tuning was full",
         )
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
@@ -128,6 +126,4 @@ def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any])
 
 def _require_new(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
-        raise CtscribeError(
-            "E_EXISTS", f"{out} must be new or empty, but it holds files; choose another folder"
-        )
+        raise CtscribeError("E_EXISTS", f"{out} must be new or empty, but it holds files")

@@ -67,7 +67,7 @@ def patchify(
         raise CtscribeError(
             "E_FRAMES",
             "frames must come in pairs with sides a multiple of 28 px, but there are "
-            f"{slices} of {height} × {width}; set slices.num_slices and slices.frame_size_px",
+            f"{slices} of {height} × {width}",
         )
     mean = torch.tensor(CLIP_MEAN, device=frames.device) * 255
     std = torch.tensor(CLIP_STD, device=frames.device) * 255
@@ -138,7 +138,7 @@ def embed(
         raise CtscribeError(
             "E_VISUAL_TOKENS",
             f"each <|video_pad|> needs one visual token, but {int(is_video.sum())} stand in the "
-            f"text and {len(visual_tokens)} came from the frames; build both from the same grid",
+            f"text and {len(visual_tokens)} came from the frames",
         )
     return embeds.masked_scatter(is_video[..., None], visual_tokens.to(embeds))
 

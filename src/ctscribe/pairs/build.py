@@ -38,7 +38,7 @@ def build_training_pairs(prepared_dir: Path, out_dir: Path, config: PairsConfig)
         raise CtscribeError(
             "E_EMPTY_SPLIT",
             f"the training split must have studies, but none of the {len(studies)} in "
-            f"{prepared_dir} belongs to it; prepare more patients",
+            f"{prepared_dir} belongs to it",
         )
     if config.strategy == "hard":
         pairs = _put_together(training, _hard(_in_order(training), prepared_dir, config))
@@ -143,7 +143,7 @@ def _known(study: StudyRow) -> Labels:
         raise CtscribeError(
             "E_LABELS",
             f"every study must have labels for partners to differ in, but {study.volume_name} "
-            "has none; add its label row, or use the strategy gauss",
+            "has none",
         )
     return study.labels
 

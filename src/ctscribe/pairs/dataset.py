@@ -111,8 +111,7 @@ class PairDataset(Dataset[Pair]):
                 if name not in studies:
                     raise CtscribeError(
                         "E_PAIRS",
-                        f"pairs may only name prepared volumes, but {name} is not in "
-                        "studies.jsonl; run pairs again",
+                        f"pairs may only name prepared volumes, but {name} is not in studies.jsonl",
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
@@ -161,7 +160,7 @@ class PairDataset(Dataset[Pair]):
             raise CtscribeError(
                 "E_TOO_LONG",
                 f"prompt, visual tokens and report must fit into {self._max_tokens} tokens, but "
-                f"{row.study} needs {len(input_ids)}; use fewer slices or smaller frames",
+                f"{row.study} needs {len(input_ids)}",
             )
         ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
         return Sample(row.study, ids, supervised, visual, study.labels)
@@ -179,7 +178,7 @@ def strategy_of(rows: Sequence[PairRow]) -> Strategy:
         raise CtscribeError(
             "E_PAIRS",
             "the negatives of one run must be of one kind, but noise and other patients' "
-            "volumes are mixed; run pairs again",
+            "volumes are mixed",
         )
     if not shown:
         return "origin"
@@ -211,8 +210,7 @@ def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
 def _torn(study: str) -> CtscribeError:
     return CtscribeError(
         "E_PAIRS",
-        f"each positive must be followed by its own negative, but the rows of {study} are not; "
-        "run pairs again",
+        f"each positive must be followed by its own negative, but the rows of {study} are not",
     )
 
 

@@ -75,8 +75,7 @@ def no_partner(num_without: int, num_volumes: int) -> CtscribeError:
     return CtscribeError(
         "E_NO_NEGATIVE",
         "every study needs another patient whose labels differ, but "
-        f"{num_without} of {num_volumes} studies have none; "
-        "prepare more patients, or use the strategy gauss",
+        f"{num_without} of {num_volumes} studies have none",
     )
 
 
@@ -93,7 +92,7 @@ def draw_strangers(
     if len(sizes) < 2:
         raise CtscribeError(
             "E_NO_NEGATIVE",
-            f"there must be two patients or more, but there are {len(sizes)}; prepare more",
+            f"there must be two patients or more, but there are {len(sizes)}",
         )
     start = (np.cumsum(sizes) - sizes)[group]
     size = sizes[group]

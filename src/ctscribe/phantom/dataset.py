@@ -87,7 +87,7 @@ def write_dataset(
         raise CtscribeError(
             "E_EXISTS",
             f"{out} must be empty or hold a phantom data set of the same configuration, but it "
-            "holds another one; choose another folder or delete this one",
+            "holds another one",
         )
     write_json(marker, {"hash": sha256_of_json(request), "request": request})
     numbers = {"train": config.num_train_patients, "valid": config.num_valid_patients}

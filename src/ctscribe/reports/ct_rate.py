@@ -86,7 +86,7 @@ def parse_volume_name(name: str) -> VolumeName:
         raise CtscribeError(
             "E_VOLUME_NAME",
             "a volume must be named split_patient_scan_reconstruction.nii.gz, such as "
-            f"valid_53_a_1.nii.gz, but {name[:80]!r} was found; rename it",
+            f"valid_53_a_1.nii.gz, but {name[:80]!r} was found",
         )
     patient_id = f"{match[1]}_{match[2]}"
     split: Split = "train" if match[1] == "train" else "valid"
@@ -173,7 +173,7 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
             naming the file and, where there is one, the line.
     """
     wanted = tuple(required)
-    text = read_table_text(path, "download it from CT-RATE or correct the folder")
+    text = read_table_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         _check_columns(path, reader.fieldnames or (), wanted, allow_others)
@@ -181,7 +181,7 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
     except csv.Error as error:
         raise CtscribeError(
             "E_CSV",
-            f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}; mend it",
+            f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}",
         ) from error
 
 
@@ -193,16 +193,13 @@ def _check_columns(
         if names.count(column) != 1:
             near = difflib.get_close_matches(column, [n for n in names if n not in wanted], 1)
             how = "has it twice" if column in names else "lacks it"
-            hint = f"rename {near[0]!r}" if near else "use the published file"
-            raise CtscribeError(
-                "E_COLUMN", f"{path} must have one column {column!r}, but {how}; {hint}"
-            )
+            how += f", and has {near[0]!r}" if near else ""
+            raise CtscribeError("E_COLUMN", f"{path} must have one column {column!r}, but {how}")
     others = [name for name in names if name not in wanted]
     if others and not allow_others:
         raise CtscribeError(
             "E_COLUMN",
-            f"{path} must have only the columns {', '.join(wanted)}, but {others[0]!r} "
-            "is unknown; remove it",
+            f"{path} must have only the columns {', '.join(wanted)}, but {others[0]!r} is unknown",
         )
 
 
@@ -212,15 +209,14 @@ def _rows_by_name(path: Path, reader: "csv.DictReader[str]", wanted: tuple[str, 
         if None in row or None in row.values():
             raise CtscribeError(
                 "E_CSV",
-                f"{path} line {reader.line_num} must have as many cells as there are columns; "
-                "mend the quotes or commas of that line",
+                f"{path} line {reader.line_num} must have as many cells as there are columns",
             )
         name = row["VolumeName"]
         if name in table:
             raise CtscribeError(
                 "E_DUPLICATE",
                 f"{path} must name each volume once, but line {reader.line_num} repeats "
-                f"{name[:80]!r}; remove one of the two rows",
+                f"{name[:80]!r}",
             )
         table[name] = {column: row[column] for column in wanted}
     return table

@@ -69,8 +69,7 @@ def parse_report(row: dict[str, str]) -> tuple[str, str]:
     if not findings:
         raise CtscribeError(
             "E_EMPTY_REPORT",
-            f"{row['VolumeName']} must have findings in its report, but they are empty; "
-            "nothing can be learned from it, so leave it out or add the text",
+            f"{row['VolumeName']} must have findings in its report, but they are empty",
         )
     return findings, impression
 
@@ -87,7 +86,7 @@ def parse_labels(row: dict[str, str]) -> Labels:
             raise CtscribeError(
                 "E_LABELS",
                 f"{row['VolumeName']} must have 0 or 1 for {finding!r}, but "
-                f"{row[finding][:20]!r} was found; correct the labels file",
+                f"{row[finding][:20]!r} was found",
             )
     return tuple(values[row[finding].strip()] for finding in FINDINGS)
 
@@ -100,8 +99,7 @@ def _numbers(name: str, row: dict[str, str], column: str, count: int) -> tuple[f
     if len(found) != count or re.search(r"[A-DF-Za-df-z]", cell):
         raise CtscribeError(
             "E_METADATA",
-            f"{name} must have {count} number(s) in {column}, but {cell[:60]!r} was found; "
-            "correct the metadata file",
+            f"{name} must have {count} number(s) in {column}, but {cell[:60]!r} was found",
         )
     return found
 

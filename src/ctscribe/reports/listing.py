@@ -101,7 +101,7 @@ def list_volumes(
         raise CtscribeError(
             "E_MISSING",
             f"{root} must hold CT-RATE's reports, such as {tree.reports_path('train')}, but does "
-            "not; give the folder that holds dataset/, or a manifest of your own scans",
+            "not",
         )
     volumes: list[ListedVolume] = []
     skipped: list[SkippedRow] = []
@@ -154,8 +154,7 @@ def _join(
                 name,
                 CtscribeError(
                     "E_MISSING",
-                    f"{scan_id} must have a volume on disk because it has a report, but has none; "
-                    "download it",
+                    f"{scan_id} must have a volume on disk because it has a report, but has none",
                 ),
             )
     for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
@@ -172,8 +171,7 @@ def _listed(
     if tables.labels is not None and name not in tables.labels:
         raise CtscribeError(
             "E_NO_LABELS",
-            f"{name} must have a row in the labels file, but has none; add the row, or remove the "
-            "labels file to do without labels",
+            f"{name} must have a row in the labels file, but has none",
         )
     labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
     parts = parse_volume_name(name)
@@ -200,8 +198,7 @@ def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]
             name,
             CtscribeError(
                 "E_NO_REPORT",
-                f"{name[:80]} must have a row in the reports file, but has none; add its report "
-                "or move the volume elsewhere",
+                f"{name[:80]} must have a row in the reports file, but has none",
             ),
         )
 

@@ -50,7 +50,7 @@ def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
             volumes.append(_listed(path.parent, cells))
         except CtscribeError as error:
             if error.code == "E_MANIFEST":
-                faults.append((number, error.sentence))
+                faults.append((number, error.told))
             else:
                 name = safe_name(cells["scan"])
                 skipped.append(SkippedRow(volume_name=name, code=error.code, reason=error.sentence))
@@ -73,7 +73,7 @@ def _refusal(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
         told[_NUM_TOLD:] = [f"and {len(told) - _NUM_TOLD} more"]
     return CtscribeError(
         "E_MANIFEST",
-        f"{path} must describe one scan in each row, but {'; '.join(told)}; mend these rows",
+        f"{path} must describe one scan in each row, but {'; '.join(told)}",
     )
 
 
@@ -117,7 +117,7 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     if not path.exists():
         raise CtscribeError(
             "E_MISSING",
-            f"{name} must be on disk because the manifest names it, but is not; correct its path",
+            f"{name} must be on disk because the manifest names it, but is not",
         )
     return ListedVolume(
         volume_name=name,
@@ -172,8 +172,7 @@ def _texts(name: str, cells: Cells) -> tuple[str, str]:
     if not findings.strip():
         raise CtscribeError(
             "E_EMPTY_REPORT",
-            f"{name} must have findings in its report, but they are empty; "
-            "nothing can be learned from it, so leave it out or add the text",
+            f"{name} must have findings in its report, but they are empty",
         )
     findings, impression = (" ".join(text.split()) for text in (findings, impression))
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in findings + impression):

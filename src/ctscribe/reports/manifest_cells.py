@@ -38,7 +38,7 @@ def read_cells(path: Path) -> dict[int, Cells]:
     columns, rows = read(path, text)
     _check_columns(path, columns)
     if not rows:
-        raise _refused(path, "it has no row; add one per scan")
+        raise _refused(path, "it has no row")
     labels = FINDINGS if FINDINGS[0] in columns else ()
     defaults = {**dict.fromkeys((*COLUMNS, *labels), ""), "split": ""}
     if "split" not in columns:
@@ -60,17 +60,17 @@ def _read_csv(path: Path, text: str) -> tuple[set[str], dict[int, Cells]]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            raise _refused(path, "its columns are not divided by commas; save it with commas")
+            raise _refused(path, "its columns are not divided by commas")
         _check_unique(path, header)
         for cells in reader:
             number += 1
             if len(cells) not in (0, len(header)):
                 fault = f"row {number} has {len(cells)} cells for {len(header)} columns"
-                raise _refused(path, f"{fault}; mend its quotes or commas")
+                raise _refused(path, fault)
             if any(cells):
                 rows[number] = dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise _refused(path, f"row {number + 1} is no CSV: {error}; mend it") from error
+        raise _refused(path, f"row {number + 1} is no CSV: {error}") from error
     return set(header), rows
 
 
@@ -82,9 +82,9 @@ def _read_jsonl(path: Path, text: str) -> tuple[set[str], dict[int, Cells]]:
         try:
             pairs = json.loads(line, object_pairs_hook=tuple)
         except (ValueError, RecursionError) as error:
-            raise _refused(path, f"row {number} is no JSON; mend it") from error
+            raise _refused(path, f"row {number} is no JSON") from error
         if type(pairs) is not tuple or any(isinstance(cell, tuple | list) for _, cell in pairs):
-            raise _refused(path, f"row {number} is no flat JSON object; mend it")
+            raise _refused(path, f"row {number} is no flat JSON object")
         _check_unique(path, [column for column, _ in pairs])
         rows[number] = {column: _as_text(cell) for column, cell in pairs}
     return {column for cells in rows.values() for column in cells}, rows
@@ -99,7 +99,7 @@ def _as_text(cell: object) -> str:
 def _check_unique(path: Path, columns: list[str]) -> None:
     repeated = [column for column, count in Counter(columns).items() if count > 1]
     if repeated:
-        raise _refused(path, f"it has the column {repeated[0][:40]!r} twice; remove one")
+        raise _refused(path, f"it has the column {repeated[0][:40]!r} twice")
 
 
 def _check_columns(path: Path, columns: Iterable[str]) -> None:
@@ -107,13 +107,13 @@ def _check_columns(path: Path, columns: Iterable[str]) -> None:
     known = {name.lower(): name for name in (*COLUMNS, *FINDINGS)}
     for column in sorted(found - set(known.values())):
         near = difflib.get_close_matches(column.lower(), known, 1)
-        hint = f"did you mean {known[near[0]]!r}" if near else "remove it"
-        raise _refused(path, f"the column {column[:40]!r} is unknown; {hint}")
+        hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+        raise _refused(path, f"the column {column[:40]!r} is unknown{hint}")
     for column in _REQUIRED:
         if column not in found:
-            raise _refused(path, f"it lacks the column {column!r}; add it")
+            raise _refused(path, f"it lacks the column {column!r}")
     if ("report" in found) == ("findings" in found) or {"report", "impression"} <= found:
         raise _refused(path, "it must have either 'report', or 'findings' and 'impression'")
     lacking = [finding for finding in FINDINGS if finding not in found]
     if 0 < len(lacking) < len(FINDINGS):
-        raise _refused(path, f"it has some findings as columns, but lacks {lacking[0]!r}; add it")
+        raise _refused(path, f"it has some findings as columns, but lacks {lacking[0]!r}")

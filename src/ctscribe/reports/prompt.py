@@ -62,8 +62,7 @@ def num_visual_tokens(grid_thw: GridThw) -> int:
     if min(grid_thw) < 1 or rows % 2 or columns % 2:
         raise CtscribeError(
             "E_GRID",
-            f"a grid must be (slice pairs, even rows, even columns), but it is {grid_thw}; "
-            "make frames whose sides are multiples of 28 px",
+            f"a grid must be (slice pairs, even rows, even columns), but it is {grid_thw}",
         )
     return slice_pairs * rows * columns // 4
 
@@ -101,15 +100,12 @@ def encode_example(
         CtscribeError: ``E_REPORT`` when the report is empty or contains a special token.
     """
     if not report.strip():
-        raise CtscribeError(
-            "E_REPORT", f"{study} must have a report, but it is empty; leave the study out"
-        )
+        raise CtscribeError("E_REPORT", f"{study} must have a report, but it is empty")
     for token in tokenizer.all_special_tokens:
         if token in report:
             raise CtscribeError(
                 "E_REPORT",
-                f"the report of {study} must be plain text, but it contains {token}; "
-                "remove it from the report",
+                f"the report of {study} must be plain text, but it contains {token}",
             )
     prompt = encode_prompt(tokenizer, grid_thw)
     answer = [*tokenizer.encode(report, add_special_tokens=False), _render(tokenizer).closing]
@@ -148,7 +144,7 @@ def _render(tokenizer: ChatTokenizer) -> _Rendered:
         raise CtscribeError(
             "E_TOKENIZER",
             f"the tokenizer must have Qwen2.5-VL's chat template and {VIDEO_PAD} as one token, "
-            "but its rendering does not fit; use the tokenizer that came with the weights",
+            "but its rendering does not fit",
         )
 
     def encode(text: str) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
 _NOT_GIVEN = "Not given."
 _NUM_TOLD = 5
-_IF_MISSING = "give the path of a CSV file of reports"
 
 
 @final
@@ -53,7 +52,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
             ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
     """
-    rows = _parsed_rows(path, read_table_text(path, _IF_MISSING))
+    rows = _parsed_rows(path, read_table_text(path))
     _, header = next(rows, (0, []))
     key, columns = _choose_columns(path, header)
     numbers, names, cells, others = [], [], [], []
@@ -69,8 +68,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     if empty and not allow_empty:
         raise CtscribeError(
             "E_EMPTY_REPORT",
-            f"every report in {path} must have text, but {_told(empty)} in "
-            f"{' and '.join(columns)}; fill them or remove the rows",
+            f"every report in {path} must have text, but {_told(empty)} in {' and '.join(columns)}",
         )
     return ReportTable(key, columns, tuple(names), tuple(cells), tuple(others))
 
@@ -86,7 +84,7 @@ def read_named_cells(path: Path, required: Iterable[str]) -> dict[str, dict[str,
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or
             ``E_DUPLICATE``.
     """
-    rows = _parsed_rows(path, read_table_text(path, _IF_MISSING))
+    rows = _parsed_rows(path, read_table_text(path))
     _, header = next(rows, (0, []))
     key = next((name for name in KEYS if name in header), None)
     _require_once(path, header)
@@ -95,7 +93,7 @@ def read_named_cells(path: Path, required: Iterable[str]) -> dict[str, dict[str,
         raise CtscribeError(
             "E_COLUMN",
             f"{path} must have VolumeName or AccessionNo and columns as CT-RATE has them, but "
-            f"lacks {(lacking[0] if key else KEYS[0])!r}; add or rename the column",
+            f"lacks {(lacking[0] if key else KEYS[0])!r}",
         )
     numbers, cells = [], []
     for number, row in rows:
@@ -117,14 +115,14 @@ def _parsed_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 raise CtscribeError(
                     "E_CSV",
                     f"{path} must have {num_columns} cells in each row, but row {number} has "
-                    f"{len(row)}; mend its quotes or commas",
+                    f"{len(row)}",
                 )
             if row:
                 yield number, row
     except csv.Error as error:
         raise CtscribeError(
             "E_CSV",
-            f"{path} must be a CSV file, but at line {reader.line_num} {error}; mend its quotes",
+            f"{path} must be a CSV file, but at line {reader.line_num} {error}",
         ) from error
 
 
@@ -146,7 +144,7 @@ def _choose_columns(path: Path, header: Sequence[str]) -> tuple[str, tuple[str, 
     raise CtscribeError(
         "E_COLUMN",
         f"{path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "
-        f"Impressions_EN, parted by commas, but has {found}; rename its columns",
+        f"Impressions_EN, parted by commas, but has {found}",
     )
 
 
@@ -168,7 +166,7 @@ def _require_names(path: Path, key: str, names: Sequence[str], numbers: Sequence
     unnamed = [number for number, name in zip(numbers, names, strict=True) if not name]
     if unnamed:
         raise CtscribeError(
-            "E_CSV", f"every report in {path} must have a {key}, but {_told(unnamed)}; fill them"
+            "E_CSV", f"every report in {path} must have a {key}, but {_told(unnamed)}"
         )
     first: dict[str, int] = {}
     for number, name in zip(numbers, names, strict=True):
@@ -176,7 +174,7 @@ def _require_names(path: Path, key: str, names: Sequence[str], numbers: Sequence
             raise CtscribeError(
                 "E_DUPLICATE",
                 f"{path} must have each {key} once, but rows {first[name]} and {number} have the "
-                "same; remove one of them",
+                "same",
             )
 
 

@@ -27,9 +27,9 @@ def list_source(
     if source.suffix.lower() in (".csv", ".jsonl"):
         return list_manifest(source)
     if not source.exists():
-        raise CtscribeError("E_MISSING", f"{source} must exist; correct the path")
+        raise CtscribeError("E_MISSING", f"{source} must exist")
     raise CtscribeError(
         "E_SOURCE",
         f"{source} must be a folder in CT-RATE's shape or a manifest ending in .csv or .jsonl, but "
-        "is another file; list your scans in a manifest",
+        "is another file",
     )

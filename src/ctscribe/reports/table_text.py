@@ -5,12 +5,8 @@ from pathlib import Path
 from ctscribe.errors import CtscribeError
 
 
-def read_table_text(path: Path, if_missing: str = "correct the path") -> str:
+def read_table_text(path: Path) -> str:
     """Reads UTF-8 text, with or without byte order mark.
-
-    Args:
-        path: The table.
-        if_missing: What to do where there is no such file.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ``, or ``E_ENCODING`` with the line.
@@ -19,10 +15,10 @@ def read_table_text(path: Path, if_missing: str = "correct the path") -> str:
         content = path.read_bytes()
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist; {if_missing}") from error
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
     except OSError as error:
         raise CtscribeError(
-            "E_READ", f"{path} must be a readable file, but {error.strerror}; check the path"
+            "E_READ", f"{path} must be a readable file, but {error.strerror}"
         ) from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
@@ -31,6 +27,5 @@ def read_table_text(path: Path, if_missing: str = "correct the path") -> str:
         raise CtscribeError(
             "E_ENCODING",
             f"{path} must be UTF-8 text, but line {line} holds {found}, as files saved in another "
-            "encoding do; save it again as UTF-8, or convert it with iconv from what it is, such "
-            "as cp1254 or latin-1",
+            "encoding do",
         ) from error

@@ -153,6 +153,5 @@ def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
 def _not_writable(folder: Path, error: sqlite3.Error) -> CtscribeError:
     return CtscribeError(
         "E_WRITE",
-        f"the ledger of {folder} must be writable, but {error}; "
-        "free some space or choose another folder and run the command again",
+        f"the ledger of {folder} must be writable, but {error}",
     )

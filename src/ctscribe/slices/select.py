@@ -94,8 +94,7 @@ def spread_slices(extent: tuple[int, int], num_slices: int, depth: int) -> tuple
     if depth < num_slices:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
-            f"a volume must have at least the {num_slices} slices that are shown, but has {depth}; "
-            "lower slices.num_slices",
+            f"a volume must have at least the {num_slices} slices that are shown, but has {depth}",
         )
     first, last = extent
     lacking = max(0, num_slices - (last - first + 1))

@@ -54,21 +54,21 @@ def do_task(task: VolumeTask) -> Outcome:
     except CtscribeError as error:
         if error.code == "E_WRITE":
             raise
-        return _failed(task, error.code, error.sentence)
+        return _failed(task, error)
     except MemoryError:
-        reason = f"{task.name} must fit into memory, but does not; run it with fewer processes"
-        return _failed(task, "E_MEMORY", reason)
+        told = f"{task.name} must fit into memory, but does not"
+        return _failed(task, CtscribeError("E_MEMORY", told))
     return task.name, record, reused
 
 
 def lost(task: VolumeTask) -> Outcome:
     """What is said of a volume whose worker died twice."""
-    return _failed(
-        task,
+    error = CtscribeError(
         "E_WORKER",
         f"{task.name} must be read to its end, but the worker that read it was ended, also when "
-        "it did nothing else, perhaps for want of memory; look at the volume",
+        "it did nothing else, perhaps for want of memory",
     )
+    return _failed(task, error)
 
 
 def need_bytes(task: VolumeTask) -> int:
@@ -76,5 +76,6 @@ def need_bytes(task: VolumeTask) -> int:
     return round(_BASE_BYTES + _INFLATED * task.source_bytes)
 
 
-def _failed(task: VolumeTask, code: str, reason: str) -> Outcome:
-    return task.name, SkippedRow(volume_name=task.name, code=code, reason=reason), False
+def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
+    row = SkippedRow(volume_name=task.name, code=error.code, reason=error.sentence)
+    return task.name, row, False

@@ -50,7 +50,7 @@ def read_where(path: Path) -> Places:
             ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
     """
     if not path.exists():
-        raise CtscribeError("E_MISSING", f"{path} must exist; correct the path")
+        raise CtscribeError("E_MISSING", f"{path} must exist")
     if path.suffix == ".jsonl" and not _is_manifest(path):
         return {
             stem(row.volume_name): tuple(
@@ -150,7 +150,7 @@ def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
         raise CtscribeError(
             "E_MASK",
             f"{told} must hold {len(findings)} masks, one per finding named, but it holds "
-            f"{len(masks)}; export it again",
+            f"{len(masks)}",
         )
     places = []
     for mask, named in zip(masks, findings, strict=True):
@@ -163,6 +163,5 @@ def _refusal(path: Path, found: str) -> CtscribeError:
     return CtscribeError(
         "E_WHERE",
         f"{path} must be a manifest with masks, a phantom's truth.jsonl, a .csv with "
-        f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}; "
-        "README shows each of them",
+        f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}",
     )

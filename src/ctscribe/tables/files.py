@@ -35,7 +35,7 @@ def tables_of(paths: Sequence[Path]) -> list[Table]:
             raise CtscribeError(
                 "E_SCORES",
                 f"{name} must be what `ctscribe evaluate` or `ctscribe compare` wrote, but has no "
-                "scores; give scores.json files, or one comparison.json",
+                "scores",
             )
         _require_same_scans(name, scores, first)
     runs = score_tables(content)
@@ -82,5 +82,5 @@ def _require_same_scans(name: str, scores: Mapping[str, Any], first: Mapping[str
         raise CtscribeError(
             "E_SCORES",
             f"runs in one table must be scored on the same scans, but {name} has "
-            f"{scores['n']['scans']} scans and the first {first['n']['scans']}; make two tables",
+            f"{scores['n']['scans']} scans and the first {first['n']['scans']}",
         )

@@ -196,8 +196,7 @@ def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
             raise
         raise CtscribeError(
             "E_MEMORY",
-            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not; "
-            "lower train.pairs_per_device or slices.num_slices, the last checkpoint is kept",
+            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not",
         ) from error
 
 

@@ -68,7 +68,7 @@ def asked(
 ) -> dict[str, Any]:
     """What a run folder is identified by: the recipe, the pairs, the start, the update's size."""
     if not pairs_path.is_file():
-        raise CtscribeError("E_MISSING", f"{pairs_path} must exist; run pairs first")
+        raise CtscribeError("E_MISSING", f"{pairs_path} must exist, as `ctscribe pairs` writes it")
     together = pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps
     return {
         "recipe": recipe.model_dump(mode="json"),
@@ -117,8 +117,7 @@ def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
     if found != strategy:
         raise CtscribeError(
             "E_PAIRS",
-            f"{pairs_path} must hold the recipe's pairs.strategy {strategy}, but it holds "
-            f"{found}; run pairs again with this recipe",
+            f"{pairs_path} must hold the recipe's pairs.strategy {strategy}, but it holds {found}",
         )
     for row in rows:
         if row.role == "negative" and row.volume is not None and row.disputed is None:
@@ -145,8 +144,7 @@ def count_updates(num_items: int, arguments: TrainingArguments) -> int:
     if num_items < together:
         raise CtscribeError(
             "E_TOO_FEW",
-            f"a training step takes {together} pairs, but there are {num_items}; prepare more "
-            "studies or lower train.pairs_per_device",
+            f"a training step takes {together} pairs, but there are {num_items}",
         )
     return -(-(num_items // together) // int(arguments.gradient_accumulation_steps))
 

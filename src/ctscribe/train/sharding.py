@@ -15,14 +15,14 @@ from ctscribe.errors import CtscribeError
 
 _ASKED = "ACCELERATE_USE_FSDP"
 _REFUSED = {
-    ("FSDP_VERSION", "1"): "FSDP1, whose flat weights have no names; add --fsdp_version 2",
-    ("FSDP_OFFLOAD_PARAMS", "true"): "weights on the host; drop --fsdp_offload_params",
+    ("FSDP_VERSION", "1"): "FSDP1, whose flat weights have no names (--fsdp_version)",
+    ("FSDP_OFFLOAD_PARAMS", "true"): "weights on the host (--fsdp_offload_params)",
     ("FSDP_ACTIVATION_CHECKPOINTING", "true"): (
-        "checkpointing of its own; drop --fsdp_activation_checkpointing and set "
+        "checkpointing of its own (--fsdp_activation_checkpointing) instead of "
         "train.gradient_checkpointing"
     ),
     ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"): (
-        "further kinds of parallelism; drop --use_parallelism_config"
+        "further kinds of parallelism (--use_parallelism_config)"
     ),
 }
 """What a launcher may ask for beside FSDP and does not get, as accelerate's variables say it."""
@@ -56,8 +56,7 @@ def sharding_arguments() -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise CtscribeError(
             "E_SHARDED",
-            "weights are sharded over two processes or more, but there is one; add "
-            "--num_processes, or launch it without FSDP",
+            "weights are sharded over two processes or more, but there is one",
         )
     return {
         "fsdp": True,
@@ -103,5 +102,5 @@ def _whole_models() -> CtscribeError:
     return CtscribeError(
         "E_SHARDED",
         "weights are sharded on CUDA GPUs only, where accelerate does it, but the launcher asks "
-        "for FSDP elsewhere; launch it with torchrun",
+        "for FSDP elsewhere",
     )

@@ -230,6 +230,5 @@ def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:
     return CtscribeError(
         "E_NAN",
         f"loss and gradients must be finite, but after {step} updates they are not, on "
-        f"{', '.join(studies)}; lower train.learning_rate and use a new run folder, or continue "
-        "from the last complete checkpoint, which is kept",
+        f"{', '.join(studies)}",
     )

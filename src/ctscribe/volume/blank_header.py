@@ -39,21 +39,20 @@ def locate(
     if metadata is None:
         raise CtscribeError(
             "E_NO_GEOMETRY",
-            f"{study} must say where its voxels lie, but its header sets neither sform nor qform; "
-            "give its metadata row or set the header",
+            f"{study} must say where its voxels lie, but its header sets neither sform nor qform",
         )
     if spacing is None:
         raise CtscribeError(
             "E_NO_SPACING",
             f"{study} must have XYSpacing and ZSpacing in its metadata because its header is "
-            "blank, but one is empty; fill it in or use the file with a header",
+            "blank, but one is empty",
         )
     axes = metadata.orientation
     if axes is not None and not np.allclose(axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), atol=0.01):
         raise CtscribeError(
             "E_ORIENTATION",
             f"{study} must lie with its axes left, posterior, superior because its header is "
-            "blank, but its metadata say otherwise; use the release with true headers",
+            "blank, but its metadata say otherwise",
         )
     position = metadata.position_lps_mm
     affine = lps_affine(spacing, position or (0.0, 0.0, 0.0))

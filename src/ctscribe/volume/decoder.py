@@ -87,8 +87,7 @@ class Decoder:
         return CtscribeError(
             "E_BOMB",
             f"{self._study} must be CT, but one slice cannot be decompressed within "
-            f"{FRAME_CPU_S} s and {MEMORY_BYTES >> 30} GB, which any CT can; "
-            "check where it comes from",
+            f"{FRAME_CPU_S} s and {MEMORY_BYTES >> 30} GB, which any CT can",
         )
 
 

@@ -102,6 +102,5 @@ def _check_same(first: Slice, before: Stored, second: Slice, read: Stored, study
     if not (same_scale and np.array_equal(before, read)):
         raise CtscribeError(
             "E_DUPLICATE_SLICE",
-            f"{study} must have one slice per position, but two different ones lie at the "
-            "same; remove one of the two acquisitions",
+            f"{study} must have one slice per position, but two different ones lie at the same",
         )

@@ -61,8 +61,7 @@ def read_headers(files: list[DicomFile], study: str) -> tuple[list[Header], Note
     if not headers:
         raise CtscribeError(
             "E_NOT_DICOM",
-            f"{study} must hold DICOM files, but none was found in it; "
-            "give the folder of the series or a NIfTI file",
+            f"{study} must hold DICOM files, but none was found in it",
         )
     return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
 
@@ -80,7 +79,7 @@ def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | 
             raise CtscribeError(
                 "E_CODEC",
                 f"{study} must not be deflated as a whole, because such a file can inflate "
-                "without bound; export it uncompressed",
+                "without bound",
             )
         stream.seek(0)
         if pixels:
@@ -105,7 +104,7 @@ def readable(study: str) -> Iterator[None]:
             if error.errno is None:  # pydicom's own, for sequences that it cannot follow
                 raise _damaged(study) from error
             raise CtscribeError(
-                "E_READ", f"{study} must be readable, but {error.strerror}; correct it"
+                "E_READ", f"{study} must be readable, but {error.strerror}"
             ) from error
         finally:
             log.setLevel(level)
@@ -114,6 +113,5 @@ def readable(study: str) -> Iterator[None]:
 def _damaged(study: str) -> CtscribeError:
     return CtscribeError(
         "E_TRUNCATED",
-        f"{study} must consist of complete DICOM files, but one is cut or damaged; "
-        "copy or export the series again",
+        f"{study} must consist of complete DICOM files, but one is cut or damaged",
     )

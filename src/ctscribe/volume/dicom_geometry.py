@@ -89,7 +89,7 @@ def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometr
         raise CtscribeError(
             "E_NO_RESCALE",
             f"{study} must have a rescale slope and intercept in each slice, but one slice "
-            "lacks them; export the original CT images",
+            "lacks them",
         )
     slices.sort(key=lambda one: float(one.position_lps_mm @ geometry.normal))
     return slices, geometry
@@ -100,14 +100,12 @@ def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> N
     if len(present) < len(values):
         raise CtscribeError(
             "E_DICOM_TAG",
-            f"{study} must have a usable {tag} in each slice, but one slice has none; "
-            "export the series again",
+            f"{study} must have a usable {tag} in each slice, but one slice has none",
         )
     if any(np.abs(value - present[0]).max() > far for value in present):
         raise CtscribeError(
             "E_MIXED_GEOMETRY",
-            f"{study} must have one {tag} in all slices of a series, but they differ; "
-            "export the reconstructions into separate folders",
+            f"{study} must have one {tag} in all slices of a series, but they differ",
         )
     return present[0]
 
@@ -128,7 +126,7 @@ def stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
     if len(positions) < 2:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
-            f"{study} must be a volume, but has one slice; give the folder of the whole series",
+            f"{study} must be a volume, but has one slice",
         )
     _check_even(np.diff(positions, axis=0) @ geometry.normal, study)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
@@ -138,8 +136,7 @@ def stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
     if farthest > _ASIDE_MM:
         raise CtscribeError(
             "E_UNEVEN_SPACING",
-            f"{study} must have its slices on one line, but one lies {farthest:.1f} mm beside it; "
-            "export one series with one field of view",
+            f"{study} must have its slices on one line, but one lies {farthest:.1f} mm beside it",
         )
     row_mm, column_mm = geometry.spacing_mm.tolist()
     lps = np.eye(4)
@@ -157,11 +154,11 @@ def _check_even(along: Numbers, study: str) -> None:
         raise CtscribeError(
             "E_GAP",
             f"{study} must have slices {usual:g} mm apart throughout, but about "
-            f"{round(float((along[gaps] / usual - 1).sum()))} are missing; export it completely",
+            f"{round(float((along[gaps] / usual - 1).sum()))} are missing",
         )
     if np.abs(along - usual).max() > max(_UNEVEN * usual, _ROUNDING_MM):
         raise CtscribeError(
             "E_UNEVEN_SPACING",
             f"{study} must have slices at equal distances, but they lie {along.min():g} to "
-            f"{along.max():g} mm apart; export one evenly spaced reconstruction",
+            f"{along.max():g} mm apart",
         )

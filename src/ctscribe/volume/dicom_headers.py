@@ -123,8 +123,7 @@ def slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[Header]:
         if count > 1 and image.SOPClassUID in _CT_CLASSES:
             raise CtscribeError(
                 "E_MULTIFRAME",
-                f"{study} must say where each slice lies, but one file holds many without; "
-                "export it as classic or enhanced CT images",
+                f"{study} must say where each slice lies, but one file holds many without",
             )
         if count > 1:
             image.Modality = "OT"  # a film of screenshots, whatever scanner it came from

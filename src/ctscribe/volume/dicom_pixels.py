@@ -55,8 +55,7 @@ def _open(file: DicomFile, study: str) -> FileDataset:
         if int(image.SamplesPerPixel) != 1 or int(image.BitsAllocated) != 16:
             raise CtscribeError(
                 "E_DATATYPE",
-                f"{study} must hold grey values of 16 bits, but one image does not; "
-                "export the CT itself, not a rendering",
+                f"{study} must hold grey values of 16 bits, but one image does not",
             )
         return image
 
@@ -89,8 +88,7 @@ def _check_codec(syntax: UID, study: str) -> None:
         name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "it"
         raise CtscribeError(
             "E_CODEC",
-            f"{study} must be compressed in a way that can be read here, but {name} cannot; "
-            "run pip install ctscribe[dicom-codecs] or export it uncompressed",
+            f"{study} must be compressed in a way that can be read here, but {name} cannot",
         )
 
 
@@ -122,5 +120,5 @@ def _refuse_bits(bits: int, study: str) -> CtscribeError:
     return CtscribeError(
         "E_BITS",
         f"{study} must hold values of the {bits} bits that its header states, but one slice "
-        "has others; export the original CT images",
+        "has others",
     )

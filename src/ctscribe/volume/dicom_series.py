@@ -43,14 +43,12 @@ def choose_series(headers: list[Header], study: str) -> tuple[list[Header], Note
         found = sorted({one.modality if one.modality in _MODALITIES else "?" for one in headers})
         raise CtscribeError(
             "E_NOT_CT",
-            f"{study} must hold axial CT images, but holds none (modalities: {', '.join(found)}); "
-            "give the folder of the CT series",
+            f"{study} must hold axial CT images, but holds none (modalities: {', '.join(found)})",
         )
     if len({one.patient for one in images}) > 1:
         raise CtscribeError(
             "E_MIXED_PATIENT",
-            f"{study} must hold images of one patient, but holds several; "
-            "give each patient an own folder",
+            f"{study} must hold images of one patient, but holds several",
         )
     groups = sorted(_stacks(images), key=_preference)
     chosen, others = groups[0], groups[1:]

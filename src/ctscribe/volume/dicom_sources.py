@@ -85,7 +85,7 @@ def _is_file(path: Path, study: str) -> bool:
     if path.is_symlink() and not path.exists():
         raise CtscribeError(
             "E_READ",
-            f"{study} must have all its files, but one is a link that leads nowhere; copy it again",
+            f"{study} must have all its files, but one is a link that leads nowhere",
         )
     return path.is_file()
 

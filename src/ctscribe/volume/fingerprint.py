@@ -32,9 +32,7 @@ def fingerprint(path: Path, study: str) -> Fingerprint:
     try:
         states = [file.stat() for file in files_of(path)]
     except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{study} must be readable, but {error.strerror}; correct its files"
-        ) from error
+        raise CtscribeError("E_READ", f"{study} must be readable, but {error.strerror}") from error
     return {
         "source_bytes": sum(state.st_size for state in states),
         "source_mtime_ns": max((state.st_mtime_ns for state in states), default=0),

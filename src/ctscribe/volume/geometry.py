@@ -25,15 +25,14 @@ def check_affine(affine: Affine, study: str) -> None:
     if not near or _is_flat(affine[:3, :3]):
         raise CtscribeError(
             "E_AFFINE",
-            f"{study} must have an affine of finite, independent axes, but has none; "
-            "export it again or correct its header",
+            f"{study} must have an affine of finite, independent axes, but has none",
         )
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not is_plausible(affine):
         raise CtscribeError(
             "E_SPACING",
             f"{study} must have voxels between {_SMALLEST_MM:g} and {_LARGEST_MM:g} mm, but has "
-            f"{' x '.join(f'{mm:g}' for mm in spacing)} mm; correct its header or metadata",
+            f"{' x '.join(f'{mm:g}' for mm in spacing)} mm",
         )
 
 

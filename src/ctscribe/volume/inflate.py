@@ -19,24 +19,22 @@ _SUSPICIOUS_RATIO = 400
 _SUSPICIOUS_BYTES = 256 << 20
 _MIN_ZEROS = 10
 """The empty block that ends a blocked gzip file (SAM specification, 4.1.2) has nine."""
-_DOWNLOAD = "download the volume itself"
-_UNPACK = "unpack it first"
 _NOT_MEDICAL = {
-    b"<!do": ("a web page", _DOWNLOAD),
-    b"<htm": ("a web page", _DOWNLOAD),
-    b"<?xm": ("an XML document", _DOWNLOAD),
-    b"vers": ("a Git LFS pointer", "run git lfs pull"),
-    b"PK\x03\x04": ("a zip archive", _UNPACK),
-    b"\x28\xb5\x2f\xfd": ("Zstandard data", _UNPACK),
-    b"\xfd7zX": ("xz data", _UNPACK),
-    b"BZh9": ("bzip2 data", _UNPACK),
-    b"%PDF": ("a PDF document", _DOWNLOAD),
-    b"\x89PNG": ("a PNG image", _DOWNLOAD),
-    b"\xff\xd8\xff\xe0": ("a JPEG image", _DOWNLOAD),
-    b"NRRD": ("an NRRD file", "convert it to .nii.gz"),
-    b"Obje": ("a MetaImage file", "convert it to .nii.gz"),
+    b"<!do": "a web page",
+    b"<htm": "a web page",
+    b"<?xm": "an XML document",
+    b"vers": "a Git LFS pointer",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "Zstandard data",
+    b"\xfd7zX": "xz data",
+    b"BZh9": "bzip2 data",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff\xe0": "a JPEG image",
+    b"NRRD": "an NRRD file",
+    b"Obje": "a MetaImage file",
 }
-"""By their first four bytes: what they are, and what to do."""
+"""By their first four bytes."""
 
 
 @contextmanager
@@ -59,18 +57,18 @@ def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
                 yield file
     except FileNotFoundError as error:
         raise CtscribeError(
-            "E_MISSING", f"{study} must be on disk, but its file is not there; download it again"
+            "E_MISSING", f"{study} must be on disk, but its file is not there"
         ) from error
     except EOFError as error:
         raise CtscribeError(
             "E_TRUNCATED",
-            f"{study} must be a complete gzip file, but it ends early; copy or download it again",
+            f"{study} must be a complete gzip file, but it ends early",
         ) from error
     except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stub
         raise _damaged(study, error) from error
     except OSError as error:
         raise CtscribeError(
-            "E_READ", f"{study} must be a readable file, but {error.strerror or error}; correct it"
+            "E_READ", f"{study} must be a readable file, but {error.strerror or error}"
         ) from error
 
 
@@ -97,8 +95,7 @@ def drain(stream: BufferedIOBase, study: str) -> int:
         if left > _MAX_LEFT_OVER:
             raise CtscribeError(
                 "E_TRAILING",
-                f"{study} must end with its last voxel, but more than a megabyte follows; "
-                "its header does not describe it, so export it again",
+                f"{study} must end with its last voxel, but more than a megabyte follows",
             )
     return left
 
@@ -122,7 +119,7 @@ def check_room(path: Path, num_bytes: int, study: str) -> None:
         raise CtscribeError(
             "E_TRUNCATED",
             f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
-            "cannot; copy or download it again",
+            "cannot",
         )
 
 
@@ -138,7 +135,7 @@ def check_expansion(path: Path, num_bytes: int, study: str) -> None:
         raise CtscribeError(
             "E_BOMB",
             f"{study} must be CT, but it would inflate {num_bytes // max(stored, 1)}-fold, "
-            "which no CT does; check where it comes from",
+            "which no CT does",
         )
 
 
@@ -149,26 +146,19 @@ def check_kind(start: bytes, study: str) -> None:
         CtscribeError: ``E_EMPTY`` or ``E_NOT_MEDICAL``.
     """
     if not start:
-        raise CtscribeError(
-            "E_EMPTY", f"{study} must hold a volume, but its file has no bytes; download it again"
-        )
+        raise CtscribeError("E_EMPTY", f"{study} must hold a volume, but its file has no bytes")
     found = _NOT_MEDICAL.get(start) or _NOT_MEDICAL.get(start.lower())
     if found:
-        kind, remedy = found
-        raise CtscribeError(
-            "E_NOT_MEDICAL", f"{study} must be a NIfTI file, but it is {kind}; {remedy}"
-        )
+        raise CtscribeError("E_NOT_MEDICAL", f"{study} must be a NIfTI file, but it is {found}")
 
 
 def _damaged(study: str, error: Exception) -> CtscribeError:
     if "Not a gzipped file" in str(error):
         return CtscribeError(
             "E_TRAILING",
-            f"{study} must end where its gzip data end, but other bytes follow; "
-            "copy or download it again",
+            f"{study} must end where its gzip data end, but other bytes follow",
         )
     return CtscribeError(
         "E_CHECKSUM",
-        f"{study} must pass gzip's own check, but its bytes were altered; "
-        "copy or download it again",
+        f"{study} must pass gzip's own check, but its bytes were altered",
     )

@@ -64,22 +64,21 @@ def is_raw(
         raise CtscribeError(
             "E_NO_RESCALE",
             f"{study} must have a rescale slope and intercept in its metadata to be read as raw "
-            "values, but has none; add them or set volume.intensity=hu",
+            "values, but has none",
         )
     as_stored = _looks_like_hu(sample)
     rescaled = eq1 is not None and _looks_like_hu(sample * eq1[0] + eq1[1])
     if mode == "auto" and as_stored and rescaled and eq1 != (1.0, 0.0):
         raise CtscribeError(
             "E_HU_AMBIGUOUS",
-            f"{study} must be either raw or in Hounsfield units, but looks plausible as both; "
-            "look at it and set volume.intensity to raw or hu",
+            f"{study} must be either raw or in Hounsfield units, but looks plausible as both",
         )
     raw = mode == "raw" or (mode == "auto" and rescaled)
     if not (rescaled if raw else as_stored):
         raise CtscribeError(
             "E_NOT_HU",
             f"{study} must show air near -1000 and soft tissue near 0 Hounsfield units, but "
-            f"{_guess(sample, raw)}; give its slope and intercept or export it again as CT",
+            f"{_guess(sample, raw)}",
         )
     return raw
 

@@ -31,13 +31,11 @@ def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]],
         stored, header, _ = read_stored(path, study, stacked=True)
         affine = choose_affine(header, study, None)
     except CtscribeError as error:
-        found = error.sentence.rpartition("; ")[0]  # a mask's remedy is another than a scan's
-        raise CtscribeError("E_MASK", f"{found}; export or download the mask again") from error
+        raise CtscribeError("E_MASK", error.told) from error
     if affine is None:
         raise CtscribeError(
             "E_MASK",
-            f"{study} must say where its voxels lie, but its header sets neither sform nor qform; "
-            "export the mask with the geometry of its scan",
+            f"{study} must say where its voxels lie, but its header sets neither sform nor qform",
         )
     values = _is_inside(stored, header, study)
     if values.ndim == 3:
@@ -59,7 +57,7 @@ def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.n
             raise CtscribeError(
                 "E_MASK",
                 f"{study} must hold a whole number in each voxel, but some hold another, as "
-                "probabilities do; export the mask with 0 outside and 1 inside",
+                "probabilities do",
             )
         inside[at : at + _VOXELS_AT_ONCE] = values != 0
     return inside.reshape(stored.shape, order="F")

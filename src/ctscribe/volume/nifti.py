@@ -111,8 +111,7 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
         if len(both) == 2 and not prefer and not agree(*both):
             raise CtscribeError(
                 "E_GEOMETRY_CONFLICT",
-                f"{study} must have one geometry, but its sform and qform disagree; "
-                "correct its header, or decide with --prefer sform or --prefer qform",
+                f"{study} must have one geometry, but its sform and qform disagree",
             )
         chosen = qform if sform is None or (prefer == "qform" and qform is not None) else sform
     if chosen is not None:
@@ -127,7 +126,7 @@ def _read_voxels(stream: BufferedIOBase, header: NiftiHeader, study: str) -> tup
         raise CtscribeError(
             "E_TRUNCATED",
             f"{study} must hold the {header.num_bytes} bytes of voxels that its header promises, "
-            f"but holds {filled}; copy or download it again",
+            f"but holds {filled}",
         )
     left = drain(stream, study)
     return buffer.view(header.dtype).reshape(header.shape, order="F"), left
@@ -173,8 +172,7 @@ def _finite(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[Volume
     if missing > _MAX_NAN_SHARE * values.size:
         raise CtscribeError(
             "E_NAN",
-            f"{study} must have a number in each voxel, but {missing} of {values.size} have none; "
-            "export it again",
+            f"{study} must have a number in each voxel, but {missing} of {values.size} have none",
         )
     return values, note_changed(W_NAN=missing, W_CLIPPED=clipped)
 

@@ -38,8 +38,7 @@ def header_affines(header: NiftiHeader, study: str) -> tuple[Affine | None, Affi
     except (HeaderDataError, ValueError) as error:
         raise CtscribeError(
             "E_AFFINE",
-            f"{study} must have a qform that is a rotation, but its quaternion is impossible; "
-            "export it again or set the sform only",
+            f"{study} must have a qform that is a rotation, but its quaternion is impossible",
         ) from error
 
 
@@ -57,8 +56,7 @@ def check_pixdim(header: NiftiHeader, study: str) -> None:
         raise CtscribeError(
             "E_SPACING",
             f"{study} must have voxels of positive size in pixdim, but has "
-            f"{' x '.join(f'{size:g}' for size in pixdim)}; correct its header, or believe the "
-            "sform with --prefer sform",
+            f"{' x '.join(f'{size:g}' for size in pixdim)}",
         )
 
 

@@ -111,8 +111,7 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
     check_kind(block[:4], study)
     raise CtscribeError(
         "E_NOT_NIFTI",
-        f"{study} must be a NIfTI file, but does not begin as one; "
-        "convert it to .nii.gz or give the folder of its DICOM series",
+        f"{study} must be a NIfTI file, but does not begin as one",
     )
 
 
@@ -122,8 +121,7 @@ def _sizes(fields: Any, study: str) -> list[int]:  # noqa: ANN401
     if not 1 <= count <= 7 or any(size < 1 for size in sizes):
         raise CtscribeError(
             "E_DIMENSIONS",
-            f"{study} must have three dimensions of at least 1 voxel, but its header says "
-            f"{dims}; export it again",
+            f"{study} must have three dimensions of at least 1 voxel, but its header says {dims}",
         )
     return sizes
 
@@ -133,7 +131,7 @@ def _volume(sizes: list[int], study: str, warnings: list[str]) -> tuple[int, int
         raise CtscribeError(
             "E_4D",
             f"{study} must be one volume, but holds {int(np.prod(sizes[3:], dtype=object))} of "
-            "them (phases or channels); split it and give one",
+            "them (phases or channels)",
         )
     if len(sizes) > 3:
         warnings.append("W_4D")
@@ -141,7 +139,7 @@ def _volume(sizes: list[int], study: str, warnings: list[str]) -> tuple[int, int
     if min(x, y, z) < 2:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
-            f"{study} must be a volume, but has {x} x {y} x {z} voxels; give the whole series",
+            f"{study} must be a volume, but has {x} x {y} x {z} voxels",
         )
     return x, y, z
 
@@ -151,7 +149,7 @@ def _stack(sizes: list[int], study: str) -> tuple[int, ...]:
         raise CtscribeError(
             "E_DIMENSIONS",
             f"{study} must have three dimensions, or four with one mask per finding, but its "
-            f"header says {len(sizes)}; export it again",
+            f"header says {len(sizes)}",
         )
     return tuple(sizes)
 
@@ -161,7 +159,7 @@ def _check_number(shape: tuple[int, ...], study: str) -> None:
         raise CtscribeError(
             "E_TOO_LARGE",
             f"{study} must have at most {MAX_VOXELS} voxels, but its header says "
-            f"{' x '.join(map(str, shape))}; no CT is that large, export it again",
+            f"{' x '.join(map(str, shape))}",
         )
 
 
@@ -172,7 +170,7 @@ def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # no
         raise CtscribeError(
             "E_DATATYPE",
             f"{study} must hold whole or real numbers, but holds "
-            f"{known.get(code, f'datatype {code}')}; export the CT itself, not a rendering",
+            f"{known.get(code, f'datatype {code}')}",
         )
     dtype = np.dtype(_TYPES[code]).newbyteorder(fields.endianness)
     if int(fields["bitpix"]) != dtype.itemsize * 8:
@@ -186,7 +184,7 @@ def _offset(fields: Any, least: int, study: str) -> int:  # noqa: ANN401
         raise CtscribeError(
             "E_HEADER",
             f"{study} must have its first voxel after the header, but the header places it at "
-            f"byte {offset:g}; export it again",
+            f"byte {offset:g}",
         )
     return int(offset)
 
@@ -201,7 +199,7 @@ def _check_extensions(block: bytes, endianness: str, study: str) -> None:
             raise CtscribeError(
                 "E_HEADER",
                 f"{study} must have header extensions that end before its voxels, but one claims "
-                f"{size} bytes; export it again",
+                f"{size} bytes",
             )
         at += size
 

@@ -20,8 +20,7 @@ def image_path(header: Path, study: str) -> Path:
     if found is None:
         raise CtscribeError(
             "E_NIFTI_PAIR",
-            f"{study} must have its .img file beside its .hdr file, but has none of that name; "
-            "put both into one folder",
+            f"{study} must have its .img file beside its .hdr file, but has none of that name",
         )
     return found
 

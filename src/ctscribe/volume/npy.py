@@ -65,8 +65,7 @@ def check_file(path: Path, crc32: object, name: str) -> None:
     if not intact:
         raise CtscribeError(
             "E_CACHE",
-            f"{name} must have the files that were stored, but one is missing or damaged; "
-            "run prepare again",
+            f"{name} must have the files that were stored, but one is missing or damaged",
         )
 
 

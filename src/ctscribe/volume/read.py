@@ -123,12 +123,12 @@ def _holds_dicom(path: Path, study: str) -> bool:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise CtscribeError(
                 "E_READ",
-                f"{study} must be a file or folder, but is a pipe or device; give the volume",
+                f"{study} must be a file or folder, but is a pipe or device",
             )
         return is_dicom(path)
     except OSError as error:
         raise CtscribeError(
-            "E_READ", f"{study} must be readable, but {error.strerror or error}; correct it"
+            "E_READ", f"{study} must be readable, but {error.strerror or error}"
         ) from error
 
 
@@ -136,8 +136,7 @@ def _check_depth(volume: CTVolume, study: str) -> None:
     if volume.shape_xyz[2] < MIN_SLICES:
         raise CtscribeError(
             "E_TOO_FEW_SLICES",
-            f"{study} must have at least {MIN_SLICES} axial slices, but has "
-            f"{volume.shape_xyz[2]}; give the whole series",
+            f"{study} must have at least {MIN_SLICES} axial slices, but has {volume.shape_xyz[2]}",
         )
 
 
@@ -153,8 +152,7 @@ def _check_content(values: VolumeHu, study: str) -> Notes:
     if all((plane == first).all() for plane in values.T):
         raise CtscribeError(
             "E_NO_CONTENT",
-            f"{study} must show something, but each voxel has the value {first}; "
-            "export or download it again",
+            f"{study} must show something, but each voxel has the value {first}",
         )
     slices = values.T
     equal = [

@@ -74,7 +74,7 @@ def plan_upright(
         raise CtscribeError(
             "E_TOO_LARGE",
             f"{study} must have at most {MAX_VOXELS} voxels once it stands upright, but would "
-            "have more; correct its header",
+            "have more",
         )
     upright = affine.copy()
     upright[:3, 2] = height * normal
@@ -94,7 +94,7 @@ def _check_plane(x: np.ndarray, y: np.ndarray, study: str) -> None:
         raise CtscribeError(
             "E_SHEAR",
             f"{study} must have rows and columns at right angles, but they are {in_plane:.1f} "
-            "degrees off; resample it onto a rectangular grid first",
+            "degrees off",
         )
 
 
@@ -103,8 +103,7 @@ def _check_tilt(tilt_degrees: float, max_tilt_degrees: float, study: str) -> Non
         raise CtscribeError(
             "E_SHEAR",
             f"{study} must have slices stacked at most {max_tilt_degrees:g} degrees off their "
-            f"normal (gantry tilt), but they are {tilt_degrees:.1f} degrees off; raise "
-            "volume.max_tilt_degrees or resample it upright first",
+            f"normal (gantry tilt), but they are {tilt_degrees:.1f} degrees off",
         )
 
 

@@ -47,7 +47,7 @@ def _open(path: Path, study: str) -> zipfile.ZipFile:
         raise _damaged(study) from error
     except OSError as error:
         raise CtscribeError(
-            "E_READ", f"{study} must be readable, but {error.strerror or error}; correct it"
+            "E_READ", f"{study} must be readable, but {error.strerror or error}"
         ) from error
 
 
@@ -109,20 +109,19 @@ def _check_entries(entries: list[zipfile.ZipInfo], archive_bytes: int, study: st
         raise CtscribeError(
             "E_BOMB",
             f"{study} must be CT, but it would inflate {total // max(archive_bytes, 1)}-fold, "
-            "which no CT does; check where it comes from",
+            "which no CT does",
         )
 
 
 def _refused(study: str, fault: str) -> CtscribeError:
     return CtscribeError(
         "E_ARCHIVE",
-        f"{study} must be a plain zip archive of one DICOM series, but it {fault}; "
-        "unpack it yourself and give the folder",
+        f"{study} must be a plain zip archive of one DICOM series, but it {fault}",
     )
 
 
 def _damaged(study: str) -> CtscribeError:
     return CtscribeError(
         "E_TRUNCATED",
-        f"{study} must be a complete zip archive, but it is cut or damaged; copy it again",
+        f"{study} must be a complete zip archive, but it is cut or damaged",
     )

@@ -78,6 +78,5 @@ def check_same(out: Path, request: Mapping[str, Any]) -> None:
         return
     raise CtscribeError(
         "E_RUN_EXISTS",
-        f"{out} must be new or hold the same warm-up, but it holds something else; "
-        "choose another folder or remove it",
+        f"{out} must be new or hold the same warm-up, but it holds something else",
     )

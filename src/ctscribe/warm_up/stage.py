@@ -169,7 +169,7 @@ def _take_studies(prepared_dir: Path, where: Path | None, recipe: Recipe) -> _Le
         raise CtscribeError(
             "E_EMPTY_SPLIT",
             f"{prepared_dir} must have patients to teach with and others to ask about, but it has "
-            f"{len(train)} and {len(held_out)} studies of them; prepare more patients",
+            f"{len(train)} and {len(held_out)} studies of them",
         )
     return _Lessons(train, held_out, prepared_dir, read_where(where) if where else {}, 1)
 
@@ -179,7 +179,7 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
         raise CtscribeError(
             "E_SEED",
             "the warm-up must meet other patients than the data set, but warm_up.seed and "
-            f"phantom.seed are both {recipe.phantom.seed}; change one",
+            f"phantom.seed are both {recipe.phantom.seed}",
         )
     held_out = max(1, round(_HELD_OUT * recipe.warm_up.num_patients))
     return recipe.phantom.model_copy(

@@ -1,8 +1,8 @@
 """The catalogue of bad inputs: what is known to reach a reader of CT, and how each row ends.
 
 One line per row: its number, the codes it may end in (- where all of it is read as it is, or
-kept out), and the input after a bar. ``tests/catalogue`` builds each row and holds it to these
-codes; ``docs/errors.md`` shows the table.
+kept out), and the input after a bar. The tests beside build each row and hold it to these codes;
+``docs/errors.md`` shows the table.
 """
 
 from typing import NamedTuple
@@ -79,7 +79,6 @@ CATALOGUE = _parse("""
 50 - | A stage killed at any moment: started again it ends the same.
 51 E_MEMORY E_NAN E_REPORT E_TOO_LONG | Losses that are no number, full devices, texts too long.
 52 E_RECIPE | Unknown, misspelt and impossible knobs.
-53 - | The viewer is not there yet; pages are files that fetch nothing and run nothing.
 54 - | Another locale, time zone, umask or way of starting processes: the same output.
 """)
 """By number."""
