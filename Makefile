@@ -29,8 +29,9 @@ lint: $(VENV)/.installed
 unit: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadfile
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 	$(BIN)/python -m docs.make_errors
+	$(BIN)/zensical build --strict
 
 # Kills `prepare` at a hundred random moments; each must end as an undisturbed run.
 kill-prepare: $(VENV)/.installed
@@ -117,4 +118,4 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo site .cache
