@@ -13,20 +13,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ctscribe.config import EvaluateConfig
-from ctscribe.evaluate.compare import compare
-from ctscribe.evaluate.language import (
+from ctscribe.base.files import write_json
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.base.runs import provenance
+from ctscribe.measure.compare import compare
+from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     language_scores,
     language_statistics,
     normalise,
     rouge_l,
 )
-from ctscribe.evaluate.scores import evaluate
-from ctscribe.files import write_json
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import PredictionRow, StudyRow
-from ctscribe.run import provenance
+from ctscribe.measure.scores import evaluate
+from ctscribe.text.findings import FINDINGS
 
 NUM_SCANS, NUM_PATIENTS, NUM_TRAINING, NUM_WORDS = 3039, 1304, 3000, 250
 NUM_COMPARED = 60

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe.files import write_json
+from ctscribe.base.files import write_json
+from ctscribe.base.runs import provenance
+from ctscribe.learn.pairs.hard import nearest_contradictions
 from ctscribe.pairs.constrained import draw_constrained_partners
-from ctscribe.pairs.hard import nearest_contradictions
 from ctscribe.pairs.negatives import draw_partners
-from ctscribe.phantom.prevalence import TABLE
-from ctscribe.run import provenance
+from ctscribe.phantom.study import TABLE
 
 NUM_CT_RATE, NUM_LARGE, NUM_NAIVE = 47_149, 10_000_000, 16_000
 MIN_DISTANCE, REPEATS, CHUNK = 10, 3, 200_000

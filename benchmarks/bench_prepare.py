@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from ctscribe.files import write_json
+from ctscribe.base.files import write_json
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "prepare.json"
@@ -86,7 +86,7 @@ def measure(name: str, volume: Path, peers: Path) -> dict[str, float]:
 
 def prepare_one(volume: Path, out: Path, number: int) -> float:
     """Prepares a volume in a worker; returns its CPU seconds."""
-    from ctscribe.slices.one import prepare_into
+    from ctscribe.data.prepared import prepare_into
 
     begun = time.process_time()
     options = {"spacing_mm": (0.75, 0.75, 1.5), "num_slices": 10}

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.files import write_json
-from ctscribe.model.checkpoint import load_model
-from ctscribe.model.presets import build_config
-from ctscribe.model.qwen import answer_losses
-from ctscribe.model.slice_attention import attach, label_loss
-from ctscribe.pairs.collate import Batch, collate_samples
-from ctscribe.pairs.dataset import Sample, Visual
-from ctscribe.reports.prompt import encode_example
-from ctscribe.run import provenance
+from ctscribe.base.files import write_json
+from ctscribe.base.runs import provenance
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.finding_queries import attach, label_loss
+from ctscribe.learn.model.presets import build_config
+from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.pairs.collate import Batch, collate_samples
+from ctscribe.learn.pairs.dataset import Sample, Visual
+from ctscribe.text.prompt import encode_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -116,7 +116,7 @@ def run_row(preset: str, name: str, updates: int, folder: Path) -> dict[str, Any
     from train_rows import PRESETS, ROWS, VARIANTS, make
     from train_watch import Watch, compared, count_flops, matmul_tflops, tokens_per_branch
 
-    from ctscribe.train.trainer import PairTrainer
+    from ctscribe.learn.train.trainer import PairTrainer
 
     before_mb = _resident_mb()
     row = next(row for row in (*ROWS, *VARIANTS) if row.name == name)

@@ -12,19 +12,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ctscribe.config import EvaluateConfig
-from ctscribe.evaluate.baselines import BASELINE_RULES, choose_reports, unseen_patients
-from ctscribe.evaluate.clinical import CLINICAL_METRICS
-from ctscribe.evaluate.intervals import Resampler
-from ctscribe.evaluate.label_sentences import RULE, reports_from_labels
-from ctscribe.evaluate.label_source import RULES
-from ctscribe.evaluate.language import LANGUAGE_METRICS, Profile
-from ctscribe.evaluate.scans import Report, Sections, read_answers
-from ctscribe.evaluate.statistics import scan_statistics, score_table
-from ctscribe.evaluate.template import template_statistics
-from ctscribe.files import sha256_of_file, write_json, write_text
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.run import provenance
+from ctscribe.base.files import sha256_of_file, write_json, write_text
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.runs import provenance
+from ctscribe.measure.baselines import (
+    BASELINE_RULES,
+    RULE,
+    choose_reports,
+    reports_from_labels,
+    unseen_patients,
+)
+from ctscribe.measure.clinical import CLINICAL_METRICS
+from ctscribe.measure.intervals import Resampler
+from ctscribe.measure.language import LANGUAGE_METRICS, Profile
+from ctscribe.measure.likeness import template_statistics
+from ctscribe.measure.scans import RULES, Report, Sections, read_answers
+from ctscribe.measure.statistics import scan_statistics, score_table
+from ctscribe.text.findings import FINDINGS
 
 FOLDS = 5
 PROFILES: tuple[Profile, ...] = ("ctrate-raw", "r2gen")

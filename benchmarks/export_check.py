@@ -21,14 +21,12 @@ LARGEST_DIFFERENCE = 1e-3
 def write(folder: Path) -> None:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from ctscribe.config import Recipe
-    from ctscribe.model.adapters import add_adapters
-    from ctscribe.model.checkpoint import save_model
-    from ctscribe.model.presets import build_config
-    from ctscribe.model.publish import publish, publish_merged
-    from ctscribe.model.qwen import patchify
-    from ctscribe.model.tokenizer import train_tokenizer
-    from ctscribe.reports.prompt import encode_example
+    from ctscribe.base.recipe import Recipe
+    from ctscribe.learn.model.checkpoint import add_adapters, save_model
+    from ctscribe.learn.model.patches import patchify
+    from ctscribe.learn.model.presets import build_config, train_tokenizer
+    from ctscribe.learn.model.publish import publish, publish_merged
+    from ctscribe.text.prompt import encode_example
 
     report = "Findings: a 12 mm nodule in the right upper lobe.\nImpression: nodule."
     tokenizer = train_tokenizer([report] * 3, vocab_size=400)

@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
-from ctscribe.volume.ct import CTVolume
+from ctscribe.scan.volume import CTVolume
 from tests.catalogue.dicom_bytes import enhanced_of
 from tests.scans import bytes_of, chest, image_of, slice_of
 

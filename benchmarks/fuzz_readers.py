@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz_files import PLANTED, SEED, VOLUME, mutant
-from ctscribe.errors import CODES, CtscribeError
-from ctscribe.files import write_json
-from ctscribe.volume.read import read_grid, read_volume
+from ctscribe.base.error_codes import CODES
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import write_json
+from ctscribe.scan.read import read_grid, read_volume
 
 NUM_FILES = 10_000
 MEMORY_CAP_MB = 512

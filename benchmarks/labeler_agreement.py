@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from ctscribe import __version__
-from ctscribe.evaluate.clinical import (
+from ctscribe.base.files import write_json, write_text
+from ctscribe.base.types import Labels
+from ctscribe.measure.clinical import (
     clinical_scores,
     clinical_statistics,
     finding_counts,
     finding_scores,
 )
-from ctscribe.evaluate.intervals import draw_patients, with_interval
-from ctscribe.files import write_json, write_text
-from ctscribe.reports import labeler, sections
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.types import Labels
+from ctscribe.measure.intervals import draw_patients, with_interval
+from ctscribe.text import labeler, sections
+from ctscribe.text.findings import FINDINGS
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "labeler.json"
 COMMAND = "make labeler REPORTS=LABELLED_REPORTS.csv"

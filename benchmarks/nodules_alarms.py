@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from ctscribe.model.findings_head import CELLS_PER_SIDE
-from ctscribe.model.qwen import PATCH_PX, encode_frames
-from ctscribe.model.slice_attention import look
-from ctscribe.model.targets import CELL_PX, cell_targets
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import Lesion, StudyRow
+from ctscribe.base.rows import Lesion, StudyRow
+from ctscribe.data.prepared import read_frames
+from ctscribe.learn.model.finding_queries import CELL_PX, CELLS_PER_SIDE, cell_targets, look
+from ctscribe.learn.model.patches import PATCH_PX
+from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.scan.boxes import boxes_in_frames
 from ctscribe.second_look.lead import Leader
-from ctscribe.slices.boxes import boxes_in_frames
-from ctscribe.slices.cache import read_frames
+from ctscribe.text.findings import FINDINGS
 
 NODULE = "Lung nodule"
 ALARMS = 12

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.figure import Figure
 
-from ctscribe.evaluate.intervals import draw_patients, patient_index, percentile_interval
-from ctscribe.figures.style import MARKERS, Estimate, line, style, write_figure
-from ctscribe.files import read_json
-from ctscribe.model.teach import auroc
+from ctscribe.base.figures import MARKERS, Estimate, line, style, write_figure
+from ctscribe.base.files import read_json
+from ctscribe.learn.model.teach import auroc
+from ctscribe.measure.intervals import draw_patients, patient_index, percentile_interval
 
 DRAWS, SEED = 2000, 0
 SPECIFICITY = 0.9

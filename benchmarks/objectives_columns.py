@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 
 
 def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, float]:
-    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.statistics import scan_statistics, score_sums
+    from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
+    from ctscribe.measure.statistics import scan_statistics, score_sums
 
     truth = as_reports(one_row_per_scan(scans))
     wanted = {report.scan_id for report in truth}
@@ -21,10 +21,10 @@ def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str,
 
 def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, str]:
     """What the page resamples, one number per scan in alphabetical order, as compact text."""
-    from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS
-    from ctscribe.evaluate.scans import as_reports, match_predictions, one_row_per_scan
-    from ctscribe.evaluate.statistics import scan_statistics
-    from ctscribe.reports.findings import FINDINGS
+    from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS
+    from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
+    from ctscribe.measure.statistics import scan_statistics
+    from ctscribe.text.findings import FINDINGS
 
     truth = as_reports(one_row_per_scan(scans))
     statistics = scan_statistics(match_predictions(predictions, truth)[0], truth, "ctrate-raw")
@@ -41,7 +41,7 @@ def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dic
 
 def training_summary(run_dir: Path) -> dict[str, float | None]:
     """Means over the last tenth of the updates, and the last validation."""
-    from ctscribe.train.log import MetricsRow
+    from ctscribe.learn.train.follow import MetricsRow
 
     rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
     last = rows[-max(1, len(rows) // 10) :]

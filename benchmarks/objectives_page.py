@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from objectives_scores import METRICS, Comparison, Estimate, compare_with_origin, estimates
 
-from ctscribe.files import atomic_write, read_json, write_text
-from ctscribe.tables import Cell, Table, to_markdown
+from ctscribe.base.files import atomic_write, read_json, write_text
+from ctscribe.show.tables import Cell, Table, to_markdown
 
 TITLES = {
     "coverage": "Coverage",

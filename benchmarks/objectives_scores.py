@@ -7,14 +7,14 @@ from typing import Any, final
 
 import numpy as np
 
-from ctscribe.evaluate.intervals import (
+from ctscribe.measure.intervals import (
     approximate_randomisation,
     draw_patients,
     holm,
     percentile_interval,
     sum_by_patient,
 )
-from ctscribe.evaluate.language import NUM_LANGUAGE_COLUMNS, language_scores
+from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
 
 METRICS = ("coverage", "precision", "f1", "bleu_4", "gap")
 RESAMPLES, SEED = 2000, 0

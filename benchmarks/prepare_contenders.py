@@ -20,7 +20,7 @@ def ours(keep: str) -> Run:
     """`prepare_into` as `ctscribe prepare --keep` calls it, with its checks, hashes and fsyncs."""
     import scipy.ndimage  # noqa: F401 - a worker has imported it before its second volume
 
-    from ctscribe.slices.one import prepare_into
+    from ctscribe.data.prepared import prepare_into
 
     options = {"spacing_mm": SPACING_MM, "num_slices": 10}
     return lambda volume, out: prepare_into(
@@ -37,9 +37,9 @@ def ours_in_memory() -> Run:
     """What the peers do and no more: the whole volume, normalised, in memory."""
     import scipy.ndimage  # noqa: F401
 
-    from ctscribe.volume.intensity import normalise
-    from ctscribe.volume.read import read_volume
-    from ctscribe.volume.resample import plan
+    from ctscribe.scan.intensity import normalise
+    from ctscribe.scan.read import read_volume
+    from ctscribe.scan.resample import plan
 
     def run(volume: Path, out: Path) -> object:
         import numpy as np

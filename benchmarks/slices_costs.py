@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctscribe.config import Recipe, read_recipe
-from ctscribe.files import read_json
-from ctscribe.rows import StudyRow, read_rows
+from ctscribe.base.files import read_json
+from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.rows import StudyRow, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-    from ctscribe.pairs.dataset import Visual
+    from ctscribe.learn.pairs.dataset import Visual
 
 TIMED = 64
 """Studies on which costs are measured."""
@@ -24,8 +24,8 @@ def costs(out: Path, recipe: Recipe, start: Path) -> dict[str, float]:
 
     From them the epochs that scratch may train: as long as plain and its start's warm-up took.
     """
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.pairs.splits import studies_of
+    from ctscribe.data.splits import studies_of
+    from ctscribe.learn.model.checkpoint import load_model
 
     qwen, tokenizer = load_model(start)
     studies = read_rows(out / "prepared" / "studies.jsonl", StudyRow)
@@ -54,9 +54,9 @@ def seconds_per_look(
 ) -> float:
     from copy import deepcopy
 
-    from ctscribe.model.teach import teach
-    from ctscribe.slices.where import read_where
-    from ctscribe.warm_up.looks import read_looks
+    from ctscribe.data.lesions import read_where
+    from ctscribe.learn.model.teach import teach
+    from ctscribe.learn.warm_up import read_looks
 
     looks = read_looks(out / "prepared", studies, read_where(out / "data" / "truth.jsonl"), 1)
     began = time.process_time()
@@ -75,12 +75,12 @@ def seconds_per_study(
 ) -> float:
     import torch
 
-    from ctscribe.model.features import frames_of, store_features
-    from ctscribe.model.qwen import answer_losses
-    from ctscribe.pairs.build import build_pairs
-    from ctscribe.pairs.collate import collate_pairs
-    from ctscribe.pairs.dataset import PairDataset
-    from ctscribe.train.scorer import choose_trainable
+    from ctscribe.learn.model.features import frames_of, store_features
+    from ctscribe.learn.model.qwen import answer_losses
+    from ctscribe.learn.pairs.build import build_pairs
+    from ctscribe.learn.pairs.collate import collate_pairs
+    from ctscribe.learn.pairs.dataset import PairDataset
+    from ctscribe.learn.train.scorer import choose_trainable
 
     prepared, windows = out / "prepared", recipe.slices.windows
     store = store_features(qwen, prepared, studies, windows=windows)

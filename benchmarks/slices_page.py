@@ -9,8 +9,8 @@ import study_nodules
 from nodules_page import nodules
 from slices_reports import DRAWS, compared, reports
 
-from ctscribe.evidence.show import with_bounds
-from ctscribe.files import read_json, write_text
+from ctscribe.base.files import read_json, write_text
+from ctscribe.show.lines import with_bounds
 
 _TARGETS = """
 ## What was to be reached

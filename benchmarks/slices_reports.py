@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe.evaluate.intervals import draw_patients, patient_index, sum_by_patient
+from ctscribe.measure.intervals import draw_patients, patient_index, sum_by_patient
 
 DRAWS, SEED = 2000, 0
 _TITLES = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe.config import Recipe
-from ctscribe.evaluate.intervals import percentile_interval
-from ctscribe.rows import PredictionRow, StudyRow
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.measure.intervals import percentile_interval
 
 SHUFFLES, SEED = 200, 0
 
@@ -42,7 +42,7 @@ def hold_on_scan(
         95 % range over the shuffles; the mismatch gap of the true reports in nats per token, with
         the interval of `measure_gap`.
     """
-    from ctscribe.card.measure import measure_gap
+    from ctscribe.measure.card import measure_gap
 
     gap = measure_gap(folder, prepared, recipe, test)
     return {
@@ -70,8 +70,8 @@ def stated_and_true(
     rows: Sequence[PredictionRow], test: Sequence[StudyRow]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels read from the reports and those of their scans, bool [scans, findings] each."""
-    from ctscribe.reports.labeler import label_report
-    from ctscribe.reports.sections import join_report
+    from ctscribe.text.labeler import label_report
+    from ctscribe.text.sections import join_report
 
     truth = {study.scan_id: study.labels for study in test}
     stated = [label_report(join_report(row.findings, row.impression)) for row in rows]

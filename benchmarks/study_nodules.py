@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe.config import Recipe, read_recipe
-from ctscribe.files import write_json, write_text
-from ctscribe.rows import StudyRow, TruthRow, read_rows
-from ctscribe.run import provenance
+from ctscribe.base.files import write_json, write_text
+from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.rows import StudyRow, TruthRow, read_rows
+from ctscribe.base.runs import provenance
 
 RAW = Path(__file__).parents[1] / "docs" / "results" / "slice_aware" / "nodules"
 SEEDS = (0, 1, 2)
@@ -109,8 +109,8 @@ def prepared_dir(out: Path, slices: int) -> Path:
 
 def draw_data(out: Path) -> None:
     """Phantoms, prepared once for each number of slices; the volumes are not kept."""
+    from ctscribe.data.prepare import prepare
     from ctscribe.phantom.dataset import write_dataset
-    from ctscribe.prepare import prepare
 
     processes = os.cpu_count() or 1
     counts = sorted({slices for slices, _ in ARMS.values()})
@@ -134,8 +134,8 @@ def run_cell(out: Path, cell: tuple[str, int]) -> str:
     """Warms one arm up and asks it about every scan of the validation and the test split."""
     import torch
 
+    from ctscribe.learn.warm_up import warm_up
     from ctscribe.second_look.stage import second_look
-    from ctscribe.warm_up.stage import warm_up
 
     torch.set_num_threads(1)
     began = time.process_time()
@@ -160,8 +160,8 @@ def run_cell(out: Path, cell: tuple[str, int]) -> str:
 
 def lesson(prepared: Path, slices: int, crops: int, seed: int) -> Recipe:
     """A warm-up from the shipped start, with as many passes as the pairs to be seen allow."""
-    from ctscribe.pairs.splits import studies_of
-    from ctscribe.warm_up.request import shipped_start
+    from ctscribe.data.splits import studies_of
+    from ctscribe.learn.warm_up import shipped_start
 
     start = shipped_start(read_recipe("tiny"))
     if start is None:
@@ -179,10 +179,10 @@ def ask(
     """How well each finding is seen in the test split, and the answers on every scan held out."""
     from nodules_alarms import answer
 
-    from ctscribe.model.teach import auroc
-    from ctscribe.pairs.splits import studies_of
-    from ctscribe.reports.findings import FINDINGS
+    from ctscribe.data.splits import studies_of
+    from ctscribe.learn.model.teach import auroc
     from ctscribe.second_look.lead import load_leader
+    from ctscribe.text.findings import FINDINGS
 
     leader = load_leader(folder, recipe.model.dtype)
     lesions = {row.volume_name: row.lesions for row in read_rows(truth, TruthRow)}

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from objectives_columns import as_text, scan_columns, scores, training_summary
 
-from ctscribe.config import Recipe, read_recipe
-from ctscribe.files import write_json
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
-from ctscribe.run import provenance
+from ctscribe.base.files import write_json
+from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.runs import provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-    from ctscribe.card.views import View
-    from ctscribe.pairs.dataset import PairDataset, VisualSource
+    from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
+    from ctscribe.measure.card_views import View
 
 RAW = Path(__file__).parents[1] / "docs" / "results" / "objectives"
 SEEDS = (0, 1, 2)
@@ -80,8 +80,8 @@ def main() -> None:
 
 
 def run_study(out: Path, processes: int, arms: list[str]) -> None:
+    from ctscribe.data.prepare import prepare
     from ctscribe.phantom.dataset import write_dataset
-    from ctscribe.prepare import prepare
 
     recipe = recipe_of("origin", 0)
     write_dataset(out / "data", recipe.phantom, processes=processes)
@@ -111,8 +111,8 @@ def raw_path(arm: str, seed: int) -> Path:
 
 
 def store_features_once(prepared: Path, recipe: Recipe) -> None:
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.model.features import store_features
+    from ctscribe.learn.model.checkpoint import load_model
+    from ctscribe.learn.model.features import store_features
 
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
     qwen, _ = load_model(start_of(recipe), recipe.model.dtype)
@@ -120,7 +120,7 @@ def store_features_once(prepared: Path, recipe: Recipe) -> None:
 
 
 def start_of(recipe: Recipe) -> Path:
-    from ctscribe.warm_up.request import shipped_start
+    from ctscribe.learn.warm_up import shipped_start
 
     start = shipped_start(recipe)
     if start is None:
@@ -154,10 +154,10 @@ class Learner:
 
 
 def train_and_write(prepared: Path, folder: Path, arm: str, seed: int) -> dict[str, Any]:
-    from ctscribe.generate import one_per_scan
-    from ctscribe.pairs.splits import studies_of
-    from ctscribe.train.fit import fit
-    from ctscribe.train.setup import training_arguments
+    from ctscribe.data.splits import studies_of
+    from ctscribe.learn.train.setup import training_arguments
+    from ctscribe.learn.train.stage import fit
+    from ctscribe.write.generate import one_per_scan
 
     recipe = recipe_of(arm, seed)
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
@@ -199,12 +199,12 @@ def load_learner(
     validation: list[StudyRow],
     recipe: Recipe,
 ) -> Learner:
-    from ctscribe.model.checkpoint import load_model
+    from ctscribe.learn.model.checkpoint import load_model
+    from ctscribe.learn.pairs.build import build_training_pairs
+    from ctscribe.learn.pairs.dataset import PairDataset
+    from ctscribe.learn.train.scorer import validation_pairs
+    from ctscribe.learn.train.setup import visual_source
     from ctscribe.pairs.anatomy import write_healed
-    from ctscribe.pairs.build import build_training_pairs
-    from ctscribe.pairs.dataset import PairDataset
-    from ctscribe.train.setup import visual_source
-    from ctscribe.train.validation import validation_pairs
 
     where = prepared.parent / "data" / "truth.jsonl"
     pairs = build_training_pairs(prepared, folder, recipe.pairs, where)
@@ -220,7 +220,7 @@ def load_learner(
 def predict(
     learner: Learner, scans: list[StudyRow], recipe: Recipe, path: Path
 ) -> list[PredictionRow]:
-    from ctscribe.generate import write_scans
+    from ctscribe.write.generate import write_scans
 
     learner.qwen.eval()
     write_scans(learner.qwen, learner.tokenizer, scans, learner.visual, recipe, path)
@@ -230,7 +230,7 @@ def predict(
 
 def gap_columns(learner: Learner, scans: list[StudyRow], recipe: Recipe) -> dict[str, str]:
     """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
-    from ctscribe.card.measure import report_ce, scans_with_strangers
+    from ctscribe.measure.card import report_ce, scans_with_strangers
 
     first, strangers = scans_with_strangers(scans)
     learner.qwen.eval()

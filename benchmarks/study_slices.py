@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from slices_written import counts, hold_on_scan
 
-from ctscribe.config import Recipe, read_recipe
-from ctscribe.files import read_json, write_json
-from ctscribe.rows import PredictionRow, StudyRow, read_rows, write_rows
-from ctscribe.run import provenance
+from ctscribe.base.files import read_json, write_json
+from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows, write_rows
+from ctscribe.base.runs import provenance
 
 RAW = Path(__file__).parents[1] / "docs" / "results" / "slice_aware"
 SEEDS = (0, 1, 2)
@@ -94,8 +94,8 @@ def recipe_of(*changes: str, seed: int) -> Recipe:
 
 
 def draw_data(out: Path) -> None:
+    from ctscribe.data.prepare import prepare
     from ctscribe.phantom.dataset import write_dataset
-    from ctscribe.prepare import prepare
 
     recipe = recipe_of(seed=0)
     processes = os.cpu_count() or 1
@@ -141,7 +141,7 @@ def complete_cell(out: Path, arm: str, seed: int) -> None:
 
 def split_studies(prepared: Path, recipe: Recipe) -> tuple[list[StudyRow], list[StudyRow]]:
     """Studies to train on and to test on."""
-    from ctscribe.pairs.splits import studies_of
+    from ctscribe.data.splits import studies_of
 
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
     fraction = recipe.pairs.validation_fraction
@@ -150,7 +150,7 @@ def split_studies(prepared: Path, recipe: Recipe) -> tuple[list[StudyRow], list[
 
 def teach_share(out: Path, share: float, seed: int) -> dict[str, Any]:
     """How well a tower sees that was told where findings are in a share of its studies."""
-    from ctscribe.warm_up.stage import warm_up
+    from ctscribe.learn.warm_up import warm_up
 
     recipe = recipe_of(*LESSON, f"warm_up.where_share={share}", seed=seed)
     folder = out / f"share{share:g}-seed{seed}"
@@ -163,10 +163,10 @@ def teach_share(out: Path, share: float, seed: int) -> dict[str, Any]:
 def train_arm(out: Path, arm: str, seed: int) -> dict[str, Any]:
     from slices_costs import costs
 
-    from ctscribe.evaluate.scores import evaluate
-    from ctscribe.generate import generate
-    from ctscribe.pairs.build import build_pairs
-    from ctscribe.train.stage import train
+    from ctscribe.learn.pairs.build import build_pairs
+    from ctscribe.learn.train.stage import train
+    from ctscribe.measure.scores import evaluate
+    from ctscribe.write.generate import generate
 
     recipe, start = recipe_of(*ARMS[arm], seed=seed), start_of(out, arm, seed)
     found: dict[str, Any] = {}
@@ -191,9 +191,9 @@ def start_of(out: Path, arm: str, seed: int) -> Path:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from ctscribe.model.checkpoint import is_complete, load_model, save_model
-    from ctscribe.model.presets import build_config
-    from ctscribe.warm_up.request import shipped_start
+    from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
+    from ctscribe.learn.model.presets import build_config
+    from ctscribe.learn.warm_up import shipped_start
 
     start = shipped_start(read_recipe("tiny"))
     if start is None:
@@ -213,14 +213,15 @@ def ask(
     out: Path, folder: Path, recipe: Recipe, test: list[StudyRow], training: list[StudyRow]
 ) -> dict[str, Any]:
     """Labels, template, confidence, abstention and evidence of a run with finding queries."""
-    from ctscribe.confidence.stage import calibrate, finding_logits
-    from ctscribe.confidence.template import generate_template
-    from ctscribe.evaluate.scores import evaluate
-    from ctscribe.evidence.stage import check_faithfulness
-    from ctscribe.generate import load_for_inference, one_per_scan
-    from ctscribe.model.features import store_features
-    from ctscribe.model.teach import auroc
-    from ctscribe.reports.findings import FINDINGS
+    from ctscribe.learn.model.features import store_features
+    from ctscribe.learn.model.teach import auroc
+    from ctscribe.measure.calibrate import calibrate
+    from ctscribe.measure.faithfulness import check_faithfulness
+    from ctscribe.measure.scores import evaluate
+    from ctscribe.text.findings import FINDINGS
+    from ctscribe.write.calibration import finding_logits
+    from ctscribe.write.generate import load_for_inference, one_per_scan
+    from ctscribe.write.template import generate_template
 
     prepared, predictions = out / "prepared", folder / "predictions_test.jsonl"
     calibrated = calibrate(folder, prepared, recipe, "test")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from ctscribe.model.qwen import patchify
-from ctscribe.pairs.collate import Batch, PairBatch
-from ctscribe.pairs.dataset import Pair
+from ctscribe.learn.model.patches import patchify
+from ctscribe.learn.pairs.collate import Batch, PairBatch
+from ctscribe.learn.pairs.dataset import Pair
 
 BETA, OUT_OF_REACH = 0.1, 100.0
 

@@ -22,21 +22,23 @@ from transformers import (
     TrainingArguments,
 )
 
-from ctscribe.config import Recipe
-from ctscribe.model.fast_tower import speed_up_tower
-from ctscribe.model.narrow import narrow
-from ctscribe.model.presets import build_config
-from ctscribe.model.recompute import recompute
-from ctscribe.model.tokenizer import train_tokenizer
-from ctscribe.pairs.collate import PairBatch, collate_pairs
-from ctscribe.pairs.dataset import Pair, PairDataset
-from ctscribe.reports.prompt import QUESTION, SYSTEM
-from ctscribe.reports.sections import join_report
-from ctscribe.rows import PairRow, StudyRow, write_rows
-from ctscribe.slices.cache import write_frames
-from ctscribe.train.scorer import ReportScorer, choose_trainable
-from ctscribe.train.setup import learning_rates, objective_of, training_arguments, visual_source
-from ctscribe.train.trainer import PairTrainer
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PairRow, StudyRow, write_rows
+from ctscribe.data.prepared import write_frames
+from ctscribe.learn.model.fast import narrow, recompute, speed_up_tower
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.pairs.collate import PairBatch, collate_pairs
+from ctscribe.learn.pairs.dataset import Pair, PairDataset
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
+from ctscribe.learn.train.setup import (
+    learning_rates,
+    objective_of,
+    training_arguments,
+    visual_source,
+)
+from ctscribe.learn.train.trainer import PairTrainer
+from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.text.sections import join_report
 
 REPORT_TOKENS = 300
 NUM_SLICES = 10

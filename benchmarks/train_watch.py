@@ -68,7 +68,7 @@ class Watch(TrainerCallback):
     def on_log(self, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
         tally = getattr(self._trainer, "tally", None)
         if tally is not None and "grad_norm" in logs:
-            from ctscribe.train.tally import means
+            from ctscribe.learn.train.trainer import means
 
             self.share_skipped = means(tally.take())["share_skipped"] or 0.0
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ctscribe.errors import CODES
-from ctscribe.files import write_text
+from ctscribe.base.error_codes import CODES
+from ctscribe.base.files import write_text
 from tests.catalogue.catalogue import CATALOGUE
 
 TARGET = Path(__file__).with_name("errors.md")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.volume.ct import CTVolume
+from ctscribe.scan.volume import CTVolume
 from tests.scans import chest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

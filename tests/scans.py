@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ctscribe.volume.ct import CTVolume
+from ctscribe.scan.volume import CTVolume
 
 Edit = Callable[[FileDataset, int], None]
 SHAPE = (160, 128, 24)

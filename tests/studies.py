@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctscribe.rows import StudyRow
+from ctscribe.base.rows import StudyRow
 
 
 def study_of(scan: str, slice_indices: tuple[int, ...], **changes: object) -> StudyRow:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.config import read_recipe
-from ctscribe.files import read_json
-from ctscribe.warm_up.request import shipped_start
+from ctscribe.base.files import read_json
+from ctscribe.base.recipe import read_recipe
+from ctscribe.learn.warm_up import shipped_start
 
 FEW = (
     "phantom.num_train_patients=14",

@@ -1,5 +1,5 @@
-from ctscribe.config import read_recipe
-from ctscribe.experiment import cell_recipe, grid
+from ctscribe.base.grid import cell_recipe, grid
+from ctscribe.base.recipe import read_recipe
 
 
 def test_the_grid_has_each_cell_of_both_tables_once_per_seed() -> None:

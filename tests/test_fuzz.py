@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.fuzz_files import mutant
 from benchmarks.fuzz_readers import outcome
-from ctscribe.errors import CODES
+from ctscribe.base.error_codes import CODES
 
 
 @pytest.mark.parametrize("first", range(0, 240, 24))

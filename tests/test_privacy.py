@@ -15,16 +15,16 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ctscribe.config import SlicesConfig, VolumeConfig, read_recipe
-from ctscribe.doctor import describe, examine
-from ctscribe.errors import CtscribeError
-from ctscribe.export import patient
-from ctscribe.export.draft import Draft
-from ctscribe.prepare import prepare
-from ctscribe.rows import SkippedRow, read_rows
-from ctscribe.run import open_run
-from ctscribe.volume.ct import CTVolume
-from ctscribe.volume.read import read_volume
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig, read_recipe
+from ctscribe.base.rows import SkippedRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.data.doctor import describe, examine
+from ctscribe.data.prepare import prepare
+from ctscribe.scan.read import read_volume
+from ctscribe.scan.volume import CTVolume
+from ctscribe.show import report as patient
+from ctscribe.write.draft import Draft
 
 PLANTED = "PLANTED"
 BORN = "19010203"

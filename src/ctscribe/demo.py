@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ctscribe.config import Recipe
-from ctscribe.experiment import experiment_request, grid, run_experiment
-from ctscribe.files import ProgressCallback
-from ctscribe.reports.ct_rate import CtRateTree
-from ctscribe.rows import StudyRow, read_rows
-from ctscribe.run import open_run
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.grid import grid
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.data.ct_rate import CtRateTree
+from ctscribe.experiment import experiment_request, run_experiment
 
 Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
 
@@ -40,12 +41,11 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else.
     """
-    from ctscribe.board.write import write_scoreboard
-    from ctscribe.export.patient import report_patient
+    from ctscribe.data.prepare import prepare
+    from ctscribe.learn.warm_up import shipped_start, warm_up
     from ctscribe.phantom.dataset import write_dataset
-    from ctscribe.prepare import prepare
-    from ctscribe.warm_up.request import shipped_start
-    from ctscribe.warm_up.stage import warm_up
+    from ctscribe.show.report import report_patient
+    from ctscribe.show.scoreboard import write_scoreboard
 
     open_run(out, "experiment", experiment_request(recipe))
     data, prepared = out / "data", out / "prepared"

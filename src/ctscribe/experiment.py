@@ -7,60 +7,20 @@ Every step of a cell is skipped when its result is there, so an interrupted expe
 import os
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
-from ctscribe.config import Recipe
-from ctscribe.errors import CtscribeError
-from ctscribe.files import ProgressCallback, read_json, write_json, write_text
-from ctscribe.rows import PredictionRow, StudyRow, read_rows
-from ctscribe.run import open_run
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.show.scoreboard import write_tables
 
 if TYPE_CHECKING:
-    from ctscribe.tables import Table
-
-STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
-"""What a cell leaves behind, in order."""
-TEMPLATE_SCORES = "scores_template.json"
-"""Also, where a run has finding queries: what stock sentences of its labels score."""
-
-
-@final
-@dataclass(frozen=True)
-class Cell:
-    """One training run of the grid."""
-
-    strategy: str
-    beta: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Folder name, e.g. ``heter-beta0.1-seed0``."""
-        return f"{self.strategy}-beta{self.beta:g}-seed{self.seed}"
-
-
-def grid(recipe: Recipe) -> list[Cell]:
-    """The cells of Tables 1 and 2 without repetition; β = 0 is Origin, trained once per seed."""
-    beta = recipe.objective.beta
-    chosen = {("origin", 0.0), ("gauss", beta), ("heter", beta)}
-    chosen |= {
-        (recipe.experiment.beta_strategy, other) for other in recipe.experiment.betas if other
-    }
-    order = ("origin", "gauss", "heter")
-    cells = sorted(chosen, key=lambda cell: (order.index(cell[0]), cell[1]))
-    return [Cell(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
-
-
-def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
-    """The recipe with which `cell` is trained."""
-    tree = recipe.model_dump()
-    tree["pairs"] |= {"strategy": cell.strategy, "seed": cell.seed}
-    tree["objective"]["beta"] = cell.beta
-    tree["train"]["seed"] = cell.seed
-    return Recipe.model_validate(tree)
+    pass
 
 
 def run_experiment(
@@ -110,12 +70,12 @@ def experiment_request(recipe: Recipe) -> dict[str, Any]:
 
 def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
     """Pairs, training, test reports, mismatch gap and scores of one cell; skips what is there."""
-    from ctscribe.card.measure import measure_gap
-    from ctscribe.evaluate.scores import evaluate
-    from ctscribe.generate import generate
-    from ctscribe.pairs.build import build_training_pairs
-    from ctscribe.pairs.splits import studies_of
-    from ctscribe.train.stage import train
+    from ctscribe.data.splits import studies_of
+    from ctscribe.learn.pairs.build import build_training_pairs
+    from ctscribe.learn.train.stage import train
+    from ctscribe.measure.card import measure_gap
+    from ctscribe.measure.scores import evaluate
+    from ctscribe.write.generate import generate
 
     pairs, run_dir, predictions, gap, scores = (folder / step for step in STEPS)
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
@@ -139,8 +99,8 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
 
 def _write_template(run_dir: Path, prepared_dir: Path, recipe: Recipe) -> list[PredictionRow]:
     """What a run with finding queries says by its labels alone."""
-    from ctscribe.confidence.stage import calibrate
-    from ctscribe.confidence.template import generate_template
+    from ctscribe.measure.calibrate import calibrate
+    from ctscribe.write.template import generate_template
 
     calibrate(run_dir, prepared_dir, recipe)
     target = run_dir / "predictions_test_template.jsonl"
@@ -150,9 +110,9 @@ def _write_template(run_dir: Path, prepared_dir: Path, recipe: Recipe) -> list[P
 def compare_cells(
     prepared_dir: Path, recipe: Recipe, folders: Mapping[Cell, Path]
 ) -> dict[str, Any]:
-    """Every variant and weight against Origin on the test split; see `evaluate.compare`."""
-    from ctscribe.evaluate.compare import compare
-    from ctscribe.pairs.splits import studies_of
+    """Every variant and weight against Origin on the test split; see `measure.compare`."""
+    from ctscribe.data.splits import studies_of
+    from ctscribe.measure.compare import compare
 
     written: dict[str, list[list[PredictionRow]]] = {}
     for cell, folder in folders.items():
@@ -164,55 +124,10 @@ def compare_cells(
     return compare(written.pop("Origin"), written, test, recipe.evaluate)
 
 
-def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
-    """Tables 1 to 3 as Markdown, CSV and LaTeX beside each other in ``out``."""
-    from ctscribe.tables import to_csv, to_latex, to_markdown
-
-    written = []
-    for number, table in enumerate(experiment_tables(out, recipe, folders), 1):
-        for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
-            write_text(out / f"table{number}{suffix}", render(table))
-        written.append(out / f"table{number}.md")
-    return written
-
-
-def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
-    """Tables 1 and 2 from the scores of every cell, and Table 3, which differences hold.
-
-    Args:
-        out: Experiment folder with its comparison.
-        recipe: The experiment's.
-        folders: Of all cells of its grid, finished.
-    """
-    from ctscribe.tables import table_1, table_2, table_3
-
-    measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for cell, folder in folders.items():
-        scores = read_json(folder / "scores.json") | {"gap": read_json(folder / "gap.json")}
-        measured.setdefault((cell.strategy, cell.beta), []).append(scores)
-    beta = recipe.objective.beta
-    origin = measured["origin", 0.0]
-    other = recipe.experiment.beta_strategy
-    variants = {
-        "Origin": origin,
-        "Ours-Gauss": measured["gauss", beta],
-        "Ours-Heter": measured["heter", beta],
-    }
-    if recipe.model.slice_attention:
-        variants["Labels → template (Origin)"] = [
-            read_json(folder / TEMPLATE_SCORES)
-            for cell, folder in folders.items()
-            if cell.strategy == "origin"
-        ]
-    betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
-    comparison = read_json(out / "comparison.json")
-    return [table_1(variants, beta), table_2(betas, other), table_3("Origin", comparison)]
-
-
 def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
     """Once for all cells, before they run side by side."""
-    from ctscribe.model.checkpoint import load_model
-    from ctscribe.model.features import store_features
+    from ctscribe.learn.model.checkpoint import load_model
+    from ctscribe.learn.model.features import store_features
 
     if recipe.model.freeze_tower:
         weights = start or recipe.model.weights or recipe.model.preset

@@ -8,8 +8,8 @@ from typing import Any, final
 import numpy as np
 import pytest
 
-from ctscribe.errors import CtscribeError
-from ctscribe.volume.read import read_volume
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.read import read_volume
 from tests.scans import CHEST
 
 STUDY = "scan-7"

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctscribe.volume.ct import CTVolume
+from ctscribe.scan.volume import CTVolume
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH, series
 from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series

@@ -7,8 +7,7 @@ import numpy as np
 from pydicom.dataset import FileDataset
 from pydicom.uid import EncapsulatedPDFStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 
-from ctscribe.volume.ct import CTVolume
-from ctscribe.volume.notes import Notes
+from ctscribe.scan.volume import CTVolume, Notes
 from tests.catalogue.case import Build, Case
 from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series
 

@@ -11,8 +11,7 @@ import numpy as np
 from nibabel.orientations import ornt_transform
 from pydicom.dataset import FileDataset
 
-from ctscribe.volume.ct import CTVolume
-from ctscribe.volume.notes import Notes
+from ctscribe.scan.volume import CTVolume, Notes
 from tests.catalogue.case import Build, Case
 from tests.catalogue.nifti_bytes import packed_field
 from tests.scans import CHEST, image_of, write_series

@@ -6,9 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ctscribe.reports.ct_rate_cells import VolumeMetadata
-from ctscribe.volume.ct import CTVolume
-from ctscribe.volume.notes import Notes
+from ctscribe.scan.metadata import VolumeMetadata
+from ctscribe.scan.volume import CTVolume, Notes
 from tests.catalogue.case import Build, Case
 from tests.catalogue.nifti_bytes import packed_field
 from tests.scans import CHEST, image_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.errors import CODES
+from ctscribe.base.error_codes import CODES
 from tests.catalogue import (
     archives,
     dicom_bytes,

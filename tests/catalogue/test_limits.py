@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from isal import igzip
 
-from ctscribe.doctor import _BASE_BYTES
-from ctscribe.volume.store import nifti_header
+from ctscribe.data.doctor import _BASE_BYTES
+from ctscribe.scan.stores import nifti_header
 from tests.scans import SPACING_MM, chest
 
 LARGE = os.environ.get("CTSCRIBE_LARGE") == "1"
@@ -19,8 +19,8 @@ LARGE = os.environ.get("CTSCRIBE_LARGE") == "1"
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from ctscribe.errors import CtscribeError
-from ctscribe.volume.read import read_volume
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.read import read_volume
 def peak_bytes():
     # not ru_maxrss, in which a process inherits the size of the one that started it
     lines = Path("/proc/self/status").read_text().splitlines()

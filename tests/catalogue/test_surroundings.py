@@ -20,8 +20,8 @@ try:
 except locale.Error:
     pass
 threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
-from ctscribe.config import SlicesConfig, VolumeConfig
-from ctscribe.prepare import prepare
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare import prepare
 summary = prepare(Path(sys.argv[1]), Path(sys.argv[2]), VolumeConfig(spacing_mm=(2.0, 2.0, 5.0)),
                   SlicesConfig(num_slices=4, frame_size_px=(56, 84)))
 assert summary.num_prepared == 2, summary

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.cli.app import app
-from ctscribe.cli.references import Against, Training, load_references, require_prepared
-from ctscribe.errors import CtscribeError
-from ctscribe.files import read_json
-from ctscribe.reports.findings import FINDINGS
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json
+from ctscribe.cli.measure import Against, Training, load_references, require_prepared
+from ctscribe.cli.options import app
+from ctscribe.text.findings import FINDINGS
 
 CSV = Path("r.csv")
 NODULE = "There is a nodule of 7 mm in the right upper lobe."

@@ -5,18 +5,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctscribe.config import PhantomConfig
-from ctscribe.errors import CtscribeError
-from ctscribe.phantom.dataset import write_dataset
-from ctscribe.reports.ct_rate import (
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import PhantomConfig
+from ctscribe.base.rows import TruthRow, read_rows
+from ctscribe.data.ct_rate import (
     CtRateTree,
     parse_volume_name,
     read_labels,
     read_metadata,
     read_reports,
 )
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import TruthRow, read_rows
+from ctscribe.phantom.dataset import write_dataset
+from ctscribe.text.findings import FINDINGS
 
 CONFIG = PhantomConfig(
     num_train_patients=3,

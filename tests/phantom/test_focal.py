@@ -5,7 +5,7 @@ import pytest
 
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.drawing import Scene
-from ctscribe.phantom.focal import nodules
+from ctscribe.phantom.lung_findings import nodules
 from ctscribe.phantom.lungs import grow
 
 

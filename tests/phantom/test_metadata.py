@@ -2,10 +2,9 @@ import ast
 
 import numpy as np
 
+from ctscribe.data.ct_rate import METADATA_COLUMNS
 from ctscribe.phantom.body import Body
-from ctscribe.phantom.metadata import metadata_row
-from ctscribe.phantom.scanner import draw_exposure, draw_reconstruction
-from ctscribe.reports.ct_rate import METADATA_COLUMNS
+from ctscribe.phantom.scanner import draw_exposure, draw_reconstruction, metadata_row
 
 
 def test_metadata_has_every_column_filled_and_agrees_with_the_grid() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctscribe.phantom.noise import Kernel, add_noise
+from ctscribe.phantom.scanner import Kernel, add_noise
 
 
 def noise(

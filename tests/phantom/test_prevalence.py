@@ -2,8 +2,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ctscribe.phantom.prevalence import TABLE, draw_constitution, draw_labels
-from ctscribe.reports.findings import FINDINGS
+from ctscribe.phantom.study import TABLE, draw_constitution, draw_labels
+from ctscribe.text.findings import FINDINGS
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from ctscribe.phantom.body import Body
-from ctscribe.phantom.noise import Kernel
 from ctscribe.phantom.scanner import (
     SCANNERS,
+    Kernel,
     Reconstruction,
     draw_exposure,
     draw_reconstruction,

@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ctscribe.base.rows import Lesion
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import Grid
 from ctscribe.phantom.study import PLANS, Study, lesions, realise, render, without
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.rows import Lesion
+from ctscribe.text.findings import FINDINGS
 
 
 def grid_of(spacing: tuple[float, float, float] = (2.8, 2.8, 5.0), matrix: int = 128) -> Grid:

@@ -5,11 +5,10 @@ import pytest
 
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.phrases import CONCLUDED, NORMAL, STATED
-from ctscribe.phantom.prevalence import draw_constitution
-from ctscribe.phantom.study import Study, draw_body, draw_study, realise
-from ctscribe.reports.findings import FINDINGS
-from ctscribe.reports.labeler import label_report
-from ctscribe.reports.sections import join_report, split_sentences
+from ctscribe.phantom.study import Study, draw_body, draw_constitution, draw_study, realise
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import label_report
+from ctscribe.text.sections import join_report, split_sentences
 
 
 @pytest.fixture(scope="module")

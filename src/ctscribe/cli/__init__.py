@@ -1,1 +1,5 @@
-"""The command line: parse, call one stage, print. Nothing else prints."""
+"""The command line: parse, call one function, print. Nothing else prints.
+
+In: words and files. Out: a stage's files, sentences on stderr, results on stdout. Commands are
+grouped as the wings are: `data`, `learn`, `measure`. Begin with `app`.
+"""

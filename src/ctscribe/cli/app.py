@@ -2,12 +2,12 @@
 
 import sys
 
-from ctscribe.cli import data, models, scores, texts
+from ctscribe.base.errors import CtscribeError
+from ctscribe.cli import data, learn, measure
 from ctscribe.cli.console import complain
 from ctscribe.cli.options import app
-from ctscribe.errors import CtscribeError
 
-__all__ = ["app", "data", "main", "models", "scores", "texts"]
+__all__ = ["app", "data", "learn", "main", "measure"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from ctscribe.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback
 
 
 @contextmanager

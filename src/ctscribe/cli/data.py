@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
@@ -17,8 +19,6 @@ from ctscribe.cli.options import (
     Reconstructions,
     app,
 )
-from ctscribe.config import Recipe, read_recipe
-from ctscribe.errors import CtscribeError
 
 
 @app.command
@@ -56,9 +56,9 @@ def prepare(
     allow_failures: bool = False,
 ) -> None:
     """Turn the volumes of SOURCE into Hounsfield units on one grid, and into frames, in OUT."""
-    from ctscribe.engines.engine import choose_engine
-    from ctscribe.prepare import parse_shard
-    from ctscribe.prepare import prepare as prepare_stage
+    from ctscribe.data.engines.engine import choose_engine
+    from ctscribe.data.prepare import parse_shard
+    from ctscribe.data.prepare import prepare as prepare_stage
 
     knobs = read_recipe(recipe, overrides)
     with stage_with_failures("Preparing volumes") as (progress, failed):
@@ -101,7 +101,7 @@ def doctor(
     processes: Processes = CORES,
 ) -> None:
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
-    from ctscribe.doctor import describe, examine
+    from ctscribe.data.doctor import describe, examine
 
     knobs = read_recipe(recipe, overrides)
     with stage("Reading headers") as progress:
@@ -131,8 +131,8 @@ def pairs(
     overrides: Overrides = (),
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
-    from ctscribe.pairs.audit import write_audit
-    from ctscribe.pairs.build import build_training_pairs
+    from ctscribe.learn.pairs.audit import write_audit
+    from ctscribe.learn.pairs.build import build_training_pairs
 
     rows = build_training_pairs(prepared, out, read_recipe(recipe, overrides).pairs)
     warnings = write_audit(prepared, out, rows)

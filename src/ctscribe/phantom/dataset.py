@@ -15,21 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip
 
-from ctscribe.config import PhantomConfig
-from ctscribe.errors import CtscribeError
-from ctscribe.files import atomic_write, read_json, sha256_of_json, write_json, write_text
-from ctscribe.phantom.grid import Grid
-from ctscribe.phantom.metadata import metadata_row
-from ctscribe.phantom.noise import Kernel
-from ctscribe.phantom.prevalence import draw_constitution
-from ctscribe.phantom.scanner import (
-    Exposure,
-    draw_exposure,
-    draw_reconstruction,
-    expose,
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import (
+    atomic_write,
+    read_json,
+    sha256_of_json,
+    write_json,
+    write_text,
 )
-from ctscribe.phantom.study import Study, draw_body, draw_study, lesions, render
-from ctscribe.reports.ct_rate import (
+from ctscribe.base.recipe import PhantomConfig
+from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
     REPORT_COLUMNS,
@@ -38,7 +34,23 @@ from ctscribe.reports.ct_rate import (
     Flavour,
     Split,
 )
-from ctscribe.rows import TruthRow, write_rows
+from ctscribe.phantom.grid import Grid
+from ctscribe.phantom.scanner import (
+    Exposure,
+    Kernel,
+    draw_exposure,
+    draw_reconstruction,
+    expose,
+    metadata_row,
+)
+from ctscribe.phantom.study import (
+    Study,
+    draw_body,
+    draw_constitution,
+    draw_study,
+    lesions,
+    render,
+)
 
 FORMAT = 1
 """Raised whenever the same seed would give other bytes."""

@@ -44,7 +44,7 @@ class Drawing:
     """One object of a finding.
 
     Args:
-        finding: One of `reports.findings.FINDINGS`.
+        finding: One of `findings.FINDINGS`.
         side: Where it lies.
         lobe: Lobe or lobes, None outside the lungs.
         size_mm: Largest axial diameter, or thickness for layers.

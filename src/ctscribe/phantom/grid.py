@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from ctscribe.types import Affine, BoxMm, SpacingMm
+from ctscribe.base.types import Affine, BoxMm, SpacingMm
 
 Field = npt.NDArray[np.float32]
 """Values over points or voxels; coordinates broadcast against each other."""

@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
+from ctscribe.phantom.anatomy import blood_hu
 from ctscribe.phantom.body import SIGN, Body, Side
 from ctscribe.phantom.canvas import Canvas
 from ctscribe.phantom.grid import Field
-from ctscribe.phantom.organs import blood_hu
 from ctscribe.phantom.tubes import Tubes, paint_tubes
 
 GENERATIONS = 9

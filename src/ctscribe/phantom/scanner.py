@@ -2,15 +2,68 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from functools import lru_cache
+from typing import Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
+from ctscribe.base.types import SpacingMm
+from ctscribe.data.ct_rate import METADATA_COLUMNS
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import Field, Grid
-from ctscribe.phantom.noise import Kernel, add_noise
-from ctscribe.types import SpacingMm
+
+Kernel = Literal["soft", "sharp"]
+TILE_PX = 256
+TILE_SLICES = 24
+
+
+def add_noise(
+    hu: Field, rng: np.random.Generator, *, sigma_hu: Field, kernel: Kernel, blur_px: float
+) -> None:
+    """Adds noise in place.
+
+    Each slice shows a random piece of a precomputed periodic tile, mirrored and turned at random:
+    a fraction of the time of drawing as many normal numbers.
+
+    Args:
+        hu: [z, y, x], changed in place.
+        rng: Chooses the pieces.
+        sigma_hu: Standard deviation per slice, [z].
+        kernel: soft: smooth noise; sharp: noise with an edge-enhanced spectrum.
+        blur_px: Correlation length in pixels.
+    """
+    tile = _tile(kernel, round(2 * float(np.clip(blur_px, 0, 4))) / 2)
+    num_slices, rows, columns = hu.shape
+    repeats = (-(-rows // TILE_PX) + 1, -(-columns // TILE_PX) + 1)
+    order = rng.integers(0, TILE_SLICES, (num_slices,))
+    top, left = (rng.integers(0, TILE_PX, (num_slices,)) for _ in range(2))
+    sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
+    for z in range(num_slices):
+        wide = np.tile(tile[order[z]], repeats) if max(rows, columns) > TILE_PX else tile[order[z]]
+        piece = _wrapped(wide, int(top[z]), int(left[z]), rows, columns)
+        hu[z] += np.float32(sign[z]) * piece
+
+
+def _wrapped(tile: Field, top: int, left: int, rows: int, columns: int) -> Field:
+    if top + rows > tile.shape[0]:
+        tile = np.concatenate([tile[top:], tile[: top + rows - tile.shape[0]]])
+    else:
+        tile = tile[top : top + rows]
+    if left + columns > tile.shape[1]:
+        return np.concatenate([tile[:, left:], tile[:, : left + columns - tile.shape[1]]], axis=1)
+    return tile[:, left : left + columns]
+
+
+@lru_cache(maxsize=16)
+def _tile(kernel: Kernel, blur_px: float) -> Field:
+    rng = np.random.default_rng([7, int(kernel == "sharp"), int(2 * blur_px)])
+    white = rng.standard_normal((TILE_SLICES, TILE_PX, TILE_PX), dtype=np.float32)
+    frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])
+    low_pass = np.exp(-2 * (np.pi * blur_px * frequency) ** 2)
+    ramp = frequency**0.25 if kernel == "soft" else 0.05 + frequency
+    shaped = np.fft.irfft2(np.fft.rfft2(white) * (low_pass * ramp), s=(TILE_PX, TILE_PX))
+    return np.asarray(shaped / shaped.std(), dtype=np.float32)
 
 
 @final
@@ -155,3 +208,68 @@ def expose(
     outside = (y - middle[0]) ** 2 + (x - middle[1]) ** 2 > (columns / 2) ** 2
     stored[:, outside] = exposure.scanner.padding_hu
     return stored
+
+
+COMMON = {
+    "SpiralPitchFactor": "1.0",
+    "TableFeedPerRotation": "38.4",
+    "TableSpeed": "76.8",
+    "DistanceSourceToDetector": "1085.6",
+    "DistanceSourceToPatient": "595.0",
+    "GantryDetectorTilt": "0.0",
+    "RotationDirection": "CW",
+    "ExposureTime": "500",
+    "GeneratorPower": "35",
+    "FocalSpots": "1.2",
+    "PatientPosition": "HFS",
+    "RevolutionTime": "0.5",
+    "SingleCollimationWidth": "0.6",
+    "TotalCollimationWidth": "38.4",
+    "ExposureModulationType": "XYZ_EC",
+    "ImageOrientationPatient": "[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]",
+    "SamplesPerPixel": "1",
+    "PhotometricInterpretation": "MONOCHROME2",
+    "RescaleSlope": "1",
+    "RescaleType": "HU",
+}
+"""Cells that are the same for every volume."""
+
+
+def metadata_row(
+    volume_name: str, body: Body, exposure: Exposure, reconstruction: Reconstruction
+) -> dict[str, str]:
+    """Every column of CT-RATE's metadata for one volume, in its order."""
+    grid, scanner = reconstruction.grid, exposure.scanner
+    sx, sy, sz = grid.spacing_mm
+    kernel = scanner.kernels[int(reconstruction.kernel == "sharp")]
+    current = round(60 + 1500 / exposure.noise_hu)
+    x, y, z = grid.origin_mm
+    centre = f"[{-exposure.centre_mm[0]:.4f}, {-exposure.centre_mm[1]:.4f}, {z:.4f}]"
+    cells = {
+        **COMMON,
+        "VolumeName": volume_name,
+        "Manufacturer": scanner.manufacturer,
+        "SeriesDescription": f"Thorax {sz:g} {kernel}",
+        "ManufacturerModelName": scanner.model,
+        "PatientSex": "F" if body.female else "M",
+        "PatientAge": f"{body.age_years:03d}Y",
+        "ReconstructionDiameter": f"{sx * grid.shape_zyx[2]:.1f}",
+        "TableHeight": f"{150 - exposure.shift_mm[1]:.1f}",
+        "XRayTubeCurrent": str(2 * current),
+        "Exposure": str(current),
+        "FilterType": "FLAT" if "emens" in scanner.manufacturer.lower() else "WEDGE_2",
+        "ConvolutionKernel": kernel,
+        "DataCollectionCenterPatient": centre,
+        "ReconstructionTargetCenterPatient": centre,
+        "CTDIvol": f"{0.055 * current:.2f}",
+        "ImagePositionPatient": f"[{-x:.4f}, {-y:.4f}, {z:.4f}]",
+        "SliceLocation": f"{z:.4f}",
+        "Rows": str(grid.shape_zyx[1]),
+        "Columns": str(grid.shape_zyx[2]),
+        "XYSpacing": f"[{sx!r}, {sy!r}]",
+        "RescaleIntercept": str(scanner.intercept),
+        "NumberofSlices": str(grid.shape_zyx[0]),
+        "ZSpacing": repr(sz),
+        "StudyDate": str(exposure.study_date),
+    }
+    return {column: cells[column] for column in METADATA_COLUMNS}

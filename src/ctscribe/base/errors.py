@@ -1,0 +1,32 @@
+"""The one error the user sees: a code, and a sentence that says what to do."""
+
+from typing import final
+
+from ctscribe.base.error_codes import CODES
+
+
+@final
+class CtscribeError(Exception):
+    """Bad input or a bad request, told in one sentence.
+
+    The sentence names what must hold, what was found, in which study, and what to do.
+    The command line prints it without a traceback and exits with status 1.
+
+    Args:
+        code: One of `CODES`, such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
+        told: The sentence up to what to do, which the code says; never contains patient data
+            beyond the study's own name.
+    """
+
+    def __init__(self, code: str, told: str) -> None:
+        super().__init__(code, told)
+        remedy = CODES[code].remedy
+        self.code = code
+        self.told = told
+        self.sentence = f"{told}; {remedy[0].lower()}{remedy.removesuffix('.')[1:]}"
+
+    def __str__(self) -> str:
+        return f"{self.sentence} [{self.code}]"
+
+
+__all__ = ["CODES", "CtscribeError"]

@@ -1,0 +1,167 @@
+"""Writing that is all or nothing, and hashes of what was written."""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ctscribe.base.errors import CtscribeError
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total) as a stage advances."""
+_PART = ".part"
+"""Ends the names of temporary files."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yields a binary file that becomes ``path`` only when the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, and replace
+    ``path`` in one rename, which is flushed too; a reader sees the old file or the new one, never
+    a part, and what was written outlives a power cut.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the folder cannot be written or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:80]}.", suffix=_PART
+        )
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    """Makes a folder's own entries, such as a rename, outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Keeps a folder to one process for the length of the block; ends with that process.
+
+    Temporary files that a killed process left directly below or in a subfolder are removed,
+    those of predecessors before the block and those of its own workers after it.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
+            process is at work in it.
+    """
+    with _locked(folder, fcntl.LOCK_EX):
+        _remove_parts(folder)
+        yield
+        _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    try:
+        for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+@contextmanager
+def many_writers(folder: Path) -> Iterator[None]:
+    """Shares a folder with other blocks of this kind, none of which writes another's files.
+
+    `one_writer` is kept out meanwhile. Nothing is removed.
+
+    Raises:
+        CtscribeError: As `one_writer`.
+    """
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Holds a lock on the file ``.lock``; folders cannot be locked on network storage."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    try:
+        _lock(descriptor, folder, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, kind: int) -> None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CtscribeError(
+            "E_BUSY",
+            f"{folder} must be written by one run at a time, but another is at work",
+        ) from error
+    except OSError as error:  # storage that knows no locks
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> CtscribeError:
+    return CtscribeError(
+        "E_WRITE",
+        f"{path} must be writable, but {error.strerror or error}",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes indented JSON atomically; NaN and infinity are refused, as JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Reads a JSON file.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_JSON``.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CtscribeError("E_JSON", f"{path} must be JSON, but {error}") from error
+
+
+def sha256_of_json(value: object) -> str:
+    """Hash of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,357 @@
+"""All knobs together, read from a YAML file and from the command line."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.types import Strategy
+
+Millimetres = Annotated[float, Field(gt=0, le=20)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A group of knobs; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomConfig(Section):
+    """Synthetic chest CT."""
+
+    num_train_patients: int = Field(200, ge=1)
+    """Patients whose scans are named ``train_*``."""
+    num_valid_patients: int = Field(50, ge=0)
+    """Patients whose scans are named ``valid_*``; CT-RATE's validation set is our test split."""
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (1.5, 1.5, 2.0)
+    """Nominal voxel size along (x, y, z); each reconstruction varies around it."""
+    matrix_px: int = Field(256, ge=64, le=1024)
+    """Rows and columns of the reconstruction."""
+    flavour: Literal["v1", "v2"] = "v2"
+    """CT-RATE release to imitate: v1 raw values and blank header, v2 Hounsfield units."""
+    burden: float = Field(0.0, ge=-1, le=2)
+    """Added to what drives each finding, in standard deviations; 0 gives CT-RATE's prevalences,
+    0.7 doubles most of them."""
+    lesion_scale: float = Field(1.0, ge=1, le=3)
+    """Enlarges nodules, nodes, plaques and other small lesions; above 1 for grids too coarse to
+    show real ones."""
+    nodule_mm: float = Field(9.0, ge=4, le=20)
+    """Median diameter of lung nodules, log-normal between 4 and 28 mm; screening finds smaller
+    ones than the default."""
+    second_reconstruction: Fraction = 0.9
+    """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
+    seed: int = 0
+    """Same seed, same bytes."""
+
+
+class VolumeConfig(Section):
+    """From stored voxels to Hounsfield units on a common grid."""
+
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (0.75, 0.75, 1.5)
+    """Voxel size after resampling along (x, y, z) (paper, Eq. 2)."""
+    intensity: Literal["auto", "raw", "hu"] = "auto"
+    """Whether stored values need the metadata's slope and intercept; auto decides by histogram."""
+    max_tilt_degrees: float = Field(30.0, ge=0.0, le=45.0)
+    """Slices stacked off their normal (gantry tilt) are set upright up to this angle, degrees, and
+    refused beyond; below 0.5 nothing is done."""
+    antialias: bool = False
+    """Average where the grid is coarser than the scan; plain sampling (paper) skips voxels."""
+
+
+class SlicesConfig(Section):
+    """Which slices the model sees, and how."""
+
+    num_slices: int = Field(10, ge=2, le=240, multiple_of=2)
+    """Slices per volume; even, because the tower reads them in pairs."""
+    windows: Literal["single", "three"] = "single"
+    """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
+    frame_size_px: tuple[int, int] | None = None
+    """(height, width), multiples of 28, reached by centred crop or padding with air, never by
+    scaling; None pads each volume to the next multiple of 28."""
+    token_budget: int | None = Field(None, ge=1)
+    """Visual tokens that a volume's frames may take together; frames that would take more show the
+    same field of view with larger pixels. None (paper): all that they take on the grid."""
+
+    @model_validator(mode="after")
+    def _sides_are_whole_tokens(self) -> "SlicesConfig":
+        if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
+            raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_serves(self) -> "SlicesConfig":
+        if self.token_budget is not None and self.token_budget < self.num_slices // 2:
+            raise ValueError("token_budget must leave each pair of slices one visual token")
+        return self
+
+
+class PairsConfig(Section):
+    """The negative beside each positive."""
+
+    strategy: Strategy = "origin"
+    """origin: no negatives; gauss: noise volume; heter: a patient whose labels differ; hard: the
+    most similar patient who contradicts a stated finding."""
+    min_label_distance: int = Field(10, ge=1, le=18)
+    """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
+    num_alternatives: int = Field(8, ge=1, le=64)
+    """Nearest contradicting volumes among which each epoch draws a study's negative (hard)."""
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Share of training patients held out to choose checkpoints and hyper-parameters."""
+    seed: int = 0
+    """Draws partners and noise."""
+
+
+class ModelConfig(Section):
+    """Which Qwen2.5-VL, and what of it learns."""
+
+    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
+    """Dimensions; tiny is the real class at a few million parameters."""
+    weights: str | None = None
+    """Local folder or hub id of the starting weights; None means the preset's own."""
+    tuning: Literal["full", "lora"] = "full"
+    """full: every unfrozen weight learns; lora: adapters on the language model."""
+    freeze_tower: bool = True
+    """Frozen: the vision tower's blocks run once per volume and their features are stored."""
+    freeze_merger: bool = True
+    """Frozen: the layers between tower and language model stay as they are; features are stored
+    behind them, else before."""
+    lora_r: int = Field(64, ge=1)
+    """Rank of the adapters."""
+    lora_alpha: int = Field(128, ge=1)
+    """Scale of the adapters, in units of rank."""
+    positions: Literal["index", "depth"] = "index"
+    """index: slice pairs count 0, 1, 2…; depth: time follows the slice position in mm."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of weights and activations."""
+    slice_attention: bool = False
+    """Finding queries attend over the visual tokens and re-weight slices for the language model;
+    they start from the warm-up's, where the starting weights come from one."""
+
+
+class ObjectiveConfig(Section):
+    """L = α·CE(positive) + β·term(negative); `learn.objective` has the terms' formulas.
+
+    The defaults are the paper's: α·CE(positive) − β·min(CE(negative), max_loss) (Eq. 4).
+    """
+
+    name: Literal["paper", "logistic"] = "paper"
+    """The negative's term."""
+    alpha: float = Field(1.0, ge=0)
+    """Weight of the positive."""
+    beta: float = Field(0.1, ge=0)
+    """Weight of the negative; at 0 it is not looked at."""
+    max_loss: float = Field(5.0, gt=0)
+    """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
+    margin: float = Field(1.0, gt=0)
+    """Nats per token that a wrong scan shall cost more than the own (logistic)."""
+    scale: float = Field(2.0, gt=0)
+    """Per nat: how abruptly the slope falls around the margin (logistic)."""
+    negligible: float = Field(0.01, ge=0, lt=1)
+    """Share of the largest slope at which a negative counts as satisfied and costs no backward
+    pass (logistic)."""
+    scope: Literal["all", "disputed", "weighted"] = "all"
+    """Tokens that count: all; those of sentences on findings in which the two scans differ (for
+    noise: that state a finding); or all, by how much the scan changes them."""
+    temperature: float = Field(1.0, gt=0)
+    """Nats: half the change that counts 0.76 (weighted)."""
+    beta_schedule: Literal["constant", "steered"] = "constant"
+    """steered: β follows the gap towards target_gap."""
+    target_gap: float = Field(1.0, gt=0)
+    """CE(negative) − CE(positive) over the tokens that count, nats per token (steered)."""
+    label_weight: float = Field(0.0, ge=0)
+    """Weight λ of the 18 labels' cross entropy by the finding queries; needs
+    ``learn.model.finding_queries``."""
+
+
+class WarmUpConfig(Section):
+    """Teaching the tower where findings are, before any report is read."""
+
+    num_patients: int = Field(400, ge=1)
+    """Phantom patients drawn for the warm-up; none of them occurs in the data set."""
+    epochs: int = Field(6, ge=1)
+    """Passes over them."""
+    batch_size: int = Field(8, ge=1)
+    """Sets of slices per step; each volume gives two."""
+    learning_rate: float = Field(5e-3, gt=0)
+    """Peak of Muon on the tower's blocks, cosine decay; AdamW takes a fifth of it for the rest."""
+    tower: Literal["full", "last_blocks", "lora"] = "full"
+    """What of the tower learns: all of it, its last blocks and merger, or adapters of rank
+    ``model.lora_r`` on its blocks, which leave a pretrained one nearest to what it was."""
+    last_blocks: int = Field(8, ge=1)
+    """How many, where the last blocks learn."""
+    where_share: float = Field(1.0, ge=0, le=1)
+    """Share of the studies whose boxes or masks are used; the others teach by labels alone."""
+    attention_weight: float = Field(0.0, ge=0)
+    """Weight of −log of the attention that falls on lesions."""
+    seed: int = 1000
+    """Of the phantom patients and of the initial weights."""
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak of AdamW (paper: 2e-5)."""
+    tower_learning_rate: float | None = Field(None, gt=0)
+    """Peak for the vision tower's blocks where they learn; None takes learning_rate."""
+    merger_learning_rate: float | None = Field(None, gt=0)
+    """Peak for the merger where it learns; None takes learning_rate."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the pairs (paper: 1)."""
+    pairs_per_device: int = Field(1, ge=1)
+    """Studies per micro-batch; 1 means a micro-batch of 2, one study's pair (paper)."""
+    gradient_accumulation_steps: int = Field(8, ge=1)
+    """Micro-batches per update (paper: 8)."""
+    gradient_checkpointing: bool | Literal["cheap"] = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: a third
+    more work, several times less memory for activations. cheap: only norms, activation functions
+    and products by element; half the memory for a few percent more work."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the updates during which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW."""
+    checkpoints_per_epoch: int = Field(2, ge=1)
+    """Checkpoints, each validated; the one with the lowest validation loss is used."""
+    seed: int = 0
+    """Order of the studies, dropout, initial weights of adapters and of new finding queries."""
+
+
+class GenerateConfig(Section):
+    """Writing reports at temperature 0."""
+
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest report."""
+    batch_size: int = Field(4, ge=1)
+    """Studies written at once."""
+
+
+class EvaluateConfig(Section):
+    """Text handling, optional metrics, intervals."""
+
+    profile: Literal["ctrate-raw", "r2gen"] = "ctrate-raw"
+    """ctrate-raw: strings as CT-RATE's challenge handles them, cased; r2gen: lower case, no
+    punctuation."""
+    meteor: bool = False
+    """Also METEOR, which needs Java and pycocoevalcap."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap draws of patients."""
+    seed: int = 0
+    """Of the draws."""
+
+
+class ExperimentConfig(Section):
+    """The grid: variants × betas × seeds."""
+
+    betas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2)
+    """Table 2's weights of the negative, for `beta_strategy`; 0 is Origin."""
+    beta_strategy: Literal["gauss", "heter"] = "gauss"
+    """Which negatives Table 2 varies (paper: gauss)."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds per cell."""
+
+
+class Recipe(Section):
+    """All knobs of one experiment."""
+
+    phantom: PhantomConfig = PhantomConfig()
+    volume: VolumeConfig = VolumeConfig()
+    slices: SlicesConfig = SlicesConfig()
+    pairs: PairsConfig = PairsConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    warm_up: WarmUpConfig = WarmUpConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+
+    @model_validator(mode="after")
+    def _labels_have_a_reader(self) -> "Recipe":
+        if self.objective.label_weight and not self.model.slice_attention:
+            raise ValueError("objective.label_weight above 0 needs model.slice_attention: true")
+        return self
+
+
+def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Reads a recipe by path or by the name of a shipped one, then applies ``section.key=value``.
+
+    Raises:
+        CtscribeError: ``E_RECIPE`` naming the recipe, the key and, for a misspelt one, the
+            nearest that exists.
+    """
+    path = _find(name)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(tree, dict):
+            raise CtscribeError(
+                "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
+            )
+        for override in overrides:
+            _apply(tree, override)
+        return Recipe.model_validate(tree)
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}") from error
+    except ValidationError as error:
+        raise CtscribeError("E_RECIPE", _explain(path, error)) from error
+
+
+def _find(name: str) -> Path:
+    here = Path(__file__).resolve().parents[1]
+    folders = [here / "recipes", here.parents[1] / "recipes"]
+    shipped = sorted(p for folder in folders for p in folder.glob("*.y*ml"))
+    if Path(name).is_file():
+        return Path(name)
+    for path in shipped:
+        if path.stem == name:
+            return path
+    known = ", ".join(path.stem for path in shipped)
+    raise CtscribeError(
+        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {name!r} is neither"
+    )
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise CtscribeError("E_RECIPE", f"--set must be section.key=value, but is {override!r}")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[leaf] = yaml.safe_load(value)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{path}: {where} is wrong, {first['msg'].lower()} (got {first['input']!r})"
+    model: Any = Recipe
+    for part in first["loc"][:-1]:
+        model = model.model_fields[str(part)].annotation
+    near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(model.model_fields)}"
+    return f"{path}: {where} is not a key of a recipe ({hint})"
+
+
+__all__ = [
+    "EvaluateConfig",
+    "ExperimentConfig",
+    "GenerateConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PairsConfig",
+    "PhantomConfig",
+    "Recipe",
+    "SlicesConfig",
+    "TrainConfig",
+    "VolumeConfig",
+    "WarmUpConfig",
+    "read_recipe",
+]

@@ -1,0 +1,181 @@
+"""What travels between stages: one row type per JSONL file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import write_text
+from ctscribe.base.types import BoxMm, Labels, SpacingMm
+
+
+class Row(BaseModel):
+    """One line of a JSONL file; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ReportedRow(Row):
+    """A volume by name, with its report; what is written for it is scored against that."""
+
+    volume_name: str
+    """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
+    patient_id: str
+    scan_id: str
+    """Names the examination; reconstructions of one scan share it, its report and its labels."""
+    source_split: Literal["train", "valid"]
+    """CT-RATE's own split; `data.splits` turns it into train, validation and test."""
+    findings: str
+    impression: str
+    labels: Labels | None
+    """The 18 findings in order, or None where the source has none."""
+    manufacturer: str | None = None
+    sex: str | None = None
+    age_years: float | None = None
+
+
+class ReferenceRow(ReportedRow):
+    """A report out of a table; there need be no volume."""
+
+
+class StudyRow(ReportedRow):
+    """``studies.jsonl``: one prepared volume with its report."""
+
+    spacing_mm: SpacingMm
+    """Of the prepared volume, (x, y, z)."""
+    shape_xyz: tuple[int, int, int]
+    slice_indices: tuple[int, ...]
+    """Slices the frames show, in frame order (most cranial first), as z index of the volume."""
+    position_mm: tuple[float, ...]
+    """Superior coordinate of each of these slices in RAS+ mm."""
+    frame_to_ras: tuple[tuple[float, float, float, float], ...]
+    """4 × 4: (column px, row px, z index, 1) of a frame → RAS+ mm."""
+    warnings: tuple[str, ...] = ()
+    """Codes of what was noticed and decided while preparing."""
+
+
+class SkippedRow(Row):
+    """``skipped.jsonl``: a volume that could not be prepared, and why."""
+
+    volume_name: str
+    code: str
+    reason: str
+
+
+class Lesion(Row):
+    """One finding where it truly is."""
+
+    finding: str
+    """One of `findings.FINDINGS`."""
+    box_mm: BoxMm
+    """In the RAS+ frame of the volume's affine."""
+    size_mm: float
+    """Largest axial diameter, or thickness for layers."""
+    side: Literal["right", "left", "both", "midline"]
+    lobe: str | None
+    """e.g. ``upper lobe``; None outside the lungs."""
+    slices: tuple[int, int]
+    """First and last z index of the stored volume that it touches."""
+    sentence: str
+    """The sentence of the report that states it."""
+
+
+class TruthRow(Row):
+    """``truth.jsonl``: what the phantom drew into one volume."""
+
+    volume_name: str
+    scan_id: str
+    lesions: tuple[Lesion, ...]
+
+
+class PairRow(Row):
+    """``pairs.jsonl``: a positive, then its negative."""
+
+    study: str
+    """``volume_name`` whose report, labels and prompt are used."""
+    role: Literal["positive", "negative"]
+    volume: str | None
+    """``volume_name`` whose frames are shown; None for noise."""
+    disputed: tuple[str, ...] | None = None
+    """Findings in which the labels of study and shown patient differ; None, meaning all, for
+    noise; None on positives."""
+    noise_seed: int | None = None
+    """Seed of the noise volume (gauss)."""
+    label_distance: int | None = None
+    """Labels in which the shown patient differs (heter, hard)."""
+    relaxed_by: int = 0
+    """Steps by which the required distance had to be lowered (heter)."""
+    alternatives: tuple[str, ...] | None = None
+    """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+
+
+class GapRow(Row):
+    """``gaps/epoch-<n>.jsonl``: how well a run told one study's report from one other volume."""
+
+    study: str
+    volume: str
+    """Shown instead of the study's own."""
+    gap: float
+    """CE(negative) − CE(positive) when the pair was trained on, nats per answer token."""
+
+
+class PredictionRow(Row):
+    """``predictions.jsonl``: one written report per scan."""
+
+    scan_id: str
+    patient_id: str
+    volume_name: str
+    findings: str
+    impression: str
+    num_tokens: int | None = None
+    """None where another tool wrote the report."""
+    finished: bool | None = None
+    """False when the report ran into the length limit; None where that is not known."""
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes rows as JSONL, atomically."""
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Appends one row; a half-written last line is what `read_rows` forgives on resume."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row.model_dump_json() + "\n")
+
+
+def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
+    """Reads a JSONL file.
+
+    Args:
+        path: The file.
+        row_type: What each line must be.
+        partial: Accept that the last line was cut by an interruption, and drop it.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when there is no file, ``E_ROW`` with the line number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError as error:
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
+    if partial and lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(row_type.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise CtscribeError(
+                "E_ROW",
+                f"{path} line {number} must be a {row_type.__name__}, but {where or 'it'}: "
+                f"{first['msg'].lower()}",
+            ) from error
+    return rows

@@ -1,0 +1,116 @@
+"""Run folders: what was asked, with which versions, on which machine."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ctscribe import RESEARCH_USE, __version__
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, sha256_of_file, sha256_of_json, write_json
+from ctscribe.base.recipe import Recipe
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
+
+
+def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
+    """Creates a run folder, or reopens the one that was started with the same request.
+
+    Args:
+        run_dir: Folder to create.
+        stage: Command that owns it.
+        asked: The resolved knobs, JSON-able.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when the folder holds something else.
+    """
+    asked = json.loads(json.dumps(asked))
+    manifest = run_dir / "run.json"
+    if manifest.exists():
+        before = read_json(manifest)
+        if before.get("stage") == stage and before.get("asked") == asked:
+            return run_dir
+        changed = _first_difference(before.get("asked", {}), asked) or f"stage {stage}"
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{run_dir} must be new or hold the same run, but it differs in {changed}",
+        )
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{run_dir} must be new or hold a run, but it holds other files",
+        )
+    write_json(manifest, {"stage": stage, "asked": asked, **provenance()})
+    return run_dir
+
+
+def recipe_of(run_dir: Path) -> Recipe:
+    """The recipe a training run or an experiment was started with.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when the folder holds no run, ``E_RUN`` when what it holds
+            was not made with a recipe of this version.
+    """
+    asked = read_json(run_dir / "run.json").get("asked", {})
+    try:
+        return Recipe.model_validate(asked.get("recipe"))
+    except ValidationError as error:
+        raise CtscribeError(
+            "E_RUN",
+            f"{run_dir} must hold a run of this version, but its recipe is "
+            f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}",
+        ) from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a checkpoint's weight files."""
+    hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine, without names of people, hosts or paths."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "ctscribe": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "use": RESEARCH_USE,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _first_difference(before: object, after: object, path: str = "") -> str | None:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            found = _first_difference(before.get(key), after.get(key), f"{path}.{key}".strip("."))
+            if found:
+                return found
+        return None
+    return None if before == after else f"{path} ({before!r} there, {after!r} asked)"

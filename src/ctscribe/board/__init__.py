@@ -1,1 +1,0 @@
-"""An experiment's scoreboard: what its cells left behind, on one page."""

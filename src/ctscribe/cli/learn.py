@@ -1,0 +1,230 @@
+"""Commands about models: warming up, training, writing, reporting."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ctscribe.base.files import write_json
+from ctscribe.base.recipe import read_recipe
+from ctscribe.cli.console import print_text, say, show_tables, stage
+from ctscribe.cli.options import (
+    CORES,
+    Overrides,
+    Processes,
+    RecipeName,
+    Split,
+    StartingWeights,
+    Where,
+    app,
+)
+
+
+@app.command
+def warm_up(
+    out: Path,
+    *,
+    prepared: Annotated[
+        Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
+    ] = None,
+    where: Where = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    processes: Processes = CORES,
+) -> None:
+    """Teach a vision tower where findings are; OUT becomes a starting checkpoint."""
+    from ctscribe.learn.warm_up import warm_up as warm_up_stage
+
+    with stage("Warming up the tower") as progress:
+        warm_up_stage(
+            out,
+            read_recipe(recipe, overrides),
+            prepared,
+            where,
+            processes=processes,
+            progress=progress,
+        )
+    say(f"Starting checkpoint in {out}")
+
+
+@app.command
+def train(
+    run: Path,
+    *,
+    prepared: Path,
+    pairs: Path,
+    start: StartingWeights = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+) -> None:
+    """Train on PAIRS into RUN; continues where an interrupted run stopped."""
+    from ctscribe.learn.train.stage import train as train_stage
+
+    with stage("Training") as progress:
+        result = train_stage(
+            run, prepared, pairs, read_recipe(recipe, overrides), start, progress=progress
+        )
+    say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
+
+
+@app.command
+def generate(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    generator: Annotated[
+        Literal["model", "template"],
+        Parameter(help="model: the run's own words; template: stock sentences of its labels."),
+    ] = "model",
+    out: Path | None = None,
+) -> None:
+    """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.write.generate import generate as generate_stage
+    from ctscribe.write.template import generate_template
+
+    recipe = recipe_of(run)
+    if generator == "template":
+        target = out or run / f"predictions_{split}_template.jsonl"
+        rows = generate_template(run, prepared, recipe, split, target)
+    else:
+        target = out or run / f"predictions_{split}.jsonl"
+        with stage("Writing reports") as progress:
+            rows = generate_stage(run, prepared, recipe, split, target, progress=progress)
+    say(f"{len(rows)} reports in {target}")
+
+
+@app.command
+def evidence(
+    run: Path,
+    *,
+    prepared: Path,
+    split: Split = "test",
+    truth: Annotated[
+        Path | None, Parameter(help="A phantom's truth.jsonl: also tell how faithful it is.")
+    ] = None,
+    limit: Annotated[int | None, Parameter(help="Only the first so many reports.")] = None,
+) -> None:
+    """Tell which slices each sentence of the run's written reports rests on."""
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.measure.faithfulness import check_faithfulness
+    from ctscribe.show.lines import faithfulness_lines
+    from ctscribe.write.find_evidence import find_evidence
+
+    predictions, recipe = run / f"predictions_{split}.jsonl", recipe_of(run)
+    target = run / f"evidence_{split}.jsonl"
+    with stage("Looking for evidence") as progress:
+        rows = find_evidence(
+            run, prepared, predictions, recipe, target, limit=limit, progress=progress
+        )
+    say(f"Evidence of {len(rows)} reports in {target}")
+    if truth is not None:
+        with stage("Comparing with the truth") as progress:
+            found = check_faithfulness(
+                run, prepared, predictions, truth, recipe, limit=limit, progress=progress
+            )
+        write_json(run / f"faithfulness_{split}.json", found)
+        print_text(faithfulness_lines(found))
+
+
+@app.command
+def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
+    """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.measure.calibrate import calibrate as calibrate_stage
+    from ctscribe.show.lines import calibration_lines
+
+    with stage("Calibrating") as progress:
+        found = calibrate_stage(run, prepared, recipe_of(run), split, progress=progress)
+    print_text(calibration_lines(found, split))
+    say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
+
+
+@app.command
+def experiment(
+    out: Path,
+    *,
+    prepared: Path,
+    start: StartingWeights = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
+) -> None:
+    """Train, write and score every cell of the grid; OUT gets Tables 1 to 3."""
+    from ctscribe.experiment import run_experiment
+    from ctscribe.show.scoreboard import write_scoreboard
+
+    knobs = read_recipe(recipe, overrides)
+    with stage("Experiment") as progress:
+        tables = run_experiment(
+            out,
+            prepared,
+            knobs,
+            start,
+            parallel=parallel,
+            progress=progress,
+        )
+    show_tables(tables)
+    board = write_scoreboard(out, prepared, knobs)
+    say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
+
+
+@app.command
+def report(
+    source: Path,
+    *,
+    run: Path,
+    out: Path = Path("report"),
+    name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+) -> None:
+    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
+    from ctscribe.show.report import report_patient
+
+    paths = report_patient(source, run, out, name=name)
+    print_text(paths["text"].read_text(encoding="utf-8"))
+    say("Written: " + ", ".join(str(path) for path in paths.values()))
+
+
+@app.command
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    processes: Processes = CORES,
+) -> None:
+    """Run the whole flow on synthetic chest CT; run it again to continue after an interruption."""
+    from ctscribe.demo import run_demo
+
+    result = run_demo(out, read_recipe(recipe, overrides), processes=processes, stage=stage)
+    show_tables(result.tables)
+    say("Look at:")
+    for path in (*result.tables, *result.pages):
+        say(f"  {path}")
+
+
+@app.command
+def export(
+    run: Path,
+    out: Path,
+    *,
+    what: Annotated[
+        Literal["merged", "adapters"], Parameter(help="Whole weights, or the adapters alone.")
+    ] = "merged",
+    base: Annotated[
+        str | None, Parameter(help="Weights below the adapters: a folder or hub id.")
+    ] = None,
+) -> None:
+    """Write the run's best weights for transformers, vLLM and SGLang into OUT."""
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.learn.model.publish import publish
+
+    recipe = recipe_of(run)
+    publish(run / "best", out, what, recipe, base)
+    say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
+    if recipe.model.positions == "depth":
+        say(
+            "Only ctscribe itself places slices by depth: vLLM and SGLang would write other "
+            "reports with these weights. Train with model.positions index to serve them."
+        )

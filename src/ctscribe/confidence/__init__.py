@@ -1,1 +1,0 @@
-"""How sure a report is: calibrated probabilities, and refusing what cannot be assessed."""

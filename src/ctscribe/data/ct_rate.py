@@ -1,0 +1,309 @@
+"""CT-RATE's folders, file names, columns and cells (Hamamci et al., arXiv:2403.17834).
+
+Names agree with the public release of the data set; a flat folder that holds the same files
+side by side is read as well.
+"""
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.types import Labels
+from ctscribe.scan.metadata import VolumeMetadata
+from ctscribe.text.csv_tables import read_table_text
+from ctscribe.text.findings import FINDINGS
+
+Split = Literal["train", "valid"]
+Flavour = Literal["v1", "v2"]
+"""v1: raw values under a blank header; v2, "fixed": Hounsfield units under a true header."""
+Table = dict[str, dict[str, str]]
+"""Cells by VolumeName, then by column."""
+
+SPLITS: tuple[Split, ...] = ("train", "valid")
+NOT_GIVEN = "Not given."
+"""What CT-RATE writes where a report has no such section."""
+METADATA_COLUMNS = tuple(
+    """VolumeName Manufacturer SeriesDescription ManufacturerModelName PatientSex PatientAge
+    ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient GantryDetectorTilt
+    TableHeight RotationDirection ExposureTime XRayTubeCurrent Exposure FilterType GeneratorPower
+    FocalSpots ConvolutionKernel PatientPosition RevolutionTime SingleCollimationWidth
+    TotalCollimationWidth TableSpeed TableFeedPerRotation SpiralPitchFactor
+    DataCollectionCenterPatient ReconstructionTargetCenterPatient ExposureModulationType CTDIvol
+    ImagePositionPatient ImageOrientationPatient SliceLocation SamplesPerPixel
+    PhotometricInterpretation Rows Columns XYSpacing RescaleIntercept RescaleSlope RescaleType
+    NumberofSlices ZSpacing StudyDate""".split()  # noqa: SIM905 - one string reads as the header line
+)
+REPORT_COLUMNS = (
+    "VolumeName",
+    "ClinicalInformation_EN",
+    "Technique_EN",
+    "Findings_EN",
+    "Impressions_EN",
+)
+LABEL_COLUMNS = ("VolumeName", *FINDINGS)
+_USED_METADATA = (
+    "VolumeName",
+    "Manufacturer",
+    "PatientSex",
+    "PatientAge",
+    "ConvolutionKernel",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "XYSpacing",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "NumberofSlices",
+    "ZSpacing",
+)
+_VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VolumeName:
+    """``split_patient_scan_reconstruction.nii.gz`` taken apart."""
+
+    split: Split
+    patient_id: str
+    """``train_53``; numbers restart in each split, so the split belongs to the name."""
+    scan_id: str
+    """``train_53_a``; report and labels belong to the scan."""
+    reconstruction: int
+
+
+def parse_volume_name(name: str) -> VolumeName:
+    """Takes a name such as ``valid_53_a_1.nii.gz`` apart.
+
+    Raises:
+        CtscribeError: ``E_VOLUME_NAME``.
+    """
+    match = _VOLUME_NAME.fullmatch(name)
+    if match is None:
+        raise CtscribeError(
+            "E_VOLUME_NAME",
+            "a volume must be named split_patient_scan_reconstruction.nii.gz, such as "
+            f"valid_53_a_1.nii.gz, but {name[:80]!r} was found",
+        )
+    patient_id = f"{match[1]}_{match[2]}"
+    split: Split = "train" if match[1] == "train" else "valid"
+    return VolumeName(split, patient_id, f"{patient_id}_{match[3]}", int(match[4]))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CtRateTree:
+    """Where everything lies: below ``root/dataset``, below ``root``, or flat in ``root``."""
+
+    root: Path
+
+    def metadata_path(self, split: Split) -> Path:
+        """Scanner, geometry and rescale values per volume."""
+        return self._find("metadata", {"train": "train", "valid": "validation"}[split], "metadata")
+
+    def reports_path(self, split: Split) -> Path:
+        """Findings and impression per volume."""
+        long = {"train": "train", "valid": "validation"}[split]
+        return self._find("radiology_text_reports", long, "reports")
+
+    def labels_path(self, split: Split) -> Path:
+        """The 18 findings per volume; here CT-RATE says ``valid``, not ``validation``."""
+        return self._find("multi_abnormality_labels", split, "predicted_labels")
+
+    def no_chest_path(self, split: Split) -> Path:
+        """The published list of volumes that are not chests."""
+        return self._place(f"metadata/no_chest_{split}.txt")
+
+    def volume_path(self, volume_name: str, flavour: Flavour) -> Path:
+        """The file of one volume in one release; it need not exist."""
+        parts = parse_volume_name(volume_name)
+        folder = parts.split if flavour == "v1" else f"{parts.split}_fixed"
+        return self._place(f"{folder}/{parts.patient_id}/{parts.scan_id}/{volume_name}")
+
+    def find_volume(self, volume_name: str) -> Path | None:
+        """The file of one volume, v2 before v1, or None when neither is there."""
+        paths = (self.volume_path(volume_name, "v2"), self.volume_path(volume_name, "v1"))
+        return next((path for path in paths if path.exists()), None)
+
+    def _find(self, folder: str, split: str, what: str) -> Path:
+        return self._place(f"{folder}/{split}_{what}.csv")
+
+    def _place(self, relative: str) -> Path:
+        flat = self.root / Path(relative).name
+        places = (self.root / "dataset" / relative, self.root / relative, flat)
+        return next((place for place in places if place.exists()), places[0])
+
+
+def read_metadata(path: Path) -> Table:
+    """Reads a metadata CSV; attributes that nothing uses are dropped, further ones allowed."""
+    return read_table(path, required=_USED_METADATA)
+
+
+def read_reports(path: Path) -> Table:
+    """Reads a reports CSV; the columns must be `REPORT_COLUMNS`."""
+    return read_table(path, required=REPORT_COLUMNS, allow_others=False)
+
+
+def read_labels(path: Path) -> Table:
+    """Reads a labels CSV; the columns must be `LABEL_COLUMNS`, in any order."""
+    return read_table(path, required=LABEL_COLUMNS, allow_others=False)
+
+
+def read_no_chest(path: Path) -> frozenset[str]:
+    """Volume names on an exclusion list, one per line; none when there is no such file."""
+    if not path.exists():
+        return frozenset()
+    names = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return frozenset(Path(name).name for name in names if name)
+
+
+def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True) -> Table:
+    """Reads a CSV whose first column is unique, keeping the required columns.
+
+    Args:
+        path: UTF-8 text with or without byte order mark.
+        required: Columns that must be there, ``VolumeName`` among them.
+        allow_others: Whether further columns are accepted (and dropped).
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or ``E_DUPLICATE``,
+            naming the file and, where there is one, the line.
+    """
+    wanted = tuple(required)
+    text = read_table_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        _check_columns(path, reader.fieldnames or (), wanted, allow_others)
+        return _rows_by_name(path, reader, wanted)
+    except csv.Error as error:
+        raise CtscribeError(
+            "E_CSV",
+            f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}",
+        ) from error
+
+
+def _check_columns(
+    path: Path, found: Iterable[str], wanted: tuple[str, ...], allow_others: bool
+) -> None:
+    names = list(found)
+    for column in wanted:
+        if names.count(column) != 1:
+            near = difflib.get_close_matches(column, [n for n in names if n not in wanted], 1)
+            how = "has it twice" if column in names else "lacks it"
+            how += f", and has {near[0]!r}" if near else ""
+            raise CtscribeError("E_COLUMN", f"{path} must have one column {column!r}, but {how}")
+    others = [name for name in names if name not in wanted]
+    if others and not allow_others:
+        raise CtscribeError(
+            "E_COLUMN",
+            f"{path} must have only the columns {', '.join(wanted)}, but {others[0]!r} is unknown",
+        )
+
+
+def _rows_by_name(path: Path, reader: "csv.DictReader[str]", wanted: tuple[str, ...]) -> Table:
+    table: Table = {}
+    for row in reader:
+        if None in row or None in row.values():
+            raise CtscribeError(
+                "E_CSV",
+                f"{path} line {reader.line_num} must have as many cells as there are columns",
+            )
+        name = row["VolumeName"]
+        if name in table:
+            raise CtscribeError(
+                "E_DUPLICATE",
+                f"{path} must name each volume once, but line {reader.line_num} repeats "
+                f"{name[:80]!r}",
+            )
+        table[name] = {column: row[column] for column in wanted}
+    return table
+
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def parse_metadata(row: dict[str, str]) -> VolumeMetadata:
+    """Turns the cells of one metadata row into numbers.
+
+    Raises:
+        CtscribeError: ``E_METADATA`` naming the volume, the column and the cell.
+    """
+    name = row["VolumeName"]
+    xy = _numbers(name, row, "XYSpacing", 2)
+    z = _numbers(name, row, "ZSpacing", 1)
+    position = _numbers(name, row, "ImagePositionPatient", 3)
+    slope = _numbers(name, row, "RescaleSlope", 1)
+    intercept = _numbers(name, row, "RescaleIntercept", 1)
+    slices = _numbers(name, row, "NumberofSlices", 1)
+    return VolumeMetadata(
+        spacing_mm=(xy[0], xy[1], z[0]) if xy and z else None,
+        slope=slope[0] if slope else None,
+        intercept=intercept[0] if intercept else None,
+        position_lps_mm=(position[0], position[1], position[2]) if position else None,
+        orientation=_numbers(name, row, "ImageOrientationPatient", 6),
+        kernel=row["ConvolutionKernel"].strip(),
+        num_slices=int(slices[0]) if slices else None,
+        manufacturer=row["Manufacturer"].strip() or None,
+        sex=row["PatientSex"].strip() or None,
+        age_years=parse_age_years(row["PatientAge"]),
+    )
+
+
+def parse_report(row: dict[str, str]) -> tuple[str, str]:
+    """Findings and impression of one row, "Not given." read as empty.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_REPORT`` when there are no findings.
+    """
+    texts = (" ".join(row[column].split()) for column in ("Findings_EN", "Impressions_EN"))
+    findings, impression = ("" if text == NOT_GIVEN else text for text in texts)
+    if not findings:
+        raise CtscribeError(
+            "E_EMPTY_REPORT",
+            f"{row['VolumeName']} must have findings in its report, but they are empty",
+        )
+    return findings, impression
+
+
+def parse_labels(row: dict[str, str]) -> Labels:
+    """The 18 findings of one row in `FINDINGS` order.
+
+    Raises:
+        CtscribeError: ``E_LABELS`` naming the volume and the cell.
+    """
+    values = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+    for finding in FINDINGS:
+        if row[finding].strip() not in values:
+            raise CtscribeError(
+                "E_LABELS",
+                f"{row['VolumeName']} must have 0 or 1 for {finding!r}, but "
+                f"{row[finding][:20]!r} was found",
+            )
+    return tuple(values[row[finding].strip()] for finding in FINDINGS)
+
+
+def _numbers(name: str, row: dict[str, str], column: str, count: int) -> tuple[float, ...] | None:
+    cell = row[column].strip()
+    if cell.lower() in ("", "nan", "none"):
+        return None
+    found = tuple(float(number) for number in _NUMBER.findall(cell))
+    if len(found) != count or re.search(r"[A-DF-Za-df-z]", cell):
+        raise CtscribeError(
+            "E_METADATA",
+            f"{name} must have {count} number(s) in {column}, but {cell[:60]!r} was found",
+        )
+    return found
+
+
+def parse_age_years(cell: str) -> float | None:
+    """Years of a DICOM age such as ``045Y`` or ``006M``; None for anything else."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", cell.strip())
+    if match is None:
+        return None
+    per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
+    return int(match[1]) / per_year

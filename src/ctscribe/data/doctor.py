@@ -1,0 +1,242 @@
+"""What is wrong with a data set and what `prepare` would need; reads headers, changes nothing."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.rows import SkippedRow
+from ctscribe.base.types import SpacingMm
+from ctscribe.data.engines import local
+from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
+from ctscribe.data.manifest import list_source
+from ctscribe.scan.dicom_series import say_series
+from ctscribe.scan.frames import coarse_size, frame_size
+from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.read import read_grid
+from ctscribe.scan.resample import plan
+
+_NUM_EXAMPLES = 3
+_BASE_BYTES = 110e6
+"""Resident memory of a worker before its first volume."""
+_READ_S_PER_VOXEL = 4e-9
+"""Inflating, checking and finding the lungs: 0.31 s for 512 × 512 × 300 on one core."""
+_STORE_S_PER_VOXEL = 12e-9
+"""Resampling and writing both stores: 0.41 s for 409 × 409 × 200 on one core."""
+_NIFTI_BYTES_PER_VOXEL = 1.2
+"""int16 chest CT after igzip level 1."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A code with the volumes that it was found in.
+
+    Attributes:
+        count: How many volumes.
+        examples: The first three sentences, or names where the code is a warning, with the
+            series that were left aside and the angle of a tilt.
+    """
+
+    count: int
+    examples: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What preparing takes.
+
+    Attributes:
+        disk_bytes: Of all outputs together.
+        memory_bytes: Of one process at its largest volume.
+        cpu_hours: Of one core; two cores halve it.
+    """
+
+    disk_bytes: int
+    memory_bytes: int
+    cpu_hours: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The state of a data set.
+
+    Attributes:
+        num_volumes: Volumes that can be prepared, as far as headers tell.
+        problems: Why others cannot, by code.
+        warnings: What is unusual, by code.
+        need: By what is kept, ``slices`` or ``all``.
+    """
+
+    num_volumes: int
+    problems: dict[str, Problem]
+    warnings: dict[str, Problem]
+    need: dict[str, Need]
+
+    @property
+    def num_failing(self) -> int:
+        """Volumes with a problem, those that the data set's own lists exclude not counted."""
+        return sum(found.count for code, found in self.problems.items() if code != NO_CHEST)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    warnings: dict[str, str]
+    """By code, the volume's name with what its header says of the matter."""
+    voxels_in: int
+    voxels_out: int
+    frame_bytes: int
+
+
+def examine(
+    source: Path,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    *,
+    prefer: Prefer | None = None,
+    reconstructions: Reconstructions = "one",
+    processes: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Diagnosis:
+    """Examines a data set by its tables and headers.
+
+    Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
+    when `prepare` reads the voxels.
+
+    Args:
+        source: A CT-RATE tree, or the manifest of own scans.
+        volume: As for `prepare`.
+        slices: As for `prepare`.
+        prefer: As for `prepare`.
+        reconstructions: As for `prepare`.
+        processes: Headers read at once.
+        progress: Called with (done, total).
+
+    Raises:
+        CtscribeError: What is wrong with the data set's tables.
+    """
+    listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+    look = partial(
+        _look,
+        spacing_mm=volume.spacing_mm,
+        num_slices=slices.num_slices,
+        frame_size_px=slices.frame_size_px,
+        token_budget=slices.token_budget,
+        prefer=prefer,
+        max_tilt_degrees=volume.max_tilt_degrees,
+    )
+    looked = local.work(look, listed, processes, lost=_lost, need_bytes=lambda one: 0)
+    seen: list[_Seen] = []
+    warnings: defaultdict[str, list[str]] = defaultdict(list)
+    for done, (_, found) in enumerate(looked, 1):
+        if isinstance(found, _Seen):
+            seen.append(found)
+            for code, example in found.warnings.items():
+                warnings[code].append(example)
+        else:
+            skipped.append(found)
+        progress(done, len(listed))
+    return Diagnosis(len(seen), _count(_reasons(skipped)), _count(warnings), _needs(seen))
+
+
+def _reasons(skipped: list[SkippedRow]) -> dict[str, list[str]]:
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for row in skipped:
+        reasons[row.code].append(row.reason)
+    return reasons
+
+
+def describe(found: Diagnosis) -> str:
+    """A diagnosis as text: codes with counts and examples, then what each choice takes."""
+    lines = [f"{found.num_volumes} volumes can be prepared, as far as headers tell"]
+    for title, codes in (("problem", found.problems), ("warning", found.warnings)):
+        for code, problem in codes.items():
+            lines.append(f"\n{title} {code}, {problem.count} times, for example")
+            lines.extend(f"  {example}" for example in problem.examples)
+    lines.append("\nprepare needs        disk   memory per process   core hours")
+    for keep, need in found.need.items():
+        disk, memory = _size(need.disk_bytes), _size(need.memory_bytes)
+        hours = f"{need.cpu_hours:.1f}" if need.cpu_hours >= 0.05 else "< 0.1"
+        lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{hours:>13}")
+    return "\n".join(lines)
+
+
+def _size(num_bytes: int) -> str:
+    gigabytes = num_bytes / 1e9
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+
+
+def _look(
+    listed: ListedVolume,
+    *,
+    spacing_mm: SpacingMm,
+    num_slices: int,
+    frame_size_px: tuple[int, int] | None,
+    token_budget: int | None,
+    prefer: Prefer | None,
+    max_tilt_degrees: float,
+) -> tuple[str, _Seen | SkippedRow]:
+    name = listed.volume_name
+    try:
+        grid, notes = read_grid(
+            listed.path,
+            study=name,
+            metadata=listed.metadata,
+            prefer=prefer,
+            max_tilt_degrees=max_tilt_degrees,
+        )
+    except CtscribeError as error:
+        return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+    width, height, depth = plan(grid, spacing_mm).shape_xyz
+    full_px = frame_size(width, height, frame_size_px)
+    rows, columns = coarse_size(full_px, num_slices, token_budget)
+    return name, _Seen(
+        {code: _example(name, code, notes.details) for code in notes.codes},
+        grid.hu.size,
+        width * height * depth,
+        rows * columns * 3 * num_slices,
+    )
+
+
+def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
+    name = listed.volume_name
+    error = CtscribeError(
+        "E_WORKER",
+        f"{name} must have a header that can be read, but it ends the process that reads it",
+    )
+    return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+
+
+def _example(name: str, code: str, details: dict[str, Any]) -> str:
+    if code == "W_OTHER_SERIES":
+        return f"{name}: {say_series(details['series'])}"
+    if code == "W_TILT":
+        return f"{name}: {details['tilt_degrees']:g} degrees"
+    return name
+
+
+def _count(found: dict[str, list[str]]) -> dict[str, Problem]:
+    return {
+        code: Problem(len(texts), tuple(sorted(texts)[:_NUM_EXAMPLES]))
+        for code, texts in sorted(found.items())
+    }
+
+
+def _needs(seen: list[_Seen]) -> dict[str, Need]:
+    voxels_in = sum(one.voxels_in for one in seen)
+    voxels_out = sum(one.voxels_out for one in seen)
+    frames = sum(one.frame_bytes for one in seen)
+    memory = round(_BASE_BYTES + 2 * max((one.voxels_in for one in seen), default=0))
+    read_h, store_h = voxels_in * _READ_S_PER_VOXEL / 3600, voxels_out * _STORE_S_PER_VOXEL / 3600
+    stores = round(voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
+    return {
+        "slices": Need(frames, memory, read_h),
+        "all": Need(frames + stores, memory, read_h + store_h),
+    }

@@ -1,0 +1,82 @@
+"""A Ray cluster that already runs: one Core task per volume, on machines that share the files."""
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.data.engines.engine import Result, Task, import_extra
+
+_ATTEMPTS = 3
+"""Counted here: Ray's own retries would repeat for ever a task that exhausts memory."""
+_REACH_S = 10
+_AHEAD = 2
+"""Tasks handed out per processor, so that none idles while the driver takes a result."""
+
+
+def work(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    processes: int | None,
+    *,
+    lost: Callable[[Task], Result],
+    need_bytes: Callable[[Task], int],
+) -> Iterator[Result]:
+    """See `Engine`; the cluster is the one at ``RAY_ADDRESS``, or the one of this machine.
+
+    A task whose process, machine or memory is lost is handed out again, three times at most.
+    """
+    with _cluster() as ray:
+        remote = ray.remote(num_cpus=1, max_retries=0)(function)
+        waiting = deque((task, 1) for task in tasks)
+        at_work: dict[Any, tuple[Task, int]] = {}
+        while waiting or at_work:
+            most = processes or _AHEAD * int(ray.cluster_resources().get("CPU", 1))
+            while waiting and len(at_work) < most:
+                task, attempt = waiting.popleft()
+                at_work[remote.remote(task)] = (task, attempt)
+            (ready,), _ = ray.wait(list(at_work), num_returns=1)
+            task, attempt = at_work.pop(ready)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError:
+                if attempt < _ATTEMPTS:
+                    waiting.append((task, attempt + 1))
+                else:
+                    yield lost(task)
+
+
+@contextmanager
+def _cluster() -> Iterator[ModuleType]:
+    ray = import_extra("ray", "ray")
+    joined = not ray.is_initialized()
+    if joined:
+        try:
+            address = os.environ.get("RAY_ADDRESS", "auto")
+            _reach(address)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CtscribeError(
+                "E_ENGINE",
+                "the engine ray must find a running cluster (ray start --head), but there is none "
+                "at RAY_ADDRESS or on this machine",
+            ) from error
+    try:
+        yield ray
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises ``OSError`` where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()

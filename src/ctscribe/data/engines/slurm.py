@@ -1,0 +1,116 @@
+"""Slurm through submitit: arrays of jobs, each of which does its share one after the other."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.data.engines.engine import Result, Task, import_extra
+
+_MOST_JOBS = 1000
+"""Of one array; Slurm's MaxArraySize is 1001 unless a site changed it."""
+_SHARES_PER_PROCESS = 4
+_MINUTES_PER_TASK = 1
+_MINUTES_AT_LEAST = 30
+_POLL_S = {"slurm": 10.0, "local": 0.2}
+Cluster = Literal["slurm", "local"]
+
+
+def work(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    processes: int | None,
+    *,
+    lost: Callable[[Task], Result],
+    need_bytes: Callable[[Task], int],
+    folder: Path,
+    cluster: Cluster = "slurm",
+) -> Iterator[Result]:
+    """See `Engine`; `processes` jobs run at once, each on one core.
+
+    Partition, account and time limit come from sbatch's own variables, such as
+    ``SBATCH_PARTITION``. When a job dies, its tasks are repeated one per job, so that only those
+    that kill theirs are lost. Jobs that a killed driver leaves behind end by themselves.
+
+    Args:
+        function: See `Engine`.
+        tasks: See `Engine`.
+        processes: See `Engine`.
+        lost: See `Engine`.
+        need_bytes: See `Engine`.
+        folder: For submitit's files, on storage that all machines share; removed when every job
+            has ended well, kept with the jobs' logs otherwise.
+        cluster: local runs the jobs on this machine.
+    """
+    submitit = import_extra("submitit", "slurm")
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise CtscribeError(
+            "E_ENGINE", "the engine slurm must find sbatch, but it is not on the path"
+        )
+    executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
+    executor.update_parameters(
+        name="ctscribe", cpus_per_task=1, mem_gb=max(map(need_bytes, tasks), default=0) / 1e9
+    )
+    if processes and cluster == "slurm":
+        executor.update_parameters(slurm_array_parallelism=processes)
+    dead: list[Task] = []
+    for share, results in _run(executor, function, _shares(tasks, processes), _POLL_S[cluster]):
+        if results is None:
+            dead += share
+        else:
+            yield from results
+    alone = [(task,) for task in dead]
+    for share, results in _run(executor, function, alone, _POLL_S[cluster]):
+        yield from map(lost, share) if results is None else results
+    if not dead:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shares(tasks: Sequence[Task], processes: int | None) -> list[tuple[Task, ...]]:
+    """Every n-th task: some shares per job at once, and no more than an array may have."""
+    wanted = _SHARES_PER_PROCESS * processes if processes else _MOST_JOBS
+    count = min(wanted, _MOST_JOBS, len(tasks))
+    return [tuple(tasks[start::count]) for start in range(count)]
+
+
+def _run(
+    executor: Any,  # noqa: ANN401 - submitit's, imported where it is needed
+    function: Callable[[Task], Result],
+    shares: Sequence[tuple[Task, ...]],
+    poll_s: float,
+) -> Iterator[tuple[tuple[Task, ...], list[Result] | None]]:
+    """Yields each share with its results as its job ends, or with None when the job died."""
+    submitit = import_extra("submitit", "slurm")
+    for start in range(0, len(shares), _MOST_JOBS):
+        array = shares[start : start + _MOST_JOBS]
+        minutes = max(_MINUTES_AT_LEAST, _MINUTES_PER_TASK * max(map(len, array)))
+        executor.update_parameters(timeout_min=minutes)
+        jobs = executor.map_array(partial(_each, function), array)
+        share_of = {job.job_id: share for job, share in zip(jobs, array, strict=True)}
+        try:
+            for job in submitit.helpers.as_completed(jobs, poll_frequency=poll_s):
+                try:
+                    results = job.result()
+                except submitit.core.utils.FailedJobError:
+                    raise
+                except submitit.core.utils.UncompletedJobError:
+                    results = None
+                if isinstance(results, CtscribeError):
+                    raise results
+                yield share_of.pop(job.job_id), results
+        finally:
+            for job in jobs:
+                if job.job_id in share_of:
+                    job.cancel(check=False)
+
+
+def _each(
+    function: Callable[[Task], Result], share: tuple[Task, ...]
+) -> list[Result] | CtscribeError:
+    """What a job does. Errors travel as results: submitit passes on no more than their text."""
+    try:
+        return [function(task) for task in share]
+    except CtscribeError as error:
+        return error

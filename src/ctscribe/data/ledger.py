@@ -1,0 +1,157 @@
+"""The ledger of a prepared folder: what is done and what failed, told without opening a volume.
+
+Each volume's own record, written last and checked by CRC, is the truth. The ledger only repeats
+it, beside the size and time of each output file, as git's index does for a working tree: a row
+holds while the files are those it saw, and a run that finds them so has read none of them. A
+missing, outdated or damaged ledger costs the time of checking the files, and nothing else.
+
+It is one SQLite file in WAL mode, so that it can be read while it is written. That works among
+the processes of one machine only, so only the process that drives a run opens it; engines' workers
+do not, and each shard keeps its own.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, final
+
+from ctscribe.base.errors import CtscribeError
+
+Files = dict[str, tuple[int, int]]
+"""Path below the prepared folder → (bytes, time of last change in ns)."""
+_TABLE = """
+CREATE TABLE IF NOT EXISTS volumes (
+    name TEXT PRIMARY KEY,
+    code TEXT,  -- of the failure; NULL when the volume is done
+    reason TEXT,
+    record TEXT,  -- JSON
+    files TEXT  -- JSON
+) WITHOUT ROWID
+"""
+_WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)"
+
+
+@final
+class Ledger:
+    """An open ledger; made by `open_ledger`."""
+
+    def __init__(self, database: sqlite3.Connection, folder: Path) -> None:
+        self._database = database
+        self._folder = folder
+
+    def find(
+        self, name: str, request: dict[str, Any], outputs: Sequence[Path]
+    ) -> dict[str, Any] | None:
+        """A volume's record, when it was made for this request and its outputs are unchanged.
+
+        Args:
+            name: The volume's.
+            request: What the record must contain.
+            outputs: Files that must be as they were.
+        """
+        row = self._database.execute(
+            "SELECT record, files FROM volumes WHERE name = ? AND code IS NULL", (name,)
+        ).fetchone()
+        if row is None:
+            return None
+        record: dict[str, Any] = json.loads(row[0])
+        if any(record.get(key) != value for key, value in request.items()):
+            return None
+        seen = {path: tuple(state) for path, state in json.loads(row[1]).items()}
+        now = _state(self._folder, outputs)
+        return record if now is not None and now.items() <= seen.items() else None
+
+    def done(self, name: str, record: dict[str, Any], outputs: Sequence[Path]) -> None:
+        """Notes that a volume is prepared.
+
+        Raises:
+            CtscribeError: ``E_WRITE``.
+        """
+        files = _state(self._folder, outputs)
+        if files is not None:
+            self._write(name, None, None, json.dumps(record), json.dumps(files))
+
+    def failed(self, name: str, code: str, reason: str) -> None:
+        """Notes that a volume could not be prepared, and why.
+
+        Raises:
+            CtscribeError: ``E_WRITE``.
+        """
+        self._write(name, code, reason, None, None)
+
+    def _write(self, *row: str | None) -> None:
+        try:
+            self._database.execute(_WRITE, row)
+        except sqlite3.OperationalError as error:
+            raise _not_writable(self._folder, error) from error
+
+
+@contextmanager
+def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterator[Ledger]:
+    """Opens a ledger, or begins one.
+
+    Args:
+        path: The SQLite file.
+        folder: The prepared folder, to which the ledger's paths are relative.
+        shards: Ledgers of shards that have ended, whose rows a new ledger takes over.
+
+    Raises:
+        CtscribeError: ``E_WRITE``.
+    """
+    new = not path.exists()
+    try:
+        try:
+            database = _open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+                part.unlink(missing_ok=True)
+            database = _open(path)
+    except sqlite3.OperationalError as error:
+        raise _not_writable(folder, error) from error
+    with closing(database):
+        if new:
+            _take_over(database, shards)
+        yield Ledger(database, folder)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Opens a database whole, or raises ``sqlite3.DatabaseError``."""
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("damaged")
+        database.execute(_TABLE)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _take_over(database: sqlite3.Connection, shards: Sequence[Path]) -> None:
+    database.execute("BEGIN")
+    for shard in shards:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(shard)) as other:
+            rows = other.execute("SELECT * FROM volumes").fetchall()
+            database.executemany(_WRITE, rows)
+    database.execute("COMMIT")
+
+
+def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
+    try:
+        states = {str(path.relative_to(folder)): path.stat() for path in outputs}
+    except OSError:
+        return None
+    return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
+
+
+def _not_writable(folder: Path, error: sqlite3.Error) -> CtscribeError:
+    return CtscribeError(
+        "E_WRITE",
+        f"the ledger of {folder} must be writable, but {error}",
+    )

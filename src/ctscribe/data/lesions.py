@@ -1,0 +1,167 @@
+"""Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json
+from ctscribe.base.rows import TruthRow, read_rows
+from ctscribe.base.types import BoxMm
+from ctscribe.data.manifest import finding_of, list_manifest
+from ctscribe.data.prepared import stem
+from ctscribe.scan.masks import boxes_of_mask, read_masks
+from ctscribe.text.csv_tables import read_table_text
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import label_report
+
+
+class Place(NamedTuple):
+    """One lesion."""
+
+    finding: str
+    """One of `findings.FINDINGS`."""
+    box_mm: BoxMm
+    """RAS+."""
+
+
+Places = Mapping[str, tuple[Place, ...]]
+"""By volume name without its suffix; of a volume that is not in it no place is known."""
+
+_COLUMNS = ("volume", "finding", "mask")
+
+
+def read_where(path: Path) -> Places:
+    """Reads places from whatever they come in.
+
+    Args:
+        path: The manifest of own scans, whose column ``masks`` names folders of masks.
+            ``.jsonl``: a phantom's ``truth.jsonl``. ``.csv``: own data, one mask per row, with
+            columns ``volume``, ``finding`` (one of the 18) and ``mask`` (a NIfTI file, relative
+            to the table). A folder: per volume a folder of masks named after findings, as in
+            RadGenome-ChestCT, or per volume a file with one mask per sentence that
+            ``dataset.json`` beside them names, as in ReXGroundingCT.
+
+    Raises:
+        CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
+            ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
+    """
+    if not path.exists():
+        raise CtscribeError("E_MISSING", f"{path} must exist")
+    if path.suffix == ".jsonl" and not _is_manifest(path):
+        return {
+            stem(row.volume_name): tuple(
+                Place(lesion.finding, lesion.box_mm) for lesion in row.lesions
+            )
+            for row in read_rows(path, TruthRow)
+        }
+    if _is_manifest(path):
+        listed = _from_manifest(path)
+    elif path.suffix == ".csv":
+        listed = _from_table(path)
+    elif (path / "dataset.json").is_file():
+        listed = _from_sentences(path)
+    elif path.is_dir():
+        listed = _from_folders(path)
+    else:
+        raise _refusal(path, "it is neither a .jsonl or .csv file nor a folder")
+    places: dict[str, tuple[Place, ...]] = {}
+    for name, found in listed:
+        places[name] = (*places.get(name, ()), *found)
+    if not places:
+        raise _refusal(path, "it names no volume")
+    return places
+
+
+def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    rows = csv.DictReader(io.StringIO(read_table_text(path), newline=""), restval="", strict=True)
+    try:
+        if set(_COLUMNS) - set(rows.fieldnames or ()):
+            raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
+        cells = [[row[column].strip() for column in _COLUMNS] for row in rows]
+    except csv.Error as error:
+        raise _refusal(path, f"its line {rows.line_num + 1} is no CSV: {error}") from error
+    for number, (volume, finding, mask) in enumerate(cells, 1):
+        known = finding_of(Path(finding))
+        if known is None or not volume or not mask:
+            what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
+            raise _refusal(path, f"row {number} {what}")
+        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a table's first line names patients, as a manifest's does and no other's."""
+    if path.suffix not in (".csv", ".jsonl") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"patient" in file.readline(1 << 20)
+
+
+def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    volumes, _ = list_manifest(path)
+    for listed in volumes:
+        if listed.masks_dir is not None:
+            name = stem(listed.volume_name)
+            yield name, _from_folder(name, listed.masks_dir)
+
+
+def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    for folder in sorted(each for each in path.iterdir() if each.is_dir()):
+        yield folder.name, _from_folder(folder.name, folder)
+
+
+def _from_folder(name: str, folder: Path) -> list[Place]:
+    found: list[Place] = []
+    for mask in sorted(folder.glob("*.nii*")):
+        finding = finding_of(mask)
+        if finding is not None:  # organs and regions are masks too, but no findings
+            found += _places(name, mask, [[finding]])
+    return found
+
+
+def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    listed = read_json(path / "dataset.json")
+    try:
+        studies = [
+            (str(study["name"]), [study["findings"][str(i)] for i in range(len(study["findings"]))])
+            for split in listed.values()
+            for study in split
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _refusal(
+            path, "its dataset.json does not list studies with name and findings by number"
+        ) from error
+    files = {each.name: each for each in sorted(path.rglob("*.nii*")) if each.is_file()}
+    for name, sentences in studies:
+        if name in files:
+            labels = [label_report(sentence) for sentence in sentences]
+            findings = [[*compress(FINDINGS, each)] for each in labels]
+            yield stem(name), _places(stem(name), files[name], findings)
+
+
+def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
+    """Boxes of a file's masks of one volume; the n-th shows ``findings[n]``."""
+    told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
+    masks, affine = read_masks(path, told)
+    if len(masks) != len(findings):
+        raise CtscribeError(
+            "E_MASK",
+            f"{told} must hold {len(findings)} masks, one per finding named, but it holds "
+            f"{len(masks)}",
+        )
+    places = []
+    for mask, named in zip(masks, findings, strict=True):
+        boxes = boxes_of_mask(mask, affine) if named else []
+        places += [Place(finding, box) for finding in named for box in boxes]
+    return places
+
+
+def _refusal(path: Path, found: str) -> CtscribeError:
+    return CtscribeError(
+        "E_WHERE",
+        f"{path} must be a manifest with masks, a phantom's truth.jsonl, a .csv with "
+        f"{', '.join(_COLUMNS)}, or a folder of masks by volume, but {found}",
+    )

@@ -1,0 +1,252 @@
+"""What a CT-RATE tree holds: one entry per scan with its report, or the reason why not."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import SkippedRow
+from ctscribe.base.types import Labels
+from ctscribe.data.ct_rate import (
+    SPLITS,
+    CtRateTree,
+    Split,
+    Table,
+    parse_labels,
+    parse_metadata,
+    parse_report,
+    parse_volume_name,
+    read_labels,
+    read_metadata,
+    read_no_chest,
+    read_reports,
+)
+from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
+
+Reconstructions = Literal["one", "all"]
+
+
+def choose_reconstructions(
+    metadata: Mapping[str, VolumeMetadata],
+    names: Iterable[str],
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+) -> list[str]:
+    """Picks for each scan the reconstruction that serves best, or all of them.
+
+    The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
+    softest kernel, whose noise is lowest; then more slices; then the lower number.
+
+    Args:
+        metadata: Rows by VolumeName; a volume without one comes last in its scan.
+        names: VolumeNames to choose among.
+        thin_mm: Slice distance below which nothing is gained.
+        reconstructions: one picks, all takes every name.
+
+    Returns:
+        VolumeNames in the order of `natural_order`, one per scan unless all are asked for.
+    """
+    if reconstructions == "all":
+        return sorted(names, key=natural_order)
+    by_scan: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_scan[parse_volume_name(name).scan_id].append(name)
+
+    def preference(name: str) -> tuple[float, float, int, int]:
+        row = metadata.get(name)
+        number = parse_volume_name(name).reconstruction
+        if row is None or row.spacing_mm is None:
+            return float("inf"), 0.0, 0, number
+        thickness = max(row.spacing_mm[2], thin_mm)
+        return thickness, kernel_sharpness(row.kernel), -(row.num_slices or 0), number
+
+    return sorted((min(group, key=preference) for group in by_scan.values()), key=natural_order)
+
+
+def natural_order(volume_name: str) -> tuple[str, int, str, int]:
+    """Sorts train before valid, then patients and reconstructions by number."""
+    parts = parse_volume_name(volume_name)
+    patient = int(parts.patient_id.split("_")[1])
+    return parts.split, patient, parts.scan_id.rsplit("_", 1)[1], parts.reconstruction
+
+
+NO_CHEST = "E_NO_CHEST"
+"""Code of volumes that the data set's authors exclude; expected, so no failure."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ListedVolume:
+    """A volume on disk with everything the tables say about it.
+
+    Attributes:
+        volume_name: Unique in its data set, fit for file names.
+        patient_id: Shared by a patient's volumes.
+        scan_id: Shared by the reconstructions of a scan.
+        source_split: The data set's own; valid becomes the test split.
+        path: File or folder.
+        metadata: CT-RATE's row, where there is one.
+        findings: Never empty.
+        impression: Maybe empty.
+        labels: The 18 findings, where the data set has them.
+        manufacturer: Of the scanner.
+        sex: F, M or O.
+        age_years: Of the patient.
+        masks_dir: Folder of lesion masks, each named after its finding, where there is one.
+    """
+
+    volume_name: str
+    patient_id: str
+    scan_id: str
+    source_split: Split
+    path: Path
+    metadata: VolumeMetadata | None
+    findings: str
+    impression: str
+    labels: Labels | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
+    masks_dir: Path | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    reports: Table
+    metadata: Table
+    labels: Table | None
+    no_chest: frozenset[str]
+
+
+def list_volumes(
+    root: Path, thin_mm: float, reconstructions: Reconstructions = "one"
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """Joins volumes, reports, labels and metadata; picks one reconstruction per scan, or all.
+
+    A data set without a labels file gives volumes without labels; one with a labels file must
+    have a row for each volume. Volumes excluded by the published lists come out as skipped.
+
+    Args:
+        root: The tree; see `CtRateTree`.
+        thin_mm: See `choose_reconstructions`.
+        reconstructions: See `choose_reconstructions`.
+
+    Returns:
+        Volumes to prepare, in natural order, and volumes to skip.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when there is no reports file, or what is wrong with a table.
+    """
+    tree = CtRateTree(root)
+    splits = [split for split in SPLITS if tree.reports_path(split).exists()]
+    if not splits:
+        raise CtscribeError(
+            "E_MISSING",
+            f"{root} must hold CT-RATE's reports, such as {tree.reports_path('train')}, but does "
+            "not",
+        )
+    volumes: list[ListedVolume] = []
+    skipped: list[SkippedRow] = []
+    reported: set[str] = set()
+    for split in splits:
+        tables = _read_tables(tree, split)
+        reported |= tables.reports.keys()
+        for entry in _join(tree, tables, thin_mm, reconstructions):
+            (volumes if isinstance(entry, ListedVolume) else skipped).append(entry)  # type: ignore[arg-type]
+    skipped.extend(_without_report(tree.root, reported))
+    return volumes, skipped
+
+
+def _read_tables(tree: CtRateTree, split: Split) -> _Tables:
+    metadata, labels = tree.metadata_path(split), tree.labels_path(split)
+    return _Tables(
+        read_reports(tree.reports_path(split)),
+        read_metadata(metadata) if metadata.exists() else {},
+        read_labels(labels) if labels.exists() else None,
+        read_no_chest(tree.no_chest_path(split)),
+    )
+
+
+def _join(
+    tree: CtRateTree, tables: _Tables, thin_mm: float, reconstructions: Reconstructions
+) -> Iterator[ListedVolume | SkippedRow]:
+    paths: dict[str, Path] = {}
+    metadata: dict[str, VolumeMetadata] = {}
+    absent: dict[str, str] = {}
+    for name in tables.reports:
+        try:
+            scan_id = parse_volume_name(name).scan_id
+            if name in tables.no_chest:
+                raise CtscribeError(
+                    NO_CHEST, f"{name} is on CT-RATE's list of volumes that are not chests"
+                )
+            if name in tables.metadata:
+                metadata[name] = parse_metadata(tables.metadata[name])
+            path = tree.find_volume(name)
+            if path is None:
+                absent.setdefault(scan_id, name)
+            else:
+                paths[name] = path
+        except CtscribeError as error:
+            yield _skip(name, error)
+    present = {parse_volume_name(name).scan_id for name in paths}
+    for scan_id, name in absent.items():
+        if scan_id not in present:
+            yield _skip(
+                name,
+                CtscribeError(
+                    "E_MISSING",
+                    f"{scan_id} must have a volume on disk because it has a report, but has none",
+                ),
+            )
+    for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
+        try:
+            yield _listed(name, paths[name], metadata.get(name), tables)
+        except CtscribeError as error:
+            yield _skip(name, error)
+
+
+def _listed(
+    name: str, path: Path, metadata: VolumeMetadata | None, tables: _Tables
+) -> ListedVolume:
+    findings, impression = parse_report(tables.reports[name])
+    if tables.labels is not None and name not in tables.labels:
+        raise CtscribeError(
+            "E_NO_LABELS",
+            f"{name} must have a row in the labels file, but has none",
+        )
+    labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
+    parts = parse_volume_name(name)
+    return ListedVolume(
+        volume_name=name,
+        patient_id=parts.patient_id,
+        scan_id=parts.scan_id,
+        source_split=parts.split,
+        path=path,
+        metadata=metadata,
+        findings=findings,
+        impression=impression,
+        labels=labels,
+        manufacturer=metadata.manufacturer if metadata else None,
+        sex=metadata.sex if metadata else None,
+        age_years=metadata.age_years if metadata else None,
+    )
+
+
+def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
+    known = set(reported)
+    for name in sorted({path.name for path in root.rglob("*.nii*")} - known):
+        yield _skip(
+            name,
+            CtscribeError(
+                "E_NO_REPORT",
+                f"{name[:80]} must have a row in the reports file, but has none",
+            ),
+        )
+
+
+def _skip(name: str, error: CtscribeError) -> SkippedRow:
+    return SkippedRow(volume_name=name, code=error.code, reason=error.sentence)

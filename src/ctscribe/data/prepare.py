@@ -1,0 +1,364 @@
+"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`.
+
+Of each scan one reconstruction is used (`data.listing`), or all. A volume whose outputs
+exist for the same request and the same file is not done again, so that an interrupted run
+continues; a ledger (`data.ledger`) knows them at a glance. What failed is tried again.
+
+A shard does every n-th volume and writes its tables to ``shards/<i>-of-<n>/``. Any number may run
+at once, on machines that share the folder; a run without a shard then finds their volumes done and
+writes the tables of all.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import many_writers, one_writer, read_json, write_json
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.rows import SkippedRow, StudyRow, write_rows
+from ctscribe.base.runs import provenance
+from ctscribe.data.engines import local
+from ctscribe.data.engines.engine import Engine
+from ctscribe.data.ledger import Ledger, open_ledger
+from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
+from ctscribe.data.manifest import list_source
+from ctscribe.data.prepared import FORMAT, Keep, outputs_of, prepare_into, request_of
+from ctscribe.scan.metadata import VolumeMetadata
+from ctscribe.scan.nifti import Prefer
+
+_BASE_BYTES = 110e6
+"""Resident memory of a worker before its first volume."""
+_INFLATED = 3
+"""Most that chest CT expands from its file; 2.2 is usual."""
+Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
+"""A volume's name, its record or why there is none, and whether an earlier run had made it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VolumeTask:
+    """One volume to prepare, without its report.
+
+    Attributes:
+        name: The volume's.
+        path: File or folder.
+        metadata: CT-RATE's row, where there is one.
+        out: The prepared folder.
+        options: See `prepare_into`.
+        keep: See `prepare_into`.
+        source_bytes: Of its files together.
+    """
+
+    name: str
+    path: Path
+    metadata: VolumeMetadata | None
+    out: Path
+    options: dict[str, Any]
+    keep: Keep
+    source_bytes: int
+
+
+def do_task(task: VolumeTask) -> Outcome:
+    """Prepares one volume in whatever process; only what stops every volume is raised.
+
+    Raises:
+        CtscribeError: ``E_WRITE``.
+    """
+    try:
+        record, reused = prepare_into(
+            task.out, task.name, task.path, task.metadata, task.options, task.keep
+        )
+    except CtscribeError as error:
+        if error.code == "E_WRITE":
+            raise
+        return _failed(task, error)
+    except MemoryError:
+        told = f"{task.name} must fit into memory, but does not"
+        return _failed(task, CtscribeError("E_MEMORY", told))
+    return task.name, record, reused
+
+
+def lost(task: VolumeTask) -> Outcome:
+    """What is said of a volume whose worker died twice."""
+    error = CtscribeError(
+        "E_WORKER",
+        f"{task.name} must be read to its end, but the worker that read it was ended, also when "
+        "it did nothing else, perhaps for want of memory",
+    )
+    return _failed(task, error)
+
+
+def need_bytes(task: VolumeTask) -> int:
+    """Memory that a worker takes for this volume, told by the size of its files."""
+    return round(_BASE_BYTES + _INFLATED * task.source_bytes)
+
+
+def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
+    row = SkippedRow(volume_name=task.name, code=error.code, reason=error.sentence)
+    return task.name, row, False
+
+
+Shard = tuple[int, int]
+WHOLE: Shard = (1, 1)
+_LEDGER = "ledger.sqlite"
+_GEOMETRY = (
+    "spacing_mm",
+    "shape_xyz",
+    "slice_indices",
+    "position_mm",
+    "frame_to_ras",
+    "warnings",
+)
+"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PrepareSummary:
+    """What came of a data set.
+
+    Attributes:
+        num_prepared: Volumes in `studies.jsonl`.
+        num_reused: Of them, volumes that an earlier run had prepared.
+        num_skipped: Volumes that should have been prepared but could not.
+        num_excluded: Volumes that the data set's own lists exclude.
+        skipped_by_code: How many volumes failed, by code.
+        examples: One failure of each code, in a sentence.
+        warnings_by_code: How many volumes carry a warning, by code.
+    """
+
+    num_prepared: int
+    num_reused: int
+    num_skipped: int
+    num_excluded: int
+    skipped_by_code: dict[str, int]
+    examples: dict[str, str]
+    warnings_by_code: dict[str, int]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    *,
+    keep: Keep = "all",
+    prefer: Prefer | None = None,
+    reconstructions: Reconstructions = "one",
+    shard: Shard = WHOLE,
+    engine: Engine = local.work,
+    processes: int | None = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    failed: Callable[[str], None] = lambda code: None,
+) -> PrepareSummary:
+    """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
+
+    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+
+    Args:
+        source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
+        out: Where everything goes.
+        volume: Grid and intensity.
+        slices: What the model sees.
+        keep: all writes both stores and the slice cache, slices only the latter.
+        prefer: Which affine to believe where sform and qform disagree; None skips the volume.
+        reconstructions: See `choose_reconstructions`.
+        shard: Which part to do, from 1, and of how many.
+        engine: Where the volumes are worked on.
+        processes: Volumes worked on at once, each by one process with one thread; None leaves it
+            to the engine.
+        progress: Called with (done, total); first with those that earlier runs have done.
+        failed: Called with the code of each volume that fails, before its progress.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
+            ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
+    """
+    tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
+    with _alone_at(tables, out) as ledger:
+        manifest = _open(out, tables, volume, slices)
+        listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
+        options = _options(volume, slices, prefer)
+        records, tasks = _known(ledger, listed, out, options, keep)
+        progress(len(records), len(listed))
+        outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
+        outputs = partial(outputs_of, out, keep=keep)
+        noted = _note(outcomes, ledger, outputs, failed)
+        num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
+        return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
+
+
+def _note(
+    outcomes: Iterable[Outcome],
+    ledger: Ledger,
+    outputs: Callable[[str], list[Path]],
+    failed: Callable[[str], None],
+) -> Iterator[Outcome]:
+    """Passes outcomes on as they come, entered into the ledger."""
+    for name, outcome, reused in outcomes:
+        if isinstance(outcome, SkippedRow):
+            ledger.failed(name, outcome.code, outcome.reason)
+            failed(outcome.code)
+        else:
+            ledger.done(name, outcome, outputs(name))
+        yield name, outcome, reused
+
+
+def _take_in(
+    outcomes: Iterable[Outcome],
+    records: dict[str, dict[str, Any]],
+    skipped: list[SkippedRow],
+    progress: Callable[[int], None],
+) -> int:
+    """Adds outcomes to those known so far; returns how many records earlier runs had made."""
+    num_reused = len(records)
+    for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
+        if isinstance(outcome, SkippedRow):
+            skipped.append(outcome)
+        else:
+            records[name] = outcome
+            num_reused += reused
+        progress(done)
+    return num_reused
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads ``2/8`` as the second of eight shards.
+
+    Raises:
+        CtscribeError: ``E_SHARD``.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise CtscribeError(
+            "E_SHARD",
+            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
+        )
+    return int(match[1]), int(match[2])
+
+
+def _finish(
+    out: Path,
+    manifest: dict[str, Any],
+    studies: list[StudyRow],
+    skipped: list[SkippedRow],
+    num_reused: int,
+) -> PrepareSummary:
+    skipped.sort(key=lambda row: (row.volume_name, row.code))
+    write_rows(out / "studies.jsonl", studies)
+    write_rows(out / "skipped.jsonl", skipped)
+    summary = _summarise(studies, skipped, num_reused)
+    counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
+    write_json(out / "prepare.json", {**manifest, "result": counts})
+    return summary
+
+
+def _summarise(
+    studies: list[StudyRow], skipped: list[SkippedRow], num_reused: int
+) -> PrepareSummary:
+    failures = Counter(row.code for row in skipped if row.code != NO_CHEST)
+    examples = {row.code: row.reason for row in reversed(skipped) if row.code in failures}
+    warnings = Counter(code for study in studies for code in study.warnings)
+    return PrepareSummary(
+        num_prepared=len(studies),
+        num_reused=num_reused,
+        num_skipped=failures.total(),
+        num_excluded=len(skipped) - failures.total(),
+        skipped_by_code=dict(sorted(failures.items())),
+        examples=dict(sorted(examples.items())),
+        warnings_by_code=dict(sorted(warnings.items())),
+    )
+
+
+def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
+    """Writes the manifest, unless the folder was prepared with other settings."""
+    path = out / "prepare.json"
+    sections = {
+        "volume": volume.model_dump(mode="json"),
+        "slices": _spoken(slices.model_dump(mode="json")),
+    }
+    asked = {"format": FORMAT, **sections}
+    if path.exists() and read_json(path).get("asked") != asked:
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{out} must be new or hold the same preparation, but was prepared with other settings",
+        )
+    manifest = {"stage": "prepare", "asked": asked, **provenance()}
+    if tables == out or not path.exists():
+        write_json(path, manifest)
+    return manifest
+
+
+@contextmanager
+def _alone_at(tables: Path, out: Path) -> Iterator[Ledger]:
+    """The ledger of a part, or of the whole, which no one else does meanwhile."""
+    is_whole = tables == out
+    with nullcontext() if is_whole else many_writers(out), one_writer(tables):
+        shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if is_whole else []
+        with open_ledger(tables / _LEDGER, out, shards) as ledger:
+            yield ledger
+
+
+def _known(
+    ledger: Ledger, listed: list[ListedVolume], out: Path, options: dict[str, Any], keep: Keep
+) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
+    """Records of the volumes that need no work, by name, and the tasks of all others."""
+    records, tasks = {}, []
+    for one in listed:
+        name, num_bytes, record = one.volume_name, 0, None
+        with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
+            request = request_of(name, one.path, one.metadata, options)
+            num_bytes = request["source_bytes"]
+            record = ledger.find(name, request, outputs_of(out, name, keep))
+        if record is None:
+            tasks.append(VolumeTask(name, one.path, one.metadata, out, options, keep, num_bytes))
+        else:
+            records[name] = record
+    return records, tasks
+
+
+def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) -> dict[str, Any]:
+    options = {**volume.model_dump(), **_spoken(slices.model_dump())}
+    return {**options, "prefer": prefer} if prefer else options
+
+
+def _spoken(slices: dict[str, Any]) -> dict[str, Any]:
+    """Without a budget that is not set, so that what was prepared before there was one counts."""
+    return {k: v for k, v in slices.items() if k != "token_budget" or v is not None}
+
+
+def _part(
+    source: tuple[list[ListedVolume], list[SkippedRow]], shard: Shard
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """A shard's volumes; what the tables alone rule out is the first shard's to tell."""
+    listed, skipped = source
+    index, count = shard
+    return listed[index - 1 :: count], skipped if index == 1 else []
+
+
+def _study_rows(listed: list[ListedVolume], records: dict[str, dict[str, Any]]) -> list[StudyRow]:
+    return [
+        _study_row(one, records[one.volume_name]) for one in listed if one.volume_name in records
+    ]
+
+
+def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:
+    return StudyRow(
+        volume_name=listed.volume_name,
+        patient_id=listed.patient_id,
+        scan_id=listed.scan_id,
+        source_split=listed.source_split,
+        findings=listed.findings,
+        impression=listed.impression,
+        labels=listed.labels,
+        manufacturer=listed.manufacturer,
+        sex=listed.sex,
+        age_years=listed.age_years,
+        **{key: record[key] for key in _GEOMETRY},
+    )

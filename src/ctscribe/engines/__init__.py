@@ -1,1 +1,0 @@
-"""Where volumes are worked on: this machine's cores, a Ray cluster, or Slurm jobs."""

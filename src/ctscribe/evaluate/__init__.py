@@ -1,1 +1,0 @@
-"""Scores that can be believed: language, findings, strata, intervals, blind baselines."""

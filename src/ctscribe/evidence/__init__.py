@@ -1,1 +1,0 @@
-"""Which slices each sentence of a report rests on, and whether that can be believed."""

@@ -1,1 +1,0 @@
-"""One patient's draft report, and an experiment's scoreboard, as files to read and keep."""

@@ -1,1 +1,0 @@
-"""A reader that can take the rule labeler's place: a text classifier."""

@@ -1,0 +1,350 @@
+"""Folders that hold a model: written completely or not at all, read strictly or refused."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, write_json
+from ctscribe.learn.model.fast import narrow, speed_up_tower
+from ctscribe.learn.model.finding_queries import FILE, attach, attached
+from ctscribe.learn.model.presets import HUB_IDS
+
+LANGUAGE_LINEARS = (
+    r".*language_model\.layers\.\d+\."
+    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+)
+"""Every linear layer of the language model; a plain list of names would also hit the tower."""
+
+ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
+"""Beside merged weights: the adapters apart, and their settings, both as PEFT names them."""
+
+
+def add_adapters(qwen: nn.Module, *, r: int, alpha: int) -> None:
+    """Freezes the model and puts trainable LoRA adapters on its language side, in place.
+
+    Args:
+        qwen: The model; stays its own class, so everything that reads it goes on working.
+        r: Rank.
+        alpha: Scale, in units of rank.
+    """
+    qwen.requires_grad_(False)
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=LANGUAGE_LINEARS, bias="none")
+    inject_adapter_in_model(config, qwen)
+
+
+def merged_state(qwen: nn.Module) -> dict[str, Tensor]:
+    """State dict as if the adapters were part of the weights; the model itself is not touched."""
+    state = {}
+    adapted = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
+    for key, tensor in qwen.state_dict().items():
+        if ".lora_" in key:
+            continue
+        owner, _, leaf = key.partition(".base_layer.")
+        if leaf == "weight":
+            delta = adapted[owner].get_delta_weight("default")
+            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+        state[f"{owner}.{leaf}" if leaf else key] = tensor.detach()
+    return state
+
+
+def adapter_state(qwen: nn.Module) -> dict[str, Tensor]:
+    """The adapters' tensors under the keys PEFT writes; empty where the model has none."""
+    return {
+        f"base_model.model.{name.replace('.default', '')}": tensor.detach()
+        for name, tensor in qwen.state_dict().items()
+        if ".lora_" in name
+    }
+
+
+def adapter_config(qwen: nn.Module) -> dict[str, Any]:
+    """The adapters' settings as PEFT reads them.
+
+    Layers are listed by name, not by a pattern: vLLM and SGLang want a list, and a list of last
+    names alone would put adapters on the vision tower again.
+    """
+    layers = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
+    some = next(iter(layers.values()))
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": some.r["default"],
+        "lora_alpha": some.lora_alpha["default"],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(name.removeprefix("model.") for name in layers),
+        "inference_mode": True,
+    }
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether each process holds but a part of its weights."""
+    return any(isinstance(weight, DTensor) for weight in module.parameters())
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes; true where there is no other."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with their shards put together, one after the other, in the host's memory.
+
+    All processes call it together. What is not sharded stays as and where it is.
+
+    Returns:
+        Of the first process all tensors, of the others those that are not sharded.
+    """
+    gathered = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, DTensor):
+            gathered[name] = tensor
+            continue
+        full = tensor.full_tensor()
+        if is_first_process():
+            gathered[name] = full.cpu()
+    return gathered
+
+
+def add_legacy_fields(folder: Path) -> None:
+    """Rewrites a saved model's JSON files so that older releases read the same model.
+
+    Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
+    tokenizer. What 5.x reads is left in place, or is read by it under its older name too.
+    """
+    config = read_json(folder / "config.json")
+    text = config["text_config"]
+    rope = text["rope_parameters"]
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    write_json(folder / "config.json", config)
+    path = folder / "tokenizer_config.json"
+    write_json(path, _older_tokenizer(read_json(path)))
+
+
+def _older_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
+    older = {key: value for key, value in config.items() if key not in _NEW}
+    if older["tokenizer_class"] == "TokenizersBackend":
+        older["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if "extra_special_tokens" in config:
+        older["additional_special_tokens"] = config["extra_special_tokens"]
+    return older
+
+
+_NEW = ("backend", "extra_special_tokens", "is_local", "local_files_only")
+
+
+MARKER = "checkpoint.json"
+"""Written with ``complete: false`` before anything else, and with the list of files at the end."""
+
+
+def save_model(
+    folder: Path,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    extras: Mapping[str, Mapping[str, Tensor]] | None = None,
+    documents: Mapping[str, object] | None = None,
+) -> None:
+    """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
+
+    Weights go out under the names the published checkpoints use, adapters merged into them, and
+    configuration and tokenizer also as older releases read them; adapters and finding queries lie
+    beside them in files of their own. The folder is built beside its final place and swapped in
+    when complete, so an interruption leaves the earlier one. Where weights are sharded, all
+    processes call it together and the first one writes.
+
+    Args:
+        folder: Final place; what is there is replaced.
+        qwen: The model; unchanged, adapters stay separate in it.
+        tokenizer: Its tokenizer.
+        extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
+        documents: Further JSON by file name, e.g. ``warm_up.json``.
+
+    Raises:
+        CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
+    """
+    weights, queries, adapters = _published(qwen)
+    if is_sharded(qwen) and not is_first_process():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(partial / MARKER, {"complete": False})
+        qwen.save_pretrained(partial, state_dict=weights, max_shard_size="5GB")
+        tokenizer.save_pretrained(partial)
+        if adapters:
+            extras = {ADAPTERS: adapters, **(extras or {})}
+            documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
+        _write_beside(partial, {**(extras or {}), **queries}, documents or {})
+        add_legacy_fields(partial)
+        sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
+        write_json(partial / MARKER, {"complete": True, "bytes": sizes})
+        _swap(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise CtscribeError(
+            "E_WRITE",
+            f"the checkpoint {folder} must be writable, but {error}",
+        ) from error
+
+
+def _write_beside(
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
+) -> None:
+    for name, tensors in files.items():
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, folder / name)
+    for name, value in documents.items():
+        write_json(folder / name, value)
+
+
+def load_model(
+    source: str | Path, dtype: torch.dtype | str = torch.float32
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Reads a model and its tokenizer, refusing anything incomplete or foreign.
+
+    Args:
+        source: A folder, a hub id, or the name of a preset with public weights.
+        dtype: Of weights and activations, e.g. `torch.bfloat16` or ``"bfloat16"``.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete
+            checkpoint, or weights of another model.
+    """
+    name = HUB_IDS.get(str(source), str(source))
+    folder = Path(name)
+    if str(source) == "tiny":
+        raise CtscribeError(
+            "E_WEIGHTS",
+            "the tiny preset must start from what `ctscribe warm-up` writes, but nothing is given",
+        )
+    is_local = folder.is_dir() or folder.is_absolute() or name.count("/") != 1
+    if is_local:
+        _check_folder(folder)
+    try:
+        # a hub id is looked up only when no folder of that name exists
+        config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
+        _check_architecture(name, config)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, local_files_only=is_local
+        )
+        qwen, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, local_files_only=is_local
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
+            f"{_first_sentence(error)}",
+        ) from error
+    _check_loading(name, loading)
+    if tokenizer.convert_tokens_to_ids("<|video_pad|>") != config.video_token_id:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold the tokenizer of its model, but <|video_pad|> is not token "
+            f"{config.video_token_id} there",
+        )
+    speed_up_tower(qwen)
+    narrow(qwen)
+    if is_local and (folder / FILE).exists():
+        attach(qwen).load_state_dict(load_file(folder / FILE))
+    return qwen, tokenizer
+
+
+def _published(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """The weights under their published names, by file name those that are ours, the adapters."""
+    weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
+    if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
+        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
+    queries = attached(qwen)
+    if queries is None:
+        return whole(weights), {}, adapters
+    ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
+    return whole(weights), {FILE: whole(ours)}, adapters
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `save_model` finished this folder and every file still has its size."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    sizes = read_json(marker).get("bytes", {})
+    return bool(sizes) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder of ours must be complete; a published one must have its two kinds of files."""
+    previous = folder.with_name(f".{folder.name}.previous")
+    if not folder.exists() and is_complete(previous):
+        previous.rename(folder)  # the swap was interrupted between its two renames
+    if not folder.is_dir():
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must be a folder with Qwen2.5-VL weights, but there is none",
+        )
+    if (folder / MARKER).exists() and not is_complete(folder):
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"the checkpoint {folder} must be complete, but its writing was interrupted or a file "
+            "was changed",
+        )
+    if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must hold config.json and model*.safetensors, but it lacks one of them",
+        )
+
+
+def _check_architecture(name: str, config: Any) -> None:  # noqa: ANN401 - any model's config
+    found = config.architectures or ["no architecture"]
+    if "Qwen2_5_VLForConditionalGeneration" not in found:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must be a Qwen2.5-VL model, but it is {found[0]}",
+        )
+
+
+def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(map(str, loading.get(problem, ())))
+        if keys:
+            raise CtscribeError(
+                "E_WEIGHTS",
+                f"{name} must hold exactly Qwen2.5-VL's tensors, but it has {len(keys)} "
+                f"{problem.replace('_', ' ')} such as {keys[0]}",
+            )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(". ")[0].rstrip(".:;")[:200]
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    previous = folder.with_name(f".{folder.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    partial.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Greedy writing with our own position ids and a key-value cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.learn.model.finding_queries import gate
+from ctscribe.learn.model.qwen import embed, positions_for
+
+
+@final
+@dataclass(frozen=True)
+class Written:
+    """One written answer."""
+
+    text: str
+    """Without special tokens, stripped."""
+    token_ids: tuple[int, ...]
+    """As chosen, without the closing ``<|im_end|>``."""
+    token_log_probs: tuple[float, ...]
+    """Natural log of each token's probability, in the same order."""
+    finished: bool
+    """False when the length limit came before ``<|im_end|>``."""
+
+
+@torch.inference_mode()
+def write_reports(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Int[Tensor, "_"]],
+    visual_tokens: Float[Tensor, "visual_tokens hidden"],
+    video_grid_thw: Int[Tensor, "batch 3"],
+    position_mm: Float[Tensor, "batch slice_pairs"],
+    positions: Literal["index", "depth"],
+    max_new_tokens: int,
+) -> list[Written]:
+    r"""Writes one answer per prompt at temperature 0, all prompts at once.
+
+    Args:
+        qwen: The model.
+        tokenizer: Its tokenizer.
+        prompts: Token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
+            repeated once per visual token; lengths may differ.
+        visual_tokens: Of all volumes, in the order of the prompts.
+        video_grid_thw: Patches along (slice pairs, rows, columns).
+        position_mm: Superior coordinate of each slice pair.
+        positions: Mode of `qwen.position_ids`.
+        max_new_tokens: Longest answer, the closing token included.
+    """
+    device = qwen.lm_head.weight.device
+    end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+    input_ids, mask = _pad_left(prompts, pad, device)
+    place = positions_for(qwen, input_ids, mask, video_grid_thw, position_mm.to(device), positions)
+    padded = not bool(mask.all())
+    cache = DynamicCache(config=qwen.config.text_config)
+    seen = gate(qwen, visual_tokens.to(device), video_grid_thw)
+    embeds = embed(qwen, input_ids, seen.visual_tokens)
+    following = place.amax((0, 2)) + 1  # the place after the prompt's last token, per row
+    chosen, log_probs = [], []
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        best, token = _likeliest(qwen, embeds, mask if padded else None, place, cache)
+        chosen.append(torch.where(done, end, token))
+        log_probs.append(best)
+        done = done | (token == end)
+        if bool(done.all()):
+            break
+        embeds = qwen.get_input_embeddings()(token)[:, None]
+        place = (following + step)[None, :, None].expand(3, -1, 1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
+
+
+def _likeliest(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    embeds: Float[Tensor, "batch tokens hidden"],
+    mask: Int[Tensor, "batch all_tokens"] | None,
+    place: Int[Tensor, "3 batch tokens"],
+    cache: DynamicCache,
+) -> tuple[Float[Tensor, "batch"], Int[Tensor, "batch"]]:
+    """Log-probability and id of each row's most likely next token; the cache grows."""
+    hidden = qwen.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=place,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, -1]
+    best, token = qwen.lm_head(hidden).float().log_softmax(-1).max(-1)
+    return best, token
+
+
+def _pad_left(
+    prompts: Sequence[Tensor], pad: int, device: torch.device
+) -> tuple[Int[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
+    longest = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), longest), pad, device=device)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = prompt.to(device)
+        mask[row, longest - len(prompt) :] = 1
+    return input_ids, mask
+
+
+def _collect(
+    tokenizer: PreTrainedTokenizerBase,
+    chosen: Int[Tensor, "batch steps"],
+    log_probs: Float[Tensor, "batch steps"],
+    end: int,
+) -> list[Written]:
+    written = []
+    for tokens, scores in zip(chosen.tolist(), log_probs.tolist(), strict=True):
+        finished = end in tokens
+        length = tokens.index(end) if finished else len(tokens)
+        written.append(
+            Written(
+                text=str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip(),
+                token_ids=tuple(tokens[:length]),
+                token_log_probs=tuple(scores[:length]),
+                finished=finished,
+            )
+        )
+    return written

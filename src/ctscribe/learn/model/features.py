@@ -1,0 +1,226 @@
+"""Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback, atomic_write, read_json
+from ctscribe.base.rows import StudyRow
+from ctscribe.data.prepared import read_frames, record_path, stem
+from ctscribe.learn.model.patches import MERGE, PATCH_PX
+from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
+from ctscribe.scan.frames import WINDOWS, noise_frames
+
+NOISE_PAIRS = 256
+"""Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
+_PATCHES_PER_CALL = 8192
+_KEY = "features"
+
+
+@final
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of every study given to `store_features`, read from disk when asked for.
+
+    One file per volume, named after it and its frames' checksum, and one per frame size for
+    noise; both hold [slice pairs, rows, columns, width] in the model's dtype and are mapped into
+    memory. The width is the language model's behind the merger, and the merger's input's before.
+    """
+
+    prepared_dir: Path
+    folder: Path
+    """Named by a hash of what was run: configuration, weights and their dtype."""
+    windows: Literal["single", "three"]
+
+    def visual_tokens(self, volume_name: str) -> Float[Tensor, "visual_tokens width"]:
+        """A volume's visual tokens in the order of its slice pairs, as stored."""
+        return self._read(self.path(volume_name)).flatten(0, 2)
+
+    def noise_tokens(
+        self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
+    ) -> Float[Tensor, "visual_tokens width"]:
+        """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
+
+        Args:
+            noise_seed: Picks the slice pairs.
+            num_slice_pairs: Of the volume it stands for.
+            grid_hw: Rows and columns of its visual tokens.
+        """
+        bank = self._read(self.bank_path(grid_hw))
+        picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
+        return bank[torch.from_numpy(picked)].flatten(0, 2)
+
+    def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
+        """What the model is shown of a study; with a seed, noise of exactly its size."""
+        pairs, rows, columns, _ = self._read(self.path(study.volume_name)).shape
+        if noise_seed is None:
+            tokens = self.visual_tokens(study.volume_name)
+        else:
+            tokens = self.noise_tokens(noise_seed, pairs, (rows, columns))
+        return Visual(
+            grid_thw=(pairs, rows * MERGE, columns * MERGE),
+            position_mm=slice_pair_positions(study.position_mm),
+            visual_tokens=tokens,
+        )
+
+    def path(self, volume_name: str) -> Path:
+        """Where a volume's features lie; frames made anew have another name."""
+        record = read_json(record_path(self.prepared_dir, volume_name))
+        return self.folder / f"{stem(volume_name)}.{record['frames_crc32']:08x}.safetensors"
+
+    def bank_path(self, grid_hw: tuple[int, int]) -> Path:
+        """Where the noise of one frame size lies."""
+        return self.folder / f"noise_{self.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
+
+    def _read(self, path: Path) -> Float[Tensor, "slice_pairs rows columns width"]:
+        try:
+            with safe_open(path, framework="pt") as file:
+                mapped: Tensor = file.get_tensor(_KEY)
+        except (FileNotFoundError, SafetensorError) as error:
+            raise CtscribeError(
+                "E_FEATURES",
+                f"the stored features {path} must be there and whole, but {error}",
+            ) from error
+        return mapped
+
+
+def store_features(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared_dir: Path,
+    studies: Sequence[StudyRow],
+    *,
+    windows: Literal["single", "three"],
+    noise: bool = False,
+    merged: bool = True,
+    progress: ProgressCallback = lambda done, total: None,
+) -> FeatureStore:
+    """Computes the features that are not stored yet and opens the store.
+
+    Args:
+        qwen: Its tower is run without gradients; other weights play no part.
+        prepared_dir: What `prepare` wrote.
+        studies: Those needed; may overlap with what is stored.
+        windows: The recipe's, for the noise.
+        noise: Also make the noise bank for every frame size among ``studies``.
+        merged: Behind the merger; False stores what goes into it, for a merger that learns.
+        progress: Told (volumes done, all volumes).
+
+    Raises:
+        CtscribeError: ``E_OVERFLOW`` when a feature is not finite.
+    """
+    folder = prepared_dir / "features" / _tower_hash(qwen, merged)
+    encode = partial(_encode, qwen, merged=merged)
+    store = FeatureStore(prepared_dir, folder, windows)
+    paths = {study.volume_name: store.path(study.volume_name) for study in studies}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    done = len(paths) - len(missing)
+    progress(done, len(paths))
+    for names, frames in _batches(prepared_dir, missing):
+        for name, features in zip(names, encode(frames), strict=True):
+            _write(paths[name], features, name)
+        done += len(names)
+        progress(done, len(paths))
+    if noise:
+        for _, rows, columns, _ in {store._read(path).shape for path in paths.values()}:
+            grid_hw = (rows, columns)
+            if not store.bank_path(grid_hw).exists():
+                bank = _noise_bank(encode, grid_hw, windows)
+                _write(store.bank_path(grid_hw), bank, "the noise bank")
+    return store
+
+
+def frames_of(
+    prepared_dir: Path,
+    study: StudyRow,
+    noise_seed: int | None = None,
+    *,
+    windows: Literal["single", "three"],
+) -> Visual:
+    """Like `FeatureStore.visual`, but the frames themselves, for a tower that learns."""
+    frames = np.array(read_frames(prepared_dir, study.volume_name))
+    slices, height, width, _ = frames.shape
+    if noise_seed is not None:
+        frames = noise_frames(noise_seed, slices, (height, width), WINDOWS[windows])
+    return Visual(
+        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+        position_mm=slice_pair_positions(study.position_mm),
+        frames=torch.from_numpy(frames),
+    )
+
+
+def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration, merged: bool) -> str:
+    """Changes with all that the features depend on, but for the frames."""
+    tower = qwen.model.visual
+    digest = hashlib.sha256(f"{tower.dtype} {sorted(tower.config.to_diff_dict().items())}".encode())
+    for name, tensor in sorted(tower.state_dict().items()):
+        if merged or not name.startswith("merger."):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _batches(prepared_dir: Path, names: Sequence[str]) -> Iterator[tuple[list[str], list[Tensor]]]:
+    """Volumes in groups large enough to keep the device busy, small enough to fit."""
+    held: list[str] = []
+    frames: list[Tensor] = []
+    patches = 0
+    for name in names:
+        volume = torch.from_numpy(np.array(read_frames(prepared_dir, name)))
+        held.append(name)
+        frames.append(volume)
+        patches += volume.numel() // (2 * 3 * PATCH_PX**2)
+        if patches >= _PATCHES_PER_CALL:
+            yield held, frames
+            held, frames, patches = [], [], 0
+    if held:
+        yield held, frames
+
+
+@torch.inference_mode()
+def _encode(
+    qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor], *, merged: bool
+) -> list[Tensor]:
+    """Features of each volume as [slice pairs, rows, columns, width]."""
+    side = PATCH_PX * MERGE
+    shapes = [(len(f) // 2, f.shape[1] // side, f.shape[2] // side) for f in frames]
+    sizes = [pairs * rows * columns for pairs, rows, columns in shapes]
+    parts = torch.split(encode_frames(qwen, frames, merged=merged).cpu(), sizes)
+    return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _write(path: Path, features: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(features).all()):
+        raise CtscribeError(
+            "E_OVERFLOW",
+            f"visual tokens must be finite, but those of {name} are not",
+        )
+    with atomic_write(path) as file:
+        file.write(save({_KEY: features.contiguous()}))
+
+
+def _noise_bank(
+    encode: Callable[[list[Tensor]], list[Tensor]],
+    grid_hw: tuple[int, int],
+    windows: Literal["single", "three"],
+) -> Tensor:
+    size = (grid_hw[0] * PATCH_PX * MERGE, grid_hw[1] * PATCH_PX * MERGE)
+    per_call = max(1, _PATCHES_PER_CALL // (grid_hw[0] * grid_hw[1] * MERGE**2))
+    parts = []
+    for start in range(0, NOISE_PAIRS, per_call):
+        seeds = range(start, min(start + per_call, NOISE_PAIRS))
+        frames = [torch.from_numpy(noise_frames(s, 2, size, WINDOWS[windows])) for s in seeds]
+        parts += encode(frames)
+    return torch.cat(parts)

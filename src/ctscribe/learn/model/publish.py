@@ -1,0 +1,173 @@
+"""A trained model for other tools: nothing in the folder but what they read."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, write_json
+from ctscribe.base.recipe import Recipe
+from ctscribe.learn.model.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTERS,
+    is_complete,
+    load_model,
+    save_model,
+)
+from ctscribe.learn.model.patches import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
+from ctscribe.learn.model.presets import HUB_IDS
+from ctscribe.text.prompt import QUESTION, SYSTEM
+
+_PIXELS: dict[str, Any] = {
+    "min_pixels": 4 * (PATCH_PX * MERGE) ** 2,
+    "max_pixels": 16384 * (PATCH_PX * MERGE) ** 2,
+    "patch_size": PATCH_PX,
+    "temporal_patch_size": 2,
+    "merge_size": MERGE,
+    "image_mean": list(CLIP_MEAN),
+    "image_std": list(CLIP_STD),
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2_5_VLProcessor",
+}
+
+
+def processor_documents(eos_token_ids: list[int], pad_token_id: int) -> dict[str, dict[str, Any]]:
+    """Contents of the files that a published checkpoint has beside its weights.
+
+    The pixel limits are wide enough that frames whose sides are multiples of 28 px are never
+    scaled; sampling is off, as every number here is measured at temperature 0.
+
+    Args:
+        eos_token_ids: Tokens that end an answer.
+        pad_token_id: The tokenizer's.
+    """
+    video = {key: value for key, value in _PIXELS.items() if key != "image_processor_type"}
+    return {
+        "preprocessor_config.json": _PIXELS,
+        "video_preprocessor_config.json": {
+            **video,
+            "do_sample_frames": False,
+            "video_processor_type": "Qwen2VLVideoProcessor",
+        },
+        "generation_config.json": {
+            "do_sample": False,
+            "eos_token_id": eos_token_ids,
+            "pad_token_id": pad_token_id,
+        },
+    }
+
+
+ABOUT = "ctscribe.json"
+"""What a server's client must know: prompt, slices, positions."""
+
+
+def publish(
+    best: Path,
+    out: Path,
+    what: Literal["merged", "adapters"],
+    recipe: Recipe,
+    base: str | None = None,
+) -> None:
+    """Writes a run's best weights for other tools, with what their client must know.
+
+    Args:
+        best: The run's best weights.
+        out: New folder.
+        what: merged: whole weights; adapters: these alone, for the weights they were trained on.
+        recipe: The run's.
+        base: Where those weights are; None takes the recipe's.
+
+    Raises:
+        CtscribeError: As `publish_merged` and `publish_adapters` do, and ``E_EXPORT`` when the
+            model has finding queries, or when more than adapters was trained.
+    """
+    if recipe.model.slice_attention:
+        raise CtscribeError(
+            "E_EXPORT",
+            "an exported model must be Qwen2.5-VL alone, but model.slice_attention re-weights its "
+            "slices and no other tool does",
+        )
+    about = {
+        "use": RESEARCH_USE,
+        "system": SYSTEM,
+        "question": QUESTION,
+        "positions": recipe.model.positions,
+        "num_slices": recipe.slices.num_slices,
+        "frame_size_px": recipe.slices.frame_size_px,
+        "token_budget": recipe.slices.token_budget,
+        "windows": recipe.slices.windows,
+        "spacing_mm": recipe.volume.spacing_mm,
+        "frames_per_second": 2.0,
+    }
+    if what == "merged":
+        publish_merged(best, out, recipe.model.dtype, about)
+        return
+    if not (recipe.model.freeze_tower and recipe.model.freeze_merger):
+        raise CtscribeError(
+            "E_EXPORT",
+            "adapters alone must be all that was trained, but the vision tower or its merger "
+            "learned too",
+        )
+    model = recipe.model
+    publish_adapters(best, out, base or model.weights or HUB_IDS.get(model.preset, ""), about)
+
+
+def publish_merged(
+    best: Path, out: Path, dtype: torch.dtype | str, about: Mapping[str, Any]
+) -> None:
+    """Writes whole weights that transformers 4.57 and 5.x, vLLM and SGLang load.
+
+    Args:
+        best: A run's best weights.
+        out: New folder.
+        dtype: Of every weight; training keeps those that learn in float32.
+        about: Contents of ``ctscribe.json``.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS`` without complete weights, ``E_EXISTS`` when ``out`` holds
+            something, ``E_WRITE`` when it cannot be written.
+    """
+    _require_new(out)
+    qwen, tokenizer = load_model(best, dtype)
+    ends = [int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)]
+    documents = processor_documents(ends, int(tokenizer.pad_token_id))
+    documents["chat_template.json"] = {"chat_template": tokenizer.chat_template}
+    save_model(out, qwen, tokenizer, documents={**documents, ABOUT: dict(about)})
+    (out / "checkpoint.json").unlink()
+
+
+def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
+    """Writes the adapters alone, as PEFT does, for use on the weights they were trained on.
+
+    Args:
+        best: A run's best weights.
+        out: New folder.
+        base: Folder or hub id of the weights below the adapters.
+        about: Contents of ``ctscribe.json``.
+
+    Raises:
+        CtscribeError: ``E_EXPORT`` when the run has none, ``E_WEIGHTS`` when its weights are
+            not complete, ``E_EXISTS`` when ``out`` holds something.
+    """
+    _require_new(out)
+    if not is_complete(best):
+        raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
+    if not (best / ADAPTERS).exists():
+        raise CtscribeError(
+            "E_EXPORT",
+            f"{best} must hold adapters, but model.tuning was full",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
+    config = read_json(best / ADAPTER_CONFIG)
+    write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
+    write_json(out / ABOUT, dict(about))
+
+
+def _require_new(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise CtscribeError("E_EXISTS", f"{out} must be new or empty, but it holds files")

@@ -1,0 +1,153 @@
+"""``pairs.jsonl``: each study's positive, then its negative."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import PairsConfig
+from ctscribe.base.rows import PairRow, StudyRow, read_rows, write_rows
+from ctscribe.base.types import Labels
+from ctscribe.data.splits import studies_of
+from ctscribe.learn.pairs.hard import appearances, hard_negatives, nearest_contradictions
+from ctscribe.learn.pairs.heter import disputed_findings, draw_partners, no_partner
+
+Negatives = Mapping[str, PairRow]
+"""By study; origin has none."""
+
+
+def build_training_pairs(prepared_dir: Path, out_dir: Path, config: PairsConfig) -> list[PairRow]:
+    """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
+
+    Args:
+        prepared_dir: What `prepare` wrote.
+        out_dir: Where the rows go.
+        config: The strategy and its knobs.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` without ``studies.jsonl``, ``E_EMPTY_SPLIT`` when no study
+            is left to train on, ``E_LABELS`` or ``E_NO_NEGATIVE``.
+    """
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    training = studies_of(studies, "train", config.validation_fraction)
+    if not training:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"the training split must have studies, but none of the {len(studies)} in "
+            f"{prepared_dir} belongs to it",
+        )
+    if config.strategy == "hard":
+        pairs = _put_together(training, _hard(_in_order(training), prepared_dir, config))
+    else:
+        pairs = build_pairs(training, config.strategy, config.min_label_distance, config.seed)
+    write_rows(out_dir / "pairs.jsonl", pairs)
+    return pairs
+
+
+def build_pairs(
+    studies: Sequence[StudyRow],
+    strategy: Literal["origin", "gauss", "heter"],
+    min_label_distance: int,
+    seed: int,
+) -> list[PairRow]:
+    """Gives each study its rows, in the studies' order; the draws do not depend on that order.
+
+    Args:
+        studies: Those to train on; heter partners come from among them.
+        strategy: origin: positives only; gauss: noise of the positive's size; heter: a volume
+            of another patient whose labels differ.
+        min_label_distance: Labels that must differ (heter).
+        seed: Of partners and noise.
+
+    Raises:
+        CtscribeError: ``E_LABELS`` naming a study without labels, ``E_NO_NEGATIVE`` (heter).
+    """
+    negatives: Negatives = {}
+    if strategy == "gauss":
+        negatives = _gauss(studies, seed)
+    elif strategy == "heter":
+        negatives = _heter(_in_order(studies), min_label_distance, seed)
+    return _put_together(studies, negatives)
+
+
+def _put_together(studies: Sequence[StudyRow], negatives: Negatives) -> list[PairRow]:
+    rows = []
+    for study in studies:
+        name = study.volume_name
+        rows.append(PairRow(study=name, role="positive", volume=name))
+        if name in negatives:
+            rows.append(negatives[name])
+    return rows
+
+
+def _gauss(studies: Sequence[StudyRow], seed: int) -> Negatives:
+    names = [study.volume_name for study in studies]
+    return {
+        name: PairRow(study=name, role="negative", volume=None, noise_seed=noise)
+        for name, noise in zip(names, noise_seeds(names, seed), strict=True)
+    }
+
+
+def _heter(studies: Sequence[StudyRow], min_label_distance: int, seed: int) -> Negatives:
+    partners = draw_partners(_labels(studies), patient_numbers(studies), min_label_distance, seed)
+    return {
+        study.volume_name: PairRow(
+            study=study.volume_name,
+            role="negative",
+            volume=studies[index].volume_name,
+            disputed=disputed_findings(_known(study), _known(studies[index])),
+            label_distance=int(distance),
+            relaxed_by=int(relaxed_by),
+        )
+        for study, index, distance, relaxed_by in zip(
+            studies, partners.index, partners.distance, partners.relaxed_by, strict=True
+        )
+    }
+
+
+def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
+    """Seed of each study's noise volume; depends on nothing but its name and ``seed``."""
+    return [
+        int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+        for name in names
+    ]
+
+
+def patient_numbers(studies: Sequence[StudyRow]) -> Int64[np.ndarray, "studies"]:
+    """Numbers that are equal for the studies of one patient."""
+    names = [study.patient_id for study in studies]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _hard(studies: Sequence[StudyRow], prepared_dir: Path, config: PairsConfig) -> Negatives:
+    labels, appearance = _labels(studies), appearances(prepared_dir, studies)
+    patients = patient_numbers(studies)
+    nearest = nearest_contradictions(labels, patients, appearance, config.num_alternatives)
+    if (nearest[:, 0] < 0).any():
+        raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
+    names = [study.volume_name for study in studies]
+    rows = hard_negatives(names, labels, nearest, config.seed)
+    return {row.study: row for row in rows}
+
+
+def _labels(studies: Sequence[StudyRow]) -> UInt8[np.ndarray, "studies labels"]:
+    return np.array([_known(study) for study in studies], np.uint8)
+
+
+def _known(study: StudyRow) -> Labels:
+    if study.labels is None:
+        raise CtscribeError(
+            "E_LABELS",
+            f"every study must have labels for partners to differ in, but {study.volume_name} "
+            "has none",
+        )
+    return study.labels
+
+
+def _in_order(studies: Sequence[StudyRow]) -> list[StudyRow]:
+    """By name, so that no draw depends on how the studies are listed."""
+    return sorted(studies, key=lambda study: study.volume_name)

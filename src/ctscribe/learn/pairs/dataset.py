@@ -1,0 +1,274 @@
+"""Pairs as training items; one item is one study with its negative."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.types import Labels, Strategy
+from ctscribe.text.labeler import find_mentions
+from ctscribe.text.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
+from ctscribe.text.sections import join_report, sentence_spans
+
+_HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
+
+
+@final
+@dataclass(frozen=True)
+class Visual:
+    """What the model is shown of one volume: frames, or features computed from them."""
+
+    grid_thw: GridThw
+    position_mm: tuple[float, ...]
+    """Mean superior coordinate of each slice pair."""
+    frames: UInt8[Tensor, "slices height width 3"] | None = None
+    visual_tokens: Float[Tensor, "tokens hidden"] | None = None
+
+
+VisualSource = Callable[[StudyRow, int | None], Visual]
+"""Gives a study's visual input, or, with a noise seed, noise of exactly its size."""
+
+
+@final
+@dataclass(frozen=True)
+class Sample:
+    """One report with one volume."""
+
+    study: str
+    input_ids: Int64[Tensor, " sequence"]
+    labels: Int64[Tensor, " sequence"]
+    visual: Visual
+    findings: Labels | None = None
+    """Of the report's study, where they are known."""
+
+
+@final
+@dataclass(frozen=True)
+class Marks:
+    """What is known of each supervised token of one report, its end-of-turn token included."""
+
+    finding: Bool[Tensor, "answer_tokens"]
+    """In a sentence that states a finding; the rest is boilerplate."""
+    disputed: Bool[Tensor, "answer_tokens"]
+    """In a sentence that speaks of a finding in which the two volumes of the pair differ."""
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """One report with its own volume and with the one shown instead."""
+
+    positive: Sample
+    negative: Sample | None
+    marks: Marks
+    """Of the report's tokens."""
+    shown: str | None = None
+    """Name of the volume that the negative shows; None for noise or without a negative."""
+
+
+def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
+    """Mean position of each pair of slices, for positions in frame order."""
+    return tuple(
+        (first + second) / 2
+        for first, second in zip(position_mm[::2], position_mm[1::2], strict=True)
+    )
+
+
+@final
+class PairDataset(Dataset[Pair]):
+    """Whole pairs by number, so that no sampler and no process count can tear one apart.
+
+    Args:
+        studies: By name; must hold every volume that ``pairs`` names.
+        pairs: As in ``pairs.jsonl``: a positive, then its negative or none.
+        tokenizer: The model's.
+        visual: Where visual inputs come from.
+        max_tokens: Longest sample the model takes.
+
+    Raises:
+        CtscribeError: ``E_PAIRS`` when the rows are not pairs or name an unknown volume; on
+            access ``E_TOO_LONG`` or ``E_REPORT``, naming the study.
+    """
+
+    def __init__(
+        self,
+        studies: Mapping[str, StudyRow],
+        pairs: Sequence[PairRow],
+        tokenizer: ChatTokenizer,
+        visual: VisualSource,
+        max_tokens: int,
+    ) -> None:
+        for row in pairs:
+            for name in {row.study, row.volume} - {None}:
+                if name not in studies:
+                    raise CtscribeError(
+                        "E_PAIRS",
+                        f"pairs may only name prepared volumes, but {name} is not in studies.jsonl",
+                    )
+        self._studies = studies
+        self._pairs = pair_up(pairs)
+        self._tokenizer = tokenizer
+        self._visual = visual
+        self._max_tokens = max_tokens
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, number: int) -> Pair:
+        positive, negative = self._pairs[number]
+        sample, marks = self._sample(positive), self._marks(positive, negative)
+        if negative is None:
+            return Pair(sample, None, marks)
+        return Pair(sample, self._sample(negative), marks, shown=negative.volume)
+
+    def rows(self) -> list[PairRow]:
+        """The rows it was made of."""
+        return [row for pair in self._pairs for row in pair if row is not None]
+
+    def labels(self) -> dict[str, Labels]:
+        """Of every study that has labels, by volume."""
+        return {name: study.labels for name, study in self._studies.items() if study.labels}
+
+    def with_rows(self, rows: Sequence[PairRow]) -> "PairDataset":
+        """The same studies, shown as other rows say."""
+        return PairDataset(self._studies, rows, self._tokenizer, self._visual, self._max_tokens)
+
+    def _marks(self, positive: PairRow, negative: PairRow | None) -> Marks:
+        """Without a negative nothing is disputed; against noise whatever states a finding is."""
+        study = self._studies[positive.study]
+        report = join_report(study.findings, study.impression)
+        disputed = () if negative is None else negative.disputed
+        return mark_tokens(report, answer_offsets(self._tokenizer, report), disputed)
+
+    def _sample(self, row: PairRow) -> Sample:
+        study = self._studies[row.study]
+        shown = self._studies[row.volume or row.study]  # noise has the size of the study's own
+        visual = self._visual(shown, row.noise_seed)
+        report = join_report(study.findings, study.impression)
+        input_ids, labels = encode_example(
+            self._tokenizer, report, visual.grid_thw, study=row.study
+        )
+        if len(input_ids) > self._max_tokens:
+            raise CtscribeError(
+                "E_TOO_LONG",
+                f"prompt, visual tokens and report must fit into {self._max_tokens} tokens, but "
+                f"{row.study} needs {len(input_ids)}",
+            )
+        ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
+        return Sample(row.study, ids, supervised, visual, study.labels)
+
+
+def strategy_of(rows: Sequence[PairRow]) -> Strategy:
+    """What the negatives among ``rows`` are.
+
+    Raises:
+        CtscribeError: ``E_PAIRS`` when noise and volumes are mixed.
+    """
+    negatives = [row for row in rows if row.role == "negative"]
+    shown = {row.volume is None for row in negatives}
+    if len(shown) == 2:
+        raise CtscribeError(
+            "E_PAIRS",
+            "the negatives of one run must be of one kind, but noise and other patients' "
+            "volumes are mixed",
+        )
+    if not shown:
+        return "origin"
+    if shown.pop():
+        return "gauss"
+    return "hard" if any(row.alternatives is not None for row in negatives) else "heter"
+
+
+def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
+    """Groups rows into (positive, negative), or (positive, None) where no row is a negative.
+
+    Raises:
+        CtscribeError: ``E_PAIRS`` naming the study whose rows are out of order.
+    """
+    pairs: list[tuple[PairRow, PairRow | None]] = []
+    for row in rows:
+        if row.role == "positive":
+            pairs.append((row, None))
+        elif pairs and pairs[-1][1] is None and pairs[-1][0].study == row.study:
+            pairs[-1] = (pairs[-1][0], row)
+        else:
+            raise _torn(row.study)
+    alone = [positive.study for positive, negative in pairs if negative is None]
+    if alone and len(alone) < len(pairs):
+        raise _torn(alone[0])
+    return pairs
+
+
+def _torn(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_PAIRS",
+        f"each positive must be followed by its own negative, but the rows of {study} are not",
+    )
+
+
+def mark_tokens(
+    report: str, offsets: Sequence[tuple[int, int]], disputed: Collection[str] | None
+) -> Marks:
+    """Marks the tokens of a report by the sentences they lie in.
+
+    Args:
+        report: As `sections.join_report` writes it.
+        offsets: First and last character of each token, half open, in reading order.
+        disputed: Findings in which the volumes differ, present or absent in the report; None for
+            noise, which shows no finding, so that every sentence stating one is disputed.
+    """
+    sentences = _sentences(report)
+    finding = [(s.start, s.end) for s in sentences if s.stated]
+    chosen = (
+        finding
+        if disputed is None
+        else [(s.start, s.end) for s in sentences if not s.named.isdisjoint(disputed)]
+    )
+    return Marks(_inside(offsets, finding), _inside(offsets, chosen))
+
+
+@final
+@dataclass(frozen=True)
+class _Sentence:
+    start: int
+    end: int
+    stated: frozenset[str]
+    named: frozenset[str]
+    """Stated, denied or left open."""
+
+
+@lru_cache(maxsize=1 << 14)
+def _sentences(report: str) -> tuple[_Sentence, ...]:
+    """Sentences that name a finding, without the heading before them."""
+    mentions = find_mentions(report)
+    found = []
+    for start, end in sentence_spans(report):
+        inside = [m for m in mentions if start <= m.span[0] < end]
+        if not inside:
+            continue
+        heading = _HEADING.match(report, start, end)
+        found.append(
+            _Sentence(
+                heading.end() if heading else start,
+                end,
+                frozenset(m.finding for m in inside if m.status == "present"),
+                frozenset(m.finding for m in inside),
+            )
+        )
+    return tuple(found)
+
+
+def _inside(
+    offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
+) -> Bool[Tensor, "answer_tokens"]:
+    """Tokens that share a character with a span; the end-of-turn token behind them never does."""
+    shared = [any(a < end and start < b for start, end in spans) for a, b in offsets]
+    return torch.tensor([*shared, False])

@@ -1,0 +1,258 @@
+"""Partners that look and read alike but contradict the report, and new ones for each epoch.
+
+How alike two scans look is told before any finding: scanner, patient, build, grain of the image.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+from scipy.spatial.distance import cdist
+
+from ctscribe.base.rows import GapRow, PairRow, StudyRow
+from ctscribe.base.types import Frames, Labels
+from ctscribe.data.prepared import read_frames
+from ctscribe.learn.pairs.heter import disputed_findings, encode_patterns
+
+THUMBNAIL = 4
+"""Rows and columns of the mean frame, scaled down."""
+_MEMBERS_AT_ONCE = 256
+
+
+def appearances(
+    prepared_dir: Path, studies: Sequence[StudyRow]
+) -> Float64[np.ndarray, "studies numbers"]:
+    """One row of numbers per study; the closer two rows, the more alike the scans look.
+
+    Five groups weigh the same: the mean frame scaled to 4 × 4; the grain, which kernel and dose
+    decide; the voxel size and the height of the lungs; age and sex; the manufacturer. Each number
+    is standardised over the studies; what is unknown lies in the middle.
+
+    Reads every study's frames once.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
+    """
+    seen = [_look(read_frames(prepared_dir, study.volume_name)) for study in studies]
+    groups = [
+        np.array([thumbnail for thumbnail, _ in seen]),
+        np.array([[grain] for _, grain in seen]),
+        np.array([[s.spacing_mm[0], s.position_mm[0] - s.position_mm[-1]] for s in studies]),
+        np.column_stack(
+            [
+                [np.nan if s.age_years is None else s.age_years for s in studies],
+                _one_hot([study.sex for study in studies]),
+            ]
+        ),
+        _one_hot([study.manufacturer for study in studies]),
+    ]
+    return np.hstack([_standardise(group) for group in groups])
+
+
+def _look(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
+    """The mean frame of the first channel, scaled down, and how much neighbouring pixels differ."""
+    grey = frames[..., 0].astype(np.float32)
+    mean = grey.mean(axis=0)
+    height, width = (side // THUMBNAIL * THUMBNAIL for side in mean.shape)
+    blocks = mean[:height, :width].reshape(THUMBNAIL, height // THUMBNAIL, THUMBNAIL, -1)
+    return blocks.mean(axis=(1, 3)).ravel().astype(np.float64), _grain(grey)
+
+
+def _grain(grey: np.ndarray) -> float:
+    """Median absolute second difference along the rows where the image is not plain air."""
+    bend = np.abs(grey[:, :, 2:] - 2 * grey[:, :, 1:-1] + grey[:, :, :-2])
+    inside = bend[grey[:, :, 1:-1] > 0]
+    return float(np.median(inside)) if inside.size else 0.0
+
+
+def _one_hot(values: Sequence[str | None]) -> Float64[np.ndarray, "studies kinds"]:
+    kinds = sorted({value for value in values if value})
+    return np.array(
+        [[float(v == kind) if v else np.nan for kind in kinds] for v in values]
+    ).reshape(len(values), len(kinds))
+
+
+def _standardise(
+    group: Float64[np.ndarray, "studies numbers"],
+) -> Float64[np.ndarray, "studies numbers"]:
+    """Mean 0; variance 1 shared by the group's columns; unknown numbers become the mean."""
+    known = ~np.isnan(group)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, group, 0).sum(axis=0) / count
+    centred = np.where(known, group - mean, 0)
+    spread = np.sqrt((centred**2).sum(axis=0) / count)
+    return np.asarray(centred / np.where(spread > 0, spread, 1) / np.sqrt(max(1, group.shape[1])))
+
+
+def nearest_contradictions(
+    labels: UInt8[np.ndarray, "volumes labels"],
+    patients: Int64[np.ndarray, "volumes"],
+    appearance: Float64[np.ndarray, "volumes numbers"],
+    num: int,
+) -> Int64[np.ndarray, "volumes num"]:
+    """The volumes nearest to each that contradict its report; −1 where there are no more.
+
+    A volume contradicts a report when it belongs to another patient who lacks a finding the
+    report states, or, where the report states none, has one. Near is first by the number of
+    labels that differ, then by appearance.
+
+    Args:
+        labels: 0 or 1.
+        patients: Equal numbers for volumes of one patient.
+        appearance: From `appearances`; Euclidean distance counts.
+        num: Volumes wanted for each.
+    """
+    pattern = encode_patterns(labels)
+    kinds, kind = np.unique(pattern, return_inverse=True)
+    volumes = np.argsort(kind, kind="stable")
+    by_kind = np.split(volumes, np.flatnonzero(np.diff(kind[volumes])) + 1)
+    nearest = np.full((len(labels), num), -1)
+    for own, members in zip(kinds.tolist(), by_kind, strict=True):
+        for at in range(0, len(members), _MEMBERS_AT_ONCE):
+            some = members[at : at + _MEMBERS_AT_ONCE]
+            found = np.zeros(len(some), np.int64)
+            for shell in _shells(own, kinds):
+                candidates = np.concatenate([by_kind[other] for other in shell])
+                apart = cdist(appearance[some], appearance[candidates])
+                apart[patients[some][:, None] == patients[candidates][None]] = np.inf
+                _append_nearest(nearest, some, found, candidates, apart)
+                if (found == num).all():
+                    break
+    return nearest
+
+
+def _shells(own: int, kinds: Int64[np.ndarray, "kinds"]) -> Iterator[Int64[np.ndarray, "some"]]:
+    """Contradicting patterns by their distance, the nearest first."""
+    contradicts = (own & ~kinds) != 0 if own else kinds != 0
+    distance = np.where(contradicts, np.bitwise_count(own ^ kinds), 0)
+    for step in np.unique(distance[contradicts]):
+        yield np.flatnonzero(distance == step)
+
+
+def _append_nearest(
+    nearest: Int64[np.ndarray, "volumes num"],
+    members: Int64[np.ndarray, "members"],
+    found: Int64[np.ndarray, "members"],
+    candidates: Int64[np.ndarray, "candidates"],
+    apart: Float64[np.ndarray, "members candidates"],
+) -> None:
+    """Fills each member's row behind the ``found`` it has; ties go to the lower row number."""
+    num = min(nearest.shape[1], len(candidates))
+    first = np.sort(np.argpartition(apart, num - 1, axis=1)[:, :num], axis=1)
+    order = np.take_along_axis(
+        first, np.argsort(np.take_along_axis(apart, first, 1), axis=1, kind="stable"), 1
+    )
+    for row, member in enumerate(members):
+        usable = candidates[order[row][np.isfinite(apart[row, order[row]])]]
+        usable = usable[: nearest.shape[1] - found[row]]
+        nearest[member, found[row] : found[row] + len(usable)] = usable
+        found[row] += len(usable)
+
+
+def hard_negatives(
+    names: Sequence[str],
+    labels: UInt8[np.ndarray, "volumes labels"],
+    nearest: Int64[np.ndarray, "volumes num"],
+    seed: int,
+) -> list[PairRow]:
+    """Draws each study's first partner from its alternatives, each equally likely.
+
+    Args:
+        names: Of the volumes.
+        labels: 0 or 1.
+        nearest: From `nearest_contradictions`, one or more in each row.
+        seed: Of the draws.
+    """
+    tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
+    rows = []
+    for name, alternatives in zip(names, nearest, strict=True):
+        others = tuple(names[index] for index in alternatives if index >= 0)
+        chosen = others[int(_draws(seed, 0, name).integers(len(others)))]
+        rows.append(_negative(name, chosen, others, tuples))
+    return rows
+
+
+def refresh_hard(
+    pairs: Sequence[PairRow],
+    gaps: Sequence[GapRow],
+    labels: Mapping[str, Labels],
+    seed: int,
+    epoch: int,
+) -> list[PairRow]:
+    """Draws the hard negatives of an epoch anew, most from what is not yet told apart.
+
+    An alternative's gap is the one measured with it, or else the mean of the gaps measured on
+    pairs that dispute the same findings, or else the mean of all. Alternative a is drawn with
+    probability ∝ exp(−gap_a / s), s the standard deviation of the measured gaps; without any,
+    or where they are all equal, each is equally likely.
+
+    A pure function: the same rows, gaps, seed and epoch give the same negatives, in any order.
+
+    Args:
+        pairs: Of any epoch; rows without alternatives are returned as they are.
+        gaps: Measured in the epoch before; a study may be missing.
+        labels: By volume, for every volume the pairs name.
+        seed: The recipe's ``pairs.seed``.
+        epoch: The one the negatives are for, from 1 after the first.
+    """
+    measured = {(row.study, row.volume): row.gap for row in gaps}
+    values = np.array([measured[key] for key in sorted(measured)])
+    spread = float(values.std()) if len(values) else 0.0
+    mean = float(values.mean()) if len(values) else 0.0
+    by_finding = _mean_gap_by_finding(measured, labels)
+
+    def expect(study: str, other: str) -> float:
+        findings = _differing(study, other, labels)
+        return measured.get((study, other), _mean([by_finding.get(f, mean) for f in findings]))
+
+    rows = []
+    for row in pairs:
+        if row.alternatives is None:
+            rows.append(row)
+            continue
+        expected = np.array([expect(row.study, other) for other in row.alternatives])
+        weights = np.exp((expected.min() - expected) / spread) if spread else np.ones(len(expected))
+        drawn = _draws(seed, epoch, row.study).choice(len(expected), p=weights / weights.sum())
+        rows.append(_negative(row.study, row.alternatives[int(drawn)], row.alternatives, labels))
+    return rows
+
+
+def _mean_gap_by_finding(
+    measured: Mapping[tuple[str, str], float], labels: Mapping[str, Labels]
+) -> dict[str, float]:
+    gaps: dict[str, list[float]] = defaultdict(list)
+    for (study, volume), gap in sorted(measured.items()):
+        for finding in _differing(study, volume, labels):
+            gaps[finding].append(gap)
+    return {finding: _mean(values) for finding, values in gaps.items()}
+
+
+def _negative(
+    study: str, volume: str, alternatives: tuple[str, ...], labels: Mapping[str, Labels]
+) -> PairRow:
+    disputed = _differing(study, volume, labels)
+    return PairRow(
+        study=study,
+        role="negative",
+        volume=volume,
+        disputed=disputed,
+        label_distance=len(disputed),
+        alternatives=alternatives,
+    )
+
+
+def _differing(study: str, volume: str, labels: Mapping[str, Labels]) -> tuple[str, ...]:
+    return disputed_findings(labels[study], labels[volume])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _draws(seed: int, epoch: int, study: str) -> np.random.Generator:
+    """A stream of its own for each study and epoch, whatever the order of the rows."""
+    digest = hashlib.sha256(study.encode()).digest()
+    return np.random.default_rng([seed, epoch, int.from_bytes(digest[:8], "big")])

@@ -1,0 +1,288 @@
+"""The stage: pairs in, the best weights and a log out, continuing where it stopped."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Qwen2_5_VLForConditionalGeneration,
+    TrainingArguments,
+)
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback, read_json, write_json
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.data.splits import studies_of
+from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
+from ctscribe.learn.model.fast import recompute
+from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.pairs.collate import collate_pairs
+from ctscribe.learn.pairs.dataset import Pair, PairDataset
+from ctscribe.learn.train.beta import Beta
+from ctscribe.learn.train.checkpoints import CheckpointNote, newest_complete
+from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
+from ctscribe.learn.train.follow import Follower, RunLog
+from ctscribe.learn.train.scorer import (
+    ReportScorer,
+    Validation,
+    choose_trainable,
+    validate,
+    validation_pairs,
+)
+from ctscribe.learn.train.setup import (
+    asked,
+    checkpoint_steps,
+    count_updates,
+    hard_pairs,
+    learning_rates,
+    objective_of,
+    read_pairs,
+    require_sharding,
+    shown_volumes,
+    training_arguments,
+    visual_source,
+)
+from ctscribe.learn.train.trainer import PairTrainer
+
+
+@final
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended; ``result.json``, the last file written."""
+
+    best_validation_loss: float
+    """Cross entropy of validation reports, nats per answer token."""
+    best_step: int
+    num_steps: int
+
+
+def fit(
+    arguments: TrainingArguments,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    training: PairDataset,
+    validation: PairDataset,
+    recipe: Recipe,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> TrainResult:
+    """`train` on data sets that are there already.
+
+    Args:
+        arguments: From `setup.training_arguments`.
+        qwen: Starting weights; trained in place.
+        tokenizer: The model's.
+        training: Its pairs.
+        validation: Pairs of a scan and another patient's.
+        recipe: The knobs.
+        progress: Told (updates done, all updates).
+    """
+    found = newest_complete(Path(arguments.output_dir))
+    hard = hard_pairs(training, recipe, arguments, found[1].step if found else 0)
+    order = EpochsInOrder(training, recipe.train.epochs, recipe.train.seed, hard and hard.epoch)
+    num_steps = count_updates(len(order), arguments)
+    arguments.warmup_steps = round(recipe.train.warmup_ratio * num_steps)
+    pad_id = int(tokenizer.pad_token_id)
+    trainer = _trainer(arguments, _scorer(qwen, recipe), order, pad_id, recipe)
+    trainer.gaps = None if hard is None else []
+    trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    follower = _follower(
+        trainer,
+        found,
+        recipe,
+        num_steps,
+        validation=_validation(trainer, validation, pad_id),
+        save_best=partial(_save_best, trainer, qwen, tokenizer),
+        hard=hard,
+        progress=progress,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(follower)
+    _run(trainer, found[0] if found else None)
+    return _finish(follower, num_steps)
+
+
+def _trainer(
+    arguments: TrainingArguments,
+    scorer: ReportScorer,
+    order: EpochsInOrder[Pair],
+    pad_id: int,
+    recipe: Recipe,
+) -> PairTrainer:
+    trainer = PairTrainer(
+        objective=objective_of(recipe),
+        beta=recipe.objective.beta,
+        label_weight=recipe.objective.label_weight,
+        rates=learning_rates(recipe),
+        model=scorer,
+        args=arguments,
+        train_dataset=order,
+        data_collator=partial(collate_pairs, pad_id=pad_id),
+    )
+    require_sharding(trainer.accelerator, recipe.model.dtype)
+    return trainer
+
+
+def _save_best(
+    trainer: PairTrainer,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    if trainer.accelerator.is_main_process or is_sharded(qwen):
+        save_model(Path(trainer.args.output_dir) / "best", qwen, tokenizer)
+
+
+def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callable[[], Validation]:
+    accelerator = trainer.accelerator
+    return partial(
+        validate,
+        trainer.model,
+        pairs,
+        pad_id=pad_id,
+        batch_size=4 * trainer.args.per_device_train_batch_size,
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        add_up=partial(accelerator.reduce, reduction="sum"),
+    )
+
+
+def _follower(
+    trainer: PairTrainer,
+    found: tuple[Path, CheckpointNote] | None,
+    recipe: Recipe,
+    num_steps: int,
+    *,
+    validation: Callable[[], Validation],
+    save_best: Callable[[], None],
+    hard: HardPairs | None,
+    progress: ProgressCallback,
+) -> Follower:
+    """Who validates, saves and logs, at the start or where a checkpoint left it."""
+    knobs, run_dir = recipe.train, Path(trainer.args.output_dir)
+    checkpoint, state = found or (None, None)
+    is_main = trainer.accelerator.is_main_process
+    return Follower(
+        trainer=trainer,
+        run_dir=run_dir,
+        epochs=knobs.epochs,
+        checkpoint_steps=checkpoint_steps(num_steps, knobs.epochs * knobs.checkpoints_per_epoch),
+        validate=validation,
+        save_best=save_best,
+        best=(state.best_step, state.best_validation_ce) if state else (0, float("inf")),
+        beta=Beta(recipe.objective, checkpoint),
+        hard=hard,
+        log=RunLog(run_dir, state.step if state else 0) if is_main else None,
+        progress=progress,
+    )
+
+
+def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
+    torch.manual_seed(recipe.train.seed)
+    choose_trainable(
+        qwen,
+        tuning=recipe.model.tuning,
+        freeze_tower=recipe.model.freeze_tower,
+        freeze_merger=recipe.model.freeze_merger,
+        lora_r=recipe.model.lora_r,
+        lora_alpha=recipe.model.lora_alpha,
+    )
+    if recipe.train.gradient_checkpointing:
+        is_cheap = recipe.train.gradient_checkpointing == "cheap"
+        recompute(qwen, "cheap" if is_cheap else "layers")
+    return ReportScorer(qwen, recipe.model.positions)
+
+
+def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise CtscribeError(
+            "E_MEMORY",
+            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not",
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has an error type for a full GPU and only a sentence for a full CPU
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or "DefaultCPUAllocator" in str(error)
+
+
+def _finish(follower: Follower, num_steps: int) -> TrainResult:
+    best_step, best_ce = follower.best
+    result = TrainResult(best_ce, best_step, num_steps)
+    if follower.log is not None:
+        follower.log.draw()
+        write_json(follower.run_dir / "result.json", asdict(result))
+    follower.trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def train(
+    run_dir: Path,
+    prepared_dir: Path,
+    pairs_path: Path,
+    recipe: Recipe,
+    start: Path | None = None,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> TrainResult:
+    """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
+
+    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
+    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
+
+    Args:
+        run_dir: New, or one that was started with the same request.
+        prepared_dir: What `prepare` wrote.
+        pairs_path: ``pairs.jsonl``.
+        recipe: The knobs.
+        start: Starting checkpoint; None takes ``model.weights`` or the preset's own.
+        progress: Told (updates done, all updates).
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``, ``E_EMPTY_SPLIT``,
+            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
+    """
+    arguments = training_arguments(run_dir, recipe)
+    with arguments.main_process_first(local=False):
+        open_run(run_dir, "train", asked(recipe, arguments, pairs_path, start))
+    if (run_dir / "result.json").exists():
+        return TrainResult(**read_json(run_dir / "result.json"))
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    rows = read_pairs(pairs_path, recipe.pairs.strategy)
+    held_out = studies_of(studies, "validation", recipe.pairs.validation_fraction)
+    validation_rows = validation_pairs(held_out)
+    weights = start or recipe.model.weights or recipe.model.preset
+    qwen, tokenizer = _learner(weights, recipe)
+    qwen.to(arguments.device)
+    by_name = {study.volume_name: study for study in studies}
+    longest = qwen.config.text_config.max_position_embeddings
+    shown = shown_volumes([*rows, *validation_rows])
+    with arguments.main_process_first(local=False):
+        needed = [study for study in studies if study.volume_name in shown]
+        visual = visual_source(qwen, prepared_dir, needed, rows, recipe)
+    taught, judged = (
+        PairDataset(by_name, part, tokenizer, visual, longest) for part in (rows, validation_rows)
+    )
+    return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
+
+
+def _learner(
+    weights: str | Path, recipe: Recipe
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The model that starts to learn, with finding queries where the recipe asks for them."""
+    qwen, tokenizer = load_model(weights, recipe.model.dtype)
+    if recipe.model.slice_attention and attached(qwen) is None:
+        torch.manual_seed(recipe.train.seed)  # the same queries in every process
+        attach(qwen, warmed_head(Path(weights)))
+    return qwen, tokenizer

@@ -1,0 +1,319 @@
+"""One override of the Trainer: how a pair becomes gradients."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from transformers import Trainer
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import ObjectiveConfig
+from ctscribe.base.rows import GapRow
+from ctscribe.learn.model.finding_queries import label_loss
+from ctscribe.learn.model.qwen import AnswerLosses
+from ctscribe.learn.objective import negative_term, pair_losses
+from ctscribe.learn.pairs.collate import PairBatch
+from ctscribe.learn.train.setup import Part, set_rates
+
+Branch = Literal["positive", "negative"]
+_MEANS = (
+    *("positive_ce", "positive_finding_ce", "positive_boilerplate_ce", "positive_square"),
+    *("negative_ce", "negative_finding_ce", "negative_boilerplate_ce", "negative_square"),
+    *("scope_gap", "share_capped", "share_skipped"),
+)
+
+
+@final
+class Tally:
+    """Sums and counts over one update; no value leaves the device until it is read.
+
+    Args:
+        device: Where the losses are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums = self._nothing()
+
+    def add_branch(
+        self,
+        branch: Branch,
+        token_ce: Float[Tensor, "tokens"],
+        study_ce: Float[Tensor, "studies"],
+        finding: Bool[Tensor, "tokens"],
+        square: Float[Tensor, ""],
+    ) -> None:
+        """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
+
+        Args:
+            branch: Which.
+            token_ce: Nats.
+            study_ce: Nats per token.
+            finding: Tokens in sentences that state a finding.
+            square: Squared norm of its gradient.
+        """
+        self._add(f"{branch}_ce", study_ce)
+        self._add(f"{branch}_finding_ce", token_ce[finding])
+        self._add(f"{branch}_boilerplate_ce", token_ce[~finding])
+        self._add(f"{branch}_square", square)
+
+    def add_pair(
+        self,
+        gap: Float[Tensor, "studies_in_scope"],
+        satisfied: Bool[Tensor, "studies"],
+        *,
+        skipped: bool,
+    ) -> None:
+        """Counts what a micro-batch's negatives had to say."""
+        self._add("scope_gap", gap)
+        self._add("share_capped", satisfied.double())
+        self._add("share_skipped", torch.tensor(float(skipped), device=self._device))
+
+    def take(self) -> Float64[Tensor, "2 means"]:
+        """Sums and counts in a fixed order, ready to be added over processes; starts anew."""
+        sums, self._sums = self._sums, self._nothing()
+        return sums
+
+    def _nothing(self) -> Float64[Tensor, "2 means"]:
+        return torch.zeros(2, len(_MEANS), dtype=torch.float64, device=self._device)
+
+    def _add(self, name: str, values: Float[Tensor, "*values"]) -> None:
+        finite = torch.isfinite(values)
+        self._sums[0, _MEANS.index(name)] += torch.where(finite, values, 0).detach().double().sum()
+        self._sums[1, _MEANS.index(name)] += finite.sum()
+
+
+def means(sums: Float64[Tensor, "2 means"]) -> dict[str, float | None]:
+    """Means of what `Tally.take` gives; None where nothing was counted.
+
+    A branch's gradient norm is the root mean square over micro-batches.
+    """
+    found = {
+        name: total / count if count else None
+        for name, total, count in zip(_MEANS, *sums.tolist(), strict=True)
+    }
+    positive, negative = found["positive_ce"], found["negative_ce"]
+    found["gap"] = None if positive is None or negative is None else negative - positive
+    for branch in ("positive", "negative"):
+        square = found.pop(f"{branch}_square")
+        found[f"{branch}_grad_norm"] = None if square is None else math.sqrt(square)
+    return found
+
+
+_LARGEST_GAP = 1e3
+"""Nats; rows hold finite numbers."""
+
+
+@final
+class GradientNorm:
+    """Hooks on every weight that learns, which measure the gradient of one backward pass.
+
+    A hook sees that gradient before it is added to what is there, so each branch's norm is exact,
+    costs one read of the gradients and keeps no copy. Of sharded weights the hooks see what the
+    process's own micro-batch gives to the whole weight, before it is summed into the shards, so
+    norms are the same as of unsharded ones.
+
+    Args:
+        model: Whose forward passes put the hooks in place.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._squares: list[Tensor] = []
+        self._watched: set[Tensor] = set()
+        for module in model.modules():
+            if module is model or isinstance(module, FSDPModule):
+                module.register_forward_pre_hook(self._watch)
+
+    def restart(self) -> None:
+        """Forgets what has been measured."""
+        self._squares = []
+
+    def square(self) -> Float[Tensor, ""]:
+        """Squared norm of the gradient since `restart`."""
+        return torch.stack(self._squares).sum()
+
+    def _watch(self, module: nn.Module, _: object) -> None:
+        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
+
+        FSDP gathers into the same tensor every time, so a hook stays.
+        """
+        for weight in module.parameters():
+            is_whole = not isinstance(weight, DTensor)
+            if weight.requires_grad and is_whole and weight not in self._watched:
+                weight.register_hook(self._see)  # type: ignore[no-untyped-call]
+                self._watched.add(weight)
+
+    def _see(self, gradient: Tensor) -> None:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        self._squares.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide) ** 2)
+
+
+@final
+class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
+    """Trains on α·CE(positive) + β·term(negative), as `learn.objective` has it.
+
+    Each branch is differentiated on its own, the positive first, so that their graphs are never
+    held together and the negative's term can look at the positive's cross entropy; a micro-batch
+    whose negatives are all satisfied has no backward pass through them. Their gradients add up to
+    those of the whole.
+
+    Args:
+        objective: The knobs of what is minimised.
+        beta: Weight of the negative's term in the next update; whoever follows the training sets
+            it anew. At 0 the negative is not looked at.
+        label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
+        rates: Peak learning rate of each part of the model.
+        **trainer: As for the Trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: ObjectiveConfig,
+        beta: float,
+        label_weight: float,
+        rates: Mapping[Part, float],
+        **trainer: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**trainer)
+        self._objective = objective
+        self.beta = beta
+        self._label_weight = label_weight
+        self._rates = rates
+        self.tally = Tally(self.args.device)
+        self.studies: list[str] = []
+        """Of the micro-batch at work, for errors."""
+        self.gaps: list[GapRow] | None = None
+        """Of this process since the last update, where somebody wants them."""
+
+    @cached_property
+    def _gradient(self) -> GradientNorm:
+        # made by the first step: by then weights are sharded, where they are
+        return GradientNorm(self.model)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's, with the parts' own learning rates."""
+        is_new = self.optimizer is None
+        optimizer: Optimizer = super().create_optimizer(model)
+        if is_new:
+            set_rates(optimizer, model or self.model, self._rates)
+        return optimizer
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: PairBatch,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Float[Tensor, ""]:
+        """Adds a micro-batch's gradients; returns the positives' part of its loss.
+
+        With several processes each branch's backward pass sends what has been gathered: the mean
+        of a mean and a new gradient is the mean of both, and a skipped negative sends nothing.
+
+        Raises:
+            CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
+        """
+        model.train()
+        self._gradient.restart()  # before the forward pass, in which it meets the weights
+        self.studies = inputs["studies"]
+        batch: PairBatch = self._prepare_inputs(inputs)
+        positive = self._learn_positive(model, batch)
+        if self.beta != 0:
+            self._learn_negative(model, batch, positive)
+        loss = self._objective.alpha * positive.per_sample().mean()
+        return loss / int(self.current_gradient_accumulation_steps)
+
+    def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
+        losses: AnswerLosses = model(batch["positive"])
+        ce = losses.per_sample()
+        self._require_numbers(torch.isfinite(ce))
+        loss = self._objective.alpha * ce.mean()
+        if self._label_weight and losses.finding_logits is not None:
+            labels = batch["finding_labels"].to(ce.device)
+            loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
+        square = self._differentiate(loss)
+        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+        return replace(losses, values=losses.values.detach(), finding_logits=None)
+
+    def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
+        branch = batch["negative"]
+        if branch is None:
+            return
+        losses: AnswerLosses = model(branch)
+        self._require_numbers(~torch.isnan(losses.per_sample()))
+        branches = positive.values, losses.values
+        pair = pair_losses(
+            self._objective, *branches, losses.rows, len(self.studies), batch["disputed"]
+        )
+        term = negative_term(self._objective, pair)
+        is_needed = self._on_any_process(~term.satisfied.all())
+        square = losses.values.new_zeros(())
+        if is_needed:
+            square = self._differentiate(self.beta * term.values.mean() + _nothing(losses))
+        else:
+            _reshard(model)
+        self._count_negative(batch, positive, losses, square)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
+
+    def _count_negative(
+        self, batch: PairBatch, positive: AnswerLosses, losses: AnswerLosses, square: Tensor
+    ) -> None:
+        ce = losses.per_sample()
+        self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
+        if self.gaps is not None:
+            self._record(batch, (ce - positive.per_sample()).detach().tolist())
+
+    def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
+        for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
+            if self.gaps is not None and shown is not None:
+                within = min(_LARGEST_GAP, max(-_LARGEST_GAP, gap))
+                self.gaps.append(GapRow(study=study, volume=shown, gap=within))
+
+    def _differentiate(self, loss: Tensor) -> Float[Tensor, ""]:
+        """Backward pass of one branch; squared norm of its gradient as if it were alone."""
+        steps = self.current_gradient_accumulation_steps
+        self._gradient.restart()
+        self.accelerator.backward(loss / steps)
+        square: Tensor = self._gradient.square() * int(steps) ** 2
+        return square
+
+    def _on_any_process(self, flag: Tensor) -> bool:
+        # Processes meet in every backward pass that sends gradients, so all must decide alike.
+        return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
+
+    def _require_numbers(self, fine: Tensor) -> None:
+        if not bool(fine.all()):
+            wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
+            raise not_a_number(wrong, self.state.global_step)
+
+
+def _nothing(losses: AnswerLosses) -> Tensor | float:
+    """Zero that still reaches the finding queries: processes wait for every weight that learns."""
+    return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
+
+
+def _reshard(model: nn.Module) -> None:
+    """Ends a forward pass that no backward pass follows, where weights are sharded.
+
+    The outermost weights wait for their backward pass as they were gathered, and would go on
+    through the update, which changes the shards alone.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
+def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:
+    """The error for a loss or gradient that is NaN or infinite after ``step`` updates."""
+    return CtscribeError(
+        "E_NAN",
+        f"loss and gradients must be finite, but after {step} updates they are not, on "
+        f"{', '.join(studies)}",
+    )

@@ -1,0 +1,342 @@
+"""Reports written without looking: what any score must be compared with.
+
+A baseline is a training report chosen for each scan without seeing its volume. The first three
+are blind; the fourth is told the true labels and shows what perfect labels alone would score.
+What a label head alone would score is in `label_sentences`. Without training reports the
+references take their place, and each patient is answered from those of all others.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from scipy.sparse import csr_matrix
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import ReportedRow
+from ctscribe.base.types import Labels
+from ctscribe.measure.scans import Report, Sections, labelled_text
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import find_mentions
+from ctscribe.text.sections import split_sentences
+
+BASELINE_RULES = {
+    "constant_report": (
+        "the training report which, given as the answer to every training scan, has the highest "
+        "unigram F1 over all of them (medoid)"
+    ),
+    "all_normal": (
+        "the commonest training report among those with the fewest findings; of equally common "
+        "ones the medoid"
+    ),
+    "other_patient": "a training report of another patient, drawn with the seed",
+    "label_retrieval": (
+        "a training report of another patient whose labels differ least from the true ones, "
+        "drawn with the seed among equals; an oracle, not blind"
+    ),
+}
+"""Name → how the report is chosen."""
+
+LEAVE_ONE_OUT = (
+    "no training reports were given, so the references themselves serve as such, for each scan "
+    "without those of its own patient"
+)
+"""What must be said of baselines without a training set."""
+
+
+def choose_reports(
+    training: Sequence[Report] | None, references: Sequence[Report], seed: int
+) -> dict[str, list[Report]]:
+    """Chooses the training report that each baseline gives as the answer for each reference.
+
+    Args:
+        training: At least one report, and for every patient at least one of somebody else; None
+            takes for each reference the references of all other patients.
+        references: The scans to answer.
+        seed: Draws the last two baselines.
+
+    Returns:
+        Baseline name → one training report per reference, in order.
+    """
+    rng = np.random.default_rng(seed)
+    pool = Pool.of(references if training is None else training)
+    unseen = unseen_patients(training, references)
+    blind = {
+        patient: (pool.medoid(among), pool.normal_report(among))
+        for patient, among in ((each, pool.without(each)) for each in dict.fromkeys(unseen))
+    }
+    return {
+        "constant_report": [blind[patient][0] for patient in unseen],
+        "all_normal": [blind[patient][1] for patient in unseen],
+        "other_patient": _draw(pool, references, rng, by_labels=False),
+        "label_retrieval": _draw(pool, references, rng, by_labels=True),
+    }
+
+
+def unseen_patients(
+    training: Sequence[Report] | None, references: Sequence[Report]
+) -> list[str | None]:
+    """For each reference the patient whose reports a baseline must not know, if there is one."""
+    return [reference.patient_id if training is None else None for reference in references]
+
+
+def medoid(reports: Sequence[Report]) -> Report:
+    """The report nearest to all: the highest pooled unigram F1 when it answers every scan."""
+    pool = Pool.of(reports)
+    return pool.medoid(pool.without(None))
+
+
+def normal_report(reports: Sequence[Report]) -> Report:
+    """The commonest report among those with the fewest findings; of equals, the medoid."""
+    pool = Pool.of(reports)
+    return pool.normal_report(pool.without(None))
+
+
+@final
+@dataclass(frozen=True)
+class Pool:
+    """Reports to choose from, counted once, so that many choices among them are cheap.
+
+    Attributes:
+        reports: Ordered by scan.
+        patients: Of each report.
+        labels: Of each report.
+        words: Whether a report has an item: the k-th occurrence of a word is an item of its own,
+            so that clipped counts are set intersections.
+        lengths: Number of words.
+        texts: Number of each report's text; equal texts share it.
+    """
+
+    reports: tuple[Report, ...]
+    patients: np.ndarray
+    labels: Int64[np.ndarray, "reports findings"]
+    words: csr_matrix
+    lengths: Int64[np.ndarray, "reports"]
+    texts: Int64[np.ndarray, "reports"]
+
+    @classmethod
+    def of(cls, reports: Sequence[Report]) -> "Pool":
+        """Counts the words of at least one report."""
+        ordered = sorted(reports, key=lambda report: report.scan_id)
+        tokens = [report.text.split() for report in ordered]
+        return cls(
+            tuple(ordered),
+            np.array([report.patient_id for report in ordered], dtype=np.str_),
+            np.array([report.labels for report in ordered], dtype=np.int64),
+            _items(tokens),
+            np.array([len(words) for words in tokens], dtype=np.int64),
+            np.unique([report.text for report in ordered], return_inverse=True)[1],
+        )
+
+    def without(self, patient_id: str | None) -> Bool[np.ndarray, "reports"]:
+        """Which reports are of other patients; all for None."""
+        return (
+            np.ones(len(self.reports), bool) if patient_id is None else self.patients != patient_id
+        )
+
+    def medoid(self, among: Bool[np.ndarray, "reports"]) -> Report:
+        """The one with the highest pooled unigram F1 as the answer to all ``among`` them.
+
+        The pooled overlap of a report with the others is a sum over its items of how many
+        reports hold the item, so all are scored in time linear in their words. Of equals the
+        first by scan name.
+        """
+        holders = self.words.T @ among.astype(np.int64)
+        overlap = self.words @ holders
+        total = int(self.lengths[among].sum())
+        score = overlap / np.maximum(1, int(among.sum()) * self.lengths + total)
+        return self.reports[int(np.where(among, score, -1.0).argmax())]
+
+    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> Report:
+        """The commonest ``among`` those of them with the fewest findings; of equals, the medoid."""
+        findings = self.labels.sum(axis=1)
+        normal = among & (findings == findings[among].min())
+        common = np.bincount(self.texts[normal], minlength=len(self.reports))[self.texts]
+        return self.medoid(normal & (common == common[normal].max()))
+
+
+def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
+    known: dict[tuple[str, int], int] = {}
+    items: list[list[int]] = []
+    for words in tokens:
+        seen: Counter[str] = Counter()
+        row = []
+        for word in words:
+            seen[word] += 1
+            row.append(known.setdefault((word, seen[word]), len(known)))
+        items.append(row)
+    columns = np.fromiter(chain.from_iterable(items), dtype=np.int64)
+    starts = np.cumsum([0, *map(len, items)])
+    shape = (len(items), max(1, len(known)))
+    return csr_matrix((np.ones(len(columns), dtype=np.int64), columns, starts), shape=shape)
+
+
+def _draw(
+    pool: Pool, references: Sequence[Report], rng: np.random.Generator, *, by_labels: bool
+) -> list[Report]:
+    chosen = []
+    for reference in references:
+        allowed = pool.without(reference.patient_id)
+        if by_labels:
+            distance = _distance(pool.labels, reference.labels)
+            allowed &= distance == distance[allowed].min()
+        chosen.append(pool.reports[int(rng.choice(np.flatnonzero(allowed)))])
+    return chosen
+
+
+def _distance(
+    labels: Int64[np.ndarray, "reports findings"], wanted: Labels
+) -> Int64[np.ndarray, "reports"]:
+    different: Int64[np.ndarray, "reports"] = (labels != np.array(wanted)).sum(axis=1)
+    return different
+
+
+RULE = (
+    "the findings of the label head at 0.5, each said in the sentence that most training patients "
+    "share among those that affirm it alone, after the normal report's other sentences; not blind"
+)
+"""How the report is put together."""
+
+THRESHOLD = 0.5
+
+
+def reports_from_labels(
+    training: Sequence[Report], stated: Sequence[Labels], unseen: Sequence[str | None]
+) -> list[Sections]:
+    """Writes a report for each row of stated findings; see the module.
+
+    Args:
+        training: Gives the normal report and the sentences.
+        stated: 18 labels per scan, as a label head found them.
+        unseen: For each scan the patient whose reports are left out, if any.
+    """
+    pool, patients = Pool.of(training), affirming_patients(training)
+    known = {
+        patient: (
+            pool.normal_report(pool.without(patient)),
+            finding_sentences(patients, patient),
+        )
+        for patient in dict.fromkeys(unseen)
+    }
+    written: dict[tuple[str | None, Labels], Sections] = {}
+    for patient, labels in zip(unseen, stated, strict=True):
+        if (patient, labels) not in written:
+            present = [name for name, label in zip(FINDINGS, labels, strict=True) if label]
+            written[patient, labels] = _write(known[patient][0], present, known[patient][1])
+    return [written[each] for each in zip(unseen, stated, strict=True)]
+
+
+Affirmed = Mapping[str, Mapping[str, set[str]]]
+"""Finding → sentence → the patients whose reports affirm it in this sentence, and it alone."""
+
+
+def finding_sentences(affirmed: Affirmed, unseen: str | None = None) -> dict[str, str]:
+    """Finding → the sentence most patients share that affirms it alone, else its name.
+
+    Of equally common ones the first in alphabetical order; the patient ``unseen`` counts nowhere.
+    """
+    chosen = {}
+    for name, sentences in affirmed.items():
+        counts = {sentence: len(who - {unseen}) for sentence, who in sentences.items()}
+        best = min(counts, key=lambda sentence: (-counts[sentence], sentence), default=name)
+        chosen[name] = best if counts.get(best) else name
+    return chosen
+
+
+def affirming_patients(training: Sequence[Report]) -> Affirmed:
+    """Reads who affirms what in which sentence."""
+    patients: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in FINDINGS}
+    for report in training:
+        affirmed: dict[str, set[str]] = defaultdict(set)
+        for mention in find_mentions(labelled_text(*report.sections)):
+            named = mention.finding if mention.status == "present" else ""
+            affirmed[mention.sentence].add(named)
+        for sentence, names in affirmed.items():
+            if len(names) == 1 and "" not in names:
+                patients[next(iter(names))][sentence].add(report.patient_id)
+    return patients
+
+
+def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Labels]:
+    """Reads what a label head found: scan → the 18 findings whose probability reaches 0.5.
+
+    Args:
+        path: CSV with ``VolumeName`` and the 18 findings as columns, in any order; cells are
+            probabilities, or 0 and 1. Of a scan's reconstructions the first row counts.
+        studies: Whose volumes may be named; other rows are passed over.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_CSV``, ``E_COLUMN``, and ``E_LABEL_HEAD`` for a cell
+            outside [0, 1] or a scan without a row.
+    """
+    scan_of = {study.volume_name: study.scan_id for study in studies}
+    found: dict[str, Labels] = {}
+    for row in _rows(path):
+        scan_id = scan_of.get(row["VolumeName"])
+        if scan_id is not None and scan_id not in found:
+            cells = [_probability(path, row, name) for name in FINDINGS]
+            found[scan_id] = tuple(int(cell >= THRESHOLD) for cell in cells)
+    lacking = sorted(set(scan_of.values()) - found.keys())
+    if lacking:
+        raise CtscribeError(
+            "E_LABEL_HEAD",
+            f"{path} must have a row for every scan, but lacks {len(lacking)}, the first "
+            f"{lacking[0]}",
+        )
+    return found
+
+
+def _write(normal: Report, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
+    about = {
+        mention.sentence
+        for mention in find_mentions(labelled_text(*normal.sections))
+        if mention.finding in present
+    }
+    kept = [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
+    said = list(dict.fromkeys(sentences[name] for name in present))
+    impression = " ".join(map(_closed, said)) if said else normal.impression
+    return " ".join(map(_closed, [*kept, *said])), impression
+
+
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            lacking = [
+                name for name in ("VolumeName", *FINDINGS) if name not in (reader.fieldnames or ())
+            ]
+            if lacking:
+                raise CtscribeError(
+                    "E_COLUMN",
+                    f"{path} must have VolumeName and the 18 findings as columns, but lacks "
+                    f"{lacking[0]}",
+                )
+            return list(reader)
+    except FileNotFoundError as error:
+        raise CtscribeError("E_MISSING", f"{path} must exist") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CtscribeError("E_CSV", f"{path} must be a CSV file in UTF-8, but {error}") from error
+
+
+def _probability(path: Path, row: Mapping[str, str], finding: str) -> float:
+    try:
+        value = float(row[finding])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise CtscribeError(
+            "E_LABEL_HEAD",
+            f"probabilities in {path} must be numbers from 0 to 1, but {finding} of "
+            f"{row['VolumeName']} is {str(row[finding])[:20]!r}",
+        )
+    return value

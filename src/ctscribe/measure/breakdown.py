@@ -1,0 +1,222 @@
+"""One system's scores taken apart: by finding, by side and size, by group of scans."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe.base.rows import ReportedRow
+from ctscribe.measure.clinical import clinical_scores, finding_counts, finding_scores
+from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.scans import Answers, Report, labelled_text
+from ctscribe.measure.statistics import Statistics, clinical_part
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import find_mentions
+from ctscribe.text.sizes import largest_nodule_mm, sides_named
+
+NODULE = "Lung nodule"
+
+_POST_OPERATIVE = re.compile(
+    r"\b(?:post-?\s?op|operated|operation|(?:lob|segment|pneumon|thym|mast)ectomy|sternotomy"
+    r"|resection|by-?pass)",
+    re.IGNORECASE,
+)
+_METAL = r"\b(?:metal|pace-?maker|prosthe|implant|electrode|screw|valve|clip)\w*"
+_ARTEFACT = r"\bart[ei]fact\w*"
+_METAL_ARTEFACT = re.compile(
+    rf"{_METAL}[^.;]{{0,60}}{_ARTEFACT}|{_ARTEFACT}[^.;]{{0,60}}{_METAL}", re.IGNORECASE
+)
+
+ORDER = {
+    "nodule size": ("none", "< 6 mm", "6–8 mm", "> 8–30 mm", "> 30 mm", "unmeasured"),
+    "tiny nodule": ("< 3 mm",),
+    "surgery": ("none stated", "post-operative"),
+    "artefact": ("none stated", "metal artefact"),
+    "age": ("< 40", "40–59", "60–74", "≥ 75"),
+}
+"""Strata in the order of tables; those of other groupings are alphabetical."""
+
+
+def nodule_stratum(has_nodule: bool, size_mm: float | None) -> str:
+    """Which size group a reference belongs to, by its largest current lung nodule in mm.
+
+    The limits are Fleischner's for solid nodules (MacMahon et al. 2017) and 30 mm, beyond which
+    one speaks of a mass.
+    """
+    if not has_nodule:
+        return "none"
+    if size_mm is None:
+        return "unmeasured"
+    if size_mm < 6:
+        return "< 6 mm"
+    if size_mm <= 8:
+        return "6–8 mm"
+    return "> 8–30 mm" if size_mm <= 30 else "> 30 mm"
+
+
+def strata_of(
+    studies: Sequence[ReportedRow], texts: Sequence[str], has_nodule: Sequence[bool]
+) -> dict[str, dict[str, list[int]]]:
+    """Groups scans by what their reference and metadata say.
+
+    Args:
+        studies: One row per scan.
+        texts: The reference report of each.
+        has_nodule: Whether the reference has a lung nodule.
+
+    Returns:
+        Grouping → stratum → indices into ``studies``, as in `ORDER`; a scan without the datum is
+        left out.
+    """
+    groups: dict[str, dict[str, list[int]]] = {}
+
+    def add(grouping: str, stratum: str | None, index: int) -> None:
+        if stratum is not None:
+            groups.setdefault(grouping, {}).setdefault(stratum, []).append(index)
+
+    for index, (study, text, nodule) in enumerate(zip(studies, texts, has_nodule, strict=True)):
+        size_mm = largest_nodule_mm(text) if nodule else None
+        add("nodule size", nodule_stratum(nodule, size_mm), index)
+        add("tiny nodule", "< 3 mm" if size_mm is not None and size_mm < 3 else None, index)
+        add("surgery", "post-operative" if _POST_OPERATIVE.search(text) else "none stated", index)
+        artefact = "metal artefact" if _METAL_ARTEFACT.search(text) else "none stated"
+        add("artefact", artefact, index)
+        add("scanner", study.manufacturer, index)
+        add("sex", study.sex, index)
+        add("age", _age_band(study.age_years), index)
+    return {
+        grouping: {name: strata[name] for name in sorted(strata, key=partial(_place, grouping))}
+        for grouping, strata in groups.items()
+    }
+
+
+def _place(grouping: str, stratum: str) -> tuple[int, str]:
+    order = ORDER.get(grouping, ())
+    return (order.index(stratum) if stratum in order else len(order)), stratum
+
+
+def _age_band(age_years: float | None) -> str | None:
+    if age_years is None:
+        return None
+    if age_years < 40:
+        return "< 40"
+    if age_years < 60:
+        return "40–59"
+    return "60–74" if age_years < 75 else "≥ 75"
+
+
+AGREEMENT = {
+    "side_agreement": "of findings both state with a side, the share on the same side or sides",
+    "nodule_size_within_2_mm": "of nodules both measure, the share of largest within 2 mm",
+    "nodule_size_error_mm": "of nodules both measure, mean absolute difference of the largest",
+}
+"""Measure → definition."""
+
+TOLERANCE_MM = 2.0
+
+
+def agreement_statistics(
+    *, predictions: Sequence[str], references: Sequence[str]
+) -> Float64[np.ndarray, "scans 5"]:
+    """Sufficient statistics per scan of what is agreed on where both state the same.
+
+    Returns:
+        Per scan: findings on the same side, findings with a side in both, nodules within the
+        tolerance, absolute difference in mm, nodules measured in both.
+    """
+    rows = []
+    for written, truth in zip(predictions, references, strict=True):
+        stated, true = _sides(written), _sides(truth)
+        shared = [finding for finding in stated if stated[finding] and true.get(finding)]
+        same = sum(stated[finding] == true[finding] for finding in shared)
+        row = [float(same), float(len(shared)), 0.0, 0.0, 0.0]
+        if "Lung nodule" in stated and "Lung nodule" in true:
+            first, second = largest_nodule_mm(written), largest_nodule_mm(truth)
+            if first is not None and second is not None:
+                error_mm = abs(first - second)
+                row[2:] = [float(error_mm <= TOLERANCE_MM), error_mm, 1.0]
+        rows.append(row)
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
+
+
+def agreement_scores(
+    totals: Float64[np.ndarray, "draws 5"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """The measures of `AGREEMENT` from sums over scans; NaN where nothing can be compared."""
+    same, sided, close, error_mm, measured = totals.T
+    pairs = ((same, sided), (close, measured), (error_mm, measured))
+    return {
+        name: np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+        for name, (part, whole) in zip(AGREEMENT, pairs, strict=True)
+    }
+
+
+def _sides(text: str) -> dict[str, frozenset[str]]:
+    sentences: dict[str, list[str]] = {}
+    for mention in find_mentions(text):
+        if mention.status == "present":
+            sentences.setdefault(mention.finding, []).append(mention.sentence)
+    return {finding: sides_named(stated) for finding, stated in sentences.items()}
+
+
+def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, Any]]:
+    """Per finding: the four counts, and Coverage, precision and F1 with intervals."""
+    total, draws = resampler.sums(clinical_part(statistics))
+    point, drawn, counts = finding_scores(total), finding_scores(draws), finding_counts(total)
+    return [
+        {"finding": finding}
+        | {name: int(values[i]) for name, values in counts.items()}
+        | {name: with_interval(point[name][:, i], drawn[name][:, i]) for name in point}
+        for i, finding in enumerate(FINDINGS)
+    ]
+
+
+def by_agreement(
+    answers: Answers, truth: Sequence[Report], resampler: Resampler
+) -> dict[str, dict[str, Any]]:
+    """The measures of `AGREEMENT` with intervals; sides and sizes are read by the rules."""
+    statistics = agreement_statistics(
+        predictions=answers.labelled_texts,
+        references=[labelled_text(*report.sections) for report in truth],
+    )
+    point, drawn = (agreement_scores(sums) for sums in resampler.sums(statistics))
+    return {
+        name: with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
+        for name, definition in AGREEMENT.items()
+    }
+
+
+def by_stratum(
+    statistics: Statistics,
+    studies: Sequence[ReportedRow],
+    truth: Sequence[Report],
+    resampler: Resampler,
+) -> list[dict[str, Any]]:
+    """Coverage, precision, F1 and nodule Coverage of every group of scans, with intervals."""
+    nodule = FINDINGS.index(NODULE)
+    has_nodule = [bool(report.labels[nodule]) for report in truth]
+    texts = [labelled_text(*report.sections) for report in truth]
+    groups = strata_of(studies, texts, has_nodule)
+    rows = []
+    for grouping, strata in groups.items():
+        for stratum, indices in strata.items():
+            # Scans outside the stratum weigh nothing; the draws stay those of all patients.
+            inside = np.zeros_like(clinical_part(statistics))
+            inside[indices] = clinical_part(statistics)[indices]
+            sums = resampler.sums(inside)
+            row: dict[str, Any] = {
+                "grouping": grouping,
+                "stratum": stratum,
+                "scans": len(indices),
+                "patients": len(set(resampler.patients[indices].tolist())),
+            }
+            point, drawn = (clinical_scores(each) for each in sums)
+            for name in ("coverage", "precision", "f1"):
+                row[name] = with_interval(point[name], drawn[name])
+            recall, recalls = (finding_scores(each)["coverage"] for each in sums)
+            row["nodule_coverage"] = with_interval(recall[:, nodule], recalls[:, nodule])
+            rows.append(row)
+    return rows

@@ -1,0 +1,229 @@
+"""Any model's card, from the reports it wrote for the altered volumes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal import igzip
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import (
+    ProgressCallback,
+    atomic_write,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+)
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.base.types import VolumeHu
+from ctscribe.data.prepared import stem
+from ctscribe.data.splits import Split, studies_of
+from ctscribe.learn.pairs.build import noise_seeds
+from ctscribe.measure.card import scans_with_strangers
+from ctscribe.measure.card_scores import AGAINST, score_card
+from ctscribe.measure.card_views import DROPPED_SHARE, VIEWS, draw_dropped, draw_order
+from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.references import References
+from ctscribe.measure.scans import (
+    RULES,
+    Answers,
+    LabelSource,
+    Report,
+    as_reports,
+    match_predictions,
+    one_row_per_scan,
+)
+from ctscribe.scan.intensity import AIR_HU
+from ctscribe.scan.read import read_volume
+from ctscribe.scan.stores import nifti_header
+from ctscribe.scan.volume import CTVolume
+
+_NOISE_HU = 1000.0
+
+
+def write_altered(
+    prepared_dir: Path,
+    split: Split,
+    validation_fraction: float,
+    out: Path,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> int:
+    """Writes ``OUT/<view>/<name>.nii.gz``, int16 HU, for every scan of a split and every view.
+
+    Files that are there are kept, so an interrupted call goes on.
+
+    Args:
+        prepared_dir: What `prepare` wrote, volumes included.
+        split: Whose scans, of at least two patients.
+        validation_fraction: As in ``pairs.validation_fraction``.
+        out: Folder to write to.
+        progress: Told (files written, all).
+
+    Returns:
+        Number of scans.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
+            folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
+    """
+    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
+    scans, strangers = scans_with_strangers(studies_of(studies, split, validation_fraction))
+    scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
+    open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
+    done = 0
+    for scan in scans:
+        for view, make in _makers(prepared_dir, scan, strangers[scan.volume_name]):
+            path = out / view / f"{stem(scan.volume_name)}.nii.gz"
+            if not path.exists():
+                _write(path, make())
+            done += 1
+            progress(done, len(VIEWS) * len(scans))
+    return len(scans)
+
+
+def shuffle_slices(hu: VolumeHu, seed: int) -> VolumeHu:
+    """The axial slices in a drawn order in which none keeps its place."""
+    return hu[:, :, draw_order(hu.shape[2], seed)]
+
+
+def drop_slices(hu: VolumeHu, seed: int) -> VolumeHu:
+    """The volume with half of its axial slices, drawn, replaced by air."""
+    left = hu.copy()
+    left[:, :, draw_dropped(hu.shape[2], DROPPED_SHARE, seed)] = AIR_HU
+    return left
+
+
+def noise_like(hu: VolumeHu, seed: int) -> VolumeHu:
+    """Standard normal noise in units of 1000 HU, clipped to ±1000 HU."""
+    drawn = np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32)
+    noise: VolumeHu = np.rint(np.clip(drawn, -1, 1) * _NOISE_HU).astype(np.int16)
+    return noise
+
+
+def _makers(
+    prepared_dir: Path, scan: StudyRow, stranger: StudyRow
+) -> Iterator[tuple[str, Callable[[], CTVolume]]]:
+    """Each view with what makes it; nothing is read unless a view is made."""
+    seed = noise_seeds([scan.volume_name], seed=0)[0]
+
+    def altered(change: Callable[[VolumeHu], VolumeHu]) -> Callable[[], CTVolume]:
+        def make() -> CTVolume:
+            own = _read(prepared_dir, scan)
+            return CTVolume(change(own.hu), own.affine)
+
+        return make
+
+    yield "real", altered(lambda hu: hu)
+    yield "noise", altered(lambda hu: noise_like(hu, seed))
+    yield "blank", altered(lambda hu: np.full(hu.shape, AIR_HU, dtype=np.int16))
+    yield "other_patient", lambda: _read(prepared_dir, stranger)
+    yield "shuffled", altered(lambda hu: shuffle_slices(hu, seed))
+    yield "dropped", altered(lambda hu: drop_slices(hu, seed))
+
+
+def _read(prepared_dir: Path, study: StudyRow) -> CTVolume:
+    path = prepared_dir / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
+    if not path.exists():
+        raise CtscribeError(
+            "E_MISSING",
+            f"{path} must exist, as `prepare --keep all` writes it",
+        )
+    return read_volume(path, study=study.volume_name, intensity="hu")[0]
+
+
+def _write(path: Path, volume: CTVolume) -> None:
+    with (
+        atomic_write(path) as file,
+        igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as gz,
+    ):
+        gz.write(nifti_header(volume.shape_xyz, volume.affine))
+        for plane in volume.hu.T:
+            gz.write(np.ascontiguousarray(plane, dtype="<i2").data)
+
+
+SUFFIXES = (".jsonl", ".csv", ".json")
+
+
+def find_view_files(folder: Path) -> dict[str, Path]:
+    """View → the file of reports written from it, such as ``noise.csv``; empty without any.
+
+    Raises:
+        CtscribeError: ``E_CARD`` when a view has two files.
+    """
+    found: dict[str, Path] = {}
+    for view in VIEWS:
+        paths = [folder / f"{view}{suffix}" for suffix in SUFFIXES]
+        present = [path for path in paths if path.is_file()]
+        if len(present) > 1:
+            raise CtscribeError(
+                "E_CARD",
+                f"{folder} must hold one file of reports for each view, but has "
+                f"{' and '.join(path.name for path in present)}",
+            )
+        found.update(zip([view], present, strict=False))
+    return found
+
+
+def make_card_of_files(
+    paths: Mapping[str, Path],
+    references: References,
+    config: EvaluateConfig,
+    out_dir: Path,
+    source: LabelSource = RULES,
+) -> dict[str, Any]:
+    """Scores and writes the card's text side; cross entropy needs the model and is left out.
+
+    Args:
+        paths: View → file of reports; ``real`` and ``other_patient`` at least.
+        references: Of the scans the views are of.
+        config: Text profile, draws and their seed.
+        out_dir: Gets ``card.json``.
+        source: Reads the findings of the reports.
+
+    Raises:
+        CtscribeError: ``E_CARD`` without those two views or without reports for some scans,
+            ``E_EMPTY_SPLIT``, and what `read_predictions` and `match_predictions` raise.
+    """
+    lacking = [view for view in ("real", AGAINST) if view not in paths]
+    if lacking:
+        raise CtscribeError(
+            "E_CARD",
+            f"a card needs the reports of the views real and {AGAINST}, but there is no "
+            f"{lacking[0]}.csv",
+        )
+    scans = one_row_per_scan(references.studies)
+    if not scans:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"the {references.split or 'references'} split must have scans, but has none",
+        )
+    truth = as_reports(scans, source)
+    answers = {view: _answers(path, references, truth, source) for view, path in paths.items()}
+    identity = {
+        "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
+        "split": references.split,
+        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+    }
+    card = identity | score_card({}, answers, truth, config, source.name) | {"use": RESEARCH_USE}
+    write_json(out_dir / "card.json", card)
+    return card
+
+
+def _answers(
+    path: Path, references: References, truth: Sequence[Report], source: LabelSource
+) -> Answers:
+    written = read_predictions(path, references.studies, references.left_out)
+    answers, missing = match_predictions(written, truth, source)
+    if missing:
+        # A view without some reports would look worse for want of them.
+        raise CtscribeError(
+            "E_CARD",
+            f"{path} must hold a report for every scan, but lacks {len(missing)} of "
+            f"{len(truth)}, the first {missing[0]}",
+        )
+    return answers

@@ -1,0 +1,132 @@
+"""Do prediction and reference state the same findings?
+
+Counted over the cells scans × 18 findings. Coverage is the share of the reference's findings
+that were stated (micro recall); it stands beside precision, because stating everything covers
+everything. CRG (arXiv:2505.17167) equals 1 / (3 − 2J) with J = TPR − FPR over all cells, so it
+lies between 0.2 and 1 and is 1/3 for anything that does not depend on the scan. Without a
+finding in the references A = 0, TPR is undefined and so is CRG; without a cell free of findings
+there is nothing to alarm falsely about, and FPR counts as 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ctscribe.base.types import Labels
+from ctscribe.text.findings import FINDINGS
+
+CLINICAL_METRICS = {
+    "coverage": "TP/(TP+FN) over all cells",
+    "coverage_macro": "mean over findings present in the references of TP/(TP+FN)",
+    "coverage_per_report": "mean over scans with a finding of their own TP/(TP+FN)",
+    "precision": "TP/(TP+FP) over all cells, 0 when nothing is stated",
+    "precision_macro": "mean over findings present in the references of TP/(TP+FP)",
+    "f1": "2TP/(2TP+FP+FN) over all cells",
+    "f1_macro": "mean over findings present in the references of 2TP/(2TP+FP+FN)",
+    "label_accuracy": "(TP+TN)/cells",
+    "exact_match": "share of scans with all 18 right",
+    "crg": "1/(3-2J), J=TPR-FPR over all cells",
+}
+"""Metric → its definition, which is the signature's body."""
+
+_N = len(FINDINGS)
+
+
+def clinical_signature(metric: str, label_source: str, num_scans: int) -> str:
+    """Says how a clinical score was computed, and who read the findings."""
+    return (
+        f"{metric}|{CLINICAL_METRICS[metric]}|labels:{label_source}|findings:{_N}|scans:{num_scans}"
+    )
+
+
+def clinical_statistics(
+    *, predictions: Sequence[Labels], references: Sequence[Labels]
+) -> Float64[np.ndarray, "scans 76"]:
+    """Sufficient statistics of each scan's stated findings against its true ones.
+
+    Args:
+        predictions: 18 labels per scan, 1 stated, 0 not.
+        references: The true ones, in the same order.
+
+    Returns:
+        Per scan: TP, FP, FN, TN of each finding (4 × 18), the scan's own recall, whether it has
+        a finding, whether all 18 are right, and 1.
+    """
+    stated, true = (
+        np.array(rows, dtype=np.float64).reshape(-1, _N) for rows in (predictions, references)
+    )
+    hits = stated * true
+    present = true.sum(axis=1)
+    recall = np.divide(hits.sum(axis=1), present, out=np.zeros(len(true)), where=present > 0)
+    exact = (stated == true).all(axis=1)
+    scan = np.stack([recall, present > 0, exact, np.ones(len(true))], axis=1)
+    return np.hstack([hits, stated - hits, true - hits, (1 - stated) * (1 - true), scan])
+
+
+def clinical_scores(
+    totals: Float64[np.ndarray, "draws 76"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """The metrics of `CLINICAL_METRICS` from sums of `clinical_statistics` over scans.
+
+    Args:
+        totals: Sums, one row per draw; a point estimate is one row.
+
+    Returns:
+        Metric name → one value per draw; NaN where the references have no finding to cover.
+    """
+    tp, fp, fn, tn = (totals[:, _N * k : _N * (k + 1)] for k in range(4))
+    all_tp, all_fp, all_fn, all_tn = (count.sum(axis=1) for count in (tp, fp, fn, tn))
+    recall_sum, with_finding, exact, scans = totals[:, 4 * _N :].T
+    has_support = tp + fn > 0
+    coverage = _ratio(all_tp, all_tp + all_fn)
+    false_alarm_rate = _ratio(all_fp, all_fp + all_tn, empty=0.0)
+    return {
+        "coverage": coverage,
+        "coverage_macro": _mean(_ratio(tp, tp + fn), has_support),
+        "coverage_per_report": _ratio(recall_sum, with_finding),
+        "precision": _ratio(all_tp, all_tp + all_fp, empty=0.0),
+        "precision_macro": _mean(_ratio(tp, tp + fp, empty=0.0), has_support),
+        "f1": _ratio(2 * all_tp, 2 * all_tp + all_fp + all_fn),
+        "f1_macro": _mean(_ratio(2 * tp, 2 * tp + fp + fn), has_support),
+        "label_accuracy": _ratio(all_tp + all_tn, scans * _N),
+        "exact_match": _ratio(exact, scans),
+        "crg": 1 / (3 - 2 * (coverage - false_alarm_rate)),
+    }
+
+
+def finding_scores(
+    totals: Float64[np.ndarray, "draws 76"],
+) -> dict[str, Float64[np.ndarray, "draws 18"]]:
+    """Coverage, precision and F1 of every finding from sums of `clinical_statistics`.
+
+    NaN where nothing is to be covered, or nothing was stated.
+    """
+    tp, fp, fn = (totals[:, _N * k : _N * (k + 1)] for k in range(3))
+    return {
+        "coverage": _ratio(tp, tp + fn),
+        "precision": _ratio(tp, tp + fp),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+    }
+
+
+def finding_counts(
+    totals: Float64[np.ndarray, "1 76"],
+) -> dict[str, Int64[np.ndarray, "18"]]:
+    """True and false positives and negatives of every finding."""
+    names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+    return {name: totals[0, _N * k : _N * (k + 1)].astype(np.int64) for k, name in enumerate(names)}
+
+
+def _ratio(
+    part: Float64[np.ndarray, "..."], whole: Float64[np.ndarray, "..."], empty: float = np.nan
+) -> Float64[np.ndarray, "..."]:
+    ratio = np.full(whole.shape, empty)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
+
+
+def _mean(
+    values: Float64[np.ndarray, "draws 18"], counted: np.ndarray
+) -> Float64[np.ndarray, "draws"]:
+    return _ratio(np.where(counted, values, 0.0).sum(axis=1), counted.sum(axis=1).astype(float))

@@ -1,0 +1,157 @@
+"""Does one run score higher than another, or could chance have made the difference?"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, ReportedRow
+from ctscribe.measure.intervals import (
+    Resampler,
+    approximate_randomisation,
+    holm,
+    percentile_interval,
+    sum_by_patient,
+)
+from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.references import References
+from ctscribe.measure.scans import (
+    RULES,
+    LabelSource,
+    Report,
+    as_reports,
+    count_scans,
+    match_predictions,
+    one_row_per_scan,
+)
+from ctscribe.measure.statistics import ALL_METRICS, scan_statistics, score_sums
+
+ALPHA = 0.05
+"""Chance of any false claim in the whole family of comparisons."""
+
+Sums = Float64[np.ndarray, "patients columns"]
+
+
+def compare_predictions(
+    paths: Mapping[str, Path],
+    references: References,
+    config: EvaluateConfig,
+    source: LabelSource = RULES,
+) -> dict[str, Any]:
+    """Reads the predictions of systems and compares all with the first; see `compare`.
+
+    Args:
+        paths: System → its predictions.
+        references: What they were written for.
+        config: As for `compare`.
+        source: As for `compare`.
+
+    Returns:
+        What `compare` returns, and ``base``, the name of the first.
+    """
+    studies, left_out = references.studies, references.left_out
+    written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
+    base = next(iter(paths))
+    found = compare(written.pop(base), written, studies, config, source)
+    found["n"] |= references.facts()
+    return {"base": base} | found
+
+
+def compare(
+    base: Sequence[Sequence[PredictionRow]],
+    others: Mapping[str, Sequence[Sequence[PredictionRow]]],
+    references: Sequence[ReportedRow],
+    config: EvaluateConfig,
+    source: LabelSource = RULES,
+) -> dict[str, Any]:
+    """Differences other − base on the same scans, paired by patient.
+
+    A system of several training seeds is scored over all their reports at once.
+
+    Args:
+        base: The reports of each seed of the system that the others are compared with.
+        others: System → the reports of each of its seeds.
+        references: The studies all are scored on.
+        config: Text profile; draws, least number of trials, and their seed.
+        source: Reads the findings of what was written.
+
+    Returns:
+        ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``, and
+        ``differences``: system → metric → ``difference``, its 95 % interval ``low`` and ``high``
+        over paired draws of patients, ``p`` of approximate randomisation, ``p_holm`` adjusted
+        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
+        that is undefined on these scans is left out.
+    """
+    studies = one_row_per_scan(references)
+    truth = as_reports(studies, source)
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    one, *rest = (
+        _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
+    )
+    trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
+    differences = {
+        name: _differences(one, two, resampler, trials, config.seed)
+        for name, two in zip(others, rest, strict=True)
+    }
+    family = _adjust(differences)
+    return {
+        "n": {
+            **count_scans(studies),
+            "resamples": config.resamples,
+            "seed": config.seed,
+            "trials": trials,
+            "family": family,
+        },
+        "alpha": ALPHA,
+        "differences": differences,
+        "use": RESEARCH_USE,
+    }
+
+
+def _adjust(differences: dict[str, dict[str, dict[str, Any]]]) -> int:
+    """Adds each difference's p by Holm over all of them; returns how many there are."""
+    family = {
+        (name, metric): row["p"]
+        for name, rows in differences.items()
+        for metric, row in rows.items()
+    }
+    for (name, metric), adjusted in holm(family).items():
+        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
+    return len(family)
+
+
+def enough_trials(wanted: int, family: int) -> int:
+    """Trials with which even the smallest p, 1/(trials + 1), can hold after Holm's correction."""
+    return max(wanted, int(np.ceil(2 * family / ALPHA)))
+
+
+def _sums(
+    seeds: Sequence[Sequence[PredictionRow]],
+    truth: Sequence[Report],
+    resampler: Resampler,
+    config: EvaluateConfig,
+    source: LabelSource,
+) -> Sums:
+    rows = sum(
+        scan_statistics(match_predictions(written, truth, source)[0], truth, config.profile)
+        for written in seeds
+    )
+    return sum_by_patient(np.asarray(rows), resampler.patients)
+
+
+def _differences(
+    one: Sums, two: Sums, resampler: Resampler, trials: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    p_values = approximate_randomisation(one, two, score_sums, trials, seed)
+    drawn_one, drawn_two = (score_sums(resampler.draws @ sums) for sums in (one, two))
+    point_one, point_two = (score_sums(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
+    table = {}
+    for metric, p in p_values.items():
+        low, high = percentile_interval(drawn_two[metric] - drawn_one[metric]) or (None, None)
+        difference = float(point_two[metric][0] - point_one[metric][0])
+        table[metric] = {"difference": difference, "low": low, "high": high, "p": p}
+    return table

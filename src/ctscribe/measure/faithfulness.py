@@ -1,0 +1,385 @@
+"""Whether evidence can be believed: compared with where a phantom's lesions truly are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import (
+    StudyRow,
+    TruthRow,
+    read_rows,
+)
+from ctscribe.data.prepared import read_frames
+from ctscribe.learn.model.features import store_features
+from ctscribe.learn.model.finding_queries import Seen, cell_targets
+from ctscribe.measure.intervals import (
+    draw_patients,
+    patient_index,
+    sum_by_patient,
+    with_interval,
+)
+from ctscribe.scan.boxes import FrameBoxes, boxes_in_frames
+from ctscribe.text.findings import FINDINGS
+from ctscribe.write.evidence import (
+    Box,
+    Kept,
+    Shown,
+    attention_of,
+    box_of,
+    drops_of,
+    leave_one_out,
+    log_probs,
+    see,
+    show,
+)
+from ctscribe.write.find_evidence import match_predictions
+from ctscribe.write.generate import load_for_inference
+from ctscribe.write.sentences import ReadReport, read_report
+
+METHODS = ("attention", "leave_one_out", "random")
+"""Ways to rank slice pairs: by the finding queries, by exact removal, without a look."""
+
+
+@final
+@dataclass(frozen=True)
+class Truth:
+    """A phantom's lesions in the frames that are shown."""
+
+    boxes: FrameBoxes
+    findings: tuple[int, ...]
+    """Index into `FINDINGS` of each box."""
+    slice_indices: tuple[int, ...]
+    frame_size_px: tuple[int, int]
+
+    def pairs_with(self, finding: int) -> Bool[np.ndarray, "pairs"]:
+        """Slice pairs that show a lesion of this finding."""
+        targets = cell_targets(self.boxes, self.findings, self.slice_indices, self.frame_size_px)
+        shown = targets[..., finding].reshape(len(self.slice_indices) // 2, -1)
+        return np.asarray(shown.max(1) > 0)
+
+    def boxes_in(self, finding: int, pair: int) -> list[Box]:
+        """This finding's boxes in a slice pair, in pixels, cut to the frame."""
+        height, width = self.frame_size_px
+        depths = self.slice_indices[2 * pair : 2 * pair + 2]
+        found = []
+        for box, named in zip(self.boxes, self.findings, strict=True):
+            if named == finding and any(box[2, 0] - 0.5 <= z <= box[2, 1] + 0.5 for z in depths):
+                low = np.floor(box[:2, 0] + 0.5).clip(0)
+                high = np.floor(box[:2, 1] + 1.5).clip(max=(width, height))
+                if (low < high).all():
+                    found.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+        return found
+
+
+@final
+@dataclass(frozen=True)
+class Checked:
+    """One true sentence: where each method's ranking meets the truth."""
+
+    finding: int
+    num_pairs: int
+    num_true: int
+    """Slice pairs that show the finding."""
+    rank: Mapping[str, int]
+    """Place of the first true pair in each ranking, from 1."""
+    overlap: Mapping[str, float]
+    """Intersection over union of the box in the best-ranked true pair with the nearest lesion's."""
+    deletion: Mapping[str, tuple[float, ...]]
+    """Log-probability with the k first pairs of the ranking away, k = 0 … all."""
+    insertion: Mapping[str, tuple[float, ...]]
+    """Log-probability with only the k first there."""
+
+
+def check(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    shown: Shown,
+    truth: Truth,
+    seed: int,
+) -> list[Checked]:
+    """Checks every sentence that states one finding which is there and shown.
+
+    Args:
+        qwen: The model.
+        report: What it wrote.
+        shown: The same report behind its volume.
+        truth: Where the volume's lesions are.
+        seed: Of random rankings and boxes.
+    """
+    draw = np.random.default_rng(seed)
+    chosen = [
+        (number, sentence.present[0])
+        for number, sentence in enumerate(report.sentences)
+        if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
+    ]
+    seen = see(qwen, shown)
+    rankings = _rankings(qwen, report, shown, seen, [number for number, _ in chosen], draw)
+    scores = _scores(qwen, shown, rankings)
+    checked: list[Checked] = []
+    for number, finding in chosen:
+        true, ranking = truth.pairs_with(finding), rankings[number]
+        order = ranking.get("attention", ranking["leave_one_out"])
+        best = order[_first_true(order, true) - 1]
+        boxed = box_of(report.sentences[number], seen, best), truth.boxes_in(finding, best)
+        members = report.tokens[number].float()
+        deletion, insertion = (
+            {
+                name: tuple(float(scores[kept][:-1] @ members) for kept in _steps(order, inserting))
+                for name, order in ranking.items()
+            }
+            for inserting in (False, True)
+        )
+        checked.append(
+            Checked(
+                *(finding, shown.num_pairs, int(true.sum())),
+                {name: _first_true(order, true) for name, order in ranking.items()},
+                _overlaps(*boxed, truth, draw),
+                deletion,
+                insertion,
+            )
+        )
+    return checked
+
+
+def _rankings(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    shown: Shown,
+    seen: Seen | None,
+    chosen: Sequence[int],
+    draw: np.random.Generator,
+) -> dict[int, dict[str, list[int]]]:
+    """Each method's order of the slice pairs, by number of the sentence."""
+    _, drops = drops_of(log_probs(qwen, shown, leave_one_out(shown.num_pairs)), report)
+    rankings: dict[int, dict[str, list[int]]] = {}
+    for number in chosen:
+        rankings[number] = {
+            "leave_one_out": _order(drops[number]),
+            "random": draw.permutation(shown.num_pairs).tolist(),
+        }
+        attention = attention_of(report.sentences[number], seen)
+        if attention is not None:
+            rankings[number]["attention"] = _order(attention)
+    return rankings
+
+
+def hit_by_chance(num_pairs: int, num_true: int, k: int) -> float:
+    """Probability that k slice pairs drawn without a look include a true one."""
+    return 1 - comb(num_pairs - num_true, k) / comb(num_pairs, k)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(0, width) * max(0, height)
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _overlaps(
+    box: Box | None, lesions: Sequence[Box], truth: Truth, draw: np.random.Generator
+) -> dict[str, float]:
+    """Of the box, and of one of its size put anywhere in the frame."""
+    if box is None or not lesions:
+        return {}
+    height, width = truth.frame_size_px
+    left = int(draw.integers(width - (box[2] - box[0]) + 1))
+    top = int(draw.integers(height - (box[3] - box[1]) + 1))
+    moved = (left, top, left + box[2] - box[0], top + box[3] - box[1])
+    return {
+        "attention": max(overlap(box, lesion) for lesion in lesions),
+        "random": max(overlap(moved, lesion) for lesion in lesions),
+    }
+
+
+def _first_true(order: Sequence[int], true: Bool[np.ndarray, "pairs"]) -> int:
+    return 1 + next(place for place, pair in enumerate(order) if true[pair])
+
+
+def _order(values: Float[Tensor, "pairs"]) -> list[int]:
+    order: list[int] = values.argsort(descending=True).tolist()
+    return order
+
+
+def _steps(order: Sequence[int], insertion: bool) -> list[Kept]:
+    ends = range(len(order) + 1)
+    return [frozenset(order[:k] if insertion else order[k:]) for k in ends]
+
+
+def _scores(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    shown: Shown,
+    rankings: Mapping[int, Mapping[str, Sequence[int]]],
+) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
+    """Log-probabilities for every set of pairs that some curve passes through, each once."""
+    needed = sorted(
+        {
+            kept
+            for ranking in rankings.values()
+            for order in ranking.values()
+            for insertion in (True, False)
+            for kept in _steps(order, insertion)
+        },
+        key=sorted,
+    )
+    return dict(zip(needed, log_probs(qwen, shown, needed), strict=True)) if needed else {}
+
+
+TOP = (1, 3)
+"""hit@k asks whether a true slice pair is among the first k."""
+
+
+def summarise(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+    """Means over sentences that state one finding which is there.
+
+    Args:
+        checked: (patient, sentence).
+        resamples: Bootstrap draws of patients.
+        seed: Of the draws.
+
+    Returns:
+        ``all`` sentences and ``focal`` ones, whose finding is on at most half of the slice pairs:
+        ``hit@1`` and ``hit@3`` per method and by chance, ``overlap`` of boxes, mean ``deletion``
+        and ``insertion`` curves in nats; per finding its number and hits.
+    """
+    groups = {
+        "all": list(checked),
+        "focal": [(who, each) for who, each in checked if 2 * each.num_true <= each.num_pairs],
+    }
+    return {
+        **{name: _group(group, resamples, seed) for name, group in groups.items()},
+        "per_finding": _per_finding([each for _, each in checked]),
+        "use": RESEARCH_USE,
+    }
+
+
+def _group(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+    sentences = [each for _, each in checked]
+    methods = [name for name in METHODS if all(name in each.rank for each in sentences)]
+
+    def mean(value: Callable[[Checked], float | None]) -> dict[str, float | None]:
+        known = [(who, v) for who, each in checked if (v := value(each)) is not None]
+        return _mean(known, resamples, seed)
+
+    found: dict[str, Any] = {"sentences": len(sentences), "scans": len({w for w, _ in checked})}
+    for k in TOP:
+        hits: dict[str, Any] = {
+            name: mean(lambda each, name=name, k=k: float(each.rank[name] <= k))  # type: ignore[misc]
+            for name in methods
+        }
+        hits["chance"] = mean(
+            lambda each, k=k: hit_by_chance(each.num_pairs, each.num_true, k)  # type: ignore[misc]
+        )
+        found[f"hit@{k}"] = hits
+    found["overlap"] = {
+        name: mean(lambda each, name=name: each.overlap.get(name))  # type: ignore[misc]
+        for name in ("attention", "random")
+    }
+    for kind in ("deletion", "insertion"):
+        found[kind] = {
+            name: np.mean([getattr(each, kind)[name] for each in sentences], axis=0).tolist()
+            for name in methods
+            if sentences
+        }
+    return found
+
+
+def _mean(
+    values: Sequence[tuple[str, float]], resamples: int, seed: int
+) -> dict[str, float | None]:
+    if not values:
+        return {"value": None, "low": None, "high": None}
+    patients = patient_index([who for who, _ in values])
+    rows = np.array([[value, 1.0] for _, value in values])
+    sums = sum_by_patient(rows, patients)
+    drawn = draw_patients(len(sums), resamples, seed) @ sums
+    return with_interval(rows[:, :1].mean(0), drawn[:, 0] / drawn[:, 1])
+
+
+def _per_finding(checked: Sequence[Checked]) -> list[dict[str, Any]]:
+    rows = []
+    for number, finding in enumerate(FINDINGS):
+        mine = [each for each in checked if each.finding == number]
+        methods = [name for name in METHODS if mine and name in mine[0].rank]
+        rows.append(
+            {"finding": finding, "sentences": len(mine)}
+            | {
+                f"hit@{k}": {
+                    name: float(np.mean([each.rank[name] <= k for each in mine]))
+                    for name in methods
+                }
+                for k in TOP
+            }
+        )
+    return rows
+
+
+def check_faithfulness(
+    run_dir: Path,
+    prepared_dir: Path,
+    predictions_path: Path,
+    truth_path: Path,
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    progress: ProgressCallback = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compares evidence with a phantom's truth; see `summarise`.
+
+    Args:
+        run_dir: Training run whose ``best`` weights are asked.
+        prepared_dir: What `prepare` wrote.
+        predictions_path: What `generate` wrote.
+        truth_path: The phantom's ``truth.jsonl``.
+        recipe: The run's recipe.
+        limit: Only the first so many reports.
+        progress: Told (reports done, all reports).
+
+    Raises:
+        CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
+    """
+    predictions, studies = match_predictions(prepared_dir, predictions_path, limit)
+    truths = {row.volume_name: row for row in read_rows(truth_path, TruthRow)}
+    qwen, tokenizer = load_for_inference(run_dir, recipe)
+    shown_studies = [studies[row.volume_name] for row in predictions]
+    store = store_features(qwen, prepared_dir, shown_studies, windows=recipe.slices.windows)
+    checked: list[tuple[str, Checked]] = []
+    for number, (row, study) in enumerate(zip(predictions, shown_studies, strict=True)):
+        progress(number, len(predictions))
+        truth = _truth(prepared_dir, study, truths.get(study.volume_name))
+        report = read_report(row.findings, row.impression, tokenizer)
+        shown = show(qwen, tokenizer, report.answer, store.visual(study), recipe.model.positions)
+        found = check(qwen, report, shown, truth, seed=number) if report.sentences else []
+        checked += [(row.patient_id, each) for each in found]
+    progress(len(predictions), len(predictions))
+    return summarise(checked, recipe.evaluate.resamples, recipe.evaluate.seed)
+
+
+def _truth(prepared_dir: Path, study: StudyRow, row: TruthRow | None) -> Truth:
+    if row is None:
+        raise CtscribeError(
+            "E_MISSING",
+            f"the truth must hold every volume of the data set, but lacks {study.volume_name}",
+        )
+    _, height, width, _ = read_frames(prepared_dir, study.volume_name).shape
+    return Truth(
+        boxes_in_frames(study, [lesion.box_mm for lesion in row.lesions]),
+        tuple(FINDINGS.index(lesion.finding) for lesion in row.lesions),
+        study.slice_indices,
+        (height, width),
+    )

@@ -1,0 +1,294 @@
+"""BLEU, ROUGE-L and CIDEr from sufficient statistics per report.
+
+Definitions: Papineni et al. 2002 (BLEU, corpus level, one reference, no smoothing), Lin 2004
+(ROUGE-L, beta 1.2), Vedantam et al. 2015 (CIDEr with clipping and a Gaussian length penalty of
+sigma 6, times ten). Written from these definitions; the values equal those of the COCO caption
+scorers, which CT-RATE's challenge runs on untokenised, cased text.
+
+Every corpus score is a function of sums over reports, so one row of numbers per report is all
+that resampling needs. CIDEr's document frequencies stay those of the whole reference set.
+"""
+
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal, final
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy import sparse
+
+from ctscribe.base.errors import CtscribeError
+
+ORDERS = 4
+"""Longest n-gram."""
+
+
+@final
+@dataclass(frozen=True)
+class NgramCounts:
+    """Counts per order n = 1..4 of what was written and of the truth, over shared columns."""
+
+    written: tuple[Any, ...]
+    """Four sparse matrices [distinct written reports, n-grams]."""
+    truth: tuple[Any, ...]
+    """Four sparse matrices [scans, n-grams]."""
+    written_row: Int64[np.ndarray, "scans"]
+    """Row of `written` that belongs to each scan."""
+    written_length: Int64[np.ndarray, "scans"]
+    """Words written for each scan."""
+    truth_length: Int64[np.ndarray, "scans"]
+    """Words of each scan's reference."""
+
+    def pairs(self) -> Iterator[tuple[Any, Any]]:
+        """Per order: what was written for each scan, and its reference, row by row."""
+        for written, truth in zip(self.written, self.truth, strict=True):
+            yield written[self.written_row], truth
+
+    def matches(self) -> list[Float64[np.ndarray, "scans"]]:
+        """Per order: n-grams of each scan's reference that were written, clipped to its count."""
+        return [
+            np.asarray(written.minimum(truth).sum(axis=1), dtype=np.float64).ravel()
+            for written, truth in self.pairs()
+        ]
+
+
+def count_ngrams(written: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> NgramCounts:
+    """Counts the n-grams of tokenised reports; equal written reports are counted once."""
+    distinct: dict[tuple[str, ...], int] = {}
+    rows = np.array(
+        [distinct.setdefault(tuple(tokens), len(distinct)) for tokens in written], dtype=np.int64
+    )
+    reports = [*distinct, *truth]
+    lengths = np.array([len(tokens) for tokens in reports], dtype=np.int64)
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__
+    numbers = map(vocabulary.__getitem__, chain.from_iterable(reports))
+    tokens = np.fromiter(numbers, dtype=np.int64, count=int(lengths.sum()))
+    matrices = _count_matrices(tokens, lengths, len(vocabulary))
+    split = len(distinct)
+    return NgramCounts(
+        written=tuple(matrix[:split] for matrix in matrices),
+        truth=tuple(matrix[split:] for matrix in matrices),
+        written_row=rows,
+        written_length=lengths[:split][rows],
+        truth_length=lengths[split:],
+    )
+
+
+def _count_matrices(
+    tokens: Int64[np.ndarray, "tokens"], lengths: Int64[np.ndarray, "reports"], num_words: int
+) -> list[Any]:
+    report = np.repeat(np.arange(len(lengths)), lengths)
+    words_left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))
+    ngram_at, num_ngrams, matrices = tokens.copy(), num_words, []
+    for order in range(1, ORDERS + 1):
+        starts = np.flatnonzero(words_left >= order)
+        if order > 1:
+            # An n-gram is its first n − 1 words and its last; pairs of numbers get a new number.
+            joint = ngram_at[starts] * num_words + tokens[starts + order - 1]
+            known, ngram_at[starts] = np.unique(joint, return_inverse=True)
+            num_ngrams = len(known)
+        entries = (np.ones(len(starts)), (report[starts], ngram_at[starts]))
+        matrices.append(sparse.csr_matrix(entries, shape=(len(lengths), max(1, num_ngrams))))
+    return matrices
+
+
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, by bit-parallel dynamic programming.
+
+    One row of the classical table is one integer, and a whole row is updated by an addition
+    (Crochemore et al. 2001; Hyyrö 2004).
+    """
+    positions: dict[str, int] = {}
+    for place, token in enumerate(first):
+        positions[token] = positions.get(token, 0) | 1 << place
+    full = (1 << len(first)) - 1
+    row = full
+    for mask in map(positions.get, second):
+        if mask:
+            matched = row & mask
+            row = ((row + matched) | (row - matched)) & full
+    return len(first) - row.bit_count()
+
+
+Profile = Literal["ctrate-raw", "r2gen"]
+
+# Keep a division by zero finite; corpus BLEU of identical texts is 0.9999999996 by them.
+_TINY, _SMALL = 1e-15, 1e-9
+_ROUGE_BETA_SQUARED = 1.2**2
+_CIDER_SIGMA = 6.0
+
+LANGUAGE_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+
+NUM_LANGUAGE_COLUMNS = 13
+"""Sufficient statistics per scan."""
+
+_R2GEN_NUMBERING = re.compile(r"(?:^|(?<=\s))\d+\. ")
+_R2GEN_PUNCTUATION = re.compile(r"[.,?;*!%^&_+()\[\]{}:<=>@\"'/\\]")
+
+
+def normalise(text: str, profile: Profile, *, predicted: bool) -> str:
+    """Brings a report into the form whose tokens the profile compares.
+
+    ``ctrate-raw`` does what CT-RATE's challenge does: newlines vanish without leaving a space,
+    a point swallows the spaces around it, and predictions also lose quotation marks, underscores
+    and the end token. ``r2gen`` lowers the case, drops punctuation and list numbers, and puts
+    `` . `` between sentences (Chen et al. 2020).
+    """
+    if profile == "r2gen":
+        flat = _R2GEN_NUMBERING.sub("", " ".join(text.lower().split()))
+        sentences = (_R2GEN_PUNCTUATION.sub("", part).strip() for part in flat.split(". "))
+        return " . ".join(part for part in sentences if part) + " ."
+    text = text.replace("\n", "").replace(" . ", ".").replace(" .", ".")
+    if predicted:
+        text = text.replace("<|eot_id|>", "").replace('"', "").replace("_", "")
+    return text
+
+
+def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
+    """Says how a language score was computed, so that only equals are compared."""
+    tokens = "space" if metric == "rouge_l" else "whitespace"
+    case = "lower" if profile == "r2gen" else "mixed"
+    detail = {
+        "rouge_l": "level:report-mean|beta:1.2",
+        "cider": "level:report-mean|n:4|sigma:6|idf:references|times:10",
+    }.get(metric, "level:corpus|smooth:none|refs:1")
+    return f"{metric}|profile:{profile}|split:{tokens}|case:{case}|{detail}|scans:{num_scans}"
+
+
+def language_statistics(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> Float64[np.ndarray, "scans 13"]:
+    """Sufficient statistics of each prediction against its reference, in the given order.
+
+    Args:
+        predictions: One text per scan; may be empty.
+        references: One text per scan, in the same order.
+        profile: How text is normalised before it is split into tokens.
+
+    Returns:
+        Per scan: clipped matches of n = 1..4, n-grams written of n = 1..4, words written, words
+        of the reference, ROUGE-L, CIDEr, and 1. `language_scores` reads sums of such rows.
+    """
+    written = [normalise(text, profile, predicted=True) for text in predictions]
+    truth = [normalise(text, profile, predicted=False) for text in references]
+    counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
+    rouge = np.array([rouge_l(*pair) for pair in zip(written, truth, strict=True)])
+    rest = [rouge, _cider(counts), np.ones(len(written))]
+    return np.hstack([_bleu_columns(counts), np.stack(rest, axis=1)])
+
+
+def bleu_4(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> float:
+    """Corpus BLEU-4 alone, without the cost of the other scores."""
+    written = [normalise(text, profile, predicted=True).split() for text in predictions]
+    truth = [normalise(text, profile, predicted=False).split() for text in references]
+    columns = _bleu_columns(count_ngrams(written, truth))
+    return float(_bleu_scores(columns.sum(axis=0, keepdims=True))["bleu_4"][0])
+
+
+def language_scores(
+    totals: Float64[np.ndarray, "draws 13"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """BLEU-1..4, ROUGE-L and CIDEr from sums of `language_statistics` over scans.
+
+    Args:
+        totals: Sums, one row per draw; a point estimate is one row.
+
+    Returns:
+        Metric name → one value per draw.
+    """
+    scores = _bleu_scores(totals[:, :10])
+    scores["rouge_l"] = totals[:, 10] / totals[:, 12]
+    scores["cider"] = totals[:, 11] / totals[:, 12]
+    return scores
+
+
+def _bleu_columns(counts: NgramCounts) -> Float64[np.ndarray, "scans 10"]:
+    lengths = [counts.written_length, counts.truth_length]
+    guesses = [np.maximum(0, lengths[0] - order) for order in range(ORDERS)]
+    columns = [*counts.matches(), *guesses, *lengths]
+    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+
+
+def _bleu_scores(
+    totals: Float64[np.ndarray, "draws 10"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    precisions = (totals[:, 0:4] + _TINY) / (totals[:, 4:8] + _SMALL)
+    ratio = (totals[:, 8] + _TINY) / (totals[:, 9] + _SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    scores = {}
+    product = np.ones_like(ratio)
+    for order in range(ORDERS):
+        product = product * precisions[:, order]
+        scores[f"bleu_{order + 1}"] = product ** (1 / (order + 1)) * brevity
+    return scores
+
+
+def rouge_l(written: str, truth: str) -> float:
+    """ROUGE-L of one normalised report against its normalised reference."""
+    # Split at single spaces on purpose: two spaces make an empty token, as in the COCO scorer.
+    tokens, wanted = written.split(" "), truth.split(" ")
+    common = lcs_length(tokens, wanted)
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(tokens), common / len(wanted)
+    weighted = (1 + _ROUGE_BETA_SQUARED) * precision * recall
+    return weighted / (recall + _ROUGE_BETA_SQUARED * precision)
+
+
+def _cider(counts: NgramCounts) -> Float64[np.ndarray, "scans"]:
+    """Mean over n of the clipped cosine of tf-idf vectors, with the length penalty, times ten."""
+    num_scans = len(counts.truth_length)
+    total = np.zeros(num_scans)
+    for written, truth in counts.pairs():
+        document_frequency = np.asarray((truth > 0).sum(axis=0), dtype=np.float64).ravel()
+        idf = np.log(max(1, num_scans)) - np.log(np.maximum(1.0, document_frequency))
+        weighted, wanted = written.multiply(idf).tocsr(), truth.multiply(idf).tocsr()
+        dot = np.asarray(weighted.minimum(wanted).multiply(wanted).sum(axis=1)).ravel()
+        norms = np.sqrt(
+            np.asarray(weighted.power(2).sum(axis=1)).ravel()
+            * np.asarray(wanted.power(2).sum(axis=1)).ravel()
+        )
+        total += np.divide(dot, norms, out=np.zeros(num_scans), where=norms > 0)
+    # The COCO scorer measures length in bigrams.
+    bigrams = [np.maximum(0, n - 1) for n in (counts.written_length, counts.truth_length)]
+    penalty = np.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * _CIDER_SIGMA**2))
+    scores: Float64[np.ndarray, "scans"] = 10 * total / ORDERS * penalty
+    return scores
+
+
+def meteor(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile
+) -> dict[str, float | str | None]:
+    """Corpus METEOR of the normalised texts: ``value``, no ``low`` and ``high``, ``signature``.
+
+    Raises:
+        CtscribeError: ``E_METEOR`` without Java or without pycocoevalcap.
+    """
+    try:
+        from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found]
+    except ImportError as error:
+        told = "pycocoevalcap 1.2, which does not import"
+        raise _lacking(told) from error
+    if shutil.which("java") is None:
+        raise _lacking("Java, which is not on the path")
+    # One text is one line of the program's input.
+    written = {i: [_line(t, profile, predicted=True)] for i, t in enumerate(predictions)}
+    truth = {i: [_line(t, profile, predicted=False)] for i, t in enumerate(references)}
+    value, _ = Meteor().compute_score(truth, written)
+    signature = f"meteor|profile:{profile}|jar:1.5|lang:en|level:corpus|scans:{len(truth)}"
+    return {"value": float(value), "low": None, "high": None, "signature": signature}
+
+
+def _line(text: str, profile: Profile, *, predicted: bool) -> str:
+    return " ".join(normalise(text, profile, predicted=predicted).split())
+
+
+def _lacking(what: str) -> CtscribeError:
+    return CtscribeError("E_METEOR", f"METEOR needs {what}")

@@ -1,0 +1,220 @@
+"""Predictions of any format, put to the studies they were written for."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json
+from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
+from ctscribe.text.csv_tables import read_report_table
+from ctscribe.text.sections import split_report
+
+Format = Literal["csv", "vlm3d", "ct-chat"]
+_NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
+_TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
+_LISTS = ("generated_reports", "predictions", "reports")
+_SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
+
+
+@final
+@dataclass(frozen=True)
+class Written:
+    """A report somebody wrote for a volume."""
+
+    name: str
+    """The volume's or the scan's, without folder and suffix."""
+    findings: str
+    impression: str
+
+
+def read_written(path: Path) -> list[Written]:
+    """Reads predictions of any of the formats, in their order.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_JSON``, ``E_ROW``, ``E_PREDICTION`` for JSON of another
+            shape or a name that occurs twice, and what `read_report_table` raises.
+    """
+    if path.suffix.lower() == ".csv":
+        table = read_report_table(path)
+        pairs = zip(table.names, table.cells, strict=True)
+        written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
+    elif path.suffix.lower() == ".json":
+        answers = _answers(path, read_json(path))
+        written = [Written(volume_stem(name), *split_report(text)) for name, text in answers]
+    else:
+        rows = read_rows(path, PredictionRow)
+        return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+    seen: set[str] = set()
+    for report in written:
+        if report.name in seen:
+            raise _bad(path, f"{report.name[:80]} occurs twice")
+        seen.add(report.name)
+    return written
+
+
+def volume_stem(name: str) -> str:
+    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``."""
+    path = PurePosixPath(name.strip())
+    while path.suffix.lower() in _SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
+
+def _sections(cells: Sequence[str]) -> tuple[str, str]:
+    if len(cells) == 2:
+        return cells[0].strip(), cells[1].strip()
+    return split_report(cells[0])
+
+
+def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON
+    if isinstance(content, dict):
+        key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
+        content = content[key] if key else content
+    if isinstance(content, dict):
+        content = [{"name": name, "text": text} for name, text in content.items()]
+    if not isinstance(content, list) or not content:
+        raise _bad(path, "it holds no list of reports")
+    for number, entry in enumerate(content, 1):
+        fields = entry if isinstance(entry, dict) else {}
+        name = next((fields[key] for key in _NAMES if isinstance(fields.get(key), str)), None)
+        text = next((fields[key] for key in _TEXTS if isinstance(fields.get(key), str)), None)
+        text = _spoken(fields) if text is None else text
+        if name is None or text is None:
+            raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
+        yield name, text
+
+
+def _spoken(fields: Mapping[str, Any]) -> str | None:
+    """The one answer of a conversation, or the one to a report's request; None without one."""
+    answers: list[str] = []
+    asked: list[str] = []
+    question = ""
+    turns = fields.get("conversations_out") or fields.get("conversations") or []
+    for turn in turns if isinstance(turns, list) else []:
+        said = turn if isinstance(turn, dict) else {}
+        question = str(said.get("question", question))
+        if said.get("from") == "human":
+            question = str(said.get("value", ""))
+        answer = said.get("value") if said.get("from") == "gpt" else said.get("answer")
+        if isinstance(answer, str):
+            answers.append(answer)
+            if "report_generation" in question:
+                asked.append(answer)
+    chosen = asked or answers
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _bad(path: Path, what: str) -> CtscribeError:
+    return CtscribeError(
+        "E_PREDICTION",
+        f"{path} must hold one report for each volume, as a CSV of VolumeName and report_text "
+        f"or JSON of the VLM3D challenge or of CT-CHAT, but {what}",
+    )
+
+
+def format_written(written: Sequence[Written], form: Format) -> str:
+    """The text of a file in another tool's format; JSON has the sections joined by a space."""
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("VolumeName", "Findings_EN", "Impressions_EN"))
+        writer.writerows((f"{r.name}.nii.gz", r.findings, r.impression) for r in written)
+        return text.getvalue()
+    whole = [
+        (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
+        for report in written
+    ]
+    if form == "ct-chat":
+        return _json([_conversation(name, text) for name, text in whole])
+    return _json(
+        {
+            "name": "Generated reports",
+            "type": "Report generation",
+            "version": {"major": 1, "minor": 0},
+            "generated_reports": [
+                {"input_image_name": f"{name}.mha", "report": text} for name, text in whole
+            ],
+        }
+    )
+
+
+def _conversation(name: str, text: str) -> dict[str, Any]:
+    request = "<image>\nWrite a radiology report for this chest CT.<report_generation>"
+    return {
+        "id": name,
+        "image": f"{name}.nii.gz",
+        "conversations": [{"from": "human", "value": request}, {"from": "gpt", "value": text}],
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+_RECONSTRUCTION = re.compile(r"_\d+\Z")
+_NUM_NAMED = 3
+
+
+def read_predictions(
+    path: Path, studies: Sequence[ReportedRow], left_out: Collection[str] = ()
+) -> list[PredictionRow]:
+    """Reads predictions, ours or another tool's, as rows of the studies they answer.
+
+    Others name volumes, of which a scan may have several, each with a report of its own. The
+    report of the prepared volume is taken; without one, that of the first reconstruction.
+
+    Args:
+        path: See `measure.predictions`; our own ``.jsonl`` comes back as it is.
+        studies: The prepared studies; a name is a volume's, its scan's, or that of another
+            reconstruction of the scan.
+        left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
+
+    Raises:
+        CtscribeError: As `read_written`; ``E_PREDICTION`` for names that belong to no study.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        rows = read_rows(path, PredictionRow)
+        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+    passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
+    by_volume = {volume_stem(study.volume_name): study for study in studies}
+    by_scan = {study.scan_id: study for study in reversed(studies)}
+    chosen: dict[str, tuple[int, str, Written, ReportedRow]] = {}
+    unknown = []
+    for report in read_written(path):
+        same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
+        study = by_volume.get(report.name) or same_scan
+        if study is None and report.name in passed_over:
+            continue
+        if study is None:
+            unknown.append(report.name)
+            continue
+        rank = (0 if report.name in by_volume else 1, report.name)
+        chosen[study.scan_id] = min(
+            chosen.get(study.scan_id, (*rank, report, study)),
+            (*rank, report, study),
+            key=lambda entry: entry[:2],
+        )
+    if unknown:
+        named = ", ".join(name[:80] for name in unknown[:_NUM_NAMED])
+        raise CtscribeError(
+            "E_PREDICTION",
+            f"every name in {path} must belong to one of the references, but {len(unknown)} do "
+            f"not, such as {named}",
+        )
+    return [_row(report, study) for _, _, report, study in chosen.values()]
+
+
+def _row(report: Written, study: ReportedRow) -> PredictionRow:
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=report.findings,
+        impression=report.impression,
+    )

@@ -1,0 +1,129 @@
+"""Does a probability of 0.8 come true in eight cases of ten, and are the sure ones right?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from ctscribe.base.files import atomic_write
+from ctscribe.measure.intervals import draw_patients, patient_index, percentile_interval
+
+NUM_BINS = 15
+"""Of equal width (Guo et al., ICML 2017)."""
+
+
+@final
+@dataclass(frozen=True)
+class Claims:
+    """Probabilities and what was the case."""
+
+    probability: Float64[np.ndarray, "cases"]
+    truth: Bool[np.ndarray, "cases"]
+    patients: tuple[str, ...]
+    """Of each case; its cases are not independent."""
+
+
+def expected_calibration_error(
+    probability: Float64[np.ndarray, "cases"],
+    truth: Bool[np.ndarray, "cases"],
+    weight: Float64[np.ndarray, "cases"] | None = None,
+) -> float:
+    """Mean over cases of |mean probability − frequency| of their bin.
+
+    Args:
+        probability: Of being true.
+        truth: What was the case.
+        weight: How often each case counts; None counts each once.
+    """
+    weights = np.ones(len(probability)) if weight is None else weight
+    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
+    gaps = np.bincount(bins, weights * (probability - truth), minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def reliability(claims: Claims, resamples: int, seed: int) -> dict[str, Any]:
+    """ECE with its interval over patients, bins to draw, and the risk–coverage curve.
+
+    Args:
+        claims: At least one.
+        resamples: Bootstrap draws of patients.
+        seed: Of the draws.
+    """
+    patients = patient_index(claims.patients)
+    draws = draw_patients(int(patients.max()) + 1, resamples, seed)
+    drawn = [
+        expected_calibration_error(claims.probability, claims.truth, draw[patients])
+        for draw in draws
+    ]
+    low, high = percentile_interval(np.array(drawn)) or (None, None)
+    coverage, risk = risk_coverage(claims.probability, claims.truth)
+    steps = np.linspace(0, len(risk) - 1, min(len(risk), 101)).round().astype(int)
+    return {
+        "cases": len(claims.truth),
+        "ece": {
+            "value": expected_calibration_error(claims.probability, claims.truth),
+            "low": low,
+            "high": high,
+        },
+        "brier": float(np.mean((claims.probability - claims.truth) ** 2)),
+        "bins": _bins(claims),
+        "risk_coverage": [[float(coverage[i]), float(risk[i])] for i in steps],
+        "area_under_risk_coverage": float(risk.mean()),
+    }
+
+
+def risk_coverage(
+    probability: Float64[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
+) -> tuple[Float64[np.ndarray, "cases"], Float64[np.ndarray, "cases"]]:
+    """Share of cases decided, surest first, and the share of them decided wrongly.
+
+    A case is decided as true from 0.5 up (Geifman & El-Yaniv, NeurIPS 2017).
+    """
+    order = np.argsort(-np.abs(probability - 0.5), kind="stable")
+    wrong = ((probability >= 0.5) != truth)[order]
+    counts = np.arange(1, len(wrong) + 1)
+    return counts / len(wrong), np.cumsum(wrong) / counts
+
+
+def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draws reliability diagrams and risk–coverage curves.
+
+    Args:
+        parts: Title to what `reliability` gives.
+        path: PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for title, part in parts.items():
+        bins: Sequence[Mapping[str, float | int]] = part["bins"]
+        label = f"{title}, ECE {part['ece']['value']:.3f}"
+        points = [(each["mean_probability"], each["frequency"]) for each in bins]
+        sizes = [4 + 60 * each["cases"] / part["cases"] for each in bins]
+        left.scatter(*zip(*points, strict=True), s=sizes, label=label)
+        right.plot(*zip(*part["risk_coverage"], strict=True), label=title)
+    left.set(xlabel="stated probability", ylabel="how often it was so", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="share decided, surest first", ylabel="share of them wrong", ylim=(0, None))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _bins(claims: Claims) -> list[dict[str, float | int]]:
+    bins = np.minimum((claims.probability * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [
+        {
+            "mean_probability": float(claims.probability[bins == number].mean()),
+            "frequency": float(claims.truth[bins == number].mean()),
+            "cases": int((bins == number).sum()),
+        }
+        for number in range(NUM_BINS)
+        if (bins == number).any()
+    ]

@@ -1,0 +1,200 @@
+"""From rows to scans: one reference, one prediction, each counted once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar, final
+
+import numpy as np
+from jaxtyping import Bool
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import PredictionRow, ReportedRow
+from ctscribe.base.types import Labels
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import label_report
+
+
+@final
+@dataclass(frozen=True)
+class LabelSource:
+    """A reader of findings, and the name by which signatures call it."""
+
+    name: str
+    """E.g. ``rules`` or ``radbert``."""
+    read: Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
+    """Texts → whether each states each of `FINDINGS`."""
+
+    def labels(self, texts: Sequence[str]) -> list[Labels]:
+        """Reads every distinct text once; an empty one states nothing and is not asked about."""
+        distinct = [text for text in dict.fromkeys(texts) if text]
+        stated = self.read(distinct)
+        if stated.shape != (len(distinct), len(FINDINGS)):
+            raise ValueError(f"{self.name} must give {len(FINDINGS)} findings for each text")
+        known = {
+            text: tuple(int(label) for label in row)
+            for text, row in zip(distinct, stated, strict=True)
+        }
+        return [known.get(text, NOTHING) for text in texts]
+
+
+NOTHING: Labels = (0,) * len(FINDINGS)
+"""None of the findings."""
+
+
+def _read_by_rules(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
+    labels = [_label(text) for text in texts]
+    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
+
+
+@lru_cache(maxsize=1 << 14)
+def _label(text: str) -> Labels:
+    return label_report(text)
+
+
+RULES = LabelSource("rules", _read_by_rules)
+"""The rule labeler."""
+
+
+AnyReported = TypeVar("AnyReported", bound=ReportedRow)
+
+Sections = tuple[str, str]
+"""Findings and impression of a written report."""
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """A reference report, once per scan."""
+
+    scan_id: str
+    patient_id: str
+    findings: str
+    impression: str
+    labels: Labels
+
+    @property
+    def text(self) -> str:
+        """The words that are compared."""
+        return scored_text(self.findings, self.impression)
+
+    @property
+    def sections(self) -> Sections:
+        """As a system would have written it."""
+        return self.findings, self.impression
+
+
+@final
+@dataclass(frozen=True)
+class Answers:
+    """What a system wrote, in the order of the references."""
+
+    sections: tuple[Sections, ...]
+    labels: tuple[Labels, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The words that are compared."""
+        return [scored_text(*sections) for sections in self.sections]
+
+    @property
+    def labelled_texts(self) -> list[str]:
+        """The texts that findings, sides and sizes are read from."""
+        return [labelled_text(*sections) for sections in self.sections]
+
+
+def scored_text(findings: str, impression: str) -> str:
+    """The text whose words are compared: both sections without their headings."""
+    return " ".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def labelled_text(findings: str, impression: str) -> str:
+    """The text a label source reads; the sections stand apart, so that no sentence joins them."""
+    return "\n".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> Answers:
+    """Texts and stated findings of written reports; both sections empty means no report."""
+    labels = source.labels([labelled_text(*sections) for sections in written])
+    return Answers(tuple(written), tuple(labels))
+
+
+def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
+    """Keeps the first reconstruction of each scan, ordered by scan.
+
+    Raises:
+        CtscribeError: ``E_SCAN`` when two rows of a scan differ in patient, report or labels.
+    """
+    kept: dict[str, AnyReported] = {}
+    for study in sorted(studies, key=lambda row: (row.scan_id, row.volume_name)):
+        first = kept.setdefault(study.scan_id, study)
+        for field in ("patient_id", "findings", "impression", "labels"):
+            if getattr(first, field) != getattr(study, field):
+                raise CtscribeError(
+                    "E_SCAN",
+                    f"volumes of one scan must share its {field}, but {first.volume_name} and "
+                    f"{study.volume_name} differ",
+                )
+    return list(kept.values())
+
+
+def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[Report]:
+    """The reference report of each study; labels are read from the text where none are given."""
+    bare = [study for study in studies if study.labels is None]
+    read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
+    labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
+    return [
+        Report(
+            study.scan_id,
+            study.patient_id,
+            study.findings,
+            study.impression,
+            labels[study.volume_name] if study.labels is None else study.labels,
+        )
+        for study in studies
+    ]
+
+
+def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
+    """How much there is to score; one row per scan."""
+    return {
+        "scans": len(studies),
+        "patients": len({study.patient_id for study in studies}),
+        "labels_read_from_text": sum(study.labels is None for study in studies),
+    }
+
+
+def match_predictions(
+    predictions: Sequence[PredictionRow],
+    references: Sequence[Report],
+    source: LabelSource = RULES,
+) -> tuple[Answers, list[str]]:
+    """Puts predictions in the order of the references; a missing one is an empty report.
+
+    Returns:
+        The answers, and the names of the scans nobody wrote a report for.
+
+    Raises:
+        CtscribeError: ``E_PREDICTION`` for a scan that is unknown, written twice with different
+            words, or attributed to another patient.
+    """
+    written: dict[str, Sections] = {}
+    patients = {report.scan_id: report.patient_id for report in references}
+    for row in predictions:
+        if row.scan_id not in patients:
+            raise _bad_prediction(row, "is not among the references")
+        if row.patient_id != patients[row.scan_id]:
+            raise _bad_prediction(row, "belongs to another patient in the references")
+        sections = row.findings, row.impression
+        if written.setdefault(row.scan_id, sections) != sections:
+            raise _bad_prediction(row, "has two different reports")
+    missing = [report.scan_id for report in references if report.scan_id not in written]
+    in_order = [written.get(report.scan_id, ("", "")) for report in references]
+    return read_answers(in_order, source), missing
+
+
+def _bad_prediction(row: PredictionRow, what: str) -> CtscribeError:
+    return CtscribeError(
+        "E_PREDICTION",
+        f"each predicted scan must have one reference, but scan {row.scan_id} {what}",
+    )

@@ -1,0 +1,73 @@
+"""All metrics of a system from one row of sums per scan."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from ctscribe.measure.clinical import (
+    CLINICAL_METRICS,
+    clinical_scores,
+    clinical_signature,
+    clinical_statistics,
+)
+from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.language import (
+    LANGUAGE_METRICS,
+    NUM_LANGUAGE_COLUMNS,
+    Profile,
+    language_scores,
+    language_signature,
+    language_statistics,
+)
+from ctscribe.measure.scans import Answers, Report
+
+Statistics = Float64[np.ndarray, "rows 89"]
+"""`language_statistics` and `clinical_statistics` side by side."""
+
+ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
+
+
+def scan_statistics(answers: Answers, truth: Sequence[Report], profile: Profile) -> Statistics:
+    """Sufficient statistics of every scan, for all metrics at once."""
+    language = language_statistics(
+        predictions=answers.texts,
+        references=[report.text for report in truth],
+        profile=profile,
+    )
+    clinical = clinical_statistics(
+        predictions=answers.labels, references=[report.labels for report in truth]
+    )
+    return np.hstack([language, clinical])
+
+
+def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 76"]:
+    """The columns of `clinical_statistics`."""
+    return statistics[:, NUM_LANGUAGE_COLUMNS:]
+
+
+def score_sums(totals: Statistics) -> dict[str, Float64[np.ndarray, "rows"]]:
+    """All metrics from sums of `scan_statistics`; one value per row."""
+    return {
+        **language_scores(totals[:, :NUM_LANGUAGE_COLUMNS]),
+        **clinical_scores(clinical_part(totals)),
+    }
+
+
+def score_table(
+    statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
+) -> dict[str, dict[str, Any]]:
+    """Metric → value, its interval over the draws, and its signature."""
+    point, drawn = (score_sums(sums) for sums in resampler.sums(statistics))
+    return {
+        name: with_interval(point[name], drawn[name])
+        | {"signature": _signature(name, profile, label_source, len(statistics))}
+        for name in ALL_METRICS
+    }
+
+
+def _signature(name: str, profile: Profile, label_source: str, num_scans: int) -> str:
+    if name in LANGUAGE_METRICS:
+        return language_signature(name, profile, num_scans)
+    return clinical_signature(name, label_source, num_scans)

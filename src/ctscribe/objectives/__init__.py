@@ -1,1 +1,0 @@
-"""The training objective: pure functions of cross entropies."""

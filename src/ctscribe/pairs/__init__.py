@@ -1,1 +1,0 @@
-"""From studies to training items: splits, negatives, pairs, batches."""

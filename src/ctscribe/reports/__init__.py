@@ -1,1 +1,0 @@
-"""The text side: findings, labels, sizes, sections, and all prompt wording."""

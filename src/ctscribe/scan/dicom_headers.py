@@ -1,0 +1,337 @@
+"""DICOM headers, one per slice; nothing of them is quoted anywhere."""
+
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pydicom
+from jaxtyping import Float64
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.dicom_sources import DicomFile, begins_bare
+from ctscribe.scan.volume import Notes, note_if
+
+Numbers = Float64[np.ndarray, "_"]
+TAGS = [
+    "SOPClassUID",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "Modality",
+    "BodyPartExamined",
+    "BurnedInAnnotation",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "ConvolutionKernel",
+    "ImageType",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "SliceThickness",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "NumberOfFrames",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+"""All that is read of a header."""
+_GROUPS = {
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "CTImageFrameTypeSequence": ("FrameType",),
+    "CTReconstructionSequence": ("ConvolutionKernel",),
+}
+"""Where an enhanced CT image keeps what a classic one has at its top (PS3.3 A.38)."""
+_CT_CLASSES = (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+_MAX_FRAMES = 10_000
+_MAX_SERIES_NUMBER = 99_999
+"""A larger one may be a date or a record number in disguise."""
+_NOT_THE_CHEST = frozenset(
+    """ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN ELBOW EXTREMITY EYE FACE FEMUR FOOT HAND HEAD HIP
+    HUMERUS JAW KNEE LEG LSPINE NECK ORBIT PELVIS SINUS SKULL TEMPORALBONE WRIST""".split()  # noqa: SIM905 - one string reads as the table
+)
+"""Values of BodyPartExamined (PS3.16 annex L) that leave no doubt; many others hold chests."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What of one slice's header matters here; None where it is missing or no such number.
+
+    Attributes:
+        file: Where the slice is stored.
+        frame: Its place in the file, from 0.
+        patient: Only ever compared, never shown.
+        modality: ``CT`` and so on.
+        series: Its UID.
+        series_number: For choosing among series and for naming them.
+        kernel: For choosing among series.
+        localizer: Whether it is a scout view.
+        grey: Whether each pixel is one value, not a colour.
+        codes: Warnings about the image.
+        thickness_mm: For choosing among series.
+        size: Rows and columns.
+        spacing_mm: Between rows, between columns.
+        position_lps_mm: Centre of the first voxel.
+        orientation: Direction of the rows, then of the columns, six cosines.
+        rescale: Slope and intercept.
+    """
+
+    file: DicomFile
+    frame: int
+    patient: tuple[str, ...]
+    modality: str
+    series: str
+    series_number: float
+    kernel: str
+    localizer: bool
+    grey: bool
+    codes: frozenset[str]
+    thickness_mm: float
+    size: Numbers | None
+    spacing_mm: Numbers | None
+    position_lps_mm: Numbers | None
+    orientation: Numbers | None
+    rescale: Numbers | None
+
+
+def slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[Header]:
+    """The slices of a classic or an enhanced CT image, or the one of another object.
+
+    Raises:
+        CtscribeError: ``E_MULTIFRAME``.
+        EOFError: For a file cut within its header, which still parses.
+    """
+    _check_complete(image)
+    count = int(image.get("NumberOfFrames") or 1)
+    per_frame = image.get("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        if count > 1 and image.SOPClassUID in _CT_CLASSES:
+            raise CtscribeError(
+                "E_MULTIFRAME",
+                f"{study} must say where each slice lies, but one file holds many without",
+            )
+        if count > 1:
+            image.Modality = "OT"  # a film of screenshots, whatever scanner it came from
+        yield _parse(file, 0, image, image)
+        return
+    if len(per_frame) != count or count > _MAX_FRAMES:
+        raise EOFError
+    shared = image.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    for frame, own in enumerate(per_frame):
+        place = Dataset()
+        for group, tags in _GROUPS.items():
+            found = own.get(group) or shared[0].get(group) or [Dataset()]
+            for tag in tags:
+                if tag in found[0]:
+                    place[tag] = found[0][tag]
+        yield _parse(file, frame, image, place)
+
+
+def _check_complete(image: Dataset) -> None:
+    """Without these a CT image would be passed over; other objects may lack all but their class."""
+    needed = ["SOPClassUID"]
+    if image.get("SOPClassUID") in _CT_CLASSES:
+        needed += ["Modality", "SeriesInstanceUID", "Rows", "Columns"]
+    if any(tag not in image for tag in needed):
+        raise EOFError
+
+
+def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Header:
+    rows, columns = _numbers(image, "Rows", 1), _numbers(image, "Columns", 1)
+    spacing = _numbers(place, "PixelSpacing", 2)
+    thickness = _numbers(place, "SliceThickness", 1)
+    slope, intercept = _numbers(place, "RescaleSlope", 1), _numbers(place, "RescaleIntercept", 1)
+    return Header(
+        file=file,
+        frame=frame,
+        patient=_patient(image),
+        modality=str(image.get("Modality", "")),
+        series=str(image.get("SeriesInstanceUID", "")),
+        series_number=_series_number(image),
+        kernel=str(place.get("ConvolutionKernel", "")),
+        localizer=_is_localizer(image.get("ImageType")) or _is_localizer(place.get("FrameType")),
+        grey=int(image.get("SamplesPerPixel") or 1) == 1,
+        codes=_codes(image),
+        thickness_mm=np.inf if thickness is None else float(thickness[0]),
+        size=_together(rows, columns),
+        spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
+        position_lps_mm=_numbers(place, "ImagePositionPatient", 3),
+        orientation=_directions(place),
+        rescale=_together(slope, intercept),
+    )
+
+
+def _patient(image: Dataset) -> tuple[str, ...]:
+    """The number alone where there is one: names are spelt in several ways."""
+    number = str(image.get("PatientID") or "").strip()
+    if number:
+        return (number,)
+    return "", str(image.get("PatientName") or ""), str(image.get("PatientBirthDate") or "")
+
+
+def _codes(image: Dataset) -> frozenset[str]:
+    body_part = str(image.get("BodyPartExamined") or "").upper().replace(" ", "")
+    codes = {
+        "W_BURNED_IN": str(image.get("BurnedInAnnotation") or "").upper() == "YES",
+        "W_BODY_PART": body_part in _NOT_THE_CHEST,
+    }
+    return frozenset(code for code, applies in codes.items() if applies)
+
+
+def _series_number(image: Dataset) -> float:
+    number = _numbers(image, "SeriesNumber", 1)
+    usable = number is not None and 0 <= number[0] <= _MAX_SERIES_NUMBER
+    return float(number[0]) if number is not None and usable else np.inf
+
+
+def _is_localizer(kinds: Any) -> bool:  # noqa: ANN401 - one string, several or none
+    return "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds or ())
+
+
+def _directions(place: Dataset) -> Numbers | None:
+    """Six cosines of two directions at right angles."""
+    found = _numbers(place, "ImageOrientationPatient", 6)
+    if found is None:
+        return None
+    row, column = found[:3], found[3:]
+    lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
+    if np.abs(lengths - 1).max() > 0.01 or abs(row @ column) > 0.01:
+        return None
+    return found
+
+
+def _together(first: Numbers | None, second: Numbers | None) -> Numbers | None:
+    return None if first is None or second is None else np.concatenate([first, second])
+
+
+def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
+    try:
+        values: np.ndarray[Any, Any] = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return values if values.shape == (count,) and np.isfinite(values).all() else None
+
+
+_PROGRAMS = (b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"#!", b"%PDF", b"PK")
+"""First bytes of what a computer would run or open, if the file were called otherwise."""
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    BytesLengthException,
+    InvalidDicomError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
+
+
+def read_headers(files: list[DicomFile], study: str) -> tuple[list[Header], Notes]:
+    """Headers of all slices in DICOM files, in their order.
+
+    Returns:
+        Headers; ``W_OTHER_FILES`` when some files are no DICOM, ``W_PREAMBLE`` when one begins
+        as a program.
+
+    Raises:
+        CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged,
+            ``E_MULTIFRAME``, ``E_CODEC`` or ``E_READ``.
+    """
+    headers: list[Header] = []
+    others = programs = 0
+    for file in files:
+        image = read_dataset(file, study, pixels=False)
+        if image is None:
+            others += 1
+            continue
+        programs += (image.preamble or b"").startswith(_PROGRAMS)
+        with readable(study):
+            if image.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
+                headers.extend(slices_of(file, image, study))
+    if not headers:
+        raise CtscribeError(
+            "E_NOT_DICOM",
+            f"{study} must hold DICOM files, but none was found in it",
+        )
+    return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
+
+
+def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | None:
+    """A whole file or its header; None for a file that neither is DICOM nor claims to be."""
+    with readable(study), file.open() as stream:
+        start = stream.read(2048)
+        bare = begins_bare(start)
+        if start[128:132] != b"DICM" and not bare:
+            if file.claimed:
+                raise EOFError
+            return None
+        if str(DeflatedExplicitVRLittleEndian).encode() in start:
+            raise CtscribeError(
+                "E_CODEC",
+                f"{study} must not be deflated as a whole, because such a file can inflate "
+                "without bound",
+            )
+        stream.seek(0)
+        if pixels:
+            return pydicom.dcmread(stream, force=bare)
+        tags = list(TAGS)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=bare)
+
+
+@contextmanager
+def readable(study: str) -> Iterator[None]:
+    """Turns damage into a sentence; silences pydicom's warnings and log, which quote values."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise _damaged(study) from error
+        except OSError as error:
+            if error.errno is None:  # pydicom's own, for sequences that it cannot follow
+                raise _damaged(study) from error
+            raise CtscribeError(
+                "E_READ", f"{study} must be readable, but {error.strerror}"
+            ) from error
+        finally:
+            log.setLevel(level)
+
+
+def _damaged(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_TRUNCATED",
+        f"{study} must consist of complete DICOM files, but one is cut or damaged",
+    )

@@ -1,0 +1,234 @@
+"""Where DICOM files lie: in a folder, in a zip archive, or one alone."""
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
+from pathlib import Path, PurePosixPath
+from typing import final
+
+from ctscribe.base.errors import CtscribeError
+
+MAGIC = b"PK\x03\x04"
+_END = b"PK\x05\x06"
+_ZIP64_END = b"PK\x06\x07"
+_MAX_ENTRIES = 20_000
+_MAX_DIRECTORY_BYTES = 8 << 20
+_MAX_BYTES = 8 << 30
+_MAX_ENTRY_BYTES = 2 << 30
+_MAX_RATIO = 100
+_SMALL_BYTES = 64 << 20
+"""Below this even a thousandfold expansion is harmless."""
+
+
+@contextmanager
+def open_zip(path: Path, study: str) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """Opens an archive; gives it with its files, sorted by name.
+
+    Raises:
+        CtscribeError: ``E_ARCHIVE`` or ``E_BOMB`` for what is no plain, bounded archive,
+            ``E_TRUNCATED`` when it is damaged, ``E_READ``.
+    """
+    with _open(path, study) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        _check_entries(entries, path.stat().st_size, study)
+        yield archive, sorted(entries, key=lambda entry: entry.filename)
+
+
+def _open(path: Path, study: str) -> zipfile.ZipFile:
+    try:
+        _check_directory_size(path, study)
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise _damaged(study) from error
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{study} must be readable, but {error.strerror or error}"
+        ) from error
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, study: str) -> bytes:
+    """One file of an archive, its checksum verified; never more bytes than it declared.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED``, or ``E_ARCHIVE`` for an archive within the archive.
+    """
+    try:
+        with archive.open(entry) as stream:
+            content = stream.read(entry.file_size)
+            whole = len(content) == entry.file_size and not stream.read(1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise _damaged(study) from error
+    if not whole:
+        raise _damaged(study)
+    if content.startswith(MAGIC):
+        raise _refused(study, "holds another archive")
+    return content
+
+
+def _check_directory_size(path: Path, study: str) -> None:
+    """Reads the archive's last record, because the standard library believes it unseen."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - (1 << 16) - 42))
+        tail = file.read()
+    at = tail.rfind(_END)
+    if at < 0 or len(tail) < at + 22:
+        raise _damaged(study)
+    num_entries, num_bytes = struct.unpack_from("<HI", tail, at + 10)
+    if tail[max(0, at - 20) : at].startswith(_ZIP64_END):
+        raise _refused(study, "is larger than 4 GB or has more than 65,535 files")
+    if num_entries > _MAX_ENTRIES or num_bytes > _MAX_DIRECTORY_BYTES:
+        raise _refused(study, f"has more than {_MAX_ENTRIES} files or absurdly long names")
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], archive_bytes: int, study: str) -> None:
+    for entry in entries:
+        if entry.header_offset < 0:
+            raise _damaged(study)
+        name = PurePosixPath(entry.filename)
+        if name.is_absolute() or ".." in name.parts or "\\" in entry.orig_filename:
+            raise _refused(study, "has a path that leads out of it")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise _refused(study, "has a link in it")
+        if entry.flag_bits & 1:
+            raise _refused(study, "is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refused(study, "is compressed by another method than deflate")
+        if entry.filename.lower().endswith((".zip", ".7z", ".rar", ".tar", ".gz", ".tgz")):
+            raise _refused(study, "holds another archive")
+    total = sum(entry.file_size for entry in entries)
+    largest = max((entry.file_size for entry in entries), default=0)
+    if total > _MAX_BYTES or largest > _MAX_ENTRY_BYTES:
+        raise _refused(study, f"would take {total / 2**30:.0f} GB")
+    if total > max(_SMALL_BYTES, archive_bytes * _MAX_RATIO):
+        raise CtscribeError(
+            "E_BOMB",
+            f"{study} must be CT, but it would inflate {total // max(archive_bytes, 1)}-fold, "
+            "which no CT does",
+        )
+
+
+def _refused(study: str, fault: str) -> CtscribeError:
+    return CtscribeError(
+        "E_ARCHIVE",
+        f"{study} must be a plain zip archive of one DICOM series, but it {fault}",
+    )
+
+
+def _damaged(study: str) -> CtscribeError:
+    return CtscribeError(
+        "E_TRUNCATED",
+        f"{study} must be a complete zip archive, but it is cut or damaged",
+    )
+
+
+_LARGE = 1 << 20
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""A file so called that is no DICOM was one; others are licences, thumbnails and the like."""
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class DicomFile:
+    """One file, wherever it lies.
+
+    Attributes:
+        open: Gives its bytes from the start.
+        claimed: Whether its name or emptiness says that it should have been DICOM.
+    """
+
+    open: Callable[[], BufferedIOBase]
+    claimed: bool
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a folder, a zip archive or a DICOM file, by its first bytes."""
+    if not path.is_file():
+        return path.is_dir()
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start.startswith(MAGIC) or begins_bare(start)
+
+
+def begins_bare(start: bytes) -> bool:
+    """Whether a file begins at once with DICOM elements, as those of old archives do.
+
+    The first is then one of group 0008 in little endian: its length, its character set, its
+    image type or its class; with the representation that explicit files state.
+    """
+    element = int.from_bytes(start[2:4], "little")
+    if start[:2] != b"\x08\0" or element not in (0x0000, 0x0001, 0x0005, 0x0008, 0x0016):
+        return False
+    explicit = start[4:6] in (b"UL", b"CS", b"UI")
+    return explicit or int.from_bytes(start[4:8], "little") <= 128
+
+
+@contextmanager
+def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
+    """The files of a folder with its subfolders, of a zip archive, or the one file.
+
+    Directories of media (DICOMDIR) and what a Mac leaves beside files are passed over.
+
+    Raises:
+        CtscribeError: ``E_READ`` for a link that leads nowhere; see `open_zip`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if _is_file(file, study))
+        yield [_on_disk(file) for file in files if _wanted(file.name)]
+        return
+    if not _is_zip(path):
+        yield [_on_disk(path)]
+        return
+    with open_zip(path, study) as (archive, entries):
+
+        def unpack(index: int) -> BufferedIOBase:
+            return BytesIO(read_entry(archive, entries[index], study))
+
+        yield [
+            DicomFile(partial(unpack, index), _claims(entry.filename, entry.file_size))
+            for index, entry in enumerate(entries)
+            if _wanted(PurePosixPath(entry.filename).name)
+        ]
+
+
+def _is_file(path: Path, study: str) -> bool:
+    if path.is_symlink() and not path.exists():
+        raise CtscribeError(
+            "E_READ",
+            f"{study} must have all its files, but one is a link that leads nowhere",
+        )
+    return path.is_file()
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == MAGIC
+
+
+def _on_disk(path: Path) -> DicomFile:
+    return DicomFile(lambda: _Bounded(FileIO(path)), _claims(path.name, path.stat().st_size))
+
+
+@final
+class _Bounded(BufferedReader):
+    """A file that makes no room for more than it holds, whatever length is asked of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE:
+            size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
+def _claims(name: str, num_bytes: int) -> bool:
+    return name.lower().endswith(_DICOM_SUFFIXES) or num_bytes == 0
+
+
+def _wanted(name: str) -> bool:
+    return name.upper() != "DICOMDIR" and not name.startswith("._")

@@ -1,0 +1,202 @@
+"""Bytes of a file, inflated where needed, with every failure told in one sentence."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+
+from isal import igzip, isal_zlib
+
+from ctscribe.base.errors import CtscribeError
+
+
+def header_path(path: Path) -> Path:
+    """The header of a pair when its voxels are given and a header lies beside them."""
+    return _partner(path, ".img", ".hdr") or path
+
+
+def image_path(header: Path, study: str) -> Path:
+    """The voxels that belong to a header.
+
+    Raises:
+        CtscribeError: ``E_NIFTI_PAIR`` when no file of that name lies beside it.
+    """
+    found = _partner(header, ".hdr", ".img")
+    if found is None:
+        raise CtscribeError(
+            "E_NIFTI_PAIR",
+            f"{study} must have its .img file beside its .hdr file, but has none of that name",
+        )
+    return found
+
+
+def pair_of(path: Path) -> list[Path]:
+    """Both files of a pair, or the one file."""
+    header = header_path(path)
+    image = _partner(header, ".hdr", ".img")
+    return [header] if image is None else [header, image]
+
+
+def _partner(path: Path, own: str, other: str) -> Path | None:
+    packed = path.name.lower().endswith(".gz")
+    stem = path.with_suffix("") if packed else path
+    if stem.suffix.lower() != own:
+        return None
+    wanted = other.upper() if stem.suffix.isupper() else other
+    names = (stem.with_suffix(wanted), stem.with_suffix(f"{wanted}.gz"))
+    return next((name for name in names if name.is_file()), None)
+
+
+GZIP = b"\x1f\x8b"
+_PIECE = 1 << 18
+_MAX_LEFT_OVER = 1 << 20
+_MAX_DEFLATE_RATIO = 1032
+"""DEFLATE cannot expand further than this (zlib technical details)."""
+_SUSPICIOUS_RATIO = 400
+_SUSPICIOUS_BYTES = 256 << 20
+_MIN_ZEROS = 10
+"""The empty block that ends a blocked gzip file (SAM specification, 4.1.2) has nine."""
+_NOT_MEDICAL = {
+    b"<!do": "a web page",
+    b"<htm": "a web page",
+    b"<?xm": "an XML document",
+    b"vers": "a Git LFS pointer",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "Zstandard data",
+    b"\xfd7zX": "xz data",
+    b"BZh9": "bzip2 data",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff\xe0": "a JPEG image",
+    b"NRRD": "an NRRD file",
+    b"Obje": "a MetaImage file",
+}
+"""By their first four bytes."""
+
+
+@contextmanager
+def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
+    """Opens a file for reading, inflating gzip whatever the file is called.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_EMPTY``, ``E_NOT_MEDICAL`` on opening;
+            ``E_TRUNCATED``, ``E_CHECKSUM`` or ``E_TRAILING`` while the block reads.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            check_kind(start, study)
+            file.seek(0)
+            if start[:2] == GZIP:
+                with igzip.IGzipFile(fileobj=file, mode="rb") as inflated:
+                    yield inflated
+            else:
+                yield file
+    except FileNotFoundError as error:
+        raise CtscribeError(
+            "E_MISSING", f"{study} must be on disk, but its file is not there"
+        ) from error
+    except EOFError as error:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must be a complete gzip file, but it ends early",
+        ) from error
+    except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stub
+        raise _damaged(study, error) from error
+    except OSError as error:
+        raise CtscribeError(
+            "E_READ", f"{study} must be a readable file, but {error.strerror or error}"
+        ) from error
+
+
+def read_into(stream: BufferedIOBase, buffer: memoryview) -> int:
+    """Fills a byte buffer from a stream; returns how many bytes came."""
+    filled = 0
+    while filled < len(buffer):
+        count = stream.readinto(buffer[filled : filled + _PIECE])
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def drain(stream: BufferedIOBase, study: str) -> int:
+    """Reads to the end, so that checksum and size are verified; returns the bytes left over.
+
+    Raises:
+        CtscribeError: ``E_TRAILING`` when more than a megabyte follows.
+    """
+    left = 0
+    while piece := stream.read(_PIECE):
+        left += len(piece)
+        if left > _MAX_LEFT_OVER:
+            raise CtscribeError(
+                "E_TRAILING",
+                f"{study} must end with its last voxel, but more than a megabyte follows",
+            )
+    return left
+
+
+def ends_in_zeros(path: Path) -> bool:
+    """Whether zeros follow gzip data, as on tapes; no gzip trailer ends in that many."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == GZIP
+        file.seek(max(0, path.stat().st_size - _MIN_ZEROS))
+        return is_gzip and not any(file.read())
+
+
+def check_room(path: Path, num_bytes: int, study: str) -> None:
+    """Refuses to make room for more than the file can hold.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED``.
+    """
+    stored = path.stat().st_size
+    if num_bytes > stored * _MAX_DEFLATE_RATIO:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
+            "cannot",
+        )
+
+
+def check_expansion(path: Path, num_bytes: int, study: str) -> None:
+    """Refuses to make room for more than a file of CT can hold or honestly would.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
+    """
+    check_room(path, num_bytes, study)
+    stored = path.stat().st_size
+    if num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
+        raise CtscribeError(
+            "E_BOMB",
+            f"{study} must be CT, but it would inflate {num_bytes // max(stored, 1)}-fold, "
+            "which no CT does",
+        )
+
+
+def check_kind(start: bytes, study: str) -> None:
+    """Refuses what four first bytes tell to be no medical image.
+
+    Raises:
+        CtscribeError: ``E_EMPTY`` or ``E_NOT_MEDICAL``.
+    """
+    if not start:
+        raise CtscribeError("E_EMPTY", f"{study} must hold a volume, but its file has no bytes")
+    found = _NOT_MEDICAL.get(start) or _NOT_MEDICAL.get(start.lower())
+    if found:
+        raise CtscribeError("E_NOT_MEDICAL", f"{study} must be a NIfTI file, but it is {found}")
+
+
+def _damaged(study: str, error: Exception) -> CtscribeError:
+    if "Not a gzipped file" in str(error):
+        return CtscribeError(
+            "E_TRAILING",
+            f"{study} must end where its gzip data end, but other bytes follow",
+        )
+    return CtscribeError(
+        "E_CHECKSUM",
+        f"{study} must pass gzip's own check, but its bytes were altered",
+    )

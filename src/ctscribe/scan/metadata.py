@@ -1,0 +1,45 @@
+"""The cells of CT-RATE's CSV files as numbers, texts and labels."""
+
+import re
+from dataclasses import dataclass
+from typing import final
+
+from ctscribe.base.types import SpacingMm
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VolumeMetadata:
+    """One row of the metadata; None where the cell is empty."""
+
+    spacing_mm: SpacingMm | None
+    slope: float | None
+    intercept: float | None
+    position_lps_mm: tuple[float, float, float] | None
+    """ImagePositionPatient, the first voxel's centre, in DICOM's axes."""
+    orientation: tuple[float, ...] | None
+    """ImageOrientationPatient, six cosines."""
+    kernel: str
+    num_slices: int | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
+
+
+def kernel_sharpness(kernel: str) -> float:
+    """From 0, smooth, to 1, sharp; 0.5 for a kernel whose name is not known.
+
+    Siemens gives two digits (B31f soft, B70f sharp), Canon FC numbers (below 20 soft), GE words,
+    Philips letters from A, smooth, to L and Y, lung and bone.
+    """
+    name = kernel.upper().strip("[]'\" ")
+    if canon := re.match(r"FC(\d\d)", name):
+        return 0.35 if int(canon[1]) < 20 else 0.75
+    if siemens := re.match(r"[A-Z]{1,2}(\d\d)", name):
+        return int(siemens[1]) / 100
+    words = {"SOFT": 0.2, "STAND": 0.35, "CHST": 0.4, "CHEST": 0.4, "DETAIL": 0.55, "LUNG": 0.7}
+    for word, sharpness in (words | {"BONE": 0.8, "EDGE": 0.9}).items():
+        if name.startswith(word):
+            return sharpness
+    letters = {"A": 0.2, "B": 0.35, "C": 0.5, "D": 0.6, "E": 0.7, "L": 0.75, "Y": 0.8}
+    return letters.get(name[:1], 0.5) if len(name) <= 2 else 0.5

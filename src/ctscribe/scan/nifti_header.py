@@ -1,0 +1,216 @@
+"""NIfTI-1 and NIfTI-2 headers, checked before a byte of voxels is read."""
+
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Any, final
+
+import nibabel as nib
+import numpy as np
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.inflate import check_kind
+from ctscribe.scan.volume import MAX_VOXELS
+
+_SIZES = {
+    348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
+    540: (nib.Nifti2Header, 4, (b"n+2\0", b"ni2\0")),
+}
+"""Header class, place of the magic bytes, and these for one file and for a pair."""
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"} | {
+    1024: "i8",
+    1280: "u8",
+}
+_MAX_OFFSET = 16 << 20
+_SCALE_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+@final
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What a file's header says, as far as it can be true.
+
+    Attributes:
+        shape: (x, y, z), each at least 2; of a stack of masks as stored.
+        is_pair: Whether the voxels lie in a file of their own.
+        dtype: Of the stored voxels, byte order included.
+        offset: Of the first voxel, bytes.
+        slope: Header's own scaling; 1 where absent.
+        intercept: Header's own scaling; 0 where absent.
+        mm_per_unit: Millimetres per unit of the affine.
+        fields: nibabel's header, for its affines.
+        warnings: Codes.
+    """
+
+    shape: tuple[int, ...]
+    is_pair: bool
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    mm_per_unit: float
+    fields: Any
+    warnings: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the voxels."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) -> NiftiHeader:
+    """Reads a header up to the first voxel.
+
+    Args:
+        stream: At its start.
+        study: Name for errors.
+        stacked: Whether three or four dimensions may follow, the fourth being one of masks, or
+            only one volume.
+
+    Raises:
+        CtscribeError: ``E_NOT_NIFTI``, ``E_HEADER``, ``E_DIMENSIONS``, ``E_4D``, ``E_TOO_LARGE``
+            or ``E_DATATYPE``.
+    """
+    block = stream.read(348)
+    fields, header_size, is_pair = _parse(block, stream, study)
+    warnings: list[str] = []
+    sizes = _sizes(fields, study)
+    shape = _stack(sizes, study) if stacked else _volume(sizes, study, warnings)
+    _check_number(shape, study)
+    dtype = _dtype(fields, study, warnings)
+    offset = _offset(fields, 0 if is_pair else header_size + 4, study)
+    if not is_pair:
+        _check_extensions(stream.read(offset - header_size), fields.endianness, study)
+    slope, intercept = _scaling(fields, warnings)
+    unit = int(fields["xyzt_units"]) & 7
+    if unit != 2:
+        warnings.append("W_UNITS")
+    return NiftiHeader(
+        shape,
+        is_pair,
+        dtype,
+        offset,
+        slope,
+        intercept,
+        _SCALE_OF_UNIT.get(unit, 1.0),
+        fields,
+        tuple(warnings),
+    )
+
+
+def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, bool]:
+    for order, name in (("<", "little"), (">", "big")):
+        size = int.from_bytes(block[:4], "little" if name == "little" else "big")
+        if size not in _SIZES or len(block) < 348:
+            continue
+        header_class, place, (alone, paired) = _SIZES[size]
+        block += stream.read(size - 348)
+        found = block[place : place + 4]
+        if found in (alone, paired) and len(block) == size:
+            return header_class(block, endianness=order, check=False), size, found == paired
+        break
+    check_kind(block[:4], study)
+    raise CtscribeError(
+        "E_NOT_NIFTI",
+        f"{study} must be a NIfTI file, but does not begin as one",
+    )
+
+
+def _sizes(fields: Any, study: str) -> list[int]:  # noqa: ANN401
+    dims = [int(size) for size in fields["dim"]]
+    count, sizes = dims[0], dims[1 : 1 + max(0, min(dims[0], 7))]
+    if not 1 <= count <= 7 or any(size < 1 for size in sizes):
+        raise CtscribeError(
+            "E_DIMENSIONS",
+            f"{study} must have three dimensions of at least 1 voxel, but its header says {dims}",
+        )
+    return sizes
+
+
+def _volume(sizes: list[int], study: str, warnings: list[str]) -> tuple[int, int, int]:
+    if any(size > 1 for size in sizes[3:]):
+        raise CtscribeError(
+            "E_4D",
+            f"{study} must be one volume, but holds {int(np.prod(sizes[3:], dtype=object))} of "
+            "them (phases or channels)",
+        )
+    if len(sizes) > 3:
+        warnings.append("W_4D")
+    x, y, z = (*sizes, 1, 1)[:3]
+    if min(x, y, z) < 2:
+        raise CtscribeError(
+            "E_TOO_FEW_SLICES",
+            f"{study} must be a volume, but has {x} x {y} x {z} voxels",
+        )
+    return x, y, z
+
+
+def _stack(sizes: list[int], study: str) -> tuple[int, ...]:
+    if len(sizes) not in (3, 4):
+        raise CtscribeError(
+            "E_DIMENSIONS",
+            f"{study} must have three dimensions, or four with one mask per finding, but its "
+            f"header says {len(sizes)}",
+        )
+    return tuple(sizes)
+
+
+def _check_number(shape: tuple[int, ...], study: str) -> None:
+    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+        raise CtscribeError(
+            "E_TOO_LARGE",
+            f"{study} must have at most {MAX_VOXELS} voxels, but its header says "
+            f"{' x '.join(map(str, shape))}",
+        )
+
+
+def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # noqa: ANN401
+    code = int(fields["datatype"])
+    if code not in _TYPES:
+        known = {1: "bits", 32: "complex numbers", 128: "RGB colours", 2304: "RGBA colours"}
+        raise CtscribeError(
+            "E_DATATYPE",
+            f"{study} must hold whole or real numbers, but holds "
+            f"{known.get(code, f'datatype {code}')}",
+        )
+    dtype = np.dtype(_TYPES[code]).newbyteorder(fields.endianness)
+    if int(fields["bitpix"]) != dtype.itemsize * 8:
+        warnings.append("W_BITPIX")
+    return dtype
+
+
+def _offset(fields: Any, least: int, study: str) -> int:  # noqa: ANN401
+    offset = float(fields["vox_offset"])
+    if not (least <= offset <= _MAX_OFFSET and offset.is_integer()):
+        raise CtscribeError(
+            "E_HEADER",
+            f"{study} must have its first voxel after the header, but the header places it at "
+            f"byte {offset:g}",
+        )
+    return int(offset)
+
+
+def _check_extensions(block: bytes, endianness: str, study: str) -> None:
+    order = "little" if endianness == "<" else "big"
+    at = 4
+    has_extensions = len(block) > 4 and block[0] != 0
+    while has_extensions and at < len(block):
+        size = int.from_bytes(block[at : at + 4], order)  # type: ignore[arg-type]
+        if size < 16 or at + size > len(block):
+            raise CtscribeError(
+                "E_HEADER",
+                f"{study} must have header extensions that end before its voxels, but one claims "
+                f"{size} bytes",
+            )
+        at += size
+
+
+def _scaling(fields: Any, warnings: list[str]) -> tuple[float, float]:  # noqa: ANN401
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if np.isnan(slope) and np.isnan(intercept):
+        return 1.0, 0.0
+    if slope == 0 and intercept == 0:
+        return 1.0, 0.0
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        warnings.append("W_SLOPE")
+        return 1.0, 0.0
+    return slope, intercept

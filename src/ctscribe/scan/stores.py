@@ -1,0 +1,110 @@
+"""The two stores of resampled volumes.
+
+``preprocessed/<name>.nii.gz``: int16 HU with geometry, for people and other tools.
+``preprocessed_npy/<name>.npy``: float32 [z, x, y] in [−1, 1] (Eq. 3), as the paper's, with a
+JSON sidecar that says what the numbers are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+
+from ctscribe.base.files import read_json, write_json
+from ctscribe.base.types import Affine, NormalisedZxy
+from ctscribe.scan.arrays import check_file, checked_writer, map_npy, npy_writer
+from ctscribe.scan.intensity import normalise
+from ctscribe.scan.resample import Resampling
+
+_LEVEL = 1
+"""igzip's fastest that still compresses CT about 2:1."""
+_GZIP = 31
+"""zlib's sign for the gzip format, without a name and a time in its header."""
+GRID = "trilinear, half-pixel (align_corners=False): voxel edges coincide with the source's"
+
+
+def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str, Any]) -> None:
+    """Writes both stores in one pass over the slices, so that no volume is held in memory.
+
+    Args:
+        out: The prepared folder.
+        stem: Name without suffix.
+        resampling: The planned volume in RAS orientation.
+        record: What else the sidecar holds.
+    """
+    width, height, depth = resampling.shape_xyz
+    shape_zxy = (depth, width, height)
+    stored = np.empty((height, width), dtype="<i2")
+    normalised = np.empty((width, height), dtype="<f4")
+    deflate = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
+    with (
+        checked_writer(out / "preprocessed" / f"{stem}.nii.gz") as nifti,
+        npy_writer(out / "preprocessed_npy" / f"{stem}.npy", shape_zxy, "<f4") as npy,
+    ):
+        nifti.write(deflate.compress(nifti_header(resampling.shape_xyz, resampling.affine)))
+        for plane in resampling.slices(range(depth)):
+            np.clip(plane, -32768, 32767, out=plane)
+            npy.write(normalise(plane.T, out=normalised))
+            np.rint(plane, out=plane)
+            np.copyto(stored, plane, casting="unsafe")
+            nifti.write(deflate.compress(stored.data))
+        nifti.write(deflate.flush())
+    sidecar = {
+        **record,
+        "axes": ["z (superior)", "x (right)", "y (anterior)"],
+        "shape_zxy": list(shape_zxy),
+        "values": "Hounsfield units clipped to [-1000, 1000], divided by 1000",
+        "grid": GRID,
+        "affine_xyz_to_ras_mm": resampling.affine.tolist(),
+        "npy_crc32": npy.crc32,
+        "nifti_crc32": nifti.crc32,
+    }
+    write_json(out / "preprocessed_npy" / f"{stem}.json", sidecar)
+
+
+def read_normalised(out: Path, stem: str) -> NormalisedZxy:
+    """Maps ``preprocessed_npy/<stem>.npy`` into memory after checking its CRC-32.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` without a sidecar, ``E_CACHE`` when the array is not what was
+            written.
+    """
+    sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
+    return map_npy(out / "preprocessed_npy" / f"{stem}.npy", sidecar.get("npy_crc32"), stem)
+
+
+def check_stores(out: Path, stem: str) -> None:
+    """Reads both stores as they would be read later.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_CACHE`` when a file is not what was written.
+    """
+    read_normalised(out, stem)
+    sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
+    check_file(out / "preprocessed" / f"{stem}.nii.gz", sidecar.get("nifti_crc32"), stem)
+
+
+def store_paths(out: Path, stem: str) -> list[Path]:
+    """All files of both stores."""
+    folder = out / "preprocessed_npy"
+    return [
+        out / "preprocessed" / f"{stem}.nii.gz",
+        folder / f"{stem}.npy",
+        folder / f"{stem}.json",
+    ]
+
+
+def nifti_header(shape_xyz: tuple[int, int, int], affine: Affine) -> bytes:
+    """A NIfTI-1 header for int16 HU, sform and qform set, up to the first voxel."""
+    header = nib.Nifti1Header(endianness="<")
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(shape_xyz)
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    return bytes(header.binaryblock) + b"\0\0\0\0"

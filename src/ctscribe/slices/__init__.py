@@ -1,1 +1,0 @@
-"""CTVolume → the frames the model sees; the only place where axes change."""

@@ -1,0 +1,101 @@
+"""The 18 findings a report states, each with the words it rests on."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool
+
+from ctscribe.base.types import Labels
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.lexicon import CONCEPTS
+from ctscribe.text.polarity import Status, read_polarity
+from ctscribe.text.sections import sentence_spans
+
+_WIDE_SPACE = re.compile(r"[^\S ]|\s\s")
+_SIGN_OR_SPACE = re.compile(r"\S|\s+")
+_WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
+
+
+@final
+@dataclass(frozen=True)
+class Mention:
+    """A finding named in a report."""
+
+    finding: str
+    """One of `FINDINGS`."""
+    status: Status
+    sentence: str
+    """The sentence that names it."""
+    span: tuple[int, int]
+    """Start and end of the words in the report."""
+
+
+def find_mentions(text: str) -> list[Mention]:
+    """Every mention of the 18 findings in ``text``, in order of place."""
+    mentions = []
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        for finding, status, first, last in _read_sentence(sentence):
+            mentions.append(Mention(finding, status, sentence, (start + first, start + last)))
+    return mentions
+
+
+def finding_statuses(text: str) -> dict[str, Status]:
+    """What ``text`` says of each finding it names; an affirmation outweighs doubt, doubt denial."""
+    told: dict[str, Status] = {}
+    for mention in find_mentions(text):
+        known = told.setdefault(mention.finding, mention.status)
+        told[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
+    return told
+
+
+def label_report(text: str) -> Labels:
+    """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
+    told = finding_statuses(text)
+    return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
+
+
+def label_reports(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
+    """Whether each text affirms each of `FINDINGS`; the form in which readers take turns."""
+    labels = [label_report(text) for text in texts]
+    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
+
+
+@lru_cache(maxsize=1 << 15)
+def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
+    """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
+    lowered = sentence.lower()
+    if len(lowered) != len(sentence):
+        # A few capitals grow when lowered; places must stay those of the text given.
+        lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
+    if not _WIDE_SPACE.search(lowered):
+        return _read_plain(lowered)
+    # Words are parted by one space in what is read; their places are those of the text given.
+    places = [match.start() for match in _SIGN_OR_SPACE.finditer(lowered)]
+    plain = " ".join(lowered.split())
+    return tuple(
+        (finding, status, places[start], places[end - 1] + 1)
+        for finding, status, start, end in _read_plain(plain)
+    )
+
+
+def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
+    found = [
+        (concept, match.span())
+        for concept in CONCEPTS
+        if any(literal in lowered for literal in concept.literals)
+        for match in concept.pattern.finditer(lowered)
+    ]
+    if not found:
+        return ()
+    polarity = read_polarity(lowered)
+    read = (
+        (concept.finding, polarity.status(*span), *span)
+        for concept, span in found
+        if not concept.is_void(lowered, span, polarity.clause(*span))
+    )
+    return tuple(sorted(read, key=lambda mention: mention[2:]))

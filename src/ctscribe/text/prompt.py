@@ -1,0 +1,153 @@
+"""All prompt wording, and the token ids made from it.
+
+The slices come before the question, so that everything the model computes up to there depends
+on the scan alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, final, runtime_checkable
+
+from ctscribe.base.errors import CtscribeError
+
+SYSTEM = "You are a radiologist and report what a chest CT shows."
+QUESTION = "Write the findings and the impression of this chest CT."
+VIDEO_PAD = "<|video_pad|>"
+"""Qwen's placeholder; the chat template writes it once, the model wants one per visual token."""
+IGNORED = -100
+"""Label of a position that carries no loss, as in torch's cross entropy."""
+
+GridThw = tuple[int, int, int]
+"""(T, H, W): slice pairs, and rows and columns of 14-px patches."""
+
+
+@runtime_checkable
+class ChatTokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that prompts need."""
+
+    def __hash__(self) -> int:
+        """By identity."""
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]:
+        """Texts that stand for one token each."""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:  # noqa: ANN401
+        """Renders messages as the model was trained to read them."""
+
+    def encode(self, text: str, **kwargs: Any) -> list[int]:  # noqa: ANN401
+        """Token ids of a text."""
+
+    def __call__(self, text: str, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Token ids of a text and, when asked for, where each lies in it."""
+
+
+def prompt_messages() -> list[dict[str, Any]]:
+    """The chat before the answer: system, then a user who shows the slices and asks."""
+    shown_then_asked = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": shown_then_asked},
+    ]
+
+
+def num_visual_tokens(grid_thw: GridThw) -> int:
+    """Visual tokens of a volume: one per 2 × 2 patches of each slice pair.
+
+    Raises:
+        CtscribeError: ``E_GRID`` when the frames' sides are not whole tokens.
+    """
+    slice_pairs, rows, columns = grid_thw
+    if min(grid_thw) < 1 or rows % 2 or columns % 2:
+        raise CtscribeError(
+            "E_GRID",
+            f"a grid must be (slice pairs, even rows, even columns), but it is {grid_thw}",
+        )
+    return slice_pairs * rows * columns // 4
+
+
+def encode_prompt(tokenizer: ChatTokenizer, grid_thw: GridThw) -> list[int]:
+    """Token ids up to where the answer begins, for generation.
+
+    Args:
+        tokenizer: Qwen's, or one with its special tokens and chat template.
+        grid_thw: Of the volume shown.
+    """
+    rendered = _render(tokenizer)
+    pads = [rendered.video_pad] * num_visual_tokens(grid_thw)
+    return [*rendered.before, *pads, *rendered.after]
+
+
+def encode_example(
+    tokenizer: ChatTokenizer, report: str, grid_thw: GridThw, *, study: str = "the study"
+) -> tuple[list[int], list[int]]:
+    """Token ids of prompt and answer, and labels that supervise only the answer.
+
+    The answer is tokenised on its own, as generation meets it, so no token straddles its
+    beginning; its end-of-turn token is supervised too, for this is how a report ends.
+
+    Args:
+        tokenizer: Qwen's, or one with its special tokens and chat template.
+        report: The answer, as `sections.join_report` writes it.
+        grid_thw: Of the volume shown.
+        study: Its name, for errors.
+
+    Returns:
+        ``input_ids`` and ``labels`` of equal length; labels are −100 outside the answer.
+
+    Raises:
+        CtscribeError: ``E_REPORT`` when the report is empty or contains a special token.
+    """
+    if not report.strip():
+        raise CtscribeError("E_REPORT", f"{study} must have a report, but it is empty")
+    for token in tokenizer.all_special_tokens:
+        if token in report:
+            raise CtscribeError(
+                "E_REPORT",
+                f"the report of {study} must be plain text, but it contains {token}",
+            )
+    prompt = encode_prompt(tokenizer, grid_thw)
+    answer = [*tokenizer.encode(report, add_special_tokens=False), _render(tokenizer).closing]
+    return prompt + answer, [IGNORED] * len(prompt) + answer
+
+
+def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int]]:
+    """First and last character, half open, of each of the answer's tokens but its end of turn."""
+    encoded = tokenizer(report, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded["offset_mapping"])
+
+
+@final
+@dataclass(frozen=True)
+class _Rendered:
+    before: tuple[int, ...]
+    video_pad: int
+    after: tuple[int, ...]
+    closing: int
+
+
+@lru_cache(maxsize=8)
+def _render(tokenizer: ChatTokenizer) -> _Rendered:
+    """Splits the rendered chat at the placeholder and behind the answer; no ids are assumed."""
+    messages = prompt_messages()
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    answer = "answer"
+    whole = tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": answer}], tokenize=False
+    )
+    before, *rest = prompt.split(VIDEO_PAD)
+    pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
+    follows = whole.removeprefix(prompt + answer)
+    closing = tokenizer.encode(follows.strip(), add_special_tokens=False)
+    if len(rest) != 1 or len(pads) != 1 or follows == whole or len(closing) != 1:
+        raise CtscribeError(
+            "E_TOKENIZER",
+            f"the tokenizer must have Qwen2.5-VL's chat template and {VIDEO_PAD} as one token, "
+            "but its rendering does not fit",
+        )
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    return _Rendered(encode(before), pads[0], encode(rest[0]), closing[0])

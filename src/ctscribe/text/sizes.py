@@ -1,0 +1,102 @@
+"""Sizes in millimetres, read from report text."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ctscribe.text.labeler import find_mentions
+from ctscribe.text.polarity import read_polarity
+from ctscribe.text.sections import split_sentences
+
+_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
+_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
+_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
+
+
+def sides_named(sentences: Iterable[str]) -> frozenset[str]:
+    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
+    sides: set[str] = set()
+    for sentence in sentences:
+        if _BOTH.search(sentence):
+            return frozenset({"right", "left"})
+        sides.update(
+            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
+        )
+    return frozenset(sides)
+
+
+_NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
+_SIZE = re.compile(
+    rf"(?<![\d.:])(?P<numbers>{_NUMBER}(?:\s*(?:x|×|\*|-|–)\s*{_NUMBER}){{0,2}})"
+    r"\s*-?\s*(?P<unit>mm|cm|mill?imet(?!ric)\w*|centimet(?!ric)\w*)\b",
+    re.IGNORECASE,
+)
+_EARLIER_AFTER = re.compile(
+    r"[^,.;()]{0,40}\b(?:in|on|at|from)\s+(?:the\s+)?(?:previous|prior|old|earlier|last)\b",
+    re.IGNORECASE,
+)
+_EARLIER_BEFORE = re.compile(
+    r"\b(?:previous(?:ly)?|prior|was|were|old|formerly|from)\s+(?:\w+\s+){0,3}\Z", re.IGNORECASE
+)
+_NODULE = re.compile(r"nodul|\bmass|\blesion|\bmetasta", re.IGNORECASE)
+_OTHER = re.compile(
+    r"\blymph|\blap\b|effusion|fluid|consolid|cyst|aort|arter|calcul|stone|herni|bulla|atelec"
+    r"|trunk|spleen|liver|kidney|adrenal|thyroid|diverticul|pericard|pneumothora",
+    re.IGNORECASE,
+)
+_MASS = re.compile(r"\bmass(?:es)?\b", re.IGNORECASE)
+_LUNG = re.compile(r"\b(?:lungs?|lobes?|pulmonary|lingul|segment)", re.IGNORECASE)
+
+
+def sizes_mm(text: str) -> list[float]:
+    """Every current size in ``text``: the largest diameter of each measurement, in mm.
+
+    Dates, density values and sizes of an earlier examination are not sizes.
+    """
+    return [size for size, _ in _measurements(text)]
+
+
+def largest_nodule_mm(text: str) -> float | None:
+    """Largest current diameter stated of a lung nodule or mass, in mm; None if unmeasured.
+
+    A size belongs to the nearest thing named in its sentence.
+    """
+    sentences = {
+        mention.sentence
+        for mention in find_mentions(text)
+        if mention.finding == "Lung nodule" and mention.status == "present"
+    }
+    sentences.update(filter(_states_lung_mass, split_sentences(text)))
+    return max(
+        (
+            size
+            for sentence in sentences
+            for size, place in _measurements(sentence)
+            if _distance(_NODULE, sentence, place) < _distance(_OTHER, sentence, place)
+        ),
+        default=None,
+    )
+
+
+def _measurements(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
+    for match in _SIZE.finditer(text):
+        before = text[max(0, match.start() - 60) : match.start()]
+        if _EARLIER_AFTER.match(text, match.end()) or _EARLIER_BEFORE.search(before):
+            continue
+        numbers = [float(n.replace(",", ".")) for n in re.findall(_NUMBER, match["numbers"])]
+        factor = 10.0 if match["unit"].lower().startswith("c") else 1.0
+        yield factor * max(numbers), match.span()
+
+
+def _distance(pattern: re.Pattern[str], sentence: str, place: tuple[int, int]) -> float:
+    start, end = place
+    return min(
+        (float(max(m.start() - end, start - m.end())) for m in pattern.finditer(sentence)),
+        default=float("inf"),
+    )
+
+
+def _states_lung_mass(sentence: str) -> bool:
+    match = _MASS.search(sentence)
+    if not match or not _LUNG.search(sentence):
+        return False
+    return read_polarity(sentence.lower()).status(*match.span()) == "present"

@@ -1,1 +1,0 @@
-"""Training on pairs: order, loss, checkpoints, log."""

@@ -1,1 +1,0 @@
-"""Files → CTVolume(hu, affine): NIfTI, DICOM, intensity, resampling, stores."""

@@ -1,0 +1,306 @@
+"""One report and one volume → what each sentence rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.rows import Row
+from ctscribe.learn.model.finding_queries import CELL_PX, Seen, attached, gate, look
+from ctscribe.learn.model.qwen import encode_frames, positions_for
+from ctscribe.learn.pairs.dataset import Visual
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.prompt import encode_example
+from ctscribe.write.sentences import ReadReport, Sentence
+
+SETS_PER_CALL = 16
+
+Kept = frozenset[int]
+"""Slice pairs that stay, counted in frame order."""
+
+
+@final
+@dataclass(frozen=True)
+class Shown:
+    """One report with one volume, ready to be asked about."""
+
+    input_ids: Int[Tensor, "tokens"]
+    answer_start: int
+    """Index of the answer's first token."""
+    visual_tokens: Float[Tensor, "visual_tokens hidden"]
+    grid_thw: tuple[int, int, int]
+    places: Int[Tensor, "3 1 tokens"]
+    """Of all tokens, with all slice pairs there."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Slice pairs of the volume."""
+        return self.grid_thw[0]
+
+
+def show(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    answer: str,
+    visual: Visual,
+    positions: Literal["index", "depth"],
+) -> Shown:
+    """Puts a report behind a volume.
+
+    Args:
+        qwen: The model.
+        tokenizer: Its tokenizer.
+        answer: As `sections.join_report` writes it.
+        visual: Frames or stored features.
+        positions: Mode of `qwen.position_ids`.
+
+    Raises:
+        CtscribeError: ``E_REPORT`` when the report is empty.
+    """
+    device = qwen.lm_head.weight.device
+    ids, labels = encode_example(tokenizer, answer, visual.grid_thw)
+    tokens = visual.visual_tokens
+    if visual.frames is not None:
+        with torch.inference_mode():
+            tokens = encode_frames(qwen, [visual.frames])
+    assert tokens is not None  # a visual input is one of the two
+    input_ids = torch.tensor(ids, device=device)
+    places = positions_for(
+        qwen,
+        input_ids[None],
+        torch.ones_like(input_ids)[None],
+        torch.tensor([visual.grid_thw]),
+        torch.tensor([visual.position_mm], device=device),
+        positions,
+    )
+    start = next(i for i, label in enumerate(labels) if label != -100)
+    return Shown(input_ids, start, tokens.to(device), visual.grid_thw, places)
+
+
+@torch.inference_mode()
+def log_probs(
+    qwen: Qwen2_5_VLForConditionalGeneration, shown: Shown, kept: Sequence[Kept]
+) -> Float[Tensor, "sets answer_tokens"]:
+    """Log-probability of every token of the answer, its end included, for each set of pairs kept.
+
+    Args:
+        qwen: The model.
+        shown: From `show`.
+        kept: Sets of slice pairs; the order does not matter.
+    """
+    answer = shown.input_ids[shown.answer_start :]
+    result = torch.empty(len(kept), len(answer))
+    sizes = {len(each) for each in kept}
+    for size in sizes:
+        same = [i for i, each in enumerate(kept) if len(each) == size]
+        for start in range(0, len(same), SETS_PER_CALL):
+            rows = same[start : start + SETS_PER_CALL]
+            result[rows] = _log_probs(qwen, shown, [kept[i] for i in rows], answer)
+    return result
+
+
+def _log_probs(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    shown: Shown,
+    kept: Sequence[Kept],
+    answer: Int[Tensor, "answer_tokens"],
+) -> Float[Tensor, "sets answer_tokens"]:
+    """For sets of one size, whose sequences are therefore of one length."""
+    text = qwen.get_input_embeddings()(shown.input_ids)
+    is_video = shown.input_ids == qwen.config.video_token_id
+    pair = torch.full_like(shown.input_ids, -1)
+    pairs, rows, columns = shown.grid_thw
+    counted = torch.arange(pairs, device=pair.device)
+    pair[is_video] = counted.repeat_interleave(rows * columns // 4)
+    embeds, places = [], []
+    for each in kept:
+        stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
+        tokens = shown.visual_tokens[stays[is_video]]
+        if each:
+            grid = torch.tensor([[len(each), rows, columns]])
+            tokens = gate(qwen, tokens, grid).visual_tokens
+        embeds.append(text.masked_scatter((stays & is_video)[:, None], tokens.to(text))[stays])
+        places.append(shown.places[:, :, stays])
+    hidden = qwen.model.language_model(
+        inputs_embeds=torch.stack(embeds),
+        attention_mask=None,
+        position_ids=torch.cat(places, dim=1),
+        use_cache=False,
+    ).last_hidden_state[:, -len(answer) - 1 : -1]
+    nats = [cross_entropy(qwen.lm_head(row).float(), answer, reduction="none") for row in hidden]
+    return -torch.stack(nats).cpu()
+
+
+class PairEvidence(Row):
+    """Two neighbouring slices that the tower reads as one."""
+
+    pair: int
+    """Place among the volume's pairs, from 0."""
+    slice_indices: tuple[int, int]
+    """z indices of the volume as prepared."""
+    position_mm: tuple[float, float]
+    """Superior coordinates, RAS+."""
+    drop: float
+    """Nats by which the sentence becomes less probable without them."""
+    attention: float | None
+    """Share of the finding's attention, where the sentence affirms one and there are queries."""
+    box_px: tuple[int, int, int, int] | None
+    """(left, top, right, bottom) of a frame, the last two exclusive; where attention is."""
+
+
+class SentenceEvidence(Row):
+    """A sentence with its slices, those it rests on most first."""
+
+    section: Literal["findings", "impression"]
+    text: str
+    findings: tuple[str, ...]
+    """That it affirms."""
+    log_prob: float
+    """Of its tokens given all slices, natural log."""
+    num_tokens: int
+    particular: bool
+    """False for boilerplate, which rests on no particular slice."""
+    pairs: tuple[PairEvidence, ...]
+
+
+class EvidenceRow(Row):
+    """One report."""
+
+    scan_id: str
+    patient_id: str
+    volume_name: str
+    sentences: tuple[SentenceEvidence, ...]
+
+
+PARTICULAR_NATS = 0.3
+"""A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
+6 % of stock sentences lose more, and 54 % of those that state a finding."""
+_SHARE_OF_PEAK = 0.05
+
+Box = tuple[int, int, int, int]
+"""(left, top, right, bottom) in pixels of a frame, the last two exclusive."""
+
+
+def leave_one_out(num_pairs: int) -> list[Kept]:
+    """All slice pairs, then all but the first, all but the second, and so on."""
+    every = frozenset(range(num_pairs))
+    return [every, *(every - {pair} for pair in range(num_pairs))]
+
+
+def drops_of(
+    scores: Float[Tensor, "sets answer_tokens"], report: ReadReport
+) -> tuple[Float[Tensor, "sentences"], Float[Tensor, "sentences pairs"]]:
+    """Each sentence's log-probability, and its fall without each slice pair, in nats.
+
+    Args:
+        scores: `log_probs` of the sets of `leave_one_out`.
+        report: Whose tokens they are; behind them comes the token that ends the answer.
+    """
+    by_sentence = scores[:, :-1] @ report.tokens.float().T
+    return by_sentence[0], (by_sentence[0] - by_sentence[1:]).T
+
+
+def explain(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    shown: Shown,
+    slice_indices: Sequence[int],
+    position_mm: Sequence[float],
+) -> tuple[SentenceEvidence, ...]:
+    """Evidence for every sentence.
+
+    Args:
+        qwen: The model that wrote the report, or another that is asked about it.
+        report: Its sentences.
+        shown: The same report behind its volume.
+        slice_indices: z index of each frame.
+        position_mm: Superior coordinate of each frame.
+    """
+    scores = log_probs(qwen, shown, leave_one_out(shown.num_pairs))
+    total, drops = drops_of(scores, report)
+    seen = see(qwen, shown)
+    pairs = list(zip(slice_indices[::2], slice_indices[1::2], strict=True))
+    places = list(zip(position_mm[::2], position_mm[1::2], strict=True))
+    evidence = []
+    for sentence, log_prob, drop, members in zip(
+        report.sentences, total.tolist(), drops, report.tokens, strict=True
+    ):
+        shares = attention_of(sentence, seen)
+        evidence.append(
+            SentenceEvidence(
+                section=sentence.section,
+                text=sentence.text,
+                findings=tuple(FINDINGS[i] for i in sentence.present),
+                log_prob=log_prob,
+                num_tokens=int(members.sum()),
+                particular=bool(drop.max() > PARTICULAR_NATS),
+                pairs=tuple(
+                    PairEvidence(
+                        pair=pair,
+                        slice_indices=pairs[pair],
+                        position_mm=places[pair],
+                        drop=float(drop[pair]),
+                        attention=None if shares is None else float(shares[pair]),
+                        box_px=box_of(sentence, seen, pair),
+                    )
+                    for pair in rank_pairs(drop, shares)
+                ),
+            )
+        )
+    return tuple(evidence)
+
+
+def see(qwen: Qwen2_5_VLForConditionalGeneration, shown: Shown) -> Seen | None:
+    """What the model's finding queries see in a volume, where it has any."""
+    queries = attached(qwen)
+    if queries is None:
+        return None
+    with torch.inference_mode():
+        return look(queries.head, shown.visual_tokens, shown.grid_thw)
+
+
+def attention_of(sentence: Sentence, seen: Seen | None) -> Float[Tensor, "pairs"] | None:
+    """Attention of the findings that a sentence affirms, their mean."""
+    if seen is None or not sentence.present:
+        return None
+    return seen.slices[list(sentence.present)].mean(0).cpu()
+
+
+def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] | None) -> list[int]:
+    """Slice pairs, those a sentence rests on most first: by attention where there is any.
+
+    On phantoms the queries' attention finds lesions more often than leaving slices out does
+    (``docs/results/slice_aware.md``).
+    """
+    order: list[int] = (drop if attention is None else attention).argsort(descending=True).tolist()
+    return order
+
+
+def box_of(sentence: Sentence, seen: Seen | None, pair: int) -> Box | None:
+    """Around the cells of a slice pair that hold a twentieth of its peak of attention or more.
+
+    Only cells that hang together with the peak count.
+    """
+    if seen is None or not sentence.present:
+        return None
+    return box_of_map(seen.maps[list(sentence.present), pair].mean(0).cpu().numpy())
+
+
+def box_of_map(cells: Float[np.ndarray, "rows columns"]) -> Box:
+    """Box in pixels around the piece of a map that holds its peak, cut at a twentieth of it."""
+    labels, _ = ndimage.label(cells >= _SHARE_OF_PEAK * cells.max(), np.ones((3, 3)))
+    peak = labels[np.unravel_index(cells.argmax(), cells.shape)]
+    rows, columns = ndimage.find_objects(labels)[peak - 1]
+    return (
+        columns.start * CELL_PX,
+        rows.start * CELL_PX,
+        columns.stop * CELL_PX,
+        rows.stop * CELL_PX,
+    )

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe, read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.y*ml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
+    assert read_recipe(path.stem) == read_recipe(str(path))
+
+
+def test_the_papers_recipes_hold_the_papers_numbers() -> None:
+    """Sections 5.2, 6.3 and 7 of the paper."""
+    for strategy in ("origin", "gauss", "heter"):
+        recipe = read_recipe(f"paper_{strategy}")
+        assert recipe.pairs.strategy == strategy
+        assert recipe.pairs.min_label_distance == 10
+        assert recipe.volume.spacing_mm == (0.75, 0.75, 1.5)
+        assert recipe.slices.num_slices == 10
+        assert recipe.slices.windows == "single"
+        assert (recipe.objective.alpha, recipe.objective.beta) == (1.0, 0.1)
+        assert recipe.train.learning_rate == 2e-5
+        assert recipe.train.epochs == 1
+        assert recipe.train.pairs_per_device == 1
+        assert recipe.train.gradient_accumulation_steps == 8
+        assert recipe.experiment.betas == (0.0, 0.05, 0.1, 0.2)
+
+
+def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yml"
+    path.write_text("train: {epochs: 2}\n")
+    recipe = read_recipe(str(path), ("train.epochs=3", "slices.frame_size_px=[112, 140]"))
+    assert recipe.train.epochs == 3
+    assert recipe.slices.frame_size_px == (112, 140)
+    assert recipe.model == Recipe().model
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {epocs: 2}", "did you mean epochs"),
+        ("trian: {epochs: 2}", "did you mean train"),
+        ("train: {epochs: 0}", "greater than or equal to 1"),
+        ("slices: {num_slices: 9}", "multiple of 2"),
+        ("slices: {num_slices: 10, token_budget: 4}", "one visual token"),
+        ("slices: {frame_size_px: [100, 112]}", "multiples of 28"),
+        ("train: [", "must be YAML"),
+        ("just words", "must hold sections"),
+        ("model: {preset: gpt}", "qwen2.5-vl-7b"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(CtscribeError, match=words) as caught:
+        read_recipe(str(path))
+    assert caught.value.code == "E_RECIPE"
+    assert "recipe.yaml" in caught.value.sentence
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(CtscribeError, match="paper_gauss"):
+        read_recipe("nothing-like-it")
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(CtscribeError, match=r"section\.key=value"):
+        read_recipe("tiny", ("train.epochs",))

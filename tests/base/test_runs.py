@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json
+from ctscribe.base.runs import open_run, provenance
+
+
+def test_the_same_request_reopens_its_folder(tmp_path: Path) -> None:
+    asked = {"train": {"epochs": 1, "betas": (0.1, 0.2)}}
+    run_dir = open_run(tmp_path / "run", "train", asked)
+    (run_dir / "metrics.jsonl").write_text("")
+    assert open_run(tmp_path / "run", "train", asked) == run_dir
+    assert read_json(run_dir / "run.json")["asked"]["train"]["betas"] == [0.1, 0.2]
+
+
+def test_another_request_is_refused_and_says_where_it_differs(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", "train", {"train": {"epochs": 1}})
+    with pytest.raises(CtscribeError, match=r"train\.epochs \(1 there, 2 asked\)"):
+        open_run(tmp_path / "run", "train", {"train": {"epochs": 2}})
+    with pytest.raises(CtscribeError, match="stage generate"):
+        open_run(tmp_path / "run", "generate", {"train": {"epochs": 1}})
+
+
+def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(CtscribeError, match="other files"):
+        open_run(tmp_path / "run", "train", {})
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+
+
+def test_provenance_says_what_and_not_who() -> None:
+    told = provenance()
+    assert told["versions"]["numpy"]
+    assert "Research use only" in told["use"]
+    assert not any(str(Path.home()) in str(value) for value in told.values())

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.data.ct_rate import (
+    LABEL_COLUMNS,
+    METADATA_COLUMNS,
+    REPORT_COLUMNS,
+    CtRateTree,
+    VolumeName,
+    parse_volume_name,
+    read_labels,
+    read_no_chest,
+    read_reports,
+    read_table,
+)
+
+
+def write_csv(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    path.write_text("\r\n".join(lines) + "\r\n", encoding=encoding, newline="")
+    return path
+
+
+def test_published_columns() -> None:
+    assert len(METADATA_COLUMNS) == 44
+    assert METADATA_COLUMNS[:3] == ("VolumeName", "Manufacturer", "SeriesDescription")
+    assert METADATA_COLUMNS[-3:] == ("NumberofSlices", "ZSpacing", "StudyDate")
+    assert len(LABEL_COLUMNS) == 19
+
+
+def test_volume_name_is_taken_apart() -> None:
+    assert parse_volume_name("valid_53_ab_12.nii.gz") == VolumeName(
+        "valid", "valid_53", "valid_53_ab", 12
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_1_a_1.nii.gz",
+        "train_01_a_1.nii.gz",
+        "train_1_A_1.nii.gz",
+        "train_1_a_1.nii",
+        "",
+        "../x",
+    ],
+)
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(CtscribeError, match="must be named") as caught:
+        parse_volume_name(name)
+    assert caught.value.code == "E_VOLUME_NAME"
+
+
+def test_tree_uses_the_published_paths(tmp_path: Path) -> None:
+    tree = CtRateTree(tmp_path)
+    data = tmp_path / "dataset"
+    assert tree.metadata_path("valid") == data / "metadata/validation_metadata.csv"
+    assert tree.reports_path("valid") == data / "radiology_text_reports/validation_reports.csv"
+    assert tree.labels_path("valid") == (
+        data / "multi_abnormality_labels/valid_predicted_labels.csv"
+    )
+    assert tree.no_chest_path("train") == data / "metadata/no_chest_train.txt"
+    name = "train_7_b_2.nii.gz"
+    assert tree.volume_path(name, "v1") == data / "train/train_7/train_7_b" / name
+    assert tree.volume_path(name, "v2") == data / "train_fixed/train_7/train_7_b" / name
+
+
+def test_flat_folder_and_v2_before_v1(tmp_path: Path) -> None:
+    tree = CtRateTree(tmp_path)
+    assert tree.find_volume("train_1_a_1.nii.gz") is None
+    flat = tmp_path / "train_1_a_1.nii.gz"
+    flat.touch()
+    assert tree.find_volume(flat.name) == flat
+    flat.unlink()
+    for flavour in ("v1", "v2"):
+        path = tmp_path / "dataset" / {"v1": "train", "v2": "train_fixed"}[flavour]
+        path = path / "train_1/train_1_a" / flat.name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert tree.find_volume(flat.name) == path
+
+
+def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
+    header = ",".join(REPORT_COLUMNS)
+    row = 'train_1_a_1.nii.gz,,"CT, thin","Heart\nnormal ""size"".",Not given.'
+    table = read_reports(write_csv(tmp_path / "r.csv", header, row, encoding="utf-8-sig"))
+    assert table["train_1_a_1.nii.gz"]["Findings_EN"] == 'Heart\nnormal "size".'
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "sentence"),
+    [
+        (["VolumeName,A", "x,1", "x,2"], "E_DUPLICATE", "line 3 repeats 'x'"),
+        (["VolumeName,B", "x,1"], "E_COLUMN", "must have one column 'A', but lacks it"),
+        (["VolumeName,A,A", "x,1,2"], "E_COLUMN", "has it twice"),
+        (["VolumeName,A,C", "x,1,2"], "E_COLUMN", "'C' is unknown"),
+        (["VolumeName,A", "x"], "E_CSV", "line 2 must have as many cells"),
+        (["VolumeName,A", "x,1,2"], "E_CSV", "line 2 must have as many cells"),
+        (["VolumeName,A", "w,0", 'x,"1'], "E_CSV", "line 3 must be a row of a CSV file"),
+        (["VolumeName,A", "x," + "1" * 200_000], "E_CSV", "line 2 must be a row"),
+        ([""], "E_COLUMN", "must have one column 'VolumeName'"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, lines: list[str], code: str, sentence: str) -> None:
+    path = write_csv(tmp_path / "t.csv", *lines)
+    with pytest.raises(CtscribeError) as caught:
+        read_table(path, required=("VolumeName", "A"), allow_others=False)
+    assert caught.value.code == code
+    assert sentence in caught.value.sentence
+
+
+def test_misspelt_column_is_named(tmp_path: Path) -> None:
+    header = ",".join(LABEL_COLUMNS).replace("Atelectasis", "Atelectasia")
+    with pytest.raises(CtscribeError, match="lacks it, and has 'Atelectasia'"):
+        read_labels(write_csv(tmp_path / "l.csv", header))
+
+
+def test_wrong_encoding_and_missing_file(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", "VolumeName", "şüphe", encoding="cp1254")
+    with pytest.raises(CtscribeError, match=r"must be UTF-8 .* line 2 holds .* 0xFE") as caught:
+        read_table(path, required=("VolumeName",))
+    assert caught.value.code == "E_ENCODING"
+    with pytest.raises(CtscribeError, match="must exist"):
+        read_table(tmp_path / "none.csv", required=("VolumeName",))
+
+
+def test_exclusion_list(tmp_path: Path) -> None:
+    path = tmp_path / "no_chest_train.txt"
+    assert read_no_chest(path) == frozenset()
+    path.write_text("train_1_a_1.nii.gz\n\ntrain/train_2/train_2_a/train_2_a_1.nii.gz\n")
+    assert read_no_chest(path) == {"train_1_a_1.nii.gz", "train_2_a_1.nii.gz"}

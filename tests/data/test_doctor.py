@@ -1,0 +1,110 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom.dataset import FileDataset
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.cli.options import app
+from ctscribe.data.ct_rate import REPORT_COLUMNS, CtRateTree
+from ctscribe.data.doctor import examine
+from ctscribe.data.prepare import prepare
+from ctscribe.scan.volume import CTVolume
+from tests.scans import write_series
+
+Chest = Callable[..., CTVolume]
+VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
+SLICES = SlicesConfig(num_slices=4)
+NAMES = [f"train_{patient}_a_1.nii.gz" for patient in range(1, 7)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, make_chest: Chest) -> CtRateTree:
+    tree = CtRateTree(tmp_path / "data")
+    chest = make_chest()
+    for name in NAMES:
+        path = tree.volume_path(name, "v2")
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(chest.hu, chest.affine), path)
+    path = tree.reports_path("train")
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, REPORT_COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({"VolumeName": name, "Findings_EN": "Normal."} for name in NAMES)
+    return tree
+
+
+def test_problems_by_code_with_examples(tree: CtRateTree, make_chest: Chest) -> None:
+    for name in NAMES[:4]:
+        tree.volume_path(name, "v2").write_bytes(b"<html>sign in</html>")
+    slab = nib.Nifti1Image(make_chest().hu[:, :, :10], np.eye(4) * 6)
+    nib.save(slab, tree.volume_path(NAMES[4], "v2"))
+    found = examine(tree.root, VOLUME, SLICES)
+    assert found.num_volumes == 1
+    assert {code: problem.count for code, problem in found.problems.items()} == {
+        "E_NOT_MEDICAL": 4,
+        "E_TOO_FEW_SLICES": 1,
+    }
+    examples = found.problems["E_NOT_MEDICAL"].examples
+    assert len(examples) == 3
+    assert examples[0].startswith(f"{NAMES[0]} must be a NIfTI file, but it is a web page")
+    assert found.warnings["W_SPACING"].examples == (NAMES[5],)
+    assert found.num_failing == 5
+
+
+def test_the_command_prints_and_fails_while_there_are_problems(
+    tree: CtRateTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    assert "6 volumes can be prepared" in capsys.readouterr().out
+    tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
+    tree.no_chest_path("train").parent.mkdir(parents=True)
+    tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
+    with pytest.raises(CtscribeError, match="but 1 have problems") as caught:
+        app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    assert caught.value.code == "E_UNHEALTHY"
+    told = capsys.readouterr().out
+    assert "4 volumes can be prepared" in told
+    assert "problem E_NOT_MEDICAL, 1 times, for example" in told
+    assert f"  {NAMES[0]} must be a NIfTI file, but it is a web page" in told
+    assert "problem E_NO_CHEST, 1 times" in told
+    assert "--keep slices" in told
+    assert "--keep all" in told
+
+
+def test_nothing_is_changed_and_processes_agree(tree: CtRateTree) -> None:
+    before = sorted(tree.root.rglob("*"))
+    assert examine(tree.root, VOLUME, SLICES) == examine(tree.root, VOLUME, SLICES, processes=2)
+    assert sorted(tree.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("keep", ["slices", "all"])
+def test_disk_is_what_prepare_takes(tree: CtRateTree, tmp_path: Path, keep: str) -> None:
+    need = examine(tree.root, VOLUME, SLICES).need[keep]
+    out = tmp_path / "out"
+    prepare(tree.root, out, VOLUME, SLICES, keep=keep)  # type: ignore[arg-type]
+    taken = sum(path.stat().st_size for path in out.rglob("*") if path.suffix in (".npy", ".gz"))
+    assert taken == pytest.approx(need.disk_bytes, rel=0.15)
+    assert need.memory_bytes > 100e6
+    assert need.cpu_hours > 0
+
+
+def test_series_left_aside_and_tilts_are_told(tmp_path: Path) -> None:
+    def lean(image: FileDataset, z: int) -> None:
+        image.ImagePositionPatient[1] += z
+        image.SeriesNumber = 7
+
+    write_series(tmp_path / "a", lean)
+    write_series(tmp_path / "a", series="1.2.9", slices=range(0, 24, 2))
+    (tmp_path / "scans.csv").write_text("volume,patient,scan,report\na,P1,S1,Clear.\n")
+    found = examine(tmp_path / "scans.csv", VOLUME, SLICES)
+    assert found.warnings["W_TILT"].examples == ("S1: 11.31 degrees",)
+    assert found.warnings["W_OTHER_SERIES"].examples == (
+        "S1: Read was series 7 (24 axial slices of 5 mm). "
+        "Left aside: series 4 (12 axial slices of 5 mm).",
+    )

@@ -1,0 +1,147 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.data.ct_rate import (
+    LABEL_COLUMNS,
+    METADATA_COLUMNS,
+    REPORT_COLUMNS,
+    CtRateTree,
+)
+from ctscribe.data.listing import NO_CHEST, list_volumes
+
+Row = dict[str, str]
+SPACING = {"XYSpacing": "[0.7, 0.7]", "ZSpacing": "1"}
+A1, A2, B1 = "train_1_a_1.nii.gz", "train_1_a_2.nii.gz", "train_2_a_1.nii.gz"
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> CtRateTree:
+    tree = CtRateTree(tmp_path)
+    names = [A1, A2, B1]
+    texts = {"Findings_EN": "Heart normal.", "Impressions_EN": "Normal."}
+    zeros = dict.fromkeys(LABEL_COLUMNS[1:], "0")
+    reports = [{"VolumeName": name, **texts} for name in names]
+    labels = [{"VolumeName": name, **zeros} for name in names]
+    kernels = ["B70f", "B31f", "B31f"]
+    metadata = [
+        {
+            "VolumeName": name,
+            "ConvolutionKernel": kernel,
+            "XYSpacing": "[0.7, 0.7]",
+            "ZSpacing": "1",
+        }
+        for name, kernel in zip(names, kernels, strict=True)
+    ]
+    write_csv(tree.reports_path("train"), REPORT_COLUMNS, reports)
+    write_csv(tree.labels_path("train"), LABEL_COLUMNS, labels)
+    write_csv(tree.metadata_path("train"), METADATA_COLUMNS, metadata)
+    for name in names:
+        path = tree.volume_path(name, "v2")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tree
+
+
+def rewrite(path: Path, change: Callable[[Row], Row | None]) -> None:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = tuple(rows[0])
+    write_csv(path, columns, [new for row in rows if (new := change(row)) is not None])
+
+
+def reasons(tree: CtRateTree) -> dict[str, str]:
+    return {row.volume_name: row.code for row in list_volumes(tree.root, 1.5)[1]}
+
+
+def names(tree: CtRateTree) -> list[str]:
+    return [volume.volume_name for volume in list_volumes(tree.root, 1.5)[0]]
+
+
+def test_one_softest_reconstruction_per_scan(tree: CtRateTree) -> None:
+    volumes, skipped = list_volumes(tree.root, 1.5)
+    assert [volume.volume_name for volume in volumes] == [A2, B1]
+    assert skipped == []
+    first = volumes[0]
+    assert (first.findings, first.impression, first.labels) == (
+        "Heart normal.",
+        "Normal.",
+        (0,) * 18,
+    )
+    assert first.metadata is not None
+    assert first.metadata.kernel == "B31f"
+    assert first.path == tree.volume_path(A2, "v2")
+
+
+def test_published_exclusions(tree: CtRateTree) -> None:
+    tree.no_chest_path("train").write_text(f"{B1}\n")
+    assert names(tree) == [A2]
+    assert reasons(tree) == {B1: NO_CHEST}
+
+
+def test_volume_without_label_row(tree: CtRateTree) -> None:
+    rewrite(tree.labels_path("train"), lambda row: None if row["VolumeName"] == B1 else row)
+    assert reasons(tree) == {B1: "E_NO_LABELS"}
+    (row,) = list_volumes(tree.root, 1.5)[1]
+    assert row.reason.startswith(f"{B1} must have a row in the labels file")
+
+
+def test_no_labels_file_means_no_labels(tree: CtRateTree) -> None:
+    tree.labels_path("train").unlink()
+    assert {volume.labels for volume in list_volumes(tree.root, 1.5)[0]} == {None}
+
+
+def test_no_metadata_file(tree: CtRateTree) -> None:
+    tree.metadata_path("train").unlink()
+    assert names(tree) == [A1, B1]
+
+
+def test_empty_report_and_bad_cells(tree: CtRateTree) -> None:
+    def without_text(row: Row) -> Row:
+        return {**row, "Findings_EN": "Not given."} if row["VolumeName"] == B1 else row
+
+    rewrite(tree.reports_path("train"), without_text)
+    rewrite(tree.metadata_path("train"), lambda row: {**row, "RescaleSlope": "one"})
+    assert names(tree) == []
+    assert reasons(tree) == {A1: "E_METADATA", A2: "E_METADATA", B1: "E_METADATA"}
+    rewrite(tree.metadata_path("train"), lambda row: {**row, "RescaleSlope": "1"})
+    assert reasons(tree) == {B1: "E_EMPTY_REPORT"}
+
+
+def test_missing_volumes(tree: CtRateTree) -> None:
+    tree.volume_path(A2, "v2").unlink()
+    tree.volume_path(B1, "v2").unlink()
+    assert names(tree) == [A1]  # another reconstruction of the scan is there
+    assert reasons(tree) == {B1: "E_MISSING"}
+
+
+def test_volumes_without_report(tree: CtRateTree) -> None:
+    stray = tree.volume_path(B1, "v2").with_name("train_9_a_1.nii.gz")
+    stray.touch()
+    stray.with_name("my scan.nii").touch()
+    assert reasons(tree) == {"train_9_a_1.nii.gz": "E_NO_REPORT", "my scan.nii": "E_NO_REPORT"}
+
+
+def test_misnamed_volume_in_the_reports(tree: CtRateTree) -> None:
+    rewrite(
+        tree.reports_path("train"),
+        lambda row: {**row, "VolumeName": "scan7"} if row["VolumeName"] == B1 else row,
+    )
+    assert reasons(tree) == {"scan7": "E_VOLUME_NAME", B1: "E_NO_REPORT"}
+
+
+def test_folder_without_reports(tmp_path: Path) -> None:
+    with pytest.raises(CtscribeError, match="must hold CT-RATE's reports") as caught:
+        list_volumes(tmp_path, 1.5)
+    assert caught.value.code == "E_MISSING"

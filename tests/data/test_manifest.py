@@ -1,0 +1,224 @@
+"""Manifests of own scans: sound ones are read to the letter, others name their rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.data.manifest import list_manifest, list_source, safe_name
+from ctscribe.text.findings import FINDINGS
+
+HEADER = "volume,patient,scan,report\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz"):
+        (tmp_path / name).touch()
+    (tmp_path / "series").mkdir()
+    return tmp_path
+
+
+def write(folder: Path, text: str | bytes, name: str = "scans.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(path: Path) -> CtscribeError:
+    with pytest.raises(CtscribeError) as caught:
+        list_manifest(path)
+    assert caught.value.sentence.startswith(f"{path} must ")
+    return caught.value
+
+
+def test_every_column(folder: Path) -> None:
+    labels = ",".join(str(index % 2) for index in range(18))
+    text = (
+        f"volume,patient,scan,split,findings,impression,manufacturer,sex,age,{','.join(FINDINGS)}\n"
+        f'series,Müller 7,s 1,valid,"Heart\nlarge, ""wide"".",,ACME,F,61,{labels}\n\n'
+        f"./x/../b.nii.gz,P2,s2,train,Clear.,Normal.,,,0.5,{labels}\n"
+    )
+    (first, second), skipped = list_manifest(write(folder, text))
+    assert skipped == []
+    assert first.volume_name == "s-1"
+    assert (first.patient_id, first.scan_id, first.source_split) == ("Müller 7", "s 1", "valid")
+    assert first.path == folder / "series"
+    assert (first.findings, first.impression) == ('Heart large, "wide".', "")
+    assert first.labels == tuple(index % 2 for index in range(18))
+    assert (first.manufacturer, first.sex, first.age_years) == ("ACME", "F", 61.0)
+    assert second.path == folder / "b.nii.gz"
+    assert (second.manufacturer, second.sex, second.age_years) == (None, None, 0.5)
+    assert first.metadata is None
+
+
+def test_jsonl_says_the_same_as_csv(folder: Path) -> None:
+    labels = dict.fromkeys(FINDINGS, 0) | {FINDINGS[3]: 1}
+    row = {"volume": "a.nii.gz", "patient": "1", "scan": "1a", "age": 40, "report": "Clear."}
+    lines = json.dumps({**row, **labels}) + "\n"
+    csv = f"{','.join((*row, *labels))}\n{','.join(map(str, (*row.values(), *labels.values())))}\n"
+    as_jsonl = list_manifest(write(folder, lines, "scans.JSONL"))
+    assert as_jsonl == list_manifest(write(folder, "\ufeff" + csv))
+    assert as_jsonl[0][0].labels == tuple(labels.values())
+    assert as_jsonl[0][0].source_split == "train"
+
+
+def test_one_text_is_split_at_its_headings(folder: Path) -> None:
+    text = HEADER + 'a.nii.gz,1,1,"FINDINGS: Clear.\nIMPRESSION: Normal."\nb.nii.gz,2,2,Clear.\n'
+    first, second = list_manifest(write(folder, text))[0]
+    assert (first.findings, first.impression) == ("Clear.", "Normal.")
+    assert (second.findings, second.impression) == ("Clear.", "")
+
+
+def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
+    text = HEADER + "a.nii.gz,1,1,\nz.nii.gz,2,2,Clear.\nb.nii.gz,3,3,Clear.\n"
+    volumes, skipped = list_manifest(write(folder, text))
+    assert [volume.volume_name for volume in volumes] == ["3"]
+    assert [(row.volume_name, row.code) for row in skipped] == [
+        ("1", "E_EMPTY_REPORT"),
+        ("2", "E_MISSING"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "lacks the column 'volume'"),
+        (HEADER, "it has no row"),
+        ("volume;patient;scan;report\na;1;1;x\n", "not divided by commas"),
+        ("volume,patient,report\na,1,x\n", "lacks the column 'scan'"),
+        ("volume,patient,scan\na,1,1\n", "either 'report', or 'findings' and 'impression'"),
+        (HEADER[:-1] + ",impression\na,1,1,x,y\n", "either 'report', or"),
+        (HEADER[:-1] + ",findings\na,1,1,x,y\n", "either 'report', or"),
+        (HEADER.replace("patient", "Pateint") + "a,1,1,x\n", "did you mean 'patient'"),
+        (HEADER[:-1] + ",cardiomegaly\na,1,1,x,0\n", "did you mean 'Cardiomegaly'"),
+        (HEADER[:-1] + ",zzzz\na,1,1,x,0\n", "'zzzz' is unknown; mend what is named"),
+        (HEADER[:-1] + ",scan\na,1,1,x,0\n", "the column 'scan' twice"),
+        (HEADER[:-1] + ",Cardiomegaly\na,1,1,x,0\n", "but lacks 'Medical material'"),
+        (HEADER + "a.nii.gz,1,1\n", "row 2 has 3 cells for 4 columns"),
+        (HEADER + 'a.nii.gz,1,1,"x" y\n', "row 2 is no CSV"),
+        (HEADER + f"a.nii.gz,1,1,{'x' * 200_000}\n", "row 2 is no CSV: field larger"),
+        (HEADER + "/etc/passwd,1,1,x\n", "row 2: volume must be a path inside"),
+        (HEADER + "../a.nii.gz,1,1,x\n", "row 2: volume must be a path inside"),
+        (HEADER + "series/../../a.nii.gz,1,1,x\n", "row 2: volume must be a path inside"),
+        (HEADER + "..,1,1,x\n", "row 2: volume must be a path inside"),
+        (HEADER + ",1,1,x\n", "row 2: volume must be 1 to 4096 printable"),
+        (HEADER + "a\0b,1,1,x\n", "row 2: volume must be 1 to 4096 printable"),
+        (HEADER + "a.nii.gz,,1,x\n", "row 2: patient must be 1 to 100 printable"),
+        (HEADER + "a.nii.gz,1,\u202eabc,x\n", "row 2: scan must be 1 to 100 printable"),
+        (HEADER + "a.nii.gz,1,../..,x\n", "row 2: scan must have a letter or digit"),
+        (HEADER + "a.nii.gz,1,1,x\nb.nii.gz,1,1,x\n", "row 3: scan as in row 2"),
+        (HEADER + "a.nii.gz,1,a b,x\nb.nii.gz,1,A/B.nii.gz,x\n", "row 3: scan as in row 2"),
+        (HEADER + "a.nii.gz,1,1,x\n./a.nii.gz,2,2,x\n", "row 3: volume as in row 2"),
+        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,test\n", "split must be train or valid, but is 'te"),
+        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n", "split must be train or valid, but is ''"),
+        (
+            HEADER[:-1] + ",split\na.nii.gz,1,1,x,train\nb.nii.gz,1,2,x,valid\n",
+            "row 3: patient in another split than in row 2",
+        ),
+        (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,../m\n", "row 2: masks must be a path inside"),
+        (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,none\n", "row 2: masks must be a folder of masks"),
+        (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,.\n", "row 2: masks must be a path inside"),
+        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,061Y\n", "row 2: age must be years from 0 to 130"),
+        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,131\n", "row 2: age must be years from 0 to 130"),
+        (HEADER[:-1] + ",sex\na.nii.gz,1,1,x,female\n", "row 2: sex must be F, M, O or empty"),
+        (
+            HEADER[:-1] + f",{','.join(FINDINGS)}\na.nii.gz,1,1,x{',0' * 17},2\n",
+            "row 2: Interlobular septal thickening must be 0 or 1, but is '2'",
+        ),
+    ],
+)
+def test_faults_name_their_row(folder: Path, text: str, says: str) -> None:
+    error = refused(write(folder, text))
+    assert error.code == "E_MANIFEST"
+    assert says in error.sentence
+
+
+def test_many_faults_are_told_together(folder: Path) -> None:
+    rows = "".join(f"a{row}.nii.gz,,{row},x\n" for row in range(7))
+    sentence = refused(write(folder, HEADER + rows)).sentence
+    assert all(f"row {row}: patient" in sentence for row in (2, 3, 4))
+    assert "and 4 more; mend what is named" in sentence
+    assert "row 5" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "row 2 is no JSON"),
+        ("[" * 100_000, "row 2 is no JSON"),
+        ("1" * 5000, "row 2 is no JSON"),
+        ("[1]", "row 2 is no flat JSON object"),
+        ('{"volume": "b", "patient": "2", "scan": "2", "report": "\\ud800"}', "half a character"),
+        ('{"volume": "b", "patient": "2", "scan": "2", "report": "a\\u001b[2J"}', "control sign"),
+        ("[]", "row 2 is no flat JSON object"),
+        ("{}", "row 2: scan must be"),
+        ('"text"', "row 2 is no flat JSON object"),
+        ('{"volume": {"a": 1}}', "row 2 is no flat JSON object"),
+        ('{"volume": [1]}', "row 2 is no flat JSON object"),
+        ('{"scan": "1", "scan": "2"}', "column 'scan' twice"),
+        ('{"volume": "b.nii.gz", "patient": "2", "scan": "2", "age": NaN}', "age must be years"),
+        ('{"volume": "b.nii.gz", "patient": null, "scan": "2"}', "row 2: patient must be 1"),
+    ],
+)
+def test_faulty_lines_of_jsonl(folder: Path, line: str, says: str) -> None:
+    good = '{"volume": "a.nii.gz", "patient": "1", "scan": "1", "report": "Clear."}\n'
+    error = refused(write(folder, good + line, "scans.jsonl"))
+    assert error.code == "E_MANIFEST"
+    assert says in error.sentence
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [("cp1252", "line 2 holds the byte 0xFC"), ("utf-16", "line 1 holds UTF-16")],
+)
+def test_encodings_are_told_not_guessed(folder: Path, encoding: str, says: str) -> None:
+    error = refused(write(folder, (HEADER + "a.nii.gz,Müller,1,x\n").encode(encoding)))
+    assert error.code == "E_ENCODING"
+    assert says in error.sentence
+
+
+@given(st.text(max_size=150))
+def test_safe_names_are_plain_file_names(scan: str) -> None:
+    name = safe_name(scan)
+    assert len(name) <= 100
+    assert name.isascii()
+    assert name == Path(name).name or name == ""
+    assert not name.startswith((".", "-"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), suffix=st.sampled_from([".csv", ".jsonl"]))
+def test_any_bytes_give_rows_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, suffix: str
+) -> None:
+    row = {"volume": "a.nii", "patient": "1", "scan": "1", "report": "Clear.", "age": "4"}
+    csv = f"{','.join(row)}\n{','.join(row.values())}\n"
+    changed = bytearray((json.dumps(row) if suffix == ".jsonl" else csv).encode())
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(0, len(changed)))
+        changed[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(changed)
+    try:
+        volumes, skipped = list_manifest(path)
+    except CtscribeError as error:
+        assert error.code in {"E_MANIFEST", "E_ENCODING"}  # noqa: PT017
+    else:
+        assert len(volumes) + len(skipped) >= 1
+
+
+def test_sources_are_told_apart(folder: Path) -> None:
+    assert len(list_source(write(folder, HEADER + "a.nii.gz,1,1,Clear.\n"), 1.5)[0]) == 1
+    for path, code in (
+        (folder, "E_MISSING"),
+        (folder / "none.csv", "E_MISSING"),
+        (folder / "none.txt", "E_MISSING"),
+        (folder / "a.nii.gz", "E_SOURCE"),
+    ):
+        with pytest.raises(CtscribeError) as caught:
+            list_source(path, 1.5)
+        assert caught.value.code == code

@@ -1,0 +1,85 @@
+"""A tiny random Qwen2.5-VL with its own tokenizer, and batches for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.learn.model.fast import speed_up_tower
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+
+TEXTS = [
+    "Findings: The lungs are clear. No pleural effusion.\nImpression: Normal chest.",
+    "Findings: There is a 12 mm nodule in the right upper lobe.\nImpression: Lung nodule.",
+    "Describe this chest CT.",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer(TEXTS * 3, vocab_size=400)
+
+
+@pytest.fixture(scope="session")
+def qwen(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
+    torch.manual_seed(0)
+    config = build_config("tiny", tokenizer)
+    config.text_config.initializer_range = 0.2  # far from uniform, so that differences show
+    config.vision_config.initializer_range = 0.2
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    speed_up_tower(model)
+    return model
+
+
+def _random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (slices, height, width, 3), generator=generator).to(torch.uint8)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, tokens: int, answer: str) -> tuple[Tensor, Tensor]:
+    """Ids and labels of a prompt with ``tokens`` visual tokens and an answer."""
+    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
+    prompt = f"<|im_start|>user\n{video}Describe.<|im_end|>\n<|im_start|>assistant\n"
+    question = tokenizer(prompt).input_ids
+    reply = tokenizer(answer + "<|im_end|>").input_ids
+    return torch.tensor(question + reply), torch.tensor([-100] * len(question) + reply)
+
+
+def _make_batch(
+    tokenizer: PreTrainedTokenizerBase, answers: list[str], frames: list[Tensor], padding: int = 0
+) -> dict[str, Any]:
+    """A right-padded batch of the shape `pairs.collate.Batch` has."""
+    grids = torch.tensor([[len(f) // 2, f.shape[1] // 14, f.shape[2] // 14] for f in frames])
+    tokens = [int(grid.prod()) // 4 for grid in grids]
+    pairs = [_encode(tokenizer, n, a) for n, a in zip(tokens, answers, strict=True)]
+    longest = max(len(ids) for ids, _ in pairs) + padding
+    ids = torch.full((len(pairs), longest), int(tokenizer.pad_token_id))
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for row, (question, label) in enumerate(pairs):
+        ids[row, : len(question)] = question
+        mask[row, : len(question)] = 1
+        labels[row, : len(question)] = label
+    widest = int(grids[:, 0].max())
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "video_grid_thw": grids,
+        "position_mm": -68.0 * torch.arange(widest).expand(len(frames), -1),
+        "frames": frames,
+    }
+
+
+@pytest.fixture(scope="session")
+def random_frames() -> Callable[..., Tensor]:
+    """(slices, height, width, seed) → uint8 frames."""
+    return _random_frames
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., dict[str, Any]]:
+    """(tokenizer, answers, frames, padding) → a batch."""
+    return _make_batch

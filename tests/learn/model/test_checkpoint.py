@@ -1,0 +1,190 @@
+import json
+import shutil
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.learn.model import checkpoint
+from ctscribe.learn.model.checkpoint import add_adapters, is_complete, load_model, save_model
+from ctscribe.learn.model.qwen import answer_losses
+
+Losses = Callable[[Qwen2_5_VLForConditionalGeneration], torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def saved(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "best"
+    save_model(folder, qwen, tokenizer, {"findings_head.safetensors": {"bias": torch.ones(3)}})
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    shutil.copytree(saved, tmp_path / "best")
+    return tmp_path / "best"
+
+
+@pytest.fixture(scope="module")
+def losses(
+    tokenizer: PreTrainedTokenizerBase,
+    random_frames: Callable[..., torch.Tensor],
+    make_batch: Callable[..., Any],
+) -> Losses:
+    batch = make_batch(tokenizer, ["Findings: clear."], [random_frames(2, 56, 84)])
+    return lambda qwen: answer_losses(qwen, batch, "depth").values.detach()
+
+
+def test_what_is_saved_is_what_is_read(
+    qwen: Qwen2_5_VLForConditionalGeneration, saved: Path, losses: Losses
+) -> None:
+    again, tokenizer = load_model(saved)
+    assert torch.equal(losses(qwen), losses(again))
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert load_file(saved / "findings_head.safetensors")["bias"].tolist() == [1, 1, 1]
+    assert load_model(saved, "bfloat16")[0].dtype is torch.bfloat16
+
+
+def test_the_layout_is_the_hubs_and_older_releases_find_their_fields(saved: Path) -> None:
+    keys = load_file(saved / "model.safetensors").keys()
+    assert "visual.patch_embed.proj.weight" in keys
+    assert "model.layers.0.self_attn.q_proj.weight" in keys
+    text = json.loads((saved / "config.json").read_text())["text_config"]
+    assert text["rope_scaling"] == {"type": "mrope", "mrope_section": [4, 6, 6]}
+    assert text["rope_theta"] == 1e6
+
+
+def test_adapters_are_merged_on_the_way_out(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    losses: Losses,
+) -> None:
+    adapted = deepcopy(qwen)
+    before = losses(adapted)
+    add_adapters(adapted, r=4, alpha=8)
+    trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert len(trainable) == 2 * 7 * 3
+    assert all("language_model" in name and "lora_" in name for name in trainable)
+    assert torch.equal(losses(adapted), before)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    assert not torch.allclose(losses(adapted), before)
+    save_model(tmp_path / "best", adapted, tokenizer)
+    again, _ = load_model(tmp_path / "best")
+    torch.testing.assert_close(losses(again), losses(adapted), atol=1e-4, rtol=1e-4)
+    assert type(again.model.language_model.layers[0].mlp.up_proj) is torch.nn.Linear
+
+
+def test_an_interrupted_save_leaves_the_earlier_checkpoint(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "_swap", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(copy, qwen, tokenizer)
+    monkeypatch.undo()
+    assert is_complete(copy)
+    copy.rename(copy.with_name(".best.previous"))  # killed between the swap's two renames
+    load_model(copy)
+    save_model(copy, qwen, tokenizer)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["best"]
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text('{"complete": false}')
+
+
+def truncate(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+
+
+def foreign_truncated(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    truncate(folder)
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    (folder / "model.safetensors").unlink()
+
+
+def lacks_a_tensor(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def wrong_size(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = torch.ones(3)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def another_model(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LlavaForConditionalGeneration"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (cut_short, "must be complete"),
+        (truncate, "must be complete"),
+        (foreign_truncated, "must hold Qwen2.5-VL weights"),
+        (no_weights, "lacks one of them"),
+        (lacks_a_tensor, "1 missing keys such as"),
+        (wrong_size, "must hold"),
+        (another_model, "but it is LlavaForConditionalGeneration"),
+        (no_tokenizer, "must hold the tokenizer of its model"),
+        (shutil.rmtree, "but there is none"),
+    ],
+)
+def test_a_harmed_folder_is_refused_in_one_sentence(
+    copy: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    harm(copy)
+    with pytest.raises(CtscribeError, match=sentence) as caught:
+        load_model(copy)
+    assert caught.value.code == "E_WEIGHTS"
+    assert "\n" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("source", ["tiny", "nobody/nothing", "qwen2.5-vl-3b", "./absent", "a/b/c"])
+def test_weights_that_cannot_be_had_are_one_sentence(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CtscribeError) as caught:
+        load_model(source)
+    assert caught.value.code == "E_WEIGHTS"
+    assert len(caught.value.sentence) < 400

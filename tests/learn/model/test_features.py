@@ -1,0 +1,178 @@
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import StudyRow
+from ctscribe.data.prepared import read_frames, write_frames
+from ctscribe.learn.model import features
+from ctscribe.learn.model.features import frames_of, store_features
+from ctscribe.learn.model.qwen import answer_losses, encode_frames, merge
+from tests.studies import study_of
+
+Frames = Callable[..., torch.Tensor]
+SIZES = [(4, 56, 84), (6, 56, 84), (4, 28, 28)]
+
+
+def study(number: int, num_slices: int) -> StudyRow:
+    position_mm = tuple(-10.0 * z for z in range(num_slices))
+    return study_of(f"train_{number}_a", tuple(range(num_slices)), position_mm=position_mm)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, random_frames: Frames) -> tuple[Path, list[StudyRow]]:
+    studies = [study(number, size[0]) for number, size in enumerate(SIZES)]
+    for number, (row, size) in enumerate(zip(studies, SIZES, strict=True)):
+        write_frames(tmp_path, row.volume_name, random_frames(*size, number).numpy(), {})
+    return tmp_path, studies
+
+
+def test_stored_features_equal_live_ones(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+) -> None:
+    folder, studies = prepared
+    told: list[tuple[int, int]] = []
+    store = store_features(
+        qwen, folder, studies, windows="single", progress=lambda *done: told.append(done)
+    )
+    assert told[0] == (0, 3)
+    assert told[-1] == (3, 3)
+    for row, (slices, height, width) in zip(studies, SIZES, strict=True):
+        frames = torch.from_numpy(np.array(read_frames(folder, row.volume_name)))
+        with torch.inference_mode():
+            live = encode_frames(qwen, [frames])
+        visual = store.visual(row)
+        assert visual.visual_tokens is not None
+        torch.testing.assert_close(visual.visual_tokens, live, atol=1e-4, rtol=1e-4)
+        assert visual.grid_thw == (slices // 2, height // 14, width // 14)
+        assert visual.position_mm == tuple(-5.0 - 20 * pair for pair in range(slices // 2))
+        shown = frames_of(folder, row, windows="single")
+        assert shown.frames is not None
+        assert torch.equal(shown.frames, frames)
+        assert (shown.grid_thw, shown.position_mm) == (visual.grid_thw, visual.position_mm)
+
+
+def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_frames(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared: tuple[Path, list[StudyRow]],
+    random_frames: Frames,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, studies = prepared
+    first = store_features(qwen, folder, studies[:2], windows="single")
+    encoded: list[int] = []
+    real = features._encode
+
+    def counting(
+        model: Qwen2_5_VLForConditionalGeneration, frames: list[torch.Tensor], *, merged: bool
+    ) -> list[torch.Tensor]:
+        encoded.append(len(frames))
+        return real(model, frames, merged=merged)
+
+    monkeypatch.setattr(features, "_encode", counting)
+    assert store_features(qwen, folder, studies, windows="single") == first
+    assert sum(encoded) == 1
+    write_frames(folder, studies[0].volume_name, random_frames(4, 56, 84, 77).numpy(), {})
+    store_features(qwen, folder, studies, windows="single")
+    assert sum(encoded) == 2
+    other = deepcopy(qwen)
+    with torch.no_grad():
+        other.model.visual.merger.ln_q.weight[0] += 1e-3
+    assert store_features(other, folder, studies, windows="single").folder != first.folder
+    assert sum(encoded) == 5
+
+
+def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared: tuple[Path, list[StudyRow]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, studies = prepared
+    monkeypatch.setattr(features, "NOISE_PAIRS", 8)
+    store = store_features(qwen, folder, studies, windows="three", noise=True)
+    for row in studies:
+        noise, own = store.visual(row, 5), store.visual(row)
+        assert noise.visual_tokens is not None
+        assert own.visual_tokens is not None
+        assert noise.visual_tokens.shape == own.visual_tokens.shape
+        assert noise.grid_thw == own.grid_thw
+        shown = frames_of(folder, row, 5, windows="three").frames
+        assert shown is not None
+        assert shown.shape == read_frames(folder, row.volume_name).shape
+    again, other = store.noise_tokens(5, 3, (2, 3)), store.noise_tokens(6, 3, (2, 3))
+    assert torch.equal(again, store.noise_tokens(5, 3, (2, 3)))
+    assert not torch.equal(again, other)
+    bank = load_file(store.bank_path((2, 3)))["features"].flatten(1, 2)
+    for pair in again.reshape(3, 6, -1):
+        assert any(torch.equal(pair, stored) for stored in bank)
+
+
+def test_the_models_own_number_type_is_stored(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+) -> None:
+    folder, studies = prepared
+    half = deepcopy(qwen).to(torch.bfloat16)
+    with torch.no_grad():
+        half.model.visual.merger.mlp[2].bias.fill_(1e6)  # beyond float16
+    store = store_features(half, folder, studies[:1], windows="single")
+    tokens = store.visual_tokens(studies[0].volume_name)
+    assert tokens.dtype is torch.bfloat16
+    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    with torch.inference_mode():
+        assert torch.equal(tokens, encode_frames(half, [frames]))
+
+
+def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: tuple[Path, list[StudyRow]],
+    make_batch: Callable[..., Any],
+) -> None:
+    """A size with ragged windows: the tower reorders its patches, and they must come back."""
+    folder, studies = prepared
+    before = store_features(qwen, folder, studies, windows="single", merged=False, noise=True)
+    behind = store_features(qwen, folder, studies, windows="single")
+    assert before.folder != behind.folder
+    for row in studies:
+        tokens, expected = (store.visual_tokens(row.volume_name) for store in (before, behind))
+        assert tokens.shape == (len(expected), 4 * 128)
+        torch.testing.assert_close(merge(qwen, tokens), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(merge(qwen, expected), expected)
+    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    batch = make_batch(tokenizer, ["Findings: clear."], [frames])
+    slopes = []
+    for shown in ({"frames": [frames]}, {"visual_tokens": before.visual(studies[0]).visual_tokens}):
+        qwen.zero_grad()
+        given = {key: value for key, value in batch.items() if key != "frames"} | shown
+        answer_losses(qwen, given, "depth").values.sum().backward()  # type: ignore[no-untyped-call, arg-type]
+        slopes.append([weight.grad for weight in qwen.model.visual.merger.parameters()])
+    qwen.zero_grad()
+    for live, stored in zip(*slopes, strict=True):
+        torch.testing.assert_close(live, stored, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_missing_damaged_or_too_large_is_told(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+) -> None:
+    folder, studies = prepared
+    store = store_features(qwen, folder, studies[:1], windows="single")
+    with pytest.raises(CtscribeError, match="E_FEATURES"):
+        store.visual(studies[1])
+    with pytest.raises(CtscribeError, match="E_FEATURES"):
+        store.noise_tokens(0, 2, (2, 3))
+    path = store.path(studies[0].volume_name)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(CtscribeError, match="E_FEATURES"):
+        store.visual(studies[0])
+    large = deepcopy(qwen)
+    with torch.no_grad():
+        large.model.visual.merger.mlp[2].bias.fill_(torch.inf)
+    with pytest.raises(CtscribeError, match="E_OVERFLOW"):
+        store_features(large, folder, studies[:1], windows="single")

@@ -1,0 +1,138 @@
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.learn.model.finding_queries import (
+    FindingsHead,
+    attention_loss,
+    positive_weights,
+    where_loss,
+)
+from ctscribe.learn.model.teach import Look, auroc, examine, teach
+from ctscribe.text.findings import FINDINGS
+
+
+def looks(count: int, seed: int) -> list[Look]:
+    """Noise in which half of the volumes hold one bright square, a nodule, somewhere."""
+    draw = np.random.default_rng(seed)
+    nodule = FINDINGS.index("Lung nodule")
+    made = []
+    for _ in range(count):
+        frames = draw.integers(60, 120, (4, 56, 56, 3)).astype(np.uint8)
+        z, row, column = draw.integers(4), *draw.integers(2, 44, 2)
+        present = bool(draw.random() < 0.5)
+        if present:
+            frames[z, row : row + 8, column : column + 8] = 250
+        box = [[column, column + 7], [row, row + 7], [z, z]]
+        boxes = np.array([box] if present else [], np.float64).reshape(-1, 3, 2)
+        findings = (nodule,) if present else ()
+        labels = tuple(int(present and i == nodule) for i in range(18))
+        made.append(Look(frames, (0, 1, 2, 3), boxes, findings, labels))
+    return made
+
+
+def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+    model = deepcopy(qwen)
+    before = {k: v.clone() for k, v in model.model.language_model.state_dict().items()}
+    told: list[tuple[int, int]] = []
+    learned = teach(
+        model,
+        looks(64, 0),
+        epochs=5,
+        batch_size=8,
+        learning_rate=5e-3,
+        seed=0,
+        progress=lambda *done: told.append(done),
+    )
+    assert learned.losses[-1] < 0.6 * learned.losses[0]
+    assert told[-1] == (40, 40)
+    result = examine(model, learned.head, looks(40, 1))
+    assert result["auroc"]["Lung nodule"] > 0.9
+    assert result["auroc_shown"] == result["auroc"]
+    assert result["auroc"]["Emphysema"] is None
+    assert result["mean_auroc"] == result["auroc"]["Lung nodule"]
+    after = model.model.language_model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_same_seed_teaches_the_same(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+    first, second = (
+        teach(deepcopy(qwen), looks(8, 0), epochs=1, batch_size=4, learning_rate=1e-3, seed=3)
+        for _ in range(2)
+    )
+    assert first.losses == second.losses
+
+
+def test_a_volume_scores_by_its_best_cells() -> None:
+    head = FindingsHead(4)
+    cells, volumes = head(torch.randn(10, 4), [6, 4])
+    assert cells.shape == (10, 16, 18)
+    expected = torch.stack([part.exp().sum((0, 1)).log() for part in (cells[:6], cells[6:])])
+    torch.testing.assert_close(volumes, expected + head.volume_bias)
+
+
+def test_the_loss_by_hand() -> None:
+    cells, volumes = torch.randn(5, 16, 18), torch.randn(2, 18)
+    cell_targets, volume_targets = torch.rand(5, 16, 18).round(), torch.rand(2, 18).round()
+    loss = where_loss(cells, volumes, cell_targets, volume_targets, torch.full((18,), 3.0))
+    each = torch.where(cell_targets > 0, 3.0, 1.0)
+    nats = binary_cross_entropy_with_logits(cells, cell_targets, reduction="none")
+    by_hand = ((each * nats).sum((0, 1)) / each.sum((0, 1))).mean()
+    by_hand += binary_cross_entropy_with_logits(volumes, volume_targets)
+    torch.testing.assert_close(loss, by_hand)
+
+
+def test_weights_favour_rare_findings_within_bounds() -> None:
+    positives = torch.tensor([0.0, 1.0, 100.0, 500.0, 1000.0] + [10.0] * 13)
+    weights = positive_weights(positives, torch.full((18,), 1000.0))
+    assert weights[:5].tolist() == pytest.approx([1000.0, 999.0, 9.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth", "expected"),
+    [
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),
+        ([1.0, 1.0], [0, 1], 0.5),
+        ([0.0, 1.0], [0, 1], 1.0),
+        ([0.0, 1.0], [1, 1], None),
+    ],
+)
+def test_auroc(scores: list[float], truth: list[int], expected: float | None) -> None:
+    assert auroc(np.array(scores, np.float32), np.array(truth) > 0) == expected
+
+
+def test_a_finding_without_a_place_teaches_its_volume_alone() -> None:
+    cells = torch.randn(6, 16, 18, requires_grad=True)
+    volumes = torch.randn(2, 18)
+    targets, labels = torch.zeros(6, 16, 18), torch.ones(2, 18)
+    known = torch.ones(6, 18, dtype=torch.bool)
+    known[:4, 9] = False
+    loss = where_loss(cells, volumes, targets, labels, torch.full((18,), 3.0), known)
+    (slope,) = torch.autograd.grad(loss, cells)
+    assert bool((slope[:4, :, 9] == 0).all())
+    assert bool((slope[4:] != 0).all())
+    every = torch.ones_like(known)
+    arguments = (cells, volumes, targets, labels, torch.full((18,), 3.0))
+    torch.testing.assert_close(where_loss(*arguments, every), where_loss(*arguments))
+
+
+def test_present_without_a_box_is_not_located() -> None:
+    (look,) = looks(1, 5)
+    nodule = FINDINGS.index("Lung nodule")
+    labels = tuple(int(i in (nodule, 0)) for i in range(18))
+    boxed = replace(look, labels=labels, findings=(nodule,), boxes=np.zeros((1, 3, 2)))
+    assert [i for i, known in enumerate(boxed.located) if not known] == [0]
+
+
+def test_attention_loss_by_hand() -> None:
+    cells, targets = torch.randn(5, 16, 18), torch.zeros(5, 16, 18)
+    targets[1, 3, 9] = targets[2, 0, 9] = targets[4, 5, 2] = 1
+    first, second = cells[:3].flatten(0, 1).softmax(0), cells[3:].flatten(0, 1).softmax(0)
+    shares = torch.stack([first[16 + 3, 9] + first[32, 9], second[16 + 5, 2]])
+    torch.testing.assert_close(attention_loss(cells, targets, [3, 2]), -shares.log().mean())
+    assert attention_loss(cells, torch.zeros_like(targets), [3, 2]) == 0

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import PairsConfig
+from ctscribe.base.rows import PairRow, StudyRow, read_rows, write_rows
+from ctscribe.data.splits import split_of
+from ctscribe.learn.pairs.build import build_pairs, build_training_pairs, noise_seeds
+from ctscribe.text.findings import FINDINGS
+
+
+def test_origin_has_positives_only(cohort: list[StudyRow]) -> None:
+    rows = build_pairs(cohort, "origin", 10, 0)
+    assert [row.study for row in rows] == [study.volume_name for study in cohort]
+    assert all(row.role == "positive" and row.volume == row.study for row in rows)
+
+
+def test_gauss_follows_each_positive_with_seeded_noise(cohort: list[StudyRow]) -> None:
+    rows = build_pairs(cohort, "gauss", 10, 0)
+    positives, negatives = rows[::2], rows[1::2]
+    assert [row.study for row in positives] == [row.study for row in negatives]
+    assert {(row.role, row.volume, row.disputed) for row in negatives} == {("negative", None, None)}
+    assert len({row.noise_seed for row in negatives}) == len(cohort)
+
+
+def test_noise_seeds_depend_on_name_and_seed_alone() -> None:
+    both = noise_seeds(["a", "b"], 0)
+    assert noise_seeds(["b"], 0) == both[1:]
+    assert both[0] != both[1]
+    assert noise_seeds(["a"], 1) != both[:1]
+    assert all(0 <= seed < 2**31 for seed in both)
+
+
+def test_heter_shows_another_patient_and_records_the_distance(cohort: list[StudyRow]) -> None:
+    by_name = {study.volume_name: study for study in cohort}
+    rows = build_pairs(cohort, "heter", 10, 0)
+    assert [row.study for row in rows[::2]] == [study.volume_name for study in cohort]
+    for row in rows[1::2]:
+        assert row.volume is not None
+        own, other = by_name[row.study], by_name[row.volume]
+        assert own.labels is not None
+        assert other.labels is not None
+        assert own.patient_id != other.patient_id
+        distance = sum(a != b for a, b in zip(own.labels, other.labels, strict=True))
+        assert row.label_distance == distance >= 10 - row.relaxed_by
+        assert row.disputed == tuple(
+            name for name, a, b in zip(FINDINGS, own.labels, other.labels, strict=True) if a != b
+        )
+
+
+def test_draws_do_not_depend_on_the_order_of_the_studies(cohort: list[StudyRow]) -> None:
+    def negatives(studies: list[StudyRow]) -> dict[str, PairRow]:
+        return {row.study: row for row in build_pairs(studies, "heter", 10, 3)[1::2]}
+
+    assert negatives(cohort) == negatives(cohort[::-1])
+
+
+def test_a_study_without_labels_is_named(
+    make_study: Callable[..., StudyRow], cohort: list[StudyRow]
+) -> None:
+    with pytest.raises(CtscribeError, match=r"train_9_z_1\.nii\.gz has none.*gauss"):
+        build_pairs([*cohort, make_study("train_9_z_1.nii.gz", None)], "heter", 10, 0)
+
+
+def test_training_pairs_stay_inside_the_training_split(
+    tmp_path: Path, cohort: list[StudyRow]
+) -> None:
+    write_rows(tmp_path / "studies.jsonl", cohort)
+    config = PairsConfig(strategy="heter", validation_fraction=0.3)
+    rows = build_training_pairs(tmp_path, tmp_path / "out", config)
+    assert read_rows(tmp_path / "out" / "pairs.jsonl", PairRow) == rows
+    patients = {study.volume_name: study.patient_id for study in cohort}
+    named = {patients[name] for row in rows for name in (row.study, row.volume) if name}
+    assert {split_of(patient, "train", 0.3) for patient in named} == {"train"}
+    assert 0 < len(rows) // 2 < len(cohort)
+
+
+def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRow]) -> None:
+    tested = [study.model_copy(update={"source_split": "valid"}) for study in cohort]
+    write_rows(tmp_path / "studies.jsonl", tested)
+    with pytest.raises(CtscribeError, match="training split must have studies"):
+        build_training_pairs(tmp_path, tmp_path, PairsConfig())

@@ -1,0 +1,109 @@
+"""A model and a few pairs, whose gradients are taken by the trainer and by hand."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl
+
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PairRow, StudyRow, read_rows
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.objective import negative_term, pair_losses
+from ctscribe.learn.pairs.collate import collate_pairs
+from ctscribe.learn.pairs.dataset import PairDataset
+from ctscribe.learn.train.epochs import EpochsInOrder
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
+from ctscribe.learn.train.setup import (
+    learning_rates,
+    objective_of,
+    training_arguments,
+    visual_source,
+)
+from ctscribe.learn.train.trainer import PairTrainer
+
+Gradients = dict[str, Tensor]
+
+
+class Catch(TrainerCallback):  # type: ignore[misc]  # untyped in the library
+    """Keeps the first update's gradients and stops."""
+
+    def __init__(self) -> None:
+        self.gradients: Gradients = {}
+
+    def on_pre_optimizer_step(
+        self, args: object, state: object, control: TrainerControl, model: nn.Module, **_: object
+    ) -> None:
+        self.gradients = {
+            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+        }
+        control.should_training_stop = True
+
+
+class Bench:
+    """A fresh model and the first eight pairs."""
+
+    def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
+        studies = read_rows(prepared / "studies.jsonl", StudyRow)
+        rows = read_rows(pairs, PairRow)
+        self.recipe, self.pairs = recipe, pairs
+        self.qwen, self.tokenizer = load_model(start)
+        frozen = recipe.model.freeze_tower
+        choose_trainable(
+            self.qwen,
+            tuning="full",
+            freeze_tower=frozen,
+            freeze_merger=frozen,
+            lora_r=1,
+            lora_alpha=1,
+        )
+        visual = visual_source(self.qwen, prepared, studies, rows, recipe)
+        self.dataset = PairDataset(
+            {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
+        )
+        self.scorer = ReportScorer(self.qwen, "depth")
+        self.module: nn.Module = self.scorer
+        self.trainer: PairTrainer
+
+    def trained(self, folder: Path) -> Gradients:
+        """What the trainer accumulates."""
+        catch = Catch()
+        self.trainer = trainer = PairTrainer(
+            objective=objective_of(self.recipe),
+            beta=self.recipe.objective.beta,
+            label_weight=self.recipe.objective.label_weight,
+            rates=learning_rates(self.recipe),
+            model=self.module,
+            args=training_arguments(folder, self.recipe),
+            train_dataset=EpochsInOrder(self.dataset, 1, 0),
+            data_collator=partial(collate_pairs, pad_id=self.tokenizer.pad_token_id),
+            callbacks=[catch],
+        )
+        trainer.train()
+        return catch.gradients
+
+    def by_hand(self, num_pairs: int) -> tuple[Gradients, Tensor]:
+        """Both branches in one graph, and the negatives' cross entropy."""
+        order = EpochsInOrder(self.dataset, 1, 0)
+        items = [order[number] for number in range(num_pairs)]
+        batch = collate_pairs(items, self.tokenizer.pad_token_id)
+        assert batch["negative"] is not None
+        negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
+        objective = objective_of(self.recipe)
+        pair = pair_losses(
+            objective,
+            positive.values,
+            negative.values,
+            positive.rows,
+            num_pairs,
+            batch["disputed"],
+        )
+        term = negative_term(objective, pair)
+        loss = objective.alpha * positive.per_sample().mean() + objective.beta * term.values.mean()
+        names, learning = zip(
+            *((n, p) for n, p in self.scorer.named_parameters() if p.requires_grad), strict=True
+        )
+        return dict(zip(names, torch.autograd.grad(loss, learning), strict=True)), (
+            negative.per_sample().detach()
+        )

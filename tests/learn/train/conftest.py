@@ -1,0 +1,171 @@
+"""A prepared folder of a dozen tiny studies, a random starting checkpoint, and recipes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PairRow, StudyRow, write_rows
+from ctscribe.data.prepared import write_frames
+from ctscribe.data.splits import split_of, studies_of
+from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.pairs.build import build_pairs
+from ctscribe.learn.pairs.hard import hard_negatives
+from ctscribe.learn.train.stage import TrainResult, train
+from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.text.sections import join_report
+from tests.learn.train.bench import Bench
+
+FRACTION = 0.2
+MakeRecipe = Callable[..., Recipe]
+WritePairs = Callable[[str], Path]
+Train = Callable[..., TrainResult]
+
+
+def _study(number: int) -> StudyRow:
+    ill = number % 2
+    return StudyRow(
+        volume_name=f"train_{number}_a_1.nii.gz",
+        patient_id=f"train_{number}",
+        scan_id=f"train_{number}_a",
+        source_split="train",
+        findings="A nodule is seen in the right lung." if ill else "The lungs are clear.",
+        impression="Lung nodule." if ill else "Normal chest.",
+        labels=(ill,) * 18,
+        spacing_mm=(1, 1, 1),
+        shape_xyz=(56, 56, 40),
+        slice_indices=(35, 25, 15, 5),
+        position_mm=(35.0, 25.0, 15.0, 5.0),
+        frame_to_ras=tuple(map(tuple, np.eye(4).tolist())),
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    studies = [_study(number) for number in range(16)]
+    rng = np.random.default_rng(0)
+    for number, study in enumerate(studies):
+        frames = rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(
+            100 * (number % 2)
+        )
+        write_frames(folder, study.volume_name, frames, {})
+    write_rows(folder / "studies.jsonl", studies)
+    splits = [split_of(study.patient_id, "train", FRACTION) for study in studies]
+    assert splits.count("train") == 12
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start") / "model"
+    texts = [
+        SYSTEM,
+        QUESTION,
+        *(join_report(s.findings, s.impression) for s in map(_study, (0, 1))),
+    ]
+    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    save_model(folder, qwen, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
+    studies = studies_of([_study(n) for n in range(16)], "train", FRACTION)
+
+    def write(strategy: str) -> Path:
+        path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
+        rows = _hard(studies) if strategy == "hard" else build_pairs(studies, strategy, 10, 0)  # type: ignore[arg-type]
+        write_rows(path, rows)
+        return path
+
+    return write
+
+
+def _hard(studies: list[StudyRow]) -> list[PairRow]:
+    """Each study beside one of four others that differ from it."""
+    names = [study.volume_name for study in studies]
+    labels = np.array([study.labels for study in studies], np.uint8)
+    others = [[n for n in range(len(names)) if (labels[n] != own).any()][:4] for own in labels]
+    negatives = hard_negatives(names, labels, np.array(others), seed=0)
+    return [
+        row
+        for name, negative in zip(names, negatives, strict=True)
+        for row in (PairRow(study=name, role="positive", volume=name), negative)
+    ]
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> MakeRecipe:
+    def make(strategy: str = "origin", **sections: dict[str, Any]) -> Recipe:
+        tree: dict[str, dict[str, Any]] = {
+            "pairs": {"validation_fraction": FRACTION, "strategy": strategy},
+            "model": {"positions": "depth", "dtype": "float32"},
+            "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
+            "objective": {"beta": 0.1, "max_loss": 8.0},
+            "train": {
+                "learning_rate": 1e-3,
+                "epochs": 2,
+                "gradient_accumulation_steps": 4,
+                "checkpoints_per_epoch": 1,
+            },
+        }
+        for section, knobs in sections.items():
+            tree.setdefault(section, {}).update(knobs)
+        return Recipe.model_validate(tree)
+
+    return make
+
+
+@pytest.fixture
+def run(prepared: Path, start: Path) -> Train:
+    def run_(
+        folder: Path,
+        pairs: Path,
+        recipe: Recipe,
+        progress: ProgressCallback = lambda done, total: None,
+    ) -> TrainResult:
+        strategy = recipe.pairs.model_copy(update={"strategy": pairs.parent.name})
+        recipe = recipe.model_copy(update={"pairs": strategy})
+        return train(folder, prepared, pairs, recipe, start, progress=progress)
+
+    return run_
+
+
+@pytest.fixture
+def bench(
+    prepared: Path,
+    start: Path,
+    write_pairs: Callable[[str], Path],
+    make_recipe: Callable[..., Recipe],
+) -> Callable[..., Bench]:
+    def make(
+        per_device: int,
+        accumulation: int,
+        *,
+        freeze_tower: bool = True,
+        **objective: object,
+    ) -> Bench:
+        train = {
+            "pairs_per_device": per_device,
+            "gradient_accumulation_steps": accumulation,
+            "max_grad_norm": 1e9,
+        }
+        recipe = make_recipe(
+            "heter",
+            train=train,
+            model={"freeze_tower": freeze_tower},
+            objective={"beta": 0.3, "alpha": 0.8, **objective},
+        )
+        return Bench(prepared, start, write_pairs("heter"), recipe)
+
+    return make

@@ -1,0 +1,153 @@
+"""The stage as a user runs it: on a prepared folder, in one process."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import GapRow, PairRow, read_rows, write_rows
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.train import stage
+from ctscribe.learn.train.stage import TrainResult, train
+from tests.learn.train.runs import assert_equal_runs, metrics, weights
+
+MakeRecipe = Callable[..., Recipe]
+WritePairs = Callable[[str], Path]
+Train = Callable[..., TrainResult]
+
+
+def test_a_run_leaves_weights_log_and_curve(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    told: list[tuple[int, int]] = []
+    pairs, recipe = write_pairs("heter"), make_recipe()
+    result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
+    assert told == [(step, 6) for step in range(1, 7)]
+    rows = metrics(tmp_path / "run")
+    assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
+    validated = {row.step: row.validation_ce for row in rows if row.validation_ce is not None}
+    assert set(validated) == {3, 6}
+    assert result == TrainResult(min(validated.values()), 6, 6)
+    assert rows[-1].positive_ce is not None
+    assert rows[0].positive_ce is not None
+    assert rows[-1].positive_ce < rows[0].positive_ce - 0.5
+    assert rows[-1].gap is not None
+    assert rows[-1].gap > 0.05
+    load_model(tmp_path / "run" / "best")
+    assert (tmp_path / "run" / "loss_curve.png").stat().st_size > 5000
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_a_finished_run_is_returned_at_once_and_another_request_refused(
+    tmp_path: Path,
+    run: Train,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs, recipe = write_pairs("origin"), make_recipe(train={"epochs": 1})
+    result = run(tmp_path / "run", pairs, recipe)
+    monkeypatch.setattr(stage, "load_model", None)
+    assert run(tmp_path / "run", pairs, recipe) == result
+    with pytest.raises(CtscribeError, match=r"differs in recipe\.train\.epochs"):
+        run(tmp_path / "run", pairs, make_recipe(train={"epochs": 2}))
+    other = tmp_path / "origin" / "pairs.jsonl"
+    write_rows(other, read_rows(pairs, PairRow)[1:])
+    with pytest.raises(CtscribeError, match="differs in pairs_sha256"):
+        run(tmp_path / "run", other, recipe)
+
+
+STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "objective"), [("heter", STEERED), ("gauss", {}), ("hard", {"name": "logistic"})]
+)
+def test_an_interrupted_run_continues_exactly(
+    tmp_path: Path,
+    run: Train,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+    strategy: str,
+    objective: dict[str, str],
+) -> None:
+    pairs, recipe = write_pairs(strategy), make_recipe(objective=objective)
+    run(tmp_path / "whole", pairs, recipe)
+
+    def interrupt(step: int, total: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", pairs, recipe, progress=interrupt)
+    # What an interruption while saving leaves: a later folder without its marker, and one whose
+    # marker does not fit its files.
+    later = tmp_path / "cut" / "checkpoint-5"
+    shutil.copytree(tmp_path / "cut" / "checkpoint-3", later)
+    (later / "optimizer.pt").write_bytes(b"")
+    told: list[int] = []
+    run(tmp_path / "cut", pairs, recipe, progress=lambda step, _: told.append(step))
+    assert told == [4, 5, 6]
+    betas = {row.beta for row in metrics(tmp_path / "cut")}
+    assert len(betas) == (6 if "beta_schedule" in objective else 1)
+    gaps = [sorted((tmp_path / name / "gaps").glob("*")) for name in ("whole", "cut")]
+    assert len(gaps[0]) == (2 if strategy == "hard" else 0)
+    for whole, cut in zip(*gaps, strict=True):
+        rows = [read_rows(path, GapRow) for path in (whole, cut)]
+        assert [(r.study, r.volume) for r in rows[0]] == [(r.study, r.volume) for r in rows[1]]
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
+
+
+def test_a_capped_negative_costs_nothing_and_changes_nothing(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    origin_pairs, heter_pairs = write_pairs("origin"), write_pairs("heter")
+    for name, pairs, objective in (
+        ("origin", origin_pairs, {}),
+        ("capped", heter_pairs, {"max_loss": 0.01}),
+        ("beta0", heter_pairs, {"beta": 0.0}),
+        ("heter", heter_pairs, {}),
+    ):
+        run(tmp_path / name, pairs, make_recipe(objective=objective, train={"epochs": 1}))
+    origin, heter = weights(tmp_path / "origin" / "best"), weights(tmp_path / "heter" / "best")
+    for folder in ("capped", "beta0"):
+        same = weights(tmp_path / folder / "best")
+        assert all(torch.equal(weight, same[name]) for name, weight in origin.items())
+    assert not all(torch.equal(weight, heter[name]) for name, weight in origin.items())
+    shares = [(row.share_capped, row.share_skipped) for row in metrics(tmp_path / "capped")]
+    assert shares == [(1.0, 1.0)] * 3
+    assert all(row.negative_ce is None for row in metrics(tmp_path / "origin"))
+    assert all(row.share_skipped == 0 for row in metrics(tmp_path / "heter"))
+
+
+def test_too_few_pairs_are_refused(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe(train={"pairs_per_device": 30})
+    with pytest.raises(CtscribeError, match="takes 30 pairs, but there are 24"):
+        run(tmp_path / "run", write_pairs("origin"), recipe)
+
+
+def test_pairs_of_another_strategy_are_refused(
+    tmp_path: Path,
+    prepared: Path,
+    start: Path,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
+) -> None:
+    with pytest.raises(CtscribeError, match=r"pairs\.strategy heter, but it holds origin"):
+        train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
+
+
+def test_missing_inputs_are_named(
+    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+) -> None:
+    with pytest.raises(CtscribeError, match=r"pairs\.jsonl must exist"):
+        run(tmp_path / "run", tmp_path / "pairs.jsonl", make_recipe())
+    recipe = make_recipe(pairs={"validation_fraction": 0.001})
+    with pytest.raises(CtscribeError, match="validation needs two patients or more"):
+        run(tmp_path / "run", write_pairs("origin"), recipe)

@@ -1,0 +1,118 @@
+"""Gradients of one update, against the objective written down in full."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ctscribe.learn.model.qwen import AnswerLosses
+from ctscribe.learn.pairs.collate import Batch, collate_pairs
+from ctscribe.learn.train.epochs import EpochsInOrder
+from ctscribe.learn.train.scorer import ReportScorer
+from ctscribe.learn.train.trainer import means
+from tests.learn.train.bench import Bench, Gradients
+
+
+@pytest.mark.parametrize(
+    ("per_device", "accumulation", "objective"),
+    [
+        (1, 4, {}),
+        (4, 1, {}),
+        (2, 2, {"name": "logistic"}),
+        (2, 2, {"name": "logistic", "scope": "disputed"}),
+        (1, 4, {"name": "logistic", "scope": "weighted"}),
+        (2, 2, {"scope": "weighted", "max_loss": 6.0}),
+    ],
+)
+def test_gradients_equal_the_objective_of_the_whole_update(
+    tmp_path: Path,
+    bench: Callable[..., Bench],
+    per_device: int,
+    accumulation: int,
+    objective: dict[str, object],
+) -> None:
+    tested = bench(per_device, accumulation, **objective)
+    expected, _ = tested.by_hand(4)
+    found = tested.trained(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_device", [1, 4])
+def test_skipping_capped_negatives_leaves_the_same_gradients(
+    tmp_path: Path, bench: Callable[..., Bench], per_device: int
+) -> None:
+    _, negative = bench(1, 4).by_hand(4)
+    middle = float(negative.sort().values[1:3].mean())
+    tested = bench(per_device, 4 // per_device, max_loss=middle)
+    expected, negative = tested.by_hand(4)
+    assert (negative >= middle).sum() == 2
+    for name, gradient in tested.trained(tmp_path).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+
+
+class Infinite(nn.Module):
+    """Makes every second answer infinite: the negatives, which come second."""
+
+    def __init__(self, scorer: ReportScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.calls = 0
+
+    def forward(self, batch: Batch) -> AnswerLosses:
+        self.calls += 1
+        losses: AnswerLosses = self.scorer(batch)
+        return losses if self.calls % 2 else replace(losses, values=losses.values * math.inf)
+
+
+@pytest.mark.parametrize("per_device", [1, 4])
+def test_an_infinite_negative_leaves_exactly_the_positives_gradients(
+    tmp_path: Path, bench: Callable[..., Bench], per_device: int
+) -> None:
+    with_infinite = bench(per_device, 4 // per_device)
+    with_infinite.module = Infinite(with_infinite.scorer)
+    without = bench(per_device, 4 // per_device, beta=0.0)
+    expected = without.trained(tmp_path / "without")
+    for name, gradient in with_infinite.trained(tmp_path / "with").items():
+        assert torch.equal(gradient, expected[name.removeprefix("scorer.")])
+
+
+def norm(gradients: Gradients) -> float:
+    return math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+
+
+def test_the_norms_of_the_branches_are_those_of_each_alone(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    tested = bench(4, 1)
+    both = tested.trained(tmp_path / "both")
+    measured = means(tested.trainer.tally.take())
+    alone = bench(4, 1, beta=0.0).trained(tmp_path / "alone")
+    assert measured["positive_grad_norm"] == pytest.approx(norm(alone), rel=1e-4)
+    negative = {name: both[name] - alone[name] for name in both}
+    assert measured["negative_grad_norm"] == pytest.approx(norm(negative), rel=1e-3)
+
+
+def test_the_norm_over_micro_batches_is_their_root_mean_square(
+    tmp_path: Path, bench: Callable[..., Bench]
+) -> None:
+    tested = bench(2, 2)
+    tested.trained(tmp_path)
+    order = EpochsInOrder(tested.dataset, 1, 0)
+    fresh = bench(2, 1)
+    squares = []
+    for first in (0, 2):
+        items = [order[first], order[first + 1]]
+        batch = collate_pairs(items, fresh.tokenizer.pad_token_id)
+        fresh.scorer.zero_grad()
+        (0.8 * fresh.scorer(batch["positive"]).per_sample().mean()).backward()
+        gradients = {n: p.grad for n, p in fresh.scorer.named_parameters() if p.grad is not None}
+        squares.append(norm(gradients) ** 2)
+    expected = math.sqrt(sum(squares) / 2)
+    found = means(tested.trainer.tally.take())["positive_grad_norm"]
+    assert found == pytest.approx(expected, rel=1e-4)

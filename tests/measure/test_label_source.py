@@ -1,0 +1,54 @@
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from jaxtyping import Bool
+
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.measure.scans import NOTHING, RULES, LabelSource
+from ctscribe.measure.scores import evaluate
+from ctscribe.text.findings import FINDINGS
+
+
+def test_every_distinct_text_is_read_once_and_an_empty_one_never() -> None:
+    asked: list[str] = []
+
+    def read(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
+        asked.extend(texts)
+        return np.ones((len(texts), len(FINDINGS)), dtype=bool)
+
+    labels = LabelSource("all", read).labels(["a", "", "b", "a"])
+    assert asked == ["a", "b"]
+    assert labels == [(1,) * 18, NOTHING, (1,) * 18, (1,) * 18]
+
+
+def test_another_number_of_findings_is_refused() -> None:
+    source = LabelSource("short", lambda texts: np.zeros((len(texts), 17), dtype=bool))
+    with pytest.raises((ValueError, TypeError)):
+        source.labels(["a"])
+
+
+def test_sections_stand_apart_for_the_rules() -> None:
+    (labels,) = RULES.labels(["No pleural effusion\nLung nodule"])
+    assert [name for name, label in zip(FINDINGS, labels, strict=True) if label] == ["Lung nodule"]
+
+
+def test_the_source_reads_the_model_and_stands_in_the_signature(
+    make_studies: Callable[..., list[StudyRow]], make_prediction: Callable[..., PredictionRow]
+) -> None:
+    studies = make_studies(12)
+    everything = LabelSource(
+        "everything", lambda texts: np.ones((len(texts), len(FINDINGS)), dtype=bool)
+    )
+    scores = evaluate(
+        [make_prediction(study) for study in studies],
+        studies,
+        make_studies(9, "train"),
+        EvaluateConfig(resamples=100),
+        everything,
+    )
+    assert scores["model"]["coverage"]["value"] == 1
+    assert scores["model"]["crg"]["value"] == pytest.approx(1 / 3)
+    assert "labels:everything" in scores["model"]["coverage"]["signature"]
+    assert scores["baselines"]["all_normal"]["coverage"]["value"] == 1

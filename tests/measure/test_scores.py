@@ -1,0 +1,158 @@
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.measure.scores import evaluate
+
+MakeStudies = Callable[..., list[StudyRow]]
+MakePrediction = Callable[..., PredictionRow]
+CONFIG = EvaluateConfig(resamples=200, seed=1)
+
+
+def values(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
+    return {name: score["value"] for name, score in scores.items()}
+
+
+def test_perfect_predictions_score_one(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies = make_studies(20)
+    scores = evaluate(
+        [make_prediction(s) for s in studies], studies, make_studies(30, "train"), CONFIG
+    )
+    model = values(scores["model"])
+    assert model.pop("cider") > 5
+    assert all(value == pytest.approx(1, abs=1e-8) for value in model.values())
+    assert all(
+        score["low"] <= score["value"] <= score["high"] for score in scores["model"].values()
+    )
+    assert scores["missing"] == []
+    assert scores["use"] == RESEARCH_USE
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_blind_predictions_have_crg_of_a_third(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies, training = make_studies(40), make_studies(40, "train")
+    blind = [
+        make_prediction(s, "Hiatal hernia. There is a nodule in the left lung.") for s in studies
+    ]
+    scores = evaluate(blind, studies, training, CONFIG)
+    assert scores["baselines"]["all_normal"]["crg"]["value"] == pytest.approx(1 / 3)
+    assert scores["baselines"]["all_normal"]["coverage"]["value"] == 0
+    assert scores["template"]["predictions"]["distinct_reports"] == 1
+    assert scores["template"]["predictions"]["self_bleu_4"] == pytest.approx(1)
+    retrieval = scores["baselines"]["label_retrieval"]["coverage"]["value"]
+    assert retrieval > scores["baselines"]["other_patient"]["coverage"]["value"]
+
+
+def test_order_does_not_matter(make_studies: MakeStudies, make_prediction: MakePrediction) -> None:
+    studies, training = make_studies(25), make_studies(20, "train")
+    predictions = [
+        make_prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)
+    ]
+    before = evaluate(predictions, studies, training, CONFIG)
+    rng = random.Random(2)
+    for rows in (predictions, studies, training):
+        rng.shuffle(rows)
+    assert evaluate(predictions, studies, training, CONFIG) == before
+
+
+def test_doubling_every_patient_changes_no_score(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies, training = make_studies(25), make_studies(20, "train")
+    predictions = [
+        make_prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)
+    ]
+    twins = [
+        s.model_copy(update={"scan_id": s.scan_id + "2", "patient_id": s.patient_id + "2"})
+        for s in studies
+    ]
+    twin_predictions = [
+        p.model_copy(update={"scan_id": p.scan_id + "2", "patient_id": p.patient_id + "2"})
+        for p in predictions
+    ]
+    once = values(evaluate(predictions, studies, training, CONFIG)["model"])
+    twice = evaluate([*predictions, *twin_predictions], [*studies, *twins], training, CONFIG)
+    assert values(twice["model"]) == pytest.approx(once, abs=1e-9)
+
+
+def test_reconstructions_count_once_and_missing_scans_count_as_empty(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies = make_studies(12)
+    second = [
+        s.model_copy(update={"volume_name": s.volume_name.replace("_1.", "_2.")}) for s in studies
+    ]
+    predictions = [make_prediction(s) for s in studies[1:]]
+    scores = evaluate(predictions, [*studies, *second], make_studies(9, "train"), CONFIG)
+    assert scores["n"]["scans"] == 12
+    assert scores["n"]["predicted"] == 11
+    assert scores["missing"] == [studies[0].scan_id]
+    assert scores["model"]["rouge_l"]["value"] == pytest.approx(11 / 12)
+
+
+def test_strata_follow_the_reference(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies = make_studies(40)
+    scores = evaluate(
+        [make_prediction(s) for s in studies], studies, make_studies(9, "train"), CONFIG
+    )
+    sizes = {row["stratum"]: row for row in scores["strata"] if row["grouping"] == "nodule size"}
+    assert set(sizes) == {"none", "< 6 mm"}
+    assert sizes["< 6 mm"]["nodule_coverage"]["value"] == 1
+    assert sizes["none"]["nodule_coverage"]["value"] is None
+    assert sum(row["scans"] for row in sizes.values()) == 40
+
+
+def test_labels_are_read_from_the_text_where_none_are_given(
+    make_studies: MakeStudies, make_prediction: MakePrediction
+) -> None:
+    studies = make_studies(20)
+    bare = [s.model_copy(update={"labels": None}) for s in studies]
+    scores = evaluate([make_prediction(s) for s in studies], bare, make_studies(9, "train"), CONFIG)
+    assert scores["n"]["labels_read_from_text"] == 20
+    assert scores["model"]["f1"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [
+        ("unknown scan", "E_PREDICTION"),
+        ("two reports", "E_PREDICTION"),
+        ("other patient", "E_PREDICTION"),
+        ("reports differ", "E_SCAN"),
+        ("no references", "E_EVALUATE"),
+        ("no training", "E_EVALUATE"),
+    ],
+)
+def test_contradictions_are_refused(
+    make_studies: MakeStudies, make_prediction: MakePrediction, case: str, code: str
+) -> None:
+    studies, training = make_studies(4), make_studies(4, "train")
+    predictions = [make_prediction(s) for s in studies]
+    if case == "unknown scan":
+        predictions.append(make_prediction(training[0]))
+    elif case == "two reports":
+        predictions.append(make_prediction(studies[0], "Something else."))
+    elif case == "other patient":
+        predictions[0] = predictions[0].model_copy(update={"patient_id": "nobody"})
+    elif case == "reports differ":
+        studies.append(studies[0].model_copy(update={"volume_name": "x", "impression": "New."}))
+    elif case == "no references":
+        studies = []
+    else:
+        training = []
+    with pytest.raises(CtscribeError) as caught:
+        evaluate(predictions, studies, training, CONFIG)
+    assert caught.value.code == code

@@ -1,0 +1,62 @@
+import pytest
+
+from ctscribe.base.rows import StudyRow
+from ctscribe.measure.breakdown import ORDER, nodule_stratum, strata_of
+
+
+@pytest.mark.parametrize(
+    ("has_nodule", "size_mm", "expected"),
+    [
+        (False, None, "none"),
+        (False, 9.0, "none"),
+        (True, None, "unmeasured"),
+        (True, 2.0, "< 6 mm"),
+        (True, 5.9, "< 6 mm"),
+        (True, 6.0, "6–8 mm"),
+        (True, 8.0, "6–8 mm"),
+        (True, 8.1, "> 8–30 mm"),
+        (True, 30.0, "> 8–30 mm"),
+        (True, 31.0, "> 30 mm"),
+    ],
+)
+def test_limits_are_fleischners(has_nodule: bool, size_mm: float | None, expected: str) -> None:
+    assert nodule_stratum(has_nodule, size_mm) == expected
+
+
+def study(text: str, age_years: float | None = None, manufacturer: str | None = None) -> StudyRow:
+    return StudyRow.model_validate(
+        {
+            "volume_name": "v", "patient_id": "p", "scan_id": "s", "source_split": "valid",
+            "findings": text, "impression": "", "labels": None,
+            "age_years": age_years, "manufacturer": manufacturer,
+            "spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1), "slice_indices": (),
+            "position_mm": (), "frame_to_ras": (),
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "grouping", "stratum"),
+    [
+        ("A nodule of 2 mm is seen in the left lung.", "tiny nodule", "< 3 mm"),
+        ("Sternotomy wires are seen.", "surgery", "post-operative"),
+        ("The left upper lobe was removed by lobectomy.", "surgery", "post-operative"),
+        ("The lungs are clear.", "surgery", "none stated"),
+        ("Artifacts of the pacemaker hide the left chest wall.", "artefact", "metal artefact"),
+        ("Metallic clips with artefacts.", "artefact", "metal artefact"),
+        ("Motion artifacts. Metallic sutures.", "artefact", "none stated"),
+    ],
+)
+def test_what_the_reference_says_decides(text: str, grouping: str, stratum: str) -> None:
+    groups = strata_of([study(text)], [text], ["nodule" in text])
+    assert groups[grouping] == {stratum: [0]}
+
+
+def test_strata_come_in_order_and_without_scans_that_lack_the_datum() -> None:
+    ages = [80, None, 30, 65, 50]
+    names = ["S", None, "G", "P", "G"]
+    rows = [study("Clear.", age, name) for age, name in zip(ages, names, strict=True)]
+    groups = strata_of(rows, ["Clear."] * 5, [False] * 5)
+    assert list(groups["age"]) == list(ORDER["age"])
+    assert groups["scanner"] == {"G": [2, 4], "P": [3], "S": [0]}
+    assert "tiny nodule" not in groups

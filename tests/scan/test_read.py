@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.metadata import VolumeMetadata
+from ctscribe.scan.read import read_volume
+from ctscribe.scan.volume import CTVolume
+
+NAME = "train_1_a_1.nii.gz"
+Chest = Callable[..., CTVolume]
+
+
+def metadata(
+    spacing: tuple[float, float, float] | None = (6.0, 6.0, 8.0),
+    orientation: tuple[float, ...] | None = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+    position: tuple[float, float, float] | None = (-150.0, -120.0, 700.0),
+    intercept: float | None = -1024.0,
+) -> VolumeMetadata:
+    slope = None if intercept is None else 1.0
+    return VolumeMetadata(spacing, slope, intercept, position, orientation, "", None, *[None] * 3)
+
+
+def save(folder: Path, hu: np.ndarray, affine: np.ndarray | None) -> Path:
+    path = folder / NAME
+    nib.save(nib.Nifti1Image(hu, affine), path)
+    return path
+
+
+def refused(path: Path, row: VolumeMetadata | None = None) -> CtscribeError:
+    with pytest.raises(CtscribeError) as caught:
+        read_volume(path, study=NAME, metadata=row)
+    return caught.value
+
+
+@pytest.fixture
+def lps(make_chest: Chest) -> CTVolume:
+    """The chest as CT-RATE stores it: axes left, posterior, superior."""
+    chest = make_chest()
+    affine = np.diag([-6.0, -6.0, 8.0, 1.0])
+    affine[:3, 3] = (150.0, 120.0, 700.0)
+    return CTVolume(chest.hu, affine)
+
+
+def test_v2_file_keeps_header_and_values(tmp_path: Path, lps: CTVolume) -> None:
+    volume, notes = read_volume(save(tmp_path, lps.hu, lps.affine), study=NAME)
+    assert volume.orientation == "RAS"
+    np.testing.assert_array_equal(volume.hu[::-1, ::-1], np.maximum(lps.hu, -1024))
+    assert "W_SPACING_METADATA" not in notes.codes
+
+
+@pytest.mark.parametrize("intercept", [-1024.0, -8192.0])
+@pytest.mark.parametrize("header", [None, "identity"])
+def test_v1_file_gives_the_same_volume_as_v2(
+    tmp_path: Path, lps: CTVolume, intercept: float, header: str | None
+) -> None:
+    v2, _ = read_volume(save(tmp_path, lps.hu, lps.affine), study=NAME, metadata=metadata())
+    raw = (lps.hu - int(intercept)).astype(np.int16)
+    path = save(tmp_path, raw, None if header is None else np.eye(4))
+    v1, _ = read_volume(path, study=NAME, metadata=metadata(intercept=intercept))
+    np.testing.assert_array_equal(v1.hu, v2.hu)
+    np.testing.assert_allclose(v1.affine, v2.affine)
+
+
+def test_blank_header_needs_metadata(tmp_path: Path, lps: CTVolume) -> None:
+    path = save(tmp_path, lps.hu, None)
+    assert refused(path).code == "E_NO_GEOMETRY"
+    assert refused(path, metadata(spacing=None)).code == "E_NO_SPACING"
+    assert (
+        refused(path, metadata(orientation=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0))).code == "E_ORIENTATION"
+    )
+    volume, notes = read_volume(path, study=NAME, metadata=metadata(position=None))
+    assert "W_NO_POSITION" in notes.codes
+    assert volume.spacing_mm == pytest.approx((6.0, 6.0, 8.0))
+
+
+def test_true_header_wins_over_wrong_metadata(tmp_path: Path, lps: CTVolume) -> None:
+    path = save(tmp_path, lps.hu, lps.affine)
+    volume, notes = read_volume(path, study=NAME, metadata=metadata(spacing=(6.0, 6.0, 5.0)))
+    assert volume.spacing_mm == pytest.approx((6.0, 6.0, 8.0))
+    assert "W_SPACING_METADATA" in notes.codes
+
+
+def test_slabs_and_empty_volumes_are_refused(tmp_path: Path, lps: CTVolume) -> None:
+    slab = save(tmp_path, lps.hu[:, :, 10:29], lps.affine)
+    assert refused(slab).code == "E_TOO_FEW_SLICES"
+    empty = save(tmp_path, np.full((8, 8, 30), -1000, dtype=np.int16), lps.affine)
+    assert refused(empty).code == "E_NO_CONTENT"
+
+
+def test_equal_neighbours_are_told(tmp_path: Path, lps: CTVolume) -> None:
+    hu = lps.hu.copy()
+    hu[:, :, 30:34] = 0
+    assert (
+        "W_REPEATED_SLICES" not in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes
+    )
+    hu[:, :, 30:35] = 0
+    assert "W_REPEATED_SLICES" in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes

@@ -1,0 +1,104 @@
+"""One scan to a page, with the smallest model that there is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.recipe import read_recipe
+from ctscribe.base.runs import open_run
+from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.scan.volume import CTVolume
+from ctscribe.show.report import report_patient
+from ctscribe.text.prompt import QUESTION, SYSTEM
+
+KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = read_recipe("tiny", (*KNOBS, "generate.max_new_tokens=24"))
+    open_run(folder, "train", {"recipe": json.loads(recipe.model_dump_json())})
+    texts = [SYSTEM, QUESTION, "Findings: A lung nodule is seen.\nImpression: Nodule."]
+    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    attach(qwen)
+    save_model(folder / "best", qwen, tokenizer)
+    return folder
+
+
+def write(path: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    image = nib.Nifti1Image(hu.astype(np.int16), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    chest = make_chest()
+    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
+    paths = report_patient(scan, run, tmp_path / "report")
+    found = json.loads(paths["json"].read_text())
+    assert found["status"] == "preliminary"
+    assert len(found["sentences"]) == len(found["findings"]) + len(found["impression"])
+    page = paths["html"].read_text()
+    marked = page.count("Boilerplate: rests on") + page.count("nats less probable</span>")
+    assert marked == len(found["sentences"]) > 0
+
+
+@pytest.mark.parametrize("kind", ["noise", "no lungs", "blank"])
+def test_what_is_no_chest_gets_a_reason_instead(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume], kind: str
+) -> None:
+    chest = make_chest()
+    hu = {
+        "noise": np.random.default_rng(0).normal(0, 500, chest.hu.shape),
+        "no lungs": np.where(chest.hu > -200, 40, -1000),
+        "blank": np.full(chest.hu.shape, -1000),
+    }[kind]
+    if kind == "no lungs":
+        hu[8:-8, 12:-12] = 40
+    scan = write(tmp_path / "scan.nii.gz", hu, chest.affine)
+    paths = report_patient(scan, run, tmp_path / "report")
+    found = json.loads(paths["json"].read_text())
+    assert found["status"] == "not assessable"
+    assert found["not_assessable"]
+    assert found["findings"] == found["impression"] == []
+    assert paths["text"].read_text().startswith("NOT ASSESSABLE.")
+    assert "Not assessable: " in paths["html"].read_text()
+
+
+def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    chest = make_chest()
+    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["asked"]["recipe"]["slices"]["token_budget"] = 4
+    few = tmp_path / "run"
+    few.mkdir()
+    (few / "best").symlink_to(run / "best")
+    (few / "run.json").write_text(json.dumps(manifest))
+    full, coarse = (
+        json.loads(report_patient(scan, each, tmp_path / each.name)["json"].read_text())["geometry"]
+        for each in (run, few)
+    )
+    assert coarse["Source"] == full["Source"]
+    spacing, shape = (
+        np.array([grids["As read"][key] for grids in (full, coarse)], dtype=float)
+        for key in ("spacing_mm", "shape_xyz")
+    )
+    np.testing.assert_allclose(spacing[0] * shape[0], spacing[1] * shape[1])
+    assert spacing[1, 0] > 1.4 * spacing[0, 0]
+    assert spacing[1, 2] == pytest.approx(spacing[0, 2])

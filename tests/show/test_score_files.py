@@ -1,0 +1,124 @@
+"""From files of scores to tables and back to files; the scores are really evaluated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import write_json
+from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.measure.compare import compare
+from ctscribe.measure.scores import evaluate
+from ctscribe.show.score_tables import (
+    differences_table,
+    run_names,
+    tables_of,
+    write_tables,
+    written_tables,
+)
+from ctscribe.show.tables import Cell
+from ctscribe.text.findings import FINDINGS
+
+CONFIG = EvaluateConfig(resamples=100)
+
+
+def study(number: int, split: str) -> StudyRow:
+    ill = number % 2
+    return StudyRow.model_validate(
+        {
+            "volume_name": f"{split}_{number}_a_1.nii.gz",
+            "patient_id": f"{split}_{number}",
+            "scan_id": f"{split}_{number}_a",
+            "source_split": split,
+            "findings": "A nodule of 4 mm is seen in the left lung." if ill else "Clear lungs.",
+            "impression": "",
+            "labels": tuple(int(ill and name == "Lung nodule") for name in FINDINGS),
+            "spacing_mm": (1.0, 1.0, 1.0),
+            "shape_xyz": (1, 1, 1),
+            "slice_indices": (),
+            "position_mm": (),
+            "frame_to_ras": (),
+        }
+    )
+
+
+TEST, TRAIN = ([study(number, split) for number in range(8)] for split in ("valid", "train"))
+
+
+def rows(shift: int) -> list[PredictionRow]:
+    return [
+        PredictionRow(
+            scan_id=of.scan_id,
+            patient_id=of.patient_id,
+            volume_name=of.volume_name,
+            findings=TEST[(number + shift) % 8].findings,
+            impression="",
+        )
+        for number, of in enumerate(TEST)
+    ]
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, Any]:
+    return evaluate(rows(0), TEST, TRAIN, CONFIG)
+
+
+def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "scores.json", scores)
+    tables = tables_of([tmp_path / "scores.json"])
+    assert [table.title for table in tables] == [
+        "Language",
+        "Findings",
+        "Each finding",
+        "Groups of scans",
+        "Sides and sizes",
+        "How alike reports are",
+    ]
+    found = {table.title: {str(row[0]): row[1:] for row in table.rows} for table in tables}
+    assert found["Findings"]["scores"][0] == Cell(1.0, 1.0, 1.0)
+    assert found["Each finding"]["Lung nodule"][3:] == ("4", "0", "0")
+    assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "4"
+    assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [1.000, 1.000]"
+    assert found["How alike reports are"]["Distinct reports, number"] == ("2", "2")
+    assert found["How alike reports are"]["Repeated reports"] == ("0.750", "0.750")
+    paths = write_tables(tmp_path / "out", tables, "csv")
+    assert paths[2].name == "each_finding.csv"
+    assert "Lung nodule,1.000000" in paths[2].read_text(encoding="utf-8")
+    assert written_tables(tables, "latex").count(r"\begin{tabular}") == 6
+
+
+def test_several_runs_stand_in_common_tables(scores: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "scores.json", scores)
+    tables = tables_of([tmp_path / name / "scores.json" for name in ("one", "two")])
+    assert len(tables) == 2
+    assert [row[0] for row in tables[0].rows[:2]] == ["one/scores", "two/scores"]
+
+
+def test_a_comparison_says_which_differences_hold(tmp_path: Path) -> None:
+    found = {"base": "right"} | compare([rows(0)], {"wrong": [rows(1)]}, TEST, CONFIG)
+    write_json(tmp_path / "comparison.json", found)
+    (table,) = tables_of([tmp_path / "comparison.json"])
+    assert table.title == "Differences from right"
+    cells = {row[0]: row[1] for row in table.rows}
+    assert cells["Coverage"] == Cell(-1.0, -1.0, -1.0)  # eight patients are too few to hold
+    held = json.loads(json.dumps(found))
+    held["differences"]["wrong"]["coverage"]["holds"] = True
+    marked = {row[0]: row[1] for row in differences_table("right", held).rows}
+    assert marked["Coverage"] == Cell(-1.0, -1.0, -1.0, "*")
+    assert any("adjusted by Holm over all 16 comparisons" in note for note in table.notes)
+
+
+def test_other_files_and_other_scans_are_refused(scores: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", scores)
+    write_json(tmp_path / "b.json", {"x": 1})
+    write_json(tmp_path / "c.json", scores | {"n": scores["n"] | {"scans": 7}})
+    with pytest.raises(CtscribeError, match=r"b must be what.*E_SCORES"):
+        tables_of([tmp_path / "a.json", tmp_path / "b.json"])
+    with pytest.raises(CtscribeError, match=r"same scans.*E_SCORES"):
+        tables_of([tmp_path / "a.json", tmp_path / "c.json"])
+    with pytest.raises(CtscribeError, match="given twice"):
+        run_names([tmp_path / "a.json", tmp_path / "a.json"])

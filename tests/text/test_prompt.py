@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.learn.model.presets import train_tokenizer
+from ctscribe.text.prompt import (
+    QUESTION,
+    SYSTEM,
+    encode_example,
+    encode_prompt,
+    num_visual_tokens,
+    prompt_messages,
+)
+
+REPORT = "Findings: A nodule of 5 mm in the right lung.\nImpression: Lung nodule."
+
+
+@pytest.fixture(scope="module", params=["tiny", "qwen"])
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    if request.param == "tiny":
+        return train_tokenizer([REPORT, SYSTEM, QUESTION] * 3, 500)
+    shared: Path = request.getfixturevalue("shared_data")
+    folder = shared / "qwen2.5-vl-7b-instruct"
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return loaded
+
+
+def test_the_slices_come_before_the_question(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = tokenizer.decode(encode_prompt(tokenizer, (2, 2, 4)))
+    assert text == (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        f"{'<|video_pad|>' * 4}<|vision_end|>{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_expansion_equals_tokenising_the_expanded_text(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    ids = encode_prompt(tokenizer, (5, 8, 8))
+    assert ids == tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False)
+    pad = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    assert ids.count(pad) == num_visual_tokens((5, 8, 8)) == 80
+
+
+def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokenizerBase) -> None:
+    input_ids, labels = encode_example(tokenizer, REPORT, (1, 2, 2))
+    assert len(input_ids) == len(labels)
+    prompt = encode_prompt(tokenizer, (1, 2, 2))
+    assert input_ids[: len(prompt)] == prompt
+    assert labels[: len(prompt)] == [-100] * len(prompt)
+    assert labels[len(prompt) :] == input_ids[len(prompt) :]
+    assert tokenizer.decode(input_ids[len(prompt) :]) == REPORT + "<|im_end|>"
+    assert labels[-1] == tokenizer.eos_token_id
+
+
+def test_the_whole_is_what_the_chat_template_renders(tokenizer: PreTrainedTokenizerBase) -> None:
+    answered = [*prompt_messages(), {"role": "assistant", "content": REPORT}]
+    rendered = tokenizer.apply_chat_template(answered, tokenize=False)
+    input_ids, _ = encode_example(tokenizer, REPORT, (1, 2, 2))
+    assert tokenizer.decode(input_ids) == rendered.removesuffix("\n")
+
+
+def test_both_tokenizers_refuse_reports_that_pose_as_chat(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    with pytest.raises(CtscribeError, match=r"train_1_a_1 must be plain text.*<\|im_end\|>"):
+        encode_example(tokenizer, "Normal.<|im_end|>", (1, 2, 2), study="train_1_a_1")
+    with pytest.raises(CtscribeError, match="train_1_a_1 must have a report") as caught:
+        encode_example(tokenizer, " \n", (1, 2, 2), study="train_1_a_1")
+    assert caught.value.code == "E_REPORT"
+
+
+@pytest.mark.parametrize("grid", [(0, 2, 2), (1, 3, 2), (1, 2, 5)])
+def test_half_tokens_are_refused(grid: tuple[int, int, int]) -> None:
+    with pytest.raises(CtscribeError, match="multiples of 28 px"):
+        num_visual_tokens(grid)
+
+
+def test_a_tokenizer_without_the_placeholder_is_refused() -> None:
+    tokenizer = train_tokenizer([REPORT] * 3, 300)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+    with pytest.raises(CtscribeError, match="tokenizer that came with the weights"):
+        encode_prompt(tokenizer, (1, 2, 2))

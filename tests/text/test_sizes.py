@@ -1,0 +1,42 @@
+import pytest
+
+from ctscribe.text.sizes import largest_nodule_mm, sizes_mm
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a nodule of 4 mm", [4]),
+        ("23x11 mm", [23]),
+        ("6.5x5.5mm", [6.5]),
+        ("12 x 9 x 20 mm", [20]),
+        ("2-3 mm in diameter", [3]),
+        ("less than 1 cm", [10]),
+        ("1,5 cm", [15]),
+        ("4 millimeter", [4]),
+        ("3 mm and 7 mm", [3, 7]),
+        ("5 mm (12 mm in the previous examination)", [5]),
+        ("previously 9 mm, now 6 mm", [6]),
+        ("seen on 12.05.2020", []),
+        ("IMA: 42", []),
+        ("1-2 millimetric nodules", []),
+    ],
+)
+def test_sizes_are_current_measurements_in_mm(text: str, expected: list[float]) -> None:
+    assert sizes_mm(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Nodules in both lungs, the largest 7 mm. Effusion of 30 mm.", 7),
+        ("A 5 mm nodule is seen on the left and a 14 mm lymph node in the hilum.", 5),
+        ("A lymph node of 12 mm is seen, and a nodule of 6 mm in the left lung.", 6),
+        ("Millimetric nodules are seen.", None),
+        ("No nodule larger than 4 mm is seen.", None),
+        ("A 16 mm nodule in the thyroid gland.", None),
+        ("", None),
+    ],
+)
+def test_the_largest_nodule_is_the_nodules_own_size(text: str, expected: float | None) -> None:
+    assert largest_nodule_mm(text) == expected

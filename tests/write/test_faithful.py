@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, overlap, summarise
+from ctscribe.show.lines import faithfulness_lines
+from ctscribe.text.findings import FINDINGS
+from ctscribe.write.evidence import Shown
+from ctscribe.write.sentences import ReadReport
+
+NODULE = FINDINGS.index("Lung nodule")
+TRUTH = Truth(
+    # columns 14…27, rows 0…13, slices 9…21: in the second and third of three pairs
+    np.array([[[14.0, 27.0], [0.0, 13.0], [9.0, 21.0]]]),
+    (NODULE,),
+    (50, 40, 30, 20, 10, 0),
+    (56, 56),
+)
+
+
+def test_where_the_truth_is_shown() -> None:
+    assert TRUTH.pairs_with(NODULE).tolist() == [False, True, True]
+    assert TRUTH.pairs_with(NODULE + 1).tolist() == [False] * 3
+    assert TRUTH.boxes_in(NODULE, 1) == [(14, 0, 28, 14)]
+    assert TRUTH.boxes_in(NODULE, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "true", "k", "expected"),
+    [(5, 1, 1, 0.2), (5, 1, 3, 0.6), (5, 5, 1, 1.0), (5, 3, 3, 1.0), (10, 2, 3, 8 / 15)],
+)
+def test_hits_by_chance(pairs: int, true: int, k: int, expected: float) -> None:
+    assert hit_by_chance(pairs, true, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [((0, 0, 10, 10), 1.0), ((5, 0, 15, 10), 1 / 3), ((10, 0, 20, 10), 0.0), ((0, 0, 5, 5), 0.25)],
+)
+def test_overlap(other: tuple[int, int, int, int], expected: float) -> None:
+    assert overlap((0, 0, 10, 10), other) == pytest.approx(expected)
+
+
+def test_true_sentences_are_checked_and_curves_meet_at_their_ends(
+    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, shown: Shown
+) -> None:
+    checked = check(qwen, report, shown, TRUTH, seed=0)
+    assert [each.finding for each in checked] == [NODULE, NODULE]
+    for each in checked:
+        assert (each.num_pairs, each.num_true) == (3, 2)
+        assert set(each.rank) == {"attention", "leave_one_out", "random"}
+        assert all(rank in (1, 2) for rank in each.rank.values())
+        every = {curve[0] for curve in each.deletion.values()}
+        every |= {curve[-1] for curve in each.insertion.values()}
+        nothing = {curve[-1] for curve in each.deletion.values()}
+        nothing |= {curve[0] for curve in each.insertion.values()}
+        assert len(every) == len(nothing) == 1
+        assert every != nothing
+
+
+def checked(rank: int, true: int = 1) -> Checked:
+    curves = dict.fromkeys(("attention", "random"), (-1.0, -2.0))
+    ranks = {"attention": rank, "random": 4}
+    return Checked(NODULE, 5, true, ranks, {"attention": 0.5}, curves, curves)
+
+
+def test_hit_rates_are_means_over_sentences() -> None:
+    found = summarise([("p1", checked(1)), ("p1", checked(2)), ("p2", checked(4, 4))], 200, 0)
+    assert found["all"]["sentences"] == 3
+    assert found["all"]["scans"] == 2
+    assert found["focal"]["sentences"] == 2
+    assert found["all"]["hit@1"]["attention"]["value"] == pytest.approx(1 / 3)
+    assert found["all"]["hit@3"]["attention"]["value"] == pytest.approx(2 / 3)
+    assert found["all"]["hit@3"]["random"]["value"] == 0
+    assert found["all"]["hit@1"]["chance"]["value"] == pytest.approx((0.2 + 0.2 + 0.8) / 3)
+    assert found["all"]["overlap"]["attention"]["value"] == 0.5
+    assert found["all"]["overlap"]["random"]["value"] is None
+    assert found["all"]["deletion"]["attention"] == [-1, -2]
+    assert found["per_finding"][NODULE]["hit@3"]["attention"] == pytest.approx(2 / 3)
+    json.dumps(found, allow_nan=False)
+    assert "| finding queries | 0.33 [0.00, 0.50] | 0.67 [0.00, 1.00] |" in faithfulness_lines(
+        found
+    )
+
+
+def test_nothing_to_check_is_no_number() -> None:
+    found = summarise([], 200, 0)
+    assert found["all"]["sentences"] == 0
+    json.dumps(found, allow_nan=False)
+    assert "–" in faithfulness_lines(found)

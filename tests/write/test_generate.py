@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PredictionRow, read_rows, write_rows
+from ctscribe.data.prepared import write_frames
+from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.features import frames_of
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.write import generate as module
+from ctscribe.write.generate import generate, one_per_scan, scans_of, write_for
+from tests.studies import study_of
+
+RECIPE = Recipe.model_validate(
+    {
+        "model": {"positions": "depth", "dtype": "float32"},
+        "generate": {"max_new_tokens": 8, "batch_size": 2},
+    }
+)
+
+
+NAMES = ("valid_1_a_1", "valid_1_a_2", "valid_1_b_1", "valid_2_a_1")
+STUDIES = [study_of(name[:-2], (3, 2, 1, 0), volume_name=f"{name}.nii.gz") for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = train_tokenizer([SYSTEM, QUESTION, "Findings: clear.\nImpression: none."])
+    torch.manual_seed(0)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    save_model(folder / "best", qwen, tokenizer)
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    folder = tmp_path / "prepared"
+    draw = np.random.default_rng(0)
+    for row in STUDIES:
+        frames = draw.integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
+        write_frames(folder, row.volume_name, frames, {})
+    write_rows(folder / "studies.jsonl", STUDIES)
+    return folder
+
+
+def test_one_row_per_scan_from_its_first_reconstruction(
+    run_dir: Path, prepared: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "new" / "predictions.jsonl"
+    rows = generate(
+        run_dir, prepared, RECIPE, "test", out, progress=lambda *done: told.append(done)
+    )
+    assert [row.volume_name for row in rows] == [STUDIES[i].volume_name for i in (0, 2, 3)]
+    assert rows == read_rows(out, PredictionRow)
+    assert told == [(0, 3), (2, 3), (3, 3)]
+    assert all(row.num_tokens is not None and row.num_tokens <= 8 for row in rows)
+
+
+def test_an_interrupted_file_is_continued_to_the_same_end(
+    run_dir: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "predictions.jsonl"
+    rows = generate(run_dir, prepared, RECIPE, "test", out)
+    whole = out.read_text()
+    cut = whole.splitlines(keepends=True)
+    out.write_text(cut[0] + cut[1][:25])
+    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+    assert out.read_text() == whole
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is left to write, so no model may be loaded")
+
+    monkeypatch.setattr(module, "load_model", refuse)
+    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+
+
+def test_batches_frames_and_stored_features_write_the_same(run_dir: Path, prepared: Path) -> None:
+    qwen, tokenizer = load_model(run_dir / "best")
+    qwen.eval()
+    shown = [frames_of(prepared, row, windows="single") for row in STUDIES[:2]]
+    together = write_for(qwen, tokenizer, shown, "depth", 8)
+    alone = [write_for(qwen, tokenizer, [visual], "depth", 8)[0] for visual in shown]
+    assert [w.token_ids for w in together] == [w.token_ids for w in alone]
+
+
+def test_a_split_without_scans_and_a_run_without_weights_are_told(
+    run_dir: Path, prepared: Path, tmp_path: Path
+) -> None:
+    told = r"the train split must have scans, but none of the 4 volumes in .* belongs to it.*"
+    with pytest.raises(CtscribeError, match=told + "E_EMPTY_SPLIT"):
+        generate(run_dir, prepared, RECIPE, "train", tmp_path / "p.jsonl")
+    with pytest.raises(CtscribeError, match="E_WEIGHTS"):
+        generate(tmp_path, prepared, RECIPE, "test", tmp_path / "p.jsonl")
+
+
+def test_the_first_reconstruction_stands_for_the_scan(prepared: Path) -> None:
+    assert one_per_scan(STUDIES) == [STUDIES[0], STUDIES[2], STUDIES[3]]
+    assert scans_of(prepared, "test", 0.0) == one_per_scan(STUDIES)
