@@ -9,9 +9,9 @@ from typing import final
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.ct_rate import CtRateTree
+from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import experiment_request, run_experiment
 
 Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
@@ -44,19 +44,21 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     from ctscribe.data.prepare import prepare
     from ctscribe.learn.warm_up import shipped_start, warm_up
     from ctscribe.phantom.dataset import write_dataset
-    from ctscribe.show.report import report_patient
+    from ctscribe.show.report import save_report
     from ctscribe.show.scoreboard import write_scoreboard
+    from ctscribe.write.writer import ReportWriter
 
     open_run(out, "experiment", experiment_request(recipe))
-    data, prepared = out / "data", out / "prepared"
+    data, prepared = out / "data", Prepared(out / "prepared")
     with stage("Drawing patients") as progress:
         write_dataset(data, recipe.phantom, processes=processes, progress=progress)
     with stage("Preparing volumes") as progress:
         prepare(
             data,
-            prepared,
+            prepared.folder,
             recipe.volume,
             recipe.slices,
+            recipe.splits,
             keep="slices",
             processes=processes,
             progress=progress,
@@ -71,15 +73,16 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
         board = write_scoreboard(out, prepared, recipe)
         progress(1, 1)
     with stage("Reporting one patient") as progress:
-        run = out / "cells" / grid(recipe)[-1].name / "train"
-        page = report_patient(_a_test_volume(data, prepared, recipe), run, out / "report")["html"]
+        writer = ReportWriter(out / "cells" / grid(recipe)[-1].name / "train")
+        draft = writer.report(_a_test_volume(data, prepared, recipe))
+        page = save_report(draft, out / "report")["html"]
         progress(1, 1)
     return DemoResult(tuple(tables), (board, page))
 
 
-def _a_test_volume(data: Path, prepared: Path, recipe: Recipe) -> Path:
+def _a_test_volume(data: Path, prepared: Prepared, recipe: Recipe) -> Path:
     """The test scan with the most findings: there is something to look at."""
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    test = [study for study in studies if study.source_split == "valid"]
-    busiest = max(test, key=lambda study: (sum(study.labels or ()), study.volume_name))
+    busiest = max(
+        prepared.split("test"), key=lambda study: (sum(study.labels or ()), study.volume_name)
+    )
     return CtRateTree(data).volume_path(busiest.volume_name, recipe.phantom.flavour)

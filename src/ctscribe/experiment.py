@@ -15,19 +15,20 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
+from ctscribe.data.prepared import Prepared
 from ctscribe.show.scoreboard import write_tables
 
 if TYPE_CHECKING:
-    pass
+    from ctscribe.write.writer import ReportWriter
 
 
 def run_experiment(
     out: Path,
-    prepared_dir: Path,
+    prepared: Prepared,
     recipe: Recipe,
-    start: Path | None,
+    start: str | Path | None,
     *,
     parallel: int = 1,
     progress: ProgressCallback,
@@ -36,9 +37,9 @@ def run_experiment(
 
     Args:
         out: Experiment folder; reopened when it holds the same request.
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the data set.
         recipe: With its grid.
-        start: Starting checkpoint; None takes the recipe's own weights.
+        start: Starting checkpoint; None takes the recipe's preset.
         parallel: Cells trained at the same time, each in a process of its own.
         progress: Told (finished steps, all steps).
 
@@ -51,15 +52,15 @@ def run_experiment(
     open_run(out, "experiment", experiment_request(recipe))
     folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
     jobs = [
-        (folder, prepared_dir, cell_recipe(recipe, cell), start) for cell, folder in folders.items()
+        (folder, prepared, cell_recipe(recipe, cell), start) for cell, folder in folders.items()
     ]
-    _store_features(prepared_dir, recipe, start)
+    _store_features(prepared, recipe, start)
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ProcessPoolExecutor(
         parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
     ) as pool:
         _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
-    write_json(out / "comparison.json", compare_cells(prepared_dir, recipe, folders))
+    write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
     return write_tables(out, recipe, folders)
 
 
@@ -68,27 +69,26 @@ def experiment_request(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": recipe.model_dump(mode="json")}
 
 
-def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
+def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
     """Pairs, training, test reports, mismatch gap and scores of one cell; skips what is there."""
-    from ctscribe.data.splits import studies_of
     from ctscribe.learn.pairs.build import build_training_pairs
     from ctscribe.learn.train.stage import train
     from ctscribe.measure.card import measure_gap
     from ctscribe.measure.scores import evaluate
     from ctscribe.write.generate import generate
+    from ctscribe.write.writer import ReportWriter
 
-    pairs, run_dir, predictions, gap, scores = (folder / step for step in STEPS)
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    fraction = recipe.pairs.validation_fraction
-    training, test = (studies_of(studies, split, fraction) for split in ("train", "test"))
+    pairs, best, predictions, gap, scores = (folder / step for step in STEPS)
+    training, test = (prepared.split(split) for split in ("train", "test"))
     if not pairs.exists():
-        build_training_pairs(prepared_dir, folder, recipe.pairs)
-    train(run_dir.parent, prepared_dir, pairs, recipe, start)
-    generate(run_dir.parent, prepared_dir, recipe, "test", predictions)
+        build_training_pairs(prepared, folder, recipe.pairs)
+    train(best.parent, prepared, pairs, recipe, start)
+    writer = ReportWriter(best.parent)
+    generate(writer, prepared, "test", predictions)
     if not gap.exists():
-        write_json(gap, measure_gap(run_dir.parent, prepared_dir, recipe, test))
+        write_json(gap, measure_gap(writer, prepared))
     if recipe.model.slice_attention and not (folder / TEMPLATE_SCORES).exists():
-        rows_written = _write_template(run_dir.parent, prepared_dir, recipe)
+        rows_written = _write_template(writer, prepared)
         write_json(
             folder / TEMPLATE_SCORES, evaluate(rows_written, test, training, recipe.evaluate)
         )
@@ -97,21 +97,20 @@ def run_cell(folder: Path, prepared_dir: Path, recipe: Recipe, start: Path | Non
         write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
 
 
-def _write_template(run_dir: Path, prepared_dir: Path, recipe: Recipe) -> list[PredictionRow]:
+def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[PredictionRow]:
     """What a run with finding queries says by its labels alone."""
     from ctscribe.measure.calibrate import calibrate
     from ctscribe.write.template import generate_template
 
-    calibrate(run_dir, prepared_dir, recipe)
-    target = run_dir / "predictions_test_template.jsonl"
-    return generate_template(run_dir, prepared_dir, recipe, "test", target)
+    calibrate(writer, prepared)
+    target = writer.run_dir / "predictions_test_template.jsonl"
+    return generate_template(writer, prepared, "test", target)
 
 
 def compare_cells(
-    prepared_dir: Path, recipe: Recipe, folders: Mapping[Cell, Path]
+    prepared: Prepared, recipe: Recipe, folders: Mapping[Cell, Path]
 ) -> dict[str, Any]:
     """Every variant and weight against Origin on the test split; see `measure.compare`."""
-    from ctscribe.data.splits import studies_of
     from ctscribe.measure.compare import compare
 
     written: dict[str, list[list[PredictionRow]]] = {}
@@ -119,28 +118,18 @@ def compare_cells(
         rows = read_rows(folder / "predictions.jsonl", PredictionRow)
         title = f"{cell.strategy.capitalize()}, β = {cell.beta:g}" if cell.beta else "Origin"
         written.setdefault(title, []).append(rows)
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    test = studies_of(studies, "test", recipe.pairs.validation_fraction)
-    return compare(written.pop("Origin"), written, test, recipe.evaluate)
+    return compare(written.pop("Origin"), written, prepared.split("test"), recipe.evaluate)
 
 
-def _store_features(prepared_dir: Path, recipe: Recipe, start: Path | None) -> None:
+def _store_features(prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
     """Once for all cells, before they run side by side."""
     from ctscribe.learn.model.checkpoint import load_model
     from ctscribe.learn.model.features import store_features
 
     if recipe.model.freeze_tower:
-        weights = start or recipe.model.weights or recipe.model.preset
-        qwen, _ = load_model(weights, recipe.model.dtype)
-        studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-        store_features(
-            qwen,
-            prepared_dir,
-            studies,
-            windows=recipe.slices.windows,
-            noise=True,
-            merged=recipe.model.freeze_merger,
-        )
+        qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
+        merged = recipe.model.freeze_merger
+        store_features(qwen, prepared, prepared.studies, noise=True, merged=merged)
 
 
 def _use_threads(threads: int) -> None:

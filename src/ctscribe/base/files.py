@@ -165,3 +165,14 @@ def sha256_of_file(path: Path) -> str:
     """Hash of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_difference(before: object, after: object, path: str = "") -> str | None:
+    """Names the first place where two JSON-able values differ, with both; None where they agree."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            found = first_difference(before.get(key), after.get(key), f"{path}.{key}".strip("."))
+            if found:
+                return found
+        return None
+    return None if before == after else f"{path} ({before!r} there, {after!r} asked)"

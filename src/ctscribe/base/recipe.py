@@ -89,6 +89,13 @@ class SlicesConfig(Section):
         return self
 
 
+class SplitsConfig(Section):
+    """Which patients train; decided once, when a data set is prepared."""
+
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Share of training patients held out to choose checkpoints and hyper-parameters."""
+
+
 class PairsConfig(Section):
     """The negative beside each positive."""
 
@@ -99,8 +106,6 @@ class PairsConfig(Section):
     """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
     num_alternatives: int = Field(8, ge=1, le=64)
     """Nearest contradicting volumes among which each epoch draws a study's negative (hard)."""
-    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
-    """Share of training patients held out to choose checkpoints and hyper-parameters."""
     seed: int = 0
     """Draws partners and noise."""
 
@@ -110,8 +115,6 @@ class ModelConfig(Section):
 
     preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
     """Dimensions; tiny is the real class at a few million parameters."""
-    weights: str | None = None
-    """Local folder or hub id of the starting weights; None means the preset's own."""
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""
     freeze_tower: bool = True
@@ -262,6 +265,7 @@ class Recipe(Section):
     phantom: PhantomConfig = PhantomConfig()
     volume: VolumeConfig = VolumeConfig()
     slices: SlicesConfig = SlicesConfig()
+    splits: SplitsConfig = SplitsConfig()
     pairs: PairsConfig = PairsConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -1,6 +1,6 @@
 """What travels between stages: one row type per JSONL file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_text
-from ctscribe.base.types import BoxMm, Labels, SpacingMm
+from ctscribe.base.types import BoxMm, Labels, SpacingMm, Split
 
 
 class Row(BaseModel):
@@ -26,7 +26,9 @@ class ReportedRow(Row):
     scan_id: str
     """Names the examination; reconstructions of one scan share it, its report and its labels."""
     source_split: Literal["train", "valid"]
-    """CT-RATE's own split; `data.splits` turns it into train, validation and test."""
+    """CT-RATE's own; its validation scans are the test split."""
+    split: Split
+    """Decided by `prepare`, once; see `prepared.split_of`."""
     findings: str
     impression: str
     labels: Labels | None
@@ -136,6 +138,12 @@ class PredictionRow(Row):
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+AnyReported = TypeVar("AnyReported", bound=ReportedRow)
+
+
+def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
+    """The first reconstruction of each scan: reports are scored once per scan."""
+    return list({study.scan_id: study for study in reversed(studies)}.values())[::-1]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -12,7 +12,13 @@ from pydantic import ValidationError
 
 from ctscribe import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, sha256_of_file, sha256_of_json, write_json
+from ctscribe.base.files import (
+    first_difference,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+)
 from ctscribe.base.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
@@ -35,7 +41,7 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
         before = read_json(manifest)
         if before.get("stage") == stage and before.get("asked") == asked:
             return run_dir
-        changed = _first_difference(before.get("asked", {}), asked) or f"stage {stage}"
+        changed = first_difference(before.get("asked", {}), asked) or f"stage {stage}"
         raise CtscribeError(
             "E_RUN_EXISTS",
             f"{run_dir} must be new or hold the same run, but it differs in {changed}",
@@ -104,13 +110,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _first_difference(before: object, after: object, path: str = "") -> str | None:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted(before.keys() | after.keys()):
-            found = _first_difference(before.get(key), after.get(key), f"{path}.{key}".strip("."))
-            if found:
-                return found
-        return None
-    return None if before == after else f"{path} ({before!r} there, {after!r} asked)"

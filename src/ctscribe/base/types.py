@@ -30,6 +30,9 @@ SpacingMm = tuple[float, float, float]
 BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
 
+Split = Literal["train", "validation", "test"]
+"""Training patients, those held out to choose checkpoints, and those that are scored."""
+
 # Training
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""

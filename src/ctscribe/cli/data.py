@@ -67,6 +67,7 @@ def prepare(
             out,
             knobs.volume,
             knobs.slices,
+            knobs.splits,
             keep=keep,
             prefer=prefer,
             reconstructions=reconstructions,
@@ -131,11 +132,13 @@ def pairs(
     overrides: Overrides = (),
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
+    from ctscribe.data.prepared import Prepared
     from ctscribe.learn.pairs.audit import write_audit
     from ctscribe.learn.pairs.build import build_training_pairs
 
-    rows = build_training_pairs(prepared, out, read_recipe(recipe, overrides).pairs)
-    warnings = write_audit(prepared, out, rows)
+    knobs, studies = read_recipe(recipe, overrides), Prepared(prepared)
+    rows = build_training_pairs(studies, out, knobs.pairs)
+    warnings = write_audit(studies, out, rows)
     say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")

@@ -7,14 +7,14 @@ from cyclopts import Parameter
 
 from ctscribe.base.files import write_json
 from ctscribe.base.recipe import read_recipe
+from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage
 from ctscribe.cli.options import (
     CORES,
     Overrides,
     Processes,
     RecipeName,
-    Split,
-    StartingWeights,
+    Start,
     Where,
     app,
 )
@@ -28,19 +28,22 @@ def warm_up(
         Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
     ] = None,
     where: Where = None,
+    start: Start = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
     """Teach a vision tower where findings are; OUT becomes a starting checkpoint."""
+    from ctscribe.data.prepared import Prepared
     from ctscribe.learn.warm_up import warm_up as warm_up_stage
 
     with stage("Warming up the tower") as progress:
         warm_up_stage(
             out,
             read_recipe(recipe, overrides),
-            prepared,
+            Prepared(prepared) if prepared else None,
             where,
+            start,
             processes=processes,
             progress=progress,
         )
@@ -53,17 +56,17 @@ def train(
     *,
     prepared: Path,
     pairs: Path,
-    start: StartingWeights = None,
+    start: Start = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
 ) -> None:
     """Train on PAIRS into RUN; continues where an interrupted run stopped."""
+    from ctscribe.data.prepared import Prepared
     from ctscribe.learn.train.stage import train as train_stage
 
     with stage("Training") as progress:
-        result = train_stage(
-            run, prepared, pairs, read_recipe(recipe, overrides), start, progress=progress
-        )
+        knobs = read_recipe(recipe, overrides)
+        result = train_stage(run, Prepared(prepared), pairs, knobs, start, progress=progress)
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
 
 
@@ -80,18 +83,19 @@ def generate(
     out: Path | None = None,
 ) -> None:
     """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
-    from ctscribe.base.runs import recipe_of
+    from ctscribe.data.prepared import Prepared
     from ctscribe.write.generate import generate as generate_stage
     from ctscribe.write.template import generate_template
+    from ctscribe.write.writer import ReportWriter
 
-    recipe = recipe_of(run)
+    writer, studies = ReportWriter(run), Prepared(prepared)
     if generator == "template":
         target = out or run / f"predictions_{split}_template.jsonl"
-        rows = generate_template(run, prepared, recipe, split, target)
+        rows = generate_template(writer, studies, split, target)
     else:
         target = out or run / f"predictions_{split}.jsonl"
         with stage("Writing reports") as progress:
-            rows = generate_stage(run, prepared, recipe, split, target, progress=progress)
+            rows = generate_stage(writer, studies, split, target, progress=progress)
     say(f"{len(rows)} reports in {target}")
 
 
@@ -107,22 +111,21 @@ def evidence(
     limit: Annotated[int | None, Parameter(help="Only the first so many reports.")] = None,
 ) -> None:
     """Tell which slices each sentence of the run's written reports rests on."""
-    from ctscribe.base.runs import recipe_of
+    from ctscribe.data.prepared import Prepared
     from ctscribe.measure.faithfulness import check_faithfulness
     from ctscribe.show.lines import faithfulness_lines
     from ctscribe.write.find_evidence import find_evidence
+    from ctscribe.write.writer import ReportWriter
 
-    predictions, recipe = run / f"predictions_{split}.jsonl", recipe_of(run)
-    target = run / f"evidence_{split}.jsonl"
+    writer, studies = ReportWriter(run), Prepared(prepared)
+    predictions, target = run / f"predictions_{split}.jsonl", run / f"evidence_{split}.jsonl"
     with stage("Looking for evidence") as progress:
-        rows = find_evidence(
-            run, prepared, predictions, recipe, target, limit=limit, progress=progress
-        )
+        rows = find_evidence(writer, studies, predictions, target, limit=limit, progress=progress)
     say(f"Evidence of {len(rows)} reports in {target}")
     if truth is not None:
         with stage("Comparing with the truth") as progress:
             found = check_faithfulness(
-                run, prepared, predictions, truth, recipe, limit=limit, progress=progress
+                writer, studies, predictions, truth, limit=limit, progress=progress
             )
         write_json(run / f"faithfulness_{split}.json", found)
         print_text(faithfulness_lines(found))
@@ -131,12 +134,13 @@ def evidence(
 @app.command
 def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
     """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
-    from ctscribe.base.runs import recipe_of
+    from ctscribe.data.prepared import Prepared
     from ctscribe.measure.calibrate import calibrate as calibrate_stage
     from ctscribe.show.lines import calibration_lines
+    from ctscribe.write.writer import ReportWriter
 
     with stage("Calibrating") as progress:
-        found = calibrate_stage(run, prepared, recipe_of(run), split, progress=progress)
+        found = calibrate_stage(ReportWriter(run), Prepared(prepared), split, progress=progress)
     print_text(calibration_lines(found, split))
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
@@ -146,27 +150,28 @@ def experiment(
     out: Path,
     *,
     prepared: Path,
-    start: StartingWeights = None,
+    start: Start = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
     """Train, write and score every cell of the grid; OUT gets Tables 1 to 3."""
+    from ctscribe.data.prepared import Prepared
     from ctscribe.experiment import run_experiment
     from ctscribe.show.scoreboard import write_scoreboard
 
-    knobs = read_recipe(recipe, overrides)
+    knobs, studies = read_recipe(recipe, overrides), Prepared(prepared)
     with stage("Experiment") as progress:
         tables = run_experiment(
             out,
-            prepared,
+            studies,
             knobs,
             start,
             parallel=parallel,
             progress=progress,
         )
     show_tables(tables)
-    board = write_scoreboard(out, prepared, knobs)
+    board = write_scoreboard(out, studies, knobs)
     say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
 
 
@@ -179,10 +184,11 @@ def report(
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
-    from ctscribe.show.report import report_patient
+    from ctscribe.show.report import save_report
+    from ctscribe.write.writer import ReportWriter
 
-    paths = report_patient(source, run, out, name=name)
-    print_text(paths["text"].read_text(encoding="utf-8"))
+    paths = save_report(ReportWriter(run).report(source, name), out)
+    print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 
 

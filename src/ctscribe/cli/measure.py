@@ -8,11 +8,13 @@ from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
-from ctscribe.base.recipe import read_recipe
+from ctscribe.base.recipe import SplitsConfig, read_recipe
+from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, stage
-from ctscribe.cli.options import Overrides, RecipeName, Split, app
+from ctscribe.cli.options import Overrides, RecipeName, app
 
 if TYPE_CHECKING:
+    from ctscribe.data.prepared import Prepared
     from ctscribe.measure.classifier import Classifier
     from ctscribe.measure.references import References
     from ctscribe.measure.scans import LabelSource
@@ -121,13 +123,13 @@ NO_TRAINING = Training()
 
 
 def load_references(
-    against: Against, validation_fraction: float, known: Training = NO_TRAINING
+    against: Against, splits: SplitsConfig, known: Training = NO_TRAINING
 ) -> "References":
     """Reads the references, and says on the console what was assumed of them.
 
     Args:
         against: Exactly one of prepared studies and tables.
-        validation_fraction: Expected share of training patients held out.
+        splits: Which training patients of tables are left out.
         known: Training reports beside tables.
 
     Raises:
@@ -138,14 +140,12 @@ def load_references(
 
     _require_one(against, known)
     if against.references is None:
-        return prepared_references(
-            require_prepared(against), against.split or "test", validation_fraction
-        )
+        return prepared_references(require_prepared(against), against.split or "test")
     paths = TablePaths(against.references, against.labels, against.metadata)
     training = None
     if known.training is not None:
         training = TablePaths(known.training, known.training_labels)
-    found = table_references(paths, training, validation_fraction)
+    found = table_references(paths, training, splits)
     if found.without_patient:
         say(f"note: {found.without_patient} scans name no patient; each counts as one of its own")
     if found.left_out:
@@ -153,19 +153,21 @@ def load_references(
     return found
 
 
-def require_prepared(against: Against) -> Path:
+def require_prepared(against: Against) -> "Prepared":
     """The prepared folder, for a command that needs the volumes.
 
     Raises:
         CtscribeError: ``E_OPTION``.
     """
+    from ctscribe.data.prepared import Prepared
+
     _require_one(against, NO_TRAINING)
     if against.prepared is None:
         raise CtscribeError(
             "E_OPTION",
             "the card of a run needs volumes (--prepared), but --references gives only reports",
         )
-    return against.prepared
+    return Prepared(against.prepared)
 
 
 def _require_one(against: Against, known: Training) -> None:
@@ -227,7 +229,7 @@ def evaluate(
     from ctscribe.show.scoreboard import write_run_board
 
     knobs = read_recipe(recipe, overrides)
-    references = load_references(against, knobs.pairs.validation_fraction, known)
+    references = load_references(against, knobs.splits, known)
     scores = evaluate_predictions(
         predictions, references, knobs.evaluate, _label_source(classifier), label_head
     )
@@ -257,7 +259,7 @@ def compare(
     knobs = read_recipe(recipe, overrides)
     paths = run_names((base, *others))
     source = _label_source(classifier)
-    references = load_references(against, knobs.pairs.validation_fraction)
+    references = load_references(against, knobs.splits)
     found = compare_predictions(paths, references, knobs.evaluate, source)
     write_json(out, found)
     print_text(to_markdown(differences_table(found["base"], found)))
@@ -305,7 +307,7 @@ def card(
     split = against.split or "test"
     if paths := find_view_files(run):
         knobs = read_recipe(recipe, overrides)
-        references = load_references(against, knobs.pairs.validation_fraction)
+        references = load_references(against, knobs.splits)
         target = out or run / (f"card_{references.split}" if references.split else "card")
         source = _label_source(classifier)
         found = make_card_of_files(paths, references, knobs.evaluate, target, source)
@@ -324,27 +326,25 @@ def alter(
     out: Path,
     *,
     split: Split = "test",
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = (),
 ) -> None:
     """Write each scan of SPLIT as itself, noise, air, another's, shuffled and dropped to OUT.
 
     Let any model write reports from each folder, then give their files to `ctscribe card`.
     """
+    from ctscribe.data.prepared import Prepared
     from ctscribe.measure.card_files import write_altered
 
-    fraction = read_recipe(recipe, overrides).pairs.validation_fraction
     with stage("Altering volumes") as progress:
-        number = write_altered(prepared, split, fraction, out, progress=progress)
+        number = write_altered(Prepared(prepared), split, out, progress=progress)
     say(f"{number} scans under every view in {out}")
 
 
-def _card_of_run(run: Path, prepared: Path, split: Split, target: Path) -> dict[str, Any]:
-    from ctscribe.base.runs import recipe_of
+def _card_of_run(run: Path, prepared: "Prepared", split: Split, target: Path) -> dict[str, Any]:
     from ctscribe.measure.card import make_card
+    from ctscribe.write.writer import ReportWriter
 
     with stage("Measuring image dependence") as progress:
-        return make_card(run, prepared, recipe_of(run), split, target, progress=progress)
+        return make_card(ReportWriter(run), prepared, split, target, progress=progress)
 
 
 def _label_source(classifier: Path | None) -> "LabelSource":

@@ -20,9 +20,9 @@ Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
 ]
-StartingWeights = Annotated[
-    Path | None,
-    Parameter(name="--weights", help="Folder to start from: a warm-up's, or Qwen2.5-VL's."),
+Start = Annotated[
+    str | None,
+    Parameter(help="Starting checkpoint: a warm-up's folder, Qwen2.5-VL's, or a hub id."),
 ]
 Processes = Annotated[int, Parameter(help="Worker processes.")]
 EngineName = Annotated[
@@ -50,5 +50,4 @@ Where = Annotated[
         "masks, or a folder of NIfTI masks."
     ),
 ]
-Split = Literal["train", "validation", "test"]
 CORES = os.cpu_count() or 1

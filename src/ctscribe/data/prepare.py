@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import many_writers, one_writer, read_json, write_json
-from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.files import first_difference, many_writers, one_writer, read_json, write_json
+from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance
 from ctscribe.data.engines import local
@@ -28,7 +28,15 @@ from ctscribe.data.engines.engine import Engine
 from ctscribe.data.ledger import Ledger, open_ledger
 from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import list_source
-from ctscribe.data.prepared import FORMAT, Keep, outputs_of, prepare_into, request_of
+from ctscribe.data.prepare_volume import (
+    FORMAT,
+    Keep,
+    Preparation,
+    outputs_of,
+    prepare_into,
+    request_of,
+)
+from ctscribe.data.prepared import STUDIES, split_of
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti import Prefer
 
@@ -50,8 +58,7 @@ class VolumeTask:
         path: File or folder.
         metadata: CT-RATE's row, where there is one.
         out: The prepared folder.
-        options: See `prepare_into`.
-        keep: See `prepare_into`.
+        how: Of all volumes of the folder.
         source_bytes: Of its files together.
     """
 
@@ -59,8 +66,7 @@ class VolumeTask:
     path: Path
     metadata: VolumeMetadata | None
     out: Path
-    options: dict[str, Any]
-    keep: Keep
+    how: Preparation
     source_bytes: int
 
 
@@ -71,9 +77,7 @@ def do_task(task: VolumeTask) -> Outcome:
         CtscribeError: ``E_WRITE``.
     """
     try:
-        record, reused = prepare_into(
-            task.out, task.name, task.path, task.metadata, task.options, task.keep
-        )
+        record, reused = prepare_into(task.out, task.name, task.path, task.metadata, task.how)
     except CtscribeError as error:
         if error.code == "E_WRITE":
             raise
@@ -106,6 +110,7 @@ def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
 
 Shard = tuple[int, int]
 WHOLE: Shard = (1, 1)
+USUAL_SPLITS = SplitsConfig()
 _LEDGER = "ledger.sqlite"
 _GEOMETRY = (
     "spacing_mm",
@@ -147,6 +152,7 @@ def prepare(
     out: Path,
     volume: VolumeConfig,
     slices: SlicesConfig,
+    splits: SplitsConfig = USUAL_SPLITS,
     *,
     keep: Keep = "all",
     prefer: Prefer | None = None,
@@ -166,6 +172,7 @@ def prepare(
         out: Where everything goes.
         volume: Grid and intensity.
         slices: What the model sees.
+        splits: Which patients are held out to choose checkpoints.
         keep: all writes both stores and the slice cache, slices only the latter.
         prefer: Which affine to believe where sform and qform disagree; None skips the volume.
         reconstructions: See `choose_reconstructions`.
@@ -181,17 +188,22 @@ def prepare(
             ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
     tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
-    with _alone_at(tables, out) as ledger:
-        manifest = _open(out, tables, volume, slices)
+    how = Preparation(volume, slices, keep, prefer)
+    with _locked_ledger(tables, out) as ledger:
+        manifest = _open(out, tables, how, splits)
         listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
-        options = _options(volume, slices, prefer)
-        records, tasks = _known(ledger, listed, out, options, keep)
+        records, tasks = _known(ledger, listed, out, how)
         progress(len(records), len(listed))
         outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
         outputs = partial(outputs_of, out, keep=keep)
         noted = _note(outcomes, ledger, outputs, failed)
         num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
-        return _finish(tables, manifest, _study_rows(listed, records), skipped, num_reused)
+        studies = [
+            _study_row(one, records[one.volume_name], splits)
+            for one in listed
+            if one.volume_name in records
+        ]
+        return _finish(tables, manifest, studies, skipped, num_reused)
 
 
 def _note(
@@ -251,7 +263,7 @@ def _finish(
     num_reused: int,
 ) -> PrepareSummary:
     skipped.sort(key=lambda row: (row.volume_name, row.code))
-    write_rows(out / "studies.jsonl", studies)
+    write_rows(out / STUDIES, studies)
     write_rows(out / "skipped.jsonl", skipped)
     summary = _summarise(studies, skipped, num_reused)
     counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
@@ -276,19 +288,18 @@ def _summarise(
     )
 
 
-def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -> dict[str, Any]:
+def _open(out: Path, tables: Path, how: Preparation, splits: SplitsConfig) -> dict[str, Any]:
     """Writes the manifest, unless the folder was prepared with other settings."""
     path = out / "prepare.json"
-    sections = {
-        "volume": volume.model_dump(mode="json"),
-        "slices": _spoken(slices.model_dump(mode="json")),
-    }
-    asked = {"format": FORMAT, **sections}
-    if path.exists() and read_json(path).get("asked") != asked:
-        raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{out} must be new or hold the same preparation, but was prepared with other settings",
-        )
+    asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
+    if path.exists():
+        # folders of 0.1 do not say their splits, which every reader decided for itself
+        before = {"splits": asked["splits"], **read_json(path).get("asked", {})}
+        if difference := first_difference(before, asked):
+            raise CtscribeError(
+                "E_RUN_EXISTS",
+                f"{out} must be new or hold the same preparation, but differs in {difference}",
+            )
     manifest = {"stage": "prepare", "asked": asked, **provenance()}
     if tables == out or not path.exists():
         write_json(path, manifest)
@@ -296,8 +307,11 @@ def _open(out: Path, tables: Path, volume: VolumeConfig, slices: SlicesConfig) -
 
 
 @contextmanager
-def _alone_at(tables: Path, out: Path) -> Iterator[Ledger]:
-    """The ledger of a part, or of the whole, which no one else does meanwhile."""
+def _locked_ledger(tables: Path, out: Path) -> Iterator[Ledger]:
+    """Locks the folder of the tables and opens their ledger.
+
+    Parts may run beside each other, but not beside the whole, which takes over their ledgers.
+    """
     is_whole = tables == out
     with nullcontext() if is_whole else many_writers(out), one_writer(tables):
         shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if is_whole else []
@@ -306,31 +320,21 @@ def _alone_at(tables: Path, out: Path) -> Iterator[Ledger]:
 
 
 def _known(
-    ledger: Ledger, listed: list[ListedVolume], out: Path, options: dict[str, Any], keep: Keep
+    ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
 ) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
     """Records of the volumes that need no work, by name, and the tasks of all others."""
     records, tasks = {}, []
     for one in listed:
         name, num_bytes, record = one.volume_name, 0, None
         with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
-            request = request_of(name, one.path, one.metadata, options)
+            request = request_of(name, one.path, one.metadata, how)
             num_bytes = request["source_bytes"]
-            record = ledger.find(name, request, outputs_of(out, name, keep))
+            record = ledger.find(name, request, outputs_of(out, name, how.keep))
         if record is None:
-            tasks.append(VolumeTask(name, one.path, one.metadata, out, options, keep, num_bytes))
+            tasks.append(VolumeTask(name, one.path, one.metadata, out, how, num_bytes))
         else:
             records[name] = record
     return records, tasks
-
-
-def _options(volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None) -> dict[str, Any]:
-    options = {**volume.model_dump(), **_spoken(slices.model_dump())}
-    return {**options, "prefer": prefer} if prefer else options
-
-
-def _spoken(slices: dict[str, Any]) -> dict[str, Any]:
-    """Without a budget that is not set, so that what was prepared before there was one counts."""
-    return {k: v for k, v in slices.items() if k != "token_budget" or v is not None}
 
 
 def _part(
@@ -342,18 +346,13 @@ def _part(
     return listed[index - 1 :: count], skipped if index == 1 else []
 
 
-def _study_rows(listed: list[ListedVolume], records: dict[str, dict[str, Any]]) -> list[StudyRow]:
-    return [
-        _study_row(one, records[one.volume_name]) for one in listed if one.volume_name in records
-    ]
-
-
-def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:
+def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
     return StudyRow(
         volume_name=listed.volume_name,
         patient_id=listed.patient_id,
         scan_id=listed.scan_id,
         source_split=listed.source_split,
+        split=split_of(listed.patient_id, listed.source_split, splits),
         findings=listed.findings,
         impression=listed.impression,
         labels=listed.labels,

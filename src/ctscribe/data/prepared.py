@@ -1,33 +1,170 @@
-"""One volume → frames and stores, in memory or in a prepared folder, made once."""
+"""A prepared folder, opened for reading: its studies by split, their frames, what was asked for."""
 
-from dataclasses import asdict, replace
-from functools import partial
+import hashlib
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
-import numpy as np
+from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, sha256_of_json, write_json
-from ctscribe.base.types import Frames
-from ctscribe.scan.arrays import map_npy, npy_writer
-from ctscribe.scan.frames import WINDOWS
-from ctscribe.scan.intensity import Intensity
-from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
-from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
-from ctscribe.scan.show import PreparedVolume, show_lungs
-from ctscribe.scan.stores import GRID, check_stores, store_paths, write_stores
+from ctscribe.base.files import first_difference, read_json
+from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
+from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
+from ctscribe.base.types import Frames, Split
+from ctscribe.scan.arrays import map_npy
+from ctscribe.scan.read import read_volume
+from ctscribe.scan.volume import CTVolume
+
+STUDIES = "studies.jsonl"
 
 
-def frames_path(prepared_dir: Path, volume_name: str) -> Path:
+@final
+class Prepared:
+    """What `prepare` wrote into a folder; files are read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Prepared({str(self.folder)!r})"
+
+    @cached_property
+    def studies(self) -> list[StudyRow]:
+        """All studies, in the order of ``studies.jsonl``.
+
+        Raises:
+            CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version.
+        """
+        return read_rows(self.folder / STUDIES, StudyRow)
+
+    @cached_property
+    def by_name(self) -> dict[str, StudyRow]:
+        """All studies by ``volume_name``."""
+        return {study.volume_name: study for study in self.studies}
+
+    def split(self, split: Split) -> list[StudyRow]:
+        """The studies of one split; every reconstruction of a scan is one."""
+        return [study for study in self.studies if study.split == split]
+
+    def scans(self, split: Split) -> list[StudyRow]:
+        """The scans of one split, each by its first prepared reconstruction.
+
+        Raises:
+            CtscribeError: ``E_EMPTY_SPLIT`` when there is none.
+        """
+        scans = one_per_scan(self.split(split))
+        if not scans:
+            raise CtscribeError(
+                "E_EMPTY_SPLIT",
+                f"the {split} split must have scans, but none of the {len(self.studies)} volumes "
+                f"in {self.folder} belongs to it",
+            )
+        return scans
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        asked: dict[str, Any] = read_json(self.folder / "prepare.json").get("asked", {})
+        return asked
+
+    @cached_property
+    def recipe_of_frames(self) -> tuple[VolumeConfig, SlicesConfig]:
+        """The sections of the recipe that the frames were made with.
+
+        Raises:
+            CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
+        """
+        try:
+            return (
+                VolumeConfig.model_validate(self._asked.get("volume")),
+                SlicesConfig.model_validate(self._asked.get("slices")),
+            )
+        except ValidationError as error:
+            raise CtscribeError(
+                "E_PREPARED", f"{self.folder} must be prepared by this version, but was by another"
+            ) from error
+
+    @property
+    def windows(self) -> Literal["single", "three"]:
+        """The grey scales of the frames' channels; see `SlicesConfig`."""
+        return self.recipe_of_frames[1].windows
+
+    def require(self, recipe: Recipe) -> None:
+        """Refuses a recipe that asks for other volumes or slices than were prepared.
+
+        Raises:
+            CtscribeError: ``E_PREPARED`` naming the first knob that differs.
+        """
+        there = {
+            name: section.model_dump(mode="json")
+            for name, section in zip(("volume", "slices"), self.recipe_of_frames, strict=True)
+        }
+        asked = recipe.model_dump(mode="json", include=set(there))
+        if difference := first_difference(there, asked):
+            raise CtscribeError(
+                "E_PREPARED",
+                f"{self.folder} must hold the frames that the recipe asks for, but they differ in "
+                f"{difference}",
+            )
+
+    def record(self, study: StudyRow) -> dict[str, Any]:
+        """How a study's volume was read and where its frames lie, as `prepare` wrote it last."""
+        record: dict[str, Any] = read_json(record_path(self.folder, study.volume_name))
+        return record
+
+    def frames(self, study: StudyRow) -> Frames:
+        """A study's frames; see `read_frames`."""
+        return read_frames(self.folder, study.volume_name)
+
+    def volume(self, study: StudyRow) -> CTVolume:
+        """A study's volume on the recipe's grid, HU.
+
+        Raises:
+            CtscribeError: ``E_MISSING`` where only slices were kept.
+        """
+        path = self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
+        if not path.exists():
+            raise CtscribeError(
+                "E_MISSING", f"{path} must exist, as `prepare --keep all` writes it"
+            )
+        return read_volume(path, study=study.volume_name, intensity="hu")[0]
+
+    def features(self, tower: str) -> Path:
+        """Where the visual tokens of one vision tower are stored.
+
+        Args:
+            tower: Hash of what computes them; see `learn.model.features`.
+        """
+        return self.folder / "features" / tower
+
+
+def split_of(
+    patient_id: str, source_split: Literal["train", "valid"], splits: SplitsConfig
+) -> Split:
+    """Split of a patient, by a hash of the id: the same on every machine, for any data set.
+
+    `prepare` decides it once and writes it into each row.
+
+    Args:
+        patient_id: All volumes of a patient share it, so no patient is in two splits.
+        source_split: CT-RATE's own; its validation set is the test split.
+        splits: How many training patients are held out.
+    """
+    if source_split == "valid":
+        return "test"
+    digest = hashlib.sha256(patient_id.encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return "validation" if share < splits.validation_fraction else "train"
+
+
+def frames_path(folder: Path, volume_name: str) -> Path:
     """Where a volume's frames lie: ``slices/<name>.npy``."""
-    return prepared_dir / "slices" / f"{stem(volume_name)}.npy"
+    return folder / "slices" / f"{stem(volume_name)}.npy"
 
 
-def record_path(prepared_dir: Path, volume_name: str) -> Path:
+def record_path(folder: Path, volume_name: str) -> Path:
     """Where a volume's record lies; written last, it says that the volume is complete."""
-    return prepared_dir / "slices" / f"{stem(volume_name)}.json"
+    return folder / "slices" / f"{stem(volume_name)}.json"
 
 
 def stem(volume_name: str) -> str:
@@ -35,167 +172,12 @@ def stem(volume_name: str) -> str:
     return volume_name.removesuffix(".gz").removesuffix(".nii")
 
 
-def write_frames(
-    prepared_dir: Path, volume_name: str, frames: Frames, record: dict[str, Any]
-) -> None:
-    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
-    with npy_writer(frames_path(prepared_dir, volume_name), frames.shape, "|u1") as writer:
-        writer.write(np.ascontiguousarray(frames))
-    complete = {**record, "frames_crc32": writer.crc32}
-    write_json(record_path(prepared_dir, volume_name), complete)
-
-
-def read_frames(prepared_dir: Path, volume_name: str) -> Frames:
+def read_frames(folder: Path, volume_name: str) -> Frames:
     """Maps a volume's frames into memory after checking their CRC-32.
 
     Raises:
         CtscribeError: ``E_MISSING`` when the volume is not prepared, ``E_CACHE`` when its frames
             are not what was written.
     """
-    record = read_json(record_path(prepared_dir, volume_name))
-    path = frames_path(prepared_dir, volume_name)
-    return map_npy(path, record.get("frames_crc32"), volume_name)
-
-
-Keep = Literal["all", "slices"]
-FORMAT = 2
-"""Raised whenever the same request would give other bytes, so that old files are redone."""
-
-
-def prepare_volume(
-    path: Path,
-    *,
-    study: str,
-    spacing_mm: tuple[float, float, float] = (0.75, 0.75, 1.5),
-    intensity: Intensity = "auto",
-    antialias: bool = False,
-    num_slices: int = 10,
-    windows: Literal["single", "three"] = "single",
-    frame_size_px: tuple[int, int] | None = None,
-    token_budget: int | None = None,
-    metadata: VolumeMetadata | None = None,
-    prefer: Prefer | None = None,
-    max_tilt_degrees: float = 30.0,
-) -> PreparedVolume:
-    """Prepares one NIfTI file or DICOM series in memory.
-
-    Args:
-        path: See `read_volume`.
-        study: Name for errors.
-        spacing_mm: Of the recipe's grid, (x, y, z).
-        intensity: See `read_volume`.
-        antialias: See `plan`.
-        num_slices: Frames wanted.
-        windows: Which grey scales the three channels show.
-        frame_size_px: See `make_frames`.
-        token_budget: See `coarse_size`.
-        metadata: CT-RATE's row, where there is one.
-        prefer: See `read_volume`.
-        max_tilt_degrees: See `read_volume`.
-
-    Raises:
-        CtscribeError: What is wrong with the volume, in one sentence.
-    """
-    read = partial(read_volume, path, study=study, metadata=metadata, prefer=prefer)
-    source, notes = read(intensity=intensity, max_tilt_degrees=max_tilt_degrees)
-    shown = show_lungs(
-        source,
-        spacing_mm=spacing_mm,
-        antialias=antialias,
-        num_slices=num_slices,
-        windows=WINDOWS[windows],
-        frame_size_px=frame_size_px,
-        token_budget=token_budget,
-    )
-    warnings = tuple(sorted(notes.codes | set(shown.warnings)))
-    return replace(shown, warnings=warnings, source_details=notes.details)
-
-
-def request_of(
-    name: str, path: Path, metadata: VolumeMetadata | None, options: dict[str, Any]
-) -> dict[str, Any]:
-    """What a volume's record must repeat to answer for this source and these options.
-
-    Raises:
-        CtscribeError: ``E_READ``.
-    """
-    cells = asdict(metadata) if metadata else None
-    return {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
-
-
-def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
-    """All files that a prepared volume consists of."""
-    stores = store_paths(out, stem(name)) if keep == "all" else []
-    return [frames_path(out, name), record_path(out, name), *stores]
-
-
-def prepare_into(
-    out: Path,
-    name: str,
-    path: Path,
-    metadata: VolumeMetadata | None,
-    options: dict[str, Any],
-    keep: Keep,
-) -> tuple[dict[str, Any], bool]:
-    """Prepares a volume into a folder, unless an earlier run has done just that.
-
-    Args:
-        out: The prepared folder.
-        name: The volume's.
-        path: See `prepare_volume`.
-        metadata: See `prepare_volume`.
-        options: Further arguments of `prepare_volume`.
-        keep: all writes both stores and the slice cache, slices only the latter.
-
-    Returns:
-        The volume's record, and whether it is an earlier run's.
-
-    Raises:
-        CtscribeError: What is wrong with the volume, or ``E_WRITE``.
-    """
-    request = request_of(name, path, metadata, options)
-    before = _complete_record(out, name, request, keep)
-    if before is not None:
-        return before, True
-    prepared = prepare_volume(path, study=name, metadata=metadata, **options)
-    record = {
-        "volume_name": name,
-        **request,
-        "source_sha256": sha256_of_source(path),
-        **_described(prepared),
-        "grid": GRID,
-        "antialias": bool(options.get("antialias", False)),
-        "warnings": prepared.warnings,
-    }
-    if keep == "all":
-        write_stores(out, stem(name), prepared.resampling, record)
-    write_frames(out, name, prepared.frames, record)
-    return record, False
-
-
-def _described(prepared: PreparedVolume) -> dict[str, Any]:
-    """How the source was read, and where the frames lie."""
-    return {
-        "source_details": prepared.source_details,
-        "spacing_mm": prepared.resampling.spacing_mm,
-        "shape_xyz": prepared.resampling.shape_xyz,
-        "slice_indices": prepared.slice_indices,
-        "position_mm": prepared.position_mm,
-        "frame_to_ras": prepared.frame_to_ras.tolist(),
-    }
-
-
-def _complete_record(
-    out: Path, name: str, request: dict[str, Any], keep: Keep
-) -> dict[str, Any] | None:
-    """The record of a volume whose files all pass their checks."""
-    try:
-        record: dict[str, Any] = read_json(record_path(out, name))
-        if any(record.get(key) != value for key, value in request.items()):
-            return None
-        read_frames(out, name)
-        if keep == "all":
-            check_stores(out, stem(name))
-    except CtscribeError:
-        return None
-    return record
+    record = read_json(record_path(folder, volume_name))
+    return map_npy(frames_path(folder, volume_name), record.get("frames_crc32"), volume_name)

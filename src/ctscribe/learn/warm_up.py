@@ -19,15 +19,14 @@ from ctscribe import __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
-from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.rows import StudyRow
 from ctscribe.data.lesions import Place, Places, read_where
 from ctscribe.data.prepare import prepare
-from ctscribe.data.prepared import read_frames, stem
-from ctscribe.data.splits import studies_of
+from ctscribe.data.prepared import STUDIES, Prepared, stem
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.fast import speed_up_tower
 from ctscribe.learn.model.finding_queries import FindingsHead
-from ctscribe.learn.model.presets import HUB_IDS, build_config, train_tokenizer
+from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.teach import Look, examine, let_tower_learn, teach, whiten_patches
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.scan.boxes import boxes_in_frames
@@ -48,19 +47,24 @@ def shipped_start(recipe: Recipe) -> Path | None:
 
 
 def request_of(
-    recipe: Recipe, prepared_dir: Path | None = None, where: Path | None = None
+    recipe: Recipe,
+    prepared: Prepared | None = None,
+    where: Path | None = None,
+    start: str | Path | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the result."""
-    sections = {"volume", "slices", "warm_up"} | ({"phantom"} if prepared_dir is None else set())
+    sections = {"volume", "slices", "warm_up"} | ({"phantom"} if prepared is None else set())
     asked: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
     for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
         asked.get("phantom", {}).pop(knob, None)  # of the data set, not of these patients
-    model: dict[str, Any] = {"preset": recipe.model.preset, "weights": recipe.model.weights}
+    model: dict[str, Any] = {"preset": recipe.model.preset}
+    if start is not None:
+        model["start"] = str(start)
     if recipe.warm_up.tower == "lora":
         model |= {"lora_r": recipe.model.lora_r, "lora_alpha": recipe.model.lora_alpha}
     request = {**asked, "model": model, "ctscribe": __version__}
-    if prepared_dir is not None:
-        request["studies"] = sha256_of_file(prepared_dir / "studies.jsonl")
+    if prepared is not None:
+        request["studies"] = sha256_of_file(prepared.folder / STUDIES)
         request["where"] = _fingerprint(where)
     return request
 
@@ -109,7 +113,7 @@ def check_same(out: Path, request: Mapping[str, Any]) -> None:
 
 
 def read_looks(
-    prepared_dir: Path,
+    prepared: Prepared,
     studies: Sequence[StudyRow],
     places: Mapping[str, tuple[Place, ...]],
     views: int,
@@ -117,7 +121,7 @@ def read_looks(
     """Frames, labels and boxes, `views` looks a study, one after the other.
 
     Args:
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the studies.
         studies: Labels that are not in them are read off their reports.
         places: Lesions of those studies whose lesions are known.
         views: Interleaved sets of slices a study's frames are dealt out to.
@@ -125,7 +129,7 @@ def read_looks(
     looks = []
     for study in studies:
         known = places.get(stem(study.volume_name), ())
-        frames = np.array(read_frames(prepared_dir, study.volume_name))
+        frames = np.array(prepared.frames(study))
         boxes = boxes_in_frames(study, [place.box_mm for place in known])
         findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = study.labels or label_report(join_report(study.findings, study.impression))
@@ -166,7 +170,7 @@ class _Lessons:
 
     train: list[StudyRow]
     held_out: list[StudyRow]
-    prepared_dir: Path
+    prepared: Prepared
     places: Places
     views: int
 
@@ -174,8 +178,9 @@ class _Lessons:
 def warm_up(
     out: Path,
     recipe: Recipe,
-    prepared_dir: Path | None = None,
+    prepared: Prepared | None = None,
     where: Path | None = None,
+    start: str | Path | None = None,
     *,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
@@ -190,9 +195,10 @@ def warm_up(
     Args:
         out: The checkpoint's folder; returned at once when it holds the same request.
         recipe: Its phantom, volume, slices, pairs, model and warm_up sections matter.
-        prepared_dir: What `prepare` wrote; its training split teaches, its validation split asks.
-            None draws phantoms that no later stage meets.
+        prepared: Its training split teaches, its validation split asks. None draws phantoms that
+            no later stage meets.
         where: Boxes or masks, see `lesions.read_where`; other studies teach by their labels.
+        start: Weights to begin with: a folder or hub id; None takes the preset's, or new ones.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
@@ -200,17 +206,18 @@ def warm_up(
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
             patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``.
     """
-    request = request_of(recipe, prepared_dir, where)
+    request = request_of(recipe, prepared, where, start)
     if out.exists():
         check_same(out, request)
         progress(1000, 1000)
         return out
     studies_dir = out.with_name(f"{out.name}-studies")
-    if prepared_dir is None:
+    if prepared is None:
         lessons = _draw_studies(studies_dir, recipe, processes, progress)
     else:
-        lessons = _take_studies(prepared_dir, where, recipe)
-    qwen, tokenizer, head, found = _learn(lessons, recipe, _part(progress, 450, 980))
+        prepared.require(recipe)
+        lessons = _take_studies(prepared, where)
+    qwen, tokenizer, head, found = _learn(lessons, recipe, start, _part(progress, 450, 980))
     save_model(
         out,
         qwen,
@@ -224,7 +231,7 @@ def warm_up(
 
 
 def _learn(
-    lessons: _Lessons, recipe: Recipe, progress: ProgressCallback
+    lessons: _Lessons, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
 ) -> tuple[
     Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
 ]:
@@ -232,10 +239,10 @@ def _learn(
     names = [study.volume_name for study in lessons.train]
     knobs = recipe.warm_up
     kept = keep_share(lessons.places, names, knobs.where_share, knobs.seed)
-    train = read_looks(lessons.prepared_dir, lessons.train, kept, lessons.views)
-    held_out = read_looks(lessons.prepared_dir, lessons.held_out, lessons.places, lessons.views)
+    train = read_looks(lessons.prepared, lessons.train, kept, lessons.views)
+    held_out = read_looks(lessons.prepared, lessons.held_out, lessons.places, lessons.views)
     reports = [join_report(study.findings, study.impression) for study in lessons.train]
-    qwen, tokenizer = _starting_point(recipe, reports, train)
+    qwen, tokenizer = _starting_point(recipe, start, reports, train)
     began = time.monotonic()
     learned = teach(qwen, train, **_lesson_knobs(recipe), progress=progress)
     found = {
@@ -267,28 +274,24 @@ def _draw_studies(
         processes=processes,
         progress=_part(progress, 300, 450),
     )
-    studies = read_rows(studies_dir / "prepared" / "studies.jsonl", StudyRow)
+    prepared = Prepared(studies_dir / "prepared")
     train, held_out = (
-        [study for study in studies if study.source_split == split] for split in ("train", "valid")
+        [study for study in prepared.studies if study.source_split == split]
+        for split in ("train", "valid")
     )
     places = read_where(studies_dir / "phantom" / "truth.jsonl")
-    return _Lessons(train, held_out, studies_dir / "prepared", places, _VIEWS)
+    return _Lessons(train, held_out, prepared, places, _VIEWS)
 
 
-def _take_studies(prepared_dir: Path, where: Path | None, recipe: Recipe) -> _Lessons:
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    fraction = recipe.pairs.validation_fraction
-    train, held_out = (
-        studies_of(studies, "train", fraction),
-        studies_of(studies, "validation", fraction),
-    )
+def _take_studies(prepared: Prepared, where: Path | None) -> _Lessons:
+    train, held_out = prepared.split("train"), prepared.split("validation")
     if not train or not held_out:
         raise CtscribeError(
             "E_EMPTY_SPLIT",
-            f"{prepared_dir} must have patients to teach with and others to ask about, but it has "
-            f"{len(train)} and {len(held_out)} studies of them",
+            f"{prepared.folder} must have patients to teach with and others to ask about, but it "
+            f"has {len(train)} and {len(held_out)} studies of them",
         )
-    return _Lessons(train, held_out, prepared_dir, read_where(where) if where else {}, 1)
+    return _Lessons(train, held_out, prepared, read_where(where) if where else {}, 1)
 
 
 def _phantom(recipe: Recipe) -> PhantomConfig:
@@ -336,10 +339,10 @@ def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback
 
 
 def _starting_point(
-    recipe: Recipe, reports: Sequence[str], looks: Sequence[Look]
+    recipe: Recipe, start: str | Path | None, reports: Sequence[str], looks: Sequence[Look]
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     model = recipe.model
-    if model.preset == "tiny" and model.weights is None:
+    if model.preset == "tiny" and start is None:
         prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
         tokenizer = train_tokenizer([*prompt * len(reports), *reports])
         torch.manual_seed(recipe.warm_up.seed)
@@ -347,7 +350,7 @@ def _starting_point(
         speed_up_tower(qwen)
         whiten_patches(qwen, [torch.from_numpy(look.frames.copy()) for look in looks[:64]])
     else:
-        qwen, tokenizer = load_model(model.weights or HUB_IDS[model.preset], model.dtype)
+        qwen, tokenizer = load_model(start or model.preset, model.dtype)
     let_tower_learn(
         qwen,
         recipe.warm_up.tower,

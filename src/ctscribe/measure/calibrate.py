@@ -3,61 +3,56 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.stats import binomtest
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.recipe import Recipe
+from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
-from ctscribe.base.runs import weights_sha256
-from ctscribe.data.prepared import read_frames
-from ctscribe.data.splits import Split
-from ctscribe.learn.model.features import FeatureStore, store_features
+from ctscribe.base.types import Split
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.features import FeatureStore
 from ctscribe.measure.reliability import Claims, draw_reliability, reliability
 from ctscribe.scan.frames import WINDOWS, air_frames, noise_frames
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.calibration import (
     FILE,
     Calibration,
-    finding_logits,
     fit_temperature,
     is_true,
     sentence_log_odds,
 )
-from ctscribe.write.evidence import log_probs, show
-from ctscribe.write.generate import generate, load_for_inference, scans_of
+from ctscribe.write.evidence import log_probs
+from ctscribe.write.generate import generate
 from ctscribe.write.quality import why_not_assessable
-from ctscribe.write.sentences import read_report
+from ctscribe.write.writer import ReportWriter
 
 
-def abstention_rates(
-    prepared_dir: Path, studies: Sequence[StudyRow], windows: Literal["single", "three"]
-) -> dict[str, Any]:
+def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, Any]:
     """Share refused of good studies, and of noise, blank slices and shuffled pixels of their size.
 
     Args:
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the studies.
         studies: Good ones.
-        windows: In which their frames were made.
 
     Returns:
         Per kind ``refused``, ``of`` and ``rate`` with its exact 95 % interval.
     """
+    windows = WINDOWS[prepared.windows]
     refused = dict.fromkeys(("good studies", "noise", "blank", "shuffled pixels"), 0)
     for seed, study in enumerate(studies):
-        frames = np.array(read_frames(prepared_dir, study.volume_name))
+        frames = np.array(prepared.frames(study))
         slices, height, width, _ = frames.shape
         order = np.random.default_rng(seed).permutation(height * width)
         shuffled = frames.reshape(slices, -1, 3)[:, order].reshape(frames.shape)
         kinds = {
             "good studies": (frames, study.warnings),
-            "noise": (noise_frames(seed, slices, (height, width), WINDOWS[windows]), ()),
-            "blank": (air_frames(slices, (height, width), WINDOWS[windows]), ()),
+            "noise": (noise_frames(seed, slices, (height, width), windows), ()),
+            "blank": (air_frames(slices, (height, width), windows), ()),
             "shuffled pixels": (shuffled, ()),
         }
         for kind, (shown, warnings) in kinds.items():
@@ -87,18 +82,18 @@ def _rate(refused: int, total: int) -> dict[str, float | int]:
 
 @final
 @dataclass(frozen=True)
-class _Asked:
-    """What a model said about a split."""
+class _Answers:
+    """What the finding queries say of a split's scans, and the features they say it by."""
 
+    store: FeatureStore
     studies: list[StudyRow]
     labels: np.ndarray
     logits: Float64[np.ndarray, "studies 18"]
 
 
 def calibrate(
-    run_dir: Path,
-    prepared_dir: Path,
-    recipe: Recipe,
+    writer: ReportWriter,
+    prepared: Prepared,
     split: Split = "test",
     *,
     progress: ProgressCallback = lambda done, total: None,
@@ -106,9 +101,8 @@ def calibrate(
     """Writes ``calibration.json`` and ``reliability.png``, and reports that are not there yet.
 
     Args:
-        run_dir: Training run with finding queries.
-        prepared_dir: What `prepare` wrote.
-        recipe: The run's recipe.
+        writer: A run with finding queries.
+        prepared: Holds the scans.
         split: Where calibration is measured; it is fitted on validation.
         progress: Told (done, of 100).
 
@@ -117,31 +111,26 @@ def calibrate(
         `reliability` gives them; ``abstention`` as `abstention_rates` does.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``.
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_PREPARED``.
     """
     written: dict[Split, list[PredictionRow]] = {"validation": [], split: []}
     for number, name in enumerate(written):
-        target = run_dir / f"predictions_{name}.jsonl"
-        written[name] = generate(run_dir, prepared_dir, recipe, name, target)
+        target = writer.run_dir / f"predictions_{name}.jsonl"
+        written[name] = generate(writer, prepared, name, target)
         progress(30 * (number + 1), 100)
-    qwen, tokenizer = load_for_inference(run_dir, recipe)
-    asked, stores = {}, {}
-    for name in written:
-        stores[name], asked[name] = _ask(qwen, prepared_dir, name, recipe)
-    fitted = _fit_findings(asked["validation"], weights_sha256(run_dir / "best"))
-    said = {
-        name: _sentences(qwen, tokenizer, stores[name], rows, asked[name], fitted, recipe)
-        for name, rows in written.items()
-    }
+    answers = {name: _answers(writer, prepared, name) for name in written}
+    fitted = _fit_findings(answers["validation"], writer.weights_sha256)
+    said = {name: _sentences(writer, rows, answers[name], fitted) for name, rows in written.items()}
     fitted = _fit_sentences(fitted, *said["validation"][:2])
     progress(90, 100)
+    knobs = writer.recipe.evaluate
     report: dict[str, Any] = {
         "calibration": fitted.model_dump(mode="json"),
-        **{name: _measure(asked[name], said[name], fitted, recipe) for name in written},
-        "abstention": abstention_rates(prepared_dir, asked[split].studies, recipe.slices.windows),
+        **{name: _measure(answers[name], said[name], fitted, knobs) for name in written},
+        "abstention": abstention_rates(prepared, answers[split].studies),
     }
-    write_json(run_dir / FILE, report)
-    _draw(report[split], split, run_dir / "reliability.png")
+    write_json(writer.run_dir / FILE, report)
+    _draw(report[split], split, writer.run_dir / "reliability.png")
     progress(100, 100)
     return report
 
@@ -151,13 +140,10 @@ def _draw(measured: dict[str, Any], split: Split, path: Path) -> None:
     draw_reliability({f"{kind}, {split}": measured[kind] for kind in kinds}, path)
 
 
-def _ask(
-    qwen: Qwen2_5_VLForConditionalGeneration, prepared_dir: Path, split: Split, recipe: Recipe
-) -> tuple[FeatureStore, _Asked]:
-    """What the queries say of a split's scans, and the features they say it by."""
-    studies = scans_of(prepared_dir, split, recipe.pairs.validation_fraction)
-    store = store_features(qwen, prepared_dir, studies, windows=recipe.slices.windows)
-    logits = finding_logits(qwen, store, studies)
+def _answers(writer: ReportWriter, prepared: Prepared, split: Split) -> _Answers:
+    studies = prepared.scans(split)
+    store = writer.features(prepared, studies)
+    logits = writer.finding_logits([store.visual(study) for study in studies])
     labels = []
     for study in studies:
         if study.labels is None:
@@ -166,13 +152,13 @@ def _ask(
                 f"calibration needs the 18 labels of every study, but {study.volume_name} has none",
             )
         labels.append(study.labels)
-    return store, _Asked(studies, np.array(labels), logits)
+    return _Answers(store, studies, np.array(labels), logits)
 
 
-def _fit_findings(asked: _Asked, weights: str) -> Calibration:
-    groups = np.tile(np.arange(len(FINDINGS)), len(asked.studies))
-    truth = asked.labels.reshape(-1) > 0
-    fitted = fit_temperature(asked.logits.reshape(-1, 1), groups, truth, len(FINDINGS))
+def _fit_findings(answers: _Answers, weights: str) -> Calibration:
+    groups = np.tile(np.arange(len(FINDINGS)), len(answers.studies))
+    truth = answers.labels.reshape(-1) > 0
+    fitted = fit_temperature(answers.logits.reshape(-1, 1), groups, truth, len(FINDINGS))
     calibration = Calibration(
         weights_sha256=weights,
         finding_slope=fitted.slopes[0],
@@ -181,7 +167,7 @@ def _fit_findings(asked: _Asked, weights: str) -> Calibration:
         sentence_offset=0.0,
         threshold=0.5,
     )
-    chosen = _best_threshold(calibration.findings(asked.logits).reshape(-1), truth)
+    chosen = _best_threshold(calibration.findings(answers.logits).reshape(-1), truth)
     return calibration.model_copy(update={"threshold": chosen})
 
 
@@ -195,26 +181,22 @@ def _best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _sentences(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    store: FeatureStore,
+    writer: ReportWriter,
     rows: Sequence[PredictionRow],
-    asked: _Asked,
+    answers: _Answers,
     calibration: Calibration,
-    recipe: Recipe,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Raw log-odds, truth and patient of every written sentence that names a finding."""
-    probabilities = calibration.findings(asked.logits)
-    numbers = {study.scan_id: number for number, study in enumerate(asked.studies)}
+    probabilities = calibration.findings(answers.logits)
+    numbers = {study.scan_id: number for number, study in enumerate(answers.studies)}
     features, truth, patients = [], [], []
     for row in rows:
         number = numbers[row.scan_id]
-        report = read_report(row.findings, row.impression, tokenizer)
+        report = writer.read(row.findings, row.impression)
         if not report.sentences:
             continue
-        visual = store.visual(asked.studies[number])
-        shown = show(qwen, tokenizer, report.answer, visual, recipe.model.positions)
-        scores = log_probs(qwen, shown, [frozenset(range(shown.num_pairs))])[0, :-1]
+        on_scan = writer.put_behind(report, answers.store.visual(answers.studies[number]))
+        scores = log_probs(writer.qwen, on_scan, [frozenset(range(on_scan.num_pairs))])[0, :-1]
         totals = (report.tokens.float() @ scores).tolist()
         for sentence, members, total in zip(report.sentences, report.tokens, totals, strict=True):
             odds = sentence_log_odds(
@@ -222,7 +204,7 @@ def _sentences(
             )
             if odds is not None:
                 features.append(odds)
-                truth.append(is_true(sentence, asked.labels[number].tolist()))
+                truth.append(is_true(sentence, answers.labels[number].tolist()))
                 patients.append(row.patient_id)
     return np.array(features).reshape(-1, 2), np.array(truth, bool), patients
 
@@ -240,16 +222,16 @@ def _fit_sentences(
 
 
 def _measure(
-    asked: _Asked,
+    answers: _Answers,
     said: tuple[np.ndarray, np.ndarray, list[str]],
     calibration: Calibration,
-    recipe: Recipe,
+    knobs: EvaluateConfig,
 ) -> dict[str, Any]:
-    draws = (recipe.evaluate.resamples, recipe.evaluate.seed)
-    patients = tuple(study.patient_id for study in asked.studies for _ in FINDINGS)
-    truth = asked.labels.reshape(-1) > 0
-    raw = 1 / (1 + np.exp(-asked.logits.reshape(-1)))
-    calibrated = calibration.findings(asked.logits).reshape(-1)
+    draws = (knobs.resamples, knobs.seed)
+    patients = tuple(study.patient_id for study in answers.studies for _ in FINDINGS)
+    truth = answers.labels.reshape(-1) > 0
+    raw = 1 / (1 + np.exp(-answers.logits.reshape(-1)))
+    calibrated = calibration.findings(answers.logits).reshape(-1)
     features, sentence_truth, sentence_patients = said
     sentences = None
     if len(features):

@@ -17,11 +17,10 @@ from ctscribe.base.files import (
     write_json,
 )
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run
-from ctscribe.base.types import VolumeHu
-from ctscribe.data.prepared import stem
-from ctscribe.data.splits import Split, studies_of
+from ctscribe.base.types import Split, VolumeHu
+from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card import scans_with_strangers
 from ctscribe.measure.card_scores import AGAINST, score_card
@@ -38,7 +37,6 @@ from ctscribe.measure.scans import (
     one_row_per_scan,
 )
 from ctscribe.scan.intensity import AIR_HU
-from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import nifti_header
 from ctscribe.scan.volume import CTVolume
 
@@ -46,9 +44,8 @@ _NOISE_HU = 1000.0
 
 
 def write_altered(
-    prepared_dir: Path,
+    prepared: Prepared,
     split: Split,
-    validation_fraction: float,
     out: Path,
     *,
     progress: ProgressCallback = lambda done, total: None,
@@ -58,9 +55,8 @@ def write_altered(
     Files that are there are kept, so an interrupted call goes on.
 
     Args:
-        prepared_dir: What `prepare` wrote, volumes included.
+        prepared: Holds the scans, volumes included.
         split: Whose scans, of at least two patients.
-        validation_fraction: As in ``pairs.validation_fraction``.
         out: Folder to write to.
         progress: Told (files written, all).
 
@@ -71,13 +67,12 @@ def write_altered(
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
             folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scans, strangers = scans_with_strangers(studies_of(studies, split, validation_fraction))
+    scans, strangers = scans_with_strangers(prepared.split(split))
     scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
     open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
     done = 0
     for scan in scans:
-        for view, make in _makers(prepared_dir, scan, strangers[scan.volume_name]):
+        for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
             path = out / view / f"{stem(scan.volume_name)}.nii.gz"
             if not path.exists():
                 _write(path, make())
@@ -106,14 +101,14 @@ def noise_like(hu: VolumeHu, seed: int) -> VolumeHu:
 
 
 def _makers(
-    prepared_dir: Path, scan: StudyRow, stranger: StudyRow
+    prepared: Prepared, scan: StudyRow, stranger: StudyRow
 ) -> Iterator[tuple[str, Callable[[], CTVolume]]]:
     """Each view with what makes it; nothing is read unless a view is made."""
     seed = noise_seeds([scan.volume_name], seed=0)[0]
 
     def altered(change: Callable[[VolumeHu], VolumeHu]) -> Callable[[], CTVolume]:
         def make() -> CTVolume:
-            own = _read(prepared_dir, scan)
+            own = prepared.volume(scan)
             return CTVolume(change(own.hu), own.affine)
 
         return make
@@ -121,19 +116,9 @@ def _makers(
     yield "real", altered(lambda hu: hu)
     yield "noise", altered(lambda hu: noise_like(hu, seed))
     yield "blank", altered(lambda hu: np.full(hu.shape, AIR_HU, dtype=np.int16))
-    yield "other_patient", lambda: _read(prepared_dir, stranger)
+    yield "other_patient", lambda: prepared.volume(stranger)
     yield "shuffled", altered(lambda hu: shuffle_slices(hu, seed))
     yield "dropped", altered(lambda hu: drop_slices(hu, seed))
-
-
-def _read(prepared_dir: Path, study: StudyRow) -> CTVolume:
-    path = prepared_dir / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
-    if not path.exists():
-        raise CtscribeError(
-            "E_MISSING",
-            f"{path} must exist, as `prepare --keep all` writes it",
-        )
-    return read_volume(path, study=study.volume_name, intensity="hu")[0]
 
 
 def _write(path: Path, volume: CTVolume) -> None:

@@ -6,7 +6,7 @@ together from stored features and equal what the tower would make of the altered
 Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -23,9 +23,7 @@ from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.scan.frames import WINDOWS, air_frames
-
-View = Callable[[StudyRow], Visual]
-"""Gives what is shown as a study."""
+from ctscribe.write.writer import View
 
 DROPPED_SHARE = 0.5
 """Of the slice pairs, rounded up; at least one stays."""
@@ -57,7 +55,7 @@ def make_views(
     @cache
     def air(grid_hw: tuple[int, int]) -> Float[Tensor, "tokens hidden"]:
         size = (grid_hw[0] * PATCH_PX, grid_hw[1] * PATCH_PX)
-        frames = torch.from_numpy(air_frames(2, size, WINDOWS[store.windows]))
+        frames = torch.from_numpy(air_frames(2, size, WINDOWS[store.prepared.windows]))
         with torch.inference_mode():
             return encode_frames(qwen, [frames]).cpu()
 

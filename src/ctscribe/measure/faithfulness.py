@@ -14,15 +14,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import (
     StudyRow,
     TruthRow,
     read_rows,
 )
-from ctscribe.data.prepared import read_frames
-from ctscribe.learn.model.features import store_features
-from ctscribe.learn.model.finding_queries import Seen, cell_targets
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.finding_queries import LocatedFindings, cell_targets
 from ctscribe.measure.intervals import (
     draw_patients,
     patient_index,
@@ -34,18 +32,17 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
     Box,
     Kept,
-    Shown,
+    ReportOnScan,
     attention_of,
     box_of,
     drops_of,
+    find_in_scan,
     leave_one_out,
     log_probs,
-    see,
-    show,
 )
 from ctscribe.write.find_evidence import match_predictions
-from ctscribe.write.generate import load_for_inference
-from ctscribe.write.sentences import ReadReport, read_report
+from ctscribe.write.sentences import ReadReport
+from ctscribe.write.writer import ReportWriter
 
 METHODS = ("attention", "leave_one_out", "random")
 """Ways to rank slice pairs: by the finding queries, by exact removal, without a look."""
@@ -104,7 +101,7 @@ class Checked:
 def check(
     qwen: Qwen2_5_VLForConditionalGeneration,
     report: ReadReport,
-    shown: Shown,
+    on_scan: ReportOnScan,
     truth: Truth,
     seed: int,
 ) -> list[Checked]:
@@ -113,7 +110,7 @@ def check(
     Args:
         qwen: The model.
         report: What it wrote.
-        shown: The same report behind its volume.
+        on_scan: The same report behind its scan.
         truth: Where the volume's lesions are.
         seed: Of random rankings and boxes.
     """
@@ -123,15 +120,15 @@ def check(
         for number, sentence in enumerate(report.sentences)
         if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
     ]
-    seen = see(qwen, shown)
-    rankings = _rankings(qwen, report, shown, seen, [number for number, _ in chosen], draw)
-    scores = _scores(qwen, shown, rankings)
+    located = find_in_scan(qwen, on_scan)
+    rankings = _rankings(qwen, report, on_scan, located, [number for number, _ in chosen], draw)
+    scores = _scores(qwen, on_scan, rankings)
     checked: list[Checked] = []
     for number, finding in chosen:
         true, ranking = truth.pairs_with(finding), rankings[number]
         order = ranking.get("attention", ranking["leave_one_out"])
         best = order[_first_true(order, true) - 1]
-        boxed = box_of(report.sentences[number], seen, best), truth.boxes_in(finding, best)
+        boxed = box_of(report.sentences[number], located, best), truth.boxes_in(finding, best)
         members = report.tokens[number].float()
         deletion, insertion = (
             {
@@ -142,7 +139,7 @@ def check(
         )
         checked.append(
             Checked(
-                *(finding, shown.num_pairs, int(true.sum())),
+                *(finding, on_scan.num_pairs, int(true.sum())),
                 {name: _first_true(order, true) for name, order in ranking.items()},
                 _overlaps(*boxed, truth, draw),
                 deletion,
@@ -155,20 +152,20 @@ def check(
 def _rankings(
     qwen: Qwen2_5_VLForConditionalGeneration,
     report: ReadReport,
-    shown: Shown,
-    seen: Seen | None,
+    on_scan: ReportOnScan,
+    located: LocatedFindings | None,
     chosen: Sequence[int],
     draw: np.random.Generator,
 ) -> dict[int, dict[str, list[int]]]:
     """Each method's order of the slice pairs, by number of the sentence."""
-    _, drops = drops_of(log_probs(qwen, shown, leave_one_out(shown.num_pairs)), report)
+    _, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs)), report)
     rankings: dict[int, dict[str, list[int]]] = {}
     for number in chosen:
         rankings[number] = {
             "leave_one_out": _order(drops[number]),
-            "random": draw.permutation(shown.num_pairs).tolist(),
+            "random": draw.permutation(on_scan.num_pairs).tolist(),
         }
-        attention = attention_of(report.sentences[number], seen)
+        attention = attention_of(report.sentences[number], located)
         if attention is not None:
             rankings[number]["attention"] = _order(attention)
     return rankings
@@ -223,7 +220,7 @@ def _steps(order: Sequence[int], insertion: bool) -> list[Kept]:
 
 def _scores(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    shown: Shown,
+    on_scan: ReportOnScan,
     rankings: Mapping[int, Mapping[str, Sequence[int]]],
 ) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
     """Log-probabilities for every set of pairs that some curve passes through, each once."""
@@ -237,7 +234,7 @@ def _scores(
         },
         key=sorted,
     )
-    return dict(zip(needed, log_probs(qwen, shown, needed), strict=True)) if needed else {}
+    return dict(zip(needed, log_probs(qwen, on_scan, needed), strict=True)) if needed else {}
 
 
 TOP = (1, 3)
@@ -330,11 +327,10 @@ def _per_finding(checked: Sequence[Checked]) -> list[dict[str, Any]]:
 
 
 def check_faithfulness(
-    run_dir: Path,
-    prepared_dir: Path,
+    writer: ReportWriter,
+    prepared: Prepared,
     predictions_path: Path,
     truth_path: Path,
-    recipe: Recipe,
     *,
     limit: int | None = None,
     progress: ProgressCallback = lambda done, total: None,
@@ -342,41 +338,40 @@ def check_faithfulness(
     """Compares evidence with a phantom's truth; see `summarise`.
 
     Args:
-        run_dir: Training run whose ``best`` weights are asked.
-        prepared_dir: What `prepare` wrote.
+        writer: The run that is asked.
+        prepared: Holds the scans.
         predictions_path: What `generate` wrote.
         truth_path: The phantom's ``truth.jsonl``.
-        recipe: The run's recipe.
         limit: Only the first so many reports.
         progress: Told (reports done, all reports).
 
     Raises:
         CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
     """
-    predictions, studies = match_predictions(prepared_dir, predictions_path, limit)
+    matched = match_predictions(prepared, predictions_path, limit)
     truths = {row.volume_name: row for row in read_rows(truth_path, TruthRow)}
-    qwen, tokenizer = load_for_inference(run_dir, recipe)
-    shown_studies = [studies[row.volume_name] for row in predictions]
-    store = store_features(qwen, prepared_dir, shown_studies, windows=recipe.slices.windows)
+    store = writer.features(prepared, [study for _, study in matched])
     checked: list[tuple[str, Checked]] = []
-    for number, (row, study) in enumerate(zip(predictions, shown_studies, strict=True)):
-        progress(number, len(predictions))
-        truth = _truth(prepared_dir, study, truths.get(study.volume_name))
-        report = read_report(row.findings, row.impression, tokenizer)
-        shown = show(qwen, tokenizer, report.answer, store.visual(study), recipe.model.positions)
-        found = check(qwen, report, shown, truth, seed=number) if report.sentences else []
-        checked += [(row.patient_id, each) for each in found]
-    progress(len(predictions), len(predictions))
-    return summarise(checked, recipe.evaluate.resamples, recipe.evaluate.seed)
+    for number, (row, study) in enumerate(matched):
+        progress(number, len(matched))
+        truth = _truth(prepared, study, truths.get(study.volume_name))
+        report = writer.read(row.findings, row.impression)
+        if report.sentences:
+            on_scan = writer.put_behind(report, store.visual(study))
+            found = check(writer.qwen, report, on_scan, truth, seed=number)
+            checked += [(row.patient_id, each) for each in found]
+    progress(len(matched), len(matched))
+    knobs = writer.recipe.evaluate
+    return summarise(checked, knobs.resamples, knobs.seed)
 
 
-def _truth(prepared_dir: Path, study: StudyRow, row: TruthRow | None) -> Truth:
+def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
     if row is None:
         raise CtscribeError(
             "E_MISSING",
             f"the truth must hold every volume of the data set, but lacks {study.volume_name}",
         )
-    _, height, width, _ = read_frames(prepared_dir, study.volume_name).shape
+    _, height, width, _ = prepared.frames(study).shape
     return Truth(
         boxes_in_frames(study, [lesion.box_mm for lesion in row.lesions]),
         tuple(FINDINGS.index(lesion.finding) for lesion in row.lesions),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import ReferenceRow, ReportedRow, StudyRow, read_rows
-from ctscribe.base.types import Labels
+from ctscribe.base.recipe import SplitsConfig
+from ctscribe.base.rows import ReferenceRow, ReportedRow
+from ctscribe.base.types import Labels, Split
 from ctscribe.data.ct_rate import (
     VolumeName,
     parse_age_years,
@@ -17,7 +18,7 @@ from ctscribe.data.ct_rate import (
     parse_volume_name,
 )
 from ctscribe.data.manifest import safe_name
-from ctscribe.data.splits import Split, studies_of
+from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
 from ctscribe.text.csv_tables import ReportTable, read_named_cells, read_report_table
 from ctscribe.text.findings import FINDINGS
@@ -60,7 +61,9 @@ class ReferenceTable:
     """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
 
 
-def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -> ReferenceTable:
+def read_reference_tables(
+    paths: TablePaths, source_split: Literal["train", "valid"], splits: SplitsConfig
+) -> ReferenceTable:
     """Reads reports with their labels and metadata; texts are spaced as `prepare` spaces them.
 
     Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
@@ -68,7 +71,8 @@ def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -
 
     Args:
         paths: The files.
-        split: Which rows of a table with the column ``split``; what the rows will say.
+        source_split: Which rows of a table with the column ``split``; what the rows will say.
+        splits: Which training patients are held out.
 
     Raises:
         CtscribeError: As `read_report_table` and `read_named_cells`; ``E_COLUMN``,
@@ -82,17 +86,19 @@ def read_reference_tables(paths: TablePaths, split: Literal["train", "valid"]) -
     nameless: set[str] = set()
     for name, texts, beside in zip(table.names, table.cells, table.others, strict=True):
         findings, impression = _sections(texts)
-        if _split(paths.reports, name, beside, split) != split:
+        if _split(paths.reports, name, beside, source_split) != source_split:
             continue
         volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
         if not findings:
             left_out.add(volume_stem(volume_name))
             continue
+        patient = patient_id or scan_id
         row = ReferenceRow(
             volume_name=volume_name,
-            patient_id=patient_id or scan_id,
+            patient_id=patient,
             scan_id=scan_id,
-            source_split=split,
+            source_split=source_split,
+            split=split_of(patient, source_split, splits),
             findings=findings,
             impression=impression,
             labels=_labels(paths, name, labels, beside),
@@ -212,8 +218,8 @@ class References:
     """None: no training reports are known; see `baselines.choose_reports`."""
     split: Split | None
     """The studies'; None for tables, of which all rows are scored."""
-    prepared_dir: Path | None = None
-    """Where their frames lie, if there are any."""
+    prepared: Prepared | None = None
+    """Holds their frames, if there are any."""
     left_out: frozenset[str] = frozenset()
     """Names of volumes without findings in their report, which are not scored."""
     without_patient: int = 0
@@ -227,19 +233,17 @@ class References:
         }
 
 
-def prepared_references(prepared_dir: Path, split: Split, validation_fraction: float) -> References:
+def prepared_references(prepared: Prepared, split: Split) -> References:
     """The studies of a split of what `prepare` wrote; the baselines know the training split.
 
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_ROW``.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    scored, training = (studies_of(studies, name, validation_fraction) for name in (split, "train"))
-    return References(scored, training, split, prepared_dir)
+    return References(prepared.split(split), prepared.split("train"), split, prepared)
 
 
 def table_references(
-    paths: TablePaths, training_paths: TablePaths | None, validation_fraction: float
+    paths: TablePaths, training_paths: TablePaths | None, splits: SplitsConfig
 ) -> References:
     """The reports of tables, all of them scored; no volume is needed.
 
@@ -249,16 +253,16 @@ def table_references(
     Args:
         paths: Reports to score against.
         training_paths: Reports the baselines choose from; None where there are none.
-        validation_fraction: Expected share of training patients left out.
+        splits: Which training patients are left out.
 
     Raises:
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
     """
-    scored = read_reference_tables(paths, "valid")
+    scored = read_reference_tables(paths, "valid", splits)
     facts = None, None, scored.left_out, scored.num_without_patient
     if training_paths is None:
         return References(scored.rows, None, *facts)
-    training = read_reference_tables(training_paths, "train").rows
+    training = read_reference_tables(training_paths, "train", splits).rows
     both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training}
     if both:
         raise CtscribeError(
@@ -266,4 +270,4 @@ def table_references(
             f"training reports must be of other patients than the references, but {len(both)} "
             f"patients of {paths.reports} are in {training_paths.reports} too",
         )
-    return References(scored.rows, studies_of(training, "train", validation_fraction), *facts)
+    return References(scored.rows, [row for row in training if row.split == "train"], *facts)

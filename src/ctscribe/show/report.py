@@ -1,23 +1,16 @@
 """One scan → a draft report as text, JSON and one HTML page."""
 
-import hashlib
-import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe import RESEARCH_USE
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import sha256_of_json, write_json, write_text
-from ctscribe.base.recipe import Recipe
-from ctscribe.base.runs import recipe_of, weights_sha256
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.files import write_json, write_text
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import WINDOWS
 from ctscribe.scan.show import PreparedVolume
 from ctscribe.show.page import (
@@ -30,18 +23,7 @@ from ctscribe.show.page import (
     window_title,
 )
 from ctscribe.text.sections import split_report, split_sentences
-from ctscribe.write.draft import (
-    DRAFT,
-    INTENDED_USE,
-    Draft,
-    FindingRow,
-    Grid,
-    PatientReport,
-    Provenance,
-    finding_rows,
-    write_draft,
-)
-from ctscribe.write.quality import UNREADABLE, why_not_assessable
+from ctscribe.write.draft import DRAFT, INTENDED_USE, Draft, FindingRow, Grid, PatientReport
 
 _STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
 
@@ -166,122 +148,78 @@ WARNINGS = {
 """Codes of which a reader of the page must know more than their meaning."""
 
 
-@final
-@dataclass(frozen=True)
-class _Asked:
-    """Which scan is to be reported on, and by which weights."""
-
-    source: Path
-    run_dir: Path
-    recipe: Recipe
+def save_report(draft: Draft, out_dir: Path) -> dict[str, Path]:
+    """Writes ``report.txt``, ``report.json`` and ``report.html``; returns their paths by suffix."""
+    paths = {suffix: out_dir / f"report.{suffix}" for suffix in ("txt", "json", "html")}
+    for path in paths.values():
+        save_draft(draft, path)
+    return paths
 
 
-def report_patient(
-    source: Path, run_dir: Path, out_dir: Path, *, name: str | None = None
-) -> dict[str, Path]:
-    """Writes ``report.txt``, ``report.json`` and ``report.html`` for one scan.
-
-    A scan that cannot be assessed gets the reason instead of a report.
-
-    Nothing of the source's name or header enters them: without a name of the user's choosing
-    the study is called after a hash of its voxels.
-
-    Args:
-        source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
-        run_dir: Training run whose best weights and recipe are used.
-        out_dir: Where to write.
-        name: How the report shall call the study.
-
-    Returns:
-        ``text``, ``json`` and ``html``.
+def save_draft(draft: Draft, path: Path) -> None:
+    """Writes a draft as a page (``.html``), text (``.txt``) or JSON (``.json``).
 
     Raises:
-        CtscribeError: What is wrong with the scan or the run, in one sentence.
+        CtscribeError: ``E_OPTION`` for another suffix.
     """
-    if not source.exists():
-        raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
-    asked = _Asked(source, run_dir, recipe_of(run_dir))
-    try:
-        prepared = _prepare(source, asked.recipe)
-    except CtscribeError as error:
-        if error.code not in UNREADABLE:
-            raise
-        report = _refuse(name or "scan", asked, CODES[error.code].meaning)
+    report = report_of(draft)
+    if path.suffix == ".html":
+        write_text(path, report_page(report))
+    elif path.suffix == ".txt":
+        write_text(path, to_text(report))
+    elif path.suffix == ".json":
+        write_json(path, to_json(report))
     else:
-        report = _write(name, asked, prepared)
-    paths = {kind: out_dir / f"report.{kind}" for kind in ("txt", "json", "html")}
-    write_text(paths["txt"], to_text(report))
-    write_json(paths["json"], to_json(report))
-    write_text(paths["html"], report_page(report))
-    return {"text": paths["txt"], "json": paths["json"], "html": paths["html"]}
+        raise CtscribeError(
+            "E_OPTION",
+            f"a draft is saved as .html, .txt or .json, but {path.name} is asked for",
+        )
 
 
-def _write(name: str | None, asked: _Asked, prepared: PreparedVolume) -> PatientReport:
-    study = name or f"scan {hashlib.sha256(prepared.frames.tobytes()).hexdigest()[:10]}"
-    reason = why_not_assessable(prepared.frames, prepared.warnings)
-    if reason:
-        report = _assemble(study, asked, prepared, Draft(""))
-        warnings = tuple(w for w in report.warnings if w not in WARNINGS.values())
-        return replace(report, not_assessable=reason, warnings=warnings)
-    return _assemble(study, asked, prepared, write_draft(asked.run_dir, asked.recipe, prepared))
-
-
-def _prepare(source: Path, recipe: Recipe) -> PreparedVolume:
-    return prepare_volume(
-        source,
-        study="the scan",
-        spacing_mm=recipe.volume.spacing_mm,
-        intensity=recipe.volume.intensity,
-        antialias=recipe.volume.antialias,
-        max_tilt_degrees=recipe.volume.max_tilt_degrees,
-        num_slices=recipe.slices.num_slices,
-        windows=recipe.slices.windows,
-        frame_size_px=recipe.slices.frame_size_px,
-        token_budget=recipe.slices.token_budget,
-    )
-
-
-def _refuse(study: str, asked: _Asked, reason: str) -> PatientReport:
-    """What is said of a volume that cannot even be shown."""
-    return PatientReport(
-        study=study,
-        findings=(),
-        impression=(),
-        labels=(),
-        model_windows=_windows(asked.recipe),
+def report_of(draft: Draft) -> PatientReport:
+    """A draft with its slices drawn, as the page, the text and the JSON are made from it."""
+    findings, impression = split_report(draft.text)
+    prepared = draft.prepared
+    report = PatientReport(
+        study=draft.study,
+        findings=tuple(split_sentences(findings)),
+        impression=tuple(split_sentences(impression)),
+        labels=draft.findings,
+        model_windows=tuple(
+            window_title(window) for window in WINDOWS[draft.recipe.slices.windows]
+        ),
         display={},
         slice_indices=(),
         position_mm=(),
-        pixel_spacing_mm=asked.recipe.volume.spacing_mm[:2],
-        source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
+        pixel_spacing_mm=draft.recipe.volume.spacing_mm[:2],
+        source_kind=draft.source_kind,
         grids={},
         warnings=(),
-        provenance=_provenance(asked),
-        not_assessable=reason[0].lower() + reason[1:].rstrip("."),
+        provenance=draft.provenance,
+        sentences=draft.sentences,
+        not_assessable=draft.not_assessable,
     )
+    return report if prepared is None else _with_slices(report, prepared)
 
 
-def _windows(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(window_title(window) for window in WINDOWS[recipe.slices.windows])
-
-
-def _provenance(asked: _Asked) -> Provenance:
-    return Provenance(
-        ctscribe_version=__version__,
-        model_preset=asked.recipe.model.preset,
-        weights_sha256=weights_sha256(asked.run_dir / "best"),
-        recipe_sha256=sha256_of_json(json.loads(asked.recipe.model_dump_json())),
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-
-
-def _labelled(draft: Draft) -> tuple[FindingRow, ...]:
-    rows = finding_rows("\n".join(split_report(draft.text))) if draft.text else ()
-    if draft.probabilities is None:
-        return rows
-    return tuple(
-        replace(row, probability=probability)
-        for row, probability in zip(rows, draft.probabilities, strict=True)
+def _with_slices(report: PatientReport, prepared: PreparedVolume) -> PatientReport:
+    source, shown = prepared.resampling.source, prepared.shown
+    num_slices, height, width, _ = prepared.frames.shape
+    depth = prepared.resampling.shape_xyz[2]
+    told = {code: _told(code, prepared) for code in prepared.warnings}
+    if report.not_assessable is not None:  # that already says what these would
+        told = {code: text for code, text in told.items() if code not in WARNINGS}
+    return replace(
+        report,
+        display=draw_slices(shown, range(num_slices), (height, width)),
+        slice_indices=prepared.slice_indices,
+        position_mm=prepared.position_mm,
+        pixel_spacing_mm=shown.spacing_mm[:2],
+        grids={
+            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
+            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
+        },
+        warnings=tuple(told.values()),
     )
 
 
@@ -292,29 +230,3 @@ def _told(code: str, prepared: PreparedVolume) -> str:
     if code == "W_TILT":
         return f"The gantry was tilted by {details['tilt_degrees']:g} degrees; this was undone."
     return WARNINGS.get(code, CODES[code].meaning)
-
-
-def _assemble(study: str, asked: _Asked, prepared: PreparedVolume, draft: Draft) -> PatientReport:
-    findings, impression = split_report(draft.text)
-    source, shown = prepared.resampling.source, prepared.shown
-    num_slices, height, width, _ = prepared.frames.shape
-    depth = prepared.resampling.shape_xyz[2]
-    return PatientReport(
-        study=study,
-        findings=tuple(split_sentences(findings)),
-        impression=tuple(split_sentences(impression)),
-        labels=_labelled(draft),
-        model_windows=_windows(asked.recipe),
-        display=draw_slices(shown, range(num_slices), (height, width)),
-        slice_indices=prepared.slice_indices,
-        position_mm=prepared.position_mm,
-        pixel_spacing_mm=shown.spacing_mm[:2],
-        source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
-        grids={
-            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
-            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
-        },
-        warnings=tuple(_told(code, prepared) for code in prepared.warnings),
-        provenance=_provenance(asked),
-        sentences=draft.sentences,
-    )

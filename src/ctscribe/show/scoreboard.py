@@ -13,8 +13,7 @@ from ctscribe.base.files import read_json, write_text
 from ctscribe.base.grid import TEMPLATE_SCORES, Cell, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows
-from ctscribe.data.prepared import read_frames
-from ctscribe.data.splits import studies_of
+from ctscribe.data.prepared import Prepared
 from ctscribe.measure.language import count_ngrams, normalise
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
@@ -93,7 +92,7 @@ _CANDIDATES = 0.01
 _MOST_CANDIDATES = 200
 
 
-def look_alikes(scans: Sequence[StudyRow], prepared_dir: Path) -> tuple[StudyRow, StudyRow] | None:
+def look_alikes(scans: Sequence[StudyRow], prepared: Prepared) -> tuple[StudyRow, StudyRow] | None:
     """Two scans with nearly the same report and different images, or None where none compare.
 
     Of all pairs of scans of different patients, the hundredth part (one at least, 200 at most)
@@ -102,7 +101,7 @@ def look_alikes(scans: Sequence[StudyRow], prepared_dir: Path) -> tuple[StudyRow
 
     Args:
         scans: One row per scan.
-        prepared_dir: Holds their frames.
+        prepared: Holds their frames.
     """
     first, second = np.triu_indices(len(scans), k=1)
     patients = np.array([scan.patient_id for scan in scans], dtype=np.str_)
@@ -114,17 +113,15 @@ def look_alikes(scans: Sequence[StudyRow], prepared_dir: Path) -> tuple[StudyRow
     number = min(_MOST_CANDIDATES, max(1, int(_CANDIDATES * len(first))))
     closest = np.argsort(-likeness, kind="stable")[:number].tolist()
     pairs = [(scans[first[i]], scans[second[i]]) for i in closest]
-    difference = [_grey_difference(one, two, prepared_dir) for one, two in pairs]
+    difference = [_grey_difference(one, two, prepared) for one, two in pairs]
     best = int(np.argmax(difference))
     return None if difference[best] < 0 else pairs[best]
 
 
-def show_study(
-    comparison: Comparison, study: StudyRow, prepared_dir: Path, windows: WindowSet
-) -> ShownStudy:
+def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> ShownStudy:
     """A study's comparison with its frames, the most telling windows first."""
-    frames = read_frames(prepared_dir, study.volume_name)
-    drawn = list(enumerate(WINDOWS[windows]))[::-1][:2]
+    frames = prepared.frames(study)
+    drawn = list(enumerate(WINDOWS[prepared.windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
     across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
     return ShownStudy(
@@ -148,9 +145,9 @@ def _dice(scans: Sequence[StudyRow]) -> Float64[np.ndarray, "scans scans"]:
     return dice
 
 
-def _grey_difference(one: StudyRow, two: StudyRow, prepared_dir: Path) -> float:
+def _grey_difference(one: StudyRow, two: StudyRow, prepared: Prepared) -> float:
     """Mean absolute difference; −1 where the frames are of different size."""
-    first, second = (read_frames(prepared_dir, scan.volume_name) for scan in (one, two))
+    first, second = (prepared.frames(scan) for scan in (one, two))
     if first.shape != second.shape:
         return -1.0
     return float(np.abs(first.astype(np.int16) - second).mean())
@@ -179,28 +176,26 @@ ALIKE = (
 def study_groups(
     scans: Sequence[StudyRow],
     written: Sequence[PredictionRow],
-    prepared_dir: Path,
-    windows: WindowSet,
+    prepared: Prepared,
 ) -> list[StudyGroup]:
     """The paper's Figure 2 in our scans, and the studies with the lowest F1.
 
     Args:
         scans: One row per scan.
         written: What one system wrote for them.
-        prepared_dir: Holds their frames.
-        windows: In which they were made.
+        prepared: Holds their frames.
     """
     compared = _compare(scans, written)
     by_scan = {study.scan_id: study for study in scans}
     groups = []
-    if pair := look_alikes(scans, prepared_dir):
+    if pair := look_alikes(scans, prepared):
         groups.append(("Look-alike reports", ALIKE, [compared[study.scan_id] for study in pair]))
     groups.append(_worst(compared))
     return [
         StudyGroup(
             title,
             note,
-            tuple(show_study(each, by_scan[each.study], prepared_dir, windows) for each in chosen),
+            tuple(show_study(each, by_scan[each.study], prepared) for each in chosen),
         )
         for title, note, chosen in groups
     ]
@@ -272,25 +267,23 @@ def write_run_board(
         plots.append(Plot("Loss over the updates.", loss_curve.read_bytes()))
     missing = len(scores["missing"])
     facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
-    if references.prepared_dir is None:
+    if references.prepared is None:
         facts.append("no volumes given, so no slices are shown")
         groups = [worst_texts(scans, written)]
     else:
-        asked = read_json(references.prepared_dir / "prepare.json")["asked"]
         shown = [scan for scan in scans if isinstance(scan, StudyRow)]
-        windows = asked["slices"]["windows"]
-        groups = study_groups(shown, written, references.prepared_dir, windows)
+        groups = study_groups(shown, written, references.prepared)
     write_text(path, scoreboard_page("Scoreboard", facts, tables, plots, groups))
 
 
-def write_scoreboard(out: Path, prepared_dir: Path, recipe: Recipe) -> Path:
+def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     """Writes the page and returns its path.
 
     The studies are those of the cell with the lowest validation loss: the test split has no say.
 
     Args:
         out: Experiment folder with every cell finished.
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the scans.
         recipe: The experiment's.
 
     Raises:
@@ -299,10 +292,9 @@ def write_scoreboard(out: Path, prepared_dir: Path, recipe: Recipe) -> Path:
     cells = {cell: out / "cells" / cell.name for cell in grid(recipe)}
     tables = experiment_tables(out, recipe, cells)
     selected = min(cells, key=lambda cell: _validation_loss(cells[cell]))
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    test = one_row_per_scan(studies_of(studies, "test", recipe.pairs.validation_fraction))
+    test = one_row_per_scan(prepared.split("test"))
     written = read_rows(cells[selected] / "predictions.jsonl", PredictionRow)
-    groups = study_groups(test, written, prepared_dir, recipe.slices.windows)
+    groups = study_groups(test, written, prepared)
     plots = board_plots(tables, cells, recipe)
     shown = f"studies below: {selected.name}, the run with the lowest validation loss"
     path = out / "scoreboard.html"

@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64
 from scipy.optimize import minimize
 from scipy.special import expit
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.rows import Row, StudyRow
-from ctscribe.learn.model.features import FeatureStore
-from ctscribe.learn.model.finding_queries import attached, look
+from ctscribe.base.rows import Row
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.sentences import Sentence
 
@@ -179,27 +174,3 @@ def is_true(sentence: Sentence, labels: Sequence[int]) -> bool:
 def _log_odds(probability: float) -> float:
     p = min(max(probability, 1e-4), 1 - 1e-4)
     return float(np.log(p / (1 - p)))
-
-
-@torch.inference_mode()
-def finding_logits(
-    qwen: Qwen2_5_VLForConditionalGeneration, store: FeatureStore, studies: Sequence[StudyRow]
-) -> Float64[np.ndarray, "studies 18"]:
-    """Raw log-odds of the 18 findings by the model's queries.
-
-    Raises:
-        CtscribeError: ``E_NO_QUERIES`` when it has none.
-    """
-    queries = attached(qwen)
-    if queries is None:
-        raise CtscribeError(
-            "E_NO_QUERIES",
-            "the run must have finding queries to be sure of anything, but it has none",
-        )
-    rows = []
-    for study in studies:
-        visual = store.visual(study)
-        assert visual.visual_tokens is not None  # a store gives nothing else
-        tokens = visual.visual_tokens.to(queries.gate.device)
-        rows.append(look(queries.head, tokens, visual.grid_thw).logits.double().cpu().numpy())
-    return np.array(rows).reshape(-1, len(FINDINGS))

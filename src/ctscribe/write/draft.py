@@ -1,26 +1,18 @@
-"""A scan's frames → what the model writes, what that rests on, and how sure it is."""
+"""What a draft of one scan holds: plain values, nothing that needs a model to read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.runs import weights_sha256
 from ctscribe.base.types import SpacingMm
 from ctscribe.scan.show import PreparedVolume
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import Mention, find_mentions
-from ctscribe.write.evidence import SentenceEvidence
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
-
-    from ctscribe.learn.pairs.dataset import Visual
-
 
 INTENDED_USE = {
     "Indication": "None. Drafts of chest CT reports for research on report writers.",
@@ -35,6 +27,10 @@ INTENDED_USE = {
 """The six items of an intended-use statement, none of them a clinical claim."""
 
 DRAFT = "Draft written by a model, not verified"
+
+
+SourceKind = Literal["DICOM", "NIfTI", "memory"]
+"""Where a scan was read from; memory: it was handed over as an array."""
 
 
 @final
@@ -137,40 +133,12 @@ class PatientReport:
     slice_indices: tuple[int, ...]
     position_mm: tuple[float, ...]
     pixel_spacing_mm: tuple[float, float]
-    source_kind: Literal["DICOM", "NIfTI"]
+    source_kind: SourceKind
     grids: Mapping[str, Grid]
     warnings: tuple[str, ...]
     provenance: Provenance
     sentences: tuple[SentenceRow, ...] = ()
     not_assessable: str | None = None
-
-
-def sentence_rows(
-    evidence: Sequence[SentenceEvidence],
-    confidences: Sequence[float | None],
-) -> tuple[SentenceRow, ...]:
-    """The two slices each sentence rests on most, and whether it is boilerplate.
-
-    A sentence that affirms a finding is never boilerplate: its finding has slices even where its
-    words follow from the words before.
-
-    Args:
-        evidence: From `evidence.explain`.
-        confidences: Calibrated, per sentence, where known.
-    """
-    rows = []
-    for each, confidence in zip(evidence, confidences, strict=True):
-        boilerplate = not each.particular and not each.findings
-        best = each.pairs[0]
-        numbers = (2 * best.pair + 1, 2 * best.pair + 2)
-        slices = tuple(
-            SliceEvidence(number, index, position, best.box_px)
-            for number, index, position in zip(
-                numbers, best.slice_indices, best.position_mm, strict=True
-            )
-        )
-        rows.append(SentenceRow(() if boilerplate else slices, boilerplate, best.drop, confidence))
-    return tuple(rows)
 
 
 def finding_rows(text: str) -> tuple[FindingRow, ...]:
@@ -194,75 +162,51 @@ def _row(finding: str, mentions: list[Mention]) -> FindingRow:
     return FindingRow(finding, "not mentioned")
 
 
+SaveDraft = Callable[["Draft", Path], None]
+"""Writes a draft to a file, in the format that its suffix names."""
+
+
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Draft:
-    """The written text; ``probabilities`` are calibrated, where the run is."""
+    """A run's report of one scan, not verified by anybody. No patient data.
 
-    text: str
-    sentences: tuple[SentenceRow, ...] = ()
-    probabilities: tuple[float, ...] | None = None
-
-
-def write_draft(run_dir: Path, recipe: Recipe, prepared: PreparedVolume) -> Draft:
-    """Writes a report and asks the same model which slices each sentence rests on.
-
-    Args:
-        run_dir: Training run whose ``best`` weights write, and whose calibration is used.
-        recipe: The run's recipe.
-        prepared: The scan.
-
-    Raises:
-        CtscribeError: ``E_WEIGHTS`` when the weights are not complete.
+    Attributes:
+        study: The name the user gave, or a hash of the voxels; never read from a header.
+        source_kind: Where the scan was read from.
+        prepared: The scan as the model saw it; None where it could not even be shown.
+        recipe: The run's.
+        provenance: What made it.
+        saver: See `save`.
+        text: As written; empty where the scan could not be assessed.
+        sentences: What each sentence rests on, those of the Findings first; empty when unknown.
+        findings: What the text says of each of the 18 findings.
+        not_assessable: Why there is no text, in a clause; None for a draft with one.
     """
-    import torch
 
-    from ctscribe.learn.model.patches import PATCH_PX
-    from ctscribe.learn.model.qwen import encode_frames
-    from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
-    from ctscribe.write.generate import load_for_inference, write_for
+    study: str
+    source_kind: SourceKind
+    prepared: PreparedVolume | None
+    recipe: Recipe
+    provenance: Provenance
+    saver: SaveDraft | None = None
+    text: str = ""
+    sentences: tuple[SentenceRow, ...] = ()
+    findings: tuple[FindingRow, ...] = ()
+    not_assessable: str | None = None
 
-    qwen, tokenizer = load_for_inference(run_dir, recipe)
-    slices, height, width, _ = prepared.frames.shape
-    with torch.inference_mode():
-        tokens = encode_frames(qwen, [torch.from_numpy(prepared.frames)])
-    visual = Visual(
-        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
-        position_mm=slice_pair_positions(prepared.position_mm),
-        visual_tokens=tokens,
-    )
-    knobs = recipe.generate
-    written = write_for(qwen, tokenizer, [visual], recipe.model.positions, knobs.max_new_tokens)
-    return _with_evidence(qwen, tokenizer, written[0].text, visual, run_dir, recipe, prepared)
+    def __repr__(self) -> str:
+        if self.not_assessable is not None:
+            return f"Draft({self.study!r}, not assessable: {self.not_assessable})"
+        present = [row.finding for row in self.findings if row.status == "present"]
+        return f"Draft({self.study!r}, states {', '.join(present) or 'no finding'})"
 
+    def save(self, path: str | Path) -> None:
+        """Writes the draft as a page (``.html``), text (``.txt``) or JSON (``.json``).
 
-def _with_evidence(
-    qwen: "Qwen2_5_VLForConditionalGeneration",
-    tokenizer: "PreTrainedTokenizerBase",
-    text: str,
-    visual: "Visual",
-    run_dir: Path,
-    recipe: Recipe,
-    prepared: PreparedVolume,
-) -> Draft:
-    from ctscribe.text.sections import split_report
-    from ctscribe.write.calibration import read_calibration, sentence_confidences
-    from ctscribe.write.evidence import explain, see, show
-    from ctscribe.write.sentences import read_report
-
-    report = read_report(*split_report(text), tokenizer)
-    if not report.sentences:
-        return Draft(text)
-    shown = show(qwen, tokenizer, report.answer, visual, recipe.model.positions)
-    evidence = explain(qwen, report, shown, prepared.slice_indices, prepared.position_mm)
-    calibration = read_calibration(run_dir, weights_sha256(run_dir / "best"))
-    seen = see(qwen, shown)
-    probabilities = None
-    confidences: list[float | None] = [None] * len(evidence)
-    if calibration is not None and seen is not None:
-        logits = seen.logits.double().cpu().numpy()[None]
-        probabilities = tuple(calibration.findings(logits)[0].tolist())
-        scores = [(each.log_prob, each.num_tokens) for each in evidence]
-        confidences = sentence_confidences(report.sentences, scores, probabilities, calibration)
-    rows = sentence_rows(evidence, confidences)
-    return Draft(text, rows, probabilities)
+        Raises:
+            ValueError: Where the writer was not loaded by `ctscribe.load_writer`.
+        """
+        if self.saver is None:
+            raise ValueError("load the writer with ctscribe.load_writer to save what it writes")
+        self.saver(self, Path(path))

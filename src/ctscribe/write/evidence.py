@@ -10,14 +10,18 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import Row
-from ctscribe.learn.model.finding_queries import CELL_PX, Seen, attached, gate, look
-from ctscribe.learn.model.qwen import encode_frames, positions_for
-from ctscribe.learn.pairs.dataset import Visual
+from ctscribe.learn.model.finding_queries import (
+    CELL_PX,
+    LocatedFindings,
+    attached,
+    gate,
+    locate_findings,
+)
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import encode_example
+from ctscribe.write.draft import SentenceRow, SliceEvidence
 from ctscribe.write.sentences import ReadReport, Sentence
 
 SETS_PER_CALL = 16
@@ -28,8 +32,8 @@ Kept = frozenset[int]
 
 @final
 @dataclass(frozen=True)
-class Shown:
-    """One report with one volume, ready to be asked about."""
+class ReportOnScan:
+    """One report behind one scan, as the model is asked how probable it is."""
 
     input_ids: Int[Tensor, "tokens"]
     answer_start: int
@@ -45,89 +49,50 @@ class Shown:
         return self.grid_thw[0]
 
 
-def show(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    answer: str,
-    visual: Visual,
-    positions: Literal["index", "depth"],
-) -> Shown:
-    """Puts a report behind a volume.
-
-    Args:
-        qwen: The model.
-        tokenizer: Its tokenizer.
-        answer: As `sections.join_report` writes it.
-        visual: Frames or stored features.
-        positions: Mode of `qwen.position_ids`.
-
-    Raises:
-        CtscribeError: ``E_REPORT`` when the report is empty.
-    """
-    device = qwen.lm_head.weight.device
-    ids, labels = encode_example(tokenizer, answer, visual.grid_thw)
-    tokens = visual.visual_tokens
-    if visual.frames is not None:
-        with torch.inference_mode():
-            tokens = encode_frames(qwen, [visual.frames])
-    assert tokens is not None  # a visual input is one of the two
-    input_ids = torch.tensor(ids, device=device)
-    places = positions_for(
-        qwen,
-        input_ids[None],
-        torch.ones_like(input_ids)[None],
-        torch.tensor([visual.grid_thw]),
-        torch.tensor([visual.position_mm], device=device),
-        positions,
-    )
-    start = next(i for i, label in enumerate(labels) if label != -100)
-    return Shown(input_ids, start, tokens.to(device), visual.grid_thw, places)
-
-
 @torch.inference_mode()
 def log_probs(
-    qwen: Qwen2_5_VLForConditionalGeneration, shown: Shown, kept: Sequence[Kept]
+    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, kept: Sequence[Kept]
 ) -> Float[Tensor, "sets answer_tokens"]:
     """Log-probability of every token of the answer, its end included, for each set of pairs kept.
 
     Args:
         qwen: The model.
-        shown: From `show`.
+        on_scan: The report and the scan.
         kept: Sets of slice pairs; the order does not matter.
     """
-    answer = shown.input_ids[shown.answer_start :]
+    answer = on_scan.input_ids[on_scan.answer_start :]
     result = torch.empty(len(kept), len(answer))
     sizes = {len(each) for each in kept}
     for size in sizes:
         same = [i for i, each in enumerate(kept) if len(each) == size]
         for start in range(0, len(same), SETS_PER_CALL):
             rows = same[start : start + SETS_PER_CALL]
-            result[rows] = _log_probs(qwen, shown, [kept[i] for i in rows], answer)
+            result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
     return result
 
 
 def _log_probs(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    shown: Shown,
+    on_scan: ReportOnScan,
     kept: Sequence[Kept],
     answer: Int[Tensor, "answer_tokens"],
 ) -> Float[Tensor, "sets answer_tokens"]:
     """For sets of one size, whose sequences are therefore of one length."""
-    text = qwen.get_input_embeddings()(shown.input_ids)
-    is_video = shown.input_ids == qwen.config.video_token_id
-    pair = torch.full_like(shown.input_ids, -1)
-    pairs, rows, columns = shown.grid_thw
+    text = qwen.get_input_embeddings()(on_scan.input_ids)
+    is_video = on_scan.input_ids == qwen.config.video_token_id
+    pair = torch.full_like(on_scan.input_ids, -1)
+    pairs, rows, columns = on_scan.grid_thw
     counted = torch.arange(pairs, device=pair.device)
     pair[is_video] = counted.repeat_interleave(rows * columns // 4)
     embeds, places = [], []
     for each in kept:
         stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
-        tokens = shown.visual_tokens[stays[is_video]]
+        tokens = on_scan.visual_tokens[stays[is_video]]
         if each:
             grid = torch.tensor([[len(each), rows, columns]])
             tokens = gate(qwen, tokens, grid).visual_tokens
         embeds.append(text.masked_scatter((stays & is_video)[:, None], tokens.to(text))[stays])
-        places.append(shown.places[:, :, stays])
+        places.append(on_scan.places[:, :, stays])
     hidden = qwen.model.language_model(
         inputs_embeds=torch.stack(embeds),
         attention_mask=None,
@@ -210,7 +175,7 @@ def drops_of(
 def explain(
     qwen: Qwen2_5_VLForConditionalGeneration,
     report: ReadReport,
-    shown: Shown,
+    on_scan: ReportOnScan,
     slice_indices: Sequence[int],
     position_mm: Sequence[float],
 ) -> tuple[SentenceEvidence, ...]:
@@ -219,20 +184,20 @@ def explain(
     Args:
         qwen: The model that wrote the report, or another that is asked about it.
         report: Its sentences.
-        shown: The same report behind its volume.
+        on_scan: The same report behind its scan.
         slice_indices: z index of each frame.
         position_mm: Superior coordinate of each frame.
     """
-    scores = log_probs(qwen, shown, leave_one_out(shown.num_pairs))
+    scores = log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs))
     total, drops = drops_of(scores, report)
-    seen = see(qwen, shown)
+    located = find_in_scan(qwen, on_scan)
     pairs = list(zip(slice_indices[::2], slice_indices[1::2], strict=True))
     places = list(zip(position_mm[::2], position_mm[1::2], strict=True))
     evidence = []
     for sentence, log_prob, drop, members in zip(
         report.sentences, total.tolist(), drops, report.tokens, strict=True
     ):
-        shares = attention_of(sentence, seen)
+        shares = attention_of(sentence, located)
         evidence.append(
             SentenceEvidence(
                 section=sentence.section,
@@ -248,7 +213,7 @@ def explain(
                         position_mm=places[pair],
                         drop=float(drop[pair]),
                         attention=None if shares is None else float(shares[pair]),
-                        box_px=box_of(sentence, seen, pair),
+                        box_px=box_of(sentence, located, pair),
                     )
                     for pair in rank_pairs(drop, shares)
                 ),
@@ -257,20 +222,24 @@ def explain(
     return tuple(evidence)
 
 
-def see(qwen: Qwen2_5_VLForConditionalGeneration, shown: Shown) -> Seen | None:
-    """What the model's finding queries see in a volume, where it has any."""
+def find_in_scan(
+    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan
+) -> LocatedFindings | None:
+    """Where the model's finding queries locate the findings of a scan, where it has any."""
     queries = attached(qwen)
     if queries is None:
         return None
     with torch.inference_mode():
-        return look(queries.head, shown.visual_tokens, shown.grid_thw)
+        return locate_findings(queries.head, on_scan.visual_tokens, on_scan.grid_thw)
 
 
-def attention_of(sentence: Sentence, seen: Seen | None) -> Float[Tensor, "pairs"] | None:
+def attention_of(
+    sentence: Sentence, located: LocatedFindings | None
+) -> Float[Tensor, "pairs"] | None:
     """Attention of the findings that a sentence affirms, their mean."""
-    if seen is None or not sentence.present:
+    if located is None or not sentence.present:
         return None
-    return seen.slices[list(sentence.present)].mean(0).cpu()
+    return located.slices[list(sentence.present)].mean(0).cpu()
 
 
 def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] | None) -> list[int]:
@@ -283,14 +252,14 @@ def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] |
     return order
 
 
-def box_of(sentence: Sentence, seen: Seen | None, pair: int) -> Box | None:
+def box_of(sentence: Sentence, located: LocatedFindings | None, pair: int) -> Box | None:
     """Around the cells of a slice pair that hold a twentieth of its peak of attention or more.
 
     Only cells that hang together with the peak count.
     """
-    if seen is None or not sentence.present:
+    if located is None or not sentence.present:
         return None
-    return box_of_map(seen.maps[list(sentence.present), pair].mean(0).cpu().numpy())
+    return box_of_map(located.maps[list(sentence.present), pair].mean(0).cpu().numpy())
 
 
 def box_of_map(cells: Float[np.ndarray, "rows columns"]) -> Box:
@@ -304,3 +273,31 @@ def box_of_map(cells: Float[np.ndarray, "rows columns"]) -> Box:
         columns.stop * CELL_PX,
         rows.stop * CELL_PX,
     )
+
+
+def sentence_rows(
+    evidence: Sequence[SentenceEvidence],
+    confidences: Sequence[float | None],
+) -> tuple[SentenceRow, ...]:
+    """The two slices each sentence rests on most, and whether it is boilerplate.
+
+    A sentence that affirms a finding is never boilerplate: its finding has slices even where its
+    words follow from the words before.
+
+    Args:
+        evidence: From `evidence.explain`.
+        confidences: Calibrated, per sentence, where known.
+    """
+    rows = []
+    for each, confidence in zip(evidence, confidences, strict=True):
+        boilerplate = not each.particular and not each.findings
+        best = each.pairs[0]
+        numbers = (2 * best.pair + 1, 2 * best.pair + 2)
+        slices = tuple(
+            SliceEvidence(number, index, position, best.box_px)
+            for number, index, position in zip(
+                numbers, best.slice_indices, best.position_mm, strict=True
+            )
+        )
+        rows.append(SentenceRow(() if boilerplate else slices, boilerplate, best.drop, confidence))
+    return tuple(rows)

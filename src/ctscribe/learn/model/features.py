@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, atomic_write, read_json
+from ctscribe.base.files import ProgressCallback, atomic_write
 from ctscribe.base.rows import StudyRow
-from ctscribe.data.prepared import read_frames, record_path, stem
+from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.patches import MERGE, PATCH_PX
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
@@ -40,14 +40,13 @@ class FeatureStore:
     memory. The width is the language model's behind the merger, and the merger's input's before.
     """
 
-    prepared_dir: Path
+    prepared: Prepared
     folder: Path
     """Named by a hash of what was run: configuration, weights and their dtype."""
-    windows: Literal["single", "three"]
 
-    def visual_tokens(self, volume_name: str) -> Float[Tensor, "visual_tokens width"]:
-        """A volume's visual tokens in the order of its slice pairs, as stored."""
-        return self._read(self.path(volume_name)).flatten(0, 2)
+    def visual_tokens(self, study: StudyRow) -> Float[Tensor, "visual_tokens width"]:
+        """A study's visual tokens in the order of its slice pairs, as stored."""
+        return self._read(self.path(study)).flatten(0, 2)
 
     def noise_tokens(
         self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
@@ -65,9 +64,9 @@ class FeatureStore:
 
     def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
         """What the model is shown of a study; with a seed, noise of exactly its size."""
-        pairs, rows, columns, _ = self._read(self.path(study.volume_name)).shape
+        pairs, rows, columns, _ = self._read(self.path(study)).shape
         if noise_seed is None:
-            tokens = self.visual_tokens(study.volume_name)
+            tokens = self.visual_tokens(study)
         else:
             tokens = self.noise_tokens(noise_seed, pairs, (rows, columns))
         return Visual(
@@ -76,14 +75,14 @@ class FeatureStore:
             visual_tokens=tokens,
         )
 
-    def path(self, volume_name: str) -> Path:
-        """Where a volume's features lie; frames made anew have another name."""
-        record = read_json(record_path(self.prepared_dir, volume_name))
-        return self.folder / f"{stem(volume_name)}.{record['frames_crc32']:08x}.safetensors"
+    def path(self, study: StudyRow) -> Path:
+        """Where a study's features lie; frames made anew have another name."""
+        crc32 = self.prepared.record(study)["frames_crc32"]
+        return self.folder / f"{stem(study.volume_name)}.{crc32:08x}.safetensors"
 
     def bank_path(self, grid_hw: tuple[int, int]) -> Path:
         """Where the noise of one frame size lies."""
-        return self.folder / f"noise_{self.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
+        return self.folder / f"noise_{self.prepared.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
 
     def _read(self, path: Path) -> Float[Tensor, "slice_pairs rows columns width"]:
         try:
@@ -99,10 +98,9 @@ class FeatureStore:
 
 def store_features(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared_dir: Path,
+    prepared: Prepared,
     studies: Sequence[StudyRow],
     *,
-    windows: Literal["single", "three"],
     noise: bool = False,
     merged: bool = True,
     progress: ProgressCallback = lambda done, total: None,
@@ -111,9 +109,8 @@ def store_features(
 
     Args:
         qwen: Its tower is run without gradients; other weights play no part.
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the studies.
         studies: Those needed; may overlap with what is stored.
-        windows: The recipe's, for the noise.
         noise: Also make the noise bank for every frame size among ``studies``.
         merged: Behind the merger; False stores what goes into it, for a merger that learns.
         progress: Told (volumes done, all volumes).
@@ -121,39 +118,32 @@ def store_features(
     Raises:
         CtscribeError: ``E_OVERFLOW`` when a feature is not finite.
     """
-    folder = prepared_dir / "features" / _tower_hash(qwen, merged)
     encode = partial(_encode, qwen, merged=merged)
-    store = FeatureStore(prepared_dir, folder, windows)
-    paths = {study.volume_name: store.path(study.volume_name) for study in studies}
-    missing = [name for name, path in paths.items() if not path.exists()]
-    done = len(paths) - len(missing)
-    progress(done, len(paths))
-    for names, frames in _batches(prepared_dir, missing):
-        for name, features in zip(names, encode(frames), strict=True):
-            _write(paths[name], features, name)
-        done += len(names)
-        progress(done, len(paths))
+    store = FeatureStore(prepared, prepared.features(_tower_hash(qwen, merged)))
+    paths = {study.volume_name: store.path(study) for study in studies}
+    missing = [study for study in studies if not paths[study.volume_name].exists()]
+    done = len(studies) - len(missing)
+    progress(done, len(studies))
+    for batch, frames in _batches(prepared, missing):
+        for study, features in zip(batch, encode(frames), strict=True):
+            _write(paths[study.volume_name], features, study.volume_name)
+        done += len(batch)
+        progress(done, len(studies))
     if noise:
         for _, rows, columns, _ in {store._read(path).shape for path in paths.values()}:
             grid_hw = (rows, columns)
             if not store.bank_path(grid_hw).exists():
-                bank = _noise_bank(encode, grid_hw, windows)
+                bank = _noise_bank(encode, grid_hw, prepared.windows)
                 _write(store.bank_path(grid_hw), bank, "the noise bank")
     return store
 
 
-def frames_of(
-    prepared_dir: Path,
-    study: StudyRow,
-    noise_seed: int | None = None,
-    *,
-    windows: Literal["single", "three"],
-) -> Visual:
+def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None) -> Visual:
     """Like `FeatureStore.visual`, but the frames themselves, for a tower that learns."""
-    frames = np.array(read_frames(prepared_dir, study.volume_name))
+    frames = np.array(prepared.frames(study))
     slices, height, width, _ = frames.shape
     if noise_seed is not None:
-        frames = noise_frames(noise_seed, slices, (height, width), WINDOWS[windows])
+        frames = noise_frames(noise_seed, slices, (height, width), WINDOWS[prepared.windows])
     return Visual(
         grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
         position_mm=slice_pair_positions(study.position_mm),
@@ -172,14 +162,16 @@ def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration, merged: bool) -> str:
     return digest.hexdigest()[:16]
 
 
-def _batches(prepared_dir: Path, names: Sequence[str]) -> Iterator[tuple[list[str], list[Tensor]]]:
+def _batches(
+    prepared: Prepared, studies: Sequence[StudyRow]
+) -> Iterator[tuple[list[StudyRow], list[Tensor]]]:
     """Volumes in groups large enough to keep the device busy, small enough to fit."""
-    held: list[str] = []
+    held: list[StudyRow] = []
     frames: list[Tensor] = []
     patches = 0
-    for name in names:
-        volume = torch.from_numpy(np.array(read_frames(prepared_dir, name)))
-        held.append(name)
+    for study in studies:
+        volume = torch.from_numpy(np.array(prepared.frames(study)))
+        held.append(study)
         frames.append(volume)
         patches += volume.numel() // (2 * 3 * PATCH_PX**2)
         if patches >= _PATCHES_PER_CALL:

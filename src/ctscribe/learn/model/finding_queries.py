@@ -201,7 +201,7 @@ class Gated(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Seen:
+class LocatedFindings:
     """What the queries saw in one volume."""
 
     logits: Float[Tensor, "18"]
@@ -308,11 +308,11 @@ def gate(
     return gated
 
 
-def look(
+def locate_findings(
     head: FindingsHead,
     visual_tokens: Float[Tensor, "visual_tokens hidden"],
     grid_thw: Sequence[int],
-) -> Seen:
+) -> LocatedFindings:
     """Where one volume's findings are, as the queries see it.
 
     Args:
@@ -326,7 +326,7 @@ def look(
     attention = cells.reshape(-1, num).softmax(0)
     maps = attention.reshape(pairs, rows, columns, side, side, num).permute(5, 0, 1, 3, 2, 4)
     maps = maps.reshape(num, pairs, rows * side, columns * side)
-    return Seen(logits[0], maps.sum((2, 3)), maps)
+    return LocatedFindings(logits[0], maps.sum((2, 3)), maps)
 
 
 def label_loss(

@@ -113,7 +113,7 @@ def publish(
             "learned too",
         )
     model = recipe.model
-    publish_adapters(best, out, base or model.weights or HUB_IDS.get(model.preset, ""), about)
+    publish_adapters(best, out, base or HUB_IDS.get(model.preset, ""), about)
 
 
 def publish_merged(

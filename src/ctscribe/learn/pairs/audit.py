@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ctscribe.base.files import atomic_write, write_json
-from ctscribe.base.rows import PairRow, StudyRow, read_rows
-from ctscribe.data.prepared import read_frames
+from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.types import Frames
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.dataset import pair_up
 from ctscribe.text.findings import FINDINGS
 
@@ -22,22 +23,21 @@ NUM_EXAMPLES = 6
 _PER_ROW = 3
 
 
-def write_audit(prepared_dir: Path, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
+def write_audit(prepared: Prepared, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
     """Writes ``pairs_audit.json``, ``pairs_audit.png`` and, with volumes, ``pairs_examples.png``.
 
     Args:
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds every volume named.
         out_dir: Where the files go.
         pairs: As in ``pairs.jsonl``.
 
     Returns:
         One sentence for each skew a reader should know of.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    audit = audit_pairs(studies, pairs)
+    audit = audit_pairs(prepared.studies, pairs)
     write_json(out_dir / "pairs_audit.json", audit)
     _draw_counts(audit, out_dir / "pairs_audit.png")
-    _draw_examples(prepared_dir, pairs, out_dir / "pairs_examples.png")
+    _draw_examples(prepared, pairs, out_dir / "pairs_examples.png")
     warnings: list[str] = audit["warnings"]
     return warnings
 
@@ -174,7 +174,7 @@ def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: s
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_examples(prepared_dir: Path, pairs: Sequence[PairRow], path: Path) -> None:
+def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> None:
     """Draws the middle frames of a few pairs whose negative is a volume; nothing without any.
 
     What is disputed stands above them. Names are left out, so that the picture may be shown.
@@ -191,7 +191,8 @@ def _draw_examples(prepared_dir: Path, pairs: Sequence[PairRow], path: Path) -> 
     for axes in figure.subplots(num_rows, _PER_ROW, squeeze=False).ravel():
         axes.set_axis_off()
     for axes, row in zip(figure.axes, picked, strict=False):
-        own, other = (_middle(prepared_dir, name) for name in (row.study, str(row.volume)))
+        studies = (prepared.by_name[name] for name in (row.study, str(row.volume)))
+        own, other = (_middle(prepared.frames(study)) for study in studies)
         axes.imshow(_side_by_side(own, other), cmap="gray", vmin=0, vmax=255)
         axes.set_title("disputed: " + _few(row.disputed or ()), fontsize=7, wrap=True)
     figure.suptitle("Left the study, right what is shown instead")
@@ -199,9 +200,8 @@ def _draw_examples(prepared_dir: Path, pairs: Sequence[PairRow], path: Path) -> 
         figure.savefig(file, format="png", dpi=110)
 
 
-def _middle(prepared_dir: Path, volume_name: str) -> UInt8[np.ndarray, "height width"]:
+def _middle(frames: Frames) -> UInt8[np.ndarray, "height width"]:
     """The middle frame; the last channel, which shows lung where there are three windows."""
-    frames = read_frames(prepared_dir, volume_name)
     return np.asarray(frames[len(frames) // 2, ..., 2])
 
 

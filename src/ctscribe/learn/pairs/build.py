@@ -10,9 +10,9 @@ from jaxtyping import Int64, UInt8
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import PairRow, StudyRow, read_rows, write_rows
+from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.base.types import Labels
-from ctscribe.data.splits import studies_of
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.hard import appearances, hard_negatives, nearest_contradictions
 from ctscribe.learn.pairs.heter import disputed_findings, draw_partners, no_partner
 
@@ -20,28 +20,27 @@ Negatives = Mapping[str, PairRow]
 """By study; origin has none."""
 
 
-def build_training_pairs(prepared_dir: Path, out_dir: Path, config: PairsConfig) -> list[PairRow]:
+def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> list[PairRow]:
     """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
 
     Args:
-        prepared_dir: What `prepare` wrote.
+        prepared: Whose training split gives both.
         out_dir: Where the rows go.
         config: The strategy and its knobs.
 
     Raises:
-        CtscribeError: ``E_MISSING`` without ``studies.jsonl``, ``E_EMPTY_SPLIT`` when no study
-            is left to train on, ``E_LABELS`` or ``E_NO_NEGATIVE``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS`` or
+            ``E_NO_NEGATIVE``.
     """
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
-    training = studies_of(studies, "train", config.validation_fraction)
+    training = prepared.split("train")
     if not training:
         raise CtscribeError(
             "E_EMPTY_SPLIT",
-            f"the training split must have studies, but none of the {len(studies)} in "
-            f"{prepared_dir} belongs to it",
+            f"the training split must have studies, but none of the {len(prepared.studies)} in "
+            f"{prepared.folder} belongs to it",
         )
     if config.strategy == "hard":
-        pairs = _put_together(training, _hard(_in_order(training), prepared_dir, config))
+        pairs = _put_together(training, _hard(_in_order(training), prepared, config))
     else:
         pairs = build_pairs(training, config.strategy, config.min_label_distance, config.seed)
     write_rows(out_dir / "pairs.jsonl", pairs)
@@ -123,8 +122,8 @@ def patient_numbers(studies: Sequence[StudyRow]) -> Int64[np.ndarray, "studies"]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _hard(studies: Sequence[StudyRow], prepared_dir: Path, config: PairsConfig) -> Negatives:
-    labels, appearance = _labels(studies), appearances(prepared_dir, studies)
+def _hard(studies: Sequence[StudyRow], prepared: Prepared, config: PairsConfig) -> Negatives:
+    labels, appearance = _labels(studies), appearances(prepared, studies)
     patients = patient_numbers(studies)
     nearest = nearest_contradictions(labels, patients, appearance, config.num_alternatives)
     if (nearest[:, 0] < 0).any():

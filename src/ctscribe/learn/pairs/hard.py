@@ -6,7 +6,6 @@ How alike two scans look is told before any finding: scanner, patient, build, gr
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -14,7 +13,7 @@ from scipy.spatial.distance import cdist
 
 from ctscribe.base.rows import GapRow, PairRow, StudyRow
 from ctscribe.base.types import Frames, Labels
-from ctscribe.data.prepared import read_frames
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.heter import disputed_findings, encode_patterns
 
 THUMBNAIL = 4
@@ -23,7 +22,7 @@ _MEMBERS_AT_ONCE = 256
 
 
 def appearances(
-    prepared_dir: Path, studies: Sequence[StudyRow]
+    prepared: Prepared, studies: Sequence[StudyRow]
 ) -> Float64[np.ndarray, "studies numbers"]:
     """One row of numbers per study; the closer two rows, the more alike the scans look.
 
@@ -36,7 +35,7 @@ def appearances(
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
     """
-    seen = [_look(read_frames(prepared_dir, study.volume_name)) for study in studies]
+    seen = [_look(prepared.frames(study)) for study in studies]
     groups = [
         np.array([thumbnail for thumbnail, _ in seen]),
         np.array([[grain] for _, grain in seen]),

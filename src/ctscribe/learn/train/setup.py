@@ -18,6 +18,7 @@ from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import ObjectiveConfig, Recipe
 from ctscribe.base.rows import PairRow, StudyRow, read_rows
 from ctscribe.base.types import Strategy
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.pairs.dataset import PairDataset, VisualSource, strategy_of
 from ctscribe.learn.train.epochs import HardPairs
@@ -189,7 +190,7 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
 
 
 def asked(
-    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: Path | None
+    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: str | Path | None
 ) -> dict[str, Any]:
     """What a run folder is identified by: the recipe, the pairs, the start, the update's size."""
     if not pairs_path.is_file():
@@ -198,7 +199,7 @@ def asked(
     return {
         "recipe": recipe.model_dump(mode="json"),
         "pairs_sha256": sha256_of_file(pairs_path),
-        "start": None if start is None else _fingerprint(start),
+        "start": None if start is None else _fingerprint(Path(start)),
         "pairs_per_update": together,
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
@@ -292,19 +293,18 @@ def learning_rates(recipe: Recipe) -> dict[Part, float]:
 
 def visual_source(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared_dir: Path,
+    prepared: Prepared,
     studies: Sequence[StudyRow],
     pairs: Sequence[PairRow],
     recipe: Recipe,
 ) -> VisualSource:
     """Stored features while the tower is frozen, frames while it learns."""
     if not recipe.model.freeze_tower:
-        return partial(frames_of, prepared_dir, windows=recipe.slices.windows)
+        return partial(frames_of, prepared)
     store = store_features(
         qwen,
-        prepared_dir,
+        prepared,
         studies,
-        windows=recipe.slices.windows,
         noise=any(row.noise_seed is not None for row in pairs),
         merged=recipe.model.freeze_merger,
     )

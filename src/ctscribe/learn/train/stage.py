@@ -17,9 +17,8 @@ from transformers import (
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, write_json
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.base.runs import open_run
-from ctscribe.data.splits import studies_of
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.fast import recompute
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
@@ -229,10 +228,10 @@ def _finish(follower: Follower, num_steps: int) -> TrainResult:
 
 def train(
     run_dir: Path,
-    prepared_dir: Path,
+    prepared: Prepared,
     pairs_path: Path,
     recipe: Recipe,
-    start: Path | None = None,
+    start: str | Path | None = None,
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> TrainResult:
@@ -243,36 +242,35 @@ def train(
 
     Args:
         run_dir: New, or one that was started with the same request.
-        prepared_dir: What `prepare` wrote.
+        prepared: Holds the pairs' volumes and the validation split.
         pairs_path: ``pairs.jsonl``.
         recipe: The knobs.
-        start: Starting checkpoint; None takes ``model.weights`` or the preset's own.
+        start: Starting checkpoint: a folder, a hub id or a preset; None takes the recipe's preset.
         progress: Told (updates done, all updates).
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``, ``E_EMPTY_SPLIT``,
-            ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
+        CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
+            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
+            ``E_MEMORY``, ``E_SHARDED``.
     """
+    prepared.require(recipe)
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
         open_run(run_dir, "train", asked(recipe, arguments, pairs_path, start))
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
-    studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
-    held_out = studies_of(studies, "validation", recipe.pairs.validation_fraction)
-    validation_rows = validation_pairs(held_out)
-    weights = start or recipe.model.weights or recipe.model.preset
-    qwen, tokenizer = _learner(weights, recipe)
+    validation_rows = validation_pairs(prepared.split("validation"))
+    qwen, tokenizer = _learner(start or recipe.model.preset, recipe)
     qwen.to(arguments.device)
-    by_name = {study.volume_name: study for study in studies}
     longest = qwen.config.text_config.max_position_embeddings
     shown = shown_volumes([*rows, *validation_rows])
     with arguments.main_process_first(local=False):
-        needed = [study for study in studies if study.volume_name in shown]
-        visual = visual_source(qwen, prepared_dir, needed, rows, recipe)
+        needed = [study for study in prepared.studies if study.volume_name in shown]
+        visual = visual_source(qwen, prepared, needed, rows, recipe)
     taught, judged = (
-        PairDataset(by_name, part, tokenizer, visual, longest) for part in (rows, validation_rows)
+        PairDataset(prepared.by_name, part, tokenizer, visual, longest)
+        for part in (rows, validation_rows)
     )
     return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
 

@@ -1,0 +1,192 @@
+"""One volume → frames and stores, in memory or in a prepared folder, made once."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, sha256_of_json, write_json
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.types import Frames
+from ctscribe.data.prepared import frames_path, read_frames, record_path, stem
+from ctscribe.scan.arrays import npy_writer
+from ctscribe.scan.frames import WINDOWS
+from ctscribe.scan.metadata import VolumeMetadata
+from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
+from ctscribe.scan.show import PreparedVolume, show_lungs
+from ctscribe.scan.stores import GRID, check_stores, store_paths, write_stores
+from ctscribe.scan.volume import CTVolume
+
+Keep = Literal["all", "slices"]
+FORMAT = 2
+"""Raised whenever the same request would give other bytes, so that old files are redone."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How each volume of a folder is prepared."""
+
+    volume: VolumeConfig
+    slices: SlicesConfig
+    keep: Keep = "all"
+    """all: both stores and the frames; slices: the frames only."""
+    prefer: Prefer | None = None
+    """Which affine to believe where sform and qform disagree; None refuses the volume."""
+
+    def sections(self) -> dict[str, Any]:
+        """Both sections; a budget that is not set goes unsaid, as it did before there was one."""
+        slices = self.slices.model_dump(mode="json")
+        if slices["token_budget"] is None:
+            del slices["token_budget"]
+        return {"volume": self.volume.model_dump(mode="json"), "slices": slices}
+
+    def options(self) -> dict[str, Any]:
+        """What decides the bytes of a volume's frames."""
+        sections = self.sections()
+        options = {**sections["volume"], **sections["slices"]}
+        return {**options, "prefer": self.prefer} if self.prefer else options
+
+
+def prepare_volume(
+    path: Path,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    *,
+    study: str,
+    metadata: VolumeMetadata | None = None,
+    prefer: Prefer | None = None,
+) -> PreparedVolume:
+    """Prepares one NIfTI file or DICOM series in memory.
+
+    Args:
+        path: See `read_volume`.
+        volume: Grid and intensity.
+        slices: What the model sees.
+        study: Name for errors.
+        metadata: CT-RATE's row, where there is one.
+        prefer: See `read_volume`.
+
+    Raises:
+        CtscribeError: What is wrong with the volume, in one sentence.
+    """
+    source, notes = read_volume(
+        path,
+        study=study,
+        metadata=metadata,
+        prefer=prefer,
+        intensity=volume.intensity,
+        max_tilt_degrees=volume.max_tilt_degrees,
+    )
+    prepared = prepare_scan(source, volume, slices)
+    warnings = tuple(sorted(notes.codes | set(prepared.warnings)))
+    return replace(prepared, warnings=warnings, source_details=notes.details)
+
+
+def prepare_scan(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig) -> PreparedVolume:
+    """Prepares a volume that is read already."""
+    return show_lungs(
+        source,
+        spacing_mm=volume.spacing_mm,
+        antialias=volume.antialias,
+        num_slices=slices.num_slices,
+        windows=WINDOWS[slices.windows],
+        frame_size_px=slices.frame_size_px,
+        token_budget=slices.token_budget,
+    )
+
+
+def prepare_into(
+    out: Path, name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
+) -> tuple[dict[str, Any], bool]:
+    """Prepares a volume into a folder, unless an earlier run has done just that.
+
+    Args:
+        out: The prepared folder.
+        name: The volume's.
+        path: See `prepare_volume`.
+        metadata: See `prepare_volume`.
+        how: Of all volumes of the folder.
+
+    Returns:
+        The volume's record, and whether it is an earlier run's.
+
+    Raises:
+        CtscribeError: What is wrong with the volume, or ``E_WRITE``.
+    """
+    request = request_of(name, path, metadata, how)
+    before = _complete_record(out, name, request, how.keep)
+    if before is not None:
+        return before, True
+    prepared = prepare_volume(
+        path, how.volume, how.slices, study=name, metadata=metadata, prefer=how.prefer
+    )
+    record = {
+        "volume_name": name,
+        **request,
+        "source_sha256": sha256_of_source(path),
+        **_described(prepared),
+        "grid": GRID,
+        "antialias": how.volume.antialias,
+        "warnings": prepared.warnings,
+    }
+    if how.keep == "all":
+        write_stores(out, stem(name), prepared.resampling, record)
+    write_frames(out, name, prepared.frames, record)
+    return record, False
+
+
+def request_of(
+    name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
+) -> dict[str, Any]:
+    """What a volume's record must repeat to answer for this source and these options.
+
+    Raises:
+        CtscribeError: ``E_READ``.
+    """
+    cells = asdict(metadata) if metadata else None
+    return {"request": sha256_of_json([FORMAT, how.options(), cells]), **fingerprint(path, name)}
+
+
+def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
+    """All files that a prepared volume consists of."""
+    stores = store_paths(out, stem(name)) if keep == "all" else []
+    return [frames_path(out, name), record_path(out, name), *stores]
+
+
+def write_frames(out: Path, name: str, frames: Frames, record: dict[str, Any]) -> None:
+    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
+    with npy_writer(frames_path(out, name), frames.shape, "|u1") as writer:
+        writer.write(np.ascontiguousarray(frames))
+    write_json(record_path(out, name), {**record, "frames_crc32": writer.crc32})
+
+
+def _described(prepared: PreparedVolume) -> dict[str, Any]:
+    """How the source was read, and where the frames lie."""
+    return {
+        "source_details": prepared.source_details,
+        "spacing_mm": prepared.resampling.spacing_mm,
+        "shape_xyz": prepared.resampling.shape_xyz,
+        "slice_indices": prepared.slice_indices,
+        "position_mm": prepared.position_mm,
+        "frame_to_ras": prepared.frame_to_ras.tolist(),
+    }
+
+
+def _complete_record(
+    out: Path, name: str, request: dict[str, Any], keep: Keep
+) -> dict[str, Any] | None:
+    """The record of a volume whose files all pass their checks."""
+    try:
+        record: dict[str, Any] = read_json(record_path(out, name))
+        if any(record.get(key) != value for key, value in request.items()):
+            return None
+        read_frames(out, name)
+        if keep == "all":
+            check_stores(out, stem(name))
+    except CtscribeError:
+        return None
+    return record

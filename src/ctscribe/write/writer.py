@@ -1,0 +1,321 @@
+"""A trained run at work: loaded once, it answers for scans that are prepared or in memory."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe import __version__
+from ctscribe.base.error_codes import CODES
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback, sha256_of_json
+from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.runs import recipe_of, weights_sha256
+from ctscribe.data.prepare_volume import prepare_scan, prepare_volume
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.decoding import Written, write_reports
+from ctscribe.learn.model.features import FeatureStore, store_features
+from ctscribe.learn.model.finding_queries import attached, locate_findings
+from ctscribe.learn.model.patches import PATCH_PX
+from ctscribe.learn.model.qwen import answer_losses, encode_frames, positions_for
+from ctscribe.learn.pairs.collate import collate_pairs
+from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
+from ctscribe.scan.dicom_sources import is_dicom
+from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.volume import CTVolume
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.prompt import encode_example, encode_prompt
+from ctscribe.text.sections import split_report
+from ctscribe.write.calibration import Calibration, read_calibration, sentence_confidences
+from ctscribe.write.draft import Draft, Provenance, SaveDraft, SourceKind, finding_rows
+from ctscribe.write.evidence import ReportOnScan, SentenceEvidence, explain, sentence_rows
+from ctscribe.write.quality import UNREADABLE, why_not_assessable
+from ctscribe.write.sentences import ReadReport, read_report
+
+View = Callable[[StudyRow], Visual]
+"""Gives what is shown as a study: its own scan, or something else in its place."""
+
+
+@final
+class ReportWriter:
+    """The best weights of a run with their tokenizer, recipe and calibration.
+
+    The weights are read when they are first needed, onto the GPU where there is one. Texts are
+    written at temperature 0.
+
+    Args:
+        run_dir: Training run.
+        save: What `Draft.save` calls; the front door hands over the pages of `show`.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` or ``E_RUN`` without a run of this version; when the weights
+            are needed, ``E_WEIGHTS`` where they are not complete.
+    """
+
+    def __init__(self, run_dir: Path, save: SaveDraft | None = None) -> None:
+        self.run_dir = run_dir
+        self.recipe = recipe_of(run_dir)
+        self._save = save
+
+    def __repr__(self) -> str:
+        millions = sum(weight.numel() for weight in self.qwen.parameters()) / 1e6
+        device = self.qwen.lm_head.weight.device
+        return (
+            f"ReportWriter({self.recipe.model.preset}, {millions:.1f} M weights on {device}, "
+            f"{'calibrated' if self.calibration else 'not calibrated'})"
+        )
+
+    @cached_property
+    def _loaded(self) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+        qwen, tokenizer = load_model(self.run_dir / "best", self.recipe.model.dtype)
+        qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return qwen, tokenizer
+
+    @property
+    def qwen(self) -> Qwen2_5_VLForConditionalGeneration:
+        """The model."""
+        return self._loaded[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._loaded[1]
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the weights that write."""
+        return weights_sha256(self.run_dir / "best")
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `calibrate` fitted for these weights; None before."""
+        return read_calibration(self.run_dir, self.weights_sha256)
+
+    def features(
+        self,
+        prepared: Prepared,
+        studies: Sequence[StudyRow],
+        *,
+        noise: bool = False,
+        progress: ProgressCallback = lambda done, total: None,
+    ) -> FeatureStore:
+        """The visual tokens of prepared studies, computed where they are not stored yet.
+
+        Args:
+            prepared: Holds the studies.
+            studies: Those needed.
+            noise: Also make noise of their sizes.
+            progress: Told (volumes done, all volumes).
+
+        Raises:
+            CtscribeError: ``E_PREPARED`` when they were prepared otherwise than for this run.
+        """
+        prepared.require(self.recipe)
+        return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
+
+    def answers(self, visuals: Sequence[Visual]) -> list[Written]:
+        """Writes one report per visual input, all at once.
+
+        Args:
+            visuals: Frames or stored features; not mixed.
+        """
+        tokens = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
+        frames = [v.frames for v in visuals if v.frames is not None]
+        with torch.inference_mode():
+            visual_tokens = torch.cat(tokens) if tokens else encode_frames(self.qwen, frames)
+        millimetres = [torch.tensor(visual.position_mm) for visual in visuals]
+        return write_reports(
+            self.qwen,
+            self.tokenizer,
+            [torch.tensor(encode_prompt(self.tokenizer, v.grid_thw)) for v in visuals],
+            visual_tokens,
+            torch.tensor([visual.grid_thw for visual in visuals]),
+            torch.nn.utils.rnn.pad_sequence(millimetres, batch_first=True),
+            self.recipe.model.positions,
+            self.recipe.generate.max_new_tokens,
+        )
+
+    def losses(self, scans: Sequence[StudyRow], view: View) -> Float64[np.ndarray, "scans"]:
+        """Cross entropy of every scan's true report given a view, mean over its tokens, in nats.
+
+        Args:
+            scans: One row per scan.
+            view: What is shown of each.
+
+        Raises:
+            CtscribeError: ``E_TOO_LONG`` or ``E_REPORT``, naming the study.
+        """
+        names = [scan.volume_name for scan in scans]
+        rows = [PairRow(study=name, role="positive", volume=name) for name in names]
+        by_name = dict(zip(names, scans, strict=True))
+        limit = self.qwen.config.text_config.max_position_embeddings
+        shown = PairDataset(by_name, rows, self.tokenizer, lambda study, _: view(study), limit)
+        size, pad_id = self.recipe.generate.batch_size, int(self.tokenizer.pad_token_id)
+        values = []
+        with torch.inference_mode():
+            for start in range(0, len(shown), size):
+                chosen = [shown[i] for i in range(start, min(start + size, len(shown)))]
+                batch = collate_pairs(chosen, pad_id)["positive"]
+                losses = answer_losses(self.qwen, batch, self.recipe.model.positions)
+                values.append(losses.per_sample().double().cpu())
+        return torch.cat(values).numpy()
+
+    @torch.inference_mode()
+    def finding_logits(self, visuals: Sequence[Visual]) -> Float64[np.ndarray, "scans 18"]:
+        """Raw log-odds of the 18 findings by the run's finding queries.
+
+        Args:
+            visuals: Stored features.
+
+        Raises:
+            CtscribeError: ``E_NO_QUERIES`` when it has none.
+        """
+        queries = attached(self.qwen)
+        if queries is None:
+            raise CtscribeError(
+                "E_NO_QUERIES",
+                "the run must have finding queries to be sure of anything, but it has none",
+            )
+        rows = []
+        for visual in visuals:
+            assert visual.visual_tokens is not None  # a store gives nothing else
+            tokens = visual.visual_tokens.to(queries.gate.device)
+            located = locate_findings(queries.head, tokens, visual.grid_thw)
+            rows.append(located.logits.double().cpu().numpy())
+        return np.array(rows).reshape(-1, len(FINDINGS))
+
+    def read(self, findings: str, impression: str) -> ReadReport:
+        """A report's sentences with their tokens."""
+        return read_report(findings, impression, self.tokenizer)
+
+    def put_behind(self, report: ReadReport, visual: Visual) -> ReportOnScan:
+        """Puts a report behind a scan, to ask how probable it is.
+
+        Raises:
+            CtscribeError: ``E_REPORT`` when the report is empty.
+        """
+        device = self.qwen.lm_head.weight.device
+        ids, labels = encode_example(self.tokenizer, report.answer, visual.grid_thw)
+        tokens = visual.visual_tokens
+        if visual.frames is not None:
+            with torch.inference_mode():
+                tokens = encode_frames(self.qwen, [visual.frames])
+        assert tokens is not None  # a visual input is one of the two
+        input_ids = torch.tensor(ids, device=device)
+        places = positions_for(
+            self.qwen,
+            input_ids[None],
+            torch.ones_like(input_ids)[None],
+            torch.tensor([visual.grid_thw]),
+            torch.tensor([visual.position_mm], device=device),
+            self.recipe.model.positions,
+        )
+        start = next(i for i, label in enumerate(labels) if label != -100)
+        return ReportOnScan(input_ids, start, tokens.to(device), visual.grid_thw, places)
+
+    def evidence(
+        self,
+        report: ReadReport,
+        visual: Visual,
+        slice_indices: Sequence[int],
+        position_mm: Sequence[float],
+    ) -> tuple[SentenceEvidence, ...]:
+        """What each sentence of a report rests on, whoever wrote it; nothing for an empty one.
+
+        Args:
+            report: From `read`.
+            visual: The scan.
+            slice_indices: z index of each frame.
+            position_mm: Superior coordinate of each frame, RAS+ mm.
+        """
+        if not report.sentences:
+            return ()
+        on_scan = self.put_behind(report, visual)
+        return explain(self.qwen, report, on_scan, slice_indices, position_mm)
+
+    def report(self, source: Path, name: str | None = None) -> Draft:
+        """Reads a scan and writes its draft; of one that holds no chest CT it says why not.
+
+        Args:
+            source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
+            name: How the draft shall call the study; nothing of the source's name or header does.
+
+        Raises:
+            CtscribeError: What is wrong with the scan, in one sentence.
+        """
+        if not source.exists():
+            raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
+        kind: SourceKind = "DICOM" if is_dicom(source) else "NIfTI"
+        try:
+            prepared = prepare_volume(
+                source, self.recipe.volume, self.recipe.slices, study="the scan"
+            )
+        except CtscribeError as error:
+            if error.code not in UNREADABLE:
+                raise
+            return self._draft(name or "scan", kind, None, refused=CODES[error.code].meaning)
+        return self._write(prepared, name, kind)
+
+    def write(self, scan: CTVolume, name: str | None = None) -> Draft:
+        """Writes a draft of one scan in memory, as `report` does of a file.
+
+        Args:
+            scan: In HU.
+            name: How the draft shall call the study; else it is called after its voxels.
+        """
+        prepared = prepare_scan(scan, self.recipe.volume, self.recipe.slices)
+        return self._write(prepared, name, "memory")
+
+    def _write(self, scan: PreparedVolume, name: str | None, kind: SourceKind) -> Draft:
+        study = name or f"scan {hashlib.sha256(scan.frames.tobytes()).hexdigest()[:10]}"
+        reason = why_not_assessable(scan.frames, scan.warnings)
+        if reason:
+            return self._draft(study, kind, scan, refused=reason)
+        slices, height, width, _ = scan.frames.shape
+        with torch.inference_mode():
+            tokens = encode_frames(self.qwen, [torch.from_numpy(scan.frames)])
+        visual = Visual(
+            grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+            position_mm=slice_pair_positions(scan.position_mm),
+            visual_tokens=tokens,
+        )
+        text = self.answers([visual])[0].text
+        report = self.read(*split_report(text))
+        evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
+        findings = finding_rows("\n".join(split_report(text))) if text else ()
+        confidences: list[float | None] = [None] * len(evidence)
+        calibration = self.calibration
+        if calibration is not None and evidence and attached(self.qwen) is not None:
+            probabilities = calibration.findings(self.finding_logits([visual]))[0].tolist()
+            scores = [(each.log_prob, each.num_tokens) for each in evidence]
+            confidences = sentence_confidences(report.sentences, scores, probabilities, calibration)
+            findings = tuple(
+                replace(row, probability=probability)
+                for row, probability in zip(findings, probabilities, strict=True)
+            )
+        sentences = sentence_rows(evidence, confidences)
+        draft = self._draft(study, kind, scan)
+        return replace(draft, text=text, sentences=sentences, findings=findings)
+
+    def _draft(
+        self, study: str, kind: SourceKind, scan: PreparedVolume | None, refused: str | None = None
+    ) -> Draft:
+        """A draft without text."""
+        provenance = Provenance(
+            ctscribe_version=__version__,
+            model_preset=self.recipe.model.preset,
+            weights_sha256=self.weights_sha256,
+            recipe_sha256=sha256_of_json(self.recipe.model_dump(mode="json")),
+            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        reason = refused and refused[0].lower() + refused[1:].rstrip(".")
+        return Draft(study, kind, scan, self.recipe, provenance, self._save, not_assessable=reason)
