@@ -1,30 +1,76 @@
-"""Rows of prepared studies, for tests that need some and do not mind which."""
+"""Rows of prepared studies, and prepared folders, for tests that do not mind which."""
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
-from ctscribe.base.rows import StudyRow
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow, write_rows
+from ctscribe.base.types import Frames
+from ctscribe.data.prepare import _open
+from ctscribe.data.prepared import write_frames
 
 
-def study_of(scan: str, slice_indices: tuple[int, ...], **changes: object) -> StudyRow:
-    """A normal chest of slices 3 mm apart.
+def study_row(name: str, **changes: object) -> StudyRow:
+    """A normal chest of slices 3 mm apart, of which four are shown.
 
     Args:
-        scan: As CT-RATE names it, such as ``valid_1_a``; tells patient and split.
-        slice_indices: Which slices are shown.
-        changes: Other fields.
+        name: Of the volume. Where it is as CT-RATE's, such as ``valid_1_a_1.nii.gz``, it tells
+            patient, scan and split; any other name is also patient and scan, and trains.
+        changes: Other fields; positions follow spacing and indices unless they are given too.
     """
+    scan = name.removesuffix(".nii.gz").rpartition("_")[0] or name
     fields: dict[str, object] = {
-        "volume_name": f"{scan}_1.nii.gz",
-        "patient_id": scan.rpartition("_")[0],
+        "volume_name": name,
+        "patient_id": scan.rpartition("_")[0] or name,
         "scan_id": scan,
-        "source_split": scan.partition("_")[0],
+        "source_split": "valid" if name.startswith("valid") else "train",
         "findings": "The lungs are clear.",
         "impression": "Normal chest.",
         "labels": None,
         "spacing_mm": (3.0, 3.0, 3.0),
         "shape_xyz": (56, 56, 100),
-        "slice_indices": slice_indices,
-        "position_mm": tuple(3.0 * index for index in slice_indices),
+        "slice_indices": (30, 20, 10, 0),
+        "position_mm": (),
         "frame_to_ras": tuple(map(tuple, np.eye(4).tolist())),
     }
-    return StudyRow.model_validate(fields | changes)
+    row = StudyRow.model_validate(fields | changes)
+    if "position_mm" in changes:
+        return row
+    position_mm = tuple(row.spacing_mm[2] * index for index in row.slice_indices)
+    return row.model_copy(update={"position_mm": position_mm})
+
+
+def write_prepared(
+    folder: Path,
+    studies: Iterable[StudyRow],
+    recipe: Recipe | None = None,
+    *,
+    frames: Iterable[Frames] | None = None,
+) -> Path:
+    """A folder as `prepare` leaves it, but for the stores and the ledger.
+
+    Args:
+        folder: Is made; what an earlier call wrote there is replaced.
+        studies: Its rows.
+        recipe: Whose volume and slices sections it was prepared for; None means the defaults.
+        frames: Of each study, (slices, height, width, 3) uint8; None leaves them out, for tests
+            that read words alone.
+
+    Returns:
+        The folder.
+    """
+    studies, recipe = list(studies), recipe or Recipe()
+    folder.mkdir(parents=True, exist_ok=True)
+    _open(folder, folder, recipe.volume, recipe.slices)
+    for row, shown in zip(studies, frames, strict=True) if frames is not None else ():
+        write_frames(folder, row.volume_name, shown, {"volume_name": row.volume_name})
+    write_rows(folder / "studies.jsonl", studies)
+    return folder
+
+
+def random_frames(number: int, shape: tuple[int, int, int, int]) -> list[Frames]:
+    """Noise of (slices, height, width, 3) for so many studies."""
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, shape, dtype=np.uint8) for _ in range(number)]

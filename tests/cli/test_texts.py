@@ -7,9 +7,10 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow, read_rows, write_rows
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from tests.measure.classifier.conftest import classifier_dir
 from tests.measure.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
+from tests.studies import write_prepared
 
 __all__ = ["classifier_dir", "make_prediction", "make_studies"]
 
@@ -28,8 +29,7 @@ def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path, make_studies: MakeStudies) -> Path:
-    write_rows(tmp_path / "studies.jsonl", [*make_studies(12, "train"), *make_studies(6)])
-    return tmp_path
+    return write_prepared(tmp_path, [*make_studies(12, "train"), *make_studies(6)])
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from safetensors.torch import load_file
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data.prepare import prepare
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_prompt
+from tests.studies import write_prepared
 
 RECIPE = Recipe.model_validate(
     {
@@ -105,9 +107,7 @@ def test_labels_alone_teach_too(data: Path, tmp_path: Path) -> None:
 
 
 def test_prepared_studies_must_be_of_both_splits(data: Path, tmp_path: Path) -> None:
-    lone = tmp_path / "prepared"
-    lone.mkdir()
-    first = (data / "prepared" / "studies.jsonl").read_text().splitlines()[0]
-    (lone / "studies.jsonl").write_text(first + "\n")
+    first = read_rows(data / "prepared" / "studies.jsonl", StudyRow)[:1]
+    lone = write_prepared(tmp_path / "prepared", first, own())
     with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
         warm_up(tmp_path / "start", own(), lone)

@@ -7,6 +7,7 @@ import pytest
 
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.text.findings import FINDINGS
+from tests.studies import study_row
 
 NORMAL = "The heart is of normal size. No pleural effusion is seen."
 SENTENCES = {
@@ -22,23 +23,13 @@ MakePrediction = Callable[..., PredictionRow]
 
 
 def _study(number: int, findings: list[str], split: str) -> StudyRow:
-    return StudyRow.model_validate(
-        {
-            "volume_name": f"{split}_{number}_a_1.nii.gz",
-            "patient_id": f"{split}_{number}",
-            "scan_id": f"{split}_{number}_a",
-            "source_split": split,
-            "findings": " ".join([NORMAL, *(SENTENCES[finding] for finding in findings)]),
-            "impression": f"Case {number % 7} of its kind.",
-            "labels": tuple(int(finding in findings) for finding in FINDINGS),
-            "sex": "F" if number % 2 else "M",
-            "age_years": float(20 + number % 60),
-            "spacing_mm": (1.0, 1.0, 1.0),
-            "shape_xyz": (1, 1, 1),
-            "slice_indices": (),
-            "position_mm": (),
-            "frame_to_ras": (),
-        }
+    return study_row(
+        f"{split}_{number}_a_1.nii.gz",
+        findings=" ".join([NORMAL, *(SENTENCES[finding] for finding in findings)]),
+        impression=f"Case {number % 7} of its kind.",
+        labels=tuple(int(finding in findings) for finding in FINDINGS),
+        sex="F" if number % 2 else "M",
+        age_years=float(20 + number % 60),
     )
 
 

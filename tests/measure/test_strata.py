@@ -1,7 +1,7 @@
 import pytest
 
-from ctscribe.base.rows import StudyRow
 from ctscribe.measure.breakdown import ORDER, nodule_stratum, strata_of
+from tests.studies import study_row
 
 
 @pytest.mark.parametrize(
@@ -23,18 +23,6 @@ def test_limits_are_fleischners(has_nodule: bool, size_mm: float | None, expecte
     assert nodule_stratum(has_nodule, size_mm) == expected
 
 
-def study(text: str, age_years: float | None = None, manufacturer: str | None = None) -> StudyRow:
-    return StudyRow.model_validate(
-        {
-            "volume_name": "v", "patient_id": "p", "scan_id": "s", "source_split": "valid",
-            "findings": text, "impression": "", "labels": None,
-            "age_years": age_years, "manufacturer": manufacturer,
-            "spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1), "slice_indices": (),
-            "position_mm": (), "frame_to_ras": (),
-        }
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("text", "grouping", "stratum"),
     [
@@ -48,14 +36,17 @@ def study(text: str, age_years: float | None = None, manufacturer: str | None = 
     ],
 )
 def test_what_the_reference_says_decides(text: str, grouping: str, stratum: str) -> None:
-    groups = strata_of([study(text)], [text], ["nodule" in text])
+    groups = strata_of([study_row("s", findings=text, impression="")], [text], ["nodule" in text])
     assert groups[grouping] == {stratum: [0]}
 
 
 def test_strata_come_in_order_and_without_scans_that_lack_the_datum() -> None:
     ages = [80, None, 30, 65, 50]
     names = ["S", None, "G", "P", "G"]
-    rows = [study("Clear.", age, name) for age, name in zip(ages, names, strict=True)]
+    rows = [
+        study_row("s", findings="Clear.", impression="", age_years=age, manufacturer=name)
+        for age, name in zip(ages, names, strict=True)
+    ]
     groups = strata_of(rows, ["Clear."] * 5, [False] * 5)
     assert list(groups["age"]) == list(ORDER["age"])
     assert groups["scanner"] == {"G": [2, 4], "P": [3], "S": [0]}

@@ -21,27 +21,18 @@ from ctscribe.show.score_tables import (
 )
 from ctscribe.show.tables import Cell
 from ctscribe.text.findings import FINDINGS
+from tests.studies import study_row
 
 CONFIG = EvaluateConfig(resamples=100)
 
 
 def study(number: int, split: str) -> StudyRow:
     ill = number % 2
-    return StudyRow.model_validate(
-        {
-            "volume_name": f"{split}_{number}_a_1.nii.gz",
-            "patient_id": f"{split}_{number}",
-            "scan_id": f"{split}_{number}_a",
-            "source_split": split,
-            "findings": "A nodule of 4 mm is seen in the left lung." if ill else "Clear lungs.",
-            "impression": "",
-            "labels": tuple(int(ill and name == "Lung nodule") for name in FINDINGS),
-            "spacing_mm": (1.0, 1.0, 1.0),
-            "shape_xyz": (1, 1, 1),
-            "slice_indices": (),
-            "position_mm": (),
-            "frame_to_ras": (),
-        }
+    return study_row(
+        f"{split}_{number}_a_1.nii.gz",
+        findings="A nodule of 4 mm is seen in the left lung." if ill else "Clear lungs.",
+        impression="",
+        labels=tuple(int(ill and name == "Lung nodule") for name in FINDINGS),
     )
 
 

@@ -10,12 +10,12 @@ from ctscribe.base.files import write_json
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, write_rows
-from ctscribe.data.prepared import write_frames
 from ctscribe.experiment import compare_cells
 from ctscribe.learn.train.follow import draw_loss_curve
 from ctscribe.measure.scores import evaluate
 from ctscribe.show.scoreboard import write_scoreboard
 from tests.show.chests import chest
+from tests.studies import write_prepared
 
 RECIPE = Recipe.model_validate(
     {"experiment": {"betas": (0.0, 0.1)}, "evaluate": {"resamples": 100}}
@@ -26,10 +26,8 @@ TRAIN = [chest(f"train_{number}", number < 2) for number in range(4)]
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    for number, row in enumerate(TEST):
-        frames = np.full((2, 28, 28, 3), 40 * number, dtype=np.uint8)
-        write_frames(tmp_path / "prepared", row.volume_name, frames, {})
-    write_rows(tmp_path / "prepared" / "studies.jsonl", [*TRAIN, *TEST])
+    frames = [np.full((2, 28, 28, 3), 40 * number, dtype=np.uint8) for number in (0, 1, 2, 3)]
+    write_prepared(tmp_path / "prepared", [*TRAIN, *TEST], RECIPE, frames=frames * 2)
     for number, cell in enumerate(grid(RECIPE)):
         folder = tmp_path / "cells" / cell.name
         written = [

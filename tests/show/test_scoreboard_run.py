@@ -5,24 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.base.files import read_json, write_json
-from ctscribe.base.rows import write_rows
-from ctscribe.cli.options import app
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.files import read_json
+from ctscribe.cli.app import app
 from tests.show.chests import NODULE, chest
+from tests.studies import write_prepared
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    folder = tmp_path / "prepared"
     studies = [chest(f"valid_{number}", number < 2) for number in range(4)]
-    for number, row in enumerate(studies):
-        frames = np.full((2, 28, 28, 3), 40 * number, dtype=np.uint8)
-        write_frames(folder, row.volume_name, frames, {})
-    training = [chest(f"train_{number}", number % 2 == 0) for number in range(20)]
-    write_rows(folder / "studies.jsonl", [*training, *studies])
-    write_json(folder / "prepare.json", {"asked": {"slices": {"windows": "single"}}})
-    return folder
+    studies += [chest(f"train_{number}", number % 2 == 0) for number in range(20)]
+    frames = [np.full((2, 28, 28, 3), 10 * number, dtype=np.uint8) for number in range(24)]
+    return write_prepared(tmp_path / "prepared", studies, frames=frames)
 
 
 def run(*arguments: str | Path) -> None:

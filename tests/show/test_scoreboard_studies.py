@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from ctscribe.base.rows import StudyRow
-from ctscribe.data.prepared import write_frames
 from ctscribe.show.scoreboard import MAX_SIDE_PX, WindowSet, look_alikes, show_study
 from ctscribe.show.scoreboard_page import compare_reports
-from tests.studies import study_of
+from tests.studies import study_row, write_prepared
 
 NORMAL = "The lungs are clear and the heart is of normal size."
 
@@ -17,13 +16,14 @@ NORMAL = "The lungs are clear and the heart is of normal size."
 def study(patient: int, findings: str, scan: str = "a") -> StudyRow:
     shape = {"spacing_mm": (0.75, 0.5, 1.5), "shape_xyz": (56, 56, 40)}
     texts = {"findings": findings, "impression": ""}
-    return study_of(f"valid_{patient}_{scan}", (35, 25), **shape, **texts)
+    name = f"valid_{patient}_{scan}_1.nii.gz"
+    return study_row(name, slice_indices=(35, 25), **shape, **texts)
 
 
 def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> list[StudyRow]:
-    for row, grey in greys.items():
-        frames = np.full((2, side_px, side_px, 3), grey, dtype=np.uint8)
-        write_frames(folder, row.volume_name, frames, {})
+    shape = (2, side_px, side_px, 3)
+    frames = [np.full(shape, grey, dtype=np.uint8) for grey in greys.values()]
+    write_prepared(folder, greys, frames=frames)
     return list(greys)
 
 
@@ -59,7 +59,7 @@ def test_large_frames_are_drawn_smaller_and_stay_to_scale(
     row = study(1, NORMAL).model_copy(update={"frame_to_ras": frame_to_ras})
     frames = np.zeros((2, 504, 504, 3), dtype=np.uint8)
     frames[0, 0, 0] = (100, 160, 200)
-    write_frames(tmp_path, row.volume_name, frames, {})
+    write_prepared(tmp_path, [row], frames=[frames])
     compared = compare_reports("x", reference=NORMAL, prediction="", labels=None)
     shown = show_study(compared, row, tmp_path, windows)
     assert len(shown.display) == titles

@@ -1,21 +1,19 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, read_rows, write_rows
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.features import frames_of
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write import generate as module
 from ctscribe.write.generate import generate, one_per_scan, scans_of, write_for
-from tests.studies import study_of
+from tests.studies import random_frames, study_row, write_prepared
 
 RECIPE = Recipe.model_validate(
     {
@@ -26,7 +24,7 @@ RECIPE = Recipe.model_validate(
 
 
 NAMES = ("valid_1_a_1", "valid_1_a_2", "valid_1_b_1", "valid_2_a_1")
-STUDIES = [study_of(name[:-2], (3, 2, 1, 0), volume_name=f"{name}.nii.gz") for name in NAMES]
+STUDIES = [study_row(f"{name}.nii.gz") for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +39,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    folder = tmp_path / "prepared"
-    draw = np.random.default_rng(0)
-    for row in STUDIES:
-        frames = draw.integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
-        write_frames(folder, row.volume_name, frames, {})
-    write_rows(folder / "studies.jsonl", STUDIES)
-    return folder
+    frames = random_frames(len(STUDIES), (4, 56, 56, 3))
+    return write_prepared(tmp_path / "prepared", STUDIES, RECIPE, frames=frames)
 
 
 def test_one_row_per_scan_from_its_first_reconstruction(

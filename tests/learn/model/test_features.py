@@ -15,7 +15,7 @@ from ctscribe.data.prepared import read_frames, write_frames
 from ctscribe.learn.model import features
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.qwen import answer_losses, encode_frames, merge
-from tests.studies import study_of
+from tests.studies import study_row, write_prepared
 
 Frames = Callable[..., torch.Tensor]
 SIZES = [(4, 56, 84), (6, 56, 84), (4, 28, 28)]
@@ -23,15 +23,18 @@ SIZES = [(4, 56, 84), (6, 56, 84), (4, 28, 28)]
 
 def study(number: int, num_slices: int) -> StudyRow:
     position_mm = tuple(-10.0 * z for z in range(num_slices))
-    return study_of(f"train_{number}_a", tuple(range(num_slices)), position_mm=position_mm)
+    return study_row(
+        f"train_{number}_a_1.nii.gz",
+        slice_indices=tuple(range(num_slices)),
+        position_mm=position_mm,
+    )
 
 
 @pytest.fixture
 def prepared(tmp_path: Path, random_frames: Frames) -> tuple[Path, list[StudyRow]]:
     studies = [study(number, size[0]) for number, size in enumerate(SIZES)]
-    for number, (row, size) in enumerate(zip(studies, SIZES, strict=True)):
-        write_frames(tmp_path, row.volume_name, random_frames(*size, number).numpy(), {})
-    return tmp_path, studies
+    frames = [random_frames(*size, number).numpy() for number, size in enumerate(SIZES)]
+    return write_prepared(tmp_path, studies, frames=frames), studies
 
 
 def test_stored_features_equal_live_ones(

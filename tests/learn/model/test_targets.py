@@ -1,42 +1,32 @@
 import numpy as np
 import pytest
 
-from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.finding_queries import cell_targets
 from ctscribe.scan.boxes import boxes_in_frames
 from ctscribe.text.findings import FINDINGS
+from tests.studies import study_row
 
 # 2 mm pixels, patient's right on the left: x falls with the column, y with the row; 5 mm slices
 FRAME_TO_RAS = ((-2.0, 0.0, 0.0, 80.0), (0.0, -2.0, 0.0, 60.0), (0.0, 0.0, 5.0, -100.0))
 NODULE = FINDINGS.index("Lung nodule")
 
 
-def study() -> StudyRow:
-    return StudyRow(
-        volume_name="train_1_a_1.nii.gz",
-        patient_id="train_1",
-        scan_id="train_1_a",
-        source_split="train",
-        findings="A nodule.",
-        impression="Nodule.",
-        labels=None,
-        spacing_mm=(2.0, 2.0, 5.0),
-        shape_xyz=(84, 56, 40),
-        slice_indices=(30, 20, 10, 0),
-        position_mm=(50.0, 0.0, -50.0, -100.0),
-        frame_to_ras=(*FRAME_TO_RAS, (0.0, 0.0, 0.0, 1.0)),
-    )
+STUDY = study_row(
+    "train_1_a_1.nii.gz",
+    slice_indices=(30, 20, 10, 0),
+    frame_to_ras=(*FRAME_TO_RAS, (0.0, 0.0, 0.0, 1.0)),
+)
 
 
 def test_millimetres_become_pixels_and_slices() -> None:
     # columns 30..34, rows 10..20, slices 19..21
-    boxes = boxes_in_frames(study(), [((12.0, 20.0, -5.0), (20.0, 40.0, 5.0))])
+    boxes = boxes_in_frames(STUDY, [((12.0, 20.0, -5.0), (20.0, 40.0, 5.0))])
     assert boxes.shape == (1, 3, 2)
     assert boxes[0].tolist() == [[30.0, 34.0], [10.0, 20.0], [19.0, 21.0]]
 
 
 def test_no_boxes_are_no_targets() -> None:
-    boxes = boxes_in_frames(study(), [])
+    boxes = boxes_in_frames(STUDY, [])
     assert boxes.shape == (0, 3, 2)
     assert cell_targets(boxes, [], (3, 2), (56, 84)).sum() == 0
 
@@ -69,14 +59,12 @@ def cells(found: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]]") -> li
 def test_cells_that_show_a_lesion(
     box: tuple[tuple[int, int], ...], expected: list[list[int]]
 ) -> None:
-    found = cell_targets(
-        np.array([box], dtype=np.float64), [NODULE], study().slice_indices, (56, 84)
-    )
+    found = cell_targets(np.array([box], dtype=np.float64), [NODULE], STUDY.slice_indices, (56, 84))
     assert found.shape == (2 * 2 * 3, 16, 18)
     assert cells(found) == expected
 
 
 def test_a_shift_moves_targets_with_the_frames() -> None:
     box = np.array([[[1, 5], [1, 5], [20, 20]]], dtype=np.float64)
-    found = cell_targets(box, [NODULE], study().slice_indices, (56, 84), (28, 56))
+    found = cell_targets(box, [NODULE], STUDY.slice_indices, (56, 84), (28, 56))
     assert cells(found) == [[0, 4, 8]]

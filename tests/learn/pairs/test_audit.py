@@ -1,6 +1,5 @@
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctscribe.base.rows import PairRow, StudyRow, write_rows
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.learn.pairs.audit import audit_pairs, write_audit
 from ctscribe.learn.pairs.build import build_pairs
+from tests.studies import study_row, write_prepared
 
 
 def pair(study: str, shown: str, distance: int, relaxed_by: int = 0) -> list[PairRow]:
@@ -27,12 +26,12 @@ def pair(study: str, shown: str, distance: int, relaxed_by: int = 0) -> list[Pai
     ]
 
 
-def test_counts_by_hand(make_study: Callable[..., StudyRow]) -> None:
+def test_counts_by_hand() -> None:
     studies = [
-        make_study("a", (0,) * 18, manufacturer="X"),
-        make_study("b", (1,) * 12 + (0,) * 6, manufacturer="X"),
-        make_study("c", (1,) * 2 + (0,) * 16, manufacturer="Y"),
-        make_study("d", (0,) * 18, manufacturer="Y"),
+        study_row("a", labels=(0,) * 18, manufacturer="X"),
+        study_row("b", labels=(1,) * 12 + (0,) * 6, manufacturer="X"),
+        study_row("c", labels=(1,) * 2 + (0,) * 16, manufacturer="Y"),
+        study_row("d", labels=(0,) * 18, manufacturer="Y"),
     ]
     rows = pair("a", "b", 12) + pair("b", "a", 12) + pair("c", "b", 10) + pair("d", "b", 12, 1)
     audit = audit_pairs(studies, rows)
@@ -54,10 +53,10 @@ def test_counts_by_hand(make_study: Callable[..., StudyRow]) -> None:
     assert "manufacturer" not in told
 
 
-def test_scanner_and_healthier_skews_are_told(make_study: Callable[..., StudyRow]) -> None:
+def test_scanner_and_healthier_skews_are_told() -> None:
     ill, well = (1,) * 12 + (0,) * 6, (0,) * 18
-    studies = [make_study(f"ill{n}", ill, manufacturer="XY"[n % 2]) for n in range(10)]
-    studies += [make_study(f"well{n}", well, manufacturer="XY"[n % 2]) for n in range(10)]
+    studies = [study_row(f"ill{n}", labels=ill, manufacturer="XY"[n % 2]) for n in range(10)]
+    studies += [study_row(f"well{n}", labels=well, manufacturer="XY"[n % 2]) for n in range(10)]
     rows = [row for n in range(10) for row in pair(f"ill{n}", f"well{n}", 12)]
     told = audit_pairs(studies, rows)["warnings"]
     assert any("100% of the volumes shown instead have fewer findings" in line for line in told)
@@ -71,9 +70,9 @@ def test_noise_has_no_partner_to_audit(cohort: list[StudyRow]) -> None:
     assert audit["warnings"] == []
 
 
-def test_each_finding_counts_the_pairs_that_dispute_it(make_study: Callable[..., StudyRow]) -> None:
-    studies = [make_study("a", (0,) * 18), make_study("b", (1, 1) + (0,) * 16)]
-    studies += [make_study("c", (1,) + (0,) * 17)]
+def test_each_finding_counts_the_pairs_that_dispute_it() -> None:
+    studies = [study_row("a", labels=(0,) * 18), study_row("b", labels=(1, 1) + (0,) * 16)]
+    studies += [study_row("c", labels=(1,) + (0,) * 17)]
     rows = build_pairs(studies, "heter", 1, 0)
     disputed = Counter(finding for row in rows for finding in row.disputed or ())
     assert audit_pairs(studies, rows)["disputed"] == disputed
@@ -85,10 +84,7 @@ def test_files_are_written_for_every_strategy(
     tmp_path: Path, cohort: list[StudyRow], strategy: Literal["origin", "gauss", "heter"]
 ) -> None:
     cohort = cohort[:20]
-    write_rows(tmp_path / "studies.jsonl", cohort)
-    frames = np.zeros((4, 28, 28, 3), np.uint8)
-    for study in cohort:
-        write_frames(tmp_path, study.volume_name, frames, {})
+    write_prepared(tmp_path, cohort, frames=[np.zeros((4, 28, 28, 3), np.uint8)] * 20)
     out = tmp_path / strategy
     warnings = write_audit(tmp_path, out, build_pairs(cohort, strategy, 10, 0))
     assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings

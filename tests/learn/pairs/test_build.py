@@ -1,14 +1,14 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import PairRow, StudyRow, read_rows, write_rows
+from ctscribe.base.recipe import PairsConfig, Recipe
+from ctscribe.base.rows import PairRow, StudyRow, read_rows
 from ctscribe.data.splits import split_of
 from ctscribe.learn.pairs.build import build_pairs, build_training_pairs, noise_seeds
 from ctscribe.text.findings import FINDINGS
+from tests.studies import study_row, write_prepared
 
 
 def test_origin_has_positives_only(cohort: list[StudyRow]) -> None:
@@ -57,18 +57,16 @@ def test_draws_do_not_depend_on_the_order_of_the_studies(cohort: list[StudyRow])
     assert negatives(cohort) == negatives(cohort[::-1])
 
 
-def test_a_study_without_labels_is_named(
-    make_study: Callable[..., StudyRow], cohort: list[StudyRow]
-) -> None:
+def test_a_study_without_labels_is_named(cohort: list[StudyRow]) -> None:
     with pytest.raises(CtscribeError, match=r"train_9_z_1\.nii\.gz has none.*gauss"):
-        build_pairs([*cohort, make_study("train_9_z_1.nii.gz", None)], "heter", 10, 0)
+        build_pairs([*cohort, study_row("train_9_z_1.nii.gz")], "heter", 10, 0)
 
 
 def test_training_pairs_stay_inside_the_training_split(
     tmp_path: Path, cohort: list[StudyRow]
 ) -> None:
-    write_rows(tmp_path / "studies.jsonl", cohort)
     config = PairsConfig(strategy="heter", validation_fraction=0.3)
+    write_prepared(tmp_path, cohort, Recipe(pairs=config))
     rows = build_training_pairs(tmp_path, tmp_path / "out", config)
     assert read_rows(tmp_path / "out" / "pairs.jsonl", PairRow) == rows
     patients = {study.volume_name: study.patient_id for study in cohort}
@@ -79,6 +77,6 @@ def test_training_pairs_stay_inside_the_training_split(
 
 def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRow]) -> None:
     tested = [study.model_copy(update={"source_split": "valid"}) for study in cohort]
-    write_rows(tmp_path / "studies.jsonl", tested)
+    write_prepared(tmp_path, tested)
     with pytest.raises(CtscribeError, match="training split must have studies"):
         build_training_pairs(tmp_path, tmp_path, PairsConfig())

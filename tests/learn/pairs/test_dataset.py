@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +17,7 @@ from ctscribe.learn.pairs.dataset import (
 )
 from ctscribe.text.prompt import QUESTION, SYSTEM, answer_offsets
 from ctscribe.text.sections import join_report
+from tests.studies import study_row
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +76,8 @@ def test_noise_is_asked_for_by_seed(
     assert negative.visual.visual_tokens[0, 0] == -torch.tensor(float(rows[7].noise_seed))
 
 
-def test_an_over_long_sample_is_named(
-    make_study: Callable[..., StudyRow], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    study = make_study("train_5_a_1.nii.gz", report="The lungs are clear. " * 40)
+def test_an_over_long_sample_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
+    study = study_row("train_5_a_1.nii.gz", findings="The lungs are clear. " * 40)
     dataset = make_dataset([study], build_pairs([study], "origin", 10, 0), tokenizer, 200)
     with pytest.raises(
         CtscribeError, match=r"fit into 200 tokens, but train_5_a_1\.nii\.gz"
@@ -107,11 +104,11 @@ def test_torn_pairs_are_refused(cohort: list[StudyRow], tokenizer: PreTrainedTok
 
 
 def test_batches_are_padded_right_and_carry_loss_on_the_answer_only(
-    make_study: Callable[..., StudyRow], tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     studies = [
-        make_study("a", (0,) * 18, report="Trachea open."),
-        make_study("b", (1,) * 18, report="Both main bronchi are open. " * 3),
+        study_row("a", labels=(0,) * 18, findings="Trachea open."),
+        study_row("b", labels=(1,) * 18, findings="Both main bronchi are open. " * 3),
     ]
     rows = build_pairs(studies, "heter", 10, 0)
     dataset = make_dataset(studies, rows, tokenizer, 500)
@@ -128,10 +125,10 @@ def test_batches_are_padded_right_and_carry_loss_on_the_answer_only(
     for row, study in enumerate(studies):
         supervised = positive["labels"][row][positive["labels"][row] >= 0]
         assert tokenizer.decode(supervised) == (
-            f"Findings: {study.findings.strip()}\nImpression: Normal.<|im_end|>"
+            f"Findings: {study.findings.strip()}\nImpression: Normal chest.<|im_end|>"
         )
     assert positive["video_grid_thw"].tolist() == [[2, 4, 2]] * 2
-    assert positive["position_mm"].tolist() == [[6.0, 2.0]] * 2
+    assert positive["position_mm"].tolist() == [[75.0, 15.0]] * 2
     assert positive["visual_tokens"].shape == (8, 8)
     assert "frames" not in positive
 

@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import GapRow, PairRow, StudyRow, write_rows
-from ctscribe.base.types import Labels
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.recipe import PairsConfig, Recipe
+from ctscribe.base.rows import GapRow, PairRow, StudyRow
+from ctscribe.base.types import Frames, Labels
 from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.pairs.hard import (
     appearances,
@@ -22,8 +20,7 @@ from ctscribe.learn.pairs.hard import (
 )
 from ctscribe.text.findings import FINDINGS
 from tests.learn.pairs.test_heter import Arrays, cohorts
-
-Make = Callable[..., StudyRow]
+from tests.studies import study_row, write_prepared
 
 
 def brute_force(
@@ -126,10 +123,10 @@ def test_other_rows_stay_as_they_are() -> None:
     assert refresh_hard(rows, [], BY_NAME, 0, 1) == rows
 
 
-def write(folder: Path, study: StudyRow, seed: int, brightness: int = 100, noise: int = 4) -> None:
+def frames(seed: int, brightness: int = 100, noise: int = 4) -> Frames:
     rng = np.random.default_rng(seed)
-    frames = rng.integers(brightness - noise, brightness + noise, (4, 28, 28, 3))
-    write_frames(folder, study.volume_name, frames.astype(np.uint8), {})
+    grey = rng.integers(brightness - noise, brightness + noise, (4, 28, 28, 3))
+    return grey.astype(np.uint8)
 
 
 def nearest_to_first(folder: Path, studies: list[StudyRow]) -> int:
@@ -148,45 +145,39 @@ def nearest_to_first(folder: Path, studies: list[StudyRow]) -> int:
     ],
 )
 def test_what_prepare_knows_of_scan_and_patient_counts(
-    tmp_path: Path, make_study: Make, knob: str, alike: object, other: object
+    tmp_path: Path, knob: str, alike: object, other: object
 ) -> None:
-    values = (alike, other, alike, other)
     studies = [
-        make_study(f"s{n}").model_copy(update={knob: value}) for n, value in enumerate(values)
+        study_row(f"s{n}").model_copy(update={knob: value})
+        for n, value in enumerate((alike, other, alike, other))
     ]
-    for study in studies:
-        write(tmp_path, study, seed=0)
+    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 4)
     assert nearest_to_first(tmp_path, studies) == 2
 
 
 @pytest.mark.parametrize(("knob", "values"), [("brightness", (80, 160)), ("noise", (3, 30))])
-def test_what_the_frames_show_counts(
-    tmp_path: Path, make_study: Make, knob: str, values: tuple[int, int]
-) -> None:
-    studies = [make_study(f"s{n}") for n in range(4)]
-    for n, study in enumerate(studies):
-        write(tmp_path, study, seed=n, **{knob: values[n % 2]})
+def test_what_the_frames_show_counts(tmp_path: Path, knob: str, values: tuple[int, int]) -> None:
+    studies = [study_row(f"s{n}") for n in range(4)]
+    shown = [frames(seed=n, **{knob: values[n % 2]}) for n in range(4)]
+    write_prepared(tmp_path, studies, frames=shown)
     assert nearest_to_first(tmp_path, studies) == 2
 
 
-def test_the_unknown_lies_in_the_middle(tmp_path: Path, make_study: Make) -> None:
-    ages = (20.0, None, 80.0)
-    studies = [make_study(f"s{n}").model_copy(update={"age_years": a}) for n, a in enumerate(ages)]
-    for study in studies:
-        write(tmp_path, study, seed=0)
+def test_the_unknown_lies_in_the_middle(tmp_path: Path) -> None:
+    studies = [study_row(f"s{n}", age_years=age) for n, age in enumerate((20.0, None, 80.0))]
+    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
     rows = appearances(tmp_path, studies)
     assert np.isfinite(rows).all()
     assert np.linalg.norm(rows[0] - rows[1]) == pytest.approx(np.linalg.norm(rows[2] - rows[1]))
 
 
-def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path, make_study: Make) -> None:
+def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path) -> None:
     ill = (1,) + (0,) * 17
     names = [f"train_{n}_a_1.nii.gz" for n in range(20)]
-    studies = [make_study(name, ill if n % 2 else (0,) * 18) for n, name in enumerate(names)]
-    write_rows(tmp_path / "studies.jsonl", studies)
-    for n, study in enumerate(studies):
-        write(tmp_path, study, seed=0, brightness=40 + 10 * (n // 2))
+    studies = [study_row(name, labels=ill if n % 2 else (0,) * 18) for n, name in enumerate(names)]
     config = PairsConfig(strategy="hard", num_alternatives=2, validation_fraction=0.01)
+    shown = [frames(seed=0, brightness=40 + 10 * (n // 2)) for n in range(20)]
+    write_prepared(tmp_path, studies, Recipe(pairs=config), frames=shown)
     rows = build_training_pairs(tmp_path, tmp_path, config)
     number = {name: n for n, name in enumerate(names)}
     for row in rows[1::2]:
@@ -198,10 +189,8 @@ def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path, make_study: 
         assert abs(number[row.alternatives[0]] // 2 - own // 2) <= 1
 
 
-def test_patients_who_are_all_alike_have_no_hard_negative(tmp_path: Path, make_study: Make) -> None:
-    studies = [make_study(f"train_{n}_a_1.nii.gz") for n in range(3)]
-    write_rows(tmp_path / "studies.jsonl", studies)
-    for study in studies:
-        write(tmp_path, study, seed=0)
+def test_patients_who_are_all_alike_have_no_hard_negative(tmp_path: Path) -> None:
+    studies = [study_row(f"train_{n}_a_1.nii.gz", labels=(0,) * 18) for n in range(3)]
+    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
     with pytest.raises(CtscribeError, match="another patient whose labels differ"):
         build_training_pairs(tmp_path, tmp_path, PairsConfig(strategy="hard"))

@@ -12,7 +12,6 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
-from ctscribe.data.prepared import write_frames
 from ctscribe.data.splits import split_of, studies_of
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
@@ -22,6 +21,7 @@ from ctscribe.learn.train.stage import TrainResult, train
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 from tests.learn.train.bench import Bench
+from tests.studies import study_row, write_prepared
 
 FRACTION = 0.2
 MakeRecipe = Callable[..., Recipe]
@@ -31,36 +31,31 @@ Train = Callable[..., TrainResult]
 
 def _study(number: int) -> StudyRow:
     ill = number % 2
-    return StudyRow(
-        volume_name=f"train_{number}_a_1.nii.gz",
-        patient_id=f"train_{number}",
-        scan_id=f"train_{number}_a",
-        source_split="train",
-        findings="A nodule is seen in the right lung." if ill else "The lungs are clear.",
-        impression="Lung nodule." if ill else "Normal chest.",
+    texts = {"findings": "A nodule is seen in the right lung.", "impression": "Lung nodule."}
+    return study_row(
+        f"train_{number}_a_1.nii.gz",
         labels=(ill,) * 18,
-        spacing_mm=(1, 1, 1),
-        shape_xyz=(56, 56, 40),
+        spacing_mm=(1.0, 1.0, 1.0),
         slice_indices=(35, 25, 15, 5),
-        position_mm=(35.0, 25.0, 15.0, 5.0),
-        frame_to_ras=tuple(map(tuple, np.eye(4).tolist())),
+        **(texts if ill else {}),
     )
 
 
+STUDIES = [_study(number) for number in range(16)]
+
+
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared")
-    studies = [_study(number) for number in range(16)]
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe) -> Path:
     rng = np.random.default_rng(0)
-    for number, study in enumerate(studies):
-        frames = rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(
-            100 * (number % 2)
-        )
-        write_frames(folder, study.volume_name, frames, {})
-    write_rows(folder / "studies.jsonl", studies)
-    splits = [split_of(study.patient_id, "train", FRACTION) for study in studies]
+    frames = [
+        rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(100 * (number % 2))
+        for number in range(len(STUDIES))
+    ]
+    splits = [split_of(study.patient_id, "train", FRACTION) for study in STUDIES]
     assert splits.count("train") == 12
-    return folder
+    return write_prepared(
+        tmp_path_factory.mktemp("prepared"), STUDIES, make_recipe(), frames=frames
+    )
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +64,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [
         SYSTEM,
         QUESTION,
-        *(join_report(s.findings, s.impression) for s in map(_study, (0, 1))),
+        *(join_report(s.findings, s.impression) for s in STUDIES[:2]),
     ]
     tokenizer = train_tokenizer(texts * 3, vocab_size=400)
     torch.manual_seed(0)
@@ -80,7 +75,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
-    studies = studies_of([_study(n) for n in range(16)], "train", FRACTION)
+    studies = studies_of(STUDIES, "train", FRACTION)
 
     def write(strategy: str) -> Path:
         path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"

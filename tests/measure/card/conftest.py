@@ -3,24 +3,25 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, write_rows
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.text.prompt import QUESTION, SYSTEM
-from tests.studies import study_of
+from tests.studies import random_frames, study_row, write_prepared
 
 
 def _study(patient: int) -> StudyRow:
     nodule = {"findings": "A nodule is seen in the right lung.", "impression": "Lung nodule."}
-    indices = (35, 30, 25, 20, 15, 10)
-    return study_of(f"valid_{patient}_a", indices, **(nodule if patient % 2 else {}))
+    return study_row(
+        f"valid_{patient}_a_1.nii.gz",
+        slice_indices=(35, 30, 25, 20, 15, 10),
+        **(nodule if patient % 2 else {}),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +42,11 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def prepared(studies: list[StudyRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared")
-    draw = np.random.default_rng(0)
-    for study in studies:
-        frames = draw.integers(0, 256, (6, 56, 56, 3), dtype=np.uint8)
-        write_frames(folder, study.volume_name, frames, {})
-    write_rows(folder / "studies.jsonl", studies)
-    return folder
+def prepared(
+    studies: list[StudyRow], recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    frames = random_frames(len(studies), (6, 56, 56, 3))
+    return write_prepared(tmp_path_factory.mktemp("prepared"), studies, recipe, frames=frames)
 
 
 @pytest.fixture(scope="session")

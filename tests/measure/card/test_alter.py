@@ -8,13 +8,15 @@ import pytest
 from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import StudyRow, write_rows
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow
 from ctscribe.base.types import Affine, VolumeHu
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card_files import write_altered
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
+from tests.studies import write_prepared
 
 SHAPE = (12, 10, 24)
 
@@ -26,7 +28,7 @@ def affine(number: int) -> Affine:
 
 
 @pytest.fixture
-def volumes(tmp_path: Path, studies: list[StudyRow]) -> list[VolumeHu]:
+def volumes(tmp_path: Path, studies: list[StudyRow], recipe: Recipe) -> list[VolumeHu]:
     """A prepared folder with small volumes; returned are their voxels."""
     draw = np.random.default_rng(0)
     made = []
@@ -38,7 +40,7 @@ def volumes(tmp_path: Path, studies: list[StudyRow]) -> list[VolumeHu]:
             file.write(nifti_header(SHAPE, affine(number)))
             file.write(np.ascontiguousarray(hu.T).data)
         made.append(hu)
-    write_rows(tmp_path / "prepared" / "studies.jsonl", studies)
+    write_prepared(tmp_path / "prepared", studies, recipe)
     return made
 
 
@@ -72,7 +74,7 @@ def test_every_view_is_what_it_says(
 
 
 def test_files_that_are_there_stay_and_other_scans_are_refused(
-    volumes: list[VolumeHu], studies: list[StudyRow], tmp_path: Path
+    volumes: list[VolumeHu], studies: list[StudyRow], recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     write_altered(tmp_path / "prepared", "test", 0.1, out)
@@ -82,7 +84,7 @@ def test_files_that_are_there_stay_and_other_scans_are_refused(
     write_altered(tmp_path / "prepared", "test", 0.1, out)
     assert kept.stat().st_mtime_ns == before
     assert (out / "blank" / studies[0].volume_name).exists()
-    write_rows(tmp_path / "prepared" / "studies.jsonl", studies[:3])
+    write_prepared(tmp_path / "prepared", studies[:3], recipe)
     with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
         write_altered(tmp_path / "prepared", "test", 0.1, out)
 
