@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ctscribe.base.recipe import Recipe
+from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import StudyRow, write_rows
 from ctscribe.base.types import Frames
 from ctscribe.data.prepare import _open
-from ctscribe.data.prepared import write_frames
+from ctscribe.data.prepare_volume import Preparation, write_frames
+from ctscribe.data.prepared import Prepared, split_of
 
 
 def study_row(name: str, **changes: object) -> StudyRow:
@@ -35,7 +36,10 @@ def study_row(name: str, **changes: object) -> StudyRow:
         "position_mm": (),
         "frame_to_ras": tuple(map(tuple, np.eye(4).tolist())),
     }
-    row = StudyRow.model_validate(fields | changes)
+    fields |= changes
+    patient, source_split = str(fields["patient_id"]), fields["source_split"]
+    usual = split_of(patient, "valid" if source_split == "valid" else "train", SplitsConfig())
+    row = StudyRow.model_validate({"split": usual} | fields)
     if "position_mm" in changes:
         return row
     position_mm = tuple(row.spacing_mm[2] * index for index in row.slice_indices)
@@ -48,7 +52,7 @@ def write_prepared(
     recipe: Recipe | None = None,
     *,
     frames: Iterable[Frames] | None = None,
-) -> Path:
+) -> Prepared:
     """A folder as `prepare` leaves it, but for the stores and the ledger.
 
     Args:
@@ -57,17 +61,14 @@ def write_prepared(
         recipe: Whose volume and slices sections it was prepared for; None means the defaults.
         frames: Of each study, (slices, height, width, 3) uint8; None leaves them out, for tests
             that read words alone.
-
-    Returns:
-        The folder.
     """
     studies, recipe = list(studies), recipe or Recipe()
     folder.mkdir(parents=True, exist_ok=True)
-    _open(folder, folder, recipe.volume, recipe.slices)
+    _open(folder, folder, Preparation(recipe.volume, recipe.slices), recipe.splits)
     for row, shown in zip(studies, frames, strict=True) if frames is not None else ():
         write_frames(folder, row.volume_name, shown, {"volume_name": row.volume_name})
     write_rows(folder / "studies.jsonl", studies)
-    return folder
+    return Prepared(folder)
 
 
 def random_frames(number: int, shape: tuple[int, int, int, int]) -> list[Frames]:

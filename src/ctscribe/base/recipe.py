@@ -167,7 +167,7 @@ class ObjectiveConfig(Section):
     """CE(negative) − CE(positive) over the tokens that count, nats per token (steered)."""
     label_weight: float = Field(0.0, ge=0)
     """Weight λ of the 18 labels' cross entropy by the finding queries; needs
-    ``learn.model.finding_queries``."""
+    ``model.slice_attention``."""
 
 
 class WarmUpConfig(Section):
