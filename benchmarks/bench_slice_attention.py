@@ -5,17 +5,15 @@ models have relatively less to do for the queries: their cost grows with the wid
 model's with its square; the second model is twice as wide and deep as the smallest.
 """
 
-import time
 from copy import deepcopy
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.files import write_json
-from ctscribe.base.runs import provenance
+from benchmarks.harness import record, warm_start
+from benchmarks.timing import measured
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import attach, label_loss
 from ctscribe.learn.model.presets import build_config
@@ -24,12 +22,8 @@ from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.text.prompt import encode_example
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-ROOT = Path(__file__).parents[1]
-OUT = ROOT / "benchmarks" / "results" / "slice_attention.json"
 STUDIES, PAIRS, SIDE, DROPPED = 4, 5, 8, 5
+STEPS = {"tiny": 205, "twice": 35}
 REPORT = (
     "Findings: The trachea and both main bronchi are open. The heart and the great mediastinal "
     "vessels are normal in size and contour. No pleural or pericardial effusion is seen. A nodule "
@@ -41,16 +35,12 @@ REPORT = (
 
 def main() -> None:
     torch.set_num_threads(1)
-    tiny, tokenizer = load_model(ROOT / "starts" / "tiny")
-    found = {
-        "tiny": measure(tiny, tokenizer, 205),
-        "twice": measure(twice_as_large(tokenizer), tokenizer, 35),
-    }
-    write_json(OUT, {**found, **provenance()})
-    print(found)
+    tiny, tokenizer = load_model(warm_start())
+    models = {"tiny": tiny, "twice": twice_as_large(tokenizer)}
+    record("slice_attention", {n: compare(q, tokenizer, STEPS[n]) for n, q in models.items()})
 
 
-def twice_as_large(tokenizer: "PreTrainedTokenizerBase") -> Qwen2_5_VLForConditionalGeneration:
+def twice_as_large(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
     config = build_config("tiny", tokenizer)
     text = config.text_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 768, 6
@@ -60,14 +50,15 @@ def twice_as_large(tokenizer: "PreTrainedTokenizerBase") -> Qwen2_5_VLForConditi
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def measure(
-    plain: Qwen2_5_VLForConditionalGeneration, tokenizer: "PreTrainedTokenizerBase", steps: int
+def compare(
+    plain: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, steps: int
 ) -> dict[str, float]:
     queried = deepcopy(plain)
     attach(queried)
     batch = make_batch(tokenizer, plain.config.text_config.hidden_size)
-    models = [(model, optimiser_of(model)) for model in (plain, queried)]
-    seconds = np.array([[step(*each, batch) for each in models] for _ in range(steps)])[DROPPED:]
+    learners = [Learner(qwen) for qwen in (plain, queried)]
+    costs = [[measured(partial(at.step, batch))[1] for at in learners] for _ in range(steps)]
+    seconds = np.array([[cost.cpu_s for cost in pair] for pair in costs])[DROPPED:]
     ratios = seconds[:, 1] / seconds[:, 0]
     return {
         "parameters": sum(weight.numel() for weight in plain.parameters()),
@@ -81,41 +72,34 @@ def measure(
     }
 
 
-def make_batch(tokenizer: "PreTrainedTokenizerBase", hidden_size: int) -> Batch:
+def make_batch(tokenizer: PreTrainedTokenizerBase, hidden_size: int) -> Batch:
     grid = (PAIRS, SIDE, SIDE)
-    tokens = PAIRS * SIDE * SIDE // 4
-    ids, labels = encode_example(tokenizer, REPORT, grid)
+    ids, labels = map(torch.tensor, encode_example(tokenizer, REPORT, grid))
     positions = tuple(-60.0 * pair for pair in range(PAIRS))
+    tokens = [torch.randn(PAIRS * SIDE * SIDE // 4, hidden_size) for _ in range(STUDIES)]
     samples = [
-        Sample(
-            f"study {number}",
-            torch.tensor(ids),
-            torch.tensor(labels),
-            Visual(grid, positions, visual_tokens=torch.randn(tokens, hidden_size)),
-        )
-        for number in range(STUDIES)
+        Sample(f"study {number}", ids, labels, Visual(grid, positions, visual_tokens=seen))
+        for number, seen in enumerate(tokens)
     ]
     return collate_samples(samples, int(tokenizer.pad_token_id))
 
 
-def optimiser_of(model: Qwen2_5_VLForConditionalGeneration) -> torch.optim.Optimizer:
-    model.requires_grad_(True)
-    model.model.visual.requires_grad_(False)
-    return torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], 1e-4)
+class Learner:
+    """A model and its optimiser, the tower frozen."""
 
+    def __init__(self, qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+        self.qwen = qwen.requires_grad_(True)
+        qwen.model.visual.requires_grad_(False)
+        self.optimiser = torch.optim.AdamW([w for w in qwen.parameters() if w.requires_grad], 1e-4)
 
-def step(
-    model: Qwen2_5_VLForConditionalGeneration, optimiser: torch.optim.Optimizer, batch: Batch
-) -> float:
-    began = time.process_time()
-    losses = answer_losses(model, batch, "depth")
-    loss = losses.per_sample().mean()
-    if losses.finding_logits is not None:
-        loss = loss + 0.1 * label_loss(losses.finding_logits, torch.zeros(STUDIES, 18))
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return time.process_time() - began
+    def step(self, batch: Batch) -> None:
+        losses = answer_losses(self.qwen, batch, "depth")
+        loss = losses.per_sample().mean()
+        if losses.finding_logits is not None:
+            loss = loss + 0.1 * label_loss(losses.finding_logits, torch.zeros(STUDIES, 18))
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
 
 
 if __name__ == "__main__":

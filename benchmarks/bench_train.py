@@ -1,183 +1,177 @@
 """A training step's cost: a plain trainer, then ours with each lever added in turn.
 
-``python benchmarks/bench_train.py [--preset 50m] [--device cpu]`` writes
-``results/train_step.json``. Every row trains in a process of its own, so that its peak memory is
-its own; a row's time is that of its least disturbed update, by the clock and in seconds of CPU,
-which other work on the machine disturbs less. Gradients of the first update are compared with the
-plain row's on the weights both train.
+``make bench NAME=train``; on a GPU ``ARGS="--preset qwen2.5-vl-7b --device cuda"``. Every row
+trains in a process of its own; its time is that of its least disturbed update, by the clock and in
+seconds of CPU, which other work on the machine disturbs less. Gradients of the first update are
+compared with the plain row's on the weights both train.
 """
 
 import argparse
-import json
 import os
-import resource
-import subprocess
-import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
 from typing import Any
 
-OUT = Path(__file__).parent / "results" / "train_step.json"
-ROUNDS, UPDATES, PAIRS_PER_UPDATE = 1, 2, 1
-_CALM = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "passive"}
-"""Threads that wait do not count as work."""
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Trainer, TrainerCallback
+
+from benchmarks.harness import record
+from benchmarks.timing import alone, measured
+from benchmarks.train_rows import OURS, PLAIN, PRESETS, ROWS, SKIPPED, Row, make
+from ctscribe.learn.train.trainer import PairTrainer, means
+
+UPDATES = 2
+"""Of one pair each; the first is not timed."""
 SAMPLED = 16384
 """Gradient elements compared per weight."""
+Shape = tuple[int, ...]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="50m")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--updates", type=int, default=UPDATES, help="The first is not timed.")
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--row", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.row:
-        print(json.dumps(run_row(asked.preset, asked.row, asked.updates, asked.folder)))
-        return
-    compare(asked.preset, asked.device, asked.rounds, asked.updates, asked.out)
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Keeps the first update's gradients and times every update."""
+
+    def __init__(self, trainer: Trainer, sampled: int) -> None:
+        self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
+        self.gradients: dict[str, Tensor] = {}
+        self._sampled = sampled
+        self._began = (0.0, 0.0)
+        trainer.add_callback(self)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = (perf_counter(), process_time())
+
+    def on_pre_optimizer_step(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        if not self.gradients:
+            for name, weight in model.named_parameters():
+                if weight.grad is not None:
+                    flat = weight.grad.detach().flatten()
+                    some = flat[:: max(1, len(flat) // self._sampled)]
+                    self.gradients[name.removeprefix("qwen.")] = some.float().cpu().clone()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(perf_counter() - self._began[0])
+        self.cpu_seconds.append(process_time() - self._began[1])
 
 
-def compare(preset: str, device: str, rounds: int, updates: int, out: Path) -> dict[str, Any]:
-    """Runs all rows and writes what they cost."""
-    from train_rows import ROWS, VARIANTS
+def attention_flops(query: Shape, key: Shape, *_: Any, **__: Any) -> int:
+    """Two products of every query with every key, as torch counts its other kernels."""
+    batch, heads, queries, width = query
+    return 2 * 2 * batch * heads * queries * key[2] * width
 
-    found: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for turn in range(rounds):
-            for row in (*ROWS, *VARIANTS):
-                measured = child(preset, device, row.name, updates, Path(scratch))
-                found.setdefault(row.name, []).append(measured)
-                seconds = measured["seconds_per_pair"]
-                spent = measured["cpu_s_per_pair"]
-                line = f"{row.name}: {seconds:.2f} s, {spent:.2f} CPU s per pair"
-                print(f"{turn + 1}/{rounds} {line}, {measured['peak_mb']:.0f} MB", flush=True)
-    rate = max(turn["matmul_tflops"] for turns in found.values() for turn in turns)
-    rows = [summarise(row.name, found[row.name], rate) for row in ROWS]
-    plain, ours, skipped = rows[0], rows[-2], rows[-1]
-    import torch
-    import transformers
 
-    result = {
-        "device": found["plain"][0]["device"],
-        "preset": preset,
-        "parameters": found["plain"][0]["parameters"],
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "load_average": os.getloadavg(),
-        "matmul_tflops": rate,
-        "tokens_per_branch": found["plain"][0]["tokens_per_branch"],
-        "rows": rows,
-        "variants": [summarise(row.name, found[row.name], rate) for row in VARIANTS],
-        "nothing_skipped": ratios(ours, plain),
-        "every_negative_skipped": ratios(skipped, plain),
+def attention_backward_flops(_: Shape, query: Shape, key: Shape, *__: Any, **___: Any) -> int:
+    """Five products where the forward pass has two."""
+    return attention_flops(query, key) * 5 // 2
+
+
+def in_place_product_flops(_: Shape, left: Shape, right: Shape, *__: Any, **___: Any) -> int:
+    """As torch counts the same product when it is not added in place."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+_UNCOUNTED = {
+    torch.ops.aten.addmm_: in_place_product_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+}
+
+
+def count_flops(trainer: Trainer) -> int:
+    """Operations of one more pair; the counting itself takes memory, so do it last."""
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+        trainer.training_step(trainer.model, batch)
+    return int(counter.get_total_flops())
+
+
+def compared(gradients: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Largest difference from the plain row's gradients, on the weights both rows train."""
+    shared = [name for name in gradients if name in plain]
+    if not shared:
+        return {"shared_weights": 0}
+    off = {name: gradients[name] - plain[name] for name in shared}
+    relative = (float(off[n].norm() / plain[n].norm().clamp(min=1e-12)) for n in shared)
+    return {
+        "shared_weights": len(shared),
+        "max_abs_difference": max(float(each.abs().max()) for each in off.values()),
+        "max_relative_difference": max(relative),
+        "largest_gradient": max(float(plain[name].abs().max()) for name in shared),
     }
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k not in ("rows", "variants")}, indent=2))
-    return result
 
 
-def ratios(row: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
+def run_row(preset_name: str, row: Row, folder: Path) -> dict[str, Any]:
+    """Trains a few updates of one row and measures them."""
+
+    def train() -> tuple[Trainer, Watch, float]:
+        trainer, seconds = make(PRESETS[preset_name], row, 1, UPDATES, folder / row.name)
+        watch = Watch(trainer, SAMPLED)
+        trainer.train()
+        return trainer, watch, seconds
+
+    (trainer, watch, stored_s), cost = measured(train)
+    on_gpu = torch.cuda.is_available()
+    peak_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else cost.peak_mb
+    if row == PLAIN:
+        torch.save(watch.gradients, folder / "plain.pt")
+    seconds, skipped = min(watch.seconds[1:]), 0.0
+    if isinstance(trainer, PairTrainer):
+        skipped = means(trainer.tally.take())["share_skipped"] or 0.0
+    return {
+        "name": row.name,
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        "tokens_per_branch": len(trainer.train_dataset[0].positive.input_ids),
+        "pairs_per_s": 1 / seconds,
+        "pairs_per_s_first_epoch": 1 / (seconds + stored_s),
+        "cpu_s_per_pair": min(watch.cpu_seconds[1:]),
+        "peak_mb": peak_mb,
+        "flops_per_pair": count_flops(trainer),
+        "changes_the_mathematics": row.changes(),
+        "share_skipped": skipped,
+        "gradient": compared(watch.gradients, torch.load(folder / "plain.pt", weights_only=True)),
+    }
+
+
+def ratios(row: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
     """How many times the plain trainer's speed, at which share of its memory."""
     return {
         "speedup_by_the_clock": row["pairs_per_s"] / plain["pairs_per_s"],
         "speedup_in_cpu_seconds": plain["cpu_s_per_pair"] / row["cpu_s_per_pair"],
         "speedup_first_epoch": row["pairs_per_s_first_epoch"] / plain["pairs_per_s"],
         "memory_share": row["peak_mb"] / plain["peak_mb"],
-        "memory_share_with_interpreter": row["peak_process_mb"] / plain["peak_process_mb"],
     }
 
 
-def child(preset: str, device: str, row: str, updates: int, scratch: Path) -> dict[str, Any]:
-    """One row in a fresh process, which shares nothing but the plain row's gradients."""
-    command = [sys.executable, __file__, "--preset", preset, "--row", row]
-    hidden = {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, "--folder", str(scratch), "--updates", str(updates)],
-        env=os.environ | hidden | _CALM,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{row}: {done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def run_row(preset: str, name: str, updates: int, folder: Path) -> dict[str, Any]:
-    """Trains a few updates of one row and measures them."""
-    import torch
-    from train_rows import PRESETS, ROWS, VARIANTS, make
-    from train_watch import Watch, compared, count_flops, matmul_tflops, tokens_per_branch
-
-    from ctscribe.learn.train.trainer import PairTrainer
-
-    before_mb = _resident_mb()
-    row = next(row for row in (*ROWS, *VARIANTS) if row.name == name)
-    with tempfile.TemporaryDirectory() as own:
-        bench = make(PRESETS[preset], row, PAIRS_PER_UPDATE, updates * PAIRS_PER_UPDATE, Path(own))
-        watch = Watch(bench.trainer, SAMPLED)
-        bench.trainer.train()
-        process_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        on_gpu = torch.cuda.is_available()
-        peak_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else process_mb - before_mb
-        tokens, flops = tokens_per_branch(bench.trainer), count_flops(bench.trainer)
-    model = bench.trainer.model
-    learns = {n.removeprefix("qwen.") for n, p in model.named_parameters() if p.requires_grad}
-    return {
-        "device": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens_per_branch": tokens,
-        "seconds_per_pair": min(watch.seconds[1:]) / PAIRS_PER_UPDATE,
-        "cpu_s_per_pair": min(watch.cpu_seconds[1:]) / PAIRS_PER_UPDATE,
-        "seconds_per_stored_volume": bench.seconds_per_stored_volume,
-        "peak_mb": peak_mb,
-        "peak_process_mb": process_mb,
-        "flops_per_pair": flops,
-        "matmul_tflops": matmul_tflops(PRESETS[preset].dtype),
-        "changes_the_mathematics": row.changes(),
-        "trains": sorted({_part(name) for name in learns}),
-        "share_skipped": watch.share_skipped if isinstance(bench.trainer, PairTrainer) else 0.0,
-        "gradient": compared(watch.gradients, folder / "plain.pt", is_plain=name == "plain"),
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="50m", choices=list(PRESETS))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    asked = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait do not count as work
+    if asked.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    rows: dict[str, dict[str, Any]] = {}
+    with TemporaryDirectory() as scratch:
+        for row in ROWS:
+            rows[row.name] = found = alone(run_row, asked.preset, row, Path(scratch))
+            cost = f"{1 / found['pairs_per_s']:.2f} s, {found['cpu_s_per_pair']:.2f} CPU s per pair"
+            print(f"{row.name}: {cost}, {found['peak_mb']:.0f} MB", flush=True)
+    result = {
+        "preset": asked.preset,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load_average": os.getloadavg(),
+        "nothing_skipped": ratios(rows[OURS.name], rows[PLAIN.name]),
+        "every_negative_skipped": ratios(rows[SKIPPED.name], rows[PLAIN.name]),
+        "rows": list(rows.values()),
     }
-
-
-def summarise(name: str, turns: list[dict[str, Any]], matmul_tflops: float) -> dict[str, Any]:
-    """A row of the result from its turns."""
-    first = turns[0]
-    seconds = min(turn["seconds_per_pair"] for turn in turns)
-    stored = min(turn["seconds_per_stored_volume"] for turn in turns)
-    return {
-        "name": name,
-        "pairs_per_s": 1 / seconds,
-        "pairs_per_s_first_epoch": 1 / (seconds + stored),
-        "cpu_s_per_pair": min(turn["cpu_s_per_pair"] for turn in turns),
-        "peak_mb": mean(turn["peak_mb"] for turn in turns),
-        "peak_process_mb": mean(turn["peak_process_mb"] for turn in turns),
-        "flops_per_pair": first["flops_per_pair"],
-        "share_of_matmul_rate": first["flops_per_pair"] / seconds / (1e12 * matmul_tflops),
-        "changes_the_mathematics": first["changes_the_mathematics"],
-        "trains": first["trains"],
-        "share_skipped": first["share_skipped"],
-        "gradient": first["gradient"],
-    }
-
-
-def _part(name: str) -> str:
-    if ".lora_" in name:
-        return "adapters"
-    return "merger" if "visual.merger" in name else "tower" if "visual" in name else "language"
-
-
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    record("train", result)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,37 @@
 """One way to prepare one volume, measured in this process alone.
 
-``python prepare_contenders.py NAME VOLUME OUT`` prints CPU seconds and the peak of resident memory
-over what the imports took. Each reads the same .nii.gz, orients it, brings it onto 0.75 × 0.75 ×
-1.5 mm and into [−1, 1]; what it does beyond or short of that stands with its name.
+``python -m benchmarks.prepare_contenders NAME VOLUME OUT`` prints CPU seconds and the peak of
+resident memory over what the imports took. Each imports what it needs when it is made, because the
+peers live in another environment; each reads the same .nii.gz, orients it, brings it onto 0.75 ×
+0.75 × 1.5 mm and into [−1, 1]; what it does beyond or short of that stands with its name.
 """
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+
+from benchmarks.timing import measured
 
 SPACING_MM = (0.75, 0.75, 1.5)
 Run = Callable[[Path, Path], object]
 
 
-def ours(keep: str) -> Run:
+def ours(keep: Literal["slices", "all"]) -> Run:
     """`prepare_into` as `ctscribe prepare --keep` calls it, with its checks, hashes and fsyncs."""
     import scipy.ndimage  # noqa: F401 - a worker has imported it before its second volume
 
     from ctscribe.data.prepared import prepare_into
 
-    options = {"spacing_mm": SPACING_MM, "num_slices": 10}
-    return lambda volume, out: prepare_into(
-        out,
-        "volume.nii.gz",
-        volume,
-        None,
-        options,
-        keep,  # type: ignore[arg-type]
-    )
+    knobs = {"spacing_mm": SPACING_MM, "num_slices": 10}
+    return lambda volume, out: prepare_into(out, "volume.nii.gz", volume, None, knobs, keep)
 
 
 def ours_in_memory() -> Run:
     """What the peers do and no more: the whole volume, normalised, in memory."""
+    import numpy as np
     import scipy.ndimage  # noqa: F401
 
     from ctscribe.scan.intensity import normalise
@@ -42,8 +39,6 @@ def ours_in_memory() -> Run:
     from ctscribe.scan.resample import plan
 
     def run(volume: Path, out: Path) -> object:
-        import numpy as np
-
         source, _ = read_volume(volume, study="volume")
         planned = plan(source, SPACING_MM)
         width, height, depth = planned.shape_xyz
@@ -74,20 +69,14 @@ def inflate_only() -> Run:
 
 def monai() -> Run:
     """MONAI's transforms for this; float32 throughout, linear."""
-    from monai.transforms import (  # type: ignore[import-not-found]
-        Compose,
-        LoadImage,
-        Orientation,
-        ScaleIntensityRange,
-        Spacing,
-    )
+    from monai import transforms as ready  # type: ignore[import-not-found]
 
-    transform = Compose(
+    transform = ready.Compose(
         [
-            LoadImage(image_only=True, ensure_channel_first=True),
-            Orientation(axcodes="RAS", labels=None),
-            Spacing(pixdim=SPACING_MM, mode="bilinear"),
-            ScaleIntensityRange(-1000, 1000, -1, 1, clip=True),
+            ready.LoadImage(image_only=True, ensure_channel_first=True),
+            ready.Orientation(axcodes="RAS", labels=None),
+            ready.Spacing(pixdim=SPACING_MM, mode="bilinear"),
+            ready.ScaleIntensityRange(-1000, 1000, -1, 1, clip=True),
         ]
     )
     return lambda volume, out: transform(str(volume))
@@ -119,16 +108,8 @@ def simpleitk() -> Run:
             int(n * mm / target)
             for n, mm, target in zip(image.GetSize(), image.GetSpacing(), SPACING_MM, strict=True)
         ]
-        resampled = sitk.Resample(
-            image,
-            size,
-            sitk.Transform(),
-            sitk.sitkLinear,
-            image.GetOrigin(),
-            SPACING_MM,
-            image.GetDirection(),
-            -1024,
-        )
+        where = (image.GetOrigin(), SPACING_MM, image.GetDirection())
+        resampled = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, *where, -1024)
         array = sitk.GetArrayViewFromImage(resampled).astype(np.float32)
         np.clip(array, -1000, 1000, out=array)
         array /= 1000
@@ -161,40 +142,23 @@ def float64_recipe() -> Run:
 CONTENDERS: dict[str, Callable[[], Run]] = {
     "ours_keep_slices": lambda: ours("slices"),
     "ours_keep_all": lambda: ours("all"),
-    "ours_in_memory": ours_in_memory,
-    "inflate_only": inflate_only,
-    "monai": monai,
-    "torchio": torchio,
-    "simpleitk": simpleitk,
-    "float64_recipe": float64_recipe,
+    **{
+        maker.__name__: maker
+        for maker in (ours_in_memory, inflate_only, monai, torchio, simpleitk, float64_recipe)
+    },
 }
-
-
-def cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def resident_mb(field: str) -> float:
-    """VmRSS or VmHWM of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1000
 
 
 def main() -> None:
     name, volume, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    if "torch" in name or name in ("monai", "float64_recipe"):
+    if name in ("monai", "torchio", "float64_recipe"):
         import torch
 
         torch.set_num_threads(1)
     run = CONTENDERS[name]()
     volume.read_bytes()  # into the page cache
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
-    before_mb, before_s = resident_mb("VmRSS"), cpu_s()
-    kept = run(volume, out)
-    told = {"cpu_s": cpu_s() - before_s, "peak_mb": resident_mb("VmHWM") - before_mb}
-    del kept
-    os.write(1, (json.dumps(told) + "\n").encode())
+    _, cost = measured(lambda: run(volume, out))
+    os.write(1, (json.dumps(cost._asdict()) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,201 +1,322 @@
-"""Small nodules against the number of slices, with and without a second look, on phantoms.
+"""Small nodules against the number of slices, on phantoms.
 
-Usage: python benchmarks/study_nodules.py [--out FOLDER] [--cells A,B]
-
-Every cell (an arm and a seed) ends as one JSON file in docs/results/slice_aware/nodules/, so an
-interrupted study goes on where it stopped. It keeps, of every scan asked about, the log-odds that
-there is a nodule, its nodules' sizes, and where the queries raise alarms; study_slices.py makes a
-section of docs/results/slice_aware.md from those.
+``make study NAME=nodules``. Every arm, 10 to 80 slices, warms up the shipped start on as many pairs
+of slices; then its queries are asked about every scan held out. Beside a cell's raw file lies one
+line per scan: the log-odds that there is a nodule, its nodules' sizes, and where alarms are raised.
 """
 
-import argparse
 import json
-import os
 import shutil
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.files import write_json, write_text
-from ctscribe.base.recipe import Recipe, read_recipe
-from ctscribe.base.rows import StudyRow, TruthRow, read_rows
-from ctscribe.base.runs import provenance
+from benchmarks.harness import (
+    SEEDS,
+    Cell,
+    Draws,
+    Study,
+    draw_phantoms,
+    run_study,
+    shown,
+    table,
+    warm_start,
+    weights,
+)
+from ctscribe.base.files import write_text
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
+from ctscribe.data.prepared import read_frames
+from ctscribe.data.splits import studies_of
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.finding_queries import (
+    CELL_PX,
+    CELLS_PER_SIDE,
+    FindingsHead,
+    cell_targets,
+    look,
+    warmed_head,
+)
+from ctscribe.learn.model.patches import PATCH_PX
+from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.teach import auroc
+from ctscribe.learn.warm_up import warm_up
+from ctscribe.measure.intervals import patient_index
+from ctscribe.scan.boxes import boxes_in_frames
+from ctscribe.text.findings import FINDINGS
 
-RAW = Path(__file__).parents[1] / "docs" / "results" / "slice_aware" / "nodules"
-SEEDS = (0, 1, 2)
-ARMS: dict[str, tuple[int, int]] = {
-    "10": (10, 0),
-    "20": (20, 0),
-    "40": (40, 0),
-    "80": (80, 0),
-    "40+40": (40, 20),
-}
-"""Slices, and pairs of them read again as crops; n+m are n whole slices and crops of m slices."""
+SLICES = (10, 20, 40, 80)
+TOKENS_A_PAIR = 16
+"""Frames of 112 px, 2.8 mm a pixel."""
+ALARMS = 12
+"""Kept of a scan, the surest first."""
+NEAR_MM = 15.0
+"""An alarm so near to a nodule's centre is a hit, and one so near to a surer alarm is the same:
+half the diagonal of the coarsest cell, which is 20 mm wide."""
+NODULE = FINDINGS.index("Lung nodule")
 PAIRS_SEEN = 36_000
 """By each arm in its warm-up, so that all cost the same; a pair of frames is the unit of work."""
-TOKENS_A_PAIR = 16
-"""Frames of 112 px: 2.8 mm a pixel where whole slices are shown, 1.4 mm in a crop."""
-BASE = (
-    "phantom.seed=8",  # drawn for this study alone
-    "phantom.num_train_patients=600",
-    "phantom.num_valid_patients=400",
-    "phantom.spacing_mm=[1.4, 1.4, 2.5]",
-    "phantom.matrix_px=256",
-    "phantom.nodule_mm=4.5",
-    "phantom.second_reconstruction=0",
-    "volume.spacing_mm=[1.4, 1.4, 2.5]",
-    "slices.frame_size_px=[224, 224]",
-    "pairs.validation_fraction=0.2",
+SPECIFICITY = 0.9
+FALSE_ALARMS = (1, 4)
+"""Per scan, as nodule detectors are compared."""
+STRATA = {"< 6 mm": (0.5, 6.0), "6–8 mm": (6.0, 8.5), "> 8 mm": (8.5, 99.0)}
+"""Of the largest nodule, in whole millimetres before small lesions are enlarged."""
+SMALL = "< 6 mm"
+STUDY = Study(
+    "nodules",
+    [(str(slices), seed) for seed in SEEDS for slices in SLICES],
+    (
+        "phantom.seed=8",  # drawn for this study alone
+        "phantom.num_train_patients=600",
+        "phantom.num_valid_patients=400",
+        "phantom.spacing_mm=[1.4, 1.4, 2.5]",
+        "phantom.matrix_px=256",
+        "phantom.nodule_mm=4.5",
+        "phantom.second_reconstruction=0",
+        "volume.spacing_mm=[1.4, 1.4, 2.5]",
+        "slices.frame_size_px=[224, 224]",
+        "pairs.validation_fraction=0.2",
+    ),
 )
-"""Changes to the tiny recipe, which draws small lesions at twice their size: so does this."""
+"""The tiny recipe draws small lesions at twice their size: so does this."""
+Grid = Float[np.ndarray, "pairs rows columns"]
+Places = Float[np.ndarray, "pairs rows columns 2 3"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/study-nodules"))
-    parser.add_argument("--cells", default="", help="e.g. 10-seed0,40+40-seed0; all without")
-    chosen = parser.parse_args()
-    names = set(chosen.cells.split(",")) - {""}
-    draw_data(chosen.out)
-    for wave in waves(names):
-        work(partial(run_cell, chosen.out), wave)
-
-
-def cells() -> list[tuple[str, int]]:
-    """All of the study."""
-    return [(arm, seed) for arm in ARMS for seed in SEEDS]
-
-
-def waves(names: set[str]) -> Iterable[list[tuple[str, int]]]:
-    """Cells still to be run that do not wait for each other; plain arms lead the second looks."""
-    for seed in SEEDS:
-        for again in (False, True):
-            yield [
-                (arm, seed)
-                for arm, (_, crops) in ARMS.items()
-                if (crops > 0) == again
-                and not raw_path(arm, seed).exists()
-                and (not names or f"{arm}-seed{seed}" in names)
-            ]
-
-
-def work(run: Callable[[tuple[str, int]], str], wave: list[tuple[str, int]]) -> None:
-    """Runs cells side by side, one core each."""
-    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
-        for name in pool.map(run, wave):
-            print(name, flush=True)
-
-
-def raw_path(arm: str, seed: int) -> Path:
-    return RAW / f"{arm}-seed{seed}.json"
-
-
-def recipe_of(slices: int, *changes: str, seed: int = 0) -> Recipe:
+def recipe_of(slices: int, *changes: str) -> Recipe:
     budget = f"slices.token_budget={TOKENS_A_PAIR * slices // 2}"
-    again = f"slices.second_look={max(crops for count, crops in ARMS.values() if count == slices)}"
-    count, seeds = f"slices.num_slices={slices}", f"warm_up.seed={1000 + seed}"
-    return read_recipe("tiny", (*BASE, count, budget, again, seeds, *changes))
-
-
-def prepared_dir(out: Path, slices: int) -> Path:
-    return out / f"prepared-{slices}"
+    return STUDY.recipe(f"slices.num_slices={slices}", budget, *changes)
 
 
 def draw_data(out: Path) -> None:
     """Phantoms, prepared once for each number of slices; the volumes are not kept."""
-    from ctscribe.data.prepare import prepare
-    from ctscribe.phantom.dataset import write_dataset
-
-    processes = os.cpu_count() or 1
-    counts = sorted({slices for slices, _ in ARMS.values()})
-    if not (RAW / "run.json").exists():
-        shared = {"recipe": recipe_of(10).model_dump(mode="json"), "pairs_seen": PAIRS_SEEN}
-        write_json(RAW / "run.json", {**shared, **provenance()})
-    if all((prepared_dir(out, slices) / "studies.jsonl").exists() for slices in counts):
-        return
-    write_dataset(out / "data", recipe_of(10).phantom, processes=processes)
-    for slices in counts:
-        recipe = recipe_of(slices)
-        prepare(
-            *(out / "data", prepared_dir(out, slices), recipe.volume, recipe.slices),
-            keep="slices",
-            processes=processes,
-        )
-    shutil.rmtree(out / "data" / "dataset")
+    recipes = {out / f"prepared-{slices}": recipe_of(slices) for slices in SLICES}
+    if not all((folder / "studies.jsonl").exists() for folder in recipes):
+        draw_phantoms(out / "data", recipes)
+        shutil.rmtree(out / "data" / "dataset")
 
 
-def run_cell(out: Path, cell: tuple[str, int]) -> str:
+def run_cell(out: Path, arm: str, seed: int) -> Cell:
     """Warms one arm up and asks it about every scan of the validation and the test split."""
-    import torch
-
-    from ctscribe.learn.warm_up import warm_up
-    from ctscribe.second_look.stage import second_look
-
-    torch.set_num_threads(1)
-    began = time.process_time()
-    arm, seed = cell
-    slices, crops = ARMS[arm]
-    prepared = prepared_dir(out, slices)
-    if crops:
-        again = out / f"again-{slices}-seed{seed}"
-        second_look(prepared, again, out / f"{slices}-seed{seed}", recipe_of(slices))
-        prepared = again
-    recipe = lesson(prepared, slices, crops, seed)
-    folder = out / f"{arm}-seed{seed}"
-    warm_up(folder, recipe, prepared, out / "data" / "truth.jsonl")
-    found, scans = ask(folder, prepared, recipe, out / "data" / "truth.jsonl")
-    lines = (json.dumps(scan) + "\n" for scan in scans)
-    write_text(raw_path(arm, seed).with_suffix(".jsonl"), "".join(lines))
-    facts = {"arm": arm, "seed": seed, "slices": slices, "crops": 2 * crops}
-    facts |= {"epochs": recipe.warm_up.epochs, "cpu_s": round(time.process_time() - began, 1)}
-    write_json(raw_path(arm, seed), {**facts, "auroc": found})
-    return f"{arm}-seed{seed}"
-
-
-def lesson(prepared: Path, slices: int, crops: int, seed: int) -> Recipe:
-    """A warm-up from the shipped start, with as many passes as the pairs to be seen allow."""
-    from ctscribe.data.splits import studies_of
-    from ctscribe.learn.warm_up import shipped_start
-
-    start = shipped_start(read_recipe("tiny"))
-    if start is None:
-        raise SystemExit("The tiny recipe no longer fits starts/tiny; run `make start` first.")
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    fraction = recipe_of(slices).pairs.validation_fraction
-    pairs = len(studies_of(studies, "train", fraction)) * (slices // 2 + crops)
-    epochs = f"warm_up.epochs={max(1, round(PAIRS_SEEN / pairs))}"
-    return recipe_of(slices, f"model.weights={start}", epochs, seed=seed)
-
-
-def ask(
-    folder: Path, prepared: Path, recipe: Recipe, truth: Path
-) -> tuple[dict[str, float | None], list[dict[str, Any]]]:
-    """How well each finding is seen in the test split, and the answers on every scan held out."""
-    from nodules_alarms import answer
-
-    from ctscribe.data.splits import studies_of
-    from ctscribe.learn.model.teach import auroc
-    from ctscribe.second_look.lead import load_leader
-    from ctscribe.text.findings import FINDINGS
-
-    leader = load_leader(folder, recipe.model.dtype)
+    prepared, truth = out / f"prepared-{arm}", out / "data" / "truth.jsonl"
+    folder, studies = out / f"{arm}-seed{seed}", read_rows(prepared / "studies.jsonl", StudyRow)
+    fraction = STUDY.recipe().pairs.validation_fraction
+    pairs = len(studies_of(studies, "train", fraction)) * int(arm) // 2
+    epochs = max(1, round(PAIRS_SEEN / pairs))
+    lesson = f"warm_up.epochs={epochs}", f"warm_up.seed={1000 + seed}"
+    recipe = recipe_of(int(arm), f"model.weights={warm_start()}", *lesson)
+    warm_up(folder, recipe, prepared, truth)
+    qwen, _ = load_model(folder, recipe.model.dtype)
+    head = FindingsHead(qwen.config.text_config.hidden_size)
+    head.load_state_dict(warmed_head(folder) or {})
     lesions = {row.volume_name: row.lesions for row in read_rows(truth, TruthRow)}
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    scans: list[dict[str, Any]] = []
+    lines, logits, labels = [], [], []
     for split in ("validation", "test"):
-        asked = studies_of(studies, split, recipe.pairs.validation_fraction)
-        answers = [answer(leader, prepared, study, lesions[study.volume_name]) for study in asked]
-        scans += [{"split": split, **scan} for scan, _ in answers]
-    logits = np.array([odds for _, odds in answers], np.float32)
-    labels = np.array([study.labels for study in asked]) > 0
-    each = (auroc(*columns) for columns in zip(logits.T, labels.T, strict=True))
-    return dict(zip(FINDINGS, each, strict=True)), scans
+        for study in studies_of(studies, split, fraction):
+            kept, odds = answer(qwen.eval(), head, prepared, study, lesions[study.volume_name])
+            lines.append(json.dumps({"split": split, **kept}) + "\n")
+            if split == "test":
+                logits.append(odds)
+                labels.append(study.labels)
+    write_text(STUDY.raw(arm, seed).with_suffix(".jsonl"), "".join(lines))
+    columns = zip(np.array(logits, np.float32).T, np.array(labels).T > 0, strict=True)
+    found = dict(zip(FINDINGS, (auroc(*column) for column in columns), strict=True))
+    return {"slices": int(arm), "epochs": epochs, "auroc": found}
+
+
+@torch.inference_mode()
+def answer(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    head: FindingsHead,
+    prepared: Path,
+    study: StudyRow,
+    lesions: Sequence[Lesion],
+) -> tuple[dict[str, Any], Float32[np.ndarray, "18"]]:
+    """What is kept of one scan, and the log-odds of all findings.
+
+    Kept are its patient, the log-odds of a nodule, every nodule's size, which nodules alarms
+    without fault would hit, and the alarms raised with the nodule that each one hits.
+    """
+    frames = torch.from_numpy(np.array(read_frames(prepared, study.volume_name)))
+    slices, height, width, _ = frames.shape
+    tokens = encode_frames(qwen, [frames])
+    seen = look(head, tokens, (slices // 2, height // PATCH_PX, width // PATCH_PX))
+    # attention is a softmax over the cells, whose log-sum-exp is the volume's logit but for a bias
+    cells = seen.maps[NODULE].log() + seen.logits[NODULE] - head.volume_bias[NODULE]
+    nodules = [lesion for lesion in lesions if lesion.finding == FINDINGS[NODULE]]
+    centres_mm = np.array([nodule.box_mm for nodule in nodules], float).reshape(-1, 2, 3).mean(1)
+    places_mm = cell_places(study, tuple(cells.shape))
+    faultless = raise_alarms(true_cells(study, nodules, (height, width)), places_mm, centres_mm)
+    findable = {hit for _, hit in faultless}
+    alarms = raise_alarms(cells.numpy(), places_mm, centres_mm)
+    kept = {
+        "patient": study.patient_id,
+        "log_odds": round(float(seen.logits[NODULE]), 3),
+        "nodules_mm": [nodule.size_mm for nodule in nodules],
+        "findable": [number in findable for number in range(len(nodules))],
+        "alarms": [[round(score, 2), hit] for score, hit in alarms],
+    }
+    return kept, seen.logits.numpy()
+
+
+def true_cells(study: StudyRow, nodules: Sequence[Lesion], size_px: tuple[int, int]) -> Grid:
+    """Log-odds without fault: 0 where a cell shows a nodule, −∞ elsewhere."""
+    boxes = boxes_in_frames(study, [nodule.box_mm for nodule in nodules])
+    targets = cell_targets(boxes, [NODULE] * len(nodules), study.slice_indices, size_px)
+    rows, columns = (px // CELL_PX // CELLS_PER_SIDE for px in size_px)
+    side = CELLS_PER_SIDE
+    grid = targets[..., NODULE].reshape(-1, rows, columns, side, side).transpose(0, 1, 3, 2, 4)
+    return np.where(grid.reshape(-1, rows * side, columns * side) > 0, 0.0, -np.inf)
+
+
+def cell_places(study: StudyRow, shape: tuple[int, ...]) -> Places:
+    """RAS+ mm of the middle of every cell of a study's frames, in both slices of its pair."""
+    pair, row, column, side = np.indices((*shape, 2))
+    z = np.asarray(study.slice_indices, float).reshape(-1, 2)[pair, side]
+    px = [(axis + 0.5) * CELL_PX - 0.5 for axis in (column, row)]
+    points = np.stack([*px, z, np.ones(z.shape)], -1)
+    return np.asarray((points @ np.array(study.frame_to_ras).T)[..., :3])
+
+
+def raise_alarms(
+    log_odds: Grid, places_mm: Places, nodules_mm: Float[np.ndarray, "nodules 3"]
+) -> list[tuple[float, int]]:
+    """The surest cells, none within `NEAR_MM` of a surer one; a cell lies in both of its slices.
+
+    Returns:
+        (log-odds, index of the nearest nodule within `NEAR_MM` or −1), the surest first.
+    """
+    left = log_odds.ravel().astype(float)
+    places = places_mm.reshape(-1, 2, 3)
+    alarms: list[tuple[float, int]] = []
+    while len(alarms) < ALARMS and left.max() > -np.inf:
+        best = int(left.argmax())
+        away = np.linalg.norm(nodules_mm[:, None] - places[best], axis=2).min(1)
+        hit = int(away.argmin()) if len(away) and away.min() <= NEAR_MM else -1
+        alarms.append((float(left[best]), hit))
+        apart = np.linalg.norm(places[:, :, None] - places[best], axis=3).min((1, 2))
+        left[apart <= NEAR_MM] = -np.inf
+    return alarms
+
+
+def page(study: Study) -> dict[str, Any]:
+    cells = study.finished()
+    for arm, runs in cells.items():
+        for cell in runs:
+            cell["scans"] = _test_scans(study, arm, cell["seed"])
+    scans = cells["10"][0]["scans"]
+    counts = {"none": _healthy(scans), **{name: _inside(scans, name) for name in STRATA}}
+    columns = (
+        *("slices", "seeds", "passes"),
+        *(f"Coverage, {name}" for name in STRATA),
+        *(f"found at {each}" for each in FALSE_ALARMS),
+        *("findable", f"AUROC, {SMALL}", "mean AUROC, 18 findings"),
+    )
+    return {
+        "pairs_seen": PAIRS_SEEN,
+        "arms": table(columns, [_row(arm, runs) for arm, runs in cells.items()]),
+        "counted": ", ".join(f"{name} {which.sum()}" for name, which in counts.items()),
+    }
+
+
+def _test_scans(study: Study, arm: str, seed: int) -> list[dict[str, Any]]:
+    """A cell's test scans, whose nodules have the size before they were enlarged."""
+    scale = study.recipe().phantom.lesion_scale
+    lines = study.raw(arm, seed).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    scans = [scan for scan in map(json.loads, lines) if scan["split"] == "test"]
+    return [scan | {"nodules_mm": [mm / scale for mm in scan["nodules_mm"]]} for scan in scans]
+
+
+def _row(arm: str, runs: Sequence[Cell]) -> tuple[object, ...]:
+    aurocs = [[v for v in cell["auroc"].values() if v is not None] for cell in runs]
+    return (
+        *(arm, len(runs), runs[0]["epochs"]),
+        *(shown(_coverage(runs, stratum)) for stratum in STRATA),
+        *(shown(_found(runs, alarms)) for alarms in FALSE_ALARMS),
+        f"{np.mean([_findable(cell['scans']) for cell in runs]):.2f}",
+        f"{np.mean([_small_auroc(cell['scans']) for cell in runs]):.3f}",
+        f"{np.mean(aurocs):.3f}",
+    )
+
+
+def _inside(scans: Sequence[Mapping[str, Any]], stratum: str) -> np.ndarray:
+    """Whether each scan's largest nodule is of that size, bool [scans]."""
+    low, high = STRATA[stratum]
+    largest = np.array([max(scan["nodules_mm"], default=0) for scan in scans])
+    return np.asarray((low <= largest) & (largest < high))
+
+
+def _healthy(scans: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return np.array([not scan["nodules_mm"] for scan in scans])
+
+
+def _weights(scans: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return weights(patient_index([scan["patient"] for scan in scans]))
+
+
+def _coverage(runs: Sequence[Cell], stratum: str) -> Draws:
+    """Coverage among scans of a stratum.
+
+    Each draw has its own point of 90 % specificity, so the interval holds that choice too.
+    """
+    above, below = 0.0, 0.0
+    for scans in (cell["scans"] for cell in runs):
+        odds = np.array([scan["log_odds"] for scan in scans])
+        healthy, drawn = _healthy(scans), _weights(scans)
+        order = np.argsort(odds[healthy])
+        mass = drawn[:, healthy][:, order].cumsum(1)
+        last = (mass < SPECIFICITY * mass[:, -1:]).sum(1)
+        stated = odds > odds[healthy][order][last][:, None]
+        inside = drawn * _inside(scans, stratum)
+        above, below = above + (inside * stated).sum(1), below + inside.sum(1)
+    return np.asarray(above / below)
+
+
+def _small_auroc(scans: Sequence[Mapping[str, Any]]) -> float:
+    """Of scans whose largest nodule is under 6 mm against scans without."""
+    odds = np.array([scan["log_odds"] for scan in scans], np.float32)
+    small = _inside(scans, SMALL)
+    asked = small | _healthy(scans)
+    value = auroc(odds[asked], small[asked])
+    assert value is not None  # both kinds are drawn by the dozen
+    return value
+
+
+def _found(runs: Sequence[Cell], alarms: int) -> Draws:
+    """Share of nodules under 6 mm that an alarm hits, at so many false alarms a scan."""
+    above, below = 0.0, 0.0
+    for scans in (cell["scans"] for cell in runs):
+        false = sorted((odds for scan in scans for odds, hit in scan["alarms"] if hit < 0))[::-1]
+        threshold = false[min(alarms * len(scans), len(false) - 1)]
+        small = [
+            {n for n, mm in enumerate(scan["nodules_mm"]) if mm < STRATA[SMALL][1]}
+            for scan in scans
+        ]
+        hit = [{nodule for odds, nodule in s["alarms"] if odds > threshold} for s in scans]
+        drawn = _weights(scans)
+        above += drawn @ np.array([len(a & b) for a, b in zip(small, hit, strict=True)])
+        below += drawn @ np.array([len(each) for each in small])
+    return np.asarray(above / below)
+
+
+def _findable(scans: Sequence[Mapping[str, Any]]) -> float:
+    """Share of nodules under 6 mm that alarms without fault would hit."""
+    seen = [
+        findable
+        for scan in scans
+        for mm, findable in zip(scan["nodules_mm"], scan["findable"], strict=True)
+        if mm < STRATA[SMALL][1]
+    ]
+    return float(np.mean(seen))
+
+
+def main() -> None:
+    run_study(STUDY, draw_data, run_cell, page)
 
 
 if __name__ == "__main__":

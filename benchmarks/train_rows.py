@@ -1,7 +1,8 @@
 """What `bench_train` compares: a plain trainer, and ours with its levers added one by one.
 
 All rows train on the same pairs in the same order with the same number type and optimizer. The
-negatives' cap lies beyond reach unless a row says otherwise, so every branch has its gradient.
+plain ones' loss is CE(positive) − β·min(CE(negative), cap). The cap lies beyond reach unless a row
+says otherwise, so every branch has its gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,50 +10,48 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from train_plain import BETA, OUT_OF_REACH, Plain, Together, collate_plain
+from torch import Tensor, nn
 from transformers import (
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Trainer,
-    TrainingArguments,
 )
 
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepared import write_frames
 from ctscribe.learn.model.fast import narrow, recompute, speed_up_tower
+from ctscribe.learn.model.patches import patchify
 from ctscribe.learn.model.presets import build_config, train_tokenizer
-from ctscribe.learn.pairs.collate import PairBatch, collate_pairs
+from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
 from ctscribe.learn.train.setup import (
     learning_rates,
-    objective_of,
     training_arguments,
     visual_source,
 )
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.text.prompt import QUESTION, SYSTEM
-from ctscribe.text.sections import join_report
 
-REPORT_TOKENS = 300
-NUM_SLICES = 10
+BETA, OUT_OF_REACH = 0.1, 100.0
+REPORT_WORDS, NUM_SLICES = 290, 10
 TEXT = "no nodule mass effusion lung lobe left right upper lower heart normal clear size mm"
+Collate = Callable[[Sequence[Pair]], PairBatch]
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """A model and the slices it is shown."""
 
     model: str
     side_px: int
     vocab_size: int
-    tuning: str
+    tuning: Literal["full", "lora"]
     dtype: str
 
 
@@ -100,46 +99,60 @@ class Row:
         return [what for what, is_so in found.items() if is_so]
 
 
-_PLAIN = Row("plain", False, False, False, "layers", False, False, False)
+PLAIN = Row("plain", False, False, False, "layers", False, False, False)
+OURS = Row("ours, nothing skipped")
+SKIPPED = Row("ours, every negative skipped", max_loss=0.01)
 ROWS = (
-    _PLAIN,
-    _answers := replace(_PLAIN, name="answer positions alone", answers_only=True),
+    PLAIN,
+    _answers := replace(PLAIN, name="answer positions alone", answers_only=True),
     _turns := replace(_answers, name="branches in turn", in_turn=True),
     _fast := replace(_turns, name="batched windows", fast_tower=True),
     _kept := replace(_fast, name="only what is cheap computed again", recomputed="cheap"),
     _narrow := replace(_kept, name="last layer where it is read", narrow=True),
     replace(_narrow, name="tower frozen", freeze_tower=True),
-    Row("ours, nothing skipped"),
-    Row("ours, every negative skipped", max_loss=0.01),
-)
-VARIANTS = (
+    OURS,
+    SKIPPED,
     Row("ours, nothing skipped, nothing computed again", recomputed="none"),
     Row("ours, nothing skipped, adapters", adapters=True),
 )
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A model ready to train, its trainer, and what preparing it cost."""
+class Plain(Trainer):  # type: ignore[misc]
+    """Hugging Face's own forward pass for each branch: all logits, both graphs, the tower too."""
 
-    trainer: Trainer
-    seconds_per_stored_volume: float
+    def __init__(self, **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.model_accepts_loss_kwargs = False  # divide each micro-batch's mean
+
+    def compute_loss(self, model: nn.Module, inputs: Any, **_: Any) -> Tensor:
+        positive, negative = (model(**inputs[name]).loss for name in ("positive", "negative"))
+        return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
 
 
-def make(preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder: Path) -> Bench:
-    """Model, pairs and trainer of one row."""
+class Together(Trainer):  # type: ignore[misc]
+    """The same loss from our answer losses, both branches still in one graph."""
+
+    def compute_loss(self, model: nn.Module, inputs: PairBatch, **_: Any) -> Tensor:
+        branches = (inputs["positive"], inputs["negative"])
+        positive, negative = (model(branch).per_sample().mean() for branch in branches)
+        return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
+
+
+def make(
+    preset: Preset, row: Row, pairs_per_update: int, num_pairs: int, folder: Path
+) -> tuple[Trainer, float]:
+    """The trainer that a row measures, and seconds per volume for storing its features."""
     tokenizer = train_tokenizer([SYSTEM, QUESTION, TEXT] * 3, vocab_size=500)
     qwen = model_of(preset, row, tokenizer)
-    studies, pairs = made_up(folder, tokenizer, num_pairs, preset.side_px)
+    studies, pairs = made_up(folder, num_pairs, preset.side_px)
     source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
     began = perf_counter()
     visual = visual_source(qwen, folder, studies, pairs, source_recipe)
     seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
     dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
     recipe = recipe_of(preset, row, pairs_per_update)
-    arguments = training_arguments(folder / "run", recipe)
     collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
-    return Bench(trainer_of(row, qwen, recipe, arguments, dataset, collate), seconds)
+    return trainer_of(row, qwen, recipe, folder / "run", dataset, collate), seconds
 
 
 def model_of(
@@ -147,20 +160,14 @@ def model_of(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A random model with the row's levers on the model itself."""
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         qwen = Qwen2_5_VLForConditionalGeneration(config_of(preset, tokenizer))
     qwen.to(getattr(torch, preset.dtype))
     if row.fast_tower:
         speed_up_tower(qwen)
-    choose_trainable(
-        qwen,
-        tuning="lora" if row.adapters else preset.tuning,
-        freeze_tower=row.freeze_tower,
-        freeze_merger=row.freeze_tower,
-        lora_r=64,
-        lora_alpha=128,
-    )
+    tuning: Literal["full", "lora"] = "lora" if row.adapters else preset.tuning
+    frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
+    choose_trainable(qwen, tuning=tuning, **frozen, lora_r=64, lora_alpha=128)
     if row.narrow:
         narrow(qwen)
     if row.recomputed != "none":
@@ -172,35 +179,38 @@ def trainer_of(
     row: Row,
     qwen: Qwen2_5_VLForConditionalGeneration,
     recipe: Recipe,
-    arguments: TrainingArguments,
+    run_dir: Path,
     dataset: PairDataset,
-    collate: Callable[[Sequence[Pair]], PairBatch],
+    collate: Collate,
 ) -> Trainer:
-    """The trainer that a row measures."""
-    if row.in_turn:
-        return PairTrainer(
-            objective=objective_of(recipe),
-            beta=BETA,
-            label_weight=0.0,
-            rates=learning_rates(recipe),
-            model=ReportScorer(qwen, "index"),
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=collate,
-        )
-    if row.answers_only:
-        return Together(
-            model=ReportScorer(qwen, "index"),
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=collate,
-        )
-    return Plain(
-        model=qwen,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=partial(collate_plain, collate, int(qwen.config.video_token_id)),
-    )
+    shared: dict[str, Any] = {"args": training_arguments(run_dir, recipe), "train_dataset": dataset}
+    if not row.answers_only:
+        as_wanted = partial(collate_plain, collate, int(qwen.config.video_token_id))
+        return Plain(model=qwen, data_collator=as_wanted, **shared)
+    shared |= {"model": ReportScorer(qwen, "index"), "data_collator": collate}
+    if not row.in_turn:
+        return Together(**shared)
+    return PairTrainer(objective=recipe.objective, rates=learning_rates(recipe), **shared)
+
+
+def collate_plain(
+    collate: Collate, video_token_id: int, pairs: Sequence[Pair]
+) -> dict[str, dict[str, Tensor]]:
+    """A batch as the library wants it."""
+
+    def as_wanted(batch: Batch) -> dict[str, Any]:
+        return {
+            **{name: batch[name] for name in ("input_ids", "attention_mask", "labels")},
+            "pixel_values_videos": torch.cat([patchify(frames)[0] for frames in batch["frames"]]),
+            "video_grid_thw": batch["video_grid_thw"],
+            "second_per_grid_ts": torch.ones(len(batch["labels"])),
+            "mm_token_type_ids": (batch["input_ids"] == video_token_id).int() * 2,
+            "use_cache": False,
+        }
+
+    batch = collate(pairs)
+    assert batch["negative"] is not None
+    return {"positive": as_wanted(batch["positive"]), "negative": as_wanted(batch["negative"])}
 
 
 def config_of(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
@@ -214,23 +224,18 @@ def config_of(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLC
         text.pop("layer_types")
         tower |= {"hidden_size": 256, "intermediate_size": 684, "depth": 8, "num_heads": 4}
         tower |= {"out_hidden_size": 512, "fullatt_block_indexes": [1, 3, 5, 7]}
-        config = Qwen2_5_VLConfig(
-            **{**config.to_dict(), "text_config": text, "vision_config": tower}
-        )
+        whole = config.to_dict() | {"text_config": text, "vision_config": tower}
+        config = Qwen2_5_VLConfig(**whole)
     config.text_config.vocab_size = preset.vocab_size
     return config
 
 
 def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
+    frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
     return Recipe.model_validate(
         {
             "pairs": {"strategy": "heter"},
-            "model": {
-                "dtype": preset.dtype,
-                "positions": "index",
-                "freeze_tower": row.freeze_tower,
-                "freeze_merger": row.freeze_tower,
-            },
+            "model": {"dtype": preset.dtype, "positions": "index", **frozen},
             "objective": {"beta": BETA, "max_loss": row.max_loss},
             "train": {
                 "gradient_accumulation_steps": pairs_per_update,
@@ -242,48 +247,25 @@ def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
     )
 
 
-def made_up(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, num_pairs: int, side_px: int
-) -> tuple[list[StudyRow], list[PairRow]]:
-    """Studies of random frames with reports of 300 tokens; each one's negative is the next."""
+def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow], list[PairRow]]:
+    """Studies of random frames with reports of random words; each one's negative is the next."""
     rng = np.random.default_rng(0)
+    names = [f"train_{number}_a_1.nii.gz" for number in range(num_pairs)]
     studies, pairs = [], []
-    for number in range(num_pairs):
-        name = f"train_{number}_a_1.nii.gz"
+    for name, shown in zip(names, [*names[1:], names[0]], strict=True):
         frames = rng.integers(0, 256, (NUM_SLICES, side_px, side_px, 3)).astype(np.uint8)
         write_frames(folder, name, frames, {})
-        shown = f"train_{(number + 1) % num_pairs}_a_1.nii.gz"
-        studies.append(_study(name, number, _findings(tokenizer, rng)))
+        studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
         pairs.append(PairRow(study=name, role="negative", volume=shown))
     write_rows(folder / "studies.jsonl", studies)
     return studies, pairs
 
 
-def _findings(tokenizer: PreTrainedTokenizerBase, rng: np.random.Generator) -> str:
-    words: list[str] = []
-    while True:
-        longer = [*words, str(rng.choice(TEXT.split()))]
-        text = join_report(" ".join(longer), "normal")
-        if len(tokenizer.encode(text, add_special_tokens=False)) >= REPORT_TOKENS:
-            return " ".join(words)
-        words = longer
-
-
-def _study(name: str, number: int, findings: str) -> StudyRow:
-    return StudyRow.model_validate(
-        {
-            "volume_name": name,
-            "patient_id": f"train_{number}",
-            "scan_id": f"train_{number}_a",
-            "source_split": "train",
-            "findings": findings,
-            "impression": "normal",
-            "labels": (0,) * 18,
-            "spacing_mm": (1.0, 1.0, 1.0),
-            "shape_xyz": (1, 1, 1),
-            "slice_indices": tuple(range(NUM_SLICES)),
-            "position_mm": tuple(-20.0 * z for z in range(NUM_SLICES)),
-            "frame_to_ras": np.eye(4).tolist(),
-        }
-    )
+def _study(name: str, findings: str) -> StudyRow:
+    row: dict[str, Any] = {"volume_name": name, "patient_id": name[:-11], "scan_id": name[:-9]}
+    row |= {"findings": findings, "impression": "normal", "labels": (0,) * 18}
+    row |= {"source_split": "train", "spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1)}
+    row |= {"slice_indices": tuple(range(NUM_SLICES)), "frame_to_ras": np.eye(4).tolist()}
+    row |= {"position_mm": tuple(-20.0 * z for z in range(NUM_SLICES))}
+    return StudyRow.model_validate(row)

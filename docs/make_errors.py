@@ -19,7 +19,8 @@ goes on. This page is written by `make docs`.
 _CATALOGUE = """## Bad inputs: how each is known to end
 
 What reaches a reader of CT in practice, and the codes it ends in; a dash says that it is read as it
-is, or kept out. `tests/catalogue` builds every row; `make fuzz` mutates 10,000 files beside.
+is, or kept out. `tests/catalogue` builds every row; `make bench NAME=fuzz` mutates 10,000 files
+beside.
 
 | # | input | ends in |
 |---|---|---|

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ FEW = (
     "experiment.betas=[0.0, 0.1]",
 )
 TABLES = ("table1.md", "table1.csv", "table1.tex", "table2.md", "table2.csv", "table2.tex")
+KILLS = {
+    "prepared/slices/*.npy": "data/**/*.nii.gz",
+    "cells/*/train/run.json": "prepared/slices/*.npy",
+    "cells/*/scores.json": "cells/*/scores.json",
+}
+"""What appears when the demo is killed, and what is done by then and not done again."""
 
 
 def command(out: Path) -> list[str]:
@@ -68,27 +75,40 @@ def test_every_cell_scores_every_test_scan_once(finished: Path) -> None:
         assert scores["n"]["predicted"] == scores["n"]["scans"] >= 4
 
 
+def kill_when_there(out: Path, mark: str) -> None:
+    """Starts the demo and kills it, its workers too, as soon as a file of this pattern is there."""
+    process = subprocess.Popen(
+        command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while not any(out.glob(mark)):
+        assert process.poll() is None, f"it ended without {mark}"
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def stamps(out: Path, pattern: str) -> dict[Path, tuple[int, int]]:
+    """Of files: they change when a file is written again, even with the same bytes."""
+    found = {path: path.stat() for path in out.glob(pattern)}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
+
+
 def test_killed_at_any_stage_it_continues_and_ends_with_the_same_tables(
     finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    for seconds in (4.0, 8.0, 12.0, 16.0):
-        process = subprocess.Popen(
-            command(out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            # the workers too, as when a machine goes down
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    done: dict[Path, tuple[int, int]] = {}
+    for mark, done_by_then in KILLS.items():
+        kill_when_there(out, mark)
+        kept = stamps(out, done_by_then)
+        assert kept
+        done |= kept
     answer = subprocess.run(command(out), capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     for name in TABLES:
         assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+    assert {path: stamps(out, str(path.relative_to(out)))[path] for path in done} == done
 
 
 def test_a_demo_folder_of_another_request_is_refused(finished: Path) -> None:

@@ -1,12 +1,11 @@
-"""The first of the files that ``make fuzz`` reads by the thousand, and that they stay the same."""
+"""The first of the files that the fuzz bench reads by the thousand, and that they stay the same."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz_files import mutant
-from benchmarks.fuzz_readers import outcome
+from benchmarks.bench_fuzz import mutant, outcome
 from ctscribe.base.error_codes import CODES
 
 

@@ -15,7 +15,7 @@ from ctscribe.scan.stores import nifti_header
 from tests.scans import SPACING_MM, chest
 
 LARGE = os.environ.get("CTSCRIBE_LARGE") == "1"
-"""``make catalogue-large`` reads the largest volumes that are known."""
+"""``CTSCRIBE_LARGE=1`` reads the largest volumes that are known."""
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -124,7 +124,7 @@ def start(tree: CtRateTree, out: Path, processes: int) -> "subprocess.Popen[byte
 
 
 def test_killed_at_random_moments_it_ends_the_same(tree: CtRateTree, tmp_path: Path) -> None:
-    """``make kill-prepare`` does it at a hundred moments; the last ones leave workers behind."""
+    """``CTSCRIBE_KILLS=100`` does it at a hundred moments; the last ones leave workers behind."""
     takes_s = []
     for processes in (1, 2):
         process = start(tree, tmp_path / f"whole-{processes}", processes)

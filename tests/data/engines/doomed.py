@@ -30,10 +30,19 @@ def die(task: tuple[Path, int]) -> int:
 
 
 def count_at_work(task: tuple[Path, int]) -> int:
-    """How many are at work at the end of this one, itself included."""
+    """How many are at work at the end of this one, itself included.
+
+    The first wait until there are as many as the folder's name says, for half a minute at most.
+    """
     folder, number = task
-    mine = folder / str(number)
+    mine, met = folder / str(number), folder.with_name("met")
     mine.touch()
+    until = time.monotonic() + 30
+    while len(list(folder.iterdir())) < int(folder.name) and not met.exists():
+        if time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    met.touch()
     time.sleep(0.2)
     count = len(list(folder.iterdir()))
     mine.unlink()

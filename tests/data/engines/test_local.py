@@ -59,9 +59,9 @@ def test_as_many_at_once_as_memory_holds(
 ) -> None:
     free = None if budget is None else round(budget / 0.8)
     monkeypatch.setattr(local, "available_bytes", lambda: free)
-    tasks = numbered(tmp_path, 6)
+    tasks = numbered(tmp_path / str(most), 6)
     work = local.work(doomed.count_at_work, tasks, 3, lost=doomed.lost, need_bytes=need_bytes)
-    assert max(work) <= most
+    assert max(work) == most
 
 
 def test_workers_end_with_the_driver(tmp_path: Path) -> None:
@@ -74,6 +74,7 @@ def test_workers_end_with_the_driver(tmp_path: Path) -> None:
     driver = subprocess.Popen([sys.executable, str(script)])
     children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
     while len(workers := children.read_text().split()) < 3:  # the third tracks resources
+        assert driver.poll() is None, "the driver ended before its workers began"
         time.sleep(0.05)
     time.sleep(1)
     driver.kill()

@@ -17,7 +17,6 @@ from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
 from ctscribe.learn.train.setup import (
     learning_rates,
-    objective_of,
     training_arguments,
     visual_source,
 )
@@ -70,9 +69,7 @@ class Bench:
         """What the trainer accumulates."""
         catch = Catch()
         self.trainer = trainer = PairTrainer(
-            objective=objective_of(self.recipe),
-            beta=self.recipe.objective.beta,
-            label_weight=self.recipe.objective.label_weight,
+            objective=self.recipe.objective,
             rates=learning_rates(self.recipe),
             model=self.module,
             args=training_arguments(folder, self.recipe),
@@ -90,7 +87,7 @@ class Bench:
         batch = collate_pairs(items, self.tokenizer.pad_token_id)
         assert batch["negative"] is not None
         negative, positive = self.scorer(batch["negative"]), self.scorer(batch["positive"])
-        objective = objective_of(self.recipe)
+        objective = self.recipe.objective
         pair = pair_losses(
             objective,
             positive.values,

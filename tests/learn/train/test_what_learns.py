@@ -1,10 +1,14 @@
 """Which weights learn, at which rate and in which precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2MLP
 
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.train.stage import TrainResult
@@ -60,14 +64,35 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
 
 
 @pytest.mark.parametrize("what", [True, "cheap"])
-def test_checkpointed_activations_change_no_loss(
+def test_checkpointed_activations_run_twice_and_change_no_loss(
     tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, what: bool | str
 ) -> None:
+    mlps, products = [], []
     for name, asked in (("kept", False), ("again", what)):
         knobs = {"epochs": 1, "gradient_checkpointing": asked}
         recipe = make_recipe(model={"freeze_tower": False}, train=knobs)
-        run(tmp_path / name, write_pairs("heter"), recipe)
+        with FlopCounterMode(display=False) as counter, counted_mlps() as passes:
+            run(tmp_path / name, write_pairs("heter"), recipe)
+        mlps.append(len(passes))
+        products.append(counter.get_total_flops())
+    assert mlps[1] > mlps[0]
+    assert (products[1] == products[0]) is (what == "cheap")
     assert_equal_runs(tmp_path / "kept", tmp_path / "again", tolerance=1e-5)
+
+
+@contextmanager
+def counted_mlps() -> Iterator[list[None]]:
+    """One entry for each time that an MLP of the language model runs meanwhile."""
+    passes: list[None] = []
+    real = Qwen2MLP.forward
+
+    def forward(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        passes.append(None)
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Qwen2MLP, "forward", forward)
+        yield passes
 
 
 def test_adapters_touch_the_language_side_alone(

@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
-from ctscribe.base.recipe import ObjectiveConfig, Recipe
+from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow, read_rows
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
@@ -204,11 +204,6 @@ def asked(
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
     }
-
-
-def objective_of(recipe: Recipe) -> ObjectiveConfig:
-    """The recipe's objective."""
-    return recipe.objective
 
 
 def hard_pairs(

@@ -41,7 +41,6 @@ from ctscribe.learn.train.setup import (
     count_updates,
     hard_pairs,
     learning_rates,
-    objective_of,
     read_pairs,
     require_sharding,
     shown_volumes,
@@ -116,9 +115,7 @@ def _trainer(
     recipe: Recipe,
 ) -> PairTrainer:
     trainer = PairTrainer(
-        objective=objective_of(recipe),
-        beta=recipe.objective.beta,
-        label_weight=recipe.objective.label_weight,
+        objective=recipe.objective,
         rates=learning_rates(recipe),
         model=scorer,
         args=arguments,

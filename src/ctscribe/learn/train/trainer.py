@@ -167,9 +167,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 
     Args:
         objective: The knobs of what is minimised.
-        beta: Weight of the negative's term in the next update; whoever follows the training sets
-            it anew. At 0 the negative is not looked at.
-        label_weight: λ of the 18 labels' cross entropy by the finding queries of the positive.
         rates: Peak learning rate of each part of the model.
         **trainer: As for the Trainer.
     """
@@ -178,15 +175,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self,
         *,
         objective: ObjectiveConfig,
-        beta: float,
-        label_weight: float,
         rates: Mapping[Part, float],
         **trainer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**trainer)
         self._objective = objective
-        self.beta = beta
-        self._label_weight = label_weight
+        self.beta = objective.beta
+        """Of the next update; whoever follows the training sets it. At 0 no negative is read."""
         self._rates = rates
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
@@ -236,9 +231,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         ce = losses.per_sample()
         self._require_numbers(torch.isfinite(ce))
         loss = self._objective.alpha * ce.mean()
-        if self._label_weight and losses.finding_logits is not None:
+        if self._objective.label_weight and losses.finding_logits is not None:
             labels = batch["finding_labels"].to(ce.device)
-            loss = loss + self._label_weight * label_loss(losses.finding_logits, labels)
+            loss = loss + self._objective.label_weight * label_loss(losses.finding_logits, labels)
         square = self._differentiate(loss)
         self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
         return replace(losses, values=losses.values.detach(), finding_logits=None)

@@ -1,49 +1,53 @@
-"""Mutated NIfTI and DICOM files: what number *n* is, it is on every machine.
+"""Reads 10,000 mutated files; each must give a volume or one sentence, soon and in little memory.
 
-Sound files are made, then damaged: bits, bytes, spans, ends, fields of the header, elements,
-the compressed stream or what is compressed, and splices of two files.
+``make bench NAME=fuzz``. Files are made and read by a child process under a memory limit; the
+parent ends it where one file takes too long, counts that file as a hang, and goes on with the next.
 """
 
 import gzip
+import json
+import resource
+import select
 import struct
+import subprocess
+import sys
+import time
+import traceback
+import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from benchmarks.timing import resident_mb
+from ctscribe.base.error_codes import CODES
+from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.read import read_grid, read_volume
 from ctscribe.scan.volume import CTVolume
 from tests.catalogue.dicom_bytes import enhanced_of
 from tests.scans import bytes_of, chest, image_of, slice_of
 
+NUM_FILES = 10_000
+MEMORY_CAP_MB = 512
+LIMIT_S = 10.0
+"""Of CPU time for one file, because the machine may be busy with other work."""
+PATIENCE_S = 60.0
 SEED = 20_260_401
 PLANTED = "PLANTED^NAME"
 SMALL = chest((40, 32, 20), (8.0, 8.0, 5.0))
 VOLUME = CTVolume(np.clip(SMALL.hu, -1024, 3071), SMALL.affine)
-ODD_INTS = (
-    0,
-    1,
-    -1,
-    2,
-    7,
-    127,
-    255,
-    348,
-    352,
-    540,
-    1024,
-    32767,
-    -32768,
-    65535,
-    2**31 - 1,
-    -(2**31),
-)
+ODD_INTS: tuple[int, ...] = (0, 1, -1, 2, 7, 127, 255, 348, 352, 540, 1024, 32767, -32768)
+ODD_INTS += (65535, 2**31 - 1, -(2**31))
 ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"), 0.001)
 FIELDS = {
     "h": (40, 42, 44, 46, 48, 50, 68, 70, 72, 252, 254),
@@ -227,3 +231,105 @@ def _elements(content: bytes, random: Random) -> bytes:
     except Exception:
         return content[: int(random.integers(len(content)))]
     return written.getvalue()
+
+
+def outcome(number: int) -> tuple[str, str]:
+    """What a mutated file is, and what it ends in: a code, ``volume``, or what must not be."""
+    with TemporaryDirectory() as folder:
+        with warnings.catch_warnings(action="ignore"):
+            made = mutant(number, Path(folder))
+        warnings.simplefilter("error")
+        try:
+            volume, notes = read_volume(made.path, study="scan 1")
+            grid, _ = read_grid(made.path, study="scan 1")
+        except CtscribeError as error:
+            sound = error.code in CODES and error.sentence.startswith("scan 1 must ")
+            clean = PLANTED not in error.sentence and "\n" not in error.sentence
+            return made.kind, error.code if sound and clean else f"BAD SENTENCE {error}"
+        except Exception:
+            return made.kind, "TRACEBACK " + traceback.format_exc()[-600:]
+    hu, affine, spacing_mm = volume.hu, volume.affine, volume.spacing_mm
+    same = np.array_equal(hu, VOLUME.hu) and np.allclose(affine, VOLUME.affine, atol=1e-3)
+    faults = {
+        "another volume under a good checksum": made.must_equal and not same,
+        "geometry": not np.isfinite(affine).all() or hu.shape != grid.hu.shape or hu.shape[2] < 20,
+        "spacing": min(spacing_mm) < 0.05 or max(spacing_mm) > 20,
+        "values": volume.orientation != "RAS" or hu.min() < -1024 or hu.max() > 3071,
+        "codes": not notes.codes <= CODES.keys(),
+    }
+    found = ", ".join(fault for fault, is_so in faults.items() if is_so)
+    return made.kind, f"WRONG {found}" if found else "volume"
+
+
+def work(first: int, stop: int) -> None:
+    """The child: one line of JSON per file."""
+    limit = 4 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for number in range(first, stop):
+        began, cpu_s = time.perf_counter(), _cpu_s()
+        kind, ended = outcome(number)
+        wall_s = time.perf_counter() - began
+        spent = _cpu_s() - cpu_s
+        print(json.dumps([number, kind, ended, wall_s, resident_mb("VmHWM"), spent]), flush=True)
+
+
+def _cpu_s() -> float:
+    """Of this process and of the decoders that it has waited for."""
+    whom = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in whom)
+
+
+def supervise(stop: int) -> list[list[Any]]:
+    """Rows of so many files, however many children it takes."""
+    rows: list[list[Any]] = []
+    while len(rows) < stop:
+        command = [sys.executable, "-m", "benchmarks.bench_fuzz", str(len(rows)), str(stop)]
+        child = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        while len(rows) < stop:
+            if not select.select([child.stdout], [], [], PATIENCE_S)[0]:
+                rows.append([len(rows), "?", "HANG", PATIENCE_S, 0.0, PATIENCE_S])
+                break
+            line = child.stdout.readline()
+            if not line:
+                rows.append([len(rows), "?", "DIED", 0.0, 0.0, 0.0])
+                break
+            rows.append(json.loads(line))
+        child.kill()
+        child.wait()
+        print(f"{len(rows)} files", flush=True)
+    return rows
+
+
+def summary(rows: list[list[Any]]) -> dict[str, Any]:
+    """Counts, extremes and, with their numbers, all files that must not be."""
+    fine = {"volume", *CODES}
+    return {
+        "num_files": len(rows),
+        "seed": SEED,
+        "by_kind": dict(sorted(Counter(row[1] for row in rows).items())),
+        "by_outcome": dict(sorted(Counter(row[2].split()[0] for row in rows).items())),
+        "not_typed": [row[:3] for row in rows if row[2] not in fine],
+        "peak_mb": round(max(row[4] for row in rows), 1),
+        "memory_cap_mb": MEMORY_CAP_MB,
+        "slowest_wall_s": round(max(row[3] for row in rows), 2),
+        "slowest_cpu_s": round(max(row[5] for row in rows), 2),
+        "cpu_s": round(sum(row[5] for row in rows), 1),
+        "limit_cpu_s": LIMIT_S,
+    }
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        work(*map(int, sys.argv[1:]))
+        return
+    from benchmarks.harness import record  # brings torch, which the children's memory is free of
+
+    found = summary(supervise(NUM_FILES))
+    record("fuzz", found)
+    held = not found["not_typed"] and found["peak_mb"] < MEMORY_CAP_MB
+    sys.exit(0 if held and found["slowest_cpu_s"] < LIMIT_S else 1)
+
+
+if __name__ == "__main__":
+    main()

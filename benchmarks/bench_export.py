@@ -1,26 +1,26 @@
 """Exports a model and its adapters, then asks another release of transformers for its logits.
 
-``write FOLDER`` runs with the project's packages, ``read FOLDER`` with any release's; `make
-export-check` runs the second with transformers 4.57 and writes ``results/export.json``.
+``make bench NAME=export``: ``write FOLDER`` runs with the project's packages, ``read FOLDER`` with
+theirs and with transformers 4.57, beside which only what the project needs is on the path.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from peft import PeftModel
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-OUT = Path(__file__).parent / "results" / "export.json"
+OUT = Path(__file__).parents[1] / "results" / "export.json"
 LARGEST_DIFFERENCE = 1e-3
 """Of logits between −50 and 50: float32 sums in another order."""
 
 
 def write(folder: Path) -> None:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
+    # the other release cannot import these
     from ctscribe.base.recipe import Recipe
     from ctscribe.learn.model.checkpoint import add_adapters, save_model
     from ctscribe.learn.model.patches import patchify
@@ -47,13 +47,12 @@ def write(folder: Path) -> None:
     patches, grid = patchify(torch.randint(0, 256, (4, 112, 140, 3)).to(torch.uint8))
     ids, _ = encode_example(tokenizer, report, (int(grid[0]), int(grid[1]), int(grid[2])))
     asked = {"input_ids": torch.tensor([ids]), "patches": patches, "grid": grid[None]}
-    encoded = tokenizer.encode(f"<|im_start|>{report}<|video_pad|><|im_end|>")
-    expected = logits_of(qwen, asked)
-    torch.save({**asked, "logits": expected}, folder / "asked.pt")
-    (folder / "text.json").write_text(json.dumps({"report": report, "ids": encoded}))
+    torch.save({**asked, "logits": logits_of(qwen, asked)}, folder / "asked.pt")
+    text = f"<|im_start|>{report}<|video_pad|><|im_end|>"
+    (folder / "text.json").write_text(json.dumps({"text": text, "ids": tokenizer.encode(text)}))
 
 
-def logits_of(model: torch.nn.Module, asked: dict[str, torch.Tensor]) -> torch.Tensor:
+def logits_of(model: Any, asked: dict[str, torch.Tensor]) -> torch.Tensor:
     ids = asked["input_ids"]
     given = {
         "input_ids": ids,
@@ -62,39 +61,33 @@ def logits_of(model: torch.nn.Module, asked: dict[str, torch.Tensor]) -> torch.T
         "video_grid_thw": asked["grid"],
         "second_per_grid_ts": torch.tensor([1.0]),
     }
-    import transformers
-
     if int(transformers.__version__.split(".")[0]) >= 5:
         given["mm_token_type_ids"] = (ids == model.config.video_token_id).int() * 2
     with torch.no_grad():
-        return model.eval()(**given).logits
+        logits: torch.Tensor = model.eval()(**given).logits
+    return logits
 
 
 def read(folder: Path) -> dict[str, Any]:
-    import transformers
-    from peft import PeftModel
-    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-
     asked = torch.load(folder / "asked.pt", weights_only=True)
     text = json.loads((folder / "text.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(folder / "merged")
-    encoded = tokenizer.encode(f"<|im_start|>{text['report']}<|video_pad|><|im_end|>")
+    encoded = AutoTokenizer.from_pretrained(folder / "merged").encode(text["text"])
     merged, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder / "merged", output_loading_info=True
     )
     base = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "base")
-    adapted = PeftModel.from_pretrained(base, folder / "adapters")
-
-    def difference(model: torch.nn.Module) -> float:
-        return float((logits_of(model, asked) - asked["logits"]).abs().max())
-
+    models = {"merged": merged, "adapters": PeftModel.from_pretrained(base, folder / "adapters")}
     return {
         "transformers": transformers.__version__,
         "keys_that_do_not_fit": sum(len(keys) for keys in loading.values()),
         "same_token_ids": encoded == text["ids"],
         "largest_logit": float(asked["logits"].abs().max()),
-        "largest_difference_merged": difference(merged),
-        "largest_difference_adapters": difference(adapted),
+        **{
+            f"largest_difference_{name}": float(
+                (logits_of(model, asked) - asked["logits"]).abs().max()
+            )
+            for name, model in models.items()
+        },
     }
 
 
