@@ -157,7 +157,7 @@ E_POSITIONS          Slice positions are missing or too many for this way of cou
     Use fewer slices, larger frames or another `model.positions`, or prepare the study again.
 E_PREDICTION         A predicted scan has no reference, or two.
     Correct the file, or give the references, split or folder that it was written for.
-E_PREPARED           The frames were made with other knobs than are asked for, or by another version.
+E_PREPARED           The frames are of other knobs than are asked for, or of another version.
     Give the recipe they were prepared with, or prepare into another folder.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
