@@ -49,7 +49,7 @@ def note_changed(**num_voxels: int) -> Notes:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CTVolume:
     """Hounsfield units with their geometry.
 
@@ -61,6 +61,11 @@ class CTVolume:
 
     hu: VolumeHu
     affine: Affine
+
+    def __repr__(self) -> str:
+        voxels = " × ".join(map(str, self.shape_xyz))
+        spacing = " × ".join(f"{mm:.2f}" for mm in self.spacing_mm)
+        return f"CTVolume({voxels} voxels of {spacing} mm, {self.orientation}, {self.hu.dtype})"
 
     @property
     def spacing_mm(self) -> SpacingMm:
