@@ -11,7 +11,6 @@ from typing import final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ctscribe.base.files import ProgressCallback
@@ -44,6 +43,8 @@ def stage_with_failures(title: str) -> Iterator[tuple[ProgressCallback, Callable
 
         yield tell, pace.failed
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # slow to import
+
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),

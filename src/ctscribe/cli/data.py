@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
@@ -18,6 +17,7 @@ from ctscribe.cli.options import (
     RecipeName,
     Reconstructions,
     app,
+    read_knobs,
 )
 
 
@@ -32,7 +32,7 @@ def phantom(
     """Write a CT-RATE-shaped data set of synthetic chest CT with known truth to OUT."""
     from ctscribe.phantom.dataset import write_dataset
 
-    config = read_recipe(recipe, overrides).phantom
+    config = read_knobs(recipe, overrides).phantom
     with stage("Drawing patients") as progress:
         write_dataset(out, config, processes=processes, progress=progress)
     say(f"Data set in {out}")
@@ -60,7 +60,7 @@ def prepare(
     from ctscribe.data.prepare import parse_shard
     from ctscribe.data.prepare import prepare as prepare_stage
 
-    knobs = read_recipe(recipe, overrides)
+    knobs = read_knobs(recipe, overrides)
     with stage_with_failures("Preparing volumes") as (progress, failed):
         summary = prepare_stage(
             source,
@@ -104,7 +104,7 @@ def doctor(
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
     from ctscribe.data.doctor import describe, examine
 
-    knobs = read_recipe(recipe, overrides)
+    knobs = read_knobs(recipe, overrides)
     with stage("Reading headers") as progress:
         found = examine(
             source,
@@ -136,7 +136,7 @@ def pairs(
     from ctscribe.learn.pairs.audit import write_audit
     from ctscribe.learn.pairs.build import build_training_pairs
 
-    knobs, studies = read_recipe(recipe, overrides), Prepared(prepared)
+    knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
     rows = build_training_pairs(studies, out, knobs.pairs)
     warnings = write_audit(studies, out, rows)
     say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
@@ -149,5 +149,5 @@ def recipe(name: str = "tiny", *, overrides: Overrides = ()) -> None:
     """Print every knob of a recipe as it would be used."""
     import yaml
 
-    resolved: Recipe = read_recipe(name, overrides)
+    resolved = read_knobs(name, overrides)
     print_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ctscribe.base.files import write_json
-from ctscribe.base.recipe import read_recipe
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage
 from ctscribe.cli.options import (
@@ -17,6 +16,7 @@ from ctscribe.cli.options import (
     Start,
     Where,
     app,
+    read_knobs,
 )
 
 
@@ -40,7 +40,7 @@ def warm_up(
     with stage("Warming up the tower") as progress:
         warm_up_stage(
             out,
-            read_recipe(recipe, overrides),
+            read_knobs(recipe, overrides),
             Prepared(prepared) if prepared else None,
             where,
             start,
@@ -65,7 +65,7 @@ def train(
     from ctscribe.learn.train.stage import train as train_stage
 
     with stage("Training") as progress:
-        knobs = read_recipe(recipe, overrides)
+        knobs = read_knobs(recipe, overrides)
         result = train_stage(run, Prepared(prepared), pairs, knobs, start, progress=progress)
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
 
@@ -160,7 +160,7 @@ def experiment(
     from ctscribe.experiment import run_experiment
     from ctscribe.show.scoreboard import write_scoreboard
 
-    knobs, studies = read_recipe(recipe, overrides), Prepared(prepared)
+    knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
     with stage("Experiment") as progress:
         tables = run_experiment(
             out,
@@ -203,7 +203,7 @@ def demo(
     """Run the whole flow on synthetic chest CT; run it again to continue after an interruption."""
     from ctscribe.demo import run_demo
 
-    result = run_demo(out, read_recipe(recipe, overrides), processes=processes, stage=stage)
+    result = run_demo(out, read_knobs(recipe, overrides), processes=processes, stage=stage)
     show_tables(result.tables)
     say("Look at:")
     for path in (*result.tables, *result.pages):

@@ -8,12 +8,12 @@ from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
-from ctscribe.base.recipe import SplitsConfig, read_recipe
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, stage
-from ctscribe.cli.options import Overrides, RecipeName, app
+from ctscribe.cli.options import Overrides, RecipeName, app, read_knobs
 
 if TYPE_CHECKING:
+    from ctscribe.base.recipe import SplitsConfig
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.classifier import Classifier
     from ctscribe.measure.references import References
@@ -123,7 +123,7 @@ NO_TRAINING = Training()
 
 
 def load_references(
-    against: Against, splits: SplitsConfig, known: Training = NO_TRAINING
+    against: Against, splits: "SplitsConfig", known: Training = NO_TRAINING
 ) -> "References":
     """Reads the references, and says on the console what was assumed of them.
 
@@ -228,7 +228,7 @@ def evaluate(
     from ctscribe.show.score_tables import score_tables, written_tables
     from ctscribe.show.scoreboard import write_run_board
 
-    knobs = read_recipe(recipe, overrides)
+    knobs = read_knobs(recipe, overrides)
     references = load_references(against, knobs.splits, known)
     scores = evaluate_predictions(
         predictions, references, knobs.evaluate, _label_source(classifier), label_head
@@ -256,7 +256,7 @@ def compare(
     from ctscribe.show.score_tables import differences_table, run_names
     from ctscribe.show.tables import to_markdown
 
-    knobs = read_recipe(recipe, overrides)
+    knobs = read_knobs(recipe, overrides)
     paths = run_names((base, *others))
     source = _label_source(classifier)
     references = load_references(against, knobs.splits)
@@ -306,7 +306,7 @@ def card(
 
     split = against.split or "test"
     if paths := find_view_files(run):
-        knobs = read_recipe(recipe, overrides)
+        knobs = read_knobs(recipe, overrides)
         references = load_references(against, knobs.splits)
         target = out or run / (f"card_{references.split}" if references.split else "card")
         source = _label_source(classifier)

@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from ctscribe import RESEARCH_USE, __version__
+
+if TYPE_CHECKING:
+    from ctscribe.base.recipe import Recipe
 
 app = App(
     name="ctscribe",
@@ -51,3 +54,14 @@ Where = Annotated[
     ),
 ]
 CORES = os.cpu_count() or 1
+
+
+def read_knobs(recipe: str, overrides: tuple[str, ...]) -> "Recipe":
+    """Reads a recipe with its overrides, imported late so that ``--help`` comes at once.
+
+    Raises:
+        CtscribeError: ``E_RECIPE``.
+    """
+    from ctscribe.base.recipe import read_recipe
+
+    return read_recipe(recipe, overrides)
