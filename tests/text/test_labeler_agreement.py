@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics, finding_scores
-from ctscribe.phantom.study import draw_body, draw_constitution, draw_study
+from ctscribe.phantom.study import draw_body, draw_patient, draw_study
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.text.sections import join_report
@@ -27,7 +27,7 @@ def test_the_phantoms_reports_are_read_as_they_were_meant() -> None:
     num_studies, wrong = 100, np.zeros(len(FINDINGS))
     for number in range(num_studies):
         rng = np.random.default_rng([5, number])
-        patient = draw_constitution(rng)
+        patient = draw_patient(rng)
         study = draw_study(rng, draw_body(rng, patient), patient)
         read = label_report(join_report(study.report.findings, study.report.impression))
         wrong += np.array(read) != np.array(study.labels)

@@ -30,7 +30,7 @@ from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import list_source
 from ctscribe.data.prepared import FORMAT, Keep, outputs_of, prepare_into, request_of
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 
 _BASE_BYTES = 110e6
 """Resident memory of a worker before its first volume."""

@@ -9,15 +9,14 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, sha256_of_json, write_json
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.base.types import Frames
-from ctscribe.scan.arrays import map_npy, npy_writer
-from ctscribe.scan.frames import WINDOWS
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.intensity import Intensity
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
-from ctscribe.scan.show import PreparedVolume, show_lungs
-from ctscribe.scan.stores import GRID, check_stores, store_paths, write_stores
+from ctscribe.scan.stores import GRID, check_stores, map_npy, npy_writer, store_paths, write_stores
 
 
 def frames_path(prepared_dir: Path, volume_name: str) -> Path:
@@ -84,7 +83,7 @@ def prepare_volume(
         study: Name for errors.
         spacing_mm: Of the recipe's grid, (x, y, z).
         intensity: See `read_volume`.
-        antialias: See `plan`.
+        antialias: See `plan_resampling`.
         num_slices: Frames wanted.
         windows: Which grey scales the three channels show.
         frame_size_px: See `make_frames`.
@@ -98,15 +97,14 @@ def prepare_volume(
     """
     read = partial(read_volume, path, study=study, metadata=metadata, prefer=prefer)
     source, notes = read(intensity=intensity, max_tilt_degrees=max_tilt_degrees)
-    shown = show_lungs(
-        source,
-        spacing_mm=spacing_mm,
-        antialias=antialias,
+    volume = VolumeConfig(spacing_mm=spacing_mm, antialias=antialias)
+    slices = SlicesConfig(
         num_slices=num_slices,
-        windows=WINDOWS[windows],
+        windows=windows,
         frame_size_px=frame_size_px,
         token_budget=token_budget,
     )
+    shown = frames_of_lungs(source, volume, slices)
     warnings = tuple(sorted(notes.codes | set(shown.warnings)))
     return replace(shown, warnings=warnings, source_details=notes.details)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctscribe.phantom.body import CAVITY, LUNG_HU, SIGN, Body
+from ctscribe.phantom.body import CAVITY, LUNG_HU, SIDE_SIGN, Body
 from ctscribe.phantom.canvas import Canvas, Stroke, chunks, coordinates, paint, ramp
 from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Region, Shape, tube
@@ -77,7 +77,7 @@ def _paint_cage(canvas: Canvas, body: Body) -> None:
     """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
     column = body.cavity
     low, high = Column(column.knots, grow_mm=20.0).bounds()
-    window = canvas.grid.window((low[0], low[1], low[2] - 200), high)
+    window = canvas.grid.block((low[0], low[1], low[2] - 200), high)
     for part in chunks(window) if window else ():
         x, y, z = coordinates(canvas.grid, part)
         hu, edge = canvas.hu[part], canvas.grid.edge_mm
@@ -356,7 +356,7 @@ def main_bronchi(body: Body, grow_mm: float = 1.6) -> list[Capsule]:
     ends = {"right": (36, -27, -26), "left": (-44, -28, -28)}
     shapes = []
     for side, end in ends.items():
-        start = body.at(SIGN[side] * 4, -21, 3)
+        start = body.at(SIDE_SIGN[side] * 4, -21, 3)
         radii = (7.0, 5.8) if side == "right" else (6.6, 5.2)
         shapes.append(Capsule(start, body.at(*end), radii[0] + grow_mm, radii[1] + grow_mm))
     return shapes

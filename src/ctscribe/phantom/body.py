@@ -11,7 +11,7 @@ from ctscribe.phantom.shapes import Column, Ellipsoid, Knots, Shape
 
 Side = Literal["right", "left"]
 Lobe = Literal["upper lobe", "middle lobe", "lower lobe"]
-SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
+SIDE_SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
 LUNG_HU = -850.0
 
 CAVITY: Knots = (

@@ -10,9 +10,9 @@ from ctscribe.phantom.body import Body
 from ctscribe.phantom.canvas import Canvas, Stroke
 from ctscribe.phantom.drawing import (
     Drawing,
+    Laterality,
     Painted,
     Scene,
-    Where,
     joined,
     millimetres,
     strokes,
@@ -41,7 +41,7 @@ def medical_material(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     return [makers[int(rng.choice(len(makers), p=weights / weights.sum()))](rng, scene.body)]
 
 
-def _device(kind: str, side: Where, size_mm: Number, painted: Painted) -> Drawing:
+def _device(kind: str, side: Laterality, size_mm: Number, painted: Painted) -> Drawing:
     return Drawing(FINDING, side, None, float(round(size_mm)), painted[0], painted[1], kind)
 
 
@@ -122,7 +122,7 @@ def _tracheal_tube(rng: np.random.Generator, body: Body) -> Drawing:
     return _device("tracheal tube", "midline", 12, tubes(*layers, space="any"))
 
 
-STATIONS: tuple[tuple[str, Where, Point], ...] = (
+STATIONS: tuple[tuple[str, Laterality, Point], ...] = (
     ("right upper paratracheal", "right", (17, -6, 54)),
     ("right lower paratracheal", "right", (17, -14, 20)),
     ("prevascular", "midline", (-6, 40, 22)),

@@ -34,7 +34,7 @@ from ctscribe.data.ct_rate import (
     Flavour,
     Split,
 )
-from ctscribe.phantom.grid import Grid
+from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.scanner import (
     Exposure,
     Kernel,
@@ -46,7 +46,7 @@ from ctscribe.phantom.scanner import (
 from ctscribe.phantom.study import (
     Study,
     draw_body,
-    draw_constitution,
+    draw_patient,
     draw_study,
     lesions,
     render,
@@ -129,7 +129,7 @@ def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int])
     split, number = patient
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))
-    constitution = draw_constitution(own)
+    constitution = draw_patient(own)
     body = draw_body(own, constitution)
     num_scans = 1 + int(own.choice(3, p=SCANS_SHARE))
     written: list[_Written] = []
@@ -189,7 +189,7 @@ def _write_scan(
 
 
 def _write_volume(
-    path: Path, hu: npt.NDArray[np.int16], grid: Grid, flavour: Flavour, intercept: int
+    path: Path, hu: npt.NDArray[np.int16], grid: VoxelGrid, flavour: Flavour, intercept: int
 ) -> None:
     """Writes one volume; v1 is raw under a blank header, v2 Hounsfield units under a true one."""
     if flavour == "v1":

@@ -7,14 +7,14 @@ from typing import Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from ctscribe.phantom.body import SIGN, Body, Lobe, Side
+from ctscribe.phantom.body import SIDE_SIGN, Body, Lobe, Side
 from ctscribe.phantom.canvas import Canvas, Stroke, paint
 from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.lungs import Trees
 from ctscribe.phantom.shapes import Box, Region, Shape, union
 from ctscribe.phantom.tubes import Tubes, paint_tubes
 
-Where = Literal["right", "left", "both", "midline"]
+Laterality = Literal["right", "left", "both", "midline"]
 
 
 @final
@@ -45,7 +45,7 @@ class Drawing:
 
     Args:
         finding: One of `findings.FINDINGS`.
-        side: Where it lies.
+        side: Laterality it lies.
         lobe: Lobe or lobes, None outside the lungs.
         size_mm: Largest axial diameter, or thickness for layers.
         box: Body-frame box in mm.
@@ -56,7 +56,7 @@ class Drawing:
     """
 
     finding: str
-    side: Where
+    side: Laterality
     lobe: str | None
     size_mm: Number
     box: Box
@@ -68,7 +68,7 @@ class Drawing:
 
 Painted = tuple[Box, Callable[[Canvas], None]]
 """A body-frame box, and what paints into it."""
-Plan = Callable[[np.random.Generator, Scene], list[Drawing]]
+DrawFinding = Callable[[np.random.Generator, Scene], list[Drawing]]
 """Decides all objects of one finding."""
 
 
@@ -174,7 +174,7 @@ def axial_size(box: Box) -> float:
     return float(round(max(bx - ax, by - ay)))
 
 
-def draw_side(rng: np.random.Generator, both: float) -> tuple[Where, tuple[Side, ...]]:
+def draw_side(rng: np.random.Generator, both: float) -> tuple[Laterality, tuple[Side, ...]]:
     """One side or both: the word, and the sides."""
     if rng.random() < both:
         return "both", ("right", "left")
@@ -193,7 +193,7 @@ def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[Number] = 
 
 def mirrored(side: Side, point: Point) -> Point:
     """A position given for the right side, on ``side``."""
-    return SIGN[side] * point[0], point[1], point[2]
+    return SIDE_SIGN[side] * point[0], point[1], point[2]
 
 
 def millimetres(

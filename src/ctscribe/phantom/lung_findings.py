@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctscribe.phantom.body import SIGN, Lobe, Side
+from ctscribe.phantom.body import SIDE_SIGN, Lobe, Side
 from ctscribe.phantom.canvas import Canvas, Stroke, chunks, coordinates
 from ctscribe.phantom.drawing import (
     Drawing,
@@ -83,7 +83,7 @@ def emphysema(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         centers = np.array(holes)
         radius = rng.uniform(2.2, 6.5, len(holes))
         size = float(round(2 * radius.max()))
-        dark = Ellipsoid(scene.body.at(SIGN[side] * 70, 0, 50), (70.0, 85.0, 75.0))
+        dark = Ellipsoid(scene.body.at(SIDE_SIGN[side] * 70, 0, 50), (70.0, 85.0, 75.0))
         haze = strokes(Stroke(dark, ((0.0, -60.0),), "lung", adds=True, soft_mm=30.0))
         spheres = tubes((Tubes(centers, centers + 0.1, radius, radius), -985.0))
         parts: list[Painted] = [haze, spheres]
@@ -109,7 +109,7 @@ def mosaic(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         box = lung_box(scene, side)
 
         def painting(canvas: Canvas, box: Box = box) -> None:
-            window = canvas.grid.window(*box)
+            window = canvas.grid.block(*box)
             for part in chunks(window) if window else ():
                 pattern = patches(*coordinates(canvas.grid, part), size, phase)
                 canvas.hu[part] += np.float32(contrast) * (pattern + 0.25) * canvas.lung[part]
@@ -168,7 +168,7 @@ def septal_lines(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
         lobe: Lobe = "lower lobe" if rng.random() < 0.75 else "upper lobe"
         z, reach = (-90.0, 62.0) if lobe == "lower lobe" else (40.0, 50.0)
         place_x = 92 if lobe == "lower lobe" else 72
-        zone = Ellipsoid(scene.body.at(SIGN[side] * place_x, -30, z), (44.0, 62.0, reach))
+        zone = Ellipsoid(scene.body.at(SIDE_SIGN[side] * place_x, -30, z), (44.0, 62.0, reach))
 
         def net(x: Field, y: Field, z: Field, zone: Ellipsoid = zone) -> Field:
             lines = thick / 2 - cell_walls(x, y, z, cell, seed)
@@ -268,7 +268,7 @@ def atelectases(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
             plate = Ellipsoid(
                 center,
                 (rng.uniform(26, 46), thickness / 2, rng.uniform(14, 26)),
-                turn_rad=SIGN[side] * rng.uniform(-0.9, 0.6),
+                turn_rad=SIDE_SIGN[side] * rng.uniform(-0.9, 0.6),
                 tilt_rad=rng.uniform(-0.5, 0.5),
                 wave_mm=1.5,
                 wave_length_mm=40.0,
@@ -331,7 +331,7 @@ def effusions(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
             height = np.clip((top - z) / 70, 0, 1) ** 0.7
             behind = np.clip((25 + 0.3 * thick - y) / 80, 0, 1)
             layer = thick * height * behind - from_wall
-            return np.asarray(np.minimum(layer, SIGN[side] * x), np.float32)
+            return np.asarray(np.minimum(layer, SIDE_SIGN[side] * x), np.float32)
 
         (lx, ly, lz), (hx, hy, _) = body.cavity.bounds()
         x_range = (0.0, hx) if side == "right" else (lx, 0.0)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctscribe.phantom.anatomy import blood_hu
-from ctscribe.phantom.body import SIGN, Body, Side
+from ctscribe.phantom.body import SIDE_SIGN, Body, Side
 from ctscribe.phantom.canvas import Canvas
 from ctscribe.phantom.grid import Field
 from ctscribe.phantom.tubes import Tubes, paint_tubes
@@ -34,7 +34,7 @@ def grow(body: Body) -> Trees:
     points = rng.uniform(low, high, (count * 14, 3)).astype(np.float32)
     points = points[body.lung_depth(*points.T) > 2]
     for side in SIDES:
-        fed = points[points[:, 0] * SIGN[side] > 0].astype(np.float64)
+        fed = points[points[:, 0] * SIDE_SIGN[side] > 0].astype(np.float64)
         fed = fed[rng.integers(0, len(fed), count + count // 2)]
         hilum = np.array(body.at(*HILUM[side]))
         arteries, generation = _branch(rng, hilum, fed[:count])

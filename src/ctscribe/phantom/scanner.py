@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ctscribe.base.types import SpacingMm
 from ctscribe.data.ct_rate import METADATA_COLUMNS
 from ctscribe.phantom.body import Body
-from ctscribe.phantom.grid import Field, Grid
+from ctscribe.phantom.grid import Field, VoxelGrid
 
 Kernel = Literal["soft", "sharp"]
 TILE_PX = 256
@@ -127,7 +127,7 @@ class Exposure:
 class Reconstruction:
     """A grid and a kernel."""
 
-    grid: Grid
+    grid: VoxelGrid
     kernel: Kernel
 
 
@@ -171,7 +171,7 @@ def draw_reconstruction(
         round(exposure.centre_mm[1] + half * sy, 4),
         round(exposure.shift_mm[2] + exposure.bottom_mm, 4),
     )
-    grid = Grid(
+    grid = VoxelGrid(
         shape_zyx=(num_slices, matrix_px, matrix_px),
         spacing_mm=(sx, sy, sz),
         origin_mm=origin,

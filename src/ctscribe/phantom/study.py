@@ -22,8 +22,8 @@ from ctscribe.phantom.chest_findings import (
     medical_material,
     pericardial_effusion,
 )
-from ctscribe.phantom.drawing import Drawing, Plan, Scene
-from ctscribe.phantom.grid import Field, Grid
+from ctscribe.phantom.drawing import DrawFinding, Drawing, Scene
+from ctscribe.phantom.grid import Field, VoxelGrid
 from ctscribe.phantom.lung_findings import (
     atelectases,
     bronchiectasis,
@@ -38,11 +38,11 @@ from ctscribe.phantom.lung_findings import (
     thick_bronchi,
 )
 from ctscribe.phantom.lungs import grow, paint_lungs
-from ctscribe.phantom.wording import Report, write_report
+from ctscribe.phantom.wording import PhantomReport, write_report
 from ctscribe.text.findings import FINDINGS
 
 FACTORS = ("illness", "age", "infection", "heart failure", "smoking")
-TABLE: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] = {
+FINDING_MODEL: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] = {
     "Medical material": (0.120, True, (0.30, 0.30, 0.00, 0.30, 0.00)),
     "Arterial wall calcification": (0.278, True, (0.30, 0.75, 0.00, 0.05, 0.10)),
     "Cardiomegaly": (0.110, True, (0.30, 0.35, 0.00, 0.60, 0.00)),
@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] =
 
 @final
 @dataclass(frozen=True)
-class Constitution:
+class Patient:
     """What stays the same over a patient's scans.
 
     Args:
@@ -84,12 +84,12 @@ class Constitution:
         return int(np.clip(round(52 + 16 * self.factors[1]), 18, 93))
 
 
-def draw_constitution(rng: np.random.Generator) -> Constitution:
+def draw_patient(rng: np.random.Generator) -> Patient:
     """A new patient."""
-    return Constitution(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
+    return Patient(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
 
 
-def draw_labels(rng: np.random.Generator, patient: Constitution, burden: float = 0.0) -> Labels:
+def draw_labels(rng: np.random.Generator, patient: Patient, burden: float = 0.0) -> Labels:
     """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
 
     Args:
@@ -100,7 +100,7 @@ def draw_labels(rng: np.random.Generator, patient: Constitution, burden: float =
     passing = rng.standard_normal(len(FINDINGS))
     labels = []
     for index, finding in enumerate(FINDINGS):
-        share, lasts, weights = TABLE[finding]
+        share, lasts, weights = FINDING_MODEL[finding]
         load = np.array(weights)
         own = patient.lasting[index] if lasts else passing[index]
         drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
@@ -108,7 +108,7 @@ def draw_labels(rng: np.random.Generator, patient: Constitution, burden: float =
     return tuple(labels)
 
 
-PLANS: dict[str, Plan] = {
+DRAW_FINDING: dict[str, DrawFinding] = {
     "Emphysema": emphysema,
     "Mosaic attenuation pattern": mosaic,
     "Bronchiectasis": bronchiectasis,
@@ -144,7 +144,7 @@ class Study:
 
     scene: Scene
     drawings: Mapping[str, Sequence[Drawing]]
-    report: Report
+    report: PhantomReport
 
     @property
     def labels(self) -> Labels:
@@ -152,7 +152,7 @@ class Study:
         return tuple(int(finding in self.drawings) for finding in FINDINGS)
 
 
-def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
+def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
     """A build without disease; the same generator state gives the same patient."""
     female = bool(rng.random() < 0.45)
     size = rng.normal(0.95 if female else 1.02, 0.035)
@@ -171,7 +171,7 @@ def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
 def draw_study(
     rng: np.random.Generator,
     body: Body,
-    patient: Constitution,
+    patient: Patient,
     *,
     burden: float = 0.0,
     lesion_scale: float = 1.0,
@@ -188,10 +188,10 @@ def draw_study(
         nodule_mm: As for `Scene`.
     """
     labels = draw_labels(rng, patient, burden)
-    return realise(rng, body, labels, lesion_scale, nodule_mm)
+    return study_of_labels(rng, body, labels, lesion_scale, nodule_mm)
 
 
-def realise(
+def study_of_labels(
     rng: np.random.Generator,
     body: Body,
     labels: Labels,
@@ -218,7 +218,9 @@ def realise(
     )
     scene = Scene(body, grow(body), lesion_scale, nodule_mm)
     drawings: dict[str, list[Drawing]] = {}
-    for (finding, plan), stream in zip(PLANS.items(), rng.spawn(len(PLANS)), strict=True):
+    for (finding, plan), stream in zip(
+        DRAW_FINDING.items(), rng.spawn(len(DRAW_FINDING)), strict=True
+    ):
         if finding in present:
             drawings[finding] = plan(stream, scene)
     return Study(scene, drawings, write_report(rng, drawings, contrast=contrast))
@@ -235,7 +237,7 @@ def without(study: Study, finding: str) -> Study:
     return Study(replace(study.scene, body=body), rest, study.report)
 
 
-def render(study: Study, grid: Grid) -> Field:
+def render(study: Study, grid: VoxelGrid) -> Field:
     """Samples a study: Hounsfield units without noise, [z, y, x]."""
     canvas = Canvas.of_air(grid)
     paint_wall(canvas, study.scene.body)
@@ -247,8 +249,8 @@ def render(study: Study, grid: Grid) -> Field:
     return canvas.hu
 
 
-def lesions(study: Study, grid: Grid) -> tuple[Lesion, ...]:
-    """Where the findings truly are, in the frame and the slices of one reconstruction."""
+def lesions(study: Study, grid: VoxelGrid) -> tuple[Lesion, ...]:
+    """Laterality the findings truly are, in the frame and the slices of one reconstruction."""
     return tuple(
         Lesion(
             finding=finding,

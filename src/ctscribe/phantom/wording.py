@@ -52,7 +52,7 @@ DROPPED_FIRST = (
 
 @final
 @dataclass(frozen=True)
-class Report:
+class PhantomReport:
     """A report and, per finding, the sentence that states it."""
 
     findings: str
@@ -62,7 +62,7 @@ class Report:
 
 def write_report(
     rng: np.random.Generator, drawings: Mapping[str, Sequence[Drawing]], *, contrast: bool
-) -> Report:
+) -> PhantomReport:
     """Writes Findings (70–130 words) and Impression (5–35 words).
 
     Args:
@@ -80,7 +80,7 @@ def write_report(
         if _num_words(parts.values()) <= MAX_FINDINGS_WORDS:
             break
     findings = " ".join(part for part in parts.values() if part)
-    return Report(findings, _conclude(rng, drawings), stated)
+    return PhantomReport(findings, _conclude(rng, drawings), stated)
 
 
 def _num_words(sentences: Iterable[str]) -> int:

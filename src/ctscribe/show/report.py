@@ -18,8 +18,7 @@ from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.data.prepared import prepare_volume
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.frames import WINDOWS
-from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.frames import WINDOWS, PreparedVolume
 from ctscribe.show.page import (
     draw_slices,
     evidence_of,
