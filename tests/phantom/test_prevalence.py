@@ -9,7 +9,7 @@ from ctscribe.text.findings import FINDINGS
 @pytest.fixture(scope="module")
 def labels() -> npt.NDArray[np.int64]:
     rng = np.random.default_rng(0)
-    return np.array([draw_labels(rng, draw_patient(rng)) for _ in range(6000)])
+    return np.array([draw_labels(rng, draw_patient(rng), 0.0) for _ in range(6000)])
 
 
 def test_each_finding_is_as_frequent_as_in_ct_rate(labels: npt.NDArray[np.int64]) -> None:
@@ -44,7 +44,7 @@ def test_lasting_findings_stay_between_scans_and_passing_ones_may_go() -> None:
     pairs = []
     for _ in range(300):
         patient = draw_patient(rng)
-        pairs.append((draw_labels(rng, patient), draw_labels(rng, patient)))
+        pairs.append((draw_labels(rng, patient, 0.0), draw_labels(rng, patient, 0.0)))
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
     assert (first[:, lasting] == second[:, lasting]).all()
     assert (first[:, ~lasting] != second[:, ~lasting]).any()

@@ -4,10 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import VoxelGrid
-from ctscribe.phantom.study import DRAW_FINDING, Study, lesions, render, study_of_labels, without
+from ctscribe.phantom.study import DRAW_FINDING, Study, lesions, render, study_of_labels
 from ctscribe.text.findings import FINDINGS
 
 
@@ -21,7 +22,18 @@ def grid_of(spacing: tuple[float, float, float] = (2.8, 2.8, 5.0), matrix: int =
 
 def study_with(*findings: str, seed: int = 0) -> Study:
     labels = tuple(int(finding in findings) for finding in FINDINGS)
-    return study_of_labels(np.random.default_rng(seed), Body(seed=seed), labels)
+    return study_of_labels(np.random.default_rng(seed), Body(seed=seed), labels, PhantomConfig())
+
+
+def without(study: Study, finding: str) -> Study:
+    """The same study with one finding healed; its report is left as it was."""
+    body = study.scene.body
+    if finding == "Cardiomegaly":
+        body = replace(body, heart_scale=0.96)
+    if finding == "Pericardial effusion":
+        body = replace(body, pericardial_mm=0.0)
+    rest = {name: items for name, items in study.drawings.items() if name != finding}
+    return Study(replace(study.scene, body=body), rest, study.report)
 
 
 def mask_of(lesion: Lesion, grid: VoxelGrid) -> npt.NDArray[np.bool_]:
@@ -132,6 +144,6 @@ def test_the_same_seed_gives_the_same_voxels() -> None:
 def test_an_unusual_build_can_have_every_finding() -> None:
     for scale in ((0.86, 0.86, 0.86), (1.12, 1.12, 1.12)):
         body = replace(Body(seed=1), scale=scale, fat_mm=30.0, female=True, inspiration_mm=-15.0)
-        study = study_of_labels(np.random.default_rng(1), body, (1,) * 18)
+        study = study_of_labels(np.random.default_rng(1), body, (1,) * 18, PhantomConfig())
         assert np.isfinite(render(study, grid_of())).all()
         assert {lesion.finding for lesion in lesions(study, grid_of())} == set(FINDINGS)

@@ -1,4 +1,7 @@
-"""One patient's build, and the spaces everything else is placed in."""
+"""One patient's build: the surfaces of the cavities and the lobes that everything is placed in.
+
+Reference coordinates are those of an average adult in mm; `Body.at` scales them to body mm.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +15,7 @@ from ctscribe.phantom.shapes import Column, Ellipsoid, Knots, Shape
 Side = Literal["right", "left"]
 Lobe = Literal["upper lobe", "middle lobe", "lower lobe"]
 SIDE_SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
+SIDES: tuple[Side, Side] = ("right", "left")
 LUNG_HU = -850.0
 
 CAVITY: Knots = (
@@ -48,7 +52,7 @@ HEART: tuple[tuple[str, Point, Point, float], ...] = (
 @final
 @dataclass(frozen=True)
 class Body:
-    """A build; reference coordinates are those of an average adult, carina at the origin.
+    """A build; body mm have the carina at the origin.
 
     Args:
         scale: Of the reference along (x, y, z).
@@ -121,7 +125,7 @@ class Body:
 
     @property
     def sac_mm(self) -> float:
-        """From the chambers to the outside of the pericardium."""
+        """Distance from the chambers to the outside of the pericardium."""
         return 5.0 + self.pericardial_mm
 
     def base_level(self, y: Field) -> Field:

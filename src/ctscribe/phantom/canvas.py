@@ -118,7 +118,7 @@ def _paint_part(canvas: Canvas, stroke: Stroke, part: Block) -> None:
 
 
 def _covers(grid: VoxelGrid, stroke: Stroke, part: Block) -> list[Field]:
-    """Share of each voxel inside each layer, averaged over a thick slice where the solid is thin."""
+    """Share of each voxel inside each layer, averaged over slices thicker than the solid."""
     x, y, z = coordinates(grid, part)
     slab = grid.spacing_mm[2]
     fine = int(np.clip(np.ceil(3 * slab / stroke.shape.thin_mm), 1, 5))

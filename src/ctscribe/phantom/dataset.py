@@ -1,4 +1,7 @@
-"""A whole synthetic data set, laid out and named as CT-RATE."""
+"""A whole synthetic data set, laid out and named as CT-RATE, with the truth beside it.
+
+In: a `PhantomConfig`. Out: volumes, CT-RATE's three tables per split, and ``truth.jsonl``.
+"""
 
 import csv
 import io
@@ -125,25 +128,21 @@ def _mapped(
         yield from pool.map(work, patients, chunksize=4)
 
 
-def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int]) -> list[_Written]:
-    split, number = patient
+def _write_patient(
+    out: Path, config: PhantomConfig, number_of: tuple[Split, int]
+) -> list[_Written]:
+    split, number = number_of
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))
-    constitution = draw_patient(own)
-    body = draw_body(own, constitution)
+    patient = draw_patient(own)
+    body = draw_body(own, patient)
     num_scans = 1 + int(own.choice(3, p=SCANS_SHARE))
     written: list[_Written] = []
     for letter, rng in zip("abc", scans[:num_scans], strict=False):
-        study = draw_study(
-            *(rng, body, constitution),
-            burden=config.burden,
-            lesion_scale=config.lesion_scale,
-            nodule_mm=config.nodule_mm,
-        )
+        study = draw_study(rng, body, patient, config)
         exposure = draw_exposure(rng, body)
-        written += _write_scan(
-            out, config, split, f"{split}_{number}_{letter}", study, exposure, rng
-        )
+        scan_id = f"{split}_{number}_{letter}"
+        written += _write_scan(out, config, split, scan_id, study, exposure, rng)
     return written
 
 
@@ -161,28 +160,21 @@ def _write_scan(
     written = []
     for index, stream in enumerate(rng.spawn(count)):
         name = f"{scan_id}_{index + 1}.nii.gz"
-        reconstruction = draw_reconstruction(
-            stream,
-            exposure,
-            nominal_spacing_mm=config.spacing_mm,
-            matrix_px=config.matrix_px,
-            kernel=kernels[index],
-        )
+        reconstruction = draw_reconstruction(stream, exposure, config, kernels[index])
+        grid = reconstruction.grid
         path = CtRateTree(out).volume_path(name, config.flavour)
         if not path.exists():
-            hu = render(study, reconstruction.grid)
+            hu = render(study, grid)
             stored = expose(stream, hu, exposure, reconstruction)
             intercept = exposure.scanner.intercept
-            _write_volume(path, stored, reconstruction.grid, config.flavour, intercept)
+            _write_volume(path, stored, grid, config.flavour, intercept)
         written.append(
             _Written(
                 split,
                 metadata_row(name, study.scene.body, exposure, reconstruction),
                 _report_row(name, study),
-                {"VolumeName": name, **_label_cells(study)},
-                TruthRow(
-                    volume_name=name, scan_id=scan_id, lesions=lesions(study, reconstruction.grid)
-                ),
+                dict(zip(LABEL_COLUMNS, (name, *map(str, study.labels)), strict=True)),
+                TruthRow(volume_name=name, scan_id=scan_id, lesions=lesions(study, grid)),
             )
         )
     return written
@@ -212,10 +204,6 @@ def _report_row(name: str, study: Study) -> dict[str, str]:
         "Findings_EN": study.report.findings,
         "Impressions_EN": study.report.impression,
     }
-
-
-def _label_cells(study: Study) -> dict[str, str]:
-    return dict(zip(LABEL_COLUMNS[1:], map(str, study.labels), strict=True))
 
 
 def _write_tables(out: Path, rows: Sequence[_Written]) -> None:

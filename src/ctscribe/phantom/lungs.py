@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctscribe.phantom.anatomy import blood_hu
-from ctscribe.phantom.body import SIDE_SIGN, Body, Side
+from ctscribe.phantom.body import SIDE_SIGN, SIDES, Body, Side
 from ctscribe.phantom.canvas import Canvas
 from ctscribe.phantom.grid import Field
 from ctscribe.phantom.tubes import Tubes, paint_tubes
@@ -15,7 +15,6 @@ ROOT_RADIUS_MM = 6.6
 MURRAY = 0.33
 """A branch that feeds a share s of the lung has s**MURRAY times the root's radius."""
 HILUM = {"right": (36.0, -20.0, -18.0), "left": (-38.0, -20.0, -12.0)}
-SIDES: tuple[Side, Side] = ("right", "left")
 Trees = dict[Side, tuple[Tubes, npt.NDArray[np.int64]]]
 """Per side: vessels, and the generation of each artery or `VEIN`."""
 

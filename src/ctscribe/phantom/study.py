@@ -1,4 +1,8 @@
-"""One scan of one patient: findings, body, drawings, report; and its rendering on any grid."""
+"""One scan of one patient: labels, body, objects, report; then its rendering on any grid.
+
+In: a random generator. Out: a `Study`, and Hounsfield units and lesion boxes of it. The same
+generator state gives the same study.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +12,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.base.types import Labels
 from ctscribe.phantom.anatomy import organ_strokes, paint_wall
@@ -62,52 +67,8 @@ FINDING_MODEL: dict[str, tuple[float, bool, tuple[float, float, float, float, fl
     "Bronchiectasis": (0.100, True, (0.45, 0.10, 0.10, 0.00, 0.35)),
     "Interlobular septal thickening": (0.080, False, (0.30, 0.05, 0.20, 0.55, 0.00)),
 }
-"""Prevalence; whether it stays from scan to scan; how strongly each factor drives it."""
-
-
-@final
-@dataclass(frozen=True)
-class Patient:
-    """What stays the same over a patient's scans.
-
-    Args:
-        factors: Standard normal, in the order of `FACTORS`.
-        lasting: The patient's own share of each finding, standard normal, [18].
-    """
-
-    factors: npt.NDArray[np.float64]
-    lasting: npt.NDArray[np.float64]
-
-    @property
-    def age_years(self) -> int:
-        """18 to 93, rising with the age factor."""
-        return int(np.clip(round(52 + 16 * self.factors[1]), 18, 93))
-
-
-def draw_patient(rng: np.random.Generator) -> Patient:
-    """A new patient."""
-    return Patient(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
-
-
-def draw_labels(rng: np.random.Generator, patient: Patient, burden: float = 0.0) -> Labels:
-    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
-
-    Args:
-        rng: Of the scan.
-        patient: Whose scan it is.
-        burden: Added to the drive of every finding, in standard deviations.
-    """
-    passing = rng.standard_normal(len(FINDINGS))
-    labels = []
-    for index, finding in enumerate(FINDINGS):
-        share, lasts, weights = FINDING_MODEL[finding]
-        load = np.array(weights)
-        own = patient.lasting[index] if lasts else passing[index]
-        drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
-        labels.append(int(drive + burden > NormalDist().inv_cdf(1 - share)))
-    return tuple(labels)
-
-
+"""Of each finding: prevalence (as in CT-RATE), whether it stays from scan to scan, and its correlation
+with each of `FACTORS`."""
 DRAW_FINDING: dict[str, DrawFinding] = {
     "Emphysema": emphysema,
     "Mosaic attenuation pattern": mosaic,
@@ -128,16 +89,35 @@ DRAW_FINDING: dict[str, DrawFinding] = {
     "Coronary artery wall calcification": coronary_calcification,
     "Medical material": medical_material,
 }
-"""How each finding is decided, in the order in which they are painted."""
+"""What draws each finding, in painting order."""
+
+
+@final
+@dataclass(frozen=True)
+class Patient:
+    """What drives findings and stays the same over a patient's scans.
+
+    Args:
+        factors: Standard normal, in the order of `FACTORS`.
+        lasting: Standard normal, one per finding; what factors leave unexplained.
+    """
+
+    factors: npt.NDArray[np.float64]
+    lasting: npt.NDArray[np.float64]
+
+    @property
+    def age_years(self) -> int:
+        """18 to 93, rising with the age factor."""
+        return int(np.clip(round(52 + 16 * self.factors[1]), 18, 93))
 
 
 @final
 @dataclass(frozen=True)
 class Study:
-    """A scan before it is sampled.
+    """A scan before it is sampled on a grid.
 
     Args:
-        scene: The patient.
+        scene: The body and its vessels.
         drawings: Objects of each finding present, in painting order.
         report: What is written about it.
     """
@@ -150,6 +130,11 @@ class Study:
     def labels(self) -> Labels:
         """The 18 findings in order."""
         return tuple(int(finding in self.drawings) for finding in FINDINGS)
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """Draws a patient's factors, independent of each other."""
+    return Patient(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
 
 
 def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
@@ -168,35 +153,32 @@ def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
     )
 
 
-def draw_study(
-    rng: np.random.Generator,
-    body: Body,
-    patient: Patient,
-    *,
-    burden: float = 0.0,
-    lesion_scale: float = 1.0,
-    nodule_mm: float = 9.0,
-) -> Study:
-    """One examination of a patient.
+def draw_labels(rng: np.random.Generator, patient: Patient, burden: float) -> Labels:
+    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
 
-    Args:
-        rng: Of the scan.
-        body: The patient's.
-        patient: The patient's.
-        burden: As for `draw_labels`.
-        lesion_scale: As for `Scene`.
-        nodule_mm: As for `Scene`.
+    A finding is present where a standard normal variable, driven by the patient's factors and
+    raised by `burden` standard deviations, exceeds the quantile of its prevalence.
     """
-    labels = draw_labels(rng, patient, burden)
-    return study_of_labels(rng, body, labels, lesion_scale, nodule_mm)
+    passing = rng.standard_normal(len(FINDINGS))
+    labels = []
+    for index, finding in enumerate(FINDINGS):
+        share, lasts, weights = FINDING_MODEL[finding]
+        load = np.array(weights)
+        own = patient.lasting[index] if lasts else passing[index]
+        drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
+        labels.append(int(drive + burden > NormalDist().inv_cdf(1 - share)))
+    return tuple(labels)
+
+
+def draw_study(
+    rng: np.random.Generator, body: Body, patient: Patient, config: PhantomConfig
+) -> Study:
+    """One examination of a patient: labels first, then what they leave open."""
+    return study_of_labels(rng, body, draw_labels(rng, patient, config.burden), config)
 
 
 def study_of_labels(
-    rng: np.random.Generator,
-    body: Body,
-    labels: Labels,
-    lesion_scale: float = 1.0,
-    nodule_mm: float = 9.0,
+    rng: np.random.Generator, body: Body, labels: Labels, config: PhantomConfig
 ) -> Study:
     """Turns labels into objects and a report.
 
@@ -204,8 +186,7 @@ def study_of_labels(
         rng: Draws everything that the labels leave open.
         body: The patient without disease.
         labels: The 18 findings to show.
-        lesion_scale: As for `Scene`.
-        nodule_mm: As for `Scene`.
+        config: Its ``lesion_scale`` and ``nodule_mm``.
     """
     present = {finding for finding, label in zip(FINDINGS, labels, strict=True) if label}
     contrast = bool(rng.random() < 0.35)
@@ -216,25 +197,14 @@ def study_of_labels(
         heart_scale=float(enlarged) if "Cardiomegaly" in present else body.heart_scale,
         pericardial_mm=fluid if "Pericardial effusion" in present else 0.0,
     )
-    scene = Scene(body, grow(body), lesion_scale, nodule_mm)
-    drawings: dict[str, list[Drawing]] = {}
-    for (finding, plan), stream in zip(
-        DRAW_FINDING.items(), rng.spawn(len(DRAW_FINDING)), strict=True
-    ):
-        if finding in present:
-            drawings[finding] = plan(stream, scene)
+    scene = Scene(body, grow(body), config.lesion_scale, config.nodule_mm)
+    streams = rng.spawn(len(DRAW_FINDING))
+    drawings = {
+        finding: list(draw(stream, scene))
+        for (finding, draw), stream in zip(DRAW_FINDING.items(), streams, strict=True)
+        if finding in present
+    }
     return Study(scene, drawings, write_report(rng, drawings, contrast=contrast))
-
-
-def without(study: Study, finding: str) -> Study:
-    """The same study with one finding healed; its report is left as it was."""
-    body = study.scene.body
-    if finding == "Cardiomegaly":
-        body = replace(body, heart_scale=0.96)
-    if finding == "Pericardial effusion":
-        body = replace(body, pericardial_mm=0.0)
-    rest = {name: items for name, items in study.drawings.items() if name != finding}
-    return Study(replace(study.scene, body=body), rest, study.report)
 
 
 def render(study: Study, grid: VoxelGrid) -> Field:
@@ -245,20 +215,20 @@ def render(study: Study, grid: VoxelGrid) -> Field:
     paint_lungs(canvas, study.scene.body, study.scene.trees)
     for items in study.drawings.values():
         for item in items:
-            item.paint(canvas)
+            item.painted.paint(canvas)
     return canvas.hu
 
 
 def lesions(study: Study, grid: VoxelGrid) -> tuple[Lesion, ...]:
-    """Laterality the findings truly are, in the frame and the slices of one reconstruction."""
+    """Where the findings truly are, in the frame and the slices of one reconstruction."""
     return tuple(
         Lesion(
             finding=finding,
-            box_mm=grid.world_box(*item.box),
+            box_mm=grid.world_box(*item.painted.box),
             size_mm=item.size_mm,
             side=item.side,
             lobe=item.lobe,
-            slices=grid.slices(item.box[0][2], item.box[1][2]),
+            slices=grid.slices(item.painted.box[0][2], item.painted.box[1][2]),
             sentence=study.report.sentences[finding],
         )
         for finding, items in study.drawings.items()

@@ -1,4 +1,4 @@
-"""Many tubes → voxels, painted together: a lung has hundreds of vessels, too many to paint singly."""
+"""Many tubes → voxels at once: a lung has hundreds of vessels, too many to paint singly."""
 
 from dataclasses import dataclass
 from typing import Literal, final

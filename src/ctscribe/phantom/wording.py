@@ -174,7 +174,7 @@ def _key(rng: np.random.Generator, finding: str, items: Sequence[Drawing]) -> st
 def _fill(template: str, items: Sequence[Drawing], *, terse: bool = False) -> str:
     first = max(items, key=lambda item: item.size_mm)
     sides = {item.side for item in items}
-    both = len(sides) > 1 or "both" in sides
+    both = len(sides) > 1
     side = "both" if both else first.side
     second = [item.size_mm for item in items if item.side != first.side]
     site = _sites(items[:1] if terse else items)
