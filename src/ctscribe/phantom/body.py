@@ -80,6 +80,11 @@ class Body:
         """Reference position → body mm."""
         return x * self.scale[0], y * self.scale[1], z * self.scale[2]
 
+    def below(self, x: Number, y: Number, z: Number) -> Point:
+        """Reference position in the abdomen → body mm; it moves down with the diaphragm."""
+        px, py, pz = self.at(x, y, z)
+        return px, py, pz - self.inspiration_mm
+
     def knots(self, rows: Knots, grow_xy: tuple[float, float] = (0.0, 0.0)) -> Knots:
         """Reference knots → body mm, with both half axes grown by a fixed amount."""
         (sx, sy, sz), (gx, gy) = self.scale, grow_xy
@@ -100,16 +105,12 @@ class Body:
     @cached_property
     def domes(self) -> tuple[Ellipsoid, ...]:
         """What bulges into the lungs from below: right, left, and under the heart."""
-        drop = self.inspiration_mm
         shapes = (
             ((62.0, 2.0, -206.0), (80.0, 93.0, 108.0)),
             ((-62.0, 2.0, -213.0), (78.0, 90.0, 102.0)),
             ((-4.0, 10.0, -190.0), (78.0, 75.0, 66.0)),
         )
-        return tuple(
-            Ellipsoid((lambda p: (p[0], p[1], p[2] - drop))(self.at(*center)), self.at(*radii))
-            for center, radii in shapes
-        )
+        return tuple(Ellipsoid(self.below(*center), self.at(*radii)) for center, radii in shapes)
 
     def heart(self, grow_mm: float = 0.0) -> dict[str, Ellipsoid]:
         """The four chambers with their walls, grown by ``grow_mm``."""

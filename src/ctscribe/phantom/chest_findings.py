@@ -21,7 +21,7 @@ from ctscribe.phantom.drawing import (
     strokes,
     tubes,
 )
-from ctscribe.phantom.grid import Point, Points
+from ctscribe.phantom.grid import Number, Point, Points
 from ctscribe.phantom.shapes import Ellipsoid, union
 from ctscribe.phantom.tubes import Tubes, path
 
@@ -187,7 +187,7 @@ def medical_material(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
     return [makers[int(rng.choice(len(makers), p=weights / weights.sum()))](rng, scene.body)]
 
 
-def _device(kind: str, side: Laterality, size_mm: float, painted: Painted) -> Drawing:
+def _device(kind: str, side: Laterality, size_mm: Number, painted: Painted) -> Drawing:
     return Drawing("Medical material", side, None, size_mm, painted, kind)
 
 

@@ -19,13 +19,7 @@ import numpy.typing as npt
 from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import (
-    atomic_write,
-    read_json,
-    sha256_of_json,
-    write_json,
-    write_text,
-)
+from ctscribe.base.files import atomic_write, read_json, sha256_of_json, write_json, write_text
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
 from ctscribe.data.ct_rate import (
@@ -46,14 +40,7 @@ from ctscribe.phantom.scanner import (
     expose,
     metadata_row,
 )
-from ctscribe.phantom.study import (
-    Study,
-    draw_body,
-    draw_patient,
-    draw_study,
-    lesions,
-    render,
-)
+from ctscribe.phantom.study import Study, draw_body, draw_patient, draw_study, lesions, render
 
 FORMAT = 1
 """Raised whenever the same seed would give other bytes."""
@@ -67,7 +54,6 @@ GZIP_LEVEL = 1
 class _Written:
     """Rows of one volume for the tables, in CT-RATE's columns."""
 
-    split: Split
     metadata: dict[str, str]
     report: dict[str, str]
     labels: dict[str, str]
@@ -128,10 +114,8 @@ def _mapped(
         yield from pool.map(work, patients, chunksize=4)
 
 
-def _write_patient(
-    out: Path, config: PhantomConfig, number_of: tuple[Split, int]
-) -> list[_Written]:
-    split, number = number_of
+def _write_patient(out: Path, config: PhantomConfig, which: tuple[Split, int]) -> list[_Written]:
+    split, number = which
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))
     patient = draw_patient(own)
@@ -142,22 +126,21 @@ def _write_patient(
         study = draw_study(rng, body, patient, config)
         exposure = draw_exposure(rng, body)
         scan_id = f"{split}_{number}_{letter}"
-        written += _write_scan(out, config, split, scan_id, study, exposure, rng)
+        written += _write_scan(out, config, scan_id, study, exposure, rng)
     return written
 
 
 def _write_scan(
     out: Path,
     config: PhantomConfig,
-    split: Split,
     scan_id: str,
     study: Study,
     exposure: Exposure,
     rng: np.random.Generator,
-) -> list[_Written]:
+) -> Iterator[_Written]:
+    """Writes both reconstructions of a scan, or its only one; yields their rows."""
     kernels: tuple[Kernel, Kernel] = ("soft", "sharp") if rng.random() < 0.5 else ("sharp", "soft")
     count = 2 if rng.random() < config.second_reconstruction else 1
-    written = []
     for index, stream in enumerate(rng.spawn(count)):
         name = f"{scan_id}_{index + 1}.nii.gz"
         reconstruction = draw_reconstruction(stream, exposure, config, kernels[index])
@@ -166,18 +149,13 @@ def _write_scan(
         if not path.exists():
             hu = render(study, grid)
             stored = expose(stream, hu, exposure, reconstruction)
-            intercept = exposure.scanner.intercept
-            _write_volume(path, stored, grid, config.flavour, intercept)
-        written.append(
-            _Written(
-                split,
-                metadata_row(name, study.scene.body, exposure, reconstruction),
-                _report_row(name, study),
-                dict(zip(LABEL_COLUMNS, (name, *map(str, study.labels)), strict=True)),
-                TruthRow(volume_name=name, scan_id=scan_id, lesions=lesions(study, grid)),
-            )
+            _write_volume(path, stored, grid, config.flavour, exposure.scanner.intercept)
+        yield _Written(
+            metadata_row(name, study.scene.body, exposure, reconstruction),
+            _report_row(name, study),
+            dict(zip(LABEL_COLUMNS, (name, *map(str, study.labels)), strict=True)),
+            TruthRow(volume_name=name, scan_id=scan_id, lesions=lesions(study, grid)),
         )
-    return written
 
 
 def _write_volume(
@@ -209,7 +187,7 @@ def _report_row(name: str, study: Study) -> dict[str, str]:
 def _write_tables(out: Path, rows: Sequence[_Written]) -> None:
     tree = CtRateTree(out)
     for split in SPLITS:
-        chosen = [row for row in rows if row.split == split]
+        chosen = [row for row in rows if row.truth.scan_id.startswith(split)]
         _write_csv(tree.metadata_path(split), METADATA_COLUMNS, [row.metadata for row in chosen])
         _write_csv(tree.reports_path(split), REPORT_COLUMNS, [row.report for row in chosen])
         _write_csv(tree.labels_path(split), LABEL_COLUMNS, [row.labels for row in chosen])

@@ -1,7 +1,7 @@
-"""One object of a finding: where it lies, how large it is, how it is painted; and how to draw one.
+"""What a finding is drawn with: the scene, one object of it, and random places and sizes.
 
-The functions that draw findings (`lung_findings`, `chest_findings`) take a `Scene` and yield
-`Drawing`s; this file has what they share: boxes, random places in lobes, random sizes.
+The functions of `lung_findings` and `chest_findings` take a `Scene` and yield `Drawing`s; what they
+share is here.
 """
 
 from collections.abc import Callable, Iterable, Sequence

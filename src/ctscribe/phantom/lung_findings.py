@@ -57,7 +57,7 @@ def opacities(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
             lobe = draw_lobe(rng, side, (3, 1, 5))
             size = millimetres(rng, 48, 0.35, 22, 90)
             for center in place(rng, scene.body, side, lobe, (4, 28)):
-                shape = _patch(rng, center, size, (0.6, 0.6), 0.12, (18, 32))
+                shape = _patch(rng, center, size, (0.6, 0.6), 0.12, (18.0, 32.0))
                 gain = rng.uniform(230, 400)
                 haze = strokes(Stroke(shape, ((0.0, gain),), "lung", adds=True, soft_mm=9.0))
                 box = visible_box(scene.body, shape)
@@ -71,7 +71,7 @@ def consolidations(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
         lobe = draw_lobe(rng, side, (2, 1.5, 5))
         size = millimetres(rng, 58, 0.3, 30, 100)
         for center in place(rng, scene.body, side, lobe, (2, 12)):
-            shape = _patch(rng, center, size, (0.65, 0.7), 0.08, (22, 34))
+            shape = _patch(rng, center, size, (0.65, 0.7), 0.08, (22.0, 34.0))
             part = lobar(scene.body, side, lobe, shape)
             solid = strokes(Stroke(part, ((0.0, rng.uniform(20, 55)),), "lung", soft_mm=4.0))
             start = np.array(center) + rng.normal(0, 0.12 * size, (4, 3))
@@ -130,7 +130,7 @@ def atelectases(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
             yield Drawing("Atelectasis", side, lobe, thickness, painted)
 
 
-def scars(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
+def fibrotic_sequelae(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
     """Pleuroparenchymal scars: a cap of thick pleura with strands that draw towards it."""
     sides = draw_sides(rng, 0.5)
     apical = rng.random() < 0.75
@@ -161,7 +161,7 @@ def scars(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
         yield Drawing("Pulmonary fibrotic sequela", side, lobe, size, painted, kind)
 
 
-def effusions(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
+def pleural_effusions(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
     """Free fluid that layers behind the lungs."""
     body = scene.body
     for side in draw_sides(rng, 0.5):
@@ -211,7 +211,7 @@ def emphysema(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
         yield Drawing("Emphysema", side, "upper lobe", size, painted, kind)
 
 
-def mosaic(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
+def mosaic_attenuation(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
     """Geographic patches of darker and brighter lung in both lungs."""
     size = millimetres(rng, 30, 0.2, 22, 44)
     phase, contrast = rng.uniform(0, 6), rng.uniform(75, 115)
@@ -227,7 +227,7 @@ def mosaic(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
         yield Drawing("Mosaic attenuation pattern", side, None, size, Painted(box, painting))
 
 
-def thick_bronchi(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
+def peribronchial_thickening(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
     """Central airways whose walls are two to four times as thick as normal."""
     sides = draw_sides(rng, 0.8)
     wall = float(rng.uniform(2.2, 3.6))
@@ -262,7 +262,7 @@ def bronchiectasis(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
         yield Drawing("Bronchiectasis", side, lobe, size, painted)
 
 
-def septal_lines(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
+def septal_thickening(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
     """A polygonal net of thick lines under the pleura, mostly at the bases."""
     cell, thick = rng.uniform(15, 21), float(rng.uniform(1.8, 2.6))
     seed = int(rng.integers(1 << 30))
@@ -283,14 +283,9 @@ def septal_lines(rng: np.random.Generator, scene: Scene) -> Iterator[Drawing]:
 
 
 def _cell_walls(x: Field, y: Field, z: Field, cell_mm: float, seed: int) -> Field:
-    """Distance in mm to the nearest wall between random polygonal cells (Worley's F2 − F1, halved).
+    """Distance in mm to the nearest wall between random polygonal cells of a mean size.
 
-    Args:
-        x: Body mm; the three broadcast.
-        y: Body mm.
-        z: Body mm.
-        cell_mm: Mean size of a cell.
-        seed: Of the pattern.
+    Half of Worley's F2 − F1 (SIGGRAPH 1996, doi 10.1145/237170.237267).
     """
     rng = np.random.default_rng(seed)
     jitter = rng.random((17, 17, 17, 3), dtype=np.float32)
@@ -312,7 +307,7 @@ def _cell_walls(x: Field, y: Field, z: Field, cell_mm: float, seed: int) -> Fiel
 
 
 def _patches(x: Field, y: Field, z: Field, size_mm: float, phase: float) -> Field:
-    """A smooth pattern in [−1, 1] of patches with fairly sharp borders."""
+    """A pattern in [−1, 1] of patches about `size_mm` wide with fairly sharp borders."""
     k = np.float32(np.pi / size_mm)
     first = np.sin(k * x + 0.5 * np.sin(0.8 * k * y) + phase) * np.sin(k * y + 1.7 * phase)
     across = np.sin(0.7 * k * (x + y) + 2.3 * phase)

@@ -1,4 +1,7 @@
-"""Vessels and airways that branch through the lungs, and the fissures."""
+"""Vessels and airways that branch through the lungs, and the fissures.
+
+In: a `Body`. Out: `Trees`, grown once per patient, and the voxels that they paint on a `Canvas`.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The scanner: pose and grid of a scan, noise, padding, and the row that CT-RATE's metadata gives it.
+"""The scanner: pose and grid of a scan, noise, padding, and its row in CT-RATE's metadata.
 
 In: a `Body`, and rendered Hounsfield units [z, y, x]. Out: int16 HU as stored, and metadata cells.
 """
@@ -19,6 +19,7 @@ from ctscribe.phantom.grid import Field, VoxelGrid
 Kernel = Literal["soft", "sharp"]
 TILE_PX = 256
 TILE_SLICES = 24
+"""Size of the noise that slices are cut from."""
 
 
 @final
@@ -130,10 +131,7 @@ def draw_exposure(rng: np.random.Generator, body: Body) -> Exposure:
 
 
 def draw_reconstruction(
-    rng: np.random.Generator,
-    exposure: Exposure,
-    config: PhantomConfig,
-    kernel: Kernel,
+    rng: np.random.Generator, exposure: Exposure, config: PhantomConfig, kernel: Kernel
 ) -> Reconstruction:
     """Chooses a grid around the nominal voxel size that covers the lungs."""
     (x_mm, y_mm, z_mm), matrix_px = config.spacing_mm, config.matrix_px
@@ -204,28 +202,17 @@ def add_noise(
     """
     tile = _tile(kernel, round(2 * float(np.clip(blur_px, 0, 4))) / 2)
     num_slices, rows, columns = hu.shape
-    repeats = (-(-rows // TILE_PX) + 1, -(-columns // TILE_PX) + 1)
     order = rng.integers(0, TILE_SLICES, (num_slices,))
     top, left = (rng.integers(0, TILE_PX, (num_slices,)) for _ in range(2))
     sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
     for z in range(num_slices):
-        wide = np.tile(tile[order[z]], repeats) if max(rows, columns) > TILE_PX else tile[order[z]]
-        piece = _wrapped(wide, int(top[z]), int(left[z]), rows, columns)
-        hu[z] += np.float32(sign[z]) * piece
-
-
-def _wrapped(tile: Field, top: int, left: int, rows: int, columns: int) -> Field:
-    if top + rows > tile.shape[0]:
-        tile = np.concatenate([tile[top:], tile[: top + rows - tile.shape[0]]])
-    else:
-        tile = tile[top : top + rows]
-    if left + columns > tile.shape[1]:
-        return np.concatenate([tile[:, left:], tile[:, : left + columns - tile.shape[1]]], axis=1)
-    return tile[:, left : left + columns]
+        y, x = (top[z] + np.arange(rows)) % TILE_PX, (left[z] + np.arange(columns)) % TILE_PX
+        hu[z] += np.float32(sign[z]) * tile[order[z]][np.ix_(y, x)]
 
 
 @lru_cache(maxsize=16)
 def _tile(kernel: Kernel, blur_px: float) -> Field:
+    """Periodic noise of unit standard deviation, [TILE_SLICES, TILE_PX, TILE_PX]."""
     rng = np.random.default_rng([7, int(kernel == "sharp"), int(2 * blur_px)])
     white = rng.standard_normal((TILE_SLICES, TILE_PX, TILE_PX), dtype=np.float32)
     frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])

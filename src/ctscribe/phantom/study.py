@@ -15,33 +15,12 @@ import numpy.typing as npt
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.base.types import Labels
+from ctscribe.phantom import chest_findings, lung_findings
 from ctscribe.phantom.anatomy import organ_strokes, paint_wall
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.canvas import Canvas, paint
-from ctscribe.phantom.chest_findings import (
-    aortic_calcification,
-    cardiomegaly,
-    coronary_calcification,
-    hiatal_hernia,
-    lymph_nodes,
-    medical_material,
-    pericardial_effusion,
-)
 from ctscribe.phantom.drawing import DrawFinding, Drawing, Scene
 from ctscribe.phantom.grid import Field, VoxelGrid
-from ctscribe.phantom.lung_findings import (
-    atelectases,
-    bronchiectasis,
-    consolidations,
-    effusions,
-    emphysema,
-    mosaic,
-    nodules,
-    opacities,
-    scars,
-    septal_lines,
-    thick_bronchi,
-)
 from ctscribe.phantom.lungs import grow, paint_lungs
 from ctscribe.phantom.wording import PhantomReport, write_report
 from ctscribe.text.findings import FINDINGS
@@ -67,27 +46,27 @@ FINDING_MODEL: dict[str, tuple[float, bool, tuple[float, float, float, float, fl
     "Bronchiectasis": (0.100, True, (0.45, 0.10, 0.10, 0.00, 0.35)),
     "Interlobular septal thickening": (0.080, False, (0.30, 0.05, 0.20, 0.55, 0.00)),
 }
-"""Of each finding: prevalence (as in CT-RATE), whether it stays from scan to scan, and its correlation
-with each of `FACTORS`."""
+"""Of each finding: prevalence (as in CT-RATE), whether it stays from scan to scan, and its
+correlation with each of `FACTORS`."""
 DRAW_FINDING: dict[str, DrawFinding] = {
-    "Emphysema": emphysema,
-    "Mosaic attenuation pattern": mosaic,
-    "Bronchiectasis": bronchiectasis,
-    "Peribronchial thickening": thick_bronchi,
-    "Interlobular septal thickening": septal_lines,
-    "Lung opacity": opacities,
-    "Consolidation": consolidations,
-    "Pulmonary fibrotic sequela": scars,
-    "Atelectasis": atelectases,
-    "Lung nodule": nodules,
-    "Pleural effusion": effusions,
-    "Cardiomegaly": cardiomegaly,
-    "Pericardial effusion": pericardial_effusion,
-    "Lymphadenopathy": lymph_nodes,
-    "Hiatal hernia": hiatal_hernia,
-    "Arterial wall calcification": aortic_calcification,
-    "Coronary artery wall calcification": coronary_calcification,
-    "Medical material": medical_material,
+    "Emphysema": lung_findings.emphysema,
+    "Mosaic attenuation pattern": lung_findings.mosaic_attenuation,
+    "Bronchiectasis": lung_findings.bronchiectasis,
+    "Peribronchial thickening": lung_findings.peribronchial_thickening,
+    "Interlobular septal thickening": lung_findings.septal_thickening,
+    "Lung opacity": lung_findings.opacities,
+    "Consolidation": lung_findings.consolidations,
+    "Pulmonary fibrotic sequela": lung_findings.fibrotic_sequelae,
+    "Atelectasis": lung_findings.atelectases,
+    "Lung nodule": lung_findings.nodules,
+    "Pleural effusion": lung_findings.pleural_effusions,
+    "Cardiomegaly": chest_findings.cardiomegaly,
+    "Pericardial effusion": chest_findings.pericardial_effusion,
+    "Lymphadenopathy": chest_findings.lymph_nodes,
+    "Hiatal hernia": chest_findings.hiatal_hernia,
+    "Arterial wall calcification": chest_findings.aortic_calcification,
+    "Coronary artery wall calcification": chest_findings.coronary_calcification,
+    "Medical material": chest_findings.medical_material,
 }
 """What draws each finding, in painting order."""
 

@@ -1,4 +1,8 @@
-"""From findings to a report: one affirmative sentence per finding, stock sentences around it."""
+"""The objects drawn in a scan → the report that states them.
+
+In: `Drawing`s by finding. Out: Findings of 70–130 words, Impression of 5–35, and the affirmative
+sentence that states each finding; stock sentences of normal organs stand around them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +11,7 @@ from typing import final
 import numpy as np
 
 from ctscribe.phantom.drawing import Drawing
-from ctscribe.phantom.phrases import (
-    ALL_NORMAL,
-    CLOSING,
-    CONCLUDED,
-    DENIED,
-    NORMAL,
-    STATED,
-    Choices,
-)
+from ctscribe.phantom.phrases import ALL_NORMAL, CLOSING, CONCLUDED, DENIED, NORMAL, STATED, Choices
 
 MAX_FINDINGS_WORDS = 130
 MAX_IMPRESSION_WORDS = 35

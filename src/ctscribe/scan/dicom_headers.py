@@ -264,10 +264,8 @@ def plane_normal(orientation: Numbers) -> Numbers:
 
 
 def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> SliceHeader:
-    rows, columns = _numbers(image, "Rows", 1), _numbers(image, "Columns", 1)
     spacing = _numbers(place, "PixelSpacing", 2)
     thickness = _numbers(place, "SliceThickness", 1)
-    slope, intercept = _numbers(place, "RescaleSlope", 1), _numbers(place, "RescaleIntercept", 1)
     return SliceHeader(
         file=file,
         frame=frame,
@@ -280,11 +278,11 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Slice
         grey=int(image.get("SamplesPerPixel") or 1) == 1,
         codes=_codes(image),
         thickness_mm=np.inf if thickness is None else float(thickness[0]),
-        size=_together(rows, columns),
+        size=_pair(image, "Rows", "Columns"),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
         position_lps_mm=_numbers(place, "ImagePositionPatient", 3),
         orientation=_directions(place),
-        rescale=_together(slope, intercept),
+        rescale=_pair(place, "RescaleSlope", "RescaleIntercept"),
     )
 
 
@@ -327,11 +325,13 @@ def _directions(place: Dataset) -> Numbers | None:
     return found
 
 
-def _together(first: Numbers | None, second: Numbers | None) -> Numbers | None:
-    return None if first is None or second is None else np.concatenate([first, second])
+def _pair(header: Dataset, *tags: str) -> Numbers | None:
+    numbers = [number for tag in tags if (number := _numbers(header, tag, 1)) is not None]
+    return np.concatenate(numbers) if len(numbers) == len(tags) else None
 
 
 def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
+    """An element's value as that many finite numbers; None for anything else."""
     try:
         values: np.ndarray[Any, Any] = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
     except (TypeError, ValueError):

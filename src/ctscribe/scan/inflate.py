@@ -111,11 +111,13 @@ def ends_in_zeros(path: Path) -> bool:
         return is_gzip and not any(file.read())
 
 
-def check_room(path: Path, num_bytes: int, study: str) -> None:
-    """Refuses a size that the file cannot hold even if it is compressed, before allocating it.
+def check_size(path: Path, num_bytes: int, study: str, *, is_mask: bool = False) -> None:
+    """Refuses, before allocating it, a size that the file cannot hold or that no CT inflates to.
+
+    Masks, which are mostly zeros, may inflate as far as DEFLATE can.
 
     Raises:
-        CtscribeError: ``E_TRUNCATED``.
+        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
     """
     stored = path.stat().st_size
     if num_bytes > stored * _MAX_DEFLATE_RATIO:
@@ -124,17 +126,7 @@ def check_room(path: Path, num_bytes: int, study: str) -> None:
             f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
             "cannot",
         )
-
-
-def check_expansion(path: Path, num_bytes: int, study: str) -> None:
-    """Refuses a size that the file cannot hold, or that no CT inflates to, before allocating it.
-
-    Raises:
-        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
-    """
-    check_room(path, num_bytes, study)
-    stored = path.stat().st_size
-    if num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
+    if not is_mask and num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
         raise CtscribeError(
             "E_BOMB",
             f"{study} must be CT, but it would inflate {num_bytes // max(stored, 1)}-fold, "

@@ -11,23 +11,10 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.types import VolumeHu
-from ctscribe.scan.inflate import (
-    GZIP,
-    check_expansion,
-    check_room,
-    drain,
-    ends_in_zeros,
-    open_inflated,
-    read_into,
-)
+from ctscribe.scan.inflate import GZIP, check_size, drain, ends_in_zeros, open_inflated, read_into
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.nifti_header import NiftiHeader, read_header
-from ctscribe.scan.volume import (
-    Notes,
-    note,
-    note_changed,
-    note_if,
-)
+from ctscribe.scan.volume import Notes, note, note_changed, note_if
 
 _MAX_NAN_SHARE = 0.001
 _LOWEST, _HIGHEST = -32768, 32767
@@ -65,7 +52,7 @@ def read_nifti_header(path: Path, study: str) -> NiftiHeader:
     with open_inflated(_header_path(path), study) as stream:
         header = read_header(stream, study)
     voxels = _image_path(_header_path(path), study) if header.is_pair else path
-    check_expansion(voxels, header.num_bytes, study)
+    check_size(voxels, header.num_bytes, study)
     return header
 
 
@@ -74,24 +61,20 @@ def read_stored(
 ) -> tuple[np.ndarray, NiftiHeader, Notes]:
     """Reads a file's values as they are stored, its header, and notes.
 
-    Args:
-        path: As in `read_nifti`.
-        study: Name for errors.
-        stacked: See `read_header`; masks may inflate further than CT does.
+    A stack of masks (`stacked`, see `read_header`) may inflate further than CT does.
 
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
     """
-    check = check_room if stacked else check_expansion
     with open_inflated(_header_path(path), study) as stream:
         header = read_header(stream, study, stacked=stacked)
         if not header.is_pair:
             voxels = path
-            check(voxels, header.num_bytes, study)
+            check_size(voxels, header.num_bytes, study, is_mask=stacked)
             stored, left = _read_voxels(stream, header, study)
     if header.is_pair:
         voxels = _image_path(_header_path(path), study)
-        check(voxels, header.num_bytes, study)
+        check_size(voxels, header.num_bytes, study, is_mask=stacked)
         with open_inflated(voxels, study) as stream:
             stream.read(header.offset)
             stored, left = _read_voxels(stream, header, study)

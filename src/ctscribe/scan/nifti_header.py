@@ -14,12 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.types import Affine
 from ctscribe.scan.inflate import check_kind
-from ctscribe.scan.volume import (
-    MAX_VOXELS,
-    agree,
-    check_affine,
-    is_plausible,
-)
+from ctscribe.scan.volume import MAX_VOXELS, agree, check_affine, is_plausible
 
 Prefer = Literal["sform", "qform"]
 _SIZES = {

@@ -7,7 +7,6 @@ In: a path, and CT-RATE's metadata row where there is one. Out: `CTVolume` and n
 import hashlib
 from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
@@ -124,14 +123,9 @@ def read_grid(
 def _locate(
     header: NiftiHeader, metadata: VolumeMetadata | None, study: str, prefer: Prefer | None
 ) -> tuple[Affine, Notes]:
-    """The affine of a NIfTI file's voxels, from its header or CT-RATE's metadata, RAS+ mm.
+    """The affine of a NIfTI file's voxels, RAS+ mm, from its header or CT-RATE's metadata.
 
-    Args:
-        header: Of the file.
-        metadata: CT-RATE's row; geometry for files of its first release, whose headers are
-            blank (axes then run left, posterior, superior).
-        study: Name for errors.
-        prefer: See `choose_affine`.
+    Files of CT-RATE's first release have blank headers and axes left, posterior, superior.
 
     Raises:
         CtscribeError: ``E_NO_GEOMETRY``, ``E_NO_SPACING``, ``E_ORIENTATION``, or as
@@ -222,15 +216,8 @@ def _check_content(values: VolumeHu, study: str) -> Notes:
     return note_if(longest + 1 >= _REPEATED_SLICES, "W_REPEATED_SLICES")
 
 
-class Fingerprint(TypedDict):
-    """Size and time of a source, which change when it does; found without reading it."""
-
-    source_bytes: int
-    source_mtime_ns: int
-
-
-def fingerprint(path: Path, study: str) -> Fingerprint:
-    """Total size of a source's files, and the latest time at which one changed.
+def fingerprint(path: Path, study: str) -> dict[str, int]:
+    """What changes when a source does: total size of its files, and the latest time of change.
 
     Raises:
         CtscribeError: ``E_READ``, naming the study.

@@ -147,12 +147,7 @@ def npy_writer(path: Path, shape: Iterable[int], dtype: str) -> Iterator[Checked
 
 
 def check_file(path: Path, crc32: object, name: str) -> None:
-    """Reads a file and compares its CRC-32 with what was written.
-
-    Args:
-        path: The file.
-        crc32: Of the whole file, from its sidecar.
-        name: For the error.
+    """Compares a file's CRC-32 with the one in its sidecar; `name` is the study's, for the error.
 
     Raises:
         CtscribeError: ``E_CACHE`` when the file is missing or other than it was written.
