@@ -36,11 +36,11 @@ def ours_in_memory() -> Run:
 
     from ctscribe.scan.intensity import normalise
     from ctscribe.scan.read import read_volume
-    from ctscribe.scan.resample import plan
+    from ctscribe.scan.resample import plan_resampling
 
     def run(volume: Path, out: Path) -> object:
         source, _ = read_volume(volume, study="volume")
-        planned = plan(source, SPACING_MM)
+        planned = plan_resampling(source, SPACING_MM)
         width, height, depth = planned.shape_xyz
         normalised = np.empty((depth, height, width), dtype=np.float32)
         for target, plane in zip(normalised, planned.slices(range(depth)), strict=True):

@@ -9,6 +9,8 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from ctscribe.base.types import SpacingMm
+from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume
 
 Edit = Callable[[FileDataset, int], None]
@@ -38,6 +40,12 @@ def chest(
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = (-150.0, -120.0, 700.0)
     return CTVolume(np.asfortranarray(np.rint(hu).astype(np.int16)), affine)
+
+
+def resample(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) -> CTVolume:
+    """A whole volume on another grid, float32 HU."""
+    grid = plan_resampling(volume, spacing_mm, antialias=antialias)
+    return CTVolume(grid.stack(range(grid.shape_xyz[2])), grid.affine)
 
 
 CHEST = CTVolume(np.maximum(chest().hu, -1024), chest().affine)

@@ -16,9 +16,9 @@ from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import list_source
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import coarse_size, frame_size
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
-from ctscribe.scan.resample import plan
+from ctscribe.scan.resample import plan_resampling
 
 _NUM_EXAMPLES = 3
 _BASE_BYTES = 110e6
@@ -194,7 +194,7 @@ def _look(
         )
     except CtscribeError as error:
         return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
-    width, height, depth = plan(grid, spacing_mm).shape_xyz
+    width, height, depth = plan_resampling(grid, spacing_mm).shape_xyz
     full_px = frame_size(width, height, frame_size_px)
     rows, columns = coarse_size(full_px, num_slices, token_budget)
     return name, _Seen(

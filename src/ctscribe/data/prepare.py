@@ -38,7 +38,7 @@ from ctscribe.data.prepare_volume import (
 )
 from ctscribe.data.prepared import STUDIES, split_of
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 
 _BASE_BYTES = 110e6
 """Resident memory of a worker before its first volume."""

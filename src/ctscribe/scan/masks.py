@@ -1,4 +1,4 @@
-"""A NIfTI mask → a box in millimetres around each of its pieces."""
+"""A NIfTI mask → a box around each of its connected pieces, RAS+ mm."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from scipy import ndimage
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.types import Affine, BoxMm
-from ctscribe.scan.nifti import choose_affine, read_stored
-from ctscribe.scan.nifti_header import NiftiHeader
+from ctscribe.scan.nifti import read_stored
+from ctscribe.scan.nifti_header import NiftiHeader, choose_affine
 
 _VOXELS_AT_ONCE = 1 << 20
 
 
 def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
-    """Reads one mask, or the several of a four-dimensional file, whichever end they lie at.
+    """Reads one mask, or those of a four-dimensional file along its first or last axis.
 
     Args:
         path: NIfTI file of whole numbers; a voxel belongs to a mask where it is not 0.
-        study: Name for errors, which tell no path.
+        study: Name for errors.
 
     Returns:
         The masks, and voxel index → RAS+ mm.
@@ -46,7 +46,7 @@ def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]],
 
 
 def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.ndarray, "..."]:
-    """Where the header's own scaling leaves something."""
+    """Where the scaled value is not 0; refuses values that are not whole, such as probabilities."""
     if stored.dtype.kind in "iu" and (header.slope, header.intercept) == (1.0, 0.0):
         return np.asarray(stored != 0)
     flat, inside = stored.reshape(-1, order="F"), np.empty(stored.size, bool)

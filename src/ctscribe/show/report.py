@@ -11,8 +11,7 @@ from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.frames import WINDOWS
-from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.frames import WINDOWS, PreparedVolume
 from ctscribe.show.page import (
     draw_slices,
     evidence_of,

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.types import SpacingMm
-from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.frames import PreparedVolume
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import Mention, find_mentions
 
