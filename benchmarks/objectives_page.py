@@ -8,7 +8,7 @@ import numpy as np
 from objectives_scores import METRICS, Comparison, Estimate, compare_with_origin, estimates
 
 from ctscribe.base.files import atomic_write, read_json, write_text
-from ctscribe.show.tables import Cell, Table, to_markdown
+from ctscribe.show.tables import Table, Value, to_markdown
 
 TITLES = {
     "coverage": "Coverage",
@@ -227,8 +227,8 @@ def training_table(cells: Cells) -> Table:
     return Table("Training", columns, tuple(rows), notes)
 
 
-def as_cell(found: Estimate) -> Cell:
-    return Cell(found.value, found.low, found.high)
+def as_cell(found: Estimate) -> Value:
+    return Value(found.value, found.low, found.high)
 
 
 def draw_figure(cells: Cells, coverage: Mapping[str, Comparison], path: Path) -> None:

@@ -1,6 +1,6 @@
 """docs/results/slice_aware.md from the raw files beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from nodules_page import nodules
 from slices_reports import DRAWS, compared, reports
 
 from ctscribe.base.files import read_json, write_text
-from ctscribe.show.lines import with_bounds
 
 _TARGETS = """
 ## What was to be reached
@@ -189,3 +188,12 @@ def _targets(by_arm: dict[str, list[dict[str, Any]]], nodules_reached: str) -> s
     doubled = "nodules under 6 mm: Coverage twice that of ten plain slices by the second look"
     rows.append(f"| {doubled} | {nodules_reached} |")
     return _TARGETS.lstrip("\n") + "\n".join(rows) + "\n"
+
+
+def with_bounds(score: Mapping[str, float | None]) -> str:
+    """A score with its interval, or a dash where there is none."""
+    if score["value"] is None:
+        return "–"
+    if score["low"] is None:
+        return f"{score['value']:.2f}"
+    return f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"

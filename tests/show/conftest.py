@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctscribe.write.draft import FindingRow, Grid, PatientReport, Provenance
+from ctscribe.show.patient_report import Geometry, PatientReport, Provenance
+from ctscribe.write.draft import FindingRow
 
 MakeReport = Callable[..., PatientReport]
 
@@ -32,9 +33,9 @@ def make_report() -> MakeReport:
         position_mm=(-142.5, 12.0),
         pixel_spacing_mm=(0.5, 2.0),
         source_kind="DICOM",
-        grids={
-            "Source": Grid((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
-            "As read": Grid((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
+        geometry={
+            "Source": Geometry((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
+            "As read": Geometry((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
         },
         warnings=(),
         provenance=Provenance("0.1.0", "tiny", "a1" * 32, "b2" * 32, "2026-01-02 10:30 UTC"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ctscribe import RESEARCH_USE
-from ctscribe.show.report import report_page
-from ctscribe.write.draft import INTENDED_USE, FindingRow, PatientReport
+from ctscribe.show.patient_report import INTENDED_USE, PatientReport, report_page
+from ctscribe.write.draft import FindingRow
 
 MakeReport = Callable[..., PatientReport]
 Attributes = dict[str, str | None]

@@ -7,8 +7,8 @@ import pytest
 
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import write_frames
+from ctscribe.show.marked_reports import compare_reports
 from ctscribe.show.scoreboard import MAX_SIDE_PX, WindowSet, look_alikes, show_study
-from ctscribe.show.scoreboard_page import compare_reports
 from tests.studies import study_of
 
 NORMAL = "The lungs are clear and the heart is of normal size."

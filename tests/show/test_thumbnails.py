@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ctscribe.data.prepared import prepare_volume
-from ctscribe.show.page import draw_slices, evidence_of, signed_mm
-from ctscribe.show.report import report_page
-from ctscribe.write.draft import FindingRow, PatientReport, SentenceRow, SliceEvidence
+from ctscribe.show.page import draw_slices, signed_mm
+from ctscribe.show.patient_report import PatientReport, evidence_of, report_page
+from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
 
 MakeReport = Callable[..., PatientReport]
 ROWS = (
@@ -81,7 +81,7 @@ def test_what_cannot_be_assessed_has_a_reason_and_no_report(make_report: MakeRep
     assert "A nodule of 6 mm is seen." not in text
     assert "Slices of the volume" in text
     nothing = make_report(
-        not_assessable="it is blank", display={}, slice_indices=(), position_mm=(), grids={}
+        not_assessable="it is blank", display={}, slice_indices=(), position_mm=(), geometry={}
     )
     assert "Slices of the volume" not in report_page(nothing)
 

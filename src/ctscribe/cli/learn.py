@@ -109,7 +109,8 @@ def evidence(
     """Tell which slices each sentence of the run's written reports rests on."""
     from ctscribe.base.runs import recipe_of
     from ctscribe.measure.faithfulness import check_faithfulness
-    from ctscribe.show.lines import faithfulness_lines
+    from ctscribe.show.tables import written_tables
+    from ctscribe.show.trust_tables import faithfulness_tables
     from ctscribe.write.find_evidence import find_evidence
 
     predictions, recipe = run / f"predictions_{split}.jsonl", recipe_of(run)
@@ -125,7 +126,7 @@ def evidence(
                 run, prepared, predictions, truth, recipe, limit=limit, progress=progress
             )
         write_json(run / f"faithfulness_{split}.json", found)
-        print_text(faithfulness_lines(found))
+        print_text(written_tables(faithfulness_tables(found), "markdown"))
 
 
 @app.command
@@ -133,11 +134,12 @@ def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
     """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
     from ctscribe.base.runs import recipe_of
     from ctscribe.measure.calibrate import calibrate as calibrate_stage
-    from ctscribe.show.lines import calibration_lines
+    from ctscribe.show.tables import written_tables
+    from ctscribe.show.trust_tables import calibration_tables
 
     with stage("Calibrating") as progress:
         found = calibrate_stage(run, prepared, recipe_of(run), split, progress=progress)
-    print_text(calibration_lines(found, split))
+    print_text(written_tables(calibration_tables(found, split), "markdown"))
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
 

@@ -1,4 +1,8 @@
-"""Self-contained HTML pages: one style sheet inside, images inside, no script, nothing fetched."""
+"""What all HTML pages share: one style sheet and all images inside, no script, nothing fetched.
+
+In: a template of this package and its values, volumes and images. Out: HTML, and slices drawn to
+scale in it.
+"""
 
 import base64
 import hashlib
@@ -19,13 +23,35 @@ from PIL import Image
 from ctscribe import RESEARCH_USE, __version__
 from ctscribe.scan.frames import Window, make_frames
 from ctscribe.scan.volume import CTVolume
-from ctscribe.write.draft import PatientReport, SentenceRow, SliceEvidence
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters but white space
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # direction overrides, invisible signs
     "\ud800-\udfff\ufffe\uffff]"  # halves of surrogate pairs, non-characters
 )
+
+READING_WINDOWS = (Window("lung", -600.0, 1500.0), Window("soft tissue", 40.0, 400.0))
+"""What a page shows, whatever the model saw; the first is shown first."""
+
+
+def render(template: str, **context: object) -> str:
+    """Renders a template of this package; every text is escaped and made printable.
+
+    The style sheet is the only one the page's content security policy admits, by its hash.
+    """
+    style = files(__package__).joinpath("templates", "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            style=Markup(style),
+            style_hash=Markup(f"sha256-{digest}"),
+            research_use=RESEARCH_USE,
+            version=__version__,
+        )
+    )
 
 
 def printable(text: str) -> str:
@@ -36,10 +62,6 @@ def printable(text: str) -> str:
 def signed_mm(value: float) -> str:
     """A coordinate in mm with one decimal and a true minus sign."""
     return f"{value:.1f}".replace("-", "−")
-
-
-READING_WINDOWS = (Window("lung", -600.0, 1500.0), Window("soft tissue", 40.0, 400.0))
-"""What a page shows, whatever the model saw; the first is shown first."""
 
 
 def window_title(window: Window) -> str:
@@ -67,26 +89,6 @@ def draw_slices(
     }
 
 
-def render(template: str, **context: object) -> str:
-    """Renders a template of this package; every text is escaped and made printable.
-
-    The style sheet is the only one the page's content security policy admits, by its hash.
-    """
-    style = files(__package__).joinpath("templates", "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            **context,
-            style=Markup(style),
-            style_hash=Markup(f"sha256-{digest}"),
-            research_use=RESEARCH_USE,
-            version=__version__,
-        )
-    )
-
-
 def png_uri(content: bytes) -> str:
     """A PNG file's bytes as a data URI."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
@@ -97,27 +99,6 @@ def grey_uri(image: UInt8[np.ndarray, "height width"]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
     return png_uri(buffer.getvalue())
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ctscribe.show"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["mm"] = signed_mm
-    return environment
-
-
-def _finalize(value: object) -> object:
-    return printable(value) if type(value) is str else value
-
-
-SCALE_BAR_MM = 50
 
 
 @final
@@ -140,7 +121,7 @@ class SlicePanel:
     slices: tuple[ShownSlice, ...]
     width_mm: float
     height_mm: float
-    scale_bar_mm: int = SCALE_BAR_MM
+    scale_bar_mm: int = 50
 
 
 def slice_panel(
@@ -169,90 +150,19 @@ def slice_panel(
     return SlicePanel(anchor, slices, width * pixel_spacing_mm[0], height * pixel_spacing_mm[1])
 
 
-_SIDE_PX = 168
-"""Longer side of a thumbnail; larger images are made smaller, none larger."""
-
-_WINDOW = {
-    "Arterial wall calcification": 1,
-    "Cardiomegaly": 1,
-    "Coronary artery wall calcification": 1,
-    "Hiatal hernia": 1,
-    "Lymphadenopathy": 1,
-    "Medical material": 1,
-    "Pericardial effusion": 1,
-    "Pleural effusion": 1,
-}
-"""Findings that are looked for in the second of the reading windows, soft tissue."""
-
-
-@final
-@dataclass(frozen=True)
-class Thumbnail:
-    """A slice in millimetres, so that non-square pixels look right; the box too."""
-
-    number: int
-    slice_index: int
-    position_mm: float
-    uri: str
-    box_mm: tuple[float, float, float, float] | None
-    """(left, top, width, height)."""
-    width_mm: float
-    height_mm: float
-
-
-@final
-@dataclass(frozen=True)
-class RestsOn:
-    """What the page shows beside one sentence."""
-
-    row: SentenceRow
-    thumbnails: tuple[Thumbnail, ...]
-
-
-def evidence_of(report: PatientReport) -> dict[int, RestsOn]:
-    """By sentence number from 1, where the report knows what its sentences rest on."""
-    texts = (*report.findings, *report.impression)
-    stated = {
-        sentence: _WINDOW.get(row.finding, 0)
-        for row in report.labels
-        if row.status == "present"
-        for sentence in row.sentences
-    }
-    windows = list(report.display.values())
-    found = {}
-    for number, (text, row) in enumerate(zip(texts, report.sentences, strict=False), 1):
-        images = windows[min(stated.get(text, 0), len(windows) - 1)]
-        drawn = tuple(
-            _thumbnail(each, images[each.number - 1], report.pixel_spacing_mm)
-            for each in row.slices
-        )
-        found[number] = RestsOn(row, drawn)
-    return found
-
-
-def _thumbnail(
-    shown: SliceEvidence,
-    image: UInt8[np.ndarray, "height width"],
-    pixel_spacing_mm: tuple[float, float],
-) -> Thumbnail:
-    height, width = image.shape
-    across, down = pixel_spacing_mm
-    box = None
-    if shown.box_px is not None:
-        left, top, right, bottom = shown.box_px
-        box = (left * across, top * down, (right - left) * across, (bottom - top) * down)
-    return Thumbnail(
-        shown.number,
-        shown.slice_index,
-        shown.position_mm,
-        grey_uri(_smaller(image)),
-        box,
-        width * across,
-        height * down,
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ctscribe.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["mm"] = signed_mm
+    return environment
 
 
-def _smaller(image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "_ _"]:
-    small = Image.fromarray(image)
-    small.thumbnail((_SIDE_PX, _SIDE_PX))
-    return np.asarray(small)
+def _finalize(value: object) -> object:
+    return printable(value) if type(value) is str else value

@@ -1,15 +1,13 @@
-"""One scan → a draft report as text, JSON and one HTML page."""
+"""One scan → a draft report as text, JSON and one HTML page; see `patient_report`."""
 
 import hashlib
 import json
-import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_json, write_json, write_text
@@ -20,144 +18,18 @@ from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import WINDOWS
 from ctscribe.scan.show import PreparedVolume
-from ctscribe.show.page import (
-    draw_slices,
-    evidence_of,
-    printable,
-    render,
-    signed_mm,
-    slice_panel,
-    window_title,
-)
-from ctscribe.text.sections import split_report, split_sentences
-from ctscribe.write.draft import (
-    DRAFT,
-    INTENDED_USE,
-    Draft,
-    FindingRow,
-    Grid,
+from ctscribe.show.page import draw_slices, window_title
+from ctscribe.show.patient_report import (
+    Geometry,
     PatientReport,
     Provenance,
-    finding_rows,
-    write_draft,
+    report_page,
+    to_json,
+    to_text,
 )
+from ctscribe.text.sections import split_report, split_sentences
+from ctscribe.write.draft import Draft, FindingRow, finding_rows, write_draft
 from ctscribe.write.quality import UNREADABLE, why_not_assessable
-
-_STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
-
-
-def report_page(report: PatientReport) -> str:
-    """The page: text, slices with millimetres and orientation, findings, provenance.
-
-    Nothing in it is fetched or executed; texts are escaped. Lengths are true to
-    ``pixel_spacing_mm``, also where pixels are not square.
-    """
-    numbered = list(enumerate((*report.findings, *report.impression), 1))
-    panel = None
-    if report.display:
-        panel = slice_panel(
-            "slices",
-            report.display,
-            report.slice_indices,
-            report.position_mm,
-            report.pixel_spacing_mm,
-        )
-    return render(
-        "report.html",
-        report=report,
-        draft=DRAFT,
-        findings=numbered[: len(report.findings)],
-        impression=numbered[len(report.findings) :],
-        labels=sorted(report.labels, key=lambda row: _STATUS_ORDER.index(row.status)),
-        numbers={row.finding: _sentence_numbers(row, numbered) for row in report.labels},
-        stated={text for row in report.labels if row.status == "present" for text in row.sentences},
-        with_probability=any(row.probability is not None for row in report.labels),
-        panel=panel,
-        rests_on=evidence_of(report),
-        intended_use=INTENDED_USE,
-    )
-
-
-def _sentence_numbers(row: FindingRow, numbered: Sequence[tuple[int, str]]) -> list[int]:
-    return [number for number, text in numbered if text in row.sentences]
-
-
-SCHEMA = "ctscribe.report/1"
-"""Name and version; a field changes its meaning only with the version."""
-
-
-def to_json(report: PatientReport) -> dict[str, Any]:
-    """Everything but the images; texts are verbatim, positions in mm, spacings along (x, y, z)."""
-    return {
-        "schema": SCHEMA,
-        "use": RESEARCH_USE,
-        "status": "preliminary" if report.not_assessable is None else "not assessable",
-        "not_assessable": report.not_assessable,
-        "verified": False,
-        "study": report.study,
-        "findings": list(report.findings),
-        "impression": list(report.impression),
-        "sentences": [asdict(row) for row in report.sentences],
-        "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
-        "warnings": list(report.warnings),
-        "slices": [
-            {"slice_index": index, "position_mm": position}
-            for index, position in zip(report.slice_indices, report.position_mm, strict=True)
-        ],
-        "model_windows": list(report.model_windows),
-        "source_kind": report.source_kind,
-        "geometry": {
-            title: {
-                "spacing_mm": list(grid.spacing_mm),
-                "shape_xyz": list(grid.shape_xyz),
-                "orientation": grid.orientation,
-            }
-            for title, grid in report.grids.items()
-        },
-        "provenance": asdict(report.provenance),
-        "intended_use": dict(INTENDED_USE),
-    }
-
-
-WIDTH = 88
-"""Longest line, in characters."""
-
-
-def to_text(report: PatientReport) -> str:
-    """The report with what must stand beside it, wrapped to `WIDTH` characters."""
-    made_by = report.provenance
-    if report.not_assessable is not None:
-        return _joined(
-            f"NOT ASSESSABLE. {RESEARCH_USE}",
-            f"Study: {report.study}",
-            f"No report was written: {report.not_assessable}.",
-        )
-    made_by = report.provenance
-    places = [signed_mm(report.position_mm[end]) for end in (0, -1)]
-    return _joined(
-        f"{DRAFT.upper()}. {RESEARCH_USE}",
-        f"Study: {report.study}",
-        *(f"Warning: {warning}" for warning in report.warnings),
-        _headed("FINDINGS", report.findings),
-        _headed("IMPRESSION", report.impression),
-        f"Written from {len(report.slice_indices)} axial slices between {places[0]} mm and "
-        f"{places[1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
-        f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
-        f"{made_by.ctscribe_version}, {made_by.created}.",
-    )
-
-
-def _joined(*blocks: str) -> str:
-    return "\n\n".join(block if "\n" in block else _fill(block) for block in blocks) + "\n"
-
-
-def _headed(heading: str, sentences: tuple[str, ...]) -> str:
-    return f"{heading}\n{_fill(' '.join(sentences))}"
-
-
-def _fill(text: str) -> str:
-    return textwrap.fill(printable(text), WIDTH, break_long_words=False, break_on_hyphens=False)
-
 
 WARNINGS = {
     "W_NOT_CHEST": "Nothing in this volume looks like lungs; it may not be a chest CT, and the "
@@ -254,7 +126,7 @@ def _refuse(study: str, asked: _Asked, reason: str) -> PatientReport:
         position_mm=(),
         pixel_spacing_mm=asked.recipe.volume.spacing_mm[:2],
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
-        grids={},
+        geometry={},
         warnings=(),
         provenance=_provenance(asked),
         not_assessable=reason[0].lower() + reason[1:].rstrip("."),
@@ -310,9 +182,9 @@ def _assemble(study: str, asked: _Asked, prepared: PreparedVolume, draft: Draft)
         position_mm=prepared.position_mm,
         pixel_spacing_mm=shown.spacing_mm[:2],
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
-        grids={
-            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
-            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
+        geometry={
+            "Source": Geometry(source.spacing_mm, source.shape_xyz, source.orientation),
+            "As read": Geometry(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
         },
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
         provenance=_provenance(asked),
