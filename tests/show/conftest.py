@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctscribe.show.page import DrawnSlices
 from ctscribe.show.patient_report import Geometry, PatientReport, Provenance
 from ctscribe.write.draft import FindingRow
 
@@ -28,10 +29,12 @@ def make_report() -> MakeReport:
             FindingRow("Emphysema", "not mentioned"),
         ),
         model_windows=("wide 0/2000",),
-        display={"lung −600/1500": images, "soft tissue 40/400": 255 - images},
-        slice_indices=(87, 51),
-        position_mm=(-142.5, 12.0),
-        pixel_spacing_mm=(0.5, 2.0),
+        slices=DrawnSlices(
+            {"lung −600/1500": images, "soft tissue 40/400": 255 - images},
+            (87, 51),
+            (-142.5, 12.0),
+            (0.5, 2.0),
+        ),
         source_kind="DICOM",
         geometry={
             "Source": Geometry((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),

@@ -3,6 +3,7 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.figures import image_bytes
 from ctscribe.show.marked_reports import compare_reports
+from ctscribe.show.page import DrawnSlices
 from ctscribe.show.score_figures import CaptionedFigure
 from ctscribe.show.scoreboard import ShownStudy, StudyGroup, scoreboard_page
 from ctscribe.show.tables import Table, Value
@@ -15,10 +16,12 @@ def page(reference: str = "Emphysema is seen.", study: str = "valid_1_a_1") -> s
     )  # fmt: skip
     shown = ShownStudy(
         compare_reports(study, reference=reference, prediction="Pleural effusion.", labels=None),
-        {"lung −600/1500": np.zeros((2, 8, 8), dtype=np.uint8)},
-        (5, 3),
-        (10.0, -2.0),
-        (1.5, 1.5),
+        DrawnSlices(
+            {"lung −600/1500": np.zeros((2, 8, 8), dtype=np.uint8)},
+            (5, 3),
+            (10.0, -2.0),
+            (1.5, 1.5),
+        ),
     )
     figure = CaptionedFigure("A curve.", image_bytes(Figure(figsize=(1, 1)), "png"))
     groups = (

@@ -70,6 +70,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         card: What `measure.card` returns.
     """
     n = card["n"]
+    scored = f"{card['split']} split" if card["split"] else "all references given"
     views = card["definitions"]["views"]
     shown = [f"- {VIEW_TITLES[view]}: {what}." for view, what in views.items() if view != "real"]
     fit = {metric: title for metric, title in _FIT.items() if metric in _measured(card)}
@@ -84,7 +85,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "",
             f"**{RESEARCH_USE}**",
             "",
-            f"{_identity(card)}, {_scored(card)}: {n['scans']} scans of {n['patients']} "
+            f"{_identity(card)}, {scored}: {n['scans']} scans of {n['patients']} "
             f"patients. In brackets the 95 % interval over {n['resamples']} resamples of patients "
             f"(seed {n['seed']}). Findings read by: {card['definitions']['labels']}.",
             "",
@@ -170,10 +171,6 @@ def _measured(card: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was measured under a view that is not the scan itself."""
     scores: Mapping[str, Any] = card["views"]["other_patient"]
     return scores
-
-
-def _scored(card: Mapping[str, Any]) -> str:
-    return f"{card['split']} split" if card["split"] else "all references given"
 
 
 def _identity(card: Mapping[str, Any]) -> str:

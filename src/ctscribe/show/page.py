@@ -69,6 +69,37 @@ def window_title(window: Window) -> str:
     return f"{window.name} {window.center_hu:g}/{window.width_hu:g}".replace("-", "−")
 
 
+@final
+@dataclass(frozen=True)
+class DrawnSlices:
+    """Axial slices of one volume with their places and lengths in the patient.
+
+    Args:
+        images: Window, named with centre and width, to the slices drawn in it: anterior up, the
+            patient's right on the left.
+        slice_indices: z index of each slice in the volume that was read.
+        position_mm: Superior coordinate of each slice in RAS+ mm.
+        pixel_spacing_mm: Size of a pixel along (columns, rows).
+    """
+
+    images: Mapping[str, UInt8[np.ndarray, "slices height width"]]
+    slice_indices: tuple[int, ...]
+    position_mm: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, float]
+
+    @property
+    def places(self) -> list[tuple[int, float]]:
+        """Index and position of each slice."""
+        return list(zip(self.slice_indices, self.position_mm, strict=True))
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of a slice."""
+        height, width = next(iter(self.images.values())).shape[1:]
+        across, down = self.pixel_spacing_mm
+        return width * across, height * down
+
+
 def draw_slices(
     volume: CTVolume,
     slice_indices: Sequence[int],
@@ -81,12 +112,11 @@ def draw_slices(
         slice_indices: z indices in the order wanted.
         frame_size_px: As for `make_frames`.
     """
-    return {
-        window_title(window): make_frames(volume, slice_indices, (window,), frame_size_px)[0][
-            ..., 0
-        ]
-        for window in READING_WINDOWS
-    }
+    drawn = {}
+    for window in READING_WINDOWS:
+        frames, _ = make_frames(volume, slice_indices, (window,), frame_size_px)
+        drawn[window_title(window)] = frames[..., 0]
+    return drawn
 
 
 def png_uri(content: bytes) -> str:
@@ -101,55 +131,6 @@ def grey_uri(image: UInt8[np.ndarray, "height width"]) -> str:
     return png_uri(buffer.getvalue())
 
 
-@final
-@dataclass(frozen=True)
-class ShownSlice:
-    """A slice's place, and (window title, image as data URI) for each window."""
-
-    number: int
-    slice_index: int
-    position_mm: float
-    planes: tuple[tuple[str, str], ...]
-
-
-@final
-@dataclass(frozen=True)
-class SlicePanel:
-    """Slices of one volume; ``anchor`` is the page's id to return to from an enlarged one."""
-
-    anchor: str
-    slices: tuple[ShownSlice, ...]
-    width_mm: float
-    height_mm: float
-    scale_bar_mm: int = 50
-
-
-def slice_panel(
-    anchor: str,
-    display: Mapping[str, UInt8[np.ndarray, "slices height width"]],
-    slice_indices: Sequence[int],
-    position_mm: Sequence[float],
-    pixel_spacing_mm: tuple[float, float],
-) -> SlicePanel:
-    """Encodes slices for a page.
-
-    Args:
-        anchor: Id of the element that holds the panel.
-        display: Window title to the slices drawn in it.
-        slice_indices: z index of each slice.
-        position_mm: Superior coordinate of each slice.
-        pixel_spacing_mm: Size of a pixel along (columns, rows).
-    """
-    height, width = next(iter(display.values())).shape[1:]
-    drawn = [(title, [grey_uri(image) for image in images]) for title, images in display.items()]
-    places = enumerate(zip(slice_indices, position_mm, strict=True))
-    slices = tuple(
-        ShownSlice(i + 1, index, position, tuple((title, uris[i]) for title, uris in drawn))
-        for i, (index, position) in places
-    )
-    return SlicePanel(anchor, slices, width * pixel_spacing_mm[0], height * pixel_spacing_mm[1])
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -160,7 +141,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["mm"] = signed_mm
+    environment.filters |= {"mm": signed_mm, "png": grey_uri}
     return environment
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ctscribe import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
-from ctscribe.show.page import grey_uri, printable, render, signed_mm, slice_panel
+from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
 from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
 
 SCHEMA = "ctscribe.report/1"
@@ -90,11 +90,7 @@ class PatientReport:
         impression: Sentences of the Impression section, in order.
         labels: One row per finding, in any order.
         model_windows: Windows in which the model saw the slices, named with centre and width.
-        display: Window, named with centre and width, to the slices drawn in it: anterior up,
-            the patient's right on the left, in the order of ``slice_indices``.
-        slice_indices: z index of each slice in the volume that was read.
-        position_mm: Superior coordinate of each slice in RAS+ mm.
-        pixel_spacing_mm: Size of a displayed pixel along (columns, rows).
+        slices: Those it was written from; None for a volume that cannot be shown.
         source_kind: Format of the source.
         geometry: Title to geometry, e.g. the source's and the resampled volume's.
         warnings: Sentences on what the reader must know first.
@@ -108,10 +104,7 @@ class PatientReport:
     impression: tuple[str, ...]
     labels: tuple[FindingRow, ...]
     model_windows: tuple[str, ...]
-    display: Mapping[str, UInt8[np.ndarray, "slices height width"]]
-    slice_indices: tuple[int, ...]
-    position_mm: tuple[float, ...]
-    pixel_spacing_mm: tuple[float, float]
+    slices: DrawnSlices | None
     source_kind: Literal["DICOM", "NIfTI"]
     geometry: Mapping[str, Geometry]
     warnings: tuple[str, ...]
@@ -124,18 +117,9 @@ def report_page(report: PatientReport) -> str:
     """The page: text, slices with millimetres and orientation, findings, provenance.
 
     Nothing in it is fetched or executed; texts are escaped. Lengths are true to
-    ``pixel_spacing_mm``, also where pixels are not square.
+    their ``pixel_spacing_mm``, also where pixels are not square.
     """
     numbered = list(enumerate((*report.findings, *report.impression), 1))
-    panel = None
-    if report.display:
-        panel = slice_panel(
-            "slices",
-            report.display,
-            report.slice_indices,
-            report.position_mm,
-            report.pixel_spacing_mm,
-        )
     return render(
         "report.html",
         report=report,
@@ -149,7 +133,6 @@ def report_page(report: PatientReport) -> str:
         },
         stated={text for row in report.labels if row.status == "present" for text in row.sentences},
         with_probability=any(row.probability is not None for row in report.labels),
-        panel=panel,
         rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
     )
@@ -171,7 +154,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "slices": [
             {"slice_index": index, "position_mm": position}
-            for index, position in zip(report.slice_indices, report.position_mm, strict=True)
+            for index, position in (report.slices.places if report.slices else ())
         ],
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
@@ -196,16 +179,17 @@ def to_text(report: PatientReport) -> str:
             f"Study: {report.study}",
             f"No report was written: {report.not_assessable}.",
         )
+    assert report.slices is not None  # a report is written from slices
     made_by = report.provenance
-    places = [signed_mm(report.position_mm[end]) for end in (0, -1)]
+    places = [signed_mm(position) for position in report.slices.position_mm]
     return _joined(
         f"{DRAFT.upper()}. {RESEARCH_USE}",
         f"Study: {report.study}",
         *(f"Warning: {warning}" for warning in report.warnings),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
-        f"Written from {len(report.slice_indices)} axial slices between {places[0]} mm and "
-        f"{places[1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
+        f"Written from {len(places)} axial slices between {places[0]} mm and "
+        f"{places[-1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",
     )
@@ -214,16 +198,11 @@ def to_text(report: PatientReport) -> str:
 @final
 @dataclass(frozen=True)
 class Thumbnail:
-    """A slice in millimetres, so that non-square pixels look right; the box too."""
+    """A slice made small; its box is in millimetres from the upper left: (x, y, width, height)."""
 
-    number: int
-    slice_index: int
-    position_mm: float
+    slice: SliceEvidence
     uri: str
     box_mm: tuple[float, float, float, float] | None
-    """(left, top, width, height)."""
-    width_mm: float
-    height_mm: float
 
 
 @final
@@ -237,6 +216,8 @@ class ShownEvidence:
 
 def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
     """By sentence number from 1, where the report knows what its sentences rest on."""
+    if report.slices is None:
+        return {}
     texts = (*report.findings, *report.impression)
     stated = {
         sentence: int(row.finding in _IN_SOFT_TISSUE)
@@ -244,12 +225,12 @@ def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
         if row.status == "present"
         for sentence in row.sentences
     }
-    windows = list(report.display.values())
+    windows = list(report.slices.images.values())
     found = {}
     for number, (text, row) in enumerate(zip(texts, report.sentences, strict=False), 1):
         images = windows[min(stated.get(text, 0), len(windows) - 1)]
         drawn = tuple(
-            _thumbnail(each, images[each.number - 1], report.pixel_spacing_mm)
+            _thumbnail(each, images[each.number - 1], report.slices.pixel_spacing_mm)
             for each in row.slices
         )
         found[number] = ShownEvidence(row, drawn)
@@ -261,27 +242,14 @@ def _thumbnail(
     image: UInt8[np.ndarray, "height width"],
     pixel_spacing_mm: tuple[float, float],
 ) -> Thumbnail:
-    height, width = image.shape
     across, down = pixel_spacing_mm
     box = None
     if shown.box_px is not None:
         left, top, right, bottom = shown.box_px
         box = (left * across, top * down, (right - left) * across, (bottom - top) * down)
-    return Thumbnail(
-        shown.number,
-        shown.slice_index,
-        shown.position_mm,
-        grey_uri(_shrunk(image)),
-        box,
-        width * across,
-        height * down,
-    )
-
-
-def _shrunk(image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "_ _"]:
     small = Image.fromarray(image)
     small.thumbnail((_SIDE_PX, _SIDE_PX))
-    return np.asarray(small)
+    return Thumbnail(shown, grey_uri(np.asarray(small)), box)
 
 
 def _joined(*blocks: str) -> str:

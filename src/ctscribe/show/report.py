@@ -18,7 +18,7 @@ from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import WINDOWS
 from ctscribe.scan.show import PreparedVolume
-from ctscribe.show.page import draw_slices, window_title
+from ctscribe.show.page import DrawnSlices, draw_slices, window_title
 from ctscribe.show.patient_report import (
     Geometry,
     PatientReport,
@@ -121,10 +121,7 @@ def _refuse(study: str, asked: _Asked, reason: str) -> PatientReport:
         impression=(),
         labels=(),
         model_windows=_windows(asked.recipe),
-        display={},
-        slice_indices=(),
-        position_mm=(),
-        pixel_spacing_mm=asked.recipe.volume.spacing_mm[:2],
+        slices=None,
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
         geometry={},
         warnings=(),
@@ -177,10 +174,12 @@ def _assemble(study: str, asked: _Asked, prepared: PreparedVolume, draft: Draft)
         impression=tuple(split_sentences(impression)),
         labels=_labelled(draft),
         model_windows=_windows(asked.recipe),
-        display=draw_slices(shown, range(num_slices), (height, width)),
-        slice_indices=prepared.slice_indices,
-        position_mm=prepared.position_mm,
-        pixel_spacing_mm=shown.spacing_mm[:2],
+        slices=DrawnSlices(
+            draw_slices(shown, range(num_slices), (height, width)),
+            prepared.slice_indices,
+            prepared.position_mm,
+            shown.spacing_mm[:2],
+        ),
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
         geometry={
             "Source": Geometry(source.spacing_mm, source.shape_xyz, source.orientation),

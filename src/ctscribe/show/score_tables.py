@@ -70,6 +70,14 @@ GAP = "Mismatch gap"
 BEATS_BLIND = "†"
 HOLDS = "*"
 
+_COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
+_RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
+_AGREEMENT = {
+    "side_agreement": "Same side",
+    "nodule_size_within_2_mm": "Nodule size within 2 mm",
+    "nodule_size_error_mm": "Error of nodule size, mm",
+}
+
 
 def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """Scores of runs on the same scans: one table about words, one about findings.
@@ -296,26 +304,15 @@ def _difference(found: Mapping[str, Any] | None) -> Value | str:
     return Value(found["difference"], found["low"], found["high"], mark)
 
 
-_COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
-_RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
-_AGREEMENT = {
-    "side_agreement": "Same side",
-    "nodule_size_within_2_mm": "Nodule size within 2 mm",
-    "nodule_size_error_mm": "Error of nodule size, mm",
-}
-
-
 def _findings(scores: Scores) -> Table:
-    def positives(row: Mapping[str, Any]) -> int:
-        return int(row["true_positives"] + row["false_negatives"])
-
+    found = scores["per_finding"]
     rows = tuple(
         (
             row["finding"],
             *(value_of(row[rate]) for rate in _RATES),
             *(str(row[count]) for count in _COUNTS),
         )
-        for row in sorted(scores["per_finding"], key=lambda row: -positives(row))
+        for row in sorted(found, key=lambda row: -(row["true_positives"] + row["false_negatives"]))
     )
     columns = ("Finding", *_RATES.values(), *_COUNTS.values())
     note = "Most frequent first; right, wrong and missed count scans."
@@ -344,7 +341,9 @@ def _groups(scores: Scores) -> Table:
 def _agreement(scores: Scores) -> Table:
     found = scores["agreement"]
     rows = tuple((title, value_of(found[name])) for name, title in _AGREEMENT.items())
-    notes = tuple(f"{_AGREEMENT[name]}: {_definition(found[name])}." for name in _AGREEMENT)
+    # A signature is the metric's key, a bar, and its definition.
+    told = {name: found[name]["signature"].partition("|")[2] for name in _AGREEMENT}
+    notes = tuple(f"{title}: {told[name]}." for name, title in _AGREEMENT.items())
     return Table("Sides and sizes", ("Where both reports state it", "Value"), rows, notes)
 
 
@@ -366,15 +365,8 @@ def _likeness(scores: Scores) -> Table:
     return Table("How alike reports are", columns, rows, notes)
 
 
-def _definition(score: Mapping[str, Any]) -> str:
-    return str(score["signature"]).partition("|")[2]
-
-
 def _require_same_scans(name: str, scores: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    if (scores["n"]["scans"], scores["n"]["patients"]) != (
-        first["n"]["scans"],
-        first["n"]["patients"],
-    ):
+    if any(scores["n"][key] != first["n"][key] for key in ("scans", "patients")):
         raise CtscribeError(
             "E_SCORES",
             f"runs in one table must be scored on the same scans, but {name} has "

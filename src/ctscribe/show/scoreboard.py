@@ -5,7 +5,7 @@ Out: ``scoreboard.html``, or the page beside a run's scores.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -28,7 +28,7 @@ from ctscribe.measure.scans import one_row_per_scan, scored_text
 from ctscribe.scan.frames import WINDOWS
 from ctscribe.show.experiment_tables import experiment_tables
 from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
-from ctscribe.show.page import SlicePanel, png_uri, render, slice_panel, window_title
+from ctscribe.show.page import DrawnSlices, png_uri, render, window_title
 from ctscribe.show.score_figures import CaptionedFigure, experiment_figures, run_figures
 from ctscribe.show.score_tables import Scores, breakdown_tables, score_tables
 from ctscribe.show.tables import Table
@@ -68,7 +68,11 @@ def write_scoreboard(out: Path, prepared_dir: Path, recipe: Recipe) -> Path:
     """
     cells = {cell: out / "cells" / cell.name for cell in grid(recipe)}
     tables = experiment_tables(out, recipe, cells)
-    selected = min(cells, key=lambda cell: _validation_loss(cells[cell]))
+    losses = {
+        cell: read_json(folder / "train" / "result.json")["best_validation_loss"]
+        for cell, folder in cells.items()
+    }
+    selected = min(cells, key=lambda cell: losses[cell])
     studies = read_rows(prepared_dir / "studies.jsonl", StudyRow)
     test = one_row_per_scan(studies_of(studies, "test", recipe.pairs.validation_fraction))
     written = read_rows(cells[selected] / "predictions.jsonl", PredictionRow)
@@ -119,13 +123,10 @@ def write_run_board(
 @final
 @dataclass(frozen=True)
 class ShownStudy:
-    """A study's comparison with its slices, as in `draft.PatientReport`, if any."""
+    """A study's comparison with its slices, if there are any."""
 
     comparison: Comparison
-    display: Mapping[str, UInt8[np.ndarray, "slices height width"]] = field(default_factory=dict)
-    slice_indices: tuple[int, ...] = ()
-    position_mm: tuple[float, ...] = ()
-    pixel_spacing_mm: tuple[float, float] = (1.0, 1.0)
+    slices: DrawnSlices | None = None
 
 
 @final
@@ -156,8 +157,7 @@ def scoreboard_page(
     """
     number = count(1)
     shown = [
-        (group, [(each.comparison, _panel(next(number), each)) for each in group.studies])
-        for group in groups
+        (group, [(f"study-{next(number)}", study) for study in group.studies]) for group in groups
     ]
     return render(
         "scoreboard.html",
@@ -239,16 +239,10 @@ def show_study(
     drawn = list(enumerate(WINDOWS[windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
     across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
-    return ShownStudy(
-        comparison,
-        {
-            window_title(window): _block_means(frames[..., channel], factor)
-            for channel, window in drawn
-        },
-        study.slice_indices,
-        study.position_mm,
-        (across * factor, down * factor),
-    )
+    images = {window_title(each): _block_means(frames[..., i], factor) for i, each in drawn}
+    spacing_mm = (across * factor, down * factor)
+    slices = DrawnSlices(images, study.slice_indices, study.position_mm, spacing_mm)
+    return ShownStudy(comparison, slices)
 
 
 def board_facts(scans: Sequence[ReportedRow], shown: str) -> list[str]:
@@ -260,22 +254,6 @@ def board_facts(scans: Sequence[ReportedRow], shown: str) -> list[str]:
         f"ctscribe {__version__}",
         datetime.now(UTC).strftime("%Y-%m-%d"),
     ]
-
-
-def _validation_loss(folder: Path) -> float:
-    return float(read_json(folder / "train" / "result.json")["best_validation_loss"])
-
-
-def _panel(number: int, study: ShownStudy) -> SlicePanel | None:
-    if not study.display:
-        return None
-    return slice_panel(
-        f"study-{number}",
-        study.display,
-        study.slice_indices,
-        study.position_mm,
-        study.pixel_spacing_mm,
-    )
 
 
 def _worst(compared: Mapping[str, Comparison]) -> tuple[str, str, list[Comparison]]:

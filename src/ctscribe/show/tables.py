@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from ctscribe.base.files import write_text
+
+Form = Literal["markdown", "csv", "latex"]
 
 UNDEFINED = "–"
 
@@ -43,7 +45,7 @@ class Table:
     rules: tuple[int, ...] = ()
 
 
-def value_of(score: Mapping[str, float | None] | None) -> Value | str:
+def value_of(score: Mapping[str, Any] | None) -> Value | str:
     """A score for a table: alone where it has no interval, a dash where it is undefined."""
     if score is None or score["value"] is None:
         return UNDEFINED
@@ -51,15 +53,12 @@ def value_of(score: Mapping[str, float | None] | None) -> Value | str:
     return _number(score["value"]) if bounds is None else Value(*bounds)
 
 
-def interval_of(score: Mapping[str, float | None] | None) -> tuple[float, float, float] | None:
+def interval_of(score: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
     """Value, lower and upper bound of a score; None where one of them is undefined."""
     if score is None:
         return None
     value, low, high = score["value"], score["low"], score["high"]
     return None if value is None or low is None or high is None else (value, low, high)
-
-
-Form = Literal["markdown", "csv", "latex"]
 
 
 def written_tables(tables: Sequence[Table], form: Form) -> str:

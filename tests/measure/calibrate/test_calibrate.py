@@ -40,8 +40,8 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     assert found["test"]["findings"]["brier"] < 0.3
     assert found["abstention"]["good studies"]["refused"] == 0
     assert found["abstention"]["noise"]["value"] == 1
-    calibration, refusals = calibration_tables(found, "test")
-    assert ("findings, calibrated", "216") in [row[:2] for row in calibration.rows]
+    measured, refusals = calibration_tables(found, "test")
+    assert ("findings, calibrated", "216") in [row[:2] for row in measured.rows]
     assert ("noise", "12 of 12") in [row[:2] for row in refusals.rows]
     calibration = read_calibration(run, weights_sha256(run / "best"))
     assert calibration is not None
