@@ -18,7 +18,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.prepared import Prepared
-from ctscribe.show.scoreboard import write_tables
+from ctscribe.show.experiment_tables import write_experiment_tables
 
 if TYPE_CHECKING:
     from ctscribe.write.writer import ReportWriter
@@ -61,7 +61,7 @@ def run_experiment(
     ) as pool:
         _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
     write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
-    return write_tables(out, recipe, folders)
+    return write_experiment_tables(out, recipe, folders)
 
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:

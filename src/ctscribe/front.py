@@ -78,15 +78,16 @@ class Scores:
     values: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        from ctscribe.show.tables import cell_of
+        from ctscribe.show.tables import value_of
 
         model, n = self.values["model"], self.values["n"]
-        shown = (f"{name} {cell_of(model[name])}" for name in ("bleu_4", "coverage", "precision"))
+        shown = (f"{name} {value_of(model[name])}" for name in ("bleu_4", "coverage", "precision"))
         return f"Scores({n['scans']} scans: {', '.join(shown)})"
 
     def table(self) -> "Markdown":
         """Language and findings, the blind baselines below."""
-        from ctscribe.show.score_tables import score_tables, written_tables
+        from ctscribe.show.score_tables import score_tables
+        from ctscribe.show.tables import written_tables
 
         return Markdown(written_tables(score_tables({"Model": self.values}), "markdown"))
 

@@ -7,7 +7,7 @@ import pytest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.measure.calibrate import calibrate
-from ctscribe.show.lines import calibration_lines
+from ctscribe.show.trust_tables import calibration_tables
 from ctscribe.text.labeler import label_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -40,7 +40,9 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     assert found["test"]["findings"]["brier"] < 0.3
     assert found["abstention"]["good studies"]["refused"] == 0
     assert found["abstention"]["noise"]["value"] == 1
-    assert "| findings, calibrated | 216 |" in calibration_lines(found, "test")
+    measured, refusals = calibration_tables(found, "test")
+    assert ("findings, calibrated", "216") in [row[:2] for row in measured.rows]
+    assert ("noise", "12 of 12") in [row[:2] for row in refusals.rows]
     calibration = read_calibration(run, weights_sha256(run / "best"))
     assert calibration is not None
     rows = generate_template(run, prepared, recipe, "test", run / "template.jsonl")
