@@ -19,7 +19,7 @@ from ctscribe.scan import dicom_pixels
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.dicom_decoder import open_decoder
 from ctscribe.scan.volume import CTVolume
-from tests.scans import bytes_of, slice_of, write_series
+from tests.dicom import bytes_of, slice_of, write_series
 
 RANDOM = np.random.default_rng(0)
 SMALL = CTVolume(
