@@ -103,7 +103,7 @@ def test_a_scan_without_a_row_and_a_file_without_columns_are_refused(
     with pytest.raises(CtscribeError, match=rf"lacks 1.*{studies[1].scan_id}.*E_LABEL_HEAD"):
         read_label_head(path, studies)
     path.write_text("VolumeName,Emphysema\n", encoding="utf-8")
-    with pytest.raises(CtscribeError, match=r"lacks Medical material.*E_COLUMN"):
+    with pytest.raises(CtscribeError, match=r"'Medical material', but lacks.*E_COLUMN"):
         read_label_head(path, studies)
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_label_head(tmp_path / "none.csv", studies)

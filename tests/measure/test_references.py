@@ -7,7 +7,8 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig, PhantomConfig, SlicesConfig, VolumeConfig
-from ctscribe.data.ct_rate import CtRateTree, Split, read_reports
+from ctscribe.base.types import SourceSplit
+from ctscribe.data.ct_rate import CtRateTree, read_reports
 from ctscribe.data.prepare import prepare
 from ctscribe.measure.references import TablePaths, prepared_references, table_references
 from ctscribe.measure.scores import evaluate_predictions
@@ -34,7 +35,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]
     return CtRateTree(out / "data"), out / "prepared"
 
 
-def tables(tree: CtRateTree, split: Split) -> TablePaths:
+def tables(tree: CtRateTree, split: SourceSplit) -> TablePaths:
     return TablePaths(tree.reports_path(split), tree.labels_path(split), tree.metadata_path(split))
 
 

@@ -74,7 +74,7 @@ E_EVALUATE           There is nothing to score, or no report to compare with bli
 E_EXISTS             The folder holds another data set.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.
-    Export the whole weights; train without `learn.model.finding_queries` to serve elsewhere.
+    Export the whole weights; train without `model.slice_attention` to serve elsewhere.
 E_FEATURES           Stored features are missing or damaged.
     Delete the file and run the command again.
 E_FRAMES             Frames do not come in pairs with sides that are multiples of 28 px.
@@ -88,7 +88,7 @@ E_GRID               The grid of a study's visual tokens has odd sides.
 E_HEADER             A NIfTI header points outside the file or into itself.
     Export the volume again.
 E_HU_AMBIGUOUS       The values look like CT both before and after rescaling.
-    Look at the volume and set `scan.intensity` to raw or hu.
+    Look at the volume and set `volume.intensity` to raw or hu.
 E_JSON               A file is not the JSON that a stage wrote.
     Delete it and run its stage again.
 E_LABELS             A label is neither 0 nor 1.
@@ -104,7 +104,7 @@ E_MEMORY             A volume or a training step does not fit into memory.
 E_METADATA           A cell of CT-RATE's metadata is no number.
     Correct the metadata file.
 E_METEOR             METEOR was asked for, but pycocoevalcap or Java is not there.
-    Install both (`pip install pycocoevalcap==1.2`, and Java), or set `measure.language` to false.
+    Install both (`pip install pycocoevalcap==1.2`, and Java), or set `evaluate.meteor` to false.
 E_MISSING            A file or folder is not there.
     Correct the path, download it, or run the stage that writes it.
 E_MIXED_GEOMETRY     The slices of a series differ in size, pixel spacing or direction.
@@ -142,7 +142,7 @@ E_NO_QUERIES         The run has no finding queries.
 E_NO_REPORT          A volume lacks its row in the reports file.
     Add its report, or move the volume elsewhere.
 E_NO_RESCALE         There is no slope and intercept to make Hounsfield units with.
-    Export the original CT images, add the metadata, or set `scan.intensity` to hu if it is HU.
+    Export the original CT images, add the metadata, or set `volume.intensity` to hu if it is HU.
 E_NO_SPACING         Header and metadata both lack the voxel size.
     Fill in the metadata, or use the file with a header.
 E_OPTION             Two options contradict each other.
@@ -154,7 +154,7 @@ E_OVERFLOW           Visual tokens are not finite in the model's number type.
 E_PAIRS              Pairs do not fit the prepared studies or the recipe.
     Run `ctscribe pairs` again.
 E_POSITIONS          Slice positions are missing or too many for this way of counting them.
-    Use fewer slices, larger frames or another `learn.model.qwen`, or prepare the study again.
+    Use fewer slices, larger frames or another `model.positions`, or prepare the study again.
 E_PREDICTION         A predicted scan has no reference, or two.
     Correct the file, or give the references, split or folder that it was written for.
 E_READ               A file cannot be read.

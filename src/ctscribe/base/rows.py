@@ -7,8 +7,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import write_text
-from ctscribe.base.types import BoxMm, Labels, SpacingMm
+from ctscribe.base.files import read_text, write_text
+from ctscribe.base.types import BoxMm, Labels, SourceSplit, SpacingMm
 
 
 class Row(BaseModel):
@@ -25,8 +25,8 @@ class ReportedRow(Row):
     patient_id: str
     scan_id: str
     """Names the examination; reconstructions of one scan share it, its report and its labels."""
-    source_split: Literal["train", "valid"]
-    """CT-RATE's own split; `data.splits` turns it into train, validation and test."""
+    source_split: SourceSplit
+    """`data.splits` turns it into train, validation and test."""
     findings: str
     impression: str
     labels: Labels | None
@@ -136,6 +136,7 @@ class PredictionRow(Row):
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -158,16 +159,10 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
         partial: Accept that the last line was cut by an interruption, and drop it.
 
     Raises:
-        CtscribeError: ``E_MISSING`` when there is no file, ``E_ROW`` with the line number.
+        CtscribeError: As `read_lines`, and ``E_ROW`` with the line number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist") from error
-    if partial and lines and not lines[-1].endswith("\n"):
-        lines.pop()
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in read_lines(path, partial=partial):
         try:
             rows.append(row_type.model_validate_json(line))
         except ValidationError as error:
@@ -179,3 +174,21 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
                 f"{first['msg'].lower()}",
             ) from error
     return rows
+
+
+def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
+    """The lines of a JSONL file that are not blank, numbered from 1.
+
+    Only a line feed ends a line: JSON may hold the other separators of Unicode inside a text.
+
+    Args:
+        path: UTF-8 text.
+        partial: Drop a last line without a line feed.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING``.
+    """
+    lines = read_text(path).split("\n")
+    if partial:
+        lines.pop()
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

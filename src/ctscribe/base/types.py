@@ -30,6 +30,10 @@ SpacingMm = tuple[float, float, float]
 BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
 
+# Data sets
+SourceSplit = Literal["train", "valid"]
+"""The data set's own, as CT-RATE names it; valid becomes the test split."""
+
 # Training
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""

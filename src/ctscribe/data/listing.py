@@ -8,15 +8,12 @@ from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import SkippedRow
-from ctscribe.base.types import Labels
+from ctscribe.base.types import Labels, SourceSplit
 from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
-    Split,
-    Table,
-    parse_labels,
+    VolumeCells,
     parse_metadata,
-    parse_report,
     parse_volume_name,
     read_labels,
     read_metadata,
@@ -24,6 +21,7 @@ from ctscribe.data.ct_rate import (
     read_reports,
 )
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
+from ctscribe.text.report_tables import report_fields
 
 Reconstructions = Literal["one", "all"]
 
@@ -100,7 +98,7 @@ class ListedVolume:
     volume_name: str
     patient_id: str
     scan_id: str
-    source_split: Split
+    source_split: SourceSplit
     path: Path
     metadata: VolumeMetadata | None
     findings: str
@@ -115,9 +113,9 @@ class ListedVolume:
 @final
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    reports: Table
-    metadata: Table
-    labels: Table | None
+    reports: VolumeCells
+    metadata: VolumeCells
+    labels: VolumeCells | None
     no_chest: frozenset[str]
 
 
@@ -160,7 +158,7 @@ def list_volumes(
     return volumes, skipped
 
 
-def _read_tables(tree: CtRateTree, split: Split) -> _Tables:
+def _read_tables(tree: CtRateTree, split: SourceSplit) -> _Tables:
     metadata, labels = tree.metadata_path(split), tree.labels_path(split)
     return _Tables(
         read_reports(tree.reports_path(split)),
@@ -212,13 +210,9 @@ def _join(
 def _listed(
     name: str, path: Path, metadata: VolumeMetadata | None, tables: _Tables
 ) -> ListedVolume:
-    findings, impression = parse_report(tables.reports[name])
-    if tables.labels is not None and name not in tables.labels:
-        raise CtscribeError(
-            "E_NO_LABELS",
-            f"{name} must have a row in the labels file, but has none",
-        )
-    labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
+    row = tables.reports[name]
+    texts = row["Findings_EN"], row["Impressions_EN"]
+    labels = {} if tables.labels is None else tables.labels.get(name)
     parts = parse_volume_name(name)
     return ListedVolume(
         volume_name=name,
@@ -227,12 +221,7 @@ def _listed(
         source_split=parts.split,
         path=path,
         metadata=metadata,
-        findings=findings,
-        impression=impression,
-        labels=labels,
-        manufacturer=metadata.manufacturer if metadata else None,
-        sex=metadata.sex if metadata else None,
-        age_years=metadata.age_years if metadata else None,
+        **report_fields(name, texts, tables.metadata.get(name, {}), labels),
     )
 
 

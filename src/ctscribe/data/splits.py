@@ -2,18 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
-from ctscribe.base.rows import ReportedRow
+from ctscribe.base.rows import AnyReported
+from ctscribe.base.types import SourceSplit
 
 Split = Literal["train", "validation", "test"]
 
-AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
-
-def split_of(
-    patient_id: str, source_split: Literal["train", "valid"], validation_fraction: float
-) -> Split:
+def split_of(patient_id: str, source_split: SourceSplit, validation_fraction: float) -> Split:
     """Split of a patient, by a hash of the id: the same on every machine, for any data set.
 
     Args:

@@ -6,7 +6,6 @@ What a label head alone would score is in `label_sentences`. Without training re
 references take their place, and each patient is answered from those of all others.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from scipy.sparse import csr_matrix
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
+from ctscribe.base.tables import Cells, check_columns, read_csv
 from ctscribe.base.types import Labels
 from ctscribe.measure.scans import Report, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
@@ -272,13 +272,15 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
         studies: Whose volumes may be named; other rows are passed over.
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_CSV``, ``E_COLUMN``, and ``E_LABEL_HEAD`` for a cell
+        CtscribeError: As `read_csv`, ``E_DUPLICATE``, and ``E_LABEL_HEAD`` for a cell
             outside [0, 1] or a scan without a row.
     """
     scan_of = {study.volume_name: study.scan_id for study in studies}
     found: dict[str, Labels] = {}
-    for row in _rows(path):
-        scan_id = scan_of.get(row["VolumeName"])
+    table = read_csv(path)
+    check_columns(table, ("VolumeName", *FINDINGS))
+    for name, row in table.by_name("VolumeName").items():
+        scan_id = scan_of.get(name)
         if scan_id is not None and scan_id not in found:
             cells = [_probability(path, row, name) for name in FINDINGS]
             found[scan_id] = tuple(int(cell >= THRESHOLD) for cell in cells)
@@ -308,35 +310,15 @@ def _closed(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lacking = [
-                name for name in ("VolumeName", *FINDINGS) if name not in (reader.fieldnames or ())
-            ]
-            if lacking:
-                raise CtscribeError(
-                    "E_COLUMN",
-                    f"{path} must have VolumeName and the 18 findings as columns, but lacks "
-                    f"{lacking[0]}",
-                )
-            return list(reader)
-    except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CtscribeError("E_CSV", f"{path} must be a CSV file in UTF-8, but {error}") from error
-
-
-def _probability(path: Path, row: Mapping[str, str], finding: str) -> float:
+def _probability(path: Path, row: Cells, finding: str) -> float:
     try:
         value = float(row[finding])
-    except (TypeError, ValueError):
+    except ValueError:
         value = float("nan")
     if not 0 <= value <= 1:
         raise CtscribeError(
             "E_LABEL_HEAD",
             f"probabilities in {path} must be numbers from 0 to 1, but {finding} of "
-            f"{row['VolumeName']} is {str(row[finding])[:20]!r}",
+            f"{row['VolumeName']} is {row[finding][:20]!r}",
         )
     return value

@@ -1,10 +1,8 @@
 """Predictions of any format, put to the studies they were written for."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
@@ -12,8 +10,8 @@ from typing import Any, Literal, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
-from ctscribe.text.csv_tables import read_report_table
-from ctscribe.text.sections import split_report
+from ctscribe.base.tables import format_csv
+from ctscribe.text.report_tables import read_report_table, report_sections
 
 Format = Literal["csv", "vlm3d", "ct-chat"]
 _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
@@ -40,16 +38,16 @@ def read_written(path: Path) -> list[Written]:
         CtscribeError: ``E_MISSING``, ``E_JSON``, ``E_ROW``, ``E_PREDICTION`` for JSON of another
             shape or a name that occurs twice, and what `read_report_table` raises.
     """
+    found: Iterable[tuple[str, tuple[str, ...]]]
     if path.suffix.lower() == ".csv":
         table = read_report_table(path)
-        pairs = zip(table.names, table.cells, strict=True)
-        written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
+        found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        answers = _answers(path, read_json(path))
-        written = [Written(volume_stem(name), *split_report(text)) for name, text in answers]
+        found = _answers(path, read_json(path))
     else:
         rows = read_rows(path, PredictionRow)
         return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+    written = [Written(volume_stem(name), *report_sections(texts)) for name, texts in found]
     seen: set[str] = set()
     for report in written:
         if report.name in seen:
@@ -66,13 +64,7 @@ def volume_stem(name: str) -> str:
     return path.name
 
 
-def _sections(cells: Sequence[str]) -> tuple[str, str]:
-    if len(cells) == 2:
-        return cells[0].strip(), cells[1].strip()
-    return split_report(cells[0])
-
-
-def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON
+def _answers(path: Path, content: Any) -> Iterator[tuple[str, tuple[str]]]:  # noqa: ANN401 - JSON
     if isinstance(content, dict):
         key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
         content = content[key] if key else content
@@ -87,7 +79,7 @@ def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: AN
         text = _spoken(fields) if text is None else text
         if name is None or text is None:
             raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
-        yield name, text
+        yield name, (text,)
 
 
 def _spoken(fields: Mapping[str, Any]) -> str | None:
@@ -121,11 +113,8 @@ def _bad(path: Path, what: str) -> CtscribeError:
 def format_written(written: Sequence[Written], form: Format) -> str:
     """The text of a file in another tool's format; JSON has the sections joined by a space."""
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("VolumeName", "Findings_EN", "Impressions_EN"))
-        writer.writerows((f"{r.name}.nii.gz", r.findings, r.impression) for r in written)
-        return text.getvalue()
+        rows = [(f"{r.name}.nii.gz", r.findings, r.impression) for r in written]
+        return format_csv([("VolumeName", "Findings_EN", "Impressions_EN"), *rows])
     whole = [
         (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
         for report in written

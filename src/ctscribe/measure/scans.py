@@ -1,18 +1,14 @@
 """From rows to scans: one reference, one prediction, each counted once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar, final
-
-import numpy as np
-from jaxtyping import Bool
+from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import PredictionRow, ReportedRow
+from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import label_report
+from ctscribe.text.labeler import ReadFindings, label_reports
 
 
 @final
@@ -22,8 +18,7 @@ class LabelSource:
 
     name: str
     """E.g. ``rules`` or ``radbert``."""
-    read: Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
-    """Texts → whether each states each of `FINDINGS`."""
+    read: ReadFindings
 
     def labels(self, texts: Sequence[str]) -> list[Labels]:
         """Reads every distinct text once; an empty one states nothing and is not asked about."""
@@ -42,21 +37,9 @@ NOTHING: Labels = (0,) * len(FINDINGS)
 """None of the findings."""
 
 
-def _read_by_rules(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
-    labels = [_label(text) for text in texts]
-    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
-
-
-@lru_cache(maxsize=1 << 14)
-def _label(text: str) -> Labels:
-    return label_report(text)
-
-
-RULES = LabelSource("rules", _read_by_rules)
+RULES = LabelSource("rules", label_reports)
 """The rule labeler."""
 
-
-AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
 Sections = tuple[str, str]
 """Findings and impression of a written report."""

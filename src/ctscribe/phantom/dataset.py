@@ -25,6 +25,7 @@ from ctscribe.base.files import (
 )
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
@@ -32,7 +33,6 @@ from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
     Flavour,
-    Split,
 )
 from ctscribe.phantom.grid import Grid
 from ctscribe.phantom.scanner import (
@@ -64,7 +64,7 @@ GZIP_LEVEL = 1
 class _Written:
     """Rows of one volume for the tables, in CT-RATE's columns."""
 
-    split: Split
+    split: SourceSplit
     metadata: dict[str, str]
     report: dict[str, str]
     labels: dict[str, str]
@@ -114,8 +114,8 @@ def write_dataset(
 
 
 def _mapped(
-    work: Callable[[tuple[Split, int]], list[_Written]],
-    patients: Sequence[tuple[Split, int]],
+    work: Callable[[tuple[SourceSplit, int]], list[_Written]],
+    patients: Sequence[tuple[SourceSplit, int]],
     processes: int,
 ) -> Iterator[list[_Written]]:
     if processes <= 1:
@@ -125,7 +125,9 @@ def _mapped(
         yield from pool.map(work, patients, chunksize=4)
 
 
-def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int]) -> list[_Written]:
+def _write_patient(
+    out: Path, config: PhantomConfig, patient: tuple[SourceSplit, int]
+) -> list[_Written]:
     split, number = patient
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))
@@ -150,7 +152,7 @@ def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int])
 def _write_scan(
     out: Path,
     config: PhantomConfig,
-    split: Split,
+    split: SourceSplit,
     scan_id: str,
     study: Study,
     exposure: Exposure,

@@ -1,4 +1,4 @@
-"""The cells of CT-RATE's CSV files as numbers, texts and labels."""
+"""What a row of CT-RATE's metadata says of a volume's voxels."""
 
 import re
 from dataclasses import dataclass
@@ -21,9 +21,6 @@ class VolumeMetadata:
     """ImageOrientationPatient, six cosines."""
     kernel: str
     num_slices: int | None
-    manufacturer: str | None
-    sex: str | None
-    age_years: float | None
 
 
 def kernel_sharpness(kernel: str) -> float:
