@@ -26,7 +26,7 @@ from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import LANGUAGE_METRICS, Profile
 from ctscribe.measure.likeness import template_statistics
-from ctscribe.measure.scans import RULES, Report, Sections, read_answers
+from ctscribe.measure.scans import RULES, ScanReport, Sections, read_answers
 from ctscribe.measure.statistics import scan_statistics, score_table
 from ctscribe.text.findings import FINDINGS
 
@@ -37,10 +37,10 @@ FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE, RAW = FOLDER / "blind_baselines.md", FOLDER / "blind_baselines.json"
 
 
-def read_reports(path: Path) -> list[Report]:
+def read_reports(path: Path) -> list[ScanReport]:
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            Report(
+            ScanReport(
                 row["AccessionNo"],
                 row["AccessionNo"],
                 row["report_text"],
@@ -51,7 +51,7 @@ def read_reports(path: Path) -> list[Report]:
         ]
 
 
-def write_across_folds(reports: list[Report], seed: int) -> dict[str, list[Sections]]:
+def write_across_folds(reports: list[ScanReport], seed: int) -> dict[str, list[Sections]]:
     """For each report, what each baseline writes after seeing the other folds alone."""
     names = (*BASELINE_RULES, "label_sentences")
     written: dict[str, list[Sections]] = {name: [("", "")] * len(reports) for name in names}

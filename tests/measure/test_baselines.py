@@ -3,12 +3,12 @@ import itertools
 import pytest
 
 from ctscribe.measure.baselines import choose_reports, medoid, normal_report
-from ctscribe.measure.scans import Report
+from ctscribe.measure.scans import ScanReport
 
 
-def report(number: int, text: str, *present: int) -> Report:
+def report(number: int, text: str, *present: int) -> ScanReport:
     labels = tuple(int(i in present) for i in range(18))
-    return Report(f"s{number}", f"p{number}", text, "", labels)
+    return ScanReport(f"s{number}", f"p{number}", text, "", labels)
 
 
 TRAINING = [
@@ -29,7 +29,7 @@ def unigram_f1(first: str, second: str) -> tuple[int, int]:
 
 
 def test_the_medoid_is_what_all_pairs_say() -> None:
-    def pooled(candidate: Report) -> float:
+    def pooled(candidate: ScanReport) -> float:
         pairs = [unigram_f1(candidate.text, other.text) for other in TRAINING]
         return sum(2 * overlap for overlap, _ in pairs) / sum(length for _, length in pairs)
 
@@ -64,7 +64,7 @@ def test_retrieval_finds_equal_labels_and_never_the_patient() -> None:
 
 
 def test_without_training_each_patient_is_answered_from_all_others() -> None:
-    again = Report("s9", "p2", "a nodule in the left lung again", "", TRAINING[3].labels)
+    again = ScanReport("s9", "p2", "a nodule in the left lung again", "", TRAINING[3].labels)
     references = [*TRAINING, again]  # patient p2 has two scans
     chosen = choose_reports(None, references, seed=0)
     for number, reference in enumerate(references):

@@ -13,7 +13,7 @@ from ctscribe.measure.baselines import (
     read_label_head,
     reports_from_labels,
 )
-from ctscribe.measure.scans import Report
+from ctscribe.measure.scans import ScanReport
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 
@@ -24,8 +24,8 @@ def labels_of(*names: str) -> Labels:
     return tuple(int(name in names) for name in FINDINGS)
 
 
-def report(number: int, patient: int, findings: str, *names: str) -> Report:
-    return Report(f"s{number}", f"p{patient}", findings, "", labels_of(*names))
+def report(number: int, patient: int, findings: str, *names: str) -> ScanReport:
+    return ScanReport(f"s{number}", f"p{patient}", findings, "", labels_of(*names))
 
 
 TRAINING = [

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctscribe.write.draft import FindingRow, Grid, PatientReport, Provenance
+from ctscribe.write.draft import FindingRow, PatientReport, Provenance, VoxelGeometry
 
 MakeReport = Callable[..., PatientReport]
 
@@ -33,8 +33,8 @@ def make_report() -> MakeReport:
         pixel_spacing_mm=(0.5, 2.0),
         source_kind="DICOM",
         grids={
-            "Source": Grid((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
-            "As read": Grid((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
+            "Source": VoxelGeometry((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
+            "As read": VoxelGeometry((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
         },
         warnings=(),
         provenance=Provenance("0.1.0", "tiny", "a1" * 32, "b2" * 32, "2026-01-02 10:30 UTC"),

@@ -12,7 +12,8 @@ from ctscribe.base.tables import check_columns, read_csv
 from ctscribe.base.types import BoxMm
 from ctscribe.data.manifest import finding_of, list_manifest
 from ctscribe.data.prepared import stem
-from ctscribe.scan.masks import boxes_of_mask, read_masks
+from ctscribe.scan.boxes import boxes_of_mask
+from ctscribe.scan.masks import read_masks
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 

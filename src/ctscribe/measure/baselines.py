@@ -21,7 +21,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
 from ctscribe.base.tables import Cells, check_columns, read_csv
 from ctscribe.base.types import Labels
-from ctscribe.measure.scans import Report, Sections, labelled_text
+from ctscribe.measure.scans import ScanReport, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.sections import split_sentences
@@ -51,8 +51,8 @@ LEAVE_ONE_OUT = (
 
 
 def choose_reports(
-    training: Sequence[Report] | None, references: Sequence[Report], seed: int
-) -> dict[str, list[Report]]:
+    training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
+) -> dict[str, list[ScanReport]]:
     """Chooses the training report that each baseline gives as the answer for each reference.
 
     Args:
@@ -80,19 +80,19 @@ def choose_reports(
 
 
 def unseen_patients(
-    training: Sequence[Report] | None, references: Sequence[Report]
+    training: Sequence[ScanReport] | None, references: Sequence[ScanReport]
 ) -> list[str | None]:
     """For each reference the patient whose reports a baseline must not know, if there is one."""
     return [reference.patient_id if training is None else None for reference in references]
 
 
-def medoid(reports: Sequence[Report]) -> Report:
+def medoid(reports: Sequence[ScanReport]) -> ScanReport:
     """The report nearest to all: the highest pooled unigram F1 when it answers every scan."""
     pool = Pool.of(reports)
     return pool.medoid(pool.without(None))
 
 
-def normal_report(reports: Sequence[Report]) -> Report:
+def normal_report(reports: Sequence[ScanReport]) -> ScanReport:
     """The commonest report among those with the fewest findings; of equals, the medoid."""
     pool = Pool.of(reports)
     return pool.normal_report(pool.without(None))
@@ -113,7 +113,7 @@ class Pool:
         texts: Number of each report's text; equal texts share it.
     """
 
-    reports: tuple[Report, ...]
+    reports: tuple[ScanReport, ...]
     patients: np.ndarray
     labels: Int64[np.ndarray, "reports findings"]
     words: csr_matrix
@@ -121,7 +121,7 @@ class Pool:
     texts: Int64[np.ndarray, "reports"]
 
     @classmethod
-    def of(cls, reports: Sequence[Report]) -> "Pool":
+    def of(cls, reports: Sequence[ScanReport]) -> "Pool":
         """Counts the words of at least one report."""
         ordered = sorted(reports, key=lambda report: report.scan_id)
         tokens = [report.text.split() for report in ordered]
@@ -140,7 +140,7 @@ class Pool:
             np.ones(len(self.reports), bool) if patient_id is None else self.patients != patient_id
         )
 
-    def medoid(self, among: Bool[np.ndarray, "reports"]) -> Report:
+    def medoid(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
         """The one with the highest pooled unigram F1 as the answer to all ``among`` them.
 
         The pooled overlap of a report with the others is a sum over its items of how many
@@ -153,7 +153,7 @@ class Pool:
         score = overlap / np.maximum(1, int(among.sum()) * self.lengths + total)
         return self.reports[int(np.where(among, score, -1.0).argmax())]
 
-    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> Report:
+    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
         """The commonest ``among`` those of them with the fewest findings; of equals, the medoid."""
         findings = self.labels.sum(axis=1)
         normal = among & (findings == findings[among].min())
@@ -178,8 +178,8 @@ def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
 
 
 def _draw(
-    pool: Pool, references: Sequence[Report], rng: np.random.Generator, *, by_labels: bool
-) -> list[Report]:
+    pool: Pool, references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
+) -> list[ScanReport]:
     chosen = []
     for reference in references:
         allowed = pool.without(reference.patient_id)
@@ -207,7 +207,7 @@ THRESHOLD = 0.5
 
 
 def reports_from_labels(
-    training: Sequence[Report], stated: Sequence[Labels], unseen: Sequence[str | None]
+    training: Sequence[ScanReport], stated: Sequence[Labels], unseen: Sequence[str | None]
 ) -> list[Sections]:
     """Writes a report for each row of stated findings; see the module.
 
@@ -249,7 +249,7 @@ def finding_sentences(affirmed: Affirmed, unseen: str | None = None) -> dict[str
     return chosen
 
 
-def affirming_patients(training: Sequence[Report]) -> Affirmed:
+def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
     """Reads who affirms what in which sentence."""
     patients: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in FINDINGS}
     for report in training:
@@ -294,7 +294,7 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
     return found
 
 
-def _write(normal: Report, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
+def _write(normal: ScanReport, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
     about = {
         mention.sentence
         for mention in find_mentions(labelled_text(*normal.sections))

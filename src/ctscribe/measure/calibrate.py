@@ -15,6 +15,7 @@ from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.runs import weights_sha256
+from ctscribe.base.tables import format_markdown
 from ctscribe.data.prepared import read_frames
 from ctscribe.data.splits import Split
 from ctscribe.learn.model.features import FeatureStore, store_features
@@ -67,11 +68,15 @@ def abstention_rates(
 
 def abstention_lines(rates: Mapping[str, Mapping[str, float | int]]) -> str:
     """The rates as Markdown."""
-    lines = ["| shown | refused | rate |", "|---|---|---|"]
-    for kind, rate in rates.items():
-        bounds = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
-        lines.append(f"| {kind} | {rate['refused']} of {rate['of']} | {bounds} |")
-    return "\n".join(lines)
+    rows = [
+        (
+            kind,
+            f"{rate['refused']} of {rate['of']}",
+            f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]",
+        )
+        for kind, rate in rates.items()
+    ]
+    return "\n".join(format_markdown(("shown", "refused", "rate"), rows))
 
 
 def _rate(refused: int, total: int) -> dict[str, float | int]:

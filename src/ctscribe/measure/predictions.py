@@ -22,7 +22,7 @@ _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
 
 @final
 @dataclass(frozen=True)
-class Written:
+class NamedReport:
     """A report somebody wrote for a volume."""
 
     name: str
@@ -31,7 +31,7 @@ class Written:
     impression: str
 
 
-def read_written(path: Path) -> list[Written]:
+def read_written(path: Path) -> list[NamedReport]:
     """Reads predictions of any of the formats, in their order.
 
     Raises:
@@ -46,8 +46,10 @@ def read_written(path: Path) -> list[Written]:
         found = _answers(path, read_json(path))
     else:
         rows = read_rows(path, PredictionRow)
-        return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
-    written = [Written(volume_stem(name), *report_sections(texts)) for name, texts in found]
+        return [
+            NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
+        ]
+    written = [NamedReport(volume_stem(name), *report_sections(texts)) for name, texts in found]
     seen: set[str] = set()
     for report in written:
         if report.name in seen:
@@ -110,7 +112,7 @@ def _bad(path: Path, what: str) -> CtscribeError:
     )
 
 
-def format_written(written: Sequence[Written], form: Format) -> str:
+def format_written(written: Sequence[NamedReport], form: Format) -> str:
     """The text of a file in another tool's format; JSON has the sections joined by a space."""
     if form == "csv":
         rows = [(f"{r.name}.nii.gz", r.findings, r.impression) for r in written]
@@ -173,7 +175,7 @@ def read_predictions(
     passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
     by_volume = {volume_stem(study.volume_name): study for study in studies}
     by_scan = {study.scan_id: study for study in reversed(studies)}
-    chosen: dict[str, tuple[int, str, Written, ReportedRow]] = {}
+    chosen: dict[str, tuple[int, str, NamedReport, ReportedRow]] = {}
     unknown = []
     for report in read_written(path):
         same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
@@ -199,7 +201,7 @@ def read_predictions(
     return [_row(report, study) for _, _, report, study in chosen.values()]
 
 
-def _row(report: Written, study: ReportedRow) -> PredictionRow:
+def _row(report: NamedReport, study: ReportedRow) -> PredictionRow:
     return PredictionRow(
         scan_id=study.scan_id,
         patient_id=study.patient_id,

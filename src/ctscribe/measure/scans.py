@@ -47,7 +47,7 @@ Sections = tuple[str, str]
 
 @final
 @dataclass(frozen=True)
-class Report:
+class ScanReport:
     """A reference report, once per scan."""
 
     scan_id: str
@@ -121,13 +121,13 @@ def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     return list(kept.values())
 
 
-def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[Report]:
+def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[ScanReport]:
     """The reference report of each study; labels are read from the text where none are given."""
     bare = [study for study in studies if study.labels is None]
     read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
     labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
     return [
-        Report(
+        ScanReport(
             study.scan_id,
             study.patient_id,
             study.findings,
@@ -149,7 +149,7 @@ def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
 
 def match_predictions(
     predictions: Sequence[PredictionRow],
-    references: Sequence[Report],
+    references: Sequence[ScanReport],
     source: LabelSource = RULES,
 ) -> tuple[Answers, list[str]]:
     """Puts predictions in the order of the references; a missing one is an empty report.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ctscribe.base.tables import format_markdown
 from ctscribe.measure.calibrate import abstention_lines
 
 _ROWS = {
@@ -14,18 +15,21 @@ _ROWS = {
 
 def calibration_lines(found: Mapping[str, Any], split: str) -> str:
     """ECE, Brier score, area under the risk–coverage curve and refusals, as Markdown."""
-    lines = [f"Calibration on the {split} split", "", "| of | cases | ECE | Brier | risk |"]
-    lines.append("|---|---|---|---|---|")
-    for key, title in _ROWS.items():
-        part = found[split][key]
-        if part is not None:
-            ece = part["ece"]
-            lines.append(
-                f"| {title} | {part['cases']} | {ece['value']:.3f} "
-                f"[{ece['low']:.3f}, {ece['high']:.3f}] | {part['brier']:.3f} "
-                f"| {part['area_under_risk_coverage']:.3f} |"
-            )
-    return "\n".join([*lines, "", abstention_lines(found["abstention"])])
+    parts = {title: found[split][key] for key, title in _ROWS.items()}
+    measured = [
+        (
+            title,
+            part["cases"],
+            f"{part['ece']['value']:.3f} [{part['ece']['low']:.3f}, {part['ece']['high']:.3f}]",
+            f"{part['brier']:.3f}",
+            f"{part['area_under_risk_coverage']:.3f}",
+        )
+        for title, part in parts.items()
+        if part is not None
+    ]
+    lines = format_markdown(("of", "cases", "ECE", "Brier", "risk"), measured)
+    refused = abstention_lines(found["abstention"])
+    return "\n".join([f"Calibration on the {split} split", "", *lines, "", refused])
 
 
 _NAMES = {
@@ -44,13 +48,13 @@ def faithfulness_lines(found: Mapping[str, Any]) -> str:
         lines += [
             f"Sentences that state a true finding, {title}: {part['sentences']}",
             "",
-            "| ranked by | hit@1 | hit@3 |",
-            "|---|---|---|",
         ]
-        for name, label in _NAMES.items():
-            if name in part["hit@1"]:
-                cells = " | ".join(with_bounds(part[f"hit@{k}"][name]) for k in (1, 3))
-                lines.append(f"| {label} | {cells} |")
+        hits = [
+            (label, *(with_bounds(part[f"hit@{k}"][name]) for k in (1, 3)))
+            for name, label in _NAMES.items()
+            if name in part["hit@1"]
+        ]
+        lines += format_markdown(("ranked by", "hit@1", "hit@3"), hits)
         boxes = part["overlap"]
         lines += [
             "",

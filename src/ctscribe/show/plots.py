@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.figures import Estimate, image_bytes
 from ctscribe.base.files import read_json
-from ctscribe.base.grid import Cell
+from ctscribe.base.grid import PlannedRun
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.figures import (
     beta_figure,
@@ -30,7 +30,9 @@ Scores = Mapping[str, Any]
 _CURVES = ("Coverage", "Precision", "BLEU-4")
 
 
-def board_plots(tables: Sequence[Table], cells: Mapping[Cell, Path], recipe: Recipe) -> list[Plot]:
+def board_plots(
+    tables: Sequence[Table], cells: Mapping[PlannedRun, Path], recipe: Recipe
+) -> list[Plot]:
     """β curve, nodule sizes, likeness, bars of each variant's findings, and all loss curves.
 
     Args:

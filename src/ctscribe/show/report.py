@@ -35,9 +35,9 @@ from ctscribe.write.draft import (
     INTENDED_USE,
     Draft,
     FindingRow,
-    Grid,
     PatientReport,
     Provenance,
+    VoxelGeometry,
     finding_rows,
     write_draft,
 )
@@ -311,8 +311,8 @@ def _assemble(study: str, asked: _Asked, prepared: PreparedVolume, draft: Draft)
         pixel_spacing_mm=shown.spacing_mm[:2],
         source_kind="DICOM" if is_dicom(asked.source) else "NIfTI",
         grids={
-            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
-            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
+            "Source": VoxelGeometry(source.spacing_mm, source.shape_xyz, source.orientation),
+            "As read": VoxelGeometry(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
         },
         warnings=tuple(_told(code, prepared) for code in prepared.warnings),
         provenance=_provenance(asked),

@@ -10,7 +10,7 @@ from jaxtyping import Float64, UInt8
 
 from ctscribe import __version__
 from ctscribe.base.files import read_json, write_text
-from ctscribe.base.grid import TEMPLATE_SCORES, Cell, grid
+from ctscribe.base.grid import TEMPLATE_SCORES, PlannedRun, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows
 from ctscribe.data.prepared import read_frames
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ctscribe.show.tables import Table
 
 
-def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
+def write_tables(out: Path, recipe: Recipe, folders: Mapping[PlannedRun, Path]) -> list[Path]:
     """Tables 1 to 3 as Markdown, CSV and LaTeX beside each other in ``out``."""
     from ctscribe.show.tables import to_csv, to_latex, to_markdown
 
@@ -50,7 +50,9 @@ def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> lis
     return written
 
 
-def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
+def experiment_tables(
+    out: Path, recipe: Recipe, folders: Mapping[PlannedRun, Path]
+) -> "list[Table]":
     """Tables 1 and 2 from the scores of every cell, and Table 3, which differences hold.
 
     Args:

@@ -1,10 +1,10 @@
 """A table of values with intervals, before it is written down in any form."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
+
+from ctscribe.base.tables import format_csv, format_markdown, markdown_text
 
 UNDEFINED = "–"
 
@@ -52,15 +52,8 @@ def cell_of(score: Mapping[str, float | None] | None) -> Cell | str:
 
 def to_markdown(table: Table) -> str:
     """A pipe table with aligned columns, its title above and its notes below."""
-    grid = [[_markdown_cell(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in grid
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    notes = [f"- {_markdown_text(note)}" for note in table.notes]
+    notes = [f"- {markdown_text(note)}" for note in table.notes]
+    lines = format_markdown(table.columns, table.rows)
     return "\n".join([f"## {table.title}", "", *lines, "", *notes]) + "\n"
 
 
@@ -73,9 +66,7 @@ def to_csv(table: Table) -> str:
     header: list[str] = []
     for name, has_interval in zip(table.columns, measured, strict=True):
         header += [name, f"{name} low", f"{name} high"] if has_interval else [name]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_formula_safe(name) for name in header)
+    lines = [[_formula_safe(name) for name in header]]
     for row in table.rows:
         fields: list[str] = []
         for cell, has_interval in zip(row, measured, strict=True):
@@ -83,8 +74,8 @@ def to_csv(table: Table) -> str:
                 fields += [f"{bound:.6f}" for bound in (cell.value, cell.low, cell.high)]
             else:
                 fields += [_formula_safe(cell), "", ""] if has_interval else [_formula_safe(cell)]
-        writer.writerow(fields)
-    return buffer.getvalue()
+        lines.append(fields)
+    return format_csv(lines)
 
 
 def to_latex(table: Table) -> str:
@@ -118,14 +109,6 @@ def to_latex(table: Table) -> str:
 
 def _width(table: Table) -> int:
     return len(table.columns)
-
-
-def _markdown_text(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("<", "&lt;").split())
-
-
-def _markdown_cell(cell: Cell | str) -> str:
-    return _markdown_text(str(cell)).replace("|", "\\|")
 
 
 def _formula_safe(text: str) -> str:

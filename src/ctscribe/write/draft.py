@@ -39,7 +39,7 @@ DRAFT = "Draft written by a model, not verified"
 
 @final
 @dataclass(frozen=True)
-class Grid:
+class VoxelGeometry:
     """Geometry of a volume; ``orientation`` names the voxel axes' directions, e.g. ``RAS``."""
 
     spacing_mm: SpacingMm
@@ -138,7 +138,7 @@ class PatientReport:
     position_mm: tuple[float, ...]
     pixel_spacing_mm: tuple[float, float]
     source_kind: Literal["DICOM", "NIfTI"]
-    grids: Mapping[str, Grid]
+    grids: Mapping[str, VoxelGeometry]
     warnings: tuple[str, ...]
     provenance: Provenance
     sentences: tuple[SentenceRow, ...] = ()

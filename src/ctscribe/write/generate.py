@@ -13,7 +13,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.data.splits import Split, studies_of
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.decoding import Written, write_reports
+from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.features import store_features
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
@@ -119,7 +119,7 @@ def write_for(
     visuals: Sequence[Visual],
     positions: Literal["index", "depth"],
     max_new_tokens: int,
-) -> list[Written]:
+) -> list[Answer]:
     """Writes one report per visual input, all at once.
 
     Args:
@@ -184,7 +184,7 @@ def _written_before(path: Path) -> list[PredictionRow]:
     return rows
 
 
-def _to_row(study: StudyRow, answer: Written) -> PredictionRow:
+def _to_row(study: StudyRow, answer: Answer) -> PredictionRow:
     findings, impression = split_report(answer.text)
     return PredictionRow(
         scan_id=study.scan_id,

@@ -16,13 +16,13 @@ from ctscribe.write.calibration import (
     sentence_confidences,
     sentence_log_odds,
 )
-from ctscribe.write.sentences import Sentence
+from ctscribe.write.sentences import ReadSentence
 from ctscribe.write.template import generate_template
 
 MakeRun = Callable[[bool], Path]
-NODULE = Sentence("findings", "A nodule.", (9,), ())
-DENIED = Sentence("findings", "No nodule or effusion.", (), (9, 12))
-STOCK = Sentence("findings", "The trachea is open.", (), ())
+NODULE = ReadSentence("findings", "A nodule.", (9,), ())
+DENIED = ReadSentence("findings", "No nodule or effusion.", (), (9, 12))
+STOCK = ReadSentence("findings", "The trachea is open.", (), ())
 
 
 def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepared: Path) -> None:
@@ -40,7 +40,8 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     assert found["test"]["findings"]["brier"] < 0.3
     assert found["abstention"]["good studies"]["refused"] == 0
     assert found["abstention"]["noise"]["value"] == 1
-    assert "| findings, calibrated | 216 |" in calibration_lines(found, "test")
+    told = " ".join(calibration_lines(found, "test").split())
+    assert "| findings, calibrated | 216 |" in told
     calibration = read_calibration(run, weights_sha256(run / "best"))
     assert calibration is not None
     rows = generate_template(run, prepared, recipe, "test", run / "template.jsonl")
@@ -92,5 +93,5 @@ def test_sentences_that_say_nothing_have_no_confidence() -> None:
     ("sentence", "present", "expected"),
     [(NODULE, {9}, True), (NODULE, {12}, False), (DENIED, {12}, False), (DENIED, {0}, True)],
 )
-def test_true_sentences(sentence: Sentence, present: set[int], expected: bool) -> None:
+def test_true_sentences(sentence: ReadSentence, present: set[int], expected: bool) -> None:
     assert is_true(sentence, [int(i in present) for i in range(18)]) == expected
