@@ -7,8 +7,8 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.cli.app import app
 from ctscribe.cli.measure import Against, Training, load_references, require_prepared
-from ctscribe.cli.options import app
 from ctscribe.text.findings import FINDINGS
 
 CSV = Path("r.csv")

@@ -7,7 +7,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow, read_rows, write_rows
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from tests.measure.classifier.conftest import classifier_dir
 from tests.measure.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
 

@@ -74,12 +74,19 @@ def test_one_text_is_split_at_its_headings(folder: Path) -> None:
 
 
 def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
-    text = HEADER + "a.nii.gz,1,1,\nz.nii.gz,2,2,Clear.\nb.nii.gz,3,3,Clear.\n"
+    rows = (
+        "a.nii.gz,1,1,",
+        "z.nii.gz,2,2,Clear.",
+        "b.nii.gz,3,3,Clear.",
+        "c.nii.gz,4,4,Not given.",
+    )
+    text = HEADER + "\n".join(rows)
     volumes, skipped = list_manifest(write(folder, text))
     assert [volume.volume_name for volume in volumes] == ["3"]
     assert [(row.volume_name, row.code) for row in skipped] == [
         ("1", "E_EMPTY_REPORT"),
         ("2", "E_MISSING"),
+        ("4", "E_EMPTY_REPORT"),
     ]
 
 

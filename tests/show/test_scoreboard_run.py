@@ -7,7 +7,7 @@ import pytest
 
 from ctscribe.base.files import read_json, write_json
 from ctscribe.base.rows import write_rows
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from ctscribe.data.prepared import write_frames
 from tests.show.chests import NODULE, chest
 

@@ -18,7 +18,7 @@ class Row(BaseModel):
 
 
 class ReportedRow(Row):
-    """A volume by name, with its report; what is written for it is scored against that."""
+    """A report by the name of its volume, which need not be there; predictions are scored by it."""
 
     volume_name: str
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
@@ -34,10 +34,6 @@ class ReportedRow(Row):
     manufacturer: str | None = None
     sex: str | None = None
     age_years: float | None = None
-
-
-class ReferenceRow(ReportedRow):
-    """A report out of a table; there need be no volume."""
 
 
 class StudyRow(ReportedRow):
@@ -62,6 +58,11 @@ class SkippedRow(Row):
     volume_name: str
     code: str
     reason: str
+
+    @classmethod
+    def of(cls, volume_name: str, error: CtscribeError) -> "SkippedRow":
+        """The row of a volume that ended in ``error``."""
+        return cls(volume_name=volume_name, code=error.code, reason=error.sentence)
 
 
 class Lesion(Row):

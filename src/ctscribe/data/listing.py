@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import SkippedRow
-from ctscribe.base.types import Labels, SourceSplit
+from ctscribe.base.rows import ReportedRow, SkippedRow
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
@@ -75,39 +75,15 @@ NO_CHEST = "E_NO_CHEST"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ListedVolume:
-    """A volume on disk with everything the tables say about it.
+class ListedVolume(ReportedRow):
+    """A volume on disk with everything the tables say about it."""
 
-    Attributes:
-        volume_name: Unique in its data set, fit for file names.
-        patient_id: Shared by a patient's volumes.
-        scan_id: Shared by the reconstructions of a scan.
-        source_split: The data set's own; valid becomes the test split.
-        path: File or folder.
-        metadata: CT-RATE's row, where there is one.
-        findings: Never empty.
-        impression: Maybe empty.
-        labels: The 18 findings, where the data set has them.
-        manufacturer: Of the scanner.
-        sex: F, M or O.
-        age_years: Of the patient.
-        masks_dir: Folder of lesion masks, each named after its finding, where there is one.
-    """
-
-    volume_name: str
-    patient_id: str
-    scan_id: str
-    source_split: SourceSplit
     path: Path
-    metadata: VolumeMetadata | None
-    findings: str
-    impression: str
-    labels: Labels | None
-    manufacturer: str | None
-    sex: str | None
-    age_years: float | None
+    """File or folder."""
+    metadata: VolumeMetadata | None = None
+    """CT-RATE's row, where there is one."""
     masks_dir: Path | None = None
+    """Folder of lesion masks, each named after its finding, where there is one."""
 
 
 @final
@@ -189,22 +165,17 @@ def _join(
             else:
                 paths[name] = path
         except CtscribeError as error:
-            yield _skip(name, error)
+            yield SkippedRow.of(name, error)
     present = {parse_volume_name(name).scan_id for name in paths}
     for scan_id, name in absent.items():
         if scan_id not in present:
-            yield _skip(
-                name,
-                CtscribeError(
-                    "E_MISSING",
-                    f"{scan_id} must have a volume on disk because it has a report, but has none",
-                ),
-            )
+            fault = f"{scan_id} must have a volume on disk because it has a report, but has none"
+            yield SkippedRow.of(name, CtscribeError("E_MISSING", fault))
     for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
         try:
             yield _listed(name, paths[name], metadata.get(name), tables)
         except CtscribeError as error:
-            yield _skip(name, error)
+            yield SkippedRow.of(name, error)
 
 
 def _listed(
@@ -226,16 +197,6 @@ def _listed(
 
 
 def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
-    known = set(reported)
-    for name in sorted({path.name for path in root.rglob("*.nii*")} - known):
-        yield _skip(
-            name,
-            CtscribeError(
-                "E_NO_REPORT",
-                f"{name[:80]} must have a row in the reports file, but has none",
-            ),
-        )
-
-
-def _skip(name: str, error: CtscribeError) -> SkippedRow:
-    return SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+    for name in sorted({path.name for path in root.rglob("*.nii*")} - set(reported)):
+        fault = f"{name[:80]} must have a row in the reports file, but has none"
+        yield SkippedRow.of(name, CtscribeError("E_NO_REPORT", fault))

@@ -28,9 +28,70 @@ COLUMNS = (
     *("manufacturer", "sex", "age", "masks"),
 )
 _REQUIRED = ("volume", "patient", "scan")
+_MAX_NAME = 100
+_MAX_TEXT = 100_000
+_NUM_TOLD = 3
 
 
-def read_cells(path: Path) -> dict[int, Cells]:
+def list_source(
+    source: Path, thin_mm: float, reconstructions: Reconstructions = "one"
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
+
+    Args:
+        source: Folder or manifest.
+        thin_mm: See `choose_reconstructions`; a manifest names each volume itself.
+        reconstructions: See `choose_reconstructions`.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
+    """
+    if source.is_dir():
+        return list_volumes(source, thin_mm, reconstructions)
+    if source.suffix.lower() in (".csv", ".jsonl"):
+        return list_manifest(source)
+    if not source.exists():
+        raise CtscribeError("E_MISSING", f"{source} must exist")
+    raise CtscribeError(
+        "E_SOURCE",
+        f"{source} must be a folder in CT-RATE's shape or a manifest ending in .csv or .jsonl, but "
+        "is another file",
+    )
+
+
+def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
+    """Reads a manifest; its rows must all be sound, its volumes may be missing.
+
+    A scan's name, with everything but letters, digits, ``.``, ``_`` and ``-`` replaced by
+    ``-``, names its outputs.
+
+    Args:
+        path: ``.csv`` or ``.jsonl``, UTF-8.
+
+    Returns:
+        Volumes in the order of their rows, and those without a file or a text.
+
+    Raises:
+        CtscribeError: ``E_MANIFEST`` with the rows at fault, ``E_ENCODING`` or ``E_MISSING``.
+    """
+    rows = _read_cells(path)
+    volumes: list[ListedVolume] = []
+    skipped: list[SkippedRow] = []
+    faults = _clashes(rows)
+    for number, cells in rows.items():
+        try:
+            volumes.append(_listed(path.parent, cells))
+        except CtscribeError as error:
+            if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
+                skipped.append(SkippedRow.of(safe_name(cells["scan"]), error))
+            else:
+                faults.append((number, error.told))
+    if faults:
+        raise _refusal(path, faults)
+    return volumes, skipped
+
+
+def _read_cells(path: Path) -> dict[int, Cells]:
     """Reads a manifest's cells by row number, stripped.
 
     A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
@@ -84,44 +145,6 @@ def _as_text(cell: object) -> str:
     if cell is None:
         return ""
     return str(int(cell)) if isinstance(cell, bool) else str(cell)
-
-
-_MAX_NAME = 100
-_MAX_TEXT = 100_000
-_NUM_TOLD = 3
-
-
-def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Reads a manifest; its rows must all be sound, its volumes may be missing.
-
-    A scan's name, with everything but letters, digits, ``.``, ``_`` and ``-`` replaced by
-    ``-``, names its outputs.
-
-    Args:
-        path: ``.csv`` or ``.jsonl``, UTF-8.
-
-    Returns:
-        Volumes in the order of their rows, and those without a file or a text.
-
-    Raises:
-        CtscribeError: ``E_MANIFEST`` with the rows at fault, ``E_ENCODING`` or ``E_MISSING``.
-    """
-    rows = read_cells(path)
-    volumes: list[ListedVolume] = []
-    skipped: list[SkippedRow] = []
-    faults = _clashes(rows)
-    for number, cells in rows.items():
-        try:
-            volumes.append(_listed(path.parent, cells))
-        except CtscribeError as error:
-            if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
-                name = safe_name(cells["scan"])
-                skipped.append(SkippedRow(volume_name=name, code=error.code, reason=error.sentence))
-            else:
-                faults.append((number, error.told))
-    if faults:
-        raise _refusal(path, faults)
-    return volumes, skipped
 
 
 def safe_name(scan: str) -> str:
@@ -186,7 +209,6 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
         scan_id=scan,
         source_split=split,
         path=path,
-        metadata=None,
         masks_dir=masks_dir,
         **fields,
     )
@@ -229,29 +251,3 @@ def _fields(name: str, cells: Cells) -> ReportFields:
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs):
         raise _fault("its texts must be plain, but one has a control sign or half a character")
     return fields
-
-
-def list_source(
-    source: Path, thin_mm: float, reconstructions: Reconstructions = "one"
-) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
-
-    Args:
-        source: Folder or manifest.
-        thin_mm: See `choose_reconstructions`; a manifest names each volume itself.
-        reconstructions: See `choose_reconstructions`.
-
-    Raises:
-        CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
-    """
-    if source.is_dir():
-        return list_volumes(source, thin_mm, reconstructions)
-    if source.suffix.lower() in (".csv", ".jsonl"):
-        return list_manifest(source)
-    if not source.exists():
-        raise CtscribeError("E_MISSING", f"{source} must exist")
-    raise CtscribeError(
-        "E_SOURCE",
-        f"{source} must be a folder in CT-RATE's shape or a manifest ending in .csv or .jsonl, but "
-        "is another file",
-    )

@@ -21,7 +21,7 @@ from typing import Any, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import many_writers, one_writer, read_json, write_json
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.rows import SkippedRow, StudyRow, write_rows
+from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance
 from ctscribe.data.engines import local
 from ctscribe.data.engines.engine import Engine
@@ -100,7 +100,7 @@ def need_bytes(task: VolumeTask) -> int:
 
 
 def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
-    row = SkippedRow(volume_name=task.name, code=error.code, reason=error.sentence)
+    row = SkippedRow.of(task.name, error)
     return task.name, row, False
 
 
@@ -349,16 +349,5 @@ def _study_rows(listed: list[ListedVolume], records: dict[str, dict[str, Any]]) 
 
 
 def _study_row(listed: ListedVolume, record: dict[str, Any]) -> StudyRow:
-    return StudyRow(
-        volume_name=listed.volume_name,
-        patient_id=listed.patient_id,
-        scan_id=listed.scan_id,
-        source_split=listed.source_split,
-        findings=listed.findings,
-        impression=listed.impression,
-        labels=listed.labels,
-        manufacturer=listed.manufacturer,
-        sex=listed.sex,
-        age_years=listed.age_years,
-        **{key: record[key] for key in _GEOMETRY},
-    )
+    reported = listed.model_dump(include=set(ReportedRow.model_fields))
+    return StudyRow(**reported, **{key: record[key] for key in _GEOMETRY})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import ReferenceRow, ReportedRow, StudyRow, read_rows
+from ctscribe.base.rows import ReportedRow, StudyRow, read_rows
 from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import VolumeName, parse_split, parse_volume_name
@@ -43,7 +43,7 @@ class TablePaths:
 class ReferenceTable:
     """What the tables say."""
 
-    rows: list[ReferenceRow]
+    rows: list[ReportedRow]
     left_out: frozenset[str]
     """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
     num_without_patient: int
@@ -66,7 +66,7 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTab
     """
     table = read_report_table(paths.reports, allow_empty=True)
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
-    rows: dict[str, ReferenceRow] = {}
+    rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
     nameless: set[str] = set()
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
@@ -82,7 +82,7 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTab
                 raise
             left_out.add(volume_stem(volume_name))
             continue
-        row = ReferenceRow(
+        row = ReportedRow(
             volume_name=volume_name,
             patient_id=patient_id or scan_id,
             scan_id=scan_id,
