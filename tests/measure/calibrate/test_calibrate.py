@@ -40,8 +40,8 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     assert found["test"]["findings"]["brier"] < 0.3
     assert found["abstention"]["good studies"]["refused"] == 0
     assert found["abstention"]["noise"]["value"] == 1
-    told = " ".join(calibration_lines(found, "test").split())
-    assert "| findings, calibrated | 216 |" in told
+    lines = " ".join(calibration_lines(found, "test").split())
+    assert "| findings, calibrated | 216 |" in lines
     calibration = read_calibration(run, weights_sha256(run / "best"))
     assert calibration is not None
     rows = generate_template(run, prepared, recipe, "test", run / "template.jsonl")
