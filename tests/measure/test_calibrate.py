@@ -22,7 +22,7 @@ from ctscribe.write.calibration import (
     sentence_confidences,
     sentence_log_odds,
 )
-from ctscribe.write.sentences import Sentence
+from ctscribe.write.sentences import ReadSentence
 from ctscribe.write.template import generate_template
 from tests.models import tiny_model, write_run
 from tests.studies import study_row, write_prepared
@@ -144,7 +144,7 @@ def test_sentences_that_say_nothing_have_no_confidence() -> None:
     ("sentence", "present", "expected"),
     [(NODULE, {9}, True), (NODULE, {12}, False), (DENIED, {12}, False), (DENIED, {0}, True)],
 )
-def test_true_sentences(sentence: Sentence, present: set[int], expected: bool) -> None:
+def test_true_sentences(sentence: ReadSentence, present: set[int], expected: bool) -> None:
     assert is_true(sentence, [int(i in present) for i in range(18)]) == expected
 
 
