@@ -7,6 +7,7 @@ from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.decoding import Answer
 from ctscribe.text.sections import split_report
 from ctscribe.write.writer import ReportWriter, View
 
