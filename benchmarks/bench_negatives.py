@@ -15,6 +15,7 @@ from benchmarks.harness import record
 from benchmarks.timing import alone, least_s, measured
 from ctscribe.learn.pairs.hard import nearest_contradictions
 from ctscribe.learn.pairs.heter import draw_partners
+from ctscribe.phantom.study import FINDING_MODEL
 
 NUM_CT_RATE, NUM_LARGE, NUM_NAIVE = 47_149, 10_000_000, 16_000
 MIN_DISTANCE, REPEATS, CHUNK = 10, 3, 200_000
