@@ -1,4 +1,8 @@
-"""Predictions of any format, put to the studies they were written for."""
+"""Predictions of any format, put to the studies they were written for.
+
+In: our JSONL, a CSV of reports, or JSON of the VLM3D challenge or of CT-CHAT. Out: rows of the
+studies; or the same reports in another of these formats.
+"""
 
 import json
 import re
@@ -18,6 +22,8 @@ _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name"
 _TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
 _LISTS = ("generated_reports", "predictions", "reports")
 _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
+_RECONSTRUCTION = re.compile(r"_\d+\Z")
+_NUM_NAMED = 3
 
 
 @final
@@ -29,6 +35,60 @@ class NamedReport:
     """The volume's or the scan's, without folder and suffix."""
     findings: str
     impression: str
+
+
+def read_predictions(
+    path: Path, studies: Sequence[ReportedRow], left_out: Collection[str] = ()
+) -> list[PredictionRow]:
+    """Reads predictions, ours or another tool's, as rows of the studies they answer.
+
+    Others name volumes, of which a scan may have several, each with a report of its own. The
+    report of the prepared volume is taken; without one, that of the first reconstruction.
+
+    Args:
+        path: Of any of the formats; our own ``.jsonl`` comes back as it is.
+        studies: The prepared studies; a name is a volume's, its scan's, or that of another
+            reconstruction of the scan.
+        left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
+
+    Raises:
+        CtscribeError: As `read_written`; ``E_PREDICTION`` for names that belong to no study.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        rows = read_rows(path, PredictionRow)
+        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+    passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
+    by_volume = {volume_stem(study.volume_name): study for study in studies}
+    by_scan = {study.scan_id: study for study in reversed(studies)}
+    chosen: dict[str, tuple[tuple[bool, str], NamedReport, ReportedRow]] = {}
+    unknown = []
+    for report in read_written(path):
+        same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
+        study = by_volume.get(report.name) or same_scan
+        if study is None:
+            if report.name not in passed_over:
+                unknown.append(report.name)
+            continue
+        rank = report.name not in by_volume, report.name
+        if study.scan_id not in chosen or rank < chosen[study.scan_id][0]:
+            chosen[study.scan_id] = rank, report, study
+    if unknown:
+        named = ", ".join(name[:80] for name in unknown[:_NUM_NAMED])
+        raise CtscribeError(
+            "E_PREDICTION",
+            f"every name in {path} must belong to one of the references, but {len(unknown)} do "
+            f"not, such as {named}",
+        )
+    return [
+        PredictionRow(
+            scan_id=study.scan_id,
+            patient_id=study.patient_id,
+            volume_name=study.volume_name,
+            findings=report.findings,
+            impression=report.impression,
+        )
+        for _, report, study in chosen.values()
+    ]
 
 
 def read_written(path: Path) -> list[NamedReport]:
@@ -43,7 +103,7 @@ def read_written(path: Path) -> list[NamedReport]:
         table = read_report_table(path)
         found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        found = _answers(path, read_json(path))
+        found = _reports_in_json(path, read_json(path))
     else:
         rows = read_rows(path, PredictionRow)
         return [
@@ -66,7 +126,10 @@ def volume_stem(name: str) -> str:
     return path.name
 
 
-def _answers(path: Path, content: Any) -> Iterator[tuple[str, tuple[str]]]:  # noqa: ANN401 - JSON
+def _reports_in_json(
+    path: Path,
+    content: Any,  # noqa: ANN401 - JSON
+) -> Iterator[tuple[str, tuple[str]]]:
     if isinstance(content, dict):
         key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
         content = content[key] if key else content
@@ -87,7 +150,7 @@ def _answers(path: Path, content: Any) -> Iterator[tuple[str, tuple[str]]]:  # n
 def _spoken(fields: Mapping[str, Any]) -> str | None:
     """The one answer of a conversation, or the one to a report's request; None without one."""
     answers: list[str] = []
-    asked: list[str] = []
+    reports: list[str] = []
     question = ""
     turns = fields.get("conversations_out") or fields.get("conversations") or []
     for turn in turns if isinstance(turns, list) else []:
@@ -99,8 +162,8 @@ def _spoken(fields: Mapping[str, Any]) -> str | None:
         if isinstance(answer, str):
             answers.append(answer)
             if "report_generation" in question:
-                asked.append(answer)
-    chosen = asked or answers
+                reports.append(answer)
+    chosen = reports or answers
     return chosen[0] if len(chosen) == 1 else None
 
 
@@ -121,18 +184,17 @@ def format_written(written: Sequence[NamedReport], form: Format) -> str:
         (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
         for report in written
     ]
+    content: object = {
+        "name": "Generated reports",
+        "type": "Report generation",
+        "version": {"major": 1, "minor": 0},
+        "generated_reports": [
+            {"input_image_name": f"{name}.mha", "report": text} for name, text in whole
+        ],
+    }
     if form == "ct-chat":
-        return _json([_conversation(name, text) for name, text in whole])
-    return _json(
-        {
-            "name": "Generated reports",
-            "type": "Report generation",
-            "version": {"major": 1, "minor": 0},
-            "generated_reports": [
-                {"input_image_name": f"{name}.mha", "report": text} for name, text in whole
-            ],
-        }
-    )
+        content = [_conversation(name, text) for name, text in whole]
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _conversation(name: str, text: str) -> dict[str, Any]:
@@ -142,70 +204,3 @@ def _conversation(name: str, text: str) -> dict[str, Any]:
         "image": f"{name}.nii.gz",
         "conversations": [{"from": "human", "value": request}, {"from": "gpt", "value": text}],
     }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-_RECONSTRUCTION = re.compile(r"_\d+\Z")
-_NUM_NAMED = 3
-
-
-def read_predictions(
-    path: Path, studies: Sequence[ReportedRow], left_out: Collection[str] = ()
-) -> list[PredictionRow]:
-    """Reads predictions, ours or another tool's, as rows of the studies they answer.
-
-    Others name volumes, of which a scan may have several, each with a report of its own. The
-    report of the prepared volume is taken; without one, that of the first reconstruction.
-
-    Args:
-        path: See `measure.predictions`; our own ``.jsonl`` comes back as it is.
-        studies: The prepared studies; a name is a volume's, its scan's, or that of another
-            reconstruction of the scan.
-        left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
-
-    Raises:
-        CtscribeError: As `read_written`; ``E_PREDICTION`` for names that belong to no study.
-    """
-    if path.suffix.lower() not in (".csv", ".json"):
-        rows = read_rows(path, PredictionRow)
-        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
-    passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
-    by_volume = {volume_stem(study.volume_name): study for study in studies}
-    by_scan = {study.scan_id: study for study in reversed(studies)}
-    chosen: dict[str, tuple[int, str, NamedReport, ReportedRow]] = {}
-    unknown = []
-    for report in read_written(path):
-        same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
-        study = by_volume.get(report.name) or same_scan
-        if study is None and report.name in passed_over:
-            continue
-        if study is None:
-            unknown.append(report.name)
-            continue
-        rank = (0 if report.name in by_volume else 1, report.name)
-        chosen[study.scan_id] = min(
-            chosen.get(study.scan_id, (*rank, report, study)),
-            (*rank, report, study),
-            key=lambda entry: entry[:2],
-        )
-    if unknown:
-        named = ", ".join(name[:80] for name in unknown[:_NUM_NAMED])
-        raise CtscribeError(
-            "E_PREDICTION",
-            f"every name in {path} must belong to one of the references, but {len(unknown)} do "
-            f"not, such as {named}",
-        )
-    return [_row(report, study) for _, _, report, study in chosen.values()]
-
-
-def _row(report: NamedReport, study: ReportedRow) -> PredictionRow:
-    return PredictionRow(
-        scan_id=study.scan_id,
-        patient_id=study.patient_id,
-        volume_name=study.volume_name,
-        findings=report.findings,
-        impression=report.impression,
-    )
