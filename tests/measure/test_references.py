@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import EvaluateConfig, PhantomConfig, SlicesConfig, VolumeConfig
+from ctscribe.base.recipe import (
+    EvaluateConfig,
+    PhantomConfig,
+    SlicesConfig,
+    SplitsConfig,
+    VolumeConfig,
+)
 from ctscribe.data.ct_rate import CtRateTree, Split, read_reports
 from ctscribe.data.prepare import prepare
+from ctscribe.data.prepared import Prepared
 from ctscribe.measure.references import (
     TablePaths,
     prepared_references,
@@ -19,12 +26,12 @@ from ctscribe.measure.scores import evaluate_predictions
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
 
-CONFIG = EvaluateConfig(resamples=100)
+CONFIG, SPLITS = EvaluateConfig(resamples=100), SplitsConfig()
 LABELS = dict(zip(FINDINGS, "011000000000000000", strict=True))
 
 
 @pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]:
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Prepared]:
     """A CT-RATE-shaped data set with two reconstructions of most scans, and it prepared."""
     out = tmp_path_factory.mktemp("phantom")
     config = PhantomConfig(
@@ -37,8 +44,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]
     write_dataset(out / "data", config)
     volume = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
     slices = SlicesConfig(num_slices=4, frame_size_px=(56, 56))
-    prepare(out / "data", out / "prepared", volume, slices)
-    return CtRateTree(out / "data"), out / "prepared"
+    prepare(out / "data", out / "prepared", volume, slices, SPLITS)
+    return CtRateTree(out / "data"), Prepared(out / "prepared")
 
 
 def tables(tree: CtRateTree, split: Split) -> TablePaths:
@@ -58,13 +65,13 @@ def predictions(tree: CtRateTree, path: Path) -> Path:
 
 
 def test_tables_score_as_the_prepared_data_set_does(
-    phantom: tuple[CtRateTree, Path], tmp_path: Path
+    phantom: tuple[CtRateTree, Prepared], tmp_path: Path
 ) -> None:
     tree, prepared = phantom
     written = predictions(tree, tmp_path / "p.csv")
     assert len(read_reports(tree.reports_path("valid"))) > 4  # some scans have two volumes
-    ours = prepared_references(prepared, "test", 0.1)
-    theirs = table_references(tables(tree, "valid"), tables(tree, "train"), 0.1)
+    ours = prepared_references(prepared, "test")
+    theirs = table_references(tables(tree, "valid"), tables(tree, "train"), SPLITS)
     assert len(theirs.studies) > len(ours.studies)
     assert theirs.training is not None
     expected = evaluate_predictions(written, ours, CONFIG)
@@ -74,11 +81,11 @@ def test_tables_score_as_the_prepared_data_set_does(
 
 
 def test_without_labels_and_training_the_scores_say_so(
-    phantom: tuple[CtRateTree, Path], tmp_path: Path
+    phantom: tuple[CtRateTree, Prepared], tmp_path: Path
 ) -> None:
     tree, _ = phantom
     written = predictions(tree, tmp_path / "p.csv")
-    bare = table_references(TablePaths(tree.reports_path("valid")), None, 0.1)
+    bare = table_references(TablePaths(tree.reports_path("valid")), None, SPLITS)
     scores = evaluate_predictions(written, bare, CONFIG)
     assert scores["n"]["training_scans"] == 0
     assert scores["n"]["labels_read_from_text"] == scores["n"]["scans"]
@@ -92,7 +99,7 @@ def test_predictions_for_reports_without_findings_are_passed_over(tmp_path: Path
     )
     names = ("valid_1_a_1", "valid_2_a_1", "valid_2_a", "valid_3_a_1")
     (tmp_path / "p.csv").write_text("VolumeName,report\n" + "".join(f"{n},x\n" for n in names))
-    found = table_references(TablePaths(tmp_path / "r.csv"), None, 0.1)
+    found = table_references(TablePaths(tmp_path / "r.csv"), None, SPLITS)
     scores = evaluate_predictions(tmp_path / "p.csv", found, CONFIG)
     assert scores["n"]["predicted"] == scores["n"]["scans"] == 2
     assert scores["n"]["reports_left_out"] == 1
@@ -127,7 +134,7 @@ def test_what_cannot_be_scored_is_refused(
         paths[name].write_text("".join(["VolumeName,report_text\n", *lines]))
     with pytest.raises(CtscribeError) as caught:
         known = TablePaths(paths["t"]) if training else None
-        found = table_references(TablePaths(paths["r"]), known, 0.1)
+        found = table_references(TablePaths(paths["r"]), known, SPLITS)
         evaluate_predictions(paths["p"], found, CONFIG)
     assert caught.value.code == code
     assert told in caught.value.sentence
@@ -160,7 +167,7 @@ def test_patient_and_scan_come_from_the_name(
     tmp_path: Path, name: str, patient_id: str, scan_id: str, alone: int
 ) -> None:
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate(name)))
-    table = read_reference_tables(paths, "valid")
+    table = read_reference_tables(paths, "valid", SPLITS)
     (row,) = table.rows
     assert (row.volume_name, row.patient_id, row.scan_id) == (name, patient_id, scan_id)
     assert (row.findings, row.impression, row.labels) == ("Clear lungs.", "", None)
@@ -170,7 +177,7 @@ def test_patient_and_scan_come_from_the_name(
 def test_columns_beside_the_reports_are_honoured(tmp_path: Path) -> None:
     more = {"patient": "P1", "manufacturer": "PNMS", "sex": "F", "age": "61.5", **LABELS}
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate("a", **more), ct_rate("b", **more)))
-    table = read_reference_tables(paths, "valid")
+    table = read_reference_tables(paths, "valid", SPLITS)
     assert {row.patient_id for row in table.rows} == {"P1"}
     assert table.num_without_patient == 0
     row = table.rows[0]
@@ -195,7 +202,7 @@ def test_labels_and_metadata_are_joined_whatever_the_suffix(tmp_path: Path) -> N
             },
         ),
     )
-    one, two = read_reference_tables(paths, "valid").rows
+    one, two = read_reference_tables(paths, "valid", SPLITS).rows
     assert one.labels == two.labels == tuple(map(int, LABELS.values()))
     assert (one.manufacturer, one.sex, one.age_years) == ("PNMS", "M", 61.0)
     assert (two.manufacturer, two.sex, two.age_years) == (None, None, None)
@@ -214,18 +221,18 @@ def test_a_manifest_gives_each_split_its_rows_under_the_names_of_scans(tmp_path:
         for scan, split in (("P1-2020", "train"), ("P2-2021", "valid"), ("P2-2022", "valid"))
     ]
     paths = TablePaths(saved(tmp_path / "scans.csv", *rows))
-    scored = read_reference_tables(paths, "valid").rows
+    scored = read_reference_tables(paths, "valid", SPLITS).rows
     assert [(row.volume_name, row.patient_id) for row in scored] == [
         ("P2-2021", "P2"),
         ("P2-2022", "P2"),
     ]
-    (known,) = read_reference_tables(paths, "train").rows
+    (known,) = read_reference_tables(paths, "train", SPLITS).rows
     assert (known.scan_id, known.source_split) == ("P1-2020", "train")
 
 
 def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None:
     rows = [ct_rate("valid_1_a_1.nii.gz", "Not given."), ct_rate("valid_2_a_1.nii.gz")]
-    table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid")
+    table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid", SPLITS)
     assert [row.scan_id for row in table.rows] == ["valid_2_a"]
     assert table.left_out == {"valid_1_a_1"}
 
@@ -262,6 +269,8 @@ def test_broken_tables_are_refused(
 ) -> None:
     labels_path = saved(tmp_path / "l.csv", *labels) if labels else None
     with pytest.raises(CtscribeError) as caught:
-        read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid")
+        read_reference_tables(
+            TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid", SPLITS
+        )
     assert caught.value.code == code
     assert told in caught.value.sentence
