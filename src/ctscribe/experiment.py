@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
+from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, PlannedRun, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
@@ -108,7 +108,7 @@ def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[Predicti
 
 
 def compare_cells(
-    prepared: Prepared, recipe: Recipe, folders: Mapping[Cell, Path]
+    prepared: Prepared, recipe: Recipe, folders: Mapping[PlannedRun, Path]
 ) -> dict[str, Any]:
     """Every variant and weight against Origin on the test split; see `measure.compare`."""
     from ctscribe.measure.compare import compare

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, ReferenceRow
+from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.text.sections import split_report
 
 if TYPE_CHECKING:
@@ -179,19 +179,18 @@ def _sections(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _references(
     rows: Sequence[Mapping[str, Any]], source_split: str, *, named: bool
-) -> list[ReferenceRow]:
+) -> list[ReportedRow]:
     prefix = "" if source_split == "valid" else "training "
     found = []
     for number, row in enumerate(rows):
         identity = _identity(row, number, named=named)
         labels = row.get("labels")
         found.append(
-            ReferenceRow.model_validate(
+            ReportedRow.model_validate(
                 {
                     **{key: prefix + value for key, value in identity.items()},
                     **_sections(row),
                     "source_split": source_split,
-                    "split": "test" if source_split == "valid" else "train",
                     "labels": None if labels is None else tuple(int(each) for each in labels),
                 }
             )

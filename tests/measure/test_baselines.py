@@ -15,15 +15,15 @@ from ctscribe.measure.baselines import (
     read_label_head,
     reports_from_labels,
 )
-from ctscribe.measure.scans import Report
+from ctscribe.measure.scans import ScanReport
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from tests.studies import prediction, reported_studies
 
 
-def report(number: int, text: str, *present: int) -> Report:
+def report(number: int, text: str, *present: int) -> ScanReport:
     labels = tuple(int(i in present) for i in range(18))
-    return Report(f"s{number}", f"p{number}", text, "", labels)
+    return ScanReport(f"s{number}", f"p{number}", text, "", labels)
 
 
 TRAINING = [
@@ -41,7 +41,7 @@ def unigram_f1(first: str, second: str) -> tuple[int, int]:
 
 
 def test_the_medoid_is_what_all_pairs_say() -> None:
-    def pooled(candidate: Report) -> float:
+    def pooled(candidate: ScanReport) -> float:
         pairs = [unigram_f1(candidate.text, other.text) for other in TRAINING]
         return sum(2 * overlap for overlap, _ in pairs) / sum(length for _, length in pairs)
 
@@ -76,7 +76,7 @@ def test_retrieval_finds_equal_labels_and_never_the_patient() -> None:
 
 
 def test_without_training_each_patient_is_answered_from_all_others() -> None:
-    again = Report("s9", "p2", "a nodule in the left lung again", "", TRAINING[3].labels)
+    again = ScanReport("s9", "p2", "a nodule in the left lung again", "", TRAINING[3].labels)
     references = [*TRAINING, again]  # patient p2 has two scans
     chosen = choose_reports(None, references, seed=0)
     for number, reference in enumerate(references):
@@ -91,8 +91,8 @@ def labels_of(*names: str) -> Labels:
     return tuple(int(name in names) for name in FINDINGS)
 
 
-def said(number: int, patient: int, findings: str, *names: str) -> Report:
-    return Report(f"s{number}", f"p{patient}", findings, "", labels_of(*names))
+def said(number: int, patient: int, findings: str, *names: str) -> ScanReport:
+    return ScanReport(f"s{number}", f"p{patient}", findings, "", labels_of(*names))
 
 
 STATED = [
@@ -164,7 +164,7 @@ def test_a_scan_without_a_row_and_a_file_without_columns_are_refused(tmp_path: P
     with pytest.raises(CtscribeError, match=rf"lacks 1.*{studies[1].scan_id}.*E_LABEL_HEAD"):
         read_label_head(path, studies)
     path.write_text("VolumeName,Emphysema\n", encoding="utf-8")
-    with pytest.raises(CtscribeError, match=r"lacks Medical material.*E_COLUMN"):
+    with pytest.raises(CtscribeError, match=r"'Medical material', but lacks.*E_COLUMN"):
         read_label_head(path, studies)
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_label_head(tmp_path / "none.csv", studies)

@@ -1,7 +1,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.measure.calibrate import abstention_rates, calibrate
@@ -23,7 +23,7 @@ from ctscribe.write.calibration import (
     sentence_confidences,
     sentence_log_odds,
 )
-from ctscribe.write.sentences import Sentence
+from ctscribe.write.sentences import ReadSentence
 from ctscribe.write.template import generate_template
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
@@ -33,7 +33,7 @@ MakeWriter = Callable[[bool], ReportWriter]
 NODULE = Sentence("findings", "A nodule.", (9,), ())
 DENIED = Sentence("findings", "No nodule or effusion.", (), (9, 12))
 STOCK = Sentence("findings", "The trachea is open.", (), ())
-SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
 RECIPE = Recipe.model_validate(
     {
         "splits": {"validation_fraction": 0.45},
@@ -150,7 +150,7 @@ def test_sentences_that_say_nothing_have_no_confidence() -> None:
     ("sentence", "present", "expected"),
     [(NODULE, {9}, True), (NODULE, {12}, False), (DENIED, {12}, False), (DENIED, {0}, True)],
 )
-def test_true_sentences(sentence: Sentence, present: set[int], expected: bool) -> None:
+def test_true_sentences(sentence: ReadSentence, present: set[int], expected: bool) -> None:
     assert is_true(sentence, [int(i in present) for i in range(18)]) == expected
 
 

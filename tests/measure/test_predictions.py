@@ -11,7 +11,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import PredictionRow, write_rows
 from ctscribe.measure.predictions import (
     Format,
-    Written,
+    NamedReport,
     format_written,
     read_predictions,
     read_written,
@@ -20,7 +20,7 @@ from ctscribe.measure.predictions import (
 from ctscribe.measure.scans import scored_text
 from tests.studies import prediction, reported_studies
 
-REPORT = Written("valid_1_a_1", "A nodule is seen.", "Nodule.")
+REPORT = NamedReport("valid_1_a_1", "A nodule is seen.", "Nodule.")
 WORD = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
 
 
@@ -116,7 +116,7 @@ def test_names_of_no_study_are_refused(tmp_path: Path) -> None:
 )
 def test_other_tools_files_are_read(tmp_path: Path, content: object) -> None:
     path = saved(tmp_path / "p.json", content)
-    assert read_written(path) == [Written("valid_1_a_1", "Words.", "")]
+    assert read_written(path) == [NamedReport("valid_1_a_1", "Words.", "")]
 
 
 @pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
@@ -124,7 +124,7 @@ def test_other_tools_files_are_read(tmp_path: Path, content: object) -> None:
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, form: Format, sections: list[tuple[str, str]]
 ) -> None:
-    reports = [Written(f"v_{i}", f"F. {f}", f"I. {j}") for i, (f, j) in enumerate(sections)]
+    reports = [NamedReport(f"v_{i}", f"F. {f}", f"I. {j}") for i, (f, j) in enumerate(sections)]
     path = tmp_path_factory.getbasetemp() / ("any.csv" if form == "csv" else "any.json")
     path.write_text(format_written(reports, form), encoding="utf-8", newline="")
     again = read_written(path)
@@ -152,12 +152,12 @@ def test_csv_has_ct_rates_columns() -> None:
 
 def test_headings_part_the_sections_and_our_rows_keep_theirs(tmp_path: Path) -> None:
     path = saved(tmp_path / "p.json", {"v": "Findings: A.\nImpression: B."})
-    assert read_written(path) == [Written("v", "A.", "B.")]
+    assert read_written(path) == [NamedReport("v", "A.", "B.")]
     row = PredictionRow(
         scan_id="s", patient_id="p", volume_name="v.nii.gz", findings="F", impression="I"
     )
     write_rows(tmp_path / "p.jsonl", [row])
-    assert read_written(tmp_path / "p.jsonl") == [Written("v", "F", "I")]
+    assert read_written(tmp_path / "p.jsonl") == [NamedReport("v", "F", "I")]
 
 
 @pytest.mark.parametrize(

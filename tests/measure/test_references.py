@@ -13,7 +13,8 @@ from ctscribe.base.recipe import (
     SplitsConfig,
     VolumeConfig,
 )
-from ctscribe.data.ct_rate import CtRateTree, Split, read_reports
+from ctscribe.base.types import SourceSplit
+from ctscribe.data.ct_rate import CtRateTree, read_reports
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
 from ctscribe.measure.references import (
@@ -48,7 +49,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Prepa
     return CtRateTree(out / "data"), Prepared(out / "prepared")
 
 
-def tables(tree: CtRateTree, split: Split) -> TablePaths:
+def tables(tree: CtRateTree, split: SourceSplit) -> TablePaths:
     return TablePaths(tree.reports_path(split), tree.labels_path(split), tree.metadata_path(split))
 
 
@@ -243,12 +244,12 @@ def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None
         ([ct_rate("a"), ct_rate("a")], None, "E_DUPLICATE", "rows 2 and 3"),
         ([ct_rate("a.nii.gz"), ct_rate("x/a")], None, "E_DUPLICATE", "folder or suffix"),
         ([ct_rate("a", patient="")], None, "E_CSV", "the patient of every report"),
-        ([ct_rate("a", split="test")], None, "E_COLUMN", "'test' for a"),
+        ([ct_rate("a", split="test")], None, "E_COLUMN", "a must have split"),
         ([ct_rate("a", Emphysema="1")], None, "E_COLUMN", "lacks 'Medical material'"),
         ([ct_rate("a", age="old")], None, "E_METADATA", "'old'"),
         ([ct_rate("a")], [{"VolumeName": "b", **LABELS}], "E_NO_LABELS", "a must have a row"),
         ([ct_rate("a")], [{"VolumeName": "a", "Emphysema": "1"}], "E_COLUMN", "Medical material"),
-        ([ct_rate("a")], [LABELS], "E_COLUMN", "lacks 'VolumeName'"),
+        ([ct_rate("a")], [LABELS], "E_COLUMN", "the column 'VolumeName'"),
         (
             [ct_rate("a")],
             [{"VolumeName": name, **LABELS} for name in ("a", "x/a.nii.gz")],

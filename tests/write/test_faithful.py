@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, overlap, summarise
+from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, summarise
+from ctscribe.scan.boxes import overlap
 from ctscribe.show.tables import Value
 from ctscribe.show.trust_tables import faithfulness_tables
 from ctscribe.text.findings import FINDINGS

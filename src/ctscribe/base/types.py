@@ -24,6 +24,8 @@ SpacingMm = tuple[float, float, float]
 BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
 
+SourceSplit = Literal["train", "valid"]
+"""The data set's own, as CT-RATE names it; valid becomes the test split."""
 Split = Literal["train", "validation", "test"]
 """Training patients, those held out to choose checkpoints, and those that are scored."""
 

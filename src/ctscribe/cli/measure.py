@@ -37,8 +37,7 @@ def label(
     ] = None,
 ) -> None:
     """Write CT-RATE's 18 labels for each report of the CSV file REPORTS to OUT."""
-    from ctscribe.text.csv_tables import label_csv
-    from ctscribe.text.labeler import label_reports
+    from ctscribe.text.labeler import label_csv, label_reports
 
     if classifier and evidence:
         raise CtscribeError(

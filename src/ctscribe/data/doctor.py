@@ -193,7 +193,7 @@ def _look(
             max_tilt_degrees=max_tilt_degrees,
         )
     except CtscribeError as error:
-        return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+        return name, SkippedRow.of(name, error)
     width, height, depth = plan_resampling(grid, spacing_mm).shape_xyz
     full_px = frame_size(width, height, frame_size_px)
     rows, columns = coarse_size(full_px, num_slices, token_budget)
@@ -211,7 +211,7 @@ def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
         "E_WORKER",
         f"{name} must have a header that can be read, but it ends the process that reads it",
     )
-    return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+    return name, SkippedRow.of(name, error)
 
 
 def _example(name: str, code: str, details: dict[str, Any]) -> str:

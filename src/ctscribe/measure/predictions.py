@@ -1,10 +1,8 @@
 """Predictions of any format, put to the studies they were written for."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
@@ -12,8 +10,8 @@ from typing import Any, Literal, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
-from ctscribe.text.csv_tables import read_report_table
-from ctscribe.text.sections import split_report
+from ctscribe.base.tables import format_csv
+from ctscribe.text.report_tables import read_report_table, report_sections
 
 Format = Literal["csv", "vlm3d", "ct-chat"]
 _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
@@ -24,7 +22,7 @@ _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
 
 @final
 @dataclass(frozen=True)
-class Written:
+class NamedReport:
     """A report somebody wrote for a volume."""
 
     name: str
@@ -33,23 +31,25 @@ class Written:
     impression: str
 
 
-def read_written(path: Path) -> list[Written]:
+def read_written(path: Path) -> list[NamedReport]:
     """Reads predictions of any of the formats, in their order.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_JSON``, ``E_ROW``, ``E_PREDICTION`` for JSON of another
             shape or a name that occurs twice, and what `read_report_table` raises.
     """
+    found: Iterable[tuple[str, tuple[str, ...]]]
     if path.suffix.lower() == ".csv":
         table = read_report_table(path)
-        pairs = zip(table.names, table.cells, strict=True)
-        written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
+        found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        answers = _answers(path, read_json(path))
-        written = [Written(volume_stem(name), *split_report(text)) for name, text in answers]
+        found = _answers(path, read_json(path))
     else:
         rows = read_rows(path, PredictionRow)
-        return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+        return [
+            NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
+        ]
+    written = [NamedReport(volume_stem(name), *report_sections(texts)) for name, texts in found]
     seen: set[str] = set()
     for report in written:
         if report.name in seen:
@@ -66,13 +66,7 @@ def volume_stem(name: str) -> str:
     return path.name
 
 
-def _sections(cells: Sequence[str]) -> tuple[str, str]:
-    if len(cells) == 2:
-        return cells[0].strip(), cells[1].strip()
-    return split_report(cells[0])
-
-
-def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON
+def _answers(path: Path, content: Any) -> Iterator[tuple[str, tuple[str]]]:  # noqa: ANN401 - JSON
     if isinstance(content, dict):
         key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
         content = content[key] if key else content
@@ -87,7 +81,7 @@ def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: AN
         text = _spoken(fields) if text is None else text
         if name is None or text is None:
             raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
-        yield name, text
+        yield name, (text,)
 
 
 def _spoken(fields: Mapping[str, Any]) -> str | None:
@@ -118,14 +112,11 @@ def _bad(path: Path, what: str) -> CtscribeError:
     )
 
 
-def format_written(written: Sequence[Written], form: Format) -> str:
+def format_written(written: Sequence[NamedReport], form: Format) -> str:
     """The text of a file in another tool's format; JSON has the sections joined by a space."""
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("VolumeName", "Findings_EN", "Impressions_EN"))
-        writer.writerows((f"{r.name}.nii.gz", r.findings, r.impression) for r in written)
-        return text.getvalue()
+        rows = [(f"{r.name}.nii.gz", r.findings, r.impression) for r in written]
+        return format_csv([("VolumeName", "Findings_EN", "Impressions_EN"), *rows])
     whole = [
         (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
         for report in written
@@ -184,7 +175,7 @@ def read_predictions(
     passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
     by_volume = {volume_stem(study.volume_name): study for study in studies}
     by_scan = {study.scan_id: study for study in reversed(studies)}
-    chosen: dict[str, tuple[int, str, Written, ReportedRow]] = {}
+    chosen: dict[str, tuple[int, str, NamedReport, ReportedRow]] = {}
     unknown = []
     for report in read_written(path):
         same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
@@ -210,7 +201,7 @@ def read_predictions(
     return [_row(report, study) for _, _, report, study in chosen.values()]
 
 
-def _row(report: Written, study: ReportedRow) -> PredictionRow:
+def _row(report: NamedReport, study: ReportedRow) -> PredictionRow:
     return PredictionRow(
         scan_id=study.scan_id,
         patient_id=study.patient_id,

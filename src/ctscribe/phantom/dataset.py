@@ -22,6 +22,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import atomic_write, read_json, sha256_of_json, write_json, write_text
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
@@ -29,7 +30,6 @@ from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
     Flavour,
-    Split,
 )
 from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.scanner import (
@@ -103,8 +103,8 @@ def write_dataset(
 
 
 def _mapped(
-    work: Callable[[tuple[Split, int]], list[_Written]],
-    patients: Sequence[tuple[Split, int]],
+    work: Callable[[tuple[SourceSplit, int]], list[_Written]],
+    patients: Sequence[tuple[SourceSplit, int]],
     processes: int,
 ) -> Iterator[list[_Written]]:
     if processes <= 1:
@@ -114,7 +114,9 @@ def _mapped(
         yield from pool.map(work, patients, chunksize=4)
 
 
-def _write_patient(out: Path, config: PhantomConfig, which: tuple[Split, int]) -> list[_Written]:
+def _write_patient(
+    out: Path, config: PhantomConfig, which: tuple[SourceSplit, int]
+) -> list[_Written]:
     split, number = which
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))

@@ -21,9 +21,6 @@ class VolumeMetadata:
     """ImageOrientationPatient, six cosines."""
     kernel: str
     num_slices: int | None
-    manufacturer: str | None
-    sex: str | None
-    age_years: float | None
 
 
 def kernel_sharpness(kernel: str) -> float:

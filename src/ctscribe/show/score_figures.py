@@ -24,7 +24,7 @@ from ctscribe.base.figures import (
     style,
 )
 from ctscribe.base.files import read_json
-from ctscribe.base.grid import Cell
+from ctscribe.base.grid import PlannedRun
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import LIKENESS, Scores
 from ctscribe.show.tables import Table, Value, interval_of
@@ -45,7 +45,7 @@ class CaptionedFigure:
 
 
 def experiment_figures(
-    weights: Table, folders: Mapping[Cell, Path], recipe: Recipe
+    weights: Table, folders: Mapping[PlannedRun, Path], recipe: Recipe
 ) -> list[CaptionedFigure]:
     """β curve, nodule sizes, likeness, bars of each variant's findings, and all loss curves.
 

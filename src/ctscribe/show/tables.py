@@ -3,8 +3,6 @@
 In: scores as dictionaries with ``value``, ``low`` and ``high``. Out: texts and files.
 """
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ctscribe.base.files import write_text
+from ctscribe.base.tables import format_csv, format_markdown, markdown_text
 
 Form = Literal["markdown", "csv", "latex"]
+
 
 UNDEFINED = "–"
 
@@ -80,15 +80,8 @@ def write_tables(folder: Path, tables: Sequence[Table], form: Form) -> list[Path
 
 def to_markdown(table: Table) -> str:
     """A pipe table with aligned columns, its title above and its notes below."""
-    grid = [[_markdown_cell(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in grid
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    notes = [f"- {_markdown_text(note)}" for note in table.notes]
+    notes = [f"- {markdown_text(note)}" for note in table.notes]
+    lines = format_markdown(table.columns, table.rows)
     return "\n".join([f"## {table.title}", "", *lines, "", *notes]) + "\n"
 
 
@@ -102,9 +95,7 @@ def to_csv(table: Table) -> str:
     header: list[str] = []
     for name, has_interval in zip(table.columns, measured, strict=True):
         header += [name, f"{name} low", f"{name} high"] if has_interval else [name]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_formula_safe(name) for name in header)
+    lines = [[_formula_safe(name) for name in header]]
     for row in table.rows:
         fields: list[str] = []
         for cell, has_interval in zip(row, measured, strict=True):
@@ -112,8 +103,8 @@ def to_csv(table: Table) -> str:
                 fields += [f"{bound:.6f}" for bound in (cell.value, cell.low, cell.high)]
             else:
                 fields += [_formula_safe(cell), "", ""] if has_interval else [_formula_safe(cell)]
-        writer.writerow(fields)
-    return buffer.getvalue()
+        lines.append(fields)
+    return format_csv(lines)
 
 
 def to_latex(table: Table) -> str:
@@ -152,14 +143,6 @@ FORMS = {"markdown": (to_markdown, ".md"), "csv": (to_csv, ".csv"), "latex": (to
 def _number(value: float) -> str:
     """Three decimals, or three digits and a power of ten where that would be a long number."""
     return f"{value:.3f}" if abs(value) < 10_000 else f"{value:.2e}".replace("e+0", "e")
-
-
-def _markdown_text(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("<", "&lt;").split())
-
-
-def _markdown_cell(cell: Value | str) -> str:
-    return _markdown_text(str(cell)).replace("|", "\\|")
 
 
 def _formula_safe(text: str) -> str:

@@ -22,7 +22,7 @@ from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.decoding import Written, write_reports
+from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.features import FeatureStore, store_features
 from ctscribe.learn.model.finding_queries import attached, locate_findings
 from ctscribe.learn.model.patches import PATCH_PX
@@ -122,7 +122,7 @@ class ReportWriter:
         prepared.require(self.recipe)
         return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
 
-    def answers(self, visuals: Sequence[Visual]) -> list[Written]:
+    def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once.
 
         Args:
