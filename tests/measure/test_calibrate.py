@@ -30,9 +30,9 @@ from tests.models import tiny_model, write_run
 from tests.studies import study_row, write_prepared
 
 MakeWriter = Callable[[bool], ReportWriter]
-NODULE = Sentence("findings", "A nodule.", (9,), ())
-DENIED = Sentence("findings", "No nodule or effusion.", (), (9, 12))
-STOCK = Sentence("findings", "The trachea is open.", (), ())
+NODULE = ReadSentence("findings", "A nodule.", (9,), ())
+DENIED = ReadSentence("findings", "No nodule or effusion.", (), (9, 12))
+STOCK = ReadSentence("findings", "The trachea is open.", (), ())
 SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
 RECIPE = Recipe.model_validate(
     {

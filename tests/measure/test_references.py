@@ -168,7 +168,7 @@ def test_patient_and_scan_come_from_the_name(
     tmp_path: Path, name: str, patient_id: str, scan_id: str, alone: int
 ) -> None:
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate(name)))
-    table = read_reference_tables(paths, "valid", SPLITS)
+    table = read_reference_tables(paths, "valid")
     (row,) = table.rows
     assert (row.volume_name, row.patient_id, row.scan_id) == (name, patient_id, scan_id)
     assert (row.findings, row.impression, row.labels) == ("Clear lungs.", "", None)
@@ -178,7 +178,7 @@ def test_patient_and_scan_come_from_the_name(
 def test_columns_beside_the_reports_are_honoured(tmp_path: Path) -> None:
     more = {"patient": "P1", "manufacturer": "PNMS", "sex": "F", "age": "61.5", **LABELS}
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate("a", **more), ct_rate("b", **more)))
-    table = read_reference_tables(paths, "valid", SPLITS)
+    table = read_reference_tables(paths, "valid")
     assert {row.patient_id for row in table.rows} == {"P1"}
     assert table.num_without_patient == 0
     row = table.rows[0]
@@ -203,7 +203,7 @@ def test_labels_and_metadata_are_joined_whatever_the_suffix(tmp_path: Path) -> N
             },
         ),
     )
-    one, two = read_reference_tables(paths, "valid", SPLITS).rows
+    one, two = read_reference_tables(paths, "valid").rows
     assert one.labels == two.labels == tuple(map(int, LABELS.values()))
     assert (one.manufacturer, one.sex, one.age_years) == ("PNMS", "M", 61.0)
     assert (two.manufacturer, two.sex, two.age_years) == (None, None, None)
@@ -222,18 +222,18 @@ def test_a_manifest_gives_each_split_its_rows_under_the_names_of_scans(tmp_path:
         for scan, split in (("P1-2020", "train"), ("P2-2021", "valid"), ("P2-2022", "valid"))
     ]
     paths = TablePaths(saved(tmp_path / "scans.csv", *rows))
-    scored = read_reference_tables(paths, "valid", SPLITS).rows
+    scored = read_reference_tables(paths, "valid").rows
     assert [(row.volume_name, row.patient_id) for row in scored] == [
         ("P2-2021", "P2"),
         ("P2-2022", "P2"),
     ]
-    (known,) = read_reference_tables(paths, "train", SPLITS).rows
+    (known,) = read_reference_tables(paths, "train").rows
     assert (known.scan_id, known.source_split) == ("P1-2020", "train")
 
 
 def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None:
     rows = [ct_rate("valid_1_a_1.nii.gz", "Not given."), ct_rate("valid_2_a_1.nii.gz")]
-    table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid", SPLITS)
+    table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid")
     assert [row.scan_id for row in table.rows] == ["valid_2_a"]
     assert table.left_out == {"valid_1_a_1"}
 
@@ -270,8 +270,6 @@ def test_broken_tables_are_refused(
 ) -> None:
     labels_path = saved(tmp_path / "l.csv", *labels) if labels else None
     with pytest.raises(CtscribeError) as caught:
-        read_reference_tables(
-            TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid", SPLITS
-        )
+        read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid")
     assert caught.value.code == code
     assert told in caught.value.sentence
