@@ -49,7 +49,9 @@ def test_one_row_per_scan_from_its_first_reconstruction(
     told: list[tuple[int, int]] = []
     out = tmp_path / "new" / "predictions.jsonl"
     rows = generate(run, prepared, "test", out, progress=lambda *done: told.append(done))
-    assert [row.volume_name for row in rows] == [STUDIES[i].volume_name for i in (0, 2, 3)]
+    scans = [STUDIES[i] for i in (0, 2, 3)]
+    assert [row.volume_name for row in rows] == [scan.volume_name for scan in scans]
+    assert prepared.scans("test") == scans
     assert rows == read_rows(out, PredictionRow)
     assert told == [(0, 3), (2, 3), (3, 3)]
     assert all(row.num_tokens is not None and row.num_tokens <= 8 for row in rows)
