@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
-from ctscribe.text.csv_tables import read_report_table
+from ctscribe.text.csv_tables import ReportTable, read_report_table
 from ctscribe.text.sections import split_report
 
 Format = Literal["csv", "vlm3d", "ct-chat"]
@@ -42,14 +42,31 @@ def read_written(path: Path) -> list[Written]:
     """
     if path.suffix.lower() == ".csv":
         table = read_report_table(path)
-        pairs = zip(table.names, table.cells, strict=True)
-        written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
-    elif path.suffix.lower() == ".json":
+        return written_of(table, path)
+    if path.suffix.lower() == ".json":
         answers = _answers(path, read_json(path))
         written = [Written(volume_stem(name), *split_report(text)) for name, text in answers]
-    else:
-        rows = read_rows(path, PredictionRow)
-        return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+        return _each_once(written, path)
+    rows = read_rows(path, PredictionRow)
+    return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+
+
+def written_of(table: ReportTable, path: Path) -> list[Written]:
+    """The reports of a table.
+
+    Args:
+        table: Of predictions.
+        path: What a refusal calls it.
+
+    Raises:
+        CtscribeError: ``E_PREDICTION`` for names that differ only in folder or suffix.
+    """
+    pairs = zip(table.names, table.cells, strict=True)
+    written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
+    return _each_once(written, path)
+
+
+def _each_once(written: list[Written], path: Path) -> list[Written]:
     seen: set[str] = set()
     for report in written:
         if report.name in seen:
@@ -166,27 +183,47 @@ def read_predictions(
 ) -> list[PredictionRow]:
     """Reads predictions, ours or another tool's, as rows of the studies they answer.
 
-    Others name volumes, of which a scan may have several, each with a report of its own. The
-    report of the prepared volume is taken; without one, that of the first reconstruction.
-
     Args:
         path: See `measure.predictions`; our own ``.jsonl`` comes back as it is.
+        studies: See `put_to_studies`.
+        left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
+
+    Raises:
+        CtscribeError: As `read_written` and `put_to_studies`.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        rows = read_rows(path, PredictionRow)
+        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+    return put_to_studies(read_written(path), path, studies, left_out)
+
+
+def put_to_studies(
+    written: Sequence[Written],
+    path: Path,
+    studies: Sequence[ReportedRow],
+    left_out: Collection[str] = (),
+) -> list[PredictionRow]:
+    """Reports by the names of volumes, as rows of the studies they answer.
+
+    A scan may have several volumes, each with a report of its own. The report of the prepared
+    volume is taken; without one, that of the first reconstruction.
+
+    Args:
+        written: The reports.
+        path: Where they are from.
         studies: The prepared studies; a name is a volume's, its scan's, or that of another
             reconstruction of the scan.
         left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
 
     Raises:
-        CtscribeError: As `read_written`; ``E_PREDICTION`` for names that belong to no study.
+        CtscribeError: ``E_PREDICTION`` for names that belong to no study.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        rows = read_rows(path, PredictionRow)
-        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
     passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
     by_volume = {volume_stem(study.volume_name): study for study in studies}
     by_scan = {study.scan_id: study for study in reversed(studies)}
     chosen: dict[str, tuple[int, str, Written, ReportedRow]] = {}
     unknown = []
-    for report in read_written(path):
+    for report in written:
         same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
         study = by_volume.get(report.name) or same_scan
         if study is None and report.name in passed_over:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -75,10 +75,24 @@ def read_reference_tables(
         splits: Which training patients are held out.
 
     Raises:
-        CtscribeError: As `read_report_table` and `read_named_cells`; ``E_COLUMN``,
-            ``E_DUPLICATE``, ``E_NO_LABELS``, ``E_LABELS`` or ``E_METADATA`` naming the report.
+        CtscribeError: As `read_report_table`, `read_named_cells` and `reference_rows`.
     """
     table = read_report_table(paths.reports, allow_empty=True)
+    return reference_rows(table, paths, source_split, splits)
+
+
+def reference_rows(
+    table: ReportTable,
+    paths: TablePaths,
+    source_split: Literal["train", "valid"],
+    splits: SplitsConfig,
+) -> ReferenceTable:
+    """As `read_reference_tables`, of a table of reports that is read already.
+
+    Raises:
+        CtscribeError: As `read_named_cells`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+            ``E_LABELS`` or ``E_METADATA`` naming the report.
+    """
     _check_findings(paths.reports, table)
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
     rows: dict[str, ReferenceRow] = {}
@@ -259,15 +273,31 @@ def table_references(
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
     """
     scored = read_reference_tables(paths, "valid", splits)
-    facts = None, None, scored.left_out, scored.num_without_patient
     if training_paths is None:
+        return put_together(scored, None)
+    known = read_reference_tables(training_paths, "train", splits)
+    training = [row for row in known.rows if row.split == "train"]
+    return replace(put_together(scored, known), training=training)
+
+
+def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:
+    """References of tables that are read already.
+
+    Args:
+        scored: Reports to score against.
+        known: Reports the baselines choose from; None where there are none.
+
+    Raises:
+        CtscribeError: ``E_EVALUATE`` when a patient is in both.
+    """
+    facts = None, None, scored.left_out, scored.num_without_patient
+    if known is None:
         return References(scored.rows, None, *facts)
-    training = read_reference_tables(training_paths, "train", splits).rows
-    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training}
+    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in known.rows}
     if both:
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
-            f"patients of {paths.reports} are in {training_paths.reports} too",
+            "patients of the references are in the training reports too",
         )
-    return References(scored.rows, [row for row in training if row.split == "train"], *facts)
+    return References(scored.rows, known.rows, *facts)

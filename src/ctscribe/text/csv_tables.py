@@ -87,6 +87,27 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     """
     rows = _parsed_rows(path, read_table_text(path))
     _, header = next(rows, (0, []))
+    return report_table(path, header, rows, allow_empty=allow_empty)
+
+
+def report_table(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[tuple[int, Sequence[str]]],
+    *,
+    allow_empty: bool,
+) -> ReportTable:
+    """As `read_report_table`, of cells in memory.
+
+    Args:
+        path: What a refusal calls the table.
+        header: Names of the columns.
+        rows: Cells, each row with its number and as long as the header.
+        allow_empty: Whether reports may be without text.
+
+    Raises:
+        CtscribeError: As `read_report_table` for what stands in it.
+    """
     key, columns = _choose_columns(path, header)
     numbers, names, cells, others = [], [], [], []
     for number, row in rows:
