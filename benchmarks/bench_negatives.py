@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.harness import record
 from benchmarks.timing import alone, least_s, measured
 from ctscribe.learn.pairs.hard import nearest_contradictions
-from ctscribe.pairs.negatives import draw_partners
-from ctscribe.phantom.study import TABLE
+from ctscribe.learn.pairs.heter import draw_partners
+from ctscribe.phantom.study import FINDING_MODEL
 
 NUM_CT_RATE, NUM_LARGE, NUM_NAIVE = 47_149, 10_000_000, 16_000
 MIN_DISTANCE, REPEATS, CHUNK = 10, 3, 200_000
@@ -27,10 +27,10 @@ def cohort(num_volumes: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels [volumes, 18] and patients [volumes]; a patient's volumes share their labels."""
     rng = np.random.default_rng(0)
     num_patients = round(num_volumes / VOLUMES_PER_PATIENT)
-    load = np.array([weights for _, _, weights in TABLE.values()])
+    load = np.array([weights for _, _, weights in FINDING_MODEL.values()])
     own = np.sqrt(1 - (load**2).sum(1))
-    threshold = [NormalDist().inv_cdf(1 - share) for share, _, _ in TABLE.values()]
-    labels = np.empty((num_patients, len(TABLE)), np.uint8)
+    threshold = [NormalDist().inv_cdf(1 - share) for share, _, _ in FINDING_MODEL.values()]
+    labels = np.empty((num_patients, len(FINDING_MODEL)), np.uint8)
     for at in range(0, num_patients, CHUNK):
         some = labels[at : at + CHUNK]
         drive = rng.standard_normal((len(some), load.shape[1])) @ load.T

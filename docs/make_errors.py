@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.files import write_text
+from ctscribe.base.tables import format_markdown
 from tests.catalogue.catalogue import CATALOGUE
 
 TARGET = Path(__file__).with_name("errors.md")
@@ -12,7 +13,6 @@ _HEAD = """# Errors and warnings
 Every failure ends in one sentence that says what must hold, what was found, in which study and
 what to do; it closes with one of these codes. `prepare` writes failures to `skipped.jsonl` and
 goes on. This page is written by `make docs`.
-
 """
 
 
@@ -21,9 +21,6 @@ _CATALOGUE = """## Bad inputs: how each is known to end
 What reaches a reader of CT in practice, and the codes it ends in; a dash says that it is read as it
 is, or kept out. `tests/catalogue` builds every row; `make bench NAME=fuzz` mutates 10,000 files
 beside.
-
-| # | input | ends in |
-|---|---|---|
 """
 
 
@@ -34,18 +31,19 @@ def page() -> str:
         ("Errors: the volume or the command is refused", "E_"),
         ("Warnings: the volume is used, and the code stands in its record", "W_"),
     ):
-        parts.append(f"## {title}\n\n| code | meaning | what to do |\n|---|---|---|\n")
-        parts.extend(
-            f"| `{code}` | {told.meaning} | {told.remedy} |\n"
+        parts += [f"## {title}", ""]
+        codes = [
+            (f"`{code}`", told.meaning, told.remedy)
             for code, told in CODES.items()
             if code.startswith(start)
-        )
-        parts.append("\n")
-    parts.append(_CATALOGUE)
-    for number, row in CATALOGUE.items():
-        codes = ", ".join(f"`{code}`" for code in sorted(row.codes)) or "–"
-        parts.append(f"| {number} | {row.told} | {codes} |\n")
-    return "".join(parts).rstrip("\n") + "\n"
+        ]
+        parts += [*format_markdown(("code", "meaning", "what to do"), codes, num_texts=3), ""]
+    rows = [
+        (number, row.told, ", ".join(f"`{code}`" for code in sorted(row.codes)) or "–")
+        for number, row in CATALOGUE.items()
+    ]
+    parts += [_CATALOGUE, *format_markdown(("#", "input", "ends in"), rows, num_texts=3)]
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ctscribe.scan.volume import CTVolume
 from tests.scans import chest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -33,3 +37,33 @@ def make_chest() -> Callable[..., CTVolume]:
         return chest(shape, spacing_mm)
 
     return make
+
+
+# What needs a model imports it inside, so that tests of scans and words start at once.
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> "PreTrainedTokenizerBase":
+    """Of the tiny model; see `tests.models`."""
+    from tests.models import tiny_tokenizer
+
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def qwen(tokenizer: "PreTrainedTokenizerBase") -> "Qwen2_5_VLForConditionalGeneration":
+    """The tiny model, to be copied before it is changed."""
+    from ctscribe.learn.model.fast import speed_up_tower
+    from tests.models import tiny_model
+
+    model = tiny_model(tokenizer, decided=True)
+    speed_up_tower(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def classifier_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of reports; see `tests.models`."""
+    from tests.models import save_classifier
+
+    return save_classifier(tmp_path_factory.mktemp("classifier"))

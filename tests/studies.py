@@ -1,16 +1,27 @@
 """Rows of prepared studies, and prepared folders, for tests that do not mind which."""
 
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ctscribe.base.recipe import Recipe, SplitsConfig
-from ctscribe.base.rows import StudyRow, write_rows
+from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
 from ctscribe.base.types import Frames
 from ctscribe.data.prepare import _open
 from ctscribe.data.prepare_volume import Preparation, write_frames
 from ctscribe.data.prepared import Prepared, split_of
+from ctscribe.text.findings import FINDINGS
+
+NORMAL = "The heart is of normal size. No pleural effusion is seen."
+SENTENCES = {
+    "Hiatal hernia": "A sliding hiatal hernia is seen.",
+    "Lung nodule": "There is a 5 mm nodule in the left lung.",
+    "Pleural effusion": "A small pleural effusion lies on the right.",
+    "Emphysema": "Emphysema is present in both lungs.",
+    "Consolidation": "There is consolidation in the right lower lobe.",
+}
 
 
 def study_row(name: str, **changes: object) -> StudyRow:
@@ -75,3 +86,37 @@ def random_frames(number: int, shape: tuple[int, int, int, int]) -> list[Frames]
     """Noise of (slices, height, width, 3) for so many studies."""
     draw = np.random.default_rng(0)
     return [draw.integers(0, 256, shape, dtype=np.uint8) for _ in range(number)]
+
+
+def reported_studies(count: int, split: str = "valid") -> list[StudyRow]:
+    """Studies with zero to three findings and the reports that state them."""
+    rng = random.Random(split)
+    names = list(SENTENCES)
+    return [
+        _reported(number, rng.sample(names, k=rng.choice([0, 0, 1, 2, 3])), split)
+        for number in range(count)
+    ]
+
+
+def _reported(number: int, findings: list[str], split: str) -> StudyRow:
+    return study_row(
+        f"{split}_{number}_a_1.nii.gz",
+        findings=" ".join([NORMAL, *(SENTENCES[finding] for finding in findings)]),
+        impression=f"Case {number % 7} of its kind.",
+        labels=tuple(int(finding in findings) for finding in FINDINGS),
+        sex="F" if number % 2 else "M",
+        age_years=float(20 + number % 60),
+    )
+
+
+def prediction(study: StudyRow, findings: str | None = None) -> PredictionRow:
+    """What a system wrote about a study: these findings alone, or the reference itself."""
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=study.findings if findings is None else findings,
+        impression=study.impression if findings is None else "",
+        num_tokens=1,
+        finished=True,
+    )

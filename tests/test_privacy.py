@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Extension
 from pydicom._dicom_dict import DicomDictionary
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig, read_recipe
@@ -25,13 +24,13 @@ from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show import report as patient
 from ctscribe.write.draft import Draft
+from tests.dicom import Edit, bytes_of, slice_of
 
 PLANTED = "PLANTED"
 BORN = "19010203"
 VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
 SLICES = SlicesConfig(num_slices=4, frame_size_px=(56, 84))
 Chest = Callable[..., CTVolume]
-Edit = Callable[[FileDataset, int], None]
 
 VALUES = {
     **dict.fromkeys(("PN", "LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE", "UR"), PLANTED),
@@ -74,24 +73,10 @@ def plant_everywhere(image: FileDataset, z: int) -> None:
 def write_series(folder: Path, chest: CTVolume, edit: Edit = lambda image, z: None) -> Path:
     folder.mkdir()
     for z in range(chest.shape_xyz[2]):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        image = slice_of(z, chest, "1.2.3456")
         plant(image)
-        image.Modality, image.SeriesInstanceUID = "CT", "1.2.3456"
-        image.Rows, image.Columns = chest.shape_xyz[1], chest.shape_xyz[0]
-        image.PixelSpacing, image.SliceThickness = [6.0, 6.0], 8.0
-        image.ImagePositionPatient = [-150.0, -120.0, 700.0 + 8 * z]
-        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
-        image.PixelRepresentation, image.RescaleSlope, image.RescaleIntercept = 1, 1, 0
-        image.PixelData = np.ascontiguousarray(chest.hu[:, :, z].T).tobytes()
         edit(image, z)
-        image.save_as(folder / f"{PLANTED}-{z}.dcm", enforce_file_format=True)
+        (folder / f"{PLANTED}-{z}.dcm").write_bytes(bytes_of(image))
     return folder
 
 

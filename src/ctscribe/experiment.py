@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
+from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, PlannedRun, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.prepared import Prepared
-from ctscribe.show.scoreboard import write_tables
+from ctscribe.show.experiment_tables import write_experiment_tables
 
 if TYPE_CHECKING:
     from ctscribe.write.writer import ReportWriter
@@ -61,7 +61,7 @@ def run_experiment(
     ) as pool:
         _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
     write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
-    return write_tables(out, recipe, folders)
+    return write_experiment_tables(out, recipe, folders)
 
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[Predicti
 
 
 def compare_cells(
-    prepared: Prepared, recipe: Recipe, folders: Mapping[Cell, Path]
+    prepared: Prepared, recipe: Recipe, folders: Mapping[PlannedRun, Path]
 ) -> dict[str, Any]:
     """Every variant and weight against Origin on the test split; see `measure.compare`."""
     from ctscribe.measure.compare import compare

@@ -7,17 +7,19 @@ The examples stand in a folder with a DICOM series in ``series`` and a training 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import EvaluateConfig, SplitsConfig
+from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import Row
+from ctscribe.base.tables import CellTable
+from ctscribe.base.types import SourceSplit
 from ctscribe.text.findings import FINDINGS
 
 if TYPE_CHECKING:
     from ctscribe.measure.references import ReferenceTable
     from ctscribe.scan.volume import CTVolume
-    from ctscribe.text.csv_tables import ReportTable
+    from ctscribe.text.report_tables import ReportTable
     from ctscribe.write.writer import ReportWriter
 
 Rows = Iterable[Any]
@@ -122,15 +124,16 @@ class Scores:
     values: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        from ctscribe.show.tables import cell_of
+        from ctscribe.show.tables import value_of
 
         model, n = self.values["model"], self.values["n"]
-        shown = (f"{name} {cell_of(model[name])}" for name in ("bleu_4", "coverage", "precision"))
+        shown = (f"{name} {value_of(model[name])}" for name in ("bleu_4", "coverage", "precision"))
         return f"Scores({n['scans']} scans: {', '.join(shown)})"
 
     def table(self) -> "Markdown":
         """Language and findings, the blind baselines below."""
-        from ctscribe.show.score_tables import score_tables, written_tables
+        from ctscribe.show.score_tables import score_tables
+        from ctscribe.show.tables import written_tables
 
         return Markdown(written_tables(score_tables({"Model": self.values}), "markdown"))
 
@@ -178,7 +181,7 @@ def score(
         CtscribeError: ``E_TABLE`` for what are no rows, and as `put_to_studies`,
             `reference_rows` and `evaluate`.
     """
-    from ctscribe.measure.predictions import put_to_studies, written_of
+    from ctscribe.measure.predictions import named_reports, put_to_studies
     from ctscribe.measure.references import put_together
     from ctscribe.measure.scores import evaluate
 
@@ -188,7 +191,8 @@ def score(
     if training is not None:
         known = _references(_named(_records(training, _TRAINING)), _TRAINING, "train")
     against = put_together(_references(true, _REFERENCES, "valid"), known)
-    reports = written_of(_table(said, path), path)
+    table = _table(said, path)
+    reports = named_reports(path, zip(table.names, table.texts, strict=True))
     answers = put_to_studies(reports, path, against.studies, against.left_out)
     values = evaluate(answers, against.studies, against.training, config or EvaluateConfig())
     values["n"] |= against.facts()
@@ -199,12 +203,10 @@ _REFERENCES, _TRAINING = Path("the references"), Path("the training reports")
 """What refusals call them, in a file's place."""
 
 
-def _references(
-    records: Sequence[Record], path: Path, source_split: Literal["train", "valid"]
-) -> "ReferenceTable":
+def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "ReferenceTable":
     from ctscribe.measure.references import TablePaths, reference_rows
 
-    return reference_rows(_table(records, path), TablePaths(path), source_split, SplitsConfig())
+    return reference_rows(_table(records, path), TablePaths(path), split)
 
 
 def _records(rows: Rows, path: Path) -> list[Record]:
@@ -287,10 +289,11 @@ def _called(names: Sequence[str], records: Sequence[Record]) -> list[Record]:
 
 def _table(records: Sequence[Record], path: Path) -> "ReportTable":
     """What a file of these records would hold."""
-    from ctscribe.text.csv_tables import report_table
+    from ctscribe.text.report_tables import report_table
 
     cells = [cell for row in records for cell in row.items()]
     told = [column for column, cell in cells if cell or column not in _MAY_LACK]
     header = list(dict.fromkeys((_NAME, *told)))
-    rows = [[row.get(column, "") for column in header] for row in records]
-    return report_table(path, header, enumerate(rows, 1), allow_empty=True)
+    rows = [{column: row.get(column, "") for column in header} for row in records]
+    numbered = dict(enumerate(rows, 1))
+    return report_table(CellTable(path, tuple(header), numbered), allow_empty=True)

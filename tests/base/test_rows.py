@@ -18,6 +18,12 @@ def test_rows_survive_the_round_trip(tmp_path: Path) -> None:
     assert read_rows(path, PairRow) == [*PAIR, PAIR[0]]
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    pair = PAIR[0].model_copy(update={"study": "a\u2028b\x85c"})
+    write_rows(tmp_path / "pairs.jsonl", [pair, pair])
+    assert read_rows(tmp_path / "pairs.jsonl", PairRow) == [pair, pair]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -13,7 +13,7 @@ from pydicom.uid import (
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH
 from tests.catalogue.nifti_bytes import PACKED
-from tests.scans import bytes_of, slice_of, write_series
+from tests.dicom import bytes_of, slice_of, write_series
 
 WHOLE = [bytes_of(slice_of(z)) for z in range(DEPTH)]
 

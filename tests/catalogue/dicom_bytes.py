@@ -22,7 +22,8 @@ from pydicom.uid import (
 from ctscribe.scan.volume import CTVolume
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH, series
-from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series
+from tests.dicom import Edit, bytes_of, on_slice, slice_of, write_series
+from tests.scans import CHEST
 
 
 def with_bytes(change: Callable[[bytes], bytes]) -> Build:

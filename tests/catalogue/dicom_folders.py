@@ -9,7 +9,8 @@ from pydicom.uid import EncapsulatedPDFStorage, MultiFrameGrayscaleWordSecondary
 
 from ctscribe.scan.volume import CTVolume, Notes
 from tests.catalogue.case import Build, Case
-from tests.scans import CHEST, Edit, bytes_of, on_slice, slice_of, write_series
+from tests.dicom import Edit, bytes_of, on_slice, slice_of, write_series
+from tests.scans import CHEST
 
 DEPTH = CHEST.shape_xyz[2]
 Put = Callable[[Path], None]

@@ -14,7 +14,8 @@ from pydicom.dataset import FileDataset
 from ctscribe.scan.volume import CTVolume, Notes
 from tests.catalogue.case import Build, Case
 from tests.catalogue.nifti_bytes import packed_field
-from tests.scans import CHEST, image_of, write_series
+from tests.dicom import write_series
+from tests.scans import CHEST, image_of
 
 NAN = float("nan")
 

@@ -63,18 +63,8 @@ def row(slope: float | None, intercept: float | None) -> dict[str, object]:
     """CT-RATE's metadata of the chest, for blank headers as well."""
     lps_mm = (-168.0, -134.0, 700.0)
     axes = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    metadata = VolumeMetadata(
-        (2.0, 2.0, 5.0),
-        float_of(slope),
-        float_of(intercept),
-        lps_mm,
-        axes,
-        "",
-        None,
-        None,
-        None,
-        None,
-    )
+    scale = float_of(slope), float_of(intercept)
+    metadata = VolumeMetadata((2.0, 2.0, 5.0), *scale, lps_mm, axes, "", None)
     return {"metadata": metadata}
 
 

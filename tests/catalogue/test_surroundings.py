@@ -9,7 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
-from tests.scans import image_of, write_series
+from tests.dicom import write_series
+from tests.scans import image_of
 
 SCRIPT = """
 import locale, os, sys, threading, time

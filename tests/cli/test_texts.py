@@ -8,11 +8,7 @@ import pytest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow, read_rows, write_rows
 from ctscribe.cli.app import app
-from tests.measure.classifier.conftest import classifier_dir
-from tests.measure.conftest import MakePrediction, MakeStudies, make_prediction, make_studies
-from tests.studies import write_prepared
-
-__all__ = ["classifier_dir", "make_prediction", "make_studies"]
+from tests.studies import prediction, reported_studies, write_prepared
 
 
 def run(*arguments: object) -> None:
@@ -28,15 +24,15 @@ def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, make_studies: MakeStudies) -> Path:
-    return write_prepared(tmp_path, [*make_studies(12, "train"), *make_studies(6)])
+def prepared(tmp_path: Path) -> Path:
+    return write_prepared(tmp_path, [*reported_studies(12, "train"), *reported_studies(6)])
 
 
 @pytest.fixture
-def predictions(prepared: Path, make_prediction: MakePrediction) -> Path:
+def predictions(prepared: Path) -> Path:
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
     test = [study for study in studies if study.source_split == "valid"]
-    write_rows(prepared / "p.jsonl", [make_prediction(study) for study in test])
+    write_rows(prepared / "p.jsonl", [prediction(study) for study in test])
     return prepared / "p.jsonl"
 
 

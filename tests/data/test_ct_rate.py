@@ -91,15 +91,15 @@ def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "code", "sentence"),
     [
-        (["VolumeName,A", "x,1", "x,2"], "E_DUPLICATE", "line 3 repeats 'x'"),
-        (["VolumeName,B", "x,1"], "E_COLUMN", "must have one column 'A', but lacks it"),
-        (["VolumeName,A,A", "x,1,2"], "E_COLUMN", "has it twice"),
+        (["VolumeName,A", "x,1", "x,2"], "E_DUPLICATE", "rows 2 and 3"),
+        (["VolumeName,B", "x,1"], "E_COLUMN", "must have the column 'A', but lacks it"),
+        (["VolumeName,A,A", "x,1,2"], "E_COLUMN", "has two 'A'"),
         (["VolumeName,A,C", "x,1,2"], "E_COLUMN", "'C' is unknown"),
-        (["VolumeName,A", "x"], "E_CSV", "line 2 must have as many cells"),
-        (["VolumeName,A", "x,1,2"], "E_CSV", "line 2 must have as many cells"),
-        (["VolumeName,A", "w,0", 'x,"1'], "E_CSV", "line 3 must be a row of a CSV file"),
-        (["VolumeName,A", "x," + "1" * 200_000], "E_CSV", "line 2 must be a row"),
-        ([""], "E_COLUMN", "must have one column 'VolumeName'"),
+        (["VolumeName,A", "x"], "E_CSV", "row 2 has 1"),
+        (["VolumeName,A", "x,1,2"], "E_CSV", "row 2 has 3"),
+        (["VolumeName,A", "w,0", 'x,"1'], "E_CSV", "must be a CSV file, but row 3"),
+        (["VolumeName,A", "x," + "1" * 200_000], "E_CSV", "must be a CSV file, but row 2"),
+        ([""], "E_COLUMN", "must have the column 'VolumeName'"),
     ],
 )
 def test_bad_tables(tmp_path: Path, lines: list[str], code: str, sentence: str) -> None:
@@ -112,7 +112,7 @@ def test_bad_tables(tmp_path: Path, lines: list[str], code: str, sentence: str) 
 
 def test_misspelt_column_is_named(tmp_path: Path) -> None:
     header = ",".join(LABEL_COLUMNS).replace("Atelectasis", "Atelectasia")
-    with pytest.raises(CtscribeError, match="lacks it, and has 'Atelectasia'"):
+    with pytest.raises(CtscribeError, match="lacks it and has 'Atelectasia'"):
         read_labels(write_csv(tmp_path / "l.csv", header))
 
 

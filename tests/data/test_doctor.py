@@ -14,7 +14,7 @@ from ctscribe.data.ct_rate import REPORT_COLUMNS, CtRateTree
 from ctscribe.data.doctor import examine
 from ctscribe.data.prepare import prepare
 from ctscribe.scan.volume import CTVolume
-from tests.scans import write_series
+from tests.dicom import write_series
 
 Chest = Callable[..., CTVolume]
 VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))

@@ -74,33 +74,40 @@ def test_one_text_is_split_at_its_headings(folder: Path) -> None:
 
 
 def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
-    text = HEADER + "a.nii.gz,1,1,\nz.nii.gz,2,2,Clear.\nb.nii.gz,3,3,Clear.\n"
+    rows = (
+        "a.nii.gz,1,1,",
+        "z.nii.gz,2,2,Clear.",
+        "b.nii.gz,3,3,Clear.",
+        "c.nii.gz,4,4,Not given.",
+    )
+    text = HEADER + "\n".join(rows)
     volumes, skipped = list_manifest(write(folder, text))
     assert [volume.volume_name for volume in volumes] == ["3"]
     assert [(row.volume_name, row.code) for row in skipped] == [
         ("1", "E_EMPTY_REPORT"),
         ("2", "E_MISSING"),
+        ("4", "E_EMPTY_REPORT"),
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "lacks the column 'volume'"),
+        ("", "the column 'volume', but lacks it"),
         (HEADER, "it has no row"),
-        ("volume;patient;scan;report\na;1;1;x\n", "not divided by commas"),
-        ("volume,patient,report\na,1,x\n", "lacks the column 'scan'"),
+        ("volume;patient;scan;report\na;1;1;x\n", "columns parted by commas"),
+        ("volume,patient,report\na,1,x\n", "the column 'scan', but lacks it"),
         ("volume,patient,scan\na,1,1\n", "either 'report', or 'findings' and 'impression'"),
         (HEADER[:-1] + ",impression\na,1,1,x,y\n", "either 'report', or"),
         (HEADER[:-1] + ",findings\na,1,1,x,y\n", "either 'report', or"),
-        (HEADER.replace("patient", "Pateint") + "a,1,1,x\n", "did you mean 'patient'"),
+        (HEADER.replace("patient", "Pateint") + "a,1,1,x\n", "lacks it and has 'Pateint'"),
         (HEADER[:-1] + ",cardiomegaly\na,1,1,x,0\n", "did you mean 'Cardiomegaly'"),
         (HEADER[:-1] + ",zzzz\na,1,1,x,0\n", "'zzzz' is unknown; mend what is named"),
-        (HEADER[:-1] + ",scan\na,1,1,x,0\n", "the column 'scan' twice"),
+        (HEADER[:-1] + ",scan\na,1,1,x,0\n", "two 'scan'"),
         (HEADER[:-1] + ",Cardiomegaly\na,1,1,x,0\n", "but lacks 'Medical material'"),
-        (HEADER + "a.nii.gz,1,1\n", "row 2 has 3 cells for 4 columns"),
-        (HEADER + 'a.nii.gz,1,1,"x" y\n', "row 2 is no CSV"),
-        (HEADER + f"a.nii.gz,1,1,{'x' * 200_000}\n", "row 2 is no CSV: field larger"),
+        (HEADER + "a.nii.gz,1,1\n", "4 cells in each row, one per column, but row 2 has 3"),
+        (HEADER + 'a.nii.gz,1,1,"x" y\n', "but row 2: "),
+        (HEADER + f"a.nii.gz,1,1,{'x' * 200_000}\n", "but row 2: field larger"),
         (HEADER + "/etc/passwd,1,1,x\n", "row 2: volume must be a path inside"),
         (HEADER + "../a.nii.gz,1,1,x\n", "row 2: volume must be a path inside"),
         (HEADER + "series/../../a.nii.gz,1,1,x\n", "row 2: volume must be a path inside"),
@@ -113,8 +120,8 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
         (HEADER + "a.nii.gz,1,1,x\nb.nii.gz,1,1,x\n", "row 3: scan as in row 2"),
         (HEADER + "a.nii.gz,1,a b,x\nb.nii.gz,1,A/B.nii.gz,x\n", "row 3: scan as in row 2"),
         (HEADER + "a.nii.gz,1,1,x\n./a.nii.gz,2,2,x\n", "row 3: volume as in row 2"),
-        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,test\n", "split must be train or valid, but is 'te"),
-        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n", "split must be train or valid, but is ''"),
+        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,test\n", "split train or valid, but 'test'"),
+        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n", "1 must have split train or valid, but ''"),
         (
             HEADER[:-1] + ",split\na.nii.gz,1,1,x,train\nb.nii.gz,1,2,x,valid\n",
             "row 3: patient in another split than in row 2",
@@ -122,12 +129,12 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
         (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,../m\n", "row 2: masks must be a path inside"),
         (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,none\n", "row 2: masks must be a folder of masks"),
         (HEADER[:-1] + ",masks\na.nii.gz,1,1,x,.\n", "row 2: masks must be a path inside"),
-        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,061Y\n", "row 2: age must be years from 0 to 130"),
-        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,131\n", "row 2: age must be years from 0 to 130"),
-        (HEADER[:-1] + ",sex\na.nii.gz,1,1,x,female\n", "row 2: sex must be F, M, O or empty"),
+        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,061Y\n", "an age in years from 0 to 130"),
+        (HEADER[:-1] + ",age\na.nii.gz,1,1,x,131\n", "an age in years from 0 to 130"),
+        (HEADER[:-1] + ",sex\na.nii.gz,1,1,x,female\n", "row 2: 1 must have sex F, M, O or none"),
         (
             HEADER[:-1] + f",{','.join(FINDINGS)}\na.nii.gz,1,1,x{',0' * 17},2\n",
-            "row 2: Interlobular septal thickening must be 0 or 1, but is '2'",
+            "row 2: 1 must have 0 or 1 for 'Interlobular septal thickening', but '2'",
         ),
     ],
 )
@@ -159,8 +166,11 @@ def test_many_faults_are_told_together(folder: Path) -> None:
         ('"text"', "row 2 is no flat JSON object"),
         ('{"volume": {"a": 1}}', "row 2 is no flat JSON object"),
         ('{"volume": [1]}', "row 2 is no flat JSON object"),
-        ('{"scan": "1", "scan": "2"}', "column 'scan' twice"),
-        ('{"volume": "b.nii.gz", "patient": "2", "scan": "2", "age": NaN}', "age must be years"),
+        ('{"scan": "1", "scan": "2"}', "two 'scan'"),
+        (
+            '{"volume": "b.nii.gz", "patient": "2", "scan": "2", "report": "x", "age": NaN}',
+            "an age in years",
+        ),
         ('{"volume": "b.nii.gz", "patient": null, "scan": "2"}', "row 2: patient must be 1"),
     ],
 )

@@ -90,9 +90,12 @@ def test_corrected_metadata_are_used(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
     path = tree.metadata_path("train")
     path.write_text(path.read_text().replace("061Y", "062Y"))
-    assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices").num_reused == 1
+    # An age changes no voxel.
+    assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices").num_reused == 4
     studies = read_rows(tmp_path / "out/studies.jsonl", StudyRow)
     assert [study.age_years for study in studies] == [62.0, 62.0, 62.0, 61.0]
+    path.write_text(path.read_text().replace("-1024", "-1023"))
+    assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices").num_reused == 1
 
 
 def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
 
 def row(z_mm: float | None, kernel: str, num_slices: int = 200) -> VolumeMetadata:
     spacing = None if z_mm is None else (0.7, 0.7, z_mm)
-    return VolumeMetadata(spacing, 1.0, -1024.0, None, None, kernel, num_slices, None, None, None)
+    return VolumeMetadata(spacing, 1.0, -1024.0, None, None, kernel, num_slices)
 
 
 @pytest.mark.parametrize(

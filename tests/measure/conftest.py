@@ -1,66 +1,63 @@
-"""Small made-up data sets; the words are ours."""
+"""Four small prepared studies, and runs of a random model that sees them or is blind."""
 
-import random
 from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.rows import PredictionRow, StudyRow
-from ctscribe.text.findings import FINDINGS
-from tests.studies import study_row
-
-NORMAL = "The heart is of normal size. No pleural effusion is seen."
-SENTENCES = {
-    "Hiatal hernia": "A sliding hiatal hernia is seen.",
-    "Lung nodule": "There is a 5 mm nodule in the left lung.",
-    "Pleural effusion": "A small pleural effusion lies on the right.",
-    "Emphysema": "Emphysema is present in both lungs.",
-    "Consolidation": "There is consolidation in the right lower lobe.",
-}
-
-MakeStudies = Callable[..., list[StudyRow]]
-MakePrediction = Callable[..., PredictionRow]
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow
+from tests.models import write_run
+from tests.studies import random_frames, study_row, write_prepared
 
 
-def _study(number: int, findings: list[str], split: str) -> StudyRow:
-    return study_row(
-        f"{split}_{number}_a_1.nii.gz",
-        findings=" ".join([NORMAL, *(SENTENCES[finding] for finding in findings)]),
-        impression=f"Case {number % 7} of its kind.",
-        labels=tuple(int(finding in findings) for finding in FINDINGS),
-        sex="F" if number % 2 else "M",
-        age_years=float(20 + number % 60),
+@pytest.fixture(scope="session")
+def studies() -> list[StudyRow]:
+    nodule = {"findings": "A nodule is seen in the right lung.", "impression": "Lung nodule."}
+    indices = (35, 30, 25, 20, 15, 10)
+    return [
+        study_row(f"valid_{n}_a_1.nii.gz", slice_indices=indices, **(nodule if n % 2 else {}))
+        for n in range(4)
+    ]
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return Recipe.model_validate(
+        {
+            "slices": {"num_slices": 6, "frame_size_px": (56, 56), "windows": "single"},
+            "model": {"positions": "depth", "dtype": "float32"},
+            "generate": {"max_new_tokens": 6, "batch_size": 3},
+            "evaluate": {"resamples": 100},
+        }
     )
 
 
-@pytest.fixture
-def make_studies() -> MakeStudies:
-    """Studies with zero to three findings and the reports that state them."""
-
-    def make(count: int, split: str = "valid") -> list[StudyRow]:
-        rng = random.Random(split)
-        names = list(SENTENCES)
-        return [
-            _study(number, rng.sample(names, k=rng.choice([0, 0, 1, 2, 3])), split)
-            for number in range(count)
-        ]
-
-    return make
+@pytest.fixture(scope="session")
+def prepared(
+    studies: list[StudyRow], recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    frames = random_frames(len(studies), (6, 56, 56, 3))
+    return write_prepared(tmp_path_factory.mktemp("prepared"), studies, recipe, frames=frames)
 
 
-@pytest.fixture
-def make_prediction() -> MakePrediction:
-    """What a system wrote about a study; by default the reference itself."""
+@pytest.fixture(scope="session")
+def make_run(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[bool], Path]:
+    """(blind) → run folder; a blind tower gives zeros whatever it sees."""
 
-    def make(study: StudyRow, text: str | None = None) -> PredictionRow:
-        return PredictionRow(
-            scan_id=study.scan_id,
-            patient_id=study.patient_id,
-            volume_name=study.volume_name,
-            findings=study.findings if text is None else text,
-            impression=study.impression if text is None else "",
-            num_tokens=1,
-            finished=True,
-        )
+    def make(blind: bool) -> Path:
+        model = deepcopy(qwen)
+        if blind:
+            for parameter in model.model.visual.merger.parameters():
+                torch.nn.init.zeros_(parameter)
+        return write_run(tmp_path_factory.mktemp("run"), recipe, model, tokenizer)
 
     return make

@@ -1,31 +1,23 @@
-from collections.abc import Callable
-
 import pytest
 
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.compare import ALPHA, compare, enough_trials
+from tests.studies import prediction, reported_studies
 
-MakeStudies = Callable[..., list[StudyRow]]
-MakePrediction = Callable[..., PredictionRow]
 CONFIG = EvaluateConfig(resamples=500, seed=0)
 
 
-def test_a_run_does_not_differ_from_itself(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(20)
-    rows = [make_prediction(study) for study in studies]
+def test_a_run_does_not_differ_from_itself() -> None:
+    studies = reported_studies(20)
+    rows = [prediction(study) for study in studies]
     table = compare([rows], {"other": [rows]}, studies, CONFIG)["differences"]["other"]
     assert all(row["difference"] == 0 and row["p"] == 1 for row in table.values())
     assert not any(row["holds"] for row in table.values())
 
 
-def test_a_perfect_run_beats_an_empty_one_in_both_directions(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(40)
-    perfect = [make_prediction(study) for study in studies]
+def test_a_perfect_run_beats_an_empty_one_in_both_directions() -> None:
+    studies = reported_studies(40)
+    perfect = [prediction(study) for study in studies]
     ahead = compare([[]], {"perfect": [perfect]}, studies, CONFIG)["differences"]["perfect"]
     behind = compare([perfect], {"empty": [[]]}, studies, CONFIG)["differences"]["empty"]
     assert ahead["coverage"]["difference"] == 1 == -behind["coverage"]["difference"]
@@ -34,21 +26,17 @@ def test_a_perfect_run_beats_an_empty_one_in_both_directions(
     assert ahead["bleu_1"]["low"] > 0 > behind["bleu_1"]["high"]
 
 
-def test_one_better_report_of_forty_is_not_a_difference(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(40)
-    rows = [make_prediction(study, "The heart is of normal size.") for study in studies]
-    other = [make_prediction(studies[0]), *rows[1:]]
+def test_one_better_report_of_forty_is_not_a_difference() -> None:
+    studies = reported_studies(40)
+    rows = [prediction(study, "The heart is of normal size.") for study in studies]
+    other = [prediction(studies[0]), *rows[1:]]
     table = compare([rows], {"other": [other]}, studies, CONFIG)["differences"]["other"]
     assert not any(row["holds"] for row in table.values())
 
 
-def test_the_family_is_all_metrics_of_all_systems(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(30)
-    perfect = [make_prediction(study) for study in studies]
+def test_the_family_is_all_metrics_of_all_systems() -> None:
+    studies = reported_studies(30)
+    perfect = [prediction(study) for study in studies]
     alone = compare([[]], {"perfect": [perfect]}, studies, CONFIG)
     both = compare([[]], {"perfect": [perfect], "empty": [[]]}, studies, CONFIG)
     assert both["n"]["family"] == 2 * alone["n"]["family"]
@@ -64,10 +52,8 @@ def test_the_smallest_p_can_hold_in_any_family() -> None:
         assert family / (enough_trials(2000, family) + 1) < ALPHA
 
 
-def test_seeds_are_scored_together(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(30)
-    perfect = [make_prediction(study) for study in studies]
+def test_seeds_are_scored_together() -> None:
+    studies = reported_studies(30)
+    perfect = [prediction(study) for study in studies]
     found = compare([[]], {"two seeds": [perfect, []]}, studies, CONFIG)
     assert found["differences"]["two seeds"]["coverage"]["difference"] == 0.5

@@ -1,8 +1,9 @@
-"""Against the COCO caption scorers where they are importable, and against values worked by hand."""
+"""Against the COCO caption scorers where they are importable, else against known values."""
 
 import json
 import os
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     Profile,
@@ -18,9 +20,13 @@ from ctscribe.measure.language import (
     language_signature,
     language_statistics,
     lcs_length,
+    meteor,
     normalise,
     rouge_l,
 )
+
+WRITTEN = ["The heart is of normal size.\nNo effusion is seen.", "", "A nodule is seen."]
+TRUTH = ["The heart has a normal size. No effusion.", "The lungs are clear.", "A nodule is seen."]
 
 
 def score(
@@ -157,3 +163,29 @@ def test_signature_names_what_matters() -> None:
         "bleu_4|profile:ctrate-raw|split:whitespace|case:mixed|level:corpus|smooth:none|refs:1"
         "|scans:3"
     )
+
+
+def test_without_pycocoevalcap_it_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor.meteor", None)
+    with pytest.raises(CtscribeError, match=r"pip install pycocoevalcap.*E_METEOR"):
+        meteor(predictions=WRITTEN, references=TRUTH, profile="ctrate-raw")
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_with_it_the_value_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "CTSCRIBE_ORACLE" not in os.environ:
+        pytest.importorskip("pycocoevalcap", reason="pycocoevalcap 1.2 is not there: make oracle")
+    from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found,unused-ignore]
+
+    found = meteor(predictions=WRITTEN, references=TRUTH, profile="ctrate-raw")
+    # The newline vanishes without a space, as in the challenge's handling of strings.
+    flat = {0: ["The heart is of normal size.No effusion is seen."], 1: [""], 2: [WRITTEN[2]]}
+    expected, _ = Meteor().compute_score({i: [text] for i, text in enumerate(TRUTH)}, flat)
+    assert found["value"] == expected
+    assert 0 < expected < 1
+    assert (found["low"], found["high"]) == (None, None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CtscribeError, match=r"Java.*E_METEOR"):
+        meteor(predictions=WRITTEN, references=TRUTH, profile="ctrate-raw")

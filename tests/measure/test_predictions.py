@@ -1,23 +1,36 @@
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import write_rows
-from ctscribe.measure.predictions import read_predictions
-from tests.measure.conftest import MakePrediction, MakeStudies
+from ctscribe.base.rows import PredictionRow, write_rows
+from ctscribe.measure.predictions import (
+    Format,
+    NamedReport,
+    format_written,
+    read_predictions,
+    read_written,
+    volume_stem,
+)
+from ctscribe.measure.scans import scored_text
+from tests.studies import prediction, reported_studies
+
+REPORT = NamedReport("valid_1_a_1", "A nodule is seen.", "Nodule.")
+WORD = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
 
 
-def saved(path: Path, reports: dict[str, str]) -> Path:
-    path.write_text(json.dumps(reports), encoding="utf-8")
+def saved(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
-def test_names_of_volumes_and_scans_find_their_study(
-    tmp_path: Path, make_studies: MakeStudies
-) -> None:
-    studies = make_studies(3)
+def test_names_of_volumes_and_scans_find_their_study(tmp_path: Path) -> None:
+    studies = reported_studies(3)
     reports = {"valid_0_a_1.nii.gz": "zero", "valid_1_a": "one", "valid_2_a_1.mha": "two"}
     rows = read_predictions(saved(tmp_path / "p.json", reports), studies)
     assert [(row.scan_id, row.patient_id, row.findings) for row in rows] == [
@@ -30,9 +43,9 @@ def test_names_of_volumes_and_scans_find_their_study(
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
 def test_of_several_reconstructions_the_prepared_one_counts(
-    tmp_path: Path, make_studies: MakeStudies, order: tuple[int, ...]
+    tmp_path: Path, order: tuple[int, ...]
 ) -> None:
-    studies = make_studies(2)
+    studies = reported_studies(2)
     reports = {f"valid_0_a_{i}.nii.gz": f"report {i}" for i in order}
     reports |= {f"valid_1_a_{i}.nii.gz": f"report {i}" for i in order if i != 1}
     rows = read_predictions(saved(tmp_path / "p.json", reports), studies)
@@ -42,11 +55,9 @@ def test_of_several_reconstructions_the_prepared_one_counts(
     ]
 
 
-def test_a_csv_and_our_rows_say_the_same(
-    tmp_path: Path, make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(2)
-    ours = [make_prediction(study) for study in studies]
+def test_a_csv_and_our_rows_say_the_same(tmp_path: Path) -> None:
+    studies = reported_studies(2)
+    ours = [prediction(study) for study in studies]
     write_rows(tmp_path / "p.jsonl", ours)
     assert read_predictions(tmp_path / "p.jsonl", studies) == ours
     lines = [f'{row.volume_name},"{row.findings}","{row.impression}"' for row in ours]
@@ -56,8 +67,125 @@ def test_a_csv_and_our_rows_say_the_same(
     assert read_predictions(path, studies) == [row.model_copy(update=unknown) for row in ours]
 
 
-def test_names_of_no_study_are_refused(tmp_path: Path, make_studies: MakeStudies) -> None:
+def test_names_of_no_study_are_refused(tmp_path: Path) -> None:
     reports = {"valid_0_a_1.nii.gz": "x", **{f"valid_{i}_a_1.nii.gz": "x" for i in range(5, 9)}}
     with pytest.raises(CtscribeError, match="4 do not, such as valid_5_a_1, valid_6_a_1") as caught:
-        read_predictions(saved(tmp_path / "p.json", reports), make_studies(2))
+        read_predictions(saved(tmp_path / "p.json", reports), reported_studies(2))
     assert caught.value.code == "E_PREDICTION"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"generated_reports": [{"input_image_name": "valid_1_a_1.mha", "report": "Words."}]},
+        [{"input_image_name": "valid_1_a_1.mha", "report": "Words."}],
+        {"valid_1_a_1.nii.gz": "Words."},
+        {"reports": {"valid_1_a_1": "Words."}},
+        [{"VolumeName": "a/b/valid_1_a_1.nii.gz", "generated_report": "Words."}],
+        [
+            {
+                "id": "7",
+                "image": "valid_1_a_1.nii.gz",
+                "conversations": [
+                    {"from": "human", "value": "<image>Write."},
+                    {"from": "gpt", "value": "Words."},
+                ],
+            }
+        ],
+        [
+            {
+                "image": "valid_1_a_1.npz",
+                "conversations": [
+                    {"from": "human", "value": "Is there an effusion?<short_answer>"},
+                    {"from": "gpt", "value": "No."},
+                    {"from": "human", "value": "Write.<report_generation>"},
+                    {"from": "gpt", "value": "Words."},
+                ],
+            }
+        ],
+        [
+            {
+                "image": "valid_1_a_1.nii.gz",
+                "conversations_out": [
+                    {"question": "How old?<short_answer>", "answer": "50"},
+                    {"question": "Write.<report_generation>", "answer": "Words."},
+                ],
+            }
+        ],
+    ],
+)
+def test_other_tools_files_are_read(tmp_path: Path, content: object) -> None:
+    path = saved(tmp_path / "p.json", content)
+    assert read_written(path) == [NamedReport("valid_1_a_1", "Words.", "")]
+
+
+@pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
+@given(st.lists(st.tuples(WORD, WORD), min_size=1, max_size=3))
+def test_what_is_written_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, form: Format, sections: list[tuple[str, str]]
+) -> None:
+    reports = [NamedReport(f"v_{i}", f"F. {f}", f"I. {j}") for i, (f, j) in enumerate(sections)]
+    path = tmp_path_factory.getbasetemp() / ("any.csv" if form == "csv" else "any.json")
+    path.write_text(format_written(reports, form), encoding="utf-8", newline="")
+    again = read_written(path)
+    assert [r.name for r in again] == [r.name for r in reports]
+    for old, new in zip(reports, again, strict=True):
+        assert scored_text(new.findings, new.impression) == scored_text(
+            old.findings, old.impression
+        )
+
+
+def test_the_challenges_key_is_the_name_up_to_its_last_point() -> None:
+    content: Any = json.loads(format_written([REPORT], "vlm3d"))
+    [entry] = content["generated_reports"]
+    assert entry["input_image_name"].rsplit(".", 1)[0] == "valid_1_a_1"
+    assert entry["report"] == "A nodule is seen. Nodule."
+
+
+def test_csv_has_ct_rates_columns() -> None:
+    rows = list(csv.reader(format_written([REPORT], "csv").splitlines()))
+    assert rows == [
+        ["VolumeName", "Findings_EN", "Impressions_EN"],
+        ["valid_1_a_1.nii.gz", "A nodule is seen.", "Nodule."],
+    ]
+
+
+def test_headings_part_the_sections_and_our_rows_keep_theirs(tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.json", {"v": "Findings: A.\nImpression: B."})
+    assert read_written(path) == [NamedReport("v", "A.", "B.")]
+    row = PredictionRow(
+        scan_id="s", patient_id="p", volume_name="v.nii.gz", findings="F", impression="I"
+    )
+    write_rows(tmp_path / "p.jsonl", [row])
+    assert read_written(tmp_path / "p.jsonl") == [NamedReport("v", "F", "I")]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([], "no list of reports"),
+        (7, "no list of reports"),
+        ({}, "no list of reports"),
+        ([{"report": "x"}], "entry 1 lacks a name"),
+        ([{"name": "a", "report": "x"}, {"name": "b"}], "entry 2 lacks one report"),
+        ([{"name": "a", "report": 5}], "entry 1 lacks one report"),
+        (["x"], "entry 1 lacks a name"),
+        ({"a.nii.gz": "x", "a.mha": "y"}, "a occurs twice"),
+        (
+            [{"image": "a", "conversations": [{"from": "gpt", "value": "x"}] * 2}],
+            "entry 1 lacks one report",
+        ),
+        ([{"image": "a", "conversations": 5}], "entry 1 lacks one report"),
+        ([{"image": "a", "conversations": ["x", None]}], "entry 1 lacks one report"),
+    ],
+)
+def test_other_shapes_are_refused(tmp_path: Path, content: object, told: str) -> None:
+    with pytest.raises(CtscribeError, match=told) as caught:
+        read_written(saved(tmp_path / "p.json", content))
+    assert caught.value.code == "E_PREDICTION"
+
+
+def test_stems_lose_folders_and_image_suffixes_only() -> None:
+    for name in ("v_1.nii.gz", "x/v_1.mha", "v_1.npz", " v_1 "):
+        assert volume_stem(name) == "v_1"
+    assert volume_stem("scan.2021.nii") == "scan.2021"

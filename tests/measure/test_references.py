@@ -1,4 +1,4 @@
-"""Scores from tables alone are the scores of the prepared data set."""
+"""References out of tables: what is read, what is refused, and that they score as the data set."""
 
 import csv
 from pathlib import Path
@@ -7,13 +7,21 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig, PhantomConfig, SlicesConfig, VolumeConfig
-from ctscribe.data.ct_rate import CtRateTree, Split, read_reports
+from ctscribe.base.types import SourceSplit
+from ctscribe.data.ct_rate import CtRateTree, read_reports
 from ctscribe.data.prepare import prepare
-from ctscribe.measure.references import TablePaths, prepared_references, table_references
+from ctscribe.measure.references import (
+    TablePaths,
+    prepared_references,
+    read_reference_tables,
+    table_references,
+)
 from ctscribe.measure.scores import evaluate_predictions
 from ctscribe.phantom.dataset import write_dataset
+from ctscribe.text.findings import FINDINGS
 
 CONFIG = EvaluateConfig(resamples=100)
+LABELS = dict(zip(FINDINGS, "011000000000000000", strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]
     return CtRateTree(out / "data"), out / "prepared"
 
 
-def tables(tree: CtRateTree, split: Split) -> TablePaths:
+def tables(tree: CtRateTree, split: SourceSplit) -> TablePaths:
     return TablePaths(tree.reports_path(split), tree.labels_path(split), tree.metadata_path(split))
 
 
@@ -122,5 +130,139 @@ def test_what_cannot_be_scored_is_refused(
         known = TablePaths(paths["t"]) if training else None
         found = table_references(TablePaths(paths["r"]), known, 0.1)
         evaluate_predictions(paths["p"], found, CONFIG)
+    assert caught.value.code == code
+    assert told in caught.value.sentence
+
+
+def saved(path: Path, *rows: dict[str, str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def ct_rate(name: str, findings: str = "Clear  lungs.", **more: str) -> dict[str, str]:
+    sections = {"Findings_EN": findings, "Impressions_EN": "Not given."}
+    return {"VolumeName": name, **sections, **more}
+
+
+@pytest.mark.parametrize(
+    ("name", "patient_id", "scan_id", "alone"),
+    [
+        ("valid_53_b_2.nii.gz", "valid_53", "valid_53_b", 0),
+        ("valid_53_b_2", "valid_53", "valid_53_b", 0),
+        ("valid_53_b", "valid_53", "valid_53_b", 0),
+        ("train_1", "train_1", "train_1", 1),
+        ("folder/CASE-7.nii.gz", "CASE-7", "CASE-7", 1),
+    ],
+)
+def test_patient_and_scan_come_from_the_name(
+    tmp_path: Path, name: str, patient_id: str, scan_id: str, alone: int
+) -> None:
+    paths = TablePaths(saved(tmp_path / "r.csv", ct_rate(name)))
+    table = read_reference_tables(paths, "valid")
+    (row,) = table.rows
+    assert (row.volume_name, row.patient_id, row.scan_id) == (name, patient_id, scan_id)
+    assert (row.findings, row.impression, row.labels) == ("Clear lungs.", "", None)
+    assert table.num_without_patient == alone
+
+
+def test_columns_beside_the_reports_are_honoured(tmp_path: Path) -> None:
+    more = {"patient": "P1", "manufacturer": "PNMS", "sex": "F", "age": "61.5", **LABELS}
+    paths = TablePaths(saved(tmp_path / "r.csv", ct_rate("a", **more), ct_rate("b", **more)))
+    table = read_reference_tables(paths, "valid")
+    assert {row.patient_id for row in table.rows} == {"P1"}
+    assert table.num_without_patient == 0
+    row = table.rows[0]
+    assert row.labels == tuple(map(int, LABELS.values()))
+    assert (row.manufacturer, row.sex, row.age_years) == ("PNMS", "F", 61.5)
+
+
+def test_labels_and_metadata_are_joined_whatever_the_suffix(tmp_path: Path) -> None:
+    paths = TablePaths(
+        saved(tmp_path / "r.csv", ct_rate("valid_1_a_1.nii.gz"), ct_rate("valid_2_a_1.nii.gz")),
+        saved(
+            tmp_path / "l.csv",
+            *({"AccessionNo": f"valid_{n}_a_1", **LABELS} for n in (3, 2, 1)),
+        ),
+        saved(
+            tmp_path / "m.csv",
+            {
+                "VolumeName": "valid_1_a_1.nii.gz",
+                "Manufacturer": "PNMS",
+                "PatientSex": "M",
+                "PatientAge": "061Y",
+            },
+        ),
+    )
+    one, two = read_reference_tables(paths, "valid").rows
+    assert one.labels == two.labels == tuple(map(int, LABELS.values()))
+    assert (one.manufacturer, one.sex, one.age_years) == ("PNMS", "M", 61.0)
+    assert (two.manufacturer, two.sex, two.age_years) == (None, None, None)
+
+
+def test_a_manifest_gives_each_split_its_rows_under_the_names_of_scans(tmp_path: Path) -> None:
+    rows = [
+        {
+            "volume": f"{scan}/ct.nii.gz",
+            "patient": scan[:2],
+            "scan": scan,
+            "split": split,
+            "findings": "Clear lungs.",
+            "impression": "Normal.",
+        }
+        for scan, split in (("P1-2020", "train"), ("P2-2021", "valid"), ("P2-2022", "valid"))
+    ]
+    paths = TablePaths(saved(tmp_path / "scans.csv", *rows))
+    scored = read_reference_tables(paths, "valid").rows
+    assert [(row.volume_name, row.patient_id) for row in scored] == [
+        ("P2-2021", "P2"),
+        ("P2-2022", "P2"),
+    ]
+    (known,) = read_reference_tables(paths, "train").rows
+    assert (known.scan_id, known.source_split) == ("P1-2020", "train")
+
+
+def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = [ct_rate("valid_1_a_1.nii.gz", "Not given."), ct_rate("valid_2_a_1.nii.gz")]
+    table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid")
+    assert [row.scan_id for row in table.rows] == ["valid_2_a"]
+    assert table.left_out == {"valid_1_a_1"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "code", "told"),
+    [
+        ([ct_rate("a"), ct_rate("a")], None, "E_DUPLICATE", "rows 2 and 3"),
+        ([ct_rate("a.nii.gz"), ct_rate("x/a")], None, "E_DUPLICATE", "folder or suffix"),
+        ([ct_rate("a", patient="")], None, "E_CSV", "the patient of every report"),
+        ([ct_rate("a", split="test")], None, "E_COLUMN", "a must have split"),
+        ([ct_rate("a", Emphysema="1")], None, "E_COLUMN", "lacks 'Medical material'"),
+        ([ct_rate("a", age="old")], None, "E_METADATA", "'old'"),
+        ([ct_rate("a")], [{"VolumeName": "b", **LABELS}], "E_NO_LABELS", "a must have a row"),
+        ([ct_rate("a")], [{"VolumeName": "a", "Emphysema": "1"}], "E_COLUMN", "Medical material"),
+        ([ct_rate("a")], [LABELS], "E_COLUMN", "the column 'VolumeName'"),
+        (
+            [ct_rate("a")],
+            [{"VolumeName": name, **LABELS} for name in ("a", "x/a.nii.gz")],
+            "E_DUPLICATE",
+            "l.csv must name each volume once",
+        ),
+        ([ct_rate("a")], [{"VolumeName": "a", **LABELS, FINDINGS[3]: "2"}], "E_LABELS", "'2'"),
+        ([ct_rate("a")], [{"VolumeName": "a", **LABELS}] * 2, "E_DUPLICATE", "rows 2 and 3"),
+        ([{"VolumeName": "a", "Findings_EN": "x"}], None, "E_COLUMN", "Impressions_EN"),
+    ],
+)
+def test_broken_tables_are_refused(
+    tmp_path: Path,
+    rows: list[dict[str, str]],
+    labels: list[dict[str, str]] | None,
+    code: str,
+    told: str,
+) -> None:
+    labels_path = saved(tmp_path / "l.csv", *labels) if labels else None
+    with pytest.raises(CtscribeError) as caught:
+        read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid")
     assert caught.value.code == code
     assert told in caught.value.sentence

@@ -50,4 +50,4 @@ def test_it_is_drawn(tmp_path: Path) -> None:
     found = reliability(Claims(P, TRUE, tuple("aabbcc")), 100, 0)
     draw_reliability({"findings": found}, tmp_path / "reliability.png")
     with Image.open(tmp_path / "reliability.png") as image:
-        assert image.size == (1080, 504)
+        assert image.size == (1440, 672)

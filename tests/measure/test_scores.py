@@ -1,6 +1,5 @@
 import json
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,11 +7,10 @@ import pytest
 from ctscribe import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, StudyRow
-from ctscribe.measure.scores import evaluate
+from ctscribe.measure.language import Profile
+from ctscribe.measure.scores import NUM_CHECKED, cross_check, evaluate
+from tests.studies import prediction, reported_studies
 
-MakeStudies = Callable[..., list[StudyRow]]
-MakePrediction = Callable[..., PredictionRow]
 CONFIG = EvaluateConfig(resamples=200, seed=1)
 
 
@@ -20,12 +18,10 @@ def values(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {name: score["value"] for name, score in scores.items()}
 
 
-def test_perfect_predictions_score_one(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(20)
+def test_perfect_predictions_score_one() -> None:
+    studies = reported_studies(20)
     scores = evaluate(
-        [make_prediction(s) for s in studies], studies, make_studies(30, "train"), CONFIG
+        [prediction(s) for s in studies], studies, reported_studies(30, "train"), CONFIG
     )
     model = values(scores["model"])
     assert model.pop("cider") > 5
@@ -38,13 +34,9 @@ def test_perfect_predictions_score_one(
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 
 
-def test_blind_predictions_have_crg_of_a_third(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies, training = make_studies(40), make_studies(40, "train")
-    blind = [
-        make_prediction(s, "Hiatal hernia. There is a nodule in the left lung.") for s in studies
-    ]
+def test_blind_predictions_have_crg_of_a_third() -> None:
+    studies, training = reported_studies(40), reported_studies(40, "train")
+    blind = [prediction(s, "Hiatal hernia. There is a nodule in the left lung.") for s in studies]
     scores = evaluate(blind, studies, training, CONFIG)
     assert scores["baselines"]["all_normal"]["crg"]["value"] == pytest.approx(1 / 3)
     assert scores["baselines"]["all_normal"]["coverage"]["value"] == 0
@@ -54,11 +46,9 @@ def test_blind_predictions_have_crg_of_a_third(
     assert retrieval > scores["baselines"]["other_patient"]["coverage"]["value"]
 
 
-def test_order_does_not_matter(make_studies: MakeStudies, make_prediction: MakePrediction) -> None:
-    studies, training = make_studies(25), make_studies(20, "train")
-    predictions = [
-        make_prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)
-    ]
+def test_order_does_not_matter() -> None:
+    studies, training = reported_studies(25), reported_studies(20, "train")
+    predictions = [prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)]
     before = evaluate(predictions, studies, training, CONFIG)
     rng = random.Random(2)
     for rows in (predictions, studies, training):
@@ -66,13 +56,9 @@ def test_order_does_not_matter(make_studies: MakeStudies, make_prediction: MakeP
     assert evaluate(predictions, studies, training, CONFIG) == before
 
 
-def test_doubling_every_patient_changes_no_score(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies, training = make_studies(25), make_studies(20, "train")
-    predictions = [
-        make_prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)
-    ]
+def test_doubling_every_patient_changes_no_score() -> None:
+    studies, training = reported_studies(25), reported_studies(20, "train")
+    predictions = [prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)]
     twins = [
         s.model_copy(update={"scan_id": s.scan_id + "2", "patient_id": s.patient_id + "2"})
         for s in studies
@@ -86,27 +72,23 @@ def test_doubling_every_patient_changes_no_score(
     assert values(twice["model"]) == pytest.approx(once, abs=1e-9)
 
 
-def test_reconstructions_count_once_and_missing_scans_count_as_empty(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(12)
+def test_reconstructions_count_once_and_missing_scans_count_as_empty() -> None:
+    studies = reported_studies(12)
     second = [
         s.model_copy(update={"volume_name": s.volume_name.replace("_1.", "_2.")}) for s in studies
     ]
-    predictions = [make_prediction(s) for s in studies[1:]]
-    scores = evaluate(predictions, [*studies, *second], make_studies(9, "train"), CONFIG)
+    predictions = [prediction(s) for s in studies[1:]]
+    scores = evaluate(predictions, [*studies, *second], reported_studies(9, "train"), CONFIG)
     assert scores["n"]["scans"] == 12
     assert scores["n"]["predicted"] == 11
     assert scores["missing"] == [studies[0].scan_id]
     assert scores["model"]["rouge_l"]["value"] == pytest.approx(11 / 12)
 
 
-def test_strata_follow_the_reference(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(40)
+def test_strata_follow_the_reference() -> None:
+    studies = reported_studies(40)
     scores = evaluate(
-        [make_prediction(s) for s in studies], studies, make_studies(9, "train"), CONFIG
+        [prediction(s) for s in studies], studies, reported_studies(9, "train"), CONFIG
     )
     sizes = {row["stratum"]: row for row in scores["strata"] if row["grouping"] == "nodule size"}
     assert set(sizes) == {"none", "< 6 mm"}
@@ -115,12 +97,10 @@ def test_strata_follow_the_reference(
     assert sum(row["scans"] for row in sizes.values()) == 40
 
 
-def test_labels_are_read_from_the_text_where_none_are_given(
-    make_studies: MakeStudies, make_prediction: MakePrediction
-) -> None:
-    studies = make_studies(20)
+def test_labels_are_read_from_the_text_where_none_are_given() -> None:
+    studies = reported_studies(20)
     bare = [s.model_copy(update={"labels": None}) for s in studies]
-    scores = evaluate([make_prediction(s) for s in studies], bare, make_studies(9, "train"), CONFIG)
+    scores = evaluate([prediction(s) for s in studies], bare, reported_studies(9, "train"), CONFIG)
     assert scores["n"]["labels_read_from_text"] == 20
     assert scores["model"]["f1"]["value"] == 1
 
@@ -136,15 +116,13 @@ def test_labels_are_read_from_the_text_where_none_are_given(
         ("no training", "E_EVALUATE"),
     ],
 )
-def test_contradictions_are_refused(
-    make_studies: MakeStudies, make_prediction: MakePrediction, case: str, code: str
-) -> None:
-    studies, training = make_studies(4), make_studies(4, "train")
-    predictions = [make_prediction(s) for s in studies]
+def test_contradictions_are_refused(case: str, code: str) -> None:
+    studies, training = reported_studies(4), reported_studies(4, "train")
+    predictions = [prediction(s) for s in studies]
     if case == "unknown scan":
-        predictions.append(make_prediction(training[0]))
+        predictions.append(prediction(training[0]))
     elif case == "two reports":
-        predictions.append(make_prediction(studies[0], "Something else."))
+        predictions.append(prediction(studies[0], "Something else."))
     elif case == "other patient":
         predictions[0] = predictions[0].model_copy(update={"patient_id": "nobody"})
     elif case == "reports differ":
@@ -156,3 +134,26 @@ def test_contradictions_are_refused(
     with pytest.raises(CtscribeError) as caught:
         evaluate(predictions, studies, training, CONFIG)
     assert caught.value.code == code
+
+
+PREDICTIONS = ["The heart is of normal size .", "", "A nodule is seen in the left lung.\n"]
+REFERENCES = ["The heart is of normal size.", "No effusion.", "A nodule is seen in the right lung."]
+
+
+@pytest.mark.parametrize("profile", ["ctrate-raw", "r2gen"])
+def test_sacrebleu_finds_the_same(profile: Profile) -> None:
+    found = cross_check(predictions=PREDICTIONS, references=REFERENCES, profile=profile)
+    assert isinstance(found["bleu_4"], float)
+    assert 0.3 < found["bleu_4"] < 1
+    assert found["sacrebleu"] == pytest.approx(found["bleu_4"], abs=1e-9)
+    assert found["scans"] == 3
+    assert "tok:none|smooth:none" in str(found["signature"])
+
+
+def test_only_the_first_reports_are_scored_twice() -> None:
+    many = [REFERENCES[0]] * NUM_CHECKED
+    found = cross_check(
+        predictions=[*many, "x"], references=[*many, "A B C D E"], profile="ctrate-raw"
+    )
+    assert found["scans"] == NUM_CHECKED
+    assert found["sacrebleu"] == pytest.approx(1)

@@ -2,6 +2,7 @@ import ast
 
 import numpy as np
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.data.ct_rate import METADATA_COLUMNS
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.scanner import draw_exposure, draw_reconstruction, metadata_row
@@ -11,7 +12,7 @@ def test_metadata_has_every_column_filled_and_agrees_with_the_grid() -> None:
     rng = np.random.default_rng(0)
     exposure = draw_exposure(rng, Body(age_years=36))
     reconstruction = draw_reconstruction(
-        rng, exposure, nominal_spacing_mm=(2.8, 2.8, 5.0), matrix_px=128, kernel="soft"
+        rng, exposure, PhantomConfig(spacing_mm=(2.8, 2.8, 5.0), matrix_px=128), "soft"
     )
     row = metadata_row("train_1_a_1.nii.gz", Body(age_years=36), exposure, reconstruction)
     assert tuple(row) == METADATA_COLUMNS

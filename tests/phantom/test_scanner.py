@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.scanner import (
     SCANNERS,
@@ -16,7 +17,7 @@ def reconstruction_of(kernel: Kernel = "soft", seed: int = 0) -> Reconstruction:
     rng = np.random.default_rng(seed)
     exposure = draw_exposure(rng, Body())
     return draw_reconstruction(
-        rng, exposure, nominal_spacing_mm=(2.8, 2.8, 5.0), matrix_px=128, kernel=kernel
+        rng, exposure, PhantomConfig(spacing_mm=(2.8, 2.8, 5.0), matrix_px=128), kernel
     )
 
 

@@ -4,27 +4,39 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.phantom.body import Body
-from ctscribe.phantom.grid import Grid
-from ctscribe.phantom.study import PLANS, Study, lesions, realise, render, without
+from ctscribe.phantom.grid import VoxelGrid
+from ctscribe.phantom.study import DRAW_FINDING, Study, lesions, render, study_of_labels
 from ctscribe.text.findings import FINDINGS
 
 
-def grid_of(spacing: tuple[float, float, float] = (2.8, 2.8, 5.0), matrix: int = 128) -> Grid:
+def grid_of(spacing: tuple[float, float, float] = (2.8, 2.8, 5.0), matrix: int = 128) -> VoxelGrid:
     sx, sy, sz = spacing
     half = (matrix - 1) / 2
     origin = (sx * half, sy * half, -205.0 + 40.0)
     shape = (round(330 / sz), matrix, matrix)
-    return Grid(shape, spacing, origin, 0.03, (2.0, 3.0, 40.0), sx)
+    return VoxelGrid(shape, spacing, origin, 0.03, (2.0, 3.0, 40.0), sx)
 
 
 def study_with(*findings: str, seed: int = 0) -> Study:
     labels = tuple(int(finding in findings) for finding in FINDINGS)
-    return realise(np.random.default_rng(seed), Body(seed=seed), labels)
+    return study_of_labels(np.random.default_rng(seed), Body(seed=seed), labels, PhantomConfig())
 
 
-def mask_of(lesion: Lesion, grid: Grid) -> npt.NDArray[np.bool_]:
+def without(study: Study, finding: str) -> Study:
+    """The same study with one finding healed; its report is left as it was."""
+    body = study.scene.body
+    if finding == "Cardiomegaly":
+        body = replace(body, heart_scale=0.96)
+    if finding == "Pericardial effusion":
+        body = replace(body, pericardial_mm=0.0)
+    rest = {name: items for name, items in study.drawings.items() if name != finding}
+    return Study(replace(study.scene, body=body), rest, study.report)
+
+
+def mask_of(lesion: Lesion, grid: VoxelGrid) -> npt.NDArray[np.bool_]:
     """Voxels in a lesion's box, read as a user of truth.jsonl would, one voxel around."""
     to_index = np.linalg.inv(grid.affine)
     corners = np.array(lesion.box_mm) @ to_index[:3, :3].T + to_index[:3, 3]
@@ -41,7 +53,7 @@ def healthy() -> npt.NDArray[np.float32]:
 
 
 def test_every_finding_has_a_plan() -> None:
-    assert set(PLANS) == set(FINDINGS)
+    assert set(DRAW_FINDING) == set(FINDINGS)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -132,6 +144,6 @@ def test_the_same_seed_gives_the_same_voxels() -> None:
 def test_an_unusual_build_can_have_every_finding() -> None:
     for scale in ((0.86, 0.86, 0.86), (1.12, 1.12, 1.12)):
         body = replace(Body(seed=1), scale=scale, fat_mm=30.0, female=True, inspiration_mm=-15.0)
-        study = realise(np.random.default_rng(1), body, (1,) * 18)
+        study = study_of_labels(np.random.default_rng(1), body, (1,) * 18, PhantomConfig())
         assert np.isfinite(render(study, grid_of())).all()
         assert {lesion.finding for lesion in lesions(study, grid_of())} == set(FINDINGS)

@@ -3,9 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.phrases import CONCLUDED, NORMAL, STATED
-from ctscribe.phantom.study import Study, draw_body, draw_constitution, draw_study, realise
+from ctscribe.phantom.study import Study, draw_body, draw_patient, draw_study, study_of_labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.text.sections import join_report, split_sentences
@@ -16,8 +17,8 @@ def studies() -> list[Study]:
     drawn = []
     for seed in range(150):
         rng = np.random.default_rng(seed)
-        patient = draw_constitution(rng)
-        drawn.append(draw_study(rng, draw_body(rng, patient), patient))
+        patient = draw_patient(rng)
+        drawn.append(draw_study(rng, draw_body(rng, patient), patient, PhantomConfig()))
     return drawn
 
 
@@ -58,7 +59,7 @@ def test_sizes_sides_and_lobes_of_the_truth_are_told() -> None:
     labels = tuple(int(finding == "Lung nodule") for finding in FINDINGS)
     told = 0
     for seed in range(20):
-        study = realise(np.random.default_rng(seed), Body(), labels)
+        study = study_of_labels(np.random.default_rng(seed), Body(), labels, PhantomConfig())
         largest = study.drawings["Lung nodule"][0]
         sentence = study.report.sentences["Lung nodule"]
         assert f"{largest.side} {largest.lobe}" in sentence
@@ -68,7 +69,9 @@ def test_sizes_sides_and_lobes_of_the_truth_are_told() -> None:
 
 def test_even_a_patient_with_everything_gets_a_readable_report() -> None:
     for seed in range(5):
-        report = realise(np.random.default_rng(seed), Body(), (1,) * 18).report
+        report = study_of_labels(
+            np.random.default_rng(seed), Body(), (1,) * 18, PhantomConfig()
+        ).report
         assert label_report(join_report(report.findings, report.impression)) == (1,) * 18
         assert len(report.findings.split()) <= 160
         assert len(report.impression.split()) <= 35

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.nifti import choose_affine, read_nifti
+from ctscribe.scan.nifti import read_nifti
+from ctscribe.scan.nifti_header import choose_affine
 
 NAME = "train_1_a_1.nii.gz"
 HEADER = 352

@@ -19,7 +19,7 @@ from ctscribe.scan import dicom_pixels
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.dicom_decoder import open_decoder
 from ctscribe.scan.volume import CTVolume
-from tests.scans import bytes_of, slice_of, write_series
+from tests.dicom import bytes_of, slice_of, write_series
 
 RANDOM = np.random.default_rng(0)
 SMALL = CTVolume(
@@ -99,13 +99,13 @@ def test_a_missing_decoder_names_the_extra(
 def with_child(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Puts a child in the decoder's place that does something else with its limits set."""
     limits = (
-        "import resource, sys, time; from ctscribe.scan.dicom_decode import MEMORY_BYTES as most\n"
+        "import resource, sys, time; from ctscribe.scan.dicom_decoder import MEMORY_BYTES as most\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
     )
     real = subprocess.Popen
 
     def start(command: list[str], **options: Any) -> Any:  # noqa: ANN401
-        assert command[-1] == "ctscribe.scan.dicom_decode"
+        assert command[-1] == "ctscribe.scan.dicom_decoder"
         return real([sys.executable, "-c", limits + script], **options)
 
     monkeypatch.setattr(subprocess, "Popen", start)
@@ -125,7 +125,7 @@ def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 def decoder_refuses(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     """The decoder itself, first altered by some lines, is ended at its first slice."""
     script = (
-        "from ctscribe.scan import dicom_decode as decode; import pydicom.pixels.utils as utils",
+        "from ctscribe.scan import dicom_decoder as decode; import pydicom.pixels.utils as utils",
         *lines,
         "decode.serve(sys.stdin.buffer, sys.stdout.buffer)",
     )

@@ -14,18 +14,16 @@ from pydicom.uid import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom
+from tests.dicom import Edit, on_slice
 from tests.scan.dicom_slices import (
     COLUMNS,
-    DEPTH,
     ROWS,
     SHARED,
     STUDY,
-    Edit,
     make_slice,
     refused,
     write_series,
 )
-from tests.scans import on_slice
 
 
 def shift(*missing: int) -> Edit:
@@ -94,8 +92,8 @@ def test_mutated_bytes_give_a_volume_or_a_sentence(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "mutated"
     if not folder.exists():
-        write_series(folder)
-    victim = sorted(folder.iterdir())[data.draw(st.integers(0, DEPTH - 1))]
+        write_series(folder, slices=range(8))
+    victim = sorted(folder.iterdir())[data.draw(st.integers(0, 7))]
     whole = victim.read_bytes()
     changed = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):

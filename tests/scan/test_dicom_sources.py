@@ -15,9 +15,21 @@ from pydicom.uid import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom
-from tests.scan.dicom_slices import COLUMNS, ROWS, STUDY, make_slice, refused, stored
-from tests.scan.whole_series import DEPTH, check, enhanced, group, pack, put
-from tests.scans import bytes_of
+from tests.dicom import bytes_of
+from tests.scan.dicom_slices import (
+    COLUMNS,
+    DEPTH,
+    ROWS,
+    STUDY,
+    check,
+    enhanced,
+    group,
+    make_slice,
+    pack,
+    put,
+    refused,
+    stored,
+)
 
 
 def test_enhanced_file(tmp_path: Path) -> None:

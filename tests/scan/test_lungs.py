@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.lungs import Lungs, find_lungs, lung_extent, select_slices, spread_slices
+from ctscribe.scan.lungs import Lungs, find_lungs, spread_slices
 from ctscribe.scan.read import read_volume
-from ctscribe.scan.resample import resample
 from ctscribe.scan.volume import CTVolume
+from tests.scans import resample
 
 Chest = Callable[..., CTVolume]
 
@@ -23,9 +23,9 @@ def chest(make_chest: Chest) -> CTVolume:
 
 
 def test_extent_of_known_lungs(chest: CTVolume) -> None:
-    first, last = lung_extent(chest)
-    assert first in (4, 5)
-    assert last in (34, 35)
+    lungs = find_lungs(chest)
+    assert lungs.first in (4, 5)
+    assert lungs.last in (34, 35)
 
 
 def test_table_padding_and_bowel_gas_do_not_count(chest: CTVolume) -> None:
@@ -44,16 +44,18 @@ def test_trachea_above_the_apices_does_not_count(chest: CTVolume) -> None:
 
 
 def test_extent_is_the_same_in_any_resolution(chest: CTVolume) -> None:
-    fine = resample(chest, (1.5, 1.5, 2.0))
-    coarse_mm = [z * 8.0 for z in lung_extent(chest)]
-    fine_mm = [z * 2.0 for z in lung_extent(fine)]
+    coarse, fine = find_lungs(chest), find_lungs(resample(chest, (1.5, 1.5, 2.0)))
+    fine_mm, coarse_mm = (
+        (fine.first * 2.0, fine.last * 2.0),
+        (coarse.first * 8.0, coarse.last * 8.0),
+    )
     np.testing.assert_allclose(fine_mm, coarse_mm, atol=8.0)
 
 
 def test_no_lungs_gives_the_whole_volume(chest: CTVolume) -> None:
     solid = CTVolume(np.full_like(chest.hu, 40), chest.affine)
     assert find_lungs(solid) == Lungs(0, 39, found=False)
-    assert select_slices(solid, 4) == (35, 25, 15, 5)
+    assert spread_slices((0, 39), 4, 40) == (35, 25, 15, 5)
 
 
 def test_real_chest(shared_data: Path) -> None:

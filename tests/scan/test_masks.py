@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.masks import boxes_of_mask, read_masks
+from ctscribe.scan.boxes import boxes_of_mask
+from ctscribe.scan.masks import read_masks
 
 LPS = np.array([[-2.0, 0, 0, 100], [0, -3.0, 0, 60], [0, 0, 5.0, -40], [0, 0, 0, 1]])
 SOLID = np.ones((6, 6, 6), np.uint8)

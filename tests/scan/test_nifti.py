@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctscribe.scan.nifti import choose_affine, read_nifti, read_nifti_header
+from ctscribe.scan.nifti import read_nifti, read_nifti_header
+from ctscribe.scan.nifti_header import choose_affine
 from tests.scan.nifti_files import HEADER, NAME, put, refused, with_field
 
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.nifti import choose_affine, read_nifti
+from ctscribe.scan.nifti import read_nifti
+from ctscribe.scan.nifti_header import choose_affine
 from tests.scan.nifti_files import BGZF_END, HEADER, NAME, put, refused, with_field
 
 

@@ -21,7 +21,7 @@ def metadata(
     intercept: float | None = -1024.0,
 ) -> VolumeMetadata:
     slope = None if intercept is None else 1.0
-    return VolumeMetadata(spacing, slope, intercept, position, orientation, "", None, *[None] * 3)
+    return VolumeMetadata(spacing, slope, intercept, position, orientation, "", None)
 
 
 def save(folder: Path, hu: np.ndarray, affine: np.ndarray | None) -> Path:

@@ -15,8 +15,8 @@ from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.intensity import to_hu
 from ctscribe.scan.lungs import find_lungs
 from ctscribe.scan.read import read_volume
-from ctscribe.scan.resample import resample
 from ctscribe.scan.volume import CTVolume
+from tests.scans import resample
 
 GRID_MM = (1.5, 1.5, 2.5)
 

@@ -7,10 +7,12 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.scan.nifti import choose_affine, read_nifti
-from ctscribe.scan.resample import plan, resample
+from ctscribe.scan.nifti import read_nifti
+from ctscribe.scan.nifti_header import choose_affine
+from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.stores import check_stores, read_normalised, store_paths, write_stores
 from ctscribe.scan.volume import CTVolume
+from tests.scans import resample
 
 Chest = Callable[..., CTVolume]
 SPACING = (3.0, 4.0, 5.0)
@@ -18,7 +20,7 @@ SPACING = (3.0, 4.0, 5.0)
 
 @pytest.fixture
 def out(tmp_path: Path, make_chest: Chest) -> Path:
-    write_stores(tmp_path, "a", plan(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
+    write_stores(tmp_path, "a", plan_resampling(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
     return tmp_path
 
 
@@ -56,7 +58,7 @@ def test_same_volume_same_bytes(
     out: Path, tmp_path_factory: pytest.TempPathFactory, make_chest: Chest
 ) -> None:
     again = tmp_path_factory.mktemp("again")
-    write_stores(again, "a", plan(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
+    write_stores(again, "a", plan_resampling(make_chest(), SPACING), {"volume_name": "a.nii.gz"})
     files = sorted(path.relative_to(out) for path in out.rglob("*.*") if path.is_file())
     assert len(files) == 3
     for file in files:
@@ -80,7 +82,7 @@ def test_damage_is_noticed(out: Path, which: int) -> None:
 
 
 def test_nothing_partial_is_left_when_reading_fails(tmp_path: Path, make_chest: Chest) -> None:
-    planned = plan(make_chest(), SPACING)
+    planned = plan_resampling(make_chest(), SPACING)
     planned.taps_xyz[2].indices[-1] = 10_000  # the last slice cannot be computed
     with pytest.raises(IndexError):
         write_stores(tmp_path, "a", planned, {})

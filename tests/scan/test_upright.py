@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.upright import NEGLIGIBLE_DEGREES, Upright, plan_upright, set_upright
+from ctscribe.scan.upright import NEGLIGIBLE_DEGREES, UprightGrid, plan_upright, set_upright
 from ctscribe.scan.volume import CTVolume
 
 SHAPE = (40, 48, 30)
@@ -62,7 +62,7 @@ def scan(affine: np.ndarray, thing: Place) -> CTVolume:
     return CTVolume(np.asfortranarray(hu.astype(np.float32)), affine)
 
 
-def stood(volume: CTVolume, limit: float = 30.0) -> tuple[CTVolume, Upright]:
+def stood(volume: CTVolume, limit: float = 30.0) -> tuple[CTVolume, UprightGrid]:
     plan = plan_upright(volume.shape_xyz, volume.affine, limit, "s")
     assert plan is not None
     return set_upright(volume, plan), plan

@@ -10,7 +10,8 @@ from pydicom.dataset import FileDataset
 
 from ctscribe.scan.read import read_grid, read_volume
 from ctscribe.scan.volume import CTVolume, Notes
-from tests.scans import CHEST, Edit, chest, image_of, on_slice, write_series
+from tests.dicom import Edit, on_slice, write_series
+from tests.scans import CHEST, chest, image_of
 
 _thin = chest((160, 128, 40), (2.0, 2.0, 0.5))
 THIN = CTVolume(np.maximum(_thin.hu, -1024), _thin.affine)

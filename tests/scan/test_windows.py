@@ -5,8 +5,13 @@ from ctscribe.scan.frames import WINDOWS, Window, apply_window
 
 
 def test_published_windows() -> None:
-    edges = [(window.lower_hu, window.upper_hu) for window in WINDOWS["three"]]
+    edges = [
+        (window.center_hu - window.width_hu / 2, window.center_hu + window.width_hu / 2)
+        for window in WINDOWS["three"]
+    ]
     assert edges == [(-1000, 1000), (-160, 240), (-1000, -400)]
+    for window, edge in zip(WINDOWS["three"], edges, strict=True):
+        assert apply_window(np.array(edge), window).tolist() == [0, 255]
     assert WINDOWS["single"] == WINDOWS["three"][:1]
 
 

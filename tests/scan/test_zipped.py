@@ -10,8 +10,19 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.scan import dicom_sources as zipped
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.read import read_grid
-from tests.scan.dicom_slices import COLUMNS, ROWS, STUDY, refused, stored
-from tests.scan.whole_series import DEPTH, check, pack, put, series, with_field
+from tests.scan.dicom_slices import (
+    COLUMNS,
+    DEPTH,
+    ROWS,
+    STUDY,
+    check,
+    pack,
+    put,
+    refused,
+    series,
+    stored,
+    with_field,
+)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

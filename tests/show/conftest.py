@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctscribe.write.draft import FindingRow, Grid, PatientReport, Provenance
+from ctscribe.show.page import DrawnSlices
+from ctscribe.show.patient_report import Geometry, PatientReport, Provenance
+from ctscribe.write.draft import FindingRow
 
 MakeReport = Callable[..., PatientReport]
 
@@ -27,14 +29,16 @@ def make_report() -> MakeReport:
             FindingRow("Emphysema", "not mentioned"),
         ),
         model_windows=("wide 0/2000",),
-        display={"lung −600/1500": images, "soft tissue 40/400": 255 - images},
-        slice_indices=(87, 51),
-        position_mm=(-142.5, 12.0),
-        pixel_spacing_mm=(0.5, 2.0),
+        slices=DrawnSlices(
+            {"lung −600/1500": images, "soft tissue 40/400": 255 - images},
+            (87, 51),
+            (-142.5, 12.0),
+            (0.5, 2.0),
+        ),
         source_kind="DICOM",
-        grids={
-            "Source": Grid((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
-            "As read": Grid((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
+        geometry={
+            "Source": Geometry((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
+            "As read": Geometry((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
         },
         warnings=(),
         provenance=Provenance("0.1.0", "tiny", "a1" * 32, "b2" * 32, "2026-01-02 10:30 UTC"),

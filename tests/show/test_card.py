@@ -1,6 +1,6 @@
 from typing import Any
 
-from ctscribe.measure.card_scores import FIT
+from ctscribe.measure.card_scores import FIT, METRICS
 from ctscribe.show.card import card_markdown, headline
 
 NOTHING = {"value": None, "low": None, "high": None}
@@ -44,7 +44,11 @@ def small_card() -> dict[str, Any]:
             }
             for finding, positives in (("Emphysema", 1), ("Lung nodule", 3))
         ],
-        "definitions": {"views": {view: f"what {view} is" for view in shown}, "labels": "rules"},
+        "definitions": {
+            "views": {view: f"what {view} is" for view in shown},
+            "metrics": METRICS,
+            "labels": "rules",
+        },
     }
 
 

@@ -7,9 +7,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ctscribe.base.figures import image_bytes, write_figure
-from ctscribe.show.figures import (
+from ctscribe.show.card import card_figure
+from ctscribe.show.score_figures import (
     beta_figure,
-    card_figure,
     likeness_figure,
     per_finding_figure,
     strata_figure,

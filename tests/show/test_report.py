@@ -7,33 +7,23 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.recipe import read_recipe
-from ctscribe.base.runs import open_run
-from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.finding_queries import attach
-from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import report_patient
-from ctscribe.text.prompt import QUESTION, SYSTEM
+from tests.models import tiny_model, write_run
 
 KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
+def run(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = read_recipe("tiny", (*KNOBS, "generate.max_new_tokens=24"))
-    open_run(folder, "train", {"recipe": json.loads(recipe.model_dump_json())})
-    texts = [SYSTEM, QUESTION, "Findings: A lung nodule is seen.\nImpression: Nodule."]
-    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
-    torch.manual_seed(0)
-    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
+    qwen = tiny_model(tokenizer)
     attach(qwen)
-    save_model(folder / "best", qwen, tokenizer)
-    return folder
+    return write_run(tmp_path_factory.mktemp("run"), recipe, qwen, tokenizer)
 
 
 def write(path: Path, hu: np.ndarray, affine: np.ndarray) -> Path:

@@ -2,8 +2,7 @@ import json
 from collections.abc import Callable
 
 from ctscribe import RESEARCH_USE
-from ctscribe.show.report import SCHEMA, to_json
-from ctscribe.write.draft import PatientReport
+from ctscribe.show.patient_report import SCHEMA, PatientReport, to_json
 
 MakeReport = Callable[..., PatientReport]
 

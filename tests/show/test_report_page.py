@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ctscribe import RESEARCH_USE
-from ctscribe.show.report import report_page
-from ctscribe.write.draft import INTENDED_USE, FindingRow, PatientReport
+from ctscribe.show.patient_report import INTENDED_USE, PatientReport, report_page
+from ctscribe.write.draft import FindingRow
 
 MakeReport = Callable[..., PatientReport]
 Attributes = dict[str, str | None]
@@ -104,7 +104,9 @@ def test_links_inside_the_page_have_a_target(make_report: MakeReport) -> None:
 def test_images_are_lossless_and_in_slice_order(make_report: MakeReport) -> None:
     report = make_report()
     uris = [image["href"] for image in Page(report_page(report)).attributes("image")]
-    expected = [images[index] for index in range(2) for images in report.display.values()]
+    assert report.slices is not None
+    windows = report.slices.images.values()
+    expected = [images[index] for index in range(2) for images in windows]
     assert len(uris) == 4
     for uri, image in zip(uris, expected, strict=True):
         assert uri is not None

@@ -1,8 +1,7 @@
 from collections.abc import Callable
 
 from ctscribe import RESEARCH_USE
-from ctscribe.show.report import WIDTH, to_text
-from ctscribe.write.draft import PatientReport
+from ctscribe.show.patient_report import WIDTH, PatientReport, to_text
 
 MakeReport = Callable[..., PatientReport]
 

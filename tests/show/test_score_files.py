@@ -12,14 +12,8 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.compare import compare
 from ctscribe.measure.scores import evaluate
-from ctscribe.show.score_tables import (
-    differences_table,
-    run_names,
-    tables_of,
-    write_tables,
-    written_tables,
-)
-from ctscribe.show.tables import Cell
+from ctscribe.show.score_tables import differences_table, run_names, tables_of
+from ctscribe.show.tables import Value, write_tables, written_tables
 from ctscribe.text.findings import FINDINGS
 from tests.studies import study_row
 
@@ -69,7 +63,7 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
         "How alike reports are",
     ]
     found = {table.title: {str(row[0]): row[1:] for row in table.rows} for table in tables}
-    assert found["Findings"]["scores"][0] == Cell(1.0, 1.0, 1.0)
+    assert found["Findings"]["scores"][0] == Value(1.0, 1.0, 1.0)
     assert found["Each finding"]["Lung nodule"][3:] == ("4", "0", "0")
     assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "4"
     assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [1.000, 1.000]"
@@ -95,11 +89,11 @@ def test_a_comparison_says_which_differences_hold(tmp_path: Path) -> None:
     (table,) = tables_of([tmp_path / "comparison.json"])
     assert table.title == "Differences from right"
     cells = {row[0]: row[1] for row in table.rows}
-    assert cells["Coverage"] == Cell(-1.0, -1.0, -1.0)  # eight patients are too few to hold
+    assert cells["Coverage"] == Value(-1.0, -1.0, -1.0)  # eight patients are too few to hold
     held = json.loads(json.dumps(found))
     held["differences"]["wrong"]["coverage"]["holds"] = True
     marked = {row[0]: row[1] for row in differences_table("right", held).rows}
-    assert marked["Coverage"] == Cell(-1.0, -1.0, -1.0, "*")
+    assert marked["Coverage"] == Value(-1.0, -1.0, -1.0, "*")
     assert any("adjusted by Holm over all 16 comparisons" in note for note in table.notes)
 
 

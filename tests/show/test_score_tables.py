@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctscribe import RESEARCH_USE
-from ctscribe.show.score_tables import BASELINES, METRICS, table_1, table_2
-from ctscribe.show.tables import Cell, Table, to_csv, to_latex, to_markdown
+from ctscribe.show.experiment_tables import METRICS, table_1, table_2
+from ctscribe.show.score_tables import BASELINES
+from ctscribe.show.tables import Table, Value, to_csv, to_latex, to_markdown
 
 
 def estimate(metric: str, value: float) -> dict[str, Any]:
@@ -34,13 +35,13 @@ def scores(value: float, blind: float = 0.2, gap: float | None = None) -> dict[s
     return result
 
 
-def column(table: Table, title: str) -> list[Cell | str]:
+def column(table: Table, title: str) -> list[Value | str]:
     return [row[table.columns.index(title)] for row in table.rows]
 
 
 def test_a_cell_is_a_value_with_its_interval() -> None:
-    assert str(Cell(0.612, 0.5714, 0.6549)) == "0.612 [0.571, 0.655]"
-    assert str(Cell(-0.01, -0.02, 0.004, "†")) == "-0.010 [-0.020, 0.004]†"
+    assert str(Value(0.612, 0.5714, 0.6549)) == "0.612 [0.571, 0.655]"
+    assert str(Value(-0.01, -0.02, 0.004, "†")) == "-0.010 [-0.020, 0.004]†"
 
 
 def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
@@ -49,7 +50,7 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
     )
     assert column(table, "System") == ["Origin", "Ours-Gauss", *BASELINES.values()]
     assert table.rules == (2,)
-    assert column(table, "BLEU-1")[0] == Cell(0.5, 0.45, 0.55)
+    assert column(table, "BLEU-1")[0] == Value(0.5, 0.45, 0.55)
     assert [str(cell) for cell in column(table, "Mismatch gap")[:3]] == [
         "0.001 [-0.009, 0.011]",
         "0.200 [0.190, 0.210]",
@@ -63,7 +64,7 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
 def test_the_mark_wants_the_whole_interval_above_every_blind_baseline() -> None:
     def marks(value: float) -> str:
         cell = column(table_1({"Origin": [scores(value, blind=0.4)]}, beta=0.1), "Coverage")[0]
-        assert isinstance(cell, Cell)
+        assert isinstance(cell, Value)
         return cell.mark
 
     assert marks(0.51) == "†"
@@ -74,7 +75,7 @@ def test_the_oracle_need_not_be_beaten() -> None:
     result = scores(0.6)
     result["baselines"]["label_retrieval"]["coverage"] = estimate("coverage", 0.95)
     cell = column(table_1({"Origin": [result]}, beta=0.1), "Coverage")[0]
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Value)
     assert cell.mark == "†"
 
 
@@ -82,7 +83,7 @@ def test_seeds_are_averaged_and_their_range_is_told() -> None:
     table = table_2({0.1: [scores(0.4), scores(0.6)], 0.0: [scores(0.5)]}, "gauss")
     assert column(table, "Weight")[:2] == ["β = 0", "β = 0.1"]
     mean = column(table, "Precision")[1]
-    assert isinstance(mean, Cell)
+    assert isinstance(mean, Value)
     assert (mean.value, mean.low, mean.high) == pytest.approx((0.5, 0.45, 0.55))
     ranges = [note for note in table.notes if "range over seeds" in note]
     assert len(ranges) == 1
@@ -96,7 +97,7 @@ def test_an_undefined_score_is_a_dash_and_marks_nothing() -> None:
     result["baselines"]["all_normal"]["coverage"] = undefined
     result["model"]["precision"] |= {"low": None, "high": None}
     table = table_1({"Origin": [result]}, beta=0.1)
-    assert column(table, "Coverage")[:3] == [Cell(0.9, 0.85, 0.9500000000000001), ANY, "–"]
+    assert column(table, "Coverage")[:3] == [Value(0.9, 0.85, 0.9500000000000001), ANY, "–"]
     assert column(table, "Precision")[0] == "0.900"
 
 
@@ -106,7 +107,7 @@ def test_a_run_without_a_gap_has_no_gap_column() -> None:
 
 def test_markdown_columns_align_and_pipes_cannot_break_a_row() -> None:
     table = Table(
-        "T", ("a|b", "n"), (("x<i>", Cell(1.0, 0.0, 2.0)), ("longer name", "–")), ("p|q",)
+        "T", ("a|b", "n"), (("x<i>", Value(1.0, 0.0, 2.0)), ("longer name", "–")), ("p|q",)
     )
     title, _, *lines, _, note = to_markdown(table).splitlines()
     assert title == "## T"
@@ -119,7 +120,7 @@ def test_markdown_columns_align_and_pipes_cannot_break_a_row() -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\0")))
 def test_csv_texts_never_start_a_formula_and_survive_the_round_trip(name: str) -> None:
-    table = Table("T", ("System", "Coverage"), ((name, Cell(-0.5, -1.0, 0.0)), ("", "–")))
+    table = Table("T", ("System", "Coverage"), ((name, Value(-0.5, -1.0, 0.0)), ("", "–")))
     header, first, second = csv.reader(io.StringIO(to_csv(table), newline=""))
     assert header == ["System", "Coverage", "Coverage low", "Coverage high"]
     assert first[0][:1] not in ("=", "+", "-", "@", "\t", "\n")
@@ -130,7 +131,7 @@ def test_csv_texts_never_start_a_formula_and_survive_the_round_trip(name: str) -
 
 def test_latex_is_escaped_and_groups_are_ruled() -> None:
     table = Table(
-        "50 % & more", ("S_1", "β"), (("a#b", Cell(-0.1, -0.2, 0.0)), ("c", "–")), ("n|m",), (1,)
+        "50 % & more", ("S_1", "β"), (("a#b", Value(-0.1, -0.2, 0.0)), ("c", "–")), ("n|m",), (1,)
     )
     text = to_latex(table)
     assert r"\caption{50 \% \& more}" in text

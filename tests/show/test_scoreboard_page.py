@@ -2,34 +2,33 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ctscribe.base.figures import image_bytes
-from ctscribe.show.scoreboard_page import (
-    Plot,
-    ShownStudy,
-    StudyGroup,
-    compare_reports,
-    scoreboard_page,
-)
-from ctscribe.show.tables import Cell, Table
+from ctscribe.show.marked_reports import compare_reports
+from ctscribe.show.page import DrawnSlices
+from ctscribe.show.score_figures import CaptionedFigure
+from ctscribe.show.scoreboard import ShownStudy, StudyGroup, scoreboard_page
+from ctscribe.show.tables import Table, Value
 
 
 def page(reference: str = "Emphysema is seen.", study: str = "valid_1_a_1") -> str:
     table = Table(
-        "Table 1", ("System", "Coverage"), (("Origin", Cell(0.6, 0.5, 0.7, "†")), ("x", "–")),
+        "Table 1", ("System", "Coverage"), (("Origin", Value(0.6, 0.5, 0.7, "†")), ("x", "–")),
         ("n < 5",), (1,),
     )  # fmt: skip
     shown = ShownStudy(
         compare_reports(study, reference=reference, prediction="Pleural effusion.", labels=None),
-        {"lung −600/1500": np.zeros((2, 8, 8), dtype=np.uint8)},
-        (5, 3),
-        (10.0, -2.0),
-        (1.5, 1.5),
+        DrawnSlices(
+            {"lung −600/1500": np.zeros((2, 8, 8), dtype=np.uint8)},
+            (5, 3),
+            (10.0, -2.0),
+            (1.5, 1.5),
+        ),
     )
-    plot = Plot("A curve.", image_bytes(Figure(figsize=(1, 1)), "png"))
+    figure = CaptionedFigure("A curve.", image_bytes(Figure(figsize=(1, 1)), "png"))
     groups = (
         StudyGroup("Alike", "As like as two peas.", (shown,)),
         StudyGroup("The worst study", "Lowest F1.", (shown,)),
     )
-    return scoreboard_page("Board", ("one fact",), (table,), (plot,), groups)
+    return scoreboard_page("Board", ("one fact",), (table,), (figure,), groups)
 
 
 def test_tables_plots_and_studies_are_there() -> None:

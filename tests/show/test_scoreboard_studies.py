@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ctscribe.base.rows import StudyRow
-from ctscribe.show.scoreboard import MAX_SIDE_PX, WindowSet, look_alikes, show_study
-from ctscribe.show.scoreboard_page import compare_reports
+from ctscribe.show.marked_reports import compare_reports
+from ctscribe.show.scoreboard import MAX_SIDE_PX, look_alikes, show_study
 from tests.studies import study_row, write_prepared
 
 NORMAL = "The lungs are clear and the heart is of normal size."
@@ -61,12 +61,13 @@ def test_large_frames_are_drawn_smaller_and_stay_to_scale(
     frames[0, 0, 0] = (100, 160, 200)
     write_prepared(tmp_path, [row], frames=[frames])
     compared = compare_reports("x", reference=NORMAL, prediction="", labels=None)
-    shown = show_study(compared, row, tmp_path, windows)
-    assert len(shown.display) == titles
-    first = next(iter(shown.display.values()))
+    shown = show_study(compared, row, tmp_path, windows).slices
+    assert shown is not None
+    assert len(shown.images) == titles
+    first = next(iter(shown.images.values()))
     assert first.shape == (2, 252, 252)
     assert max(first.shape[1:]) <= MAX_SIDE_PX
     assert first[0, 0, 0] == (25 if windows == "single" else 50)
     assert shown.pixel_spacing_mm == (1.5, 1.0)
     if windows == "three":
-        assert [title.split()[0] for title in shown.display] == ["lung", "soft"]
+        assert [title.split()[0] for title in shown.images] == ["lung", "soft"]

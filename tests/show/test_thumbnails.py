@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ctscribe.data.prepared import prepare_volume
-from ctscribe.show.page import draw_slices, evidence_of, signed_mm
-from ctscribe.show.report import report_page
-from ctscribe.write.draft import FindingRow, PatientReport, SentenceRow, SliceEvidence
+from ctscribe.show.page import DrawnSlices, draw_slices, signed_mm
+from ctscribe.show.patient_report import PatientReport, evidence_of, report_page
+from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
 
 MakeReport = Callable[..., PatientReport]
 ROWS = (
@@ -39,13 +39,13 @@ def picture(uri: str) -> np.ndarray:
 
 def test_a_thumbnail_is_its_slice_and_its_box_is_in_millimetres(make_report: MakeReport) -> None:
     report = make_report(sentences=ROWS)
+    assert report.slices is not None
     found = evidence_of(report)
     assert found[1].thumbnails == ()
     (shown,) = found[2].thumbnails
     # pixels of 0.5 × 2 mm
     assert shown.box_mm == (2.0, 10.0, 4.0, 10.0)
-    assert (shown.width_mm, shown.height_mm) == (20.0, 40.0)
-    lung = report.display["lung −600/1500"]
+    lung = report.slices.images["lung −600/1500"]
     np.testing.assert_array_equal(picture(shown.uri), lung[0])
 
 
@@ -57,13 +57,15 @@ def test_a_finding_is_shown_in_the_window_it_is_looked_for_in(
 ) -> None:
     labels = (FindingRow(finding, "present", ("A nodule of 6 mm is seen.",)),)
     report = make_report(sentences=ROWS, labels=labels)
+    assert report.slices is not None
     (shown,) = evidence_of(report)[2].thumbnails
-    np.testing.assert_array_equal(picture(shown.uri), [*report.display.values()][window][0])
+    np.testing.assert_array_equal(picture(shown.uri), [*report.slices.images.values()][window][0])
 
 
 def test_large_slices_become_small_pictures(make_report: MakeReport) -> None:
     large = np.zeros((2, 400, 600), np.uint8)
-    report = make_report(sentences=ROWS, display={"lung": large})
+    slices = DrawnSlices({"lung": large}, (87, 51), (-142.5, 12.0), (0.5, 2.0))
+    report = make_report(sentences=ROWS, slices=slices)
     assert picture(evidence_of(report)[2].thumbnails[0].uri).shape == (112, 168)
 
 
@@ -86,9 +88,7 @@ def test_what_cannot_be_assessed_has_a_reason_and_no_report(make_report: MakeRep
     assert "Not assessable: no lungs &lt;b&gt;were&lt;/b&gt; found." in text
     assert "A nodule of 6 mm is seen." not in text
     assert "Slices of the volume" in text
-    nothing = make_report(
-        not_assessable="it is blank", display={}, slice_indices=(), position_mm=(), grids={}
-    )
+    nothing = make_report(not_assessable="it is blank", slices=None, geometry={})
     assert "Slices of the volume" not in report_page(nothing)
 
 
@@ -117,12 +117,10 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
         number + 1, prepared.slice_indices[number], prepared.position_mm[number], box
     )
     spacing_mm = prepared.resampling.spacing_mm
+    images = draw_slices(prepared.shown, range(40))
     report = make_report(
         sentences=(SentenceRow("Nodule.", (shown,), boilerplate=False, drop=1.0),),
-        display=draw_slices(prepared.shown, range(40)),
-        slice_indices=prepared.slice_indices,
-        position_mm=prepared.position_mm,
-        pixel_spacing_mm=spacing_mm[:2],
+        slices=DrawnSlices(images, prepared.slice_indices, prepared.position_mm, spacing_mm[:2]),
     )
     (thumbnail,) = evidence_of(report)[1].thumbnails
     assert thumbnail.box_mm is not None
@@ -130,7 +128,7 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
     assert width == pytest.approx(right - left, abs=3)
     assert height == pytest.approx(bottom - top, abs=3)
     # what the box frames is the tumour: soft tissue on the reader's right, where the left lung is
-    drawn = report.display["soft tissue 40/400"][number]
+    drawn = images["soft tissue 40/400"][number]
     rows, columns = slice(box[1] + 2, box[3] - 2), slice(box[0] + 2, box[2] - 2)
     assert box[0] > drawn.shape[1] / 2
     assert 90 < np.median(drawn[rows, columns]) < 170

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.text.csv_tables import label_csv
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import label_report
+from ctscribe.text.labeler import label_csv, label_report
 
 
 def written(path: Path, header: str, *lines: str) -> Path:

@@ -4,7 +4,6 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.text.prompt import (
     QUESTION,
     SYSTEM,
@@ -13,6 +12,7 @@ from ctscribe.text.prompt import (
     num_visual_tokens,
     prompt_messages,
 )
+from tests.models import tiny_tokenizer
 
 REPORT = "Findings: A nodule of 5 mm in the right lung.\nImpression: Lung nodule."
 
@@ -20,7 +20,7 @@ REPORT = "Findings: A nodule of 5 mm in the right lung.\nImpression: Lung nodule
 @pytest.fixture(scope="module", params=["tiny", "qwen"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     if request.param == "tiny":
-        return train_tokenizer([REPORT, SYSTEM, QUESTION] * 3, 500)
+        return tiny_tokenizer()
     shared: Path = request.getfixturevalue("shared_data")
     folder = shared / "qwen2.5-vl-7b-instruct"
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -79,7 +79,7 @@ def test_half_tokens_are_refused(grid: tuple[int, int, int]) -> None:
 
 
 def test_a_tokenizer_without_the_placeholder_is_refused() -> None:
-    tokenizer = train_tokenizer([REPORT] * 3, 300)
+    tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
     with pytest.raises(CtscribeError, match="tokenizer that came with the weights"):
         encode_prompt(tokenizer, (1, 2, 2))

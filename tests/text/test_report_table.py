@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.text.csv_tables import read_report_table
+from ctscribe.text.report_tables import read_report_table
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_key_and_text_are_found(
     path.write_text(content, encoding="utf-8", newline="")
     table = read_report_table(path)
     assert (table.key, table.columns, table.names) == (key, columns, ("a",))
-    assert table.cells == (("x",),)
+    assert table.texts == (("x",),)
 
 
 def test_sections_stand_apart_and_not_given_is_empty(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_sections_stand_apart_and_not_given_is_empty(tmp_path: Path) -> None:
     )
     table = read_report_table(path)
     assert table.columns == ("Findings_EN", "Impressions_EN")
-    assert table.cells == (('line 1\nline 2, "so"', ""),)
+    assert table.texts == (('line 1\nline 2, "so"', ""),)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_sections_stand_apart_and_not_given_is_empty(tmp_path: Path) -> None:
         (b"VolumeName,report_text,report_text\na,x,y\n", "E_COLUMN", "two 'report_text'"),
         (b"VolumeName,report_text\na,x\nb,y,z\n", "E_CSV", "row 3 has 3"),
         (b"VolumeName,report_text\na,x\n\nb\n", "E_CSV", "row 4 has 1"),
-        (b'VolumeName,report_text\na,"x\n', "E_CSV", "line 2"),
+        (b'VolumeName,report_text\na,"x\n', "E_CSV", "row 2"),
         (b"VolumeName,report_text\na,x\n,y\n , z\n", "E_CSV", "rows 3, 4 have none"),
         (b"VolumeName,report_text\na,x\nb,y\na,z\n", "E_DUPLICATE", "rows 2 and 4"),
         (b"VolumeName,report_text\na,\n", "E_EMPTY_REPORT", "row 2 has none"),
@@ -89,4 +89,4 @@ def test_any_bytes_are_a_table_or_refused(
         table = read_report_table(path)
     except CtscribeError:
         return
-    assert len(set(table.names)) == len(table.names) == len(table.cells)
+    assert len(set(table.names)) == len(table.names) == len(table.texts)

@@ -1,13 +1,13 @@
-"""A tiny random model with finding queries, one report, one volume of three slice pairs."""
+"""The tiny model with finding queries, one report, one volume of three slice pairs."""
+
+from copy import deepcopy
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.finding_queries import attach
-from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write.evidence import Shown, show
 from ctscribe.write.sentences import ReadReport, read_report
 
@@ -16,17 +16,8 @@ IMPRESSION = "Lung nodule."
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
-    texts = ["system", "user", "assistant", SYSTEM, QUESTION, FINDINGS_TEXT, IMPRESSION]
-    return train_tokenizer(["Findings: Impression:", *texts] * 3, vocab_size=400)
-
-
-@pytest.fixture(scope="session")
-def qwen(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
-    torch.manual_seed(0)
-    config = build_config("tiny", tokenizer)
-    config.text_config.initializer_range = 0.2  # far from uniform, so that differences show
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+def qwen(qwen: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
+    model = deepcopy(qwen)
     torch.nn.init.normal_(attach(model).gate)
     return model
 

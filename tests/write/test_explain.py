@@ -3,10 +3,10 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.scan.boxes import box_around_peak
 from ctscribe.write.evidence import (
     Shown,
     attention_of,
-    box_of_map,
     drops_of,
     explain,
     leave_one_out,
@@ -68,4 +68,4 @@ def test_a_box_holds_the_peak_and_what_hangs_together_with_it() -> None:
     cells[2, 5] = 1.0
     cells[7, 0] = 0.9  # apart from the peak
     cells[4, 8] = 0.04  # below a twentieth
-    assert box_of_map(cells) == (35, 14, 56, 28)
+    assert box_around_peak(cells, 0.05, 7) == (35, 14, 56, 28)

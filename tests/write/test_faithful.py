@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, overlap, summarise
-from ctscribe.show.lines import faithfulness_lines
+from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, summarise
+from ctscribe.scan.boxes import overlap
+from ctscribe.show.tables import Value
+from ctscribe.show.trust_tables import faithfulness_tables
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import Shown
 from ctscribe.write.sentences import ReadReport
@@ -80,13 +82,12 @@ def test_hit_rates_are_means_over_sentences() -> None:
     assert found["all"]["deletion"]["attention"] == [-1, -2]
     assert found["per_finding"][NODULE]["hit@3"]["attention"] == pytest.approx(2 / 3)
     json.dumps(found, allow_nan=False)
-    assert "| finding queries | 0.33 [0.00, 0.50] | 0.67 [0.00, 1.00] |" in faithfulness_lines(
-        found
-    )
+    queries, *_ = faithfulness_tables(found)[0].rows
+    assert queries == ("finding queries", Value(1 / 3, 0.0, 0.5), Value(2 / 3, 0.0, 1.0))
 
 
 def test_nothing_to_check_is_no_number() -> None:
     found = summarise([], 200, 0)
     assert found["all"]["sentences"] == 0
     json.dumps(found, allow_nan=False)
-    assert "–" in faithfulness_lines(found)
+    assert faithfulness_tables(found)[0].rows[0] == ("finding queries", "–", "–")

@@ -1,18 +1,16 @@
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
-from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.features import frames_of
-from ctscribe.learn.model.presets import build_config, train_tokenizer
-from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write import generate as module
 from ctscribe.write.generate import generate, one_per_scan, scans_of, write_for
+from tests.models import tiny_model, write_run
 from tests.studies import random_frames, study_row, write_prepared
 
 RECIPE = Recipe.model_validate(
@@ -28,13 +26,8 @@ STUDIES = [study_row(f"{name}.nii.gz") for name in NAMES]
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    tokenizer = train_tokenizer([SYSTEM, QUESTION, "Findings: clear.\nImpression: none."])
-    torch.manual_seed(0)
-    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
-    save_model(folder / "best", qwen, tokenizer)
-    return folder
+def run_dir(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"), RECIPE, tiny_model(tokenizer), tokenizer)
 
 
 @pytest.fixture

@@ -24,6 +24,16 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
 
 
+def new_figure(
+    width: float, height: float, num_across: int = 1, num_down: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of width × height inches, and its axes row by row."""
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(num_down, num_across, squeeze=False)
+    return figure, [*axes.ravel()]
+
+
 def image_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The figure as a file's content: PNG at 160 dots per inch, or SVG; no date inside."""
     FigureCanvasAgg(figure)

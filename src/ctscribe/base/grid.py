@@ -5,13 +5,9 @@ Every step of a cell is skipped when its result is there, so an interrupted expe
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from ctscribe.base.recipe import Recipe
-
-if TYPE_CHECKING:
-    pass
-
 
 STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
 """What a cell leaves behind, in order."""
@@ -21,7 +17,7 @@ TEMPLATE_SCORES = "scores_template.json"
 
 @final
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One training run of the grid."""
 
     strategy: str
@@ -34,7 +30,7 @@ class Cell:
         return f"{self.strategy}-beta{self.beta:g}-seed{self.seed}"
 
 
-def grid(recipe: Recipe) -> list[Cell]:
+def grid(recipe: Recipe) -> list[PlannedRun]:
     """The cells of Tables 1 and 2 without repetition; β = 0 is Origin, trained once per seed."""
     beta = recipe.objective.beta
     chosen = {("origin", 0.0), ("gauss", beta), ("heter", beta)}
@@ -43,10 +39,10 @@ def grid(recipe: Recipe) -> list[Cell]:
     }
     order = ("origin", "gauss", "heter")
     cells = sorted(chosen, key=lambda cell: (order.index(cell[0]), cell[1]))
-    return [Cell(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
+    return [PlannedRun(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
 
 
-def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
+def cell_recipe(recipe: Recipe, cell: PlannedRun) -> Recipe:
     """The recipe with which `cell` is trained."""
     tree = recipe.model_dump()
     tree["pairs"] |= {"strategy": cell.strategy, "seed": cell.seed}

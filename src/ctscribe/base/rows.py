@@ -7,8 +7,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import write_text
-from ctscribe.base.types import BoxMm, Labels, SpacingMm, Split
+from ctscribe.base.files import read_text, write_text
+from ctscribe.base.types import BoxMm, Labels, SourceSplit, SpacingMm, Split
 
 
 class Row(BaseModel):
@@ -18,17 +18,14 @@ class Row(BaseModel):
 
 
 class ReportedRow(Row):
-    """A volume by name, with its report; what is written for it is scored against that."""
+    """A report by the name of its volume, which need not be there; predictions are scored by it."""
 
     volume_name: str
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
     patient_id: str
     scan_id: str
     """Names the examination; reconstructions of one scan share it, its report and its labels."""
-    source_split: Literal["train", "valid"]
-    """CT-RATE's own; its validation scans are the test split."""
-    split: Split
-    """Decided by `prepare`, once; see `prepared.split_of`."""
+    source_split: SourceSplit
     findings: str
     impression: str
     labels: Labels | None
@@ -38,13 +35,11 @@ class ReportedRow(Row):
     age_years: float | None = None
 
 
-class ReferenceRow(ReportedRow):
-    """A report out of a table; there need be no volume."""
-
-
 class StudyRow(ReportedRow):
     """``studies.jsonl``: one prepared volume with its report."""
 
+    split: Split
+    """Decided by `prepare`, once; see `prepared.split_of`."""
     spacing_mm: SpacingMm
     """Of the prepared volume, (x, y, z)."""
     shape_xyz: tuple[int, int, int]
@@ -64,6 +59,11 @@ class SkippedRow(Row):
     volume_name: str
     code: str
     reason: str
+
+    @classmethod
+    def of(cls, volume_name: str, error: CtscribeError) -> "SkippedRow":
+        """The row of a volume that ended in ``error``."""
+        return cls(volume_name=volume_name, code=error.code, reason=error.sentence)
 
 
 class Lesion(Row):
@@ -166,16 +166,10 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
         partial: Accept that the last line was cut by an interruption, and drop it.
 
     Raises:
-        CtscribeError: ``E_MISSING`` when there is no file, ``E_ROW`` with the line number.
+        CtscribeError: As `read_lines`, and ``E_ROW`` with the line number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist") from error
-    if partial and lines and not lines[-1].endswith("\n"):
-        lines.pop()
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in read_lines(path, partial=partial):
         try:
             rows.append(row_type.model_validate_json(line))
         except ValidationError as error:
@@ -187,3 +181,21 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
                 f"{first['msg'].lower()}",
             ) from error
     return rows
+
+
+def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
+    """The lines of a JSONL file that are not blank, numbered from 1.
+
+    Only a line feed ends a line: JSON may hold the other separators of Unicode inside a text.
+
+    Args:
+        path: UTF-8 text.
+        partial: Drop a last line without a line feed.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING``.
+    """
+    lines = read_text(path).split("\n")
+    if partial:
+        lines.pop()
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -1,6 +1,5 @@
 """What the user sees: bars, sentences, tables."""
 
-import csv
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ctscribe.base.files import ProgressCallback
+from ctscribe.base.tables import read_csv
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def _duration(seconds: float) -> str:
 def show_tables(paths: Sequence[Path]) -> None:
     """Each table as it stands in its CSV file, fitted to the terminal."""
     for path in paths:
-        header, *rows = csv.reader(path.with_suffix(".csv").open(encoding="utf-8", newline=""))
+        table = read_csv(path.with_suffix(".csv"))
+        header, rows = table.columns, [[*cells.values()] for cells in table.rows.values()]
         metrics = [i for i, name in enumerate(header) if i + 1 < len(header) and i % 3 == 1]
         shown = Table(title=path.stem, title_justify="left", padding=(0, 1))
         for column in (0, *metrics):

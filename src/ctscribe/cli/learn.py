@@ -113,7 +113,8 @@ def evidence(
     """Tell which slices each sentence of the run's written reports rests on."""
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.faithfulness import check_faithfulness
-    from ctscribe.show.lines import faithfulness_lines
+    from ctscribe.show.tables import written_tables
+    from ctscribe.show.trust_tables import faithfulness_tables
     from ctscribe.write.find_evidence import find_evidence
     from ctscribe.write.writer import ReportWriter
 
@@ -128,7 +129,7 @@ def evidence(
                 writer, studies, predictions, truth, limit=limit, progress=progress
             )
         write_json(run / f"faithfulness_{split}.json", found)
-        print_text(faithfulness_lines(found))
+        print_text(written_tables(faithfulness_tables(found), "markdown"))
 
 
 @app.command
@@ -136,12 +137,13 @@ def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
     """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.calibrate import calibrate as calibrate_stage
-    from ctscribe.show.lines import calibration_lines
+    from ctscribe.show.tables import written_tables
+    from ctscribe.show.trust_tables import calibration_tables
     from ctscribe.write.writer import ReportWriter
 
     with stage("Calibrating") as progress:
         found = calibrate_stage(ReportWriter(run), Prepared(prepared), split, progress=progress)
-    print_text(calibration_lines(found, split))
+    print_text(written_tables(calibration_tables(found, split), "markdown"))
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
 

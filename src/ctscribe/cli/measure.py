@@ -37,8 +37,7 @@ def label(
     ] = None,
 ) -> None:
     """Write CT-RATE's 18 labels for each report of the CSV file REPORTS to OUT."""
-    from ctscribe.text.csv_tables import label_csv
-    from ctscribe.text.labeler import label_reports
+    from ctscribe.text.labeler import label_csv, label_reports
 
     if classifier and evidence:
         raise CtscribeError(
@@ -225,8 +224,9 @@ def evaluate(
     The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
     """
     from ctscribe.measure.scores import evaluate_predictions
-    from ctscribe.show.score_tables import score_tables, written_tables
+    from ctscribe.show.score_tables import score_tables
     from ctscribe.show.scoreboard import write_run_board
+    from ctscribe.show.tables import written_tables
 
     knobs = read_knobs(recipe, overrides)
     references = load_references(against, knobs.splits, known)
@@ -273,7 +273,8 @@ def table(
     out: Annotated[Path | None, Parameter(help="Folder: one file per table.")] = None,
 ) -> None:
     """Print the tables of scores.json files, or of one comparison.json."""
-    from ctscribe.show.score_tables import tables_of, write_tables, written_tables
+    from ctscribe.show.score_tables import tables_of
+    from ctscribe.show.tables import write_tables, written_tables
 
     tables = tables_of(scores)
     if out is None:

@@ -4,30 +4,23 @@ Names agree with the public release of the data set; a flat folder that holds th
 side by side is read as well.
 """
 
-import csv
-import difflib
-import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Labels
+from ctscribe.base.tables import Cells, check_columns, read_csv
+from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.text.csv_tables import read_table_text
 from ctscribe.text.findings import FINDINGS
 
-Split = Literal["train", "valid"]
 Flavour = Literal["v1", "v2"]
 """v1: raw values under a blank header; v2, "fixed": Hounsfield units under a true header."""
-Table = dict[str, dict[str, str]]
-"""Cells by VolumeName, then by column."""
+VolumeCells = dict[str, Cells]
+"""By VolumeName."""
 
-SPLITS: tuple[Split, ...] = ("train", "valid")
-NOT_GIVEN = "Not given."
-"""What CT-RATE writes where a report has no such section."""
+SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
 METADATA_COLUMNS = tuple(
     """VolumeName Manufacturer SeriesDescription ManufacturerModelName PatientSex PatientAge
     ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient GantryDetectorTilt
@@ -69,7 +62,7 @@ _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.
 class VolumeName:
     """``split_patient_scan_reconstruction.nii.gz`` taken apart."""
 
-    split: Split
+    split: SourceSplit
     patient_id: str
     """``train_53``; numbers restart in each split, so the split belongs to the name."""
     scan_id: str
@@ -91,8 +84,22 @@ def parse_volume_name(name: str) -> VolumeName:
             f"valid_53_a_1.nii.gz, but {name[:80]!r} was found",
         )
     patient_id = f"{match[1]}_{match[2]}"
-    split: Split = "train" if match[1] == "train" else "valid"
+    split: SourceSplit = "train" if match[1] == "train" else "valid"
     return VolumeName(split, patient_id, f"{patient_id}_{match[3]}", int(match[4]))
+
+
+def parse_split(name: str, cell: str) -> SourceSplit:
+    """The split that a row of own data states.
+
+    Raises:
+        CtscribeError: ``E_COLUMN`` naming the row's scan.
+    """
+    for split in SPLITS:
+        if cell == split:
+            return split
+    raise CtscribeError(
+        "E_COLUMN", f"{name} must have split train or valid, but {cell[:20]!r} was found"
+    )
 
 
 @final
@@ -102,20 +109,20 @@ class CtRateTree:
 
     root: Path
 
-    def metadata_path(self, split: Split) -> Path:
+    def metadata_path(self, split: SourceSplit) -> Path:
         """Scanner, geometry and rescale values per volume."""
         return self._find("metadata", {"train": "train", "valid": "validation"}[split], "metadata")
 
-    def reports_path(self, split: Split) -> Path:
+    def reports_path(self, split: SourceSplit) -> Path:
         """Findings and impression per volume."""
         long = {"train": "train", "valid": "validation"}[split]
         return self._find("radiology_text_reports", long, "reports")
 
-    def labels_path(self, split: Split) -> Path:
+    def labels_path(self, split: SourceSplit) -> Path:
         """The 18 findings per volume; here CT-RATE says ``valid``, not ``validation``."""
         return self._find("multi_abnormality_labels", split, "predicted_labels")
 
-    def no_chest_path(self, split: Split) -> Path:
+    def no_chest_path(self, split: SourceSplit) -> Path:
         """The published list of volumes that are not chests."""
         return self._place(f"metadata/no_chest_{split}.txt")
 
@@ -139,17 +146,17 @@ class CtRateTree:
         return next((place for place in places if place.exists()), places[0])
 
 
-def read_metadata(path: Path) -> Table:
+def read_metadata(path: Path) -> VolumeCells:
     """Reads a metadata CSV; attributes that nothing uses are dropped, further ones allowed."""
     return read_table(path, required=_USED_METADATA)
 
 
-def read_reports(path: Path) -> Table:
+def read_reports(path: Path) -> VolumeCells:
     """Reads a reports CSV; the columns must be `REPORT_COLUMNS`."""
     return read_table(path, required=REPORT_COLUMNS, allow_others=False)
 
 
-def read_labels(path: Path) -> Table:
+def read_labels(path: Path) -> VolumeCells:
     """Reads a labels CSV; the columns must be `LABEL_COLUMNS`, in any order."""
     return read_table(path, required=LABEL_COLUMNS, allow_others=False)
 
@@ -162,8 +169,8 @@ def read_no_chest(path: Path) -> frozenset[str]:
     return frozenset(Path(name).name for name in names if name)
 
 
-def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True) -> Table:
-    """Reads a CSV whose first column is unique, keeping the required columns.
+def read_table(path: Path, *, required: tuple[str, ...], allow_others: bool = True) -> VolumeCells:
+    """Reads a CSV that names each volume once, keeping the required columns.
 
     Args:
         path: UTF-8 text with or without byte order mark.
@@ -171,63 +178,21 @@ def read_table(path: Path, *, required: Iterable[str], allow_others: bool = True
         allow_others: Whether further columns are accepted (and dropped).
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or ``E_DUPLICATE``,
-            naming the file and, where there is one, the line.
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or
+            ``E_DUPLICATE``, naming the file and, where there is one, the row.
     """
-    wanted = tuple(required)
-    text = read_table_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        _check_columns(path, reader.fieldnames or (), wanted, allow_others)
-        return _rows_by_name(path, reader, wanted)
-    except csv.Error as error:
-        raise CtscribeError(
-            "E_CSV",
-            f"{path} line {reader.line_num + 1} must be a row of a CSV file, but {error}",
-        ) from error
-
-
-def _check_columns(
-    path: Path, found: Iterable[str], wanted: tuple[str, ...], allow_others: bool
-) -> None:
-    names = list(found)
-    for column in wanted:
-        if names.count(column) != 1:
-            near = difflib.get_close_matches(column, [n for n in names if n not in wanted], 1)
-            how = "has it twice" if column in names else "lacks it"
-            how += f", and has {near[0]!r}" if near else ""
-            raise CtscribeError("E_COLUMN", f"{path} must have one column {column!r}, but {how}")
-    others = [name for name in names if name not in wanted]
-    if others and not allow_others:
-        raise CtscribeError(
-            "E_COLUMN",
-            f"{path} must have only the columns {', '.join(wanted)}, but {others[0]!r} is unknown",
-        )
-
-
-def _rows_by_name(path: Path, reader: "csv.DictReader[str]", wanted: tuple[str, ...]) -> Table:
-    table: Table = {}
-    for row in reader:
-        if None in row or None in row.values():
-            raise CtscribeError(
-                "E_CSV",
-                f"{path} line {reader.line_num} must have as many cells as there are columns",
-            )
-        name = row["VolumeName"]
-        if name in table:
-            raise CtscribeError(
-                "E_DUPLICATE",
-                f"{path} must name each volume once, but line {reader.line_num} repeats "
-                f"{name[:80]!r}",
-            )
-        table[name] = {column: row[column] for column in wanted}
-    return table
+    table = read_csv(path)
+    check_columns(table, required, None if allow_others else required)
+    return {
+        name: {column: cells[column] for column in required}
+        for name, cells in table.by_name("VolumeName").items()
+    }
 
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
-def parse_metadata(row: dict[str, str]) -> VolumeMetadata:
+def parse_metadata(row: Cells) -> VolumeMetadata:
     """Turns the cells of one metadata row into numbers.
 
     Raises:
@@ -248,46 +213,10 @@ def parse_metadata(row: dict[str, str]) -> VolumeMetadata:
         orientation=_numbers(name, row, "ImageOrientationPatient", 6),
         kernel=row["ConvolutionKernel"].strip(),
         num_slices=int(slices[0]) if slices else None,
-        manufacturer=row["Manufacturer"].strip() or None,
-        sex=row["PatientSex"].strip() or None,
-        age_years=parse_age_years(row["PatientAge"]),
     )
 
 
-def parse_report(row: dict[str, str]) -> tuple[str, str]:
-    """Findings and impression of one row, "Not given." read as empty.
-
-    Raises:
-        CtscribeError: ``E_EMPTY_REPORT`` when there are no findings.
-    """
-    texts = (" ".join(row[column].split()) for column in ("Findings_EN", "Impressions_EN"))
-    findings, impression = ("" if text == NOT_GIVEN else text for text in texts)
-    if not findings:
-        raise CtscribeError(
-            "E_EMPTY_REPORT",
-            f"{row['VolumeName']} must have findings in its report, but they are empty",
-        )
-    return findings, impression
-
-
-def parse_labels(row: dict[str, str]) -> Labels:
-    """The 18 findings of one row in `FINDINGS` order.
-
-    Raises:
-        CtscribeError: ``E_LABELS`` naming the volume and the cell.
-    """
-    values = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
-    for finding in FINDINGS:
-        if row[finding].strip() not in values:
-            raise CtscribeError(
-                "E_LABELS",
-                f"{row['VolumeName']} must have 0 or 1 for {finding!r}, but "
-                f"{row[finding][:20]!r} was found",
-            )
-    return tuple(values[row[finding].strip()] for finding in FINDINGS)
-
-
-def _numbers(name: str, row: dict[str, str], column: str, count: int) -> tuple[float, ...] | None:
+def _numbers(name: str, row: Cells, column: str, count: int) -> tuple[float, ...] | None:
     cell = row[column].strip()
     if cell.lower() in ("", "nan", "none"):
         return None
@@ -298,12 +227,3 @@ def _numbers(name: str, row: dict[str, str], column: str, count: int) -> tuple[f
             f"{name} must have {count} number(s) in {column}, but {cell[:60]!r} was found",
         )
     return found
-
-
-def parse_age_years(cell: str) -> float | None:
-    """Years of a DICOM age such as ``045Y`` or ``006M``; None for anything else."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", cell.strip())
-    if match is None:
-        return None
-    per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
-    return int(match[1]) / per_year

@@ -16,9 +16,9 @@ from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import list_source
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import coarse_size, frame_size
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
-from ctscribe.scan.resample import plan
+from ctscribe.scan.resample import plan_resampling
 
 _NUM_EXAMPLES = 3
 _BASE_BYTES = 110e6
@@ -193,8 +193,8 @@ def _look(
             max_tilt_degrees=max_tilt_degrees,
         )
     except CtscribeError as error:
-        return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
-    width, height, depth = plan(grid, spacing_mm).shape_xyz
+        return name, SkippedRow.of(name, error)
+    width, height, depth = plan_resampling(grid, spacing_mm).shape_xyz
     full_px = frame_size(width, height, frame_size_px)
     rows, columns = coarse_size(full_px, num_slices, token_budget)
     return name, _Seen(
@@ -211,7 +211,7 @@ def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
         "E_WORKER",
         f"{name} must have a header that can be read, but it ends the process that reads it",
     )
-    return name, SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+    return name, SkippedRow.of(name, error)
 
 
 def _example(name: str, code: str, details: dict[str, Any]) -> str:

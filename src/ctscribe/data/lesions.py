@@ -1,7 +1,5 @@
 """Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from itertools import compress
 from pathlib import Path
@@ -10,11 +8,12 @@ from typing import NamedTuple
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import TruthRow, read_rows
+from ctscribe.base.tables import check_columns, read_csv
 from ctscribe.base.types import BoxMm
 from ctscribe.data.manifest import finding_of, list_manifest
 from ctscribe.data.prepared import stem
-from ctscribe.scan.masks import boxes_of_mask, read_masks
-from ctscribe.text.csv_tables import read_table_text
+from ctscribe.scan.boxes import boxes_of_mask
+from ctscribe.scan.masks import read_masks
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 
@@ -77,14 +76,10 @@ def read_where(path: Path) -> Places:
 
 
 def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    rows = csv.DictReader(io.StringIO(read_table_text(path), newline=""), restval="", strict=True)
-    try:
-        if set(_COLUMNS) - set(rows.fieldnames or ()):
-            raise _refusal(path, f"it lacks one of the columns {', '.join(_COLUMNS)}")
-        cells = [[row[column].strip() for column in _COLUMNS] for row in rows]
-    except csv.Error as error:
-        raise _refusal(path, f"its line {rows.line_num + 1} is no CSV: {error}") from error
-    for number, (volume, finding, mask) in enumerate(cells, 1):
+    table = read_csv(path, "E_WHERE")
+    check_columns(table, _COLUMNS, code="E_WHERE")
+    for number, cells in table.rows.items():
+        volume, finding, mask = (cells[column].strip() for column in _COLUMNS)
         known = finding_of(Path(finding))
         if known is None or not volume or not mask:
             what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"

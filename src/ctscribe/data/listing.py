@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import SkippedRow
-from ctscribe.base.types import Labels
+from ctscribe.base.rows import ReportedRow, SkippedRow
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
-    Split,
-    Table,
-    parse_labels,
+    VolumeCells,
     parse_metadata,
-    parse_report,
     parse_volume_name,
     read_labels,
     read_metadata,
@@ -24,6 +21,7 @@ from ctscribe.data.ct_rate import (
     read_reports,
 )
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
+from ctscribe.text.report_tables import report_fields
 
 Reconstructions = Literal["one", "all"]
 
@@ -77,47 +75,23 @@ NO_CHEST = "E_NO_CHEST"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ListedVolume:
-    """A volume on disk with everything the tables say about it.
+class ListedVolume(ReportedRow):
+    """A volume on disk with everything the tables say about it."""
 
-    Attributes:
-        volume_name: Unique in its data set, fit for file names.
-        patient_id: Shared by a patient's volumes.
-        scan_id: Shared by the reconstructions of a scan.
-        source_split: The data set's own; valid becomes the test split.
-        path: File or folder.
-        metadata: CT-RATE's row, where there is one.
-        findings: Never empty.
-        impression: Maybe empty.
-        labels: The 18 findings, where the data set has them.
-        manufacturer: Of the scanner.
-        sex: F, M or O.
-        age_years: Of the patient.
-        masks_dir: Folder of lesion masks, each named after its finding, where there is one.
-    """
-
-    volume_name: str
-    patient_id: str
-    scan_id: str
-    source_split: Split
     path: Path
-    metadata: VolumeMetadata | None
-    findings: str
-    impression: str
-    labels: Labels | None
-    manufacturer: str | None
-    sex: str | None
-    age_years: float | None
+    """File or folder."""
+    metadata: VolumeMetadata | None = None
+    """CT-RATE's row, where there is one."""
     masks_dir: Path | None = None
+    """Folder of lesion masks, each named after its finding, where there is one."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    reports: Table
-    metadata: Table
-    labels: Table | None
+    reports: VolumeCells
+    metadata: VolumeCells
+    labels: VolumeCells | None
     no_chest: frozenset[str]
 
 
@@ -160,7 +134,7 @@ def list_volumes(
     return volumes, skipped
 
 
-def _read_tables(tree: CtRateTree, split: Split) -> _Tables:
+def _read_tables(tree: CtRateTree, split: SourceSplit) -> _Tables:
     metadata, labels = tree.metadata_path(split), tree.labels_path(split)
     return _Tables(
         read_reports(tree.reports_path(split)),
@@ -191,34 +165,25 @@ def _join(
             else:
                 paths[name] = path
         except CtscribeError as error:
-            yield _skip(name, error)
+            yield SkippedRow.of(name, error)
     present = {parse_volume_name(name).scan_id for name in paths}
     for scan_id, name in absent.items():
         if scan_id not in present:
-            yield _skip(
-                name,
-                CtscribeError(
-                    "E_MISSING",
-                    f"{scan_id} must have a volume on disk because it has a report, but has none",
-                ),
-            )
+            fault = f"{scan_id} must have a volume on disk because it has a report, but has none"
+            yield SkippedRow.of(name, CtscribeError("E_MISSING", fault))
     for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
         try:
             yield _listed(name, paths[name], metadata.get(name), tables)
         except CtscribeError as error:
-            yield _skip(name, error)
+            yield SkippedRow.of(name, error)
 
 
 def _listed(
     name: str, path: Path, metadata: VolumeMetadata | None, tables: _Tables
 ) -> ListedVolume:
-    findings, impression = parse_report(tables.reports[name])
-    if tables.labels is not None and name not in tables.labels:
-        raise CtscribeError(
-            "E_NO_LABELS",
-            f"{name} must have a row in the labels file, but has none",
-        )
-    labels = parse_labels(tables.labels[name]) if tables.labels is not None else None
+    row = tables.reports[name]
+    texts = row["Findings_EN"], row["Impressions_EN"]
+    labels = {} if tables.labels is None else tables.labels.get(name)
     parts = parse_volume_name(name)
     return ListedVolume(
         volume_name=name,
@@ -227,26 +192,11 @@ def _listed(
         source_split=parts.split,
         path=path,
         metadata=metadata,
-        findings=findings,
-        impression=impression,
-        labels=labels,
-        manufacturer=metadata.manufacturer if metadata else None,
-        sex=metadata.sex if metadata else None,
-        age_years=metadata.age_years if metadata else None,
+        **report_fields(name, texts, tables.metadata.get(name, {}), labels),
     )
 
 
 def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
-    known = set(reported)
-    for name in sorted({path.name for path in root.rglob("*.nii*")} - known):
-        yield _skip(
-            name,
-            CtscribeError(
-                "E_NO_REPORT",
-                f"{name[:80]} must have a row in the reports file, but has none",
-            ),
-        )
-
-
-def _skip(name: str, error: CtscribeError) -> SkippedRow:
-    return SkippedRow(volume_name=name, code=error.code, reason=error.sentence)
+    for name in sorted({path.name for path in root.rglob("*.nii*")} - set(reported)):
+        fault = f"{name[:80]} must have a row in the reports file, but has none"
+        yield SkippedRow.of(name, CtscribeError("E_NO_REPORT", fault))

@@ -21,7 +21,7 @@ from typing import Any, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, many_writers, one_writer, read_json, write_json
 from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import SkippedRow, StudyRow, write_rows
+from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance
 from ctscribe.data.engines import local
 from ctscribe.data.engines.engine import Engine
@@ -38,7 +38,7 @@ from ctscribe.data.prepare_volume import (
 )
 from ctscribe.data.prepared import STUDIES, split_of
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 
 _BASE_BYTES = 110e6
 """Resident memory of a worker before its first volume."""
@@ -104,7 +104,7 @@ def need_bytes(task: VolumeTask) -> int:
 
 
 def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
-    row = SkippedRow(volume_name=task.name, code=error.code, reason=error.sentence)
+    row = SkippedRow.of(task.name, error)
     return task.name, row, False
 
 
@@ -347,17 +347,6 @@ def _part(
 
 
 def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
-    return StudyRow(
-        volume_name=listed.volume_name,
-        patient_id=listed.patient_id,
-        scan_id=listed.scan_id,
-        source_split=listed.source_split,
-        split=split_of(listed.patient_id, listed.source_split, splits),
-        findings=listed.findings,
-        impression=listed.impression,
-        labels=listed.labels,
-        manufacturer=listed.manufacturer,
-        sex=listed.sex,
-        age_years=listed.age_years,
-        **{key: record[key] for key in _GEOMETRY},
-    )
+    reported = listed.model_dump(include=set(ReportedRow.model_fields))
+    split = split_of(listed.patient_id, listed.source_split, splits)
+    return StudyRow(**reported, split=split, **{key: record[key] for key in _GEOMETRY})

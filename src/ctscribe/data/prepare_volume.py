@@ -11,14 +11,11 @@ from ctscribe.base.files import read_json, sha256_of_json, write_json
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.base.types import Frames
 from ctscribe.data.prepared import frames_path, read_frames, record_path, stem
-from ctscribe.scan.arrays import npy_writer
-from ctscribe.scan.frames import WINDOWS
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import Prefer
+from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
-from ctscribe.scan.show import PreparedVolume, show_lungs
-from ctscribe.scan.stores import GRID, check_stores, store_paths, write_stores
-from ctscribe.scan.volume import CTVolume
+from ctscribe.scan.stores import GRID, check_stores, npy_writer, store_paths, write_stores
 
 Keep = Literal["all", "slices"]
 FORMAT = 2
@@ -81,22 +78,9 @@ def prepare_volume(
         intensity=volume.intensity,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
-    prepared = prepare_scan(source, volume, slices)
+    prepared = frames_of_lungs(source, volume, slices)
     warnings = tuple(sorted(notes.codes | set(prepared.warnings)))
     return replace(prepared, warnings=warnings, source_details=notes.details)
-
-
-def prepare_scan(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig) -> PreparedVolume:
-    """Prepares a volume that is read already."""
-    return show_lungs(
-        source,
-        spacing_mm=volume.spacing_mm,
-        antialias=volume.antialias,
-        num_slices=slices.num_slices,
-        windows=WINDOWS[slices.windows],
-        frame_size_px=slices.frame_size_px,
-        token_budget=slices.token_budget,
-    )
 
 
 def prepare_into(

@@ -6,7 +6,6 @@ What a label head alone would score is in `label_sentences`. Without training re
 references take their place, and each patient is answered from those of all others.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from scipy.sparse import csr_matrix
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
+from ctscribe.base.tables import Cells, check_columns, read_csv
 from ctscribe.base.types import Labels
-from ctscribe.measure.scans import Report, Sections, labelled_text
+from ctscribe.measure.scans import ScanReport, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.sections import split_sentences
@@ -51,8 +51,8 @@ LEAVE_ONE_OUT = (
 
 
 def choose_reports(
-    training: Sequence[Report] | None, references: Sequence[Report], seed: int
-) -> dict[str, list[Report]]:
+    training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
+) -> dict[str, list[ScanReport]]:
     """Chooses the training report that each baseline gives as the answer for each reference.
 
     Args:
@@ -80,19 +80,19 @@ def choose_reports(
 
 
 def unseen_patients(
-    training: Sequence[Report] | None, references: Sequence[Report]
+    training: Sequence[ScanReport] | None, references: Sequence[ScanReport]
 ) -> list[str | None]:
     """For each reference the patient whose reports a baseline must not know, if there is one."""
     return [reference.patient_id if training is None else None for reference in references]
 
 
-def medoid(reports: Sequence[Report]) -> Report:
+def medoid(reports: Sequence[ScanReport]) -> ScanReport:
     """The report nearest to all: the highest pooled unigram F1 when it answers every scan."""
     pool = Pool.of(reports)
     return pool.medoid(pool.without(None))
 
 
-def normal_report(reports: Sequence[Report]) -> Report:
+def normal_report(reports: Sequence[ScanReport]) -> ScanReport:
     """The commonest report among those with the fewest findings; of equals, the medoid."""
     pool = Pool.of(reports)
     return pool.normal_report(pool.without(None))
@@ -113,7 +113,7 @@ class Pool:
         texts: Number of each report's text; equal texts share it.
     """
 
-    reports: tuple[Report, ...]
+    reports: tuple[ScanReport, ...]
     patients: np.ndarray
     labels: Int64[np.ndarray, "reports findings"]
     words: csr_matrix
@@ -121,7 +121,7 @@ class Pool:
     texts: Int64[np.ndarray, "reports"]
 
     @classmethod
-    def of(cls, reports: Sequence[Report]) -> "Pool":
+    def of(cls, reports: Sequence[ScanReport]) -> "Pool":
         """Counts the words of at least one report."""
         ordered = sorted(reports, key=lambda report: report.scan_id)
         tokens = [report.text.split() for report in ordered]
@@ -140,7 +140,7 @@ class Pool:
             np.ones(len(self.reports), bool) if patient_id is None else self.patients != patient_id
         )
 
-    def medoid(self, among: Bool[np.ndarray, "reports"]) -> Report:
+    def medoid(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
         """The one with the highest pooled unigram F1 as the answer to all ``among`` them.
 
         The pooled overlap of a report with the others is a sum over its items of how many
@@ -153,7 +153,7 @@ class Pool:
         score = overlap / np.maximum(1, int(among.sum()) * self.lengths + total)
         return self.reports[int(np.where(among, score, -1.0).argmax())]
 
-    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> Report:
+    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
         """The commonest ``among`` those of them with the fewest findings; of equals, the medoid."""
         findings = self.labels.sum(axis=1)
         normal = among & (findings == findings[among].min())
@@ -178,8 +178,8 @@ def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
 
 
 def _draw(
-    pool: Pool, references: Sequence[Report], rng: np.random.Generator, *, by_labels: bool
-) -> list[Report]:
+    pool: Pool, references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
+) -> list[ScanReport]:
     chosen = []
     for reference in references:
         allowed = pool.without(reference.patient_id)
@@ -207,7 +207,7 @@ THRESHOLD = 0.5
 
 
 def reports_from_labels(
-    training: Sequence[Report], stated: Sequence[Labels], unseen: Sequence[str | None]
+    training: Sequence[ScanReport], stated: Sequence[Labels], unseen: Sequence[str | None]
 ) -> list[Sections]:
     """Writes a report for each row of stated findings; see the module.
 
@@ -249,7 +249,7 @@ def finding_sentences(affirmed: Affirmed, unseen: str | None = None) -> dict[str
     return chosen
 
 
-def affirming_patients(training: Sequence[Report]) -> Affirmed:
+def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
     """Reads who affirms what in which sentence."""
     patients: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in FINDINGS}
     for report in training:
@@ -272,13 +272,15 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
         studies: Whose volumes may be named; other rows are passed over.
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_CSV``, ``E_COLUMN``, and ``E_LABEL_HEAD`` for a cell
+        CtscribeError: As `read_csv`, ``E_DUPLICATE``, and ``E_LABEL_HEAD`` for a cell
             outside [0, 1] or a scan without a row.
     """
     scan_of = {study.volume_name: study.scan_id for study in studies}
     found: dict[str, Labels] = {}
-    for row in _rows(path):
-        scan_id = scan_of.get(row["VolumeName"])
+    table = read_csv(path)
+    check_columns(table, ("VolumeName", *FINDINGS))
+    for name, row in table.by_name("VolumeName").items():
+        scan_id = scan_of.get(name)
         if scan_id is not None and scan_id not in found:
             cells = [_probability(path, row, name) for name in FINDINGS]
             found[scan_id] = tuple(int(cell >= THRESHOLD) for cell in cells)
@@ -292,7 +294,7 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
     return found
 
 
-def _write(normal: Report, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
+def _write(normal: ScanReport, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
     about = {
         mention.sentence
         for mention in find_mentions(labelled_text(*normal.sections))
@@ -308,35 +310,15 @@ def _closed(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lacking = [
-                name for name in ("VolumeName", *FINDINGS) if name not in (reader.fieldnames or ())
-            ]
-            if lacking:
-                raise CtscribeError(
-                    "E_COLUMN",
-                    f"{path} must have VolumeName and the 18 findings as columns, but lacks "
-                    f"{lacking[0]}",
-                )
-            return list(reader)
-    except FileNotFoundError as error:
-        raise CtscribeError("E_MISSING", f"{path} must exist") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CtscribeError("E_CSV", f"{path} must be a CSV file in UTF-8, but {error}") from error
-
-
-def _probability(path: Path, row: Mapping[str, str], finding: str) -> float:
+def _probability(path: Path, row: Cells, finding: str) -> float:
     try:
         value = float(row[finding])
-    except (TypeError, ValueError):
+    except ValueError:
         value = float("nan")
     if not 0 <= value <= 1:
         raise CtscribeError(
             "E_LABEL_HEAD",
             f"probabilities in {path} must be numbers from 0 to 1, but {finding} of "
-            f"{row['VolumeName']} is {str(row[finding])[:20]!r}",
+            f"{row['VolumeName']} is {row[finding][:20]!r}",
         )
     return value

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from ctscribe.base.rows import ReportedRow
 from ctscribe.measure.clinical import clinical_scores, finding_counts, finding_scores
 from ctscribe.measure.intervals import Resampler, with_interval
-from ctscribe.measure.scans import Answers, Report, labelled_text
+from ctscribe.measure.scans import Answers, ScanReport, labelled_text
 from ctscribe.measure.statistics import Statistics, clinical_part
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
@@ -175,7 +175,7 @@ def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, A
 
 
 def by_agreement(
-    answers: Answers, truth: Sequence[Report], resampler: Resampler
+    answers: Answers, truth: Sequence[ScanReport], resampler: Resampler
 ) -> dict[str, dict[str, Any]]:
     """The measures of `AGREEMENT` with intervals; sides and sizes are read by the rules."""
     statistics = agreement_statistics(
@@ -192,7 +192,7 @@ def by_agreement(
 def by_stratum(
     statistics: Statistics,
     studies: Sequence[ReportedRow],
-    truth: Sequence[Report],
+    truth: Sequence[ScanReport],
     resampler: Resampler,
 ) -> list[dict[str, Any]]:
     """Coverage, precision, F1 and nodule Coverage of every group of scans, with intervals."""

@@ -1,6 +1,6 @@
 """The stage: calibrates a run on validation, measures on another split, keeps both with the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -58,15 +58,6 @@ def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[st
         for kind, (shown, warnings) in kinds.items():
             refused[kind] += why_not_assessable(shown, warnings) is not None
     return {kind: _rate(count, len(studies)) for kind, count in refused.items()}
-
-
-def abstention_lines(rates: Mapping[str, Mapping[str, float | int]]) -> str:
-    """The rates as Markdown."""
-    lines = ["| shown | refused | rate |", "|---|---|---|"]
-    for kind, rate in rates.items():
-        bounds = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
-        lines.append(f"| {kind} | {rate['refused']} of {rate['of']} | {bounds} |")
-    return "\n".join(lines)
 
 
 def _rate(refused: int, total: int) -> dict[str, float | int]:

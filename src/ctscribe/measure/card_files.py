@@ -31,7 +31,7 @@ from ctscribe.measure.scans import (
     RULES,
     Answers,
     LabelSource,
-    Report,
+    ScanReport,
     as_reports,
     match_predictions,
     one_row_per_scan,
@@ -200,7 +200,7 @@ def make_card_of_files(
 
 
 def _answers(
-    path: Path, references: References, truth: Sequence[Report], source: LabelSource
+    path: Path, references: References, truth: Sequence[ScanReport], source: LabelSource
 ) -> Answers:
     written = read_predictions(path, references.studies, references.left_out)
     answers, missing = match_predictions(written, truth, source)

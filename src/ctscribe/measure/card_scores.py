@@ -33,7 +33,7 @@ from ctscribe.measure.language import (
     language_signature,
     language_statistics,
 )
-from ctscribe.measure.scans import Answers, Report
+from ctscribe.measure.scans import Answers, ScanReport
 from ctscribe.text.findings import FINDINGS
 
 METRICS = {
@@ -71,7 +71,7 @@ ByView = Mapping[str, Float64[np.ndarray, "_ columns"]]
 def score_card(
     cross_entropy: Mapping[str, Float64[np.ndarray, "scans"]],
     answers: Mapping[str, Answers],
-    truth: Sequence[Report],
+    truth: Sequence[ScanReport],
     config: EvaluateConfig,
     source_name: str = "rules",
 ) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _statistics(
     cross_entropy: Float64[np.ndarray, "scans"],
     written: Answers,
     real: Answers,
-    truth: Sequence[Report],
+    truth: Sequence[ScanReport],
     profile: Profile,
 ) -> Float64[np.ndarray, "scans columns"]:
     true = np.array([report.labels for report in truth], dtype=np.float64)
@@ -190,7 +190,7 @@ def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "dra
 
 
 def _per_finding(
-    point: ByView, drawn: ByView, truth: Sequence[Report], left_out: Sequence[str]
+    point: ByView, drawn: ByView, truth: Sequence[ScanReport], left_out: Sequence[str]
 ) -> list[dict[str, Any]]:
     positives: Int64[np.ndarray, "18"] = np.sum([report.labels for report in truth], axis=0)
     views = {

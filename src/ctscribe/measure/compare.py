@@ -22,7 +22,7 @@ from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
     LabelSource,
-    Report,
+    ScanReport,
     as_reports,
     count_scans,
     match_predictions,
@@ -131,7 +131,7 @@ def enough_trials(wanted: int, family: int) -> int:
 
 def _sums(
     seeds: Sequence[Sequence[PredictionRow]],
-    truth: Sequence[Report],
+    truth: Sequence[ScanReport],
     resampler: Resampler,
     config: EvaluateConfig,
     source: LabelSource,

@@ -27,10 +27,9 @@ from ctscribe.measure.intervals import (
     sum_by_patient,
     with_interval,
 )
-from ctscribe.scan.boxes import FrameBoxes, boxes_in_frames
+from ctscribe.scan.boxes import BoxPx, FrameBoxes, box_in_pixels, boxes_in_frames, overlap, touches
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
-    Box,
     Kept,
     ReportOnScan,
     attention_of,
@@ -65,18 +64,15 @@ class Truth:
         shown = targets[..., finding].reshape(len(self.slice_indices) // 2, -1)
         return np.asarray(shown.max(1) > 0)
 
-    def boxes_in(self, finding: int, pair: int) -> list[Box]:
+    def boxes_in(self, finding: int, pair: int) -> list[BoxPx]:
         """This finding's boxes in a slice pair, in pixels, cut to the frame."""
-        height, width = self.frame_size_px
-        depths = self.slice_indices[2 * pair : 2 * pair + 2]
-        found = []
-        for box, named in zip(self.boxes, self.findings, strict=True):
-            if named == finding and any(box[2, 0] - 0.5 <= z <= box[2, 1] + 0.5 for z in depths):
-                low = np.floor(box[:2, 0] + 0.5).clip(0)
-                high = np.floor(box[:2, 1] + 1.5).clip(max=(width, height))
-                if (low < high).all():
-                    found.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
-        return found
+        slices = self.slice_indices[2 * pair : 2 * pair + 2]
+        shown = (
+            box_in_pixels(box, self.frame_size_px)
+            for box, named in zip(self.boxes, self.findings, strict=True)
+            if named == finding and touches(box, slices).any()
+        )
+        return [box for box in shown if box is not None]
 
 
 @final
@@ -176,20 +172,8 @@ def hit_by_chance(num_pairs: int, num_true: int, k: int) -> float:
     return 1 - comb(num_pairs - num_true, k) / comb(num_pairs, k)
 
 
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(0, width) * max(0, height)
-    return shared / (_area(first) + _area(second) - shared)
-
-
-def _area(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
 def _overlaps(
-    box: Box | None, lesions: Sequence[Box], truth: Truth, draw: np.random.Generator
+    box: BoxPx | None, lesions: Sequence[BoxPx], truth: Truth, draw: np.random.Generator
 ) -> dict[str, float]:
     """Of the box, and of one of its size put anywhere in the frame."""
     if box is None or not lesions:

@@ -1,10 +1,8 @@
 """Predictions of any format, put to the studies they were written for."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
@@ -12,8 +10,8 @@ from typing import Any, Literal, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
-from ctscribe.text.csv_tables import ReportTable, read_report_table
-from ctscribe.text.sections import split_report
+from ctscribe.base.tables import format_csv
+from ctscribe.text.report_tables import read_report_table, report_sections
 
 Format = Literal["csv", "vlm3d", "ct-chat"]
 _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
@@ -24,7 +22,7 @@ _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
 
 @final
 @dataclass(frozen=True)
-class Written:
+class NamedReport:
     """A report somebody wrote for a volume."""
 
     name: str
@@ -33,40 +31,38 @@ class Written:
     impression: str
 
 
-def read_written(path: Path) -> list[Written]:
+def read_written(path: Path) -> list[NamedReport]:
     """Reads predictions of any of the formats, in their order.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_JSON``, ``E_ROW``, ``E_PREDICTION`` for JSON of another
             shape or a name that occurs twice, and what `read_report_table` raises.
     """
+    found: Iterable[tuple[str, tuple[str, ...]]]
     if path.suffix.lower() == ".csv":
         table = read_report_table(path)
-        return written_of(table, path)
-    if path.suffix.lower() == ".json":
-        answers = _answers(path, read_json(path))
-        written = [Written(volume_stem(name), *split_report(text)) for name, text in answers]
-        return _each_once(written, path)
-    rows = read_rows(path, PredictionRow)
-    return [Written(volume_stem(row.volume_name), row.findings, row.impression) for row in rows]
+        found = zip(table.names, table.texts, strict=True)
+    elif path.suffix.lower() == ".json":
+        found = _answers(path, read_json(path))
+    else:
+        rows = read_rows(path, PredictionRow)
+        return [
+            NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
+        ]
+    return named_reports(path, found)
 
 
-def written_of(table: ReportTable, path: Path) -> list[Written]:
-    """The reports of a table.
+def named_reports(path: Path, found: Iterable[tuple[str, Sequence[str]]]) -> list[NamedReport]:
+    """Reports by name.
 
     Args:
-        table: Of predictions.
-        path: What a refusal calls it.
+        path: What a refusal calls them.
+        found: Names, each with the whole text or with Findings and Impression.
 
     Raises:
-        CtscribeError: ``E_PREDICTION`` for names that differ only in folder or suffix.
+        CtscribeError: ``E_PREDICTION`` for names that differ at most in folder or suffix.
     """
-    pairs = zip(table.names, table.cells, strict=True)
-    written = [Written(volume_stem(name), *_sections(cells)) for name, cells in pairs]
-    return _each_once(written, path)
-
-
-def _each_once(written: list[Written], path: Path) -> list[Written]:
+    written = [NamedReport(volume_stem(name), *report_sections(texts)) for name, texts in found]
     seen: set[str] = set()
     for report in written:
         if report.name in seen:
@@ -83,13 +79,7 @@ def volume_stem(name: str) -> str:
     return path.name
 
 
-def _sections(cells: Sequence[str]) -> tuple[str, str]:
-    if len(cells) == 2:
-        return cells[0].strip(), cells[1].strip()
-    return split_report(cells[0])
-
-
-def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON
+def _answers(path: Path, content: Any) -> Iterator[tuple[str, tuple[str]]]:  # noqa: ANN401 - JSON
     if isinstance(content, dict):
         key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
         content = content[key] if key else content
@@ -104,7 +94,7 @@ def _answers(path: Path, content: Any) -> Iterator[tuple[str, str]]:  # noqa: AN
         text = _spoken(fields) if text is None else text
         if name is None or text is None:
             raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
-        yield name, text
+        yield name, (text,)
 
 
 def _spoken(fields: Mapping[str, Any]) -> str | None:
@@ -135,14 +125,11 @@ def _bad(path: Path, what: str) -> CtscribeError:
     )
 
 
-def format_written(written: Sequence[Written], form: Format) -> str:
+def format_written(written: Sequence[NamedReport], form: Format) -> str:
     """The text of a file in another tool's format; JSON has the sections joined by a space."""
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("VolumeName", "Findings_EN", "Impressions_EN"))
-        writer.writerows((f"{r.name}.nii.gz", r.findings, r.impression) for r in written)
-        return text.getvalue()
+        rows = [(f"{r.name}.nii.gz", r.findings, r.impression) for r in written]
+        return format_csv([("VolumeName", "Findings_EN", "Impressions_EN"), *rows])
     whole = [
         (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
         for report in written
@@ -198,7 +185,7 @@ def read_predictions(
 
 
 def put_to_studies(
-    written: Sequence[Written],
+    written: Sequence[NamedReport],
     path: Path,
     studies: Sequence[ReportedRow],
     left_out: Collection[str] = (),
@@ -221,7 +208,7 @@ def put_to_studies(
     passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
     by_volume = {volume_stem(study.volume_name): study for study in studies}
     by_scan = {study.scan_id: study for study in reversed(studies)}
-    chosen: dict[str, tuple[int, str, Written, ReportedRow]] = {}
+    chosen: dict[str, tuple[int, str, NamedReport, ReportedRow]] = {}
     unknown = []
     for report in written:
         same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
@@ -247,7 +234,7 @@ def put_to_studies(
     return [_row(report, study) for _, _, report, study in chosen.values()]
 
 
-def _row(report: Written, study: ReportedRow) -> PredictionRow:
+def _row(report: NamedReport, study: ReportedRow) -> PredictionRow:
     return PredictionRow(
         scan_id=study.scan_id,
         patient_id=study.patient_id,

@@ -1,32 +1,27 @@
 """What predictions are scored against: prepared studies, or reports out of tables alone."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SplitsConfig
-from ctscribe.base.rows import ReferenceRow, ReportedRow
-from ctscribe.base.types import Labels, Split
-from ctscribe.data.ct_rate import (
-    VolumeName,
-    parse_age_years,
-    parse_labels,
-    parse_volume_name,
-)
+from ctscribe.base.rows import ReportedRow
+from ctscribe.base.tables import Cells
+from ctscribe.base.types import SourceSplit, Split
+from ctscribe.data.ct_rate import VolumeName, parse_split, parse_volume_name
 from ctscribe.data.manifest import safe_name
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
-from ctscribe.text.csv_tables import ReportTable, read_named_cells, read_report_table
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.sections import split_report
-
-Cells = Mapping[str, str]
-
-_AGE_YEARS = re.compile(r"\d{1,3}(\.\d+)?")
+from ctscribe.text.report_tables import (
+    ReportTable,
+    read_beside,
+    read_report_table,
+    report_fields,
+)
 
 
 @final
@@ -54,16 +49,14 @@ class TablePaths:
 class ReferenceTable:
     """What the tables say."""
 
-    rows: list[ReferenceRow]
+    rows: list[ReportedRow]
     left_out: frozenset[str]
     """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
     num_without_patient: int
     """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
 
 
-def read_reference_tables(
-    paths: TablePaths, source_split: Literal["train", "valid"], splits: SplitsConfig
-) -> ReferenceTable:
+def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTable:
     """Reads reports with their labels and metadata; texts are spaced as `prepare` spaces them.
 
     Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
@@ -71,52 +64,45 @@ def read_reference_tables(
 
     Args:
         paths: The files.
-        source_split: Which rows of a table with the column ``split``; what the rows will say.
-        splits: Which training patients are held out.
+        split: Which rows of a table with the column ``split``; what the rows will say.
 
     Raises:
-        CtscribeError: As `read_report_table`, `read_named_cells` and `reference_rows`.
+        CtscribeError: As `read_report_table` and `reference_rows`.
     """
     table = read_report_table(paths.reports, allow_empty=True)
-    return reference_rows(table, paths, source_split, splits)
+    return reference_rows(table, paths, split)
 
 
-def reference_rows(
-    table: ReportTable,
-    paths: TablePaths,
-    source_split: Literal["train", "valid"],
-    splits: SplitsConfig,
-) -> ReferenceTable:
+def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
     """As `read_reference_tables`, of a table of reports that is read already.
 
     Raises:
-        CtscribeError: As `read_named_cells`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
             ``E_LABELS`` or ``E_METADATA`` naming the report.
     """
-    _check_findings(paths.reports, table)
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
-    rows: dict[str, ReferenceRow] = {}
+    rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
     nameless: set[str] = set()
-    for name, texts, beside in zip(table.names, table.cells, table.others, strict=True):
-        findings, impression = _sections(texts)
-        if _split(paths.reports, name, beside, source_split) != source_split:
+    for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
+        if parse_split(name[:80], beside.get("split", split)) != split:
             continue
         volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
-        if not findings:
+        about = {**metadata.get(volume_stem(name), {}), **beside}
+        stated = labels.get(volume_stem(name)) if paths.labels else beside
+        try:
+            fields = report_fields(name[:80], texts, about, stated)
+        except CtscribeError as error:
+            if error.code != "E_EMPTY_REPORT":
+                raise
             left_out.add(volume_stem(volume_name))
             continue
-        patient = patient_id or scan_id
-        row = ReferenceRow(
+        row = ReportedRow(
             volume_name=volume_name,
-            patient_id=patient,
+            patient_id=patient_id or scan_id,
             scan_id=scan_id,
-            source_split=source_split,
-            split=split_of(patient, source_split, splits),
-            findings=findings,
-            impression=impression,
-            labels=_labels(paths, name, labels, beside),
-            **_metadata(name, {**metadata.get(volume_stem(name), {}), **beside}),
+            source_split=split,
+            **fields,
         )
         if rows.setdefault(volume_stem(volume_name), row) is not row:
             raise _repeated(paths.reports, name)
@@ -133,39 +119,14 @@ def _repeated(path: Path, name: str) -> CtscribeError:
     )
 
 
-def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, dict[str, str]]:
+def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, Cells]:
     if path is None:
         return {}
-    found: dict[str, dict[str, str]] = {}
-    for name, cells in read_named_cells(path, required).items():
+    found: dict[str, Cells] = {}
+    for name, cells in read_beside(path, required).items():
         if found.setdefault(volume_stem(name), cells) is not cells:
             raise _repeated(path, name)
     return found
-
-
-def _check_findings(path: Path, table: ReportTable) -> None:
-    columns = table.others[0].keys()
-    lacking = [finding for finding in FINDINGS if finding not in columns]
-    if 0 < len(lacking) < len(FINDINGS):
-        raise CtscribeError(
-            "E_COLUMN",
-            f"{path} must have all 18 findings as columns or none, but lacks {lacking[0]!r}",
-        )
-
-
-def _split(path: Path, name: str, cells: Cells, asked: str) -> str:
-    found = cells.get("split", asked)
-    if found not in ("train", "valid"):
-        raise CtscribeError(
-            "E_COLUMN",
-            f"split in {path} must be train or valid, but is {found[:20]!r} for {name[:80]}",
-        )
-    return found
-
-
-def _sections(texts: Sequence[str]) -> tuple[str, str]:
-    findings, impression = texts if len(texts) == 2 else split_report(texts[0])
-    return " ".join(findings.split()), " ".join(impression.split())
 
 
 def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:
@@ -190,35 +151,6 @@ def _parts(name: str) -> VolumeName | None:
         with suppress(CtscribeError):
             return parse_volume_name(volume_stem(name) + suffix)
     return None
-
-
-def _labels(
-    paths: TablePaths, name: str, labels: Mapping[str, Cells], beside: Cells
-) -> Labels | None:
-    if paths.labels is None and FINDINGS[0] not in beside:
-        return None
-    cells = beside if paths.labels is None else labels.get(volume_stem(name))
-    if cells is None:
-        raise CtscribeError(
-            "E_NO_LABELS",
-            f"{name[:80]} must have a row in {paths.labels}, but has none",
-        )
-    return parse_labels({**cells, "VolumeName": name[:80]})
-
-
-def _metadata(name: str, cells: Cells) -> dict[str, Any]:
-    age = cells.get("age", "")
-    if age and not _AGE_YEARS.fullmatch(age):
-        raise CtscribeError(
-            "E_METADATA",
-            f"{name[:80]} must have its age in years, but {age[:20]!r} was found",
-        )
-    age_years = float(age) if age else parse_age_years(cells.get("PatientAge", ""))
-    return {
-        "manufacturer": cells.get("Manufacturer") or cells.get("manufacturer") or None,
-        "sex": cells.get("PatientSex") or cells.get("sex") or None,
-        "age_years": age_years,
-    }
 
 
 @final
@@ -272,12 +204,12 @@ def table_references(
     Raises:
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
     """
-    scored = read_reference_tables(paths, "valid", splits)
+    scored = read_reference_tables(paths, "valid")
     if training_paths is None:
         return put_together(scored, None)
-    known = read_reference_tables(training_paths, "train", splits)
-    training = [row for row in known.rows if row.split == "train"]
-    return replace(put_together(scored, known), training=training)
+    known = read_reference_tables(training_paths, "train")
+    kept = [row for row in known.rows if split_of(row.patient_id, "train", splits) == "train"]
+    return replace(put_together(scored, known), training=kept)
 
 
 def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:

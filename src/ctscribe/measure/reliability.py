@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ctscribe.base.files import atomic_write
 from ctscribe.measure.intervals import draw_patients, patient_index, percentile_interval
 
 NUM_BINS = 15
@@ -95,25 +94,22 @@ def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None
         parts: Title to what `reliability` gives.
         path: PNG file.
     """
-    from matplotlib.figure import Figure
+    from ctscribe.base.figures import new_figure, write_figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_figure(9.0, 4.2, num_across=2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for title, part in parts.items():
         bins: Sequence[Mapping[str, float | int]] = part["bins"]
         label = f"{title}, ECE {part['ece']['value']:.3f}"
-        points = [(each["mean_probability"], each["frequency"]) for each in bins]
+        stated, true = ([each[key] for each in bins] for key in ("mean_probability", "frequency"))
         sizes = [4 + 60 * each["cases"] / part["cases"] for each in bins]
-        left.scatter(*zip(*points, strict=True), s=sizes, label=label)
+        left.scatter(stated, true, s=sizes, label=label)
         right.plot(*zip(*part["risk_coverage"], strict=True), label=title)
     left.set(xlabel="stated probability", ylabel="how often it was so", xlim=(0, 1), ylim=(0, 1))
     right.set(xlabel="share decided, surest first", ylabel="share of them wrong", ylim=(0, None))
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_figure(path, figure)
 
 
 def _bins(claims: Claims) -> list[dict[str, float | int]]:

@@ -1,18 +1,14 @@
 """From rows to scans: one reference, one prediction, each counted once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar, final
-
-import numpy as np
-from jaxtyping import Bool
+from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import PredictionRow, ReportedRow
+from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import label_report
+from ctscribe.text.labeler import ReadFindings, label_reports
 
 
 @final
@@ -22,8 +18,7 @@ class LabelSource:
 
     name: str
     """E.g. ``rules`` or ``radbert``."""
-    read: Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
-    """Texts → whether each states each of `FINDINGS`."""
+    read: ReadFindings
 
     def labels(self, texts: Sequence[str]) -> list[Labels]:
         """Reads every distinct text once; an empty one states nothing and is not asked about."""
@@ -42,21 +37,9 @@ NOTHING: Labels = (0,) * len(FINDINGS)
 """None of the findings."""
 
 
-def _read_by_rules(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
-    labels = [_label(text) for text in texts]
-    return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
-
-
-@lru_cache(maxsize=1 << 14)
-def _label(text: str) -> Labels:
-    return label_report(text)
-
-
-RULES = LabelSource("rules", _read_by_rules)
+RULES = LabelSource("rules", label_reports)
 """The rule labeler."""
 
-
-AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 
 Sections = tuple[str, str]
 """Findings and impression of a written report."""
@@ -64,7 +47,7 @@ Sections = tuple[str, str]
 
 @final
 @dataclass(frozen=True)
-class Report:
+class ScanReport:
     """A reference report, once per scan."""
 
     scan_id: str
@@ -138,13 +121,13 @@ def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     return list(kept.values())
 
 
-def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[Report]:
+def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[ScanReport]:
     """The reference report of each study; labels are read from the text where none are given."""
     bare = [study for study in studies if study.labels is None]
     read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
     labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
     return [
-        Report(
+        ScanReport(
             study.scan_id,
             study.patient_id,
             study.findings,
@@ -166,7 +149,7 @@ def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
 
 def match_predictions(
     predictions: Sequence[PredictionRow],
-    references: Sequence[Report],
+    references: Sequence[ScanReport],
     source: LabelSource = RULES,
 ) -> tuple[Answers, list[str]]:
     """Puts predictions in the order of the references; a missing one is an empty report.

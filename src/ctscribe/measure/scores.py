@@ -28,7 +28,7 @@ from ctscribe.measure.scans import (
     RULES,
     Answers,
     LabelSource,
-    Report,
+    ScanReport,
     Sections,
     as_reports,
     count_scans,
@@ -142,7 +142,7 @@ def _scores(
     answers: Answers,
     blind: Mapping[str, Sequence[Sections]],
     studies: Sequence[ReportedRow],
-    truth: Sequence[Report],
+    truth: Sequence[ScanReport],
     config: EvaluateConfig,
     source: LabelSource,
 ) -> dict[str, Any]:
@@ -167,13 +167,15 @@ def _scores(
     }
 
 
-def _on_request(system: Answers, truth: Sequence[Report], config: EvaluateConfig) -> dict[str, Any]:
+def _on_request(
+    system: Answers, truth: Sequence[ScanReport], config: EvaluateConfig
+) -> dict[str, Any]:
     if not config.meteor:
         return {}
     return {"meteor": meteor(**_texts(system, truth), profile=config.profile)}
 
 
-def _templates(answers: Answers, truth: Sequence[Report], seed: int) -> dict[str, Any]:
+def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:
     """How much of the references, and of what was written, is boilerplate."""
     patient_ids = [report.patient_id for report in truth]
     return {
@@ -192,8 +194,8 @@ def _rules(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:
 
 
 def _baselines(
-    truth: Sequence[Report],
-    known: Sequence[Report] | None,
+    truth: Sequence[ScanReport],
+    known: Sequence[ScanReport] | None,
     seed: int,
     stated: Mapping[str, Labels] | None,
 ) -> dict[str, list[Sections]]:
@@ -210,11 +212,13 @@ def _baselines(
     return written
 
 
-def _texts(answers: Answers, truth: Sequence[Report]) -> dict[str, Sequence[str]]:
+def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
     return {"predictions": answers.texts, "references": [report.text for report in truth]}
 
 
-def _require_other_patients(truth: Sequence[Report], known: Sequence[Report] | None) -> None:
+def _require_other_patients(
+    truth: Sequence[ScanReport], known: Sequence[ScanReport] | None
+) -> None:
     if not truth:
         raise CtscribeError("E_EVALUATE", "there must be studies to score, but the split has none")
     if known is None:

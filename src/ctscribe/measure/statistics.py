@@ -21,7 +21,7 @@ from ctscribe.measure.language import (
     language_signature,
     language_statistics,
 )
-from ctscribe.measure.scans import Answers, Report
+from ctscribe.measure.scans import Answers, ScanReport
 
 Statistics = Float64[np.ndarray, "rows 89"]
 """`language_statistics` and `clinical_statistics` side by side."""
@@ -29,7 +29,7 @@ Statistics = Float64[np.ndarray, "rows 89"]
 ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
 
 
-def scan_statistics(answers: Answers, truth: Sequence[Report], profile: Profile) -> Statistics:
+def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Profile) -> Statistics:
     """Sufficient statistics of every scan, for all metrics at once."""
     language = language_statistics(
         predictions=answers.texts,

@@ -1,15 +1,51 @@
-"""Mediastinum, spine, heart, great vessels, central airways, and what lies under the diaphragm."""
+"""Normal anatomy apart from the lungs' own vessels: chest wall, mediastinum, heart, abdomen.
+
+In: a `Body`. Out: strokes in painting order, or voxels painted on a `Canvas`. Coordinates are
+reference mm of `Body.at`.
+"""
 
 import numpy as np
 
-from ctscribe.phantom.body import CAVITY, LUNG_HU, SIGN, Body
+from ctscribe.phantom.body import CAVITY, LUNG_HU, SIDE_SIGN, Body
 from ctscribe.phantom.canvas import Canvas, Stroke, chunks, coordinates, paint, ramp
 from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Region, Shape, tube
 
 FAT_HU = -100.0
 MUSCLE_HU = 50.0
+WALL_HU = 30.0
+GAS_HU = -990.0
 RIB_PERIOD_MM = 27.0
+VERTEBRA_MM = 24.0
+SPINE: Knots = (
+    (-235.0, 0.0, -54.0, 23.0, 18.0),
+    (-150.0, 0.0, -60.0, 21.0, 17.0),
+    (-60.0, 0.0, -69.0, 18.0, 16.0),
+    (20.0, 0.0, -70.0, 16.0, 15.0),
+    (90.0, 0.0, -56.0, 15.0, 13.0),
+    (150.0, 0.0, -38.0, 14.0, 11.0),
+)
+AORTA: tuple[tuple[Point, float], ...] = (
+    ((-2, 14, -52), 15.0),
+    ((10, 24, -28), 16.0),
+    ((14, 22, 4), 15.5),
+    ((9, 12, 26), 15.0),
+    ((-6, -6, 37), 14.5),
+    ((-20, -28, 34), 14.0),
+    ((-29, -44, 16), 13.5),
+    ((-30, -49, -20), 13.0),
+    ((-27, -48, -90), 12.5),
+    ((-17, -40, -150), 12.0),
+    ((-10, -32, -235), 11.0),
+)
+OESOPHAGUS: Knots = (
+    (-150.0, -16.0, -18.0, 9.0, 7.0),
+    (-120.0, -9.0, -30.0, 9.0, 6.5),
+    (-60.0, -3.0, -43.0, 9.0, 6.0),
+    (0.0, -6.0, -38.0, 9.0, 6.0),
+    (60.0, -4.0, -38.0, 8.0, 6.0),
+    (150.0, -3.0, -28.0, 8.0, 6.0),
+)
 
 
 def paint_wall(canvas: Canvas, body: Body) -> None:
@@ -17,6 +53,36 @@ def paint_wall(canvas: Canvas, body: Body) -> None:
     paint(canvas, [*_table(body), *_trunk(body), *_muscles(body)])
     _paint_cage(canvas, body)
     paint(canvas, [*_sternum(body), *_shoulders(body)])
+
+
+def organ_strokes(body: Body) -> list[Stroke]:
+    """Everything between and below the lungs, in painting order."""
+    return [
+        Stroke(body.mediastinum, ((0.0, FAT_HU),), "organ"),
+        *_abdomen(body),
+        *_spine(body),
+        *_heart(body),
+        *_vessels(body),
+        *_airways(body),
+    ]
+
+
+def blood_hu(body: Body, arterial: bool = True) -> float:
+    """Density of blood, which contrast agent raises more on the arterial side."""
+    if not body.contrast:
+        return 42.0
+    return 230.0 if arterial else 190.0
+
+
+def aorta_points(body: Body) -> list[tuple[Point, float]]:
+    """Centre line from valve to hiatus with the radius at each point, in body mm."""
+    widen = 1 + 0.004 * (body.age_years - 50)
+    return [(body.at(*point), radius * widen) for point, radius in AORTA]
+
+
+def oesophagus(body: Body) -> Column:
+    """The oesophagus down to the hiatus."""
+    return Column(body.knots(OESOPHAGUS))
 
 
 def _table(body: Body) -> list[Stroke]:
@@ -73,52 +139,6 @@ def _muscles(body: Body) -> list[Stroke]:
     return strokes
 
 
-def _paint_cage(canvas: Canvas, body: Body) -> None:
-    """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
-    column = body.cavity
-    low, high = Column(column.knots, grow_mm=20.0).bounds()
-    window = canvas.grid.window((low[0], low[1], low[2] - 200), high)
-    for part in chunks(window) if window else ():
-        x, y, z = coordinates(canvas.grid, part)
-        hu, edge = canvas.hu[part], canvas.grid.edge_mm
-        depth = column.depth(x, y, np.maximum(z, low[2]))
-        _blend(hu, ramp(depth + np.float32(17), edge), np.float32(MUSCLE_HU))
-        if z.min() < -120:
-            _blend(hu, ramp(depth - np.float32(1), edge), np.float32(FAT_HU))
-        air = np.minimum(depth - 3, z - body.base_level(y))
-        canvas.lung[part] = ramp(air, edge)
-        _blend(hu, air, np.float32(LUNG_HU) - np.float32(0.28) * y)
-        _paint_ribs(hu, depth, (x, y, z), body, edge)
-
-
-def _blend(hu: Field, weight: Field, value: Field | np.float32) -> None:
-    change = value - hu
-    change *= weight
-    hu += change
-
-
-def _paint_ribs(
-    hu: Field, depth: Field, place: tuple[Field, Field, Field], body: Body, edge: float
-) -> None:
-    x_mm, y_mm, z_mm = place
-    rows = np.flatnonzero((depth > -14) & (depth < 2) & (np.abs(x_mm) > 20))
-    level, pixel = np.divmod(rows, x_mm.size)
-    y = y_mm.reshape(-1)[pixel] / np.float32(body.scale[1])
-    z = z_mm.reshape(-1)[level] / np.float32(body.scale[2])
-    around = depth.reshape(-1)[rows] + 6
-    slope = z + 0.5 * y
-    phase = slope - RIB_PERIOD_MM * np.rint(slope / RIB_PERIOD_MM)
-    depth_rib = (1 - np.sqrt((around / 5.2) ** 2 + (phase / 8.5) ** 2)) * 5.2
-    gap = (slope < -215) | (slope > 72)
-    cover = np.where(gap, 0, np.clip(depth_rib / edge + 0.5, 0, 1))
-    marrow = np.clip((depth_rib - 1.8) / edge + 0.5, 0, 1)
-    bone = 620 - 4 * (body.age_years - 50) - 400 * marrow
-    cartilage = np.clip((y - 52) / 10, 0, 1)
-    value = bone + cartilage * (95 + 2.2 * max(body.age_years - 45, 0) - bone)
-    voxels = (level, pixel // x_mm.shape[2], pixel % x_mm.shape[2])
-    hu[voxels] += (cover * (value - hu[voxels])).astype(np.float32)
-
-
 def _sternum(body: Body) -> list[Stroke]:
     front = {z: y + ry for z, _, y, _, ry in CAVITY}
     rows = (
@@ -158,19 +178,74 @@ def _shoulders(body: Body) -> list[Stroke]:
     return strokes
 
 
-VERTEBRA_MM = 24.0
-SPINE: Knots = (
-    (-235.0, 0.0, -54.0, 23.0, 18.0),
-    (-150.0, 0.0, -60.0, 21.0, 17.0),
-    (-60.0, 0.0, -69.0, 18.0, 16.0),
-    (20.0, 0.0, -70.0, 16.0, 15.0),
-    (90.0, 0.0, -56.0, 15.0, 13.0),
-    (150.0, 0.0, -38.0, 14.0, 11.0),
-)
+def _paint_cage(canvas: Canvas, body: Body) -> None:
+    """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
+    column = body.cavity
+    low, high = Column(column.knots, grow_mm=20.0).bounds()
+    block = canvas.grid.block((low[0], low[1], low[2] - 200), high)
+    for part in chunks(block) if block else ():
+        x, y, z = coordinates(canvas.grid, part)
+        hu, edge = canvas.hu[part], canvas.grid.edge_mm
+        depth = column.depth(x, y, np.maximum(z, low[2]))
+        _blend(hu, ramp(depth + np.float32(17), edge), np.float32(MUSCLE_HU))
+        if z.min() < -120:
+            _blend(hu, ramp(depth - np.float32(1), edge), np.float32(FAT_HU))
+        air = np.minimum(depth - 3, z - body.base_level(y))
+        canvas.lung[part] = ramp(air, edge)
+        _blend(hu, air, np.float32(LUNG_HU) - np.float32(0.28) * y)
+        _paint_ribs(hu, depth, (x, y, z), body, edge)
 
 
-def spine_strokes(body: Body) -> list[Stroke]:
-    """The spine, in painting order; it comes after the fat and the organs in front of it."""
+def _paint_ribs(
+    hu: Field, depth: Field, place: tuple[Field, Field, Field], body: Body, edge: float
+) -> None:
+    x_mm, y_mm, z_mm = place
+    rows = np.flatnonzero((depth > -14) & (depth < 2) & (np.abs(x_mm) > 20))
+    level, pixel = np.divmod(rows, x_mm.size)
+    y = y_mm.reshape(-1)[pixel] / np.float32(body.scale[1])
+    z = z_mm.reshape(-1)[level] / np.float32(body.scale[2])
+    around = depth.reshape(-1)[rows] + 6
+    slope = z + 0.5 * y
+    phase = slope - RIB_PERIOD_MM * np.rint(slope / RIB_PERIOD_MM)
+    depth_rib = (1 - np.sqrt((around / 5.2) ** 2 + (phase / 8.5) ** 2)) * 5.2
+    gap = (slope < -215) | (slope > 72)
+    cover = np.where(gap, 0, np.clip(depth_rib / edge + 0.5, 0, 1))
+    marrow = np.clip((depth_rib - 1.8) / edge + 0.5, 0, 1)
+    bone = 620 - 4 * (body.age_years - 50) - 400 * marrow
+    cartilage = np.clip((y - 52) / 10, 0, 1)
+    value = bone + cartilage * (95 + 2.2 * max(body.age_years - 45, 0) - bone)
+    voxels = (level, pixel // x_mm.shape[2], pixel % x_mm.shape[2])
+    hu[voxels] += (cover * (value - hu[voxels])).astype(np.float32)
+
+
+def _blend(hu: Field, weight: Field, value: Field | np.float32) -> None:
+    change = value - hu
+    change *= weight
+    hu += change
+
+
+def _abdomen(body: Body) -> list[Stroke]:
+    right, left, middle = body.domes
+    bright = 55.0 if body.contrast else 0.0
+
+    def organ(x: Number, y: Number, z: Number, radii: Point, turn: float = 0.0) -> Ellipsoid:
+        return Ellipsoid(body.below(x, y, z), body.at(*radii), turn_rad=turn)
+
+    tissue = [
+        (middle, ((0.0, 45.0), (4.0, FAT_HU))),
+        (left, ((0.0, 45.0), (4.0, FAT_HU))),
+        (right, ((0.0, 45.0), (3.0, 58.0 + bright))),
+        (organ(-8, 30, -182, (66, 42, 46)), ((0.0, 56.0 + bright),)),
+        (organ(-96, -44, -182, (34, 40, 50), 0.3), ((0.0, 48.0 + 1.3 * bright),)),
+        (organ(-58, 28, -180, (52, 42, 44)), ((0.0, 45.0), (5.0, 18.0))),
+        (organ(-54, 48, -166, (36, 20, 28)), ((0.0, GAS_HU),)),
+        (organ(-52, -30, -232, (30, 28, 42)), ((0.0, 34.0 + 2 * bright),)),
+    ]
+    return [Stroke(shape, layers, "organ") for shape, layers in tissue]
+
+
+def _spine(body: Body) -> list[Stroke]:
+    """The spine, painted after the fat and organs in front of it."""
     sx, sy, sz = body.scale
     knots = body.knots(SPINE)
     posterior = tuple((z, x, y - ry - 9 * sy, 11.0, 9.0) for z, x, y, _, ry in knots)
@@ -203,92 +278,15 @@ def spine_strokes(body: Body) -> list[Stroke]:
     ]
 
 
-WALL_HU = 30.0
-GAS_HU = -990.0
-
-AORTA: tuple[tuple[Point, float], ...] = (
-    ((-2, 14, -52), 15.0),
-    ((10, 24, -28), 16.0),
-    ((14, 22, 4), 15.5),
-    ((9, 12, 26), 15.0),
-    ((-6, -6, 37), 14.5),
-    ((-20, -28, 34), 14.0),
-    ((-29, -44, 16), 13.5),
-    ((-30, -49, -20), 13.0),
-    ((-27, -48, -90), 12.5),
-    ((-17, -40, -150), 12.0),
-    ((-10, -32, -235), 11.0),
-)
-OESOPHAGUS: Knots = (
-    (-150.0, -16.0, -18.0, 9.0, 7.0),
-    (-120.0, -9.0, -30.0, 9.0, 6.5),
-    (-60.0, -3.0, -43.0, 9.0, 6.0),
-    (0.0, -6.0, -38.0, 9.0, 6.0),
-    (60.0, -4.0, -38.0, 8.0, 6.0),
-    (150.0, -3.0, -28.0, 8.0, 6.0),
-)
-
-
-def blood_hu(body: Body, arterial: bool = True) -> float:
-    """Of flowing blood, by phase and side of the circulation."""
-    if not body.contrast:
-        return 42.0
-    return 230.0 if arterial else 190.0
-
-
-def aorta_points(body: Body) -> list[tuple[Point, float]]:
-    """Centre line from valve to hiatus with the radius at each point, in body mm."""
-    widen = 1 + 0.004 * (body.age_years - 50)
-    return [(body.at(*point), radius * widen) for point, radius in AORTA]
-
-
-def oesophagus(body: Body) -> Column:
-    """The oesophagus down to the hiatus."""
-    return Column(body.knots(OESOPHAGUS))
-
-
-def organ_strokes(body: Body) -> list[Stroke]:
-    """Everything between and below the lungs, in painting order."""
-    return [
-        Stroke(body.mediastinum, ((0.0, FAT_HU),), "organ"),
-        *_abdomen(body),
-        *spine_strokes(body),
-        *_heart(body),
-        *_vessels(body),
-        *_airways(body),
-    ]
-
-
-def _abdomen(body: Body) -> list[Stroke]:
-    right, left, middle = body.domes
-    bright = 55.0 if body.contrast else 0.0
-    drop = body.inspiration_mm
-
-    def organ(x: Number, y: Number, z: Number, radii: Point, turn: float = 0.0) -> Ellipsoid:
-        px, py, pz = body.at(x, y, z)
-        return Ellipsoid((px, py, pz - drop), body.at(*radii), turn_rad=turn)
-
-    tissue = [
-        (middle, ((0.0, 45.0), (4.0, FAT_HU))),
-        (left, ((0.0, 45.0), (4.0, FAT_HU))),
-        (right, ((0.0, 45.0), (3.0, 58.0 + bright))),
-        (organ(-8, 30, -182, (66, 42, 46)), ((0.0, 56.0 + bright),)),
-        (organ(-96, -44, -182, (34, 40, 50), 0.3), ((0.0, 48.0 + 1.3 * bright),)),
-        (organ(-58, 28, -180, (52, 42, 44)), ((0.0, 45.0), (5.0, 18.0))),
-        (organ(-54, 48, -166, (36, 20, 28)), ((0.0, GAS_HU),)),
-        (organ(-52, -30, -232, (30, 28, 42)), ((0.0, 34.0 + 2 * bright),)),
-    ]
-    return [Stroke(shape, layers, "organ") for shape, layers in tissue]
-
-
 def _heart(body: Body) -> list[Stroke]:
-    strokes: list[Stroke] = []
-    sac = body.heart(body.sac_mm).values()
-    strokes += [Stroke(shape, ((0.0, 25.0),), "organ") for shape in sac]
-    if body.pericardial_mm:
-        fluid = body.heart(4.5 + body.pericardial_mm).values()
-        strokes += [Stroke(shape, ((0.0, 8.0),), "organ") for shape in fluid]
-    strokes += [Stroke(shape, ((0.0, FAT_HU),), "organ") for shape in body.heart(3.8).values()]
+    coats = [(body.sac_mm, 25.0), (4.5 + body.pericardial_mm, 8.0), (3.8, FAT_HU)]
+    if not body.pericardial_mm:
+        del coats[1]
+    strokes = [
+        Stroke(shape, ((0.0, hu),), "organ")
+        for grow_mm, hu in coats
+        for shape in body.heart(grow_mm).values()
+    ]
     muscle = 95.0 if body.contrast else 52.0
     walls = {
         "right atrium": 2.5,
@@ -345,18 +343,18 @@ def _airways(body: Body) -> list[Stroke]:
         Stroke(gullet, ((0.0, 38.0),), "organ"),
         Stroke(Column(gullet.knots, grow_mm=-4.5), ((0.0, -350.0),)),
     ]
-    shapes: list[Shape] = [Column(body.knots(trachea), grow_mm=1.8), *main_bronchi(body)]
+    shapes: list[Shape] = [Column(body.knots(trachea), grow_mm=1.8), *_main_bronchi(body)]
     strokes += [Stroke(shape, ((0.0, WALL_HU), (1.8, GAS_HU)), "organ") for shape in shapes]
-    lumen: list[Shape] = [Column(body.knots(trachea)), *main_bronchi(body, grow_mm=0.0)]
+    lumen: list[Shape] = [Column(body.knots(trachea)), *_main_bronchi(body, grow_mm=0.0)]
     return strokes + [Stroke(shape, ((0.0, GAS_HU),)) for shape in lumen]
 
 
-def main_bronchi(body: Body, grow_mm: float = 1.6) -> list[Capsule]:
+def _main_bronchi(body: Body, grow_mm: float = 1.6) -> list[Capsule]:
     """Both main bronchi from carina to hilum, outer surface."""
     ends = {"right": (36, -27, -26), "left": (-44, -28, -28)}
     shapes = []
     for side, end in ends.items():
-        start = body.at(SIGN[side] * 4, -21, 3)
+        start = body.at(SIDE_SIGN[side] * 4, -21, 3)
         radii = (7.0, 5.8) if side == "right" else (6.6, 5.2)
         shapes.append(Capsule(start, body.at(*end), radii[0] + grow_mm, radii[1] + grow_mm))
     return shapes

@@ -1,4 +1,7 @@
-"""One patient's build, and the spaces everything else is placed in."""
+"""One patient's build: the surfaces of the cavities and the lobes that everything is placed in.
+
+Reference coordinates are those of an average adult in mm; `Body.at` scales them to body mm.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +14,8 @@ from ctscribe.phantom.shapes import Column, Ellipsoid, Knots, Shape
 
 Side = Literal["right", "left"]
 Lobe = Literal["upper lobe", "middle lobe", "lower lobe"]
-SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
+SIDE_SIGN: dict[str, float] = {"right": 1.0, "left": -1.0}
+SIDES: tuple[Side, Side] = ("right", "left")
 LUNG_HU = -850.0
 
 CAVITY: Knots = (
@@ -48,7 +52,7 @@ HEART: tuple[tuple[str, Point, Point, float], ...] = (
 @final
 @dataclass(frozen=True)
 class Body:
-    """A build; reference coordinates are those of an average adult, carina at the origin.
+    """A build; body mm have the carina at the origin.
 
     Args:
         scale: Of the reference along (x, y, z).
@@ -76,6 +80,11 @@ class Body:
         """Reference position → body mm."""
         return x * self.scale[0], y * self.scale[1], z * self.scale[2]
 
+    def below(self, x: Number, y: Number, z: Number) -> Point:
+        """Reference position in the abdomen → body mm; it moves down with the diaphragm."""
+        px, py, pz = self.at(x, y, z)
+        return px, py, pz - self.inspiration_mm
+
     def knots(self, rows: Knots, grow_xy: tuple[float, float] = (0.0, 0.0)) -> Knots:
         """Reference knots → body mm, with both half axes grown by a fixed amount."""
         (sx, sy, sz), (gx, gy) = self.scale, grow_xy
@@ -96,16 +105,12 @@ class Body:
     @cached_property
     def domes(self) -> tuple[Ellipsoid, ...]:
         """What bulges into the lungs from below: right, left, and under the heart."""
-        drop = self.inspiration_mm
         shapes = (
             ((62.0, 2.0, -206.0), (80.0, 93.0, 108.0)),
             ((-62.0, 2.0, -213.0), (78.0, 90.0, 102.0)),
             ((-4.0, 10.0, -190.0), (78.0, 75.0, 66.0)),
         )
-        return tuple(
-            Ellipsoid((lambda p: (p[0], p[1], p[2] - drop))(self.at(*center)), self.at(*radii))
-            for center, radii in shapes
-        )
+        return tuple(Ellipsoid(self.below(*center), self.at(*radii)) for center, radii in shapes)
 
     def heart(self, grow_mm: float = 0.0) -> dict[str, Ellipsoid]:
         """The four chambers with their walls, grown by ``grow_mm``."""
@@ -121,7 +126,7 @@ class Body:
 
     @property
     def sac_mm(self) -> float:
-        """From the chambers to the outside of the pericardium."""
+        """Distance from the chambers to the outside of the pericardium."""
         return 5.0 + self.pericardial_mm
 
     def base_level(self, y: Field) -> Field:

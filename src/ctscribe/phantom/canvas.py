@@ -1,4 +1,7 @@
-"""Painting solids into voxels, each only within its own box."""
+"""Solids → voxels: a volume of Hounsfield units, and strokes painted into it one after another.
+
+In: a `VoxelGrid` and `Stroke`s. Out: a `Canvas`; each stroke changes only the box of its solid.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,7 +9,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from ctscribe.phantom.grid import Field, Grid, Number, Window
+from ctscribe.phantom.grid import Block, Field, Number, VoxelGrid
 from ctscribe.phantom.shapes import Shape
 
 AIR_HU = -1000.0
@@ -16,7 +19,7 @@ CHUNK_VOXELS = 1 << 18
 @final
 @dataclass(frozen=True)
 class Stroke:
-    """A solid and what it is made of.
+    """A solid and the densities painted for it.
 
     Args:
         shape: The solid.
@@ -43,16 +46,16 @@ class Canvas:
         grid: Where its voxels lie.
         hu: Hounsfield units, [z, y, x].
         lung: Share of each voxel that is aerated lung, [z, y, x].
-        scratch: Zeros of the same size; whoever borrows it leaves it zero.
+        scratch: Zeros of the same size; a function that writes to it zeroes it again.
     """
 
-    grid: Grid
+    grid: VoxelGrid
     hu: Field = field(repr=False)
     lung: Field = field(repr=False)
     scratch: Field = field(repr=False)
 
     @classmethod
-    def of_air(cls, grid: Grid) -> "Canvas":
+    def of_air(cls, grid: VoxelGrid) -> "Canvas":
         """An empty field of view."""
         air = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
         lung, scratch = np.zeros((2, *grid.shape_zyx), dtype=np.float32)
@@ -66,24 +69,23 @@ def paint(canvas: Canvas, strokes: Iterable[Stroke]) -> None:
         soft = stroke.soft_mm / 2
         low = (low[0] - soft, low[1] - soft, low[2] - soft)
         high = (high[0] + soft, high[1] + soft, high[2] + soft)
-        window = canvas.grid.window(low, high)
-        if window is not None:
-            for part in chunks(window):
-                _paint_part(canvas, stroke, part)
+        block = canvas.grid.block(low, high)
+        for part in chunks(block) if block else ():
+            _paint_part(canvas, stroke, part)
 
 
-def chunks(window: Window) -> Iterator[Window]:
-    """Cuts a window into slabs of slices small enough for the processor's cache."""
-    z, y, x = window
+def chunks(block: Block) -> Iterator[Block]:
+    """Cuts a block into runs of slices small enough for the processor's cache."""
+    z, y, x = block
     step = max(1, CHUNK_VOXELS // max(1, (y.stop - y.start) * (x.stop - x.start)))
     for start in range(z.start, z.stop, step):
         yield slice(start, min(start + step, z.stop)), y, x
 
 
-def coordinates(grid: Grid, window: Window) -> tuple[Field, Field, Field]:
-    """Body x, y [1, rows, columns] and z [slices, 1, 1] of a window, in mm."""
+def coordinates(grid: VoxelGrid, block: Block) -> tuple[Field, Field, Field]:
+    """Body x, y [1, rows, columns] and z [slices, 1, 1] of a block, in mm."""
     along, across = grid.plane
-    z, y, x = window
+    z, y, x = block
     return along[:, y, x], across[:, y, x], grid.levels[z][:, None, None]
 
 
@@ -94,7 +96,7 @@ def ramp(depth: Field, width_mm: float) -> Field:
     return np.clip(depth, 0, 1, out=depth)
 
 
-def _paint_part(canvas: Canvas, stroke: Stroke, part: Window) -> None:
+def _paint_part(canvas: Canvas, stroke: Stroke, part: Block) -> None:
     covers = _covers(canvas.grid, stroke, part)
     weight = covers[0]
     hu, lung = canvas.hu[part], canvas.lung[part]
@@ -115,7 +117,8 @@ def _paint_part(canvas: Canvas, stroke: Stroke, part: Window) -> None:
         lung *= np.subtract(1, weight, out=weight)
 
 
-def _covers(grid: Grid, stroke: Stroke, part: Window) -> list[Field]:
+def _covers(grid: VoxelGrid, stroke: Stroke, part: Block) -> list[Field]:
+    """Share of each voxel inside each layer, averaged over slices thicker than the solid."""
     x, y, z = coordinates(grid, part)
     slab = grid.spacing_mm[2]
     fine = int(np.clip(np.ceil(3 * slab / stroke.shape.thin_mm), 1, 5))

@@ -1,4 +1,7 @@
-"""A whole synthetic data set, laid out and named as CT-RATE."""
+"""A whole synthetic data set, laid out and named as CT-RATE, with the truth beside it.
+
+In: a `PhantomConfig`. Out: volumes, CT-RATE's three tables per split, and ``truth.jsonl``.
+"""
 
 import csv
 import io
@@ -16,15 +19,10 @@ import numpy.typing as npt
 from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import (
-    atomic_write,
-    read_json,
-    sha256_of_json,
-    write_json,
-    write_text,
-)
+from ctscribe.base.files import atomic_write, read_json, sha256_of_json, write_json, write_text
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
@@ -32,9 +30,8 @@ from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
     Flavour,
-    Split,
 )
-from ctscribe.phantom.grid import Grid
+from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.scanner import (
     Exposure,
     Kernel,
@@ -43,14 +40,7 @@ from ctscribe.phantom.scanner import (
     expose,
     metadata_row,
 )
-from ctscribe.phantom.study import (
-    Study,
-    draw_body,
-    draw_constitution,
-    draw_study,
-    lesions,
-    render,
-)
+from ctscribe.phantom.study import Study, draw_body, draw_patient, draw_study, lesions, render
 
 FORMAT = 1
 """Raised whenever the same seed would give other bytes."""
@@ -64,7 +54,6 @@ GZIP_LEVEL = 1
 class _Written:
     """Rows of one volume for the tables, in CT-RATE's columns."""
 
-    split: Split
     metadata: dict[str, str]
     report: dict[str, str]
     labels: dict[str, str]
@@ -114,8 +103,8 @@ def write_dataset(
 
 
 def _mapped(
-    work: Callable[[tuple[Split, int]], list[_Written]],
-    patients: Sequence[tuple[Split, int]],
+    work: Callable[[tuple[SourceSplit, int]], list[_Written]],
+    patients: Sequence[tuple[SourceSplit, int]],
     processes: int,
 ) -> Iterator[list[_Written]]:
     if processes <= 1:
@@ -125,71 +114,54 @@ def _mapped(
         yield from pool.map(work, patients, chunksize=4)
 
 
-def _write_patient(out: Path, config: PhantomConfig, patient: tuple[Split, int]) -> list[_Written]:
-    split, number = patient
+def _write_patient(
+    out: Path, config: PhantomConfig, which: tuple[SourceSplit, int]
+) -> list[_Written]:
+    split, number = which
     seed = np.random.SeedSequence([config.seed, SPLITS.index(split), number])
     own, *scans = (np.random.default_rng(child) for child in seed.spawn(4))
-    constitution = draw_constitution(own)
-    body = draw_body(own, constitution)
+    patient = draw_patient(own)
+    body = draw_body(own, patient)
     num_scans = 1 + int(own.choice(3, p=SCANS_SHARE))
     written: list[_Written] = []
     for letter, rng in zip("abc", scans[:num_scans], strict=False):
-        study = draw_study(
-            *(rng, body, constitution),
-            burden=config.burden,
-            lesion_scale=config.lesion_scale,
-            nodule_mm=config.nodule_mm,
-        )
+        study = draw_study(rng, body, patient, config)
         exposure = draw_exposure(rng, body)
-        written += _write_scan(
-            out, config, split, f"{split}_{number}_{letter}", study, exposure, rng
-        )
+        scan_id = f"{split}_{number}_{letter}"
+        written += _write_scan(out, config, scan_id, study, exposure, rng)
     return written
 
 
 def _write_scan(
     out: Path,
     config: PhantomConfig,
-    split: Split,
     scan_id: str,
     study: Study,
     exposure: Exposure,
     rng: np.random.Generator,
-) -> list[_Written]:
+) -> Iterator[_Written]:
+    """Writes both reconstructions of a scan, or its only one; yields their rows."""
     kernels: tuple[Kernel, Kernel] = ("soft", "sharp") if rng.random() < 0.5 else ("sharp", "soft")
     count = 2 if rng.random() < config.second_reconstruction else 1
-    written = []
     for index, stream in enumerate(rng.spawn(count)):
         name = f"{scan_id}_{index + 1}.nii.gz"
-        reconstruction = draw_reconstruction(
-            stream,
-            exposure,
-            nominal_spacing_mm=config.spacing_mm,
-            matrix_px=config.matrix_px,
-            kernel=kernels[index],
-        )
+        reconstruction = draw_reconstruction(stream, exposure, config, kernels[index])
+        grid = reconstruction.grid
         path = CtRateTree(out).volume_path(name, config.flavour)
         if not path.exists():
-            hu = render(study, reconstruction.grid)
+            hu = render(study, grid)
             stored = expose(stream, hu, exposure, reconstruction)
-            intercept = exposure.scanner.intercept
-            _write_volume(path, stored, reconstruction.grid, config.flavour, intercept)
-        written.append(
-            _Written(
-                split,
-                metadata_row(name, study.scene.body, exposure, reconstruction),
-                _report_row(name, study),
-                {"VolumeName": name, **_label_cells(study)},
-                TruthRow(
-                    volume_name=name, scan_id=scan_id, lesions=lesions(study, reconstruction.grid)
-                ),
-            )
+            _write_volume(path, stored, grid, config.flavour, exposure.scanner.intercept)
+        yield _Written(
+            metadata_row(name, study.scene.body, exposure, reconstruction),
+            _report_row(name, study),
+            dict(zip(LABEL_COLUMNS, (name, *map(str, study.labels)), strict=True)),
+            TruthRow(volume_name=name, scan_id=scan_id, lesions=lesions(study, grid)),
         )
-    return written
 
 
 def _write_volume(
-    path: Path, hu: npt.NDArray[np.int16], grid: Grid, flavour: Flavour, intercept: int
+    path: Path, hu: npt.NDArray[np.int16], grid: VoxelGrid, flavour: Flavour, intercept: int
 ) -> None:
     """Writes one volume; v1 is raw under a blank header, v2 Hounsfield units under a true one."""
     if flavour == "v1":
@@ -214,14 +186,10 @@ def _report_row(name: str, study: Study) -> dict[str, str]:
     }
 
 
-def _label_cells(study: Study) -> dict[str, str]:
-    return dict(zip(LABEL_COLUMNS[1:], map(str, study.labels), strict=True))
-
-
 def _write_tables(out: Path, rows: Sequence[_Written]) -> None:
     tree = CtRateTree(out)
     for split in SPLITS:
-        chosen = [row for row in rows if row.split == split]
+        chosen = [row for row in rows if row.truth.scan_id.startswith(split)]
         _write_csv(tree.metadata_path(split), METADATA_COLUMNS, [row.metadata for row in chosen])
         _write_csv(tree.reports_path(split), REPORT_COLUMNS, [row.report for row in chosen])
         _write_csv(tree.labels_path(split), LABEL_COLUMNS, [row.labels for row in chosen])

@@ -1,20 +1,24 @@
-"""What a finding is once it is decided: where it lies, how large it is, how it is painted."""
+"""What a finding is drawn with: the scene, one object of it, and random places and sizes.
 
-from collections.abc import Callable, Sequence
+The functions of `lung_findings` and `chest_findings` take a `Scene` and yield `Drawing`s; what they
+share is here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
-from ctscribe.phantom.body import SIGN, Body, Lobe, Side
+from ctscribe.phantom.body import SIDES, Body, Lobe, Side
 from ctscribe.phantom.canvas import Canvas, Stroke, paint
 from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.lungs import Trees
-from ctscribe.phantom.shapes import Box, Region, Shape, union
+from ctscribe.phantom.shapes import Box, Region, Shape, box_of, union
 from ctscribe.phantom.tubes import Tubes, paint_tubes
 
-Where = Literal["right", "left", "both", "midline"]
+Laterality = Literal["right", "left", "midline"]
 
 
 @final
@@ -38,6 +42,13 @@ class Scene:
         return float(round(max(size_mm, min(self.lesion_scale * size_mm, most_mm))))
 
 
+class Painted(NamedTuple):
+    """A body-frame box in mm, and the function that paints into it."""
+
+    box: Box
+    paint: Callable[[Canvas], None]
+
+
 @final
 @dataclass(frozen=True)
 class Drawing:
@@ -46,55 +57,53 @@ class Drawing:
     Args:
         finding: One of `findings.FINDINGS`.
         side: Where it lies.
-        lobe: Lobe or lobes, None outside the lungs.
+        lobe: None outside the lungs and for what fills a lung.
         size_mm: Largest axial diameter, or thickness for layers.
-        box: Body-frame box in mm.
-        paint: Paints it over the anatomy; nothing for what the body itself already shows.
+        painted: Its box, and what paints it over the anatomy.
         kind: Which variety, for the wording.
         short_mm: Second diameter, where reports give two.
         site: Anatomical site, for the wording.
     """
 
     finding: str
-    side: Where
-    lobe: str | None
+    side: Laterality
+    lobe: Lobe | None
     size_mm: Number
-    box: Box
-    paint: Callable[[Canvas], None]
+    painted: Painted
     kind: str = ""
     short_mm: Number = 0.0
     site: str = ""
 
 
-Painted = tuple[Box, Callable[[Canvas], None]]
-"""A body-frame box, and what paints into it."""
-Plan = Callable[[np.random.Generator, Scene], list[Drawing]]
-"""Decides all objects of one finding."""
+DrawFinding = Callable[[np.random.Generator, Scene], Iterable[Drawing]]
+"""Draws all objects of one finding."""
 
 
 def strokes(*parts: Stroke) -> Painted:
-    """Box and painting function of solids."""
-    return union([part.shape.bounds() for part in parts]), lambda canvas: paint(canvas, parts)
+    """Solids, painted in order."""
+    return Painted(
+        union([part.shape.bounds() for part in parts]), lambda canvas: paint(canvas, parts)
+    )
 
 
 def tubes(*layers: tuple[Tubes, float], space: Literal["any", "lung"] = "lung") -> Painted:
-    """Box and painting function of (tubes, HU) painted in order."""
+    """Tubes and their HU, painted in order."""
 
     def painting(canvas: Canvas) -> None:
         for shape, hu in layers:
             paint_tubes(canvas, shape, hu, space)
 
-    return union([shape.bounds() for shape, _ in layers]), painting
+    return Painted(union([shape.bounds() for shape, _ in layers]), painting)
 
 
 def joined(*parts: Painted) -> Painted:
-    """Box around several things, and one function that paints them in order."""
+    """Several things as one, painted in order."""
 
     def painting(canvas: Canvas) -> None:
-        for _, paint_part in parts:
-            paint_part(canvas)
+        for part in parts:
+            part.paint(canvas)
 
-    return union([box for box, _ in parts]), painting
+    return Painted(union([part.box for part in parts]), painting)
 
 
 def place(
@@ -126,11 +135,7 @@ def place(
 
 
 def lobe_mask(
-    body: Body,
-    side: Side,
-    lobe: Lobe | None,
-    y: Field,
-    z: Field,
+    body: Body, side: Side, lobe: Lobe | None, y: Field, z: Field
 ) -> npt.NDArray[np.bool_]:
     """Which positions of one side belong to a lobe; all do for None."""
     lower = z < body.oblique_level(side, y)
@@ -156,16 +161,16 @@ def lobar(body: Body, side: Side, lobe: Lobe, shape: Shape) -> Region:
     return Region(shape.bounds(), depth)
 
 
-def visible_box(body: Body, shape: Shape, box: Box) -> Box:
-    """The box around the part of a solid that lies in the lungs; ``box`` where none does."""
+def visible_box(body: Body, shape: Shape) -> Box:
+    """The box around the part of a solid that lies in the lungs; its own where none does."""
+    box = shape.bounds()
     axes = [np.linspace(low, high, 15, dtype=np.float32) for low, high in zip(*box, strict=True)]
-    x, y, z = (axis.reshape(-1) for axis in np.meshgrid(*axes, indexing="ij"))
-    rows = np.flatnonzero(shape.depth(x, y, z) > 0)
-    rows = rows[body.lung_depth(x[rows], y[rows], z[rows]) > 0] if len(rows) else rows
-    if not len(rows):
-        return box
-    low, high = ([float(reduce(axis[rows])) for axis in (x, y, z)] for reduce in (np.min, np.max))
-    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    for depth in (shape.depth, body.lung_depth):
+        points = points[depth(*points.T) > 0]
+        if not len(points):
+            return box
+    return box_of(points.min(axis=0), points.max(axis=0))
 
 
 def axial_size(box: Box) -> float:
@@ -174,12 +179,16 @@ def axial_size(box: Box) -> float:
     return float(round(max(bx - ax, by - ay)))
 
 
-def draw_side(rng: np.random.Generator, both: float) -> tuple[Where, tuple[Side, ...]]:
-    """One side or both: the word, and the sides."""
+def draw_sides(rng: np.random.Generator, both: float) -> tuple[Side, ...]:
+    """Both sides, with that probability, or one."""
     if rng.random() < both:
-        return "both", ("right", "left")
-    side: Side = "right" if rng.random() < 0.55 else "left"
-    return side, (side,)
+        return SIDES
+    return (draw_side(rng),)
+
+
+def draw_side(rng: np.random.Generator) -> Side:
+    """One side; findings are a little more often on the right, the larger lung."""
+    return "right" if rng.random() < 0.55 else "left"
 
 
 def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[Number] = (3, 1, 4)) -> Lobe:
@@ -189,11 +198,6 @@ def draw_lobe(rng: np.random.Generator, side: Side, weights: Sequence[Number] = 
     if side == "left":
         share[1] = 0
     return lobes[int(rng.choice(3, p=share / share.sum()))]
-
-
-def mirrored(side: Side, point: Point) -> Point:
-    """A position given for the right side, on ``side``."""
-    return SIGN[side] * point[0], point[1], point[2]
 
 
 def millimetres(

@@ -1,10 +1,13 @@
-"""Vessels and airways that branch through the lungs, and the fissures."""
+"""Vessels and airways that branch through the lungs, and the fissures.
+
+In: a `Body`. Out: `Trees`, grown once per patient, and the voxels that they paint on a `Canvas`.
+"""
 
 import numpy as np
 import numpy.typing as npt
 
 from ctscribe.phantom.anatomy import blood_hu
-from ctscribe.phantom.body import SIGN, Body, Side
+from ctscribe.phantom.body import SIDE_SIGN, SIDES, Body, Side
 from ctscribe.phantom.canvas import Canvas
 from ctscribe.phantom.grid import Field
 from ctscribe.phantom.tubes import Tubes, paint_tubes
@@ -15,7 +18,6 @@ ROOT_RADIUS_MM = 6.6
 MURRAY = 0.33
 """A branch that feeds a share s of the lung has s**MURRAY times the root's radius."""
 HILUM = {"right": (36.0, -20.0, -18.0), "left": (-38.0, -20.0, -12.0)}
-SIDES: tuple[Side, Side] = ("right", "left")
 Trees = dict[Side, tuple[Tubes, npt.NDArray[np.int64]]]
 """Per side: vessels, and the generation of each artery or `VEIN`."""
 
@@ -34,7 +36,7 @@ def grow(body: Body) -> Trees:
     points = rng.uniform(low, high, (count * 14, 3)).astype(np.float32)
     points = points[body.lung_depth(*points.T) > 2]
     for side in SIDES:
-        fed = points[points[:, 0] * SIGN[side] > 0].astype(np.float64)
+        fed = points[points[:, 0] * SIDE_SIGN[side] > 0].astype(np.float64)
         fed = fed[rng.integers(0, len(fed), count + count // 2)]
         hilum = np.array(body.at(*HILUM[side]))
         arteries, generation = _branch(rng, hilum, fed[:count])

@@ -1,4 +1,7 @@
-"""The machine: how a scan is reconstructed, posed, stored, and described in the metadata."""
+"""The scanner: pose and grid of a scan, noise, padding, and its row in CT-RATE's metadata.
+
+In: a `Body`, and rendered Hounsfield units [z, y, x]. Out: int16 HU as stored, and metadata cells.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,68 +11,21 @@ from typing import Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from ctscribe.base.types import SpacingMm
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.data.ct_rate import METADATA_COLUMNS
 from ctscribe.phantom.body import Body
-from ctscribe.phantom.grid import Field, Grid
+from ctscribe.phantom.grid import Field, VoxelGrid
 
 Kernel = Literal["soft", "sharp"]
 TILE_PX = 256
 TILE_SLICES = 24
-
-
-def add_noise(
-    hu: Field, rng: np.random.Generator, *, sigma_hu: Field, kernel: Kernel, blur_px: float
-) -> None:
-    """Adds noise in place.
-
-    Each slice shows a random piece of a precomputed periodic tile, mirrored and turned at random:
-    a fraction of the time of drawing as many normal numbers.
-
-    Args:
-        hu: [z, y, x], changed in place.
-        rng: Chooses the pieces.
-        sigma_hu: Standard deviation per slice, [z].
-        kernel: soft: smooth noise; sharp: noise with an edge-enhanced spectrum.
-        blur_px: Correlation length in pixels.
-    """
-    tile = _tile(kernel, round(2 * float(np.clip(blur_px, 0, 4))) / 2)
-    num_slices, rows, columns = hu.shape
-    repeats = (-(-rows // TILE_PX) + 1, -(-columns // TILE_PX) + 1)
-    order = rng.integers(0, TILE_SLICES, (num_slices,))
-    top, left = (rng.integers(0, TILE_PX, (num_slices,)) for _ in range(2))
-    sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
-    for z in range(num_slices):
-        wide = np.tile(tile[order[z]], repeats) if max(rows, columns) > TILE_PX else tile[order[z]]
-        piece = _wrapped(wide, int(top[z]), int(left[z]), rows, columns)
-        hu[z] += np.float32(sign[z]) * piece
-
-
-def _wrapped(tile: Field, top: int, left: int, rows: int, columns: int) -> Field:
-    if top + rows > tile.shape[0]:
-        tile = np.concatenate([tile[top:], tile[: top + rows - tile.shape[0]]])
-    else:
-        tile = tile[top : top + rows]
-    if left + columns > tile.shape[1]:
-        return np.concatenate([tile[:, left:], tile[:, : left + columns - tile.shape[1]]], axis=1)
-    return tile[:, left : left + columns]
-
-
-@lru_cache(maxsize=16)
-def _tile(kernel: Kernel, blur_px: float) -> Field:
-    rng = np.random.default_rng([7, int(kernel == "sharp"), int(2 * blur_px)])
-    white = rng.standard_normal((TILE_SLICES, TILE_PX, TILE_PX), dtype=np.float32)
-    frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])
-    low_pass = np.exp(-2 * (np.pi * blur_px * frequency) ** 2)
-    ramp = frequency**0.25 if kernel == "soft" else 0.05 + frequency
-    shaped = np.fft.irfft2(np.fft.rfft2(white) * (low_pass * ramp), s=(TILE_PX, TILE_PX))
-    return np.asarray(shaped / shaped.std(), dtype=np.float32)
+"""Size of the noise that slices are cut from."""
 
 
 @final
 @dataclass(frozen=True)
 class Scanner:
-    """A make of scanner and its habits.
+    """A model of scanner and how it stores volumes.
 
     Args:
         manufacturer: As in the metadata.
@@ -94,15 +50,38 @@ SCANNERS = (
     Scanner("Philips", "Ingenuity CT", -1024, -2048, ("B", "YC"), 0.20),
     Scanner("PNMS", "iCT 256", -1024, -3024, ("C", "L"), 0.10),
 )
+COMMON = {
+    "SpiralPitchFactor": "1.0",
+    "TableFeedPerRotation": "38.4",
+    "TableSpeed": "76.8",
+    "DistanceSourceToDetector": "1085.6",
+    "DistanceSourceToPatient": "595.0",
+    "GantryDetectorTilt": "0.0",
+    "RotationDirection": "CW",
+    "ExposureTime": "500",
+    "GeneratorPower": "35",
+    "FocalSpots": "1.2",
+    "PatientPosition": "HFS",
+    "RevolutionTime": "0.5",
+    "SingleCollimationWidth": "0.6",
+    "TotalCollimationWidth": "38.4",
+    "ExposureModulationType": "XYZ_EC",
+    "ImageOrientationPatient": "[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]",
+    "SamplesPerPixel": "1",
+    "PhotometricInterpretation": "MONOCHROME2",
+    "RescaleSlope": "1",
+    "RescaleType": "HU",
+}
+"""Cells that are the same for every volume."""
 
 
 @final
 @dataclass(frozen=True)
 class Exposure:
-    """One examination on one machine, shared by its reconstructions.
+    """One acquisition on one scanner, shared by its reconstructions.
 
     Args:
-        scanner: Which machine.
+        scanner: The model.
         roll_rad: Rotation of the patient on the table.
         shift_mm: World position of the carina.
         centre_mm: World (x, y) of the middle of the field of view.
@@ -125,14 +104,14 @@ class Exposure:
 @final
 @dataclass(frozen=True)
 class Reconstruction:
-    """A grid and a kernel."""
+    """How one volume of an acquisition is sampled."""
 
-    grid: Grid
+    grid: VoxelGrid
     kernel: Kernel
 
 
 def draw_exposure(rng: np.random.Generator, body: Body) -> Exposure:
-    """Puts a patient on a table."""
+    """Draws a scanner, the patient's pose and the range of the scan."""
     shares = [scanner.share for scanner in SCANNERS]
     scanner = SCANNERS[int(rng.choice(len(SCANNERS), p=shares))]
     centre = rng.normal(0, [4.0, 10.0])
@@ -152,18 +131,14 @@ def draw_exposure(rng: np.random.Generator, body: Body) -> Exposure:
 
 
 def draw_reconstruction(
-    rng: np.random.Generator,
-    exposure: Exposure,
-    *,
-    nominal_spacing_mm: SpacingMm,
-    matrix_px: int,
-    kernel: Kernel,
+    rng: np.random.Generator, exposure: Exposure, config: PhantomConfig, kernel: Kernel
 ) -> Reconstruction:
     """Chooses a grid around the nominal voxel size that covers the lungs."""
-    view = math.floor(matrix_px * nominal_spacing_mm[0] * float(rng.uniform(0.97, 1.1)))
+    (x_mm, y_mm, z_mm), matrix_px = config.spacing_mm, config.matrix_px
+    view = math.floor(matrix_px * x_mm * float(rng.uniform(0.97, 1.1)))
     sx = view / matrix_px
-    sy = sx * nominal_spacing_mm[1] / nominal_spacing_mm[0]
-    sz = round(nominal_spacing_mm[2] * float(rng.choice([0.9, 1.0, 1.0, 1.1])), 2)
+    sy = sx * y_mm / x_mm
+    sz = round(z_mm * float(rng.choice([0.9, 1.0, 1.0, 1.1])), 2)
     num_slices = math.ceil((exposure.top_mm - exposure.bottom_mm) / sz)
     half = (matrix_px - 1) / 2
     origin = (
@@ -171,7 +146,7 @@ def draw_reconstruction(
         round(exposure.centre_mm[1] + half * sy, 4),
         round(exposure.shift_mm[2] + exposure.bottom_mm, 4),
     )
-    grid = Grid(
+    grid = VoxelGrid(
         shape_zyx=(num_slices, matrix_px, matrix_px),
         spacing_mm=(sx, sy, sz),
         origin_mm=origin,
@@ -185,7 +160,7 @@ def draw_reconstruction(
 def expose(
     rng: np.random.Generator, hu: Field, exposure: Exposure, reconstruction: Reconstruction
 ) -> npt.NDArray[np.int16]:
-    """Adds noise to a rendered volume and stores it as a scanner would; changes ``hu``.
+    """Adds noise to a rendered volume and pads it as a scanner does; overwrites ``hu``.
 
     Returns:
         Hounsfield units as int16, [z, y, x], padded outside the field of view.
@@ -210,29 +185,41 @@ def expose(
     return stored
 
 
-COMMON = {
-    "SpiralPitchFactor": "1.0",
-    "TableFeedPerRotation": "38.4",
-    "TableSpeed": "76.8",
-    "DistanceSourceToDetector": "1085.6",
-    "DistanceSourceToPatient": "595.0",
-    "GantryDetectorTilt": "0.0",
-    "RotationDirection": "CW",
-    "ExposureTime": "500",
-    "GeneratorPower": "35",
-    "FocalSpots": "1.2",
-    "PatientPosition": "HFS",
-    "RevolutionTime": "0.5",
-    "SingleCollimationWidth": "0.6",
-    "TotalCollimationWidth": "38.4",
-    "ExposureModulationType": "XYZ_EC",
-    "ImageOrientationPatient": "[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]",
-    "SamplesPerPixel": "1",
-    "PhotometricInterpretation": "MONOCHROME2",
-    "RescaleSlope": "1",
-    "RescaleType": "HU",
-}
-"""Cells that are the same for every volume."""
+def add_noise(
+    hu: Field, rng: np.random.Generator, *, sigma_hu: Field, kernel: Kernel, blur_px: float
+) -> None:
+    """Adds noise in place.
+
+    Each slice shows a random piece of a precomputed periodic tile, mirrored and turned at random:
+    a fraction of the time of drawing as many normal numbers.
+
+    Args:
+        hu: [z, y, x], changed in place.
+        rng: Chooses the pieces.
+        sigma_hu: Standard deviation per slice, [z].
+        kernel: soft: smooth noise; sharp: noise with an edge-enhanced spectrum.
+        blur_px: Correlation length in pixels.
+    """
+    tile = _tile(kernel, round(2 * float(np.clip(blur_px, 0, 4))) / 2)
+    num_slices, rows, columns = hu.shape
+    order = rng.integers(0, TILE_SLICES, (num_slices,))
+    top, left = (rng.integers(0, TILE_PX, (num_slices,)) for _ in range(2))
+    sign = rng.choice([-1.0, 1.0], num_slices) * sigma_hu
+    for z in range(num_slices):
+        y, x = (top[z] + np.arange(rows)) % TILE_PX, (left[z] + np.arange(columns)) % TILE_PX
+        hu[z] += np.float32(sign[z]) * tile[order[z]][np.ix_(y, x)]
+
+
+@lru_cache(maxsize=16)
+def _tile(kernel: Kernel, blur_px: float) -> Field:
+    """Periodic noise of unit standard deviation, [TILE_SLICES, TILE_PX, TILE_PX]."""
+    rng = np.random.default_rng([7, int(kernel == "sharp"), int(2 * blur_px)])
+    white = rng.standard_normal((TILE_SLICES, TILE_PX, TILE_PX), dtype=np.float32)
+    frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX)[None, :])
+    low_pass = np.exp(-2 * (np.pi * blur_px * frequency) ** 2)
+    ramp = frequency**0.25 if kernel == "soft" else 0.05 + frequency
+    shaped = np.fft.irfft2(np.fft.rfft2(white) * (low_pass * ramp), s=(TILE_PX, TILE_PX))
+    return np.asarray(shaped / shaped.std(), dtype=np.float32)
 
 
 def metadata_row(

@@ -1,4 +1,4 @@
-"""Analytic solids in body millimetres: how deep inside them any point lies."""
+"""Analytic solids in body mm, each with a box and the depth of any point below its surface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Knots = tuple[tuple[Number, Number, Number, Number, Number], ...]
 
 
 class Shape(ABC):
-    """A solid."""
+    """A solid, in body mm."""
 
     @abstractmethod
     def bounds(self) -> Box:
@@ -65,7 +65,7 @@ class Ellipsoid(Shape):
         """See `Shape`."""
         axes = self._axes() * np.asarray(self.radii)[:, None]
         reach = np.sqrt((axes**2).sum(axis=0)) * (1 + self.wave_mm / min(self.radii))
-        return around(self.center, (float(reach[0]), float(reach[1]), float(reach[2])))
+        return box_of(np.asarray(self.center) - reach, np.asarray(self.center) + reach)
 
     def depth(self, x: Field, y: Field, z: Field) -> Field:
         """See `Shape`."""
@@ -110,9 +110,7 @@ class Capsule(Shape):
     def bounds(self) -> Box:
         """See `Shape`."""
         r = max(self.radius_mm, self.end_radius_mm)
-        pairs = list(zip(self.start, self.end, strict=True))
-        low, high = [min(p) - r for p in pairs], [max(p) + r for p in pairs]
-        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+        return box_of(np.minimum(self.start, self.end) - r, np.maximum(self.start, self.end) + r)
 
     def depth(self, x: Field, y: Field, z: Field) -> Field:
         """See `Shape`."""
@@ -150,8 +148,8 @@ class Column(Shape):
         """See `Shape`."""
         z, x, y, rx, ry = np.array(self.knots, dtype=float).T
         rx, ry = rx + self.grow_mm, ry + self.grow_mm
-        low = (float((x - rx).min()), float((y - ry).min()), float(z.min()))
-        return low, (float((x + rx).max()), float((y + ry).max()), float(z.max()))
+        low = np.array([(x - rx).min(), (y - ry).min(), z.min()])
+        return box_of(low, np.array([(x + rx).max(), (y + ry).max(), z.max()]))
 
     def depth(self, x: Field, y: Field, z: Field) -> Field:
         """See `Shape`; the flat ends are sharp to one millimetre."""
@@ -199,21 +197,16 @@ class Region(Shape):
         return self.function(x, y, z)
 
 
-def around(center: Point, reach: Point) -> Box:
-    """The box of all points within ``reach`` of ``center`` along each axis."""
-    (x, y, z), (a, b, c) = center, reach
-    return (x - a, y - b, z - c), (x + a, y + b, z + c)
+def box_of(low: npt.NDArray[np.floating], high: npt.NDArray[np.floating]) -> Box:
+    """The box between two corners [3]."""
+    (ax, ay, az), (bx, by, bz) = low.tolist(), high.tolist()
+    return (ax, ay, az), (bx, by, bz)
 
 
 def union(boxes: Sequence[Box]) -> Box:
     """The smallest box around boxes."""
-    low = np.min([box[0] for box in boxes], axis=0)
-    high = np.max([box[1] for box in boxes], axis=0)
-    return (float(low[0]), float(low[1]), float(low[2])), (
-        float(high[0]),
-        float(high[1]),
-        float(high[2]),
-    )
+    corners = np.array(boxes, dtype=float)
+    return box_of(corners[:, 0].min(0), corners[:, 1].max(0))
 
 
 def tube(points: Sequence[Point], radii: Sequence[Number]) -> list[Capsule]:

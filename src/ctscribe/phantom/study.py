@@ -1,4 +1,8 @@
-"""One scan of one patient: findings, body, drawings, report; and its rendering on any grid."""
+"""One scan of one patient: labels, body, objects, report; then its rendering on any grid.
+
+In: a random generator. Out: a `Study`, and Hounsfield units and lesion boxes of it. The same
+generator state gives the same study.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,41 +12,21 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.base.types import Labels
+from ctscribe.phantom import chest_findings, lung_findings
 from ctscribe.phantom.anatomy import organ_strokes, paint_wall
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.canvas import Canvas, paint
-from ctscribe.phantom.chest_findings import (
-    aortic_calcification,
-    cardiomegaly,
-    coronary_calcification,
-    hiatal_hernia,
-    lymph_nodes,
-    medical_material,
-    pericardial_effusion,
-)
-from ctscribe.phantom.drawing import Drawing, Plan, Scene
-from ctscribe.phantom.grid import Field, Grid
-from ctscribe.phantom.lung_findings import (
-    atelectases,
-    bronchiectasis,
-    consolidations,
-    effusions,
-    emphysema,
-    mosaic,
-    nodules,
-    opacities,
-    scars,
-    septal_lines,
-    thick_bronchi,
-)
+from ctscribe.phantom.drawing import DrawFinding, Drawing, Scene
+from ctscribe.phantom.grid import Field, VoxelGrid
 from ctscribe.phantom.lungs import grow, paint_lungs
-from ctscribe.phantom.wording import Report, write_report
+from ctscribe.phantom.wording import PhantomReport, write_report
 from ctscribe.text.findings import FINDINGS
 
 FACTORS = ("illness", "age", "infection", "heart failure", "smoking")
-TABLE: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] = {
+FINDING_MODEL: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] = {
     "Medical material": (0.120, True, (0.30, 0.30, 0.00, 0.30, 0.00)),
     "Arterial wall calcification": (0.278, True, (0.30, 0.75, 0.00, 0.05, 0.10)),
     "Cardiomegaly": (0.110, True, (0.30, 0.35, 0.00, 0.60, 0.00)),
@@ -62,17 +46,39 @@ TABLE: dict[str, tuple[float, bool, tuple[float, float, float, float, float]]] =
     "Bronchiectasis": (0.100, True, (0.45, 0.10, 0.10, 0.00, 0.35)),
     "Interlobular septal thickening": (0.080, False, (0.30, 0.05, 0.20, 0.55, 0.00)),
 }
-"""Prevalence; whether it stays from scan to scan; how strongly each factor drives it."""
+"""Of each finding: prevalence (as in CT-RATE), whether it stays from scan to scan, and its
+correlation with each of `FACTORS`."""
+DRAW_FINDING: dict[str, DrawFinding] = {
+    "Emphysema": lung_findings.emphysema,
+    "Mosaic attenuation pattern": lung_findings.mosaic_attenuation,
+    "Bronchiectasis": lung_findings.bronchiectasis,
+    "Peribronchial thickening": lung_findings.peribronchial_thickening,
+    "Interlobular septal thickening": lung_findings.septal_thickening,
+    "Lung opacity": lung_findings.opacities,
+    "Consolidation": lung_findings.consolidations,
+    "Pulmonary fibrotic sequela": lung_findings.fibrotic_sequelae,
+    "Atelectasis": lung_findings.atelectases,
+    "Lung nodule": lung_findings.nodules,
+    "Pleural effusion": lung_findings.pleural_effusions,
+    "Cardiomegaly": chest_findings.cardiomegaly,
+    "Pericardial effusion": chest_findings.pericardial_effusion,
+    "Lymphadenopathy": chest_findings.lymph_nodes,
+    "Hiatal hernia": chest_findings.hiatal_hernia,
+    "Arterial wall calcification": chest_findings.aortic_calcification,
+    "Coronary artery wall calcification": chest_findings.coronary_calcification,
+    "Medical material": chest_findings.medical_material,
+}
+"""What draws each finding, in painting order."""
 
 
 @final
 @dataclass(frozen=True)
-class Constitution:
-    """What stays the same over a patient's scans.
+class Patient:
+    """What drives findings and stays the same over a patient's scans.
 
     Args:
         factors: Standard normal, in the order of `FACTORS`.
-        lasting: The patient's own share of each finding, standard normal, [18].
+        lasting: Standard normal, one per finding; what factors leave unexplained.
     """
 
     factors: npt.NDArray[np.float64]
@@ -84,67 +90,20 @@ class Constitution:
         return int(np.clip(round(52 + 16 * self.factors[1]), 18, 93))
 
 
-def draw_constitution(rng: np.random.Generator) -> Constitution:
-    """A new patient."""
-    return Constitution(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
-
-
-def draw_labels(rng: np.random.Generator, patient: Constitution, burden: float = 0.0) -> Labels:
-    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
-
-    Args:
-        rng: Of the scan.
-        patient: Whose scan it is.
-        burden: Added to the drive of every finding, in standard deviations.
-    """
-    passing = rng.standard_normal(len(FINDINGS))
-    labels = []
-    for index, finding in enumerate(FINDINGS):
-        share, lasts, weights = TABLE[finding]
-        load = np.array(weights)
-        own = patient.lasting[index] if lasts else passing[index]
-        drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
-        labels.append(int(drive + burden > NormalDist().inv_cdf(1 - share)))
-    return tuple(labels)
-
-
-PLANS: dict[str, Plan] = {
-    "Emphysema": emphysema,
-    "Mosaic attenuation pattern": mosaic,
-    "Bronchiectasis": bronchiectasis,
-    "Peribronchial thickening": thick_bronchi,
-    "Interlobular septal thickening": septal_lines,
-    "Lung opacity": opacities,
-    "Consolidation": consolidations,
-    "Pulmonary fibrotic sequela": scars,
-    "Atelectasis": atelectases,
-    "Lung nodule": nodules,
-    "Pleural effusion": effusions,
-    "Cardiomegaly": cardiomegaly,
-    "Pericardial effusion": pericardial_effusion,
-    "Lymphadenopathy": lymph_nodes,
-    "Hiatal hernia": hiatal_hernia,
-    "Arterial wall calcification": aortic_calcification,
-    "Coronary artery wall calcification": coronary_calcification,
-    "Medical material": medical_material,
-}
-"""How each finding is decided, in the order in which they are painted."""
-
-
 @final
 @dataclass(frozen=True)
 class Study:
-    """A scan before it is sampled.
+    """A scan before it is sampled on a grid.
 
     Args:
-        scene: The patient.
+        scene: The body and its vessels.
         drawings: Objects of each finding present, in painting order.
         report: What is written about it.
     """
 
     scene: Scene
     drawings: Mapping[str, Sequence[Drawing]]
-    report: Report
+    report: PhantomReport
 
     @property
     def labels(self) -> Labels:
@@ -152,7 +111,12 @@ class Study:
         return tuple(int(finding in self.drawings) for finding in FINDINGS)
 
 
-def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """Draws a patient's factors, independent of each other."""
+    return Patient(rng.standard_normal(len(FACTORS)), rng.standard_normal(len(FINDINGS)))
+
+
+def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
     """A build without disease; the same generator state gives the same patient."""
     female = bool(rng.random() < 0.45)
     size = rng.normal(0.95 if female else 1.02, 0.035)
@@ -168,35 +132,32 @@ def draw_body(rng: np.random.Generator, patient: Constitution) -> Body:
     )
 
 
-def draw_study(
-    rng: np.random.Generator,
-    body: Body,
-    patient: Constitution,
-    *,
-    burden: float = 0.0,
-    lesion_scale: float = 1.0,
-    nodule_mm: float = 9.0,
-) -> Study:
-    """One examination of a patient.
+def draw_labels(rng: np.random.Generator, patient: Patient, burden: float) -> Labels:
+    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
 
-    Args:
-        rng: Of the scan.
-        body: The patient's.
-        patient: The patient's.
-        burden: As for `draw_labels`.
-        lesion_scale: As for `Scene`.
-        nodule_mm: As for `Scene`.
+    A finding is present where a standard normal variable, driven by the patient's factors and
+    raised by `burden` standard deviations, exceeds the quantile of its prevalence.
     """
-    labels = draw_labels(rng, patient, burden)
-    return realise(rng, body, labels, lesion_scale, nodule_mm)
+    passing = rng.standard_normal(len(FINDINGS))
+    labels = []
+    for index, finding in enumerate(FINDINGS):
+        share, lasts, weights = FINDING_MODEL[finding]
+        load = np.array(weights)
+        own = patient.lasting[index] if lasts else passing[index]
+        drive = load @ patient.factors + np.sqrt(1 - load @ load) * own
+        labels.append(int(drive + burden > NormalDist().inv_cdf(1 - share)))
+    return tuple(labels)
 
 
-def realise(
-    rng: np.random.Generator,
-    body: Body,
-    labels: Labels,
-    lesion_scale: float = 1.0,
-    nodule_mm: float = 9.0,
+def draw_study(
+    rng: np.random.Generator, body: Body, patient: Patient, config: PhantomConfig
+) -> Study:
+    """One examination of a patient: labels first, then what they leave open."""
+    return study_of_labels(rng, body, draw_labels(rng, patient, config.burden), config)
+
+
+def study_of_labels(
+    rng: np.random.Generator, body: Body, labels: Labels, config: PhantomConfig
 ) -> Study:
     """Turns labels into objects and a report.
 
@@ -204,8 +165,7 @@ def realise(
         rng: Draws everything that the labels leave open.
         body: The patient without disease.
         labels: The 18 findings to show.
-        lesion_scale: As for `Scene`.
-        nodule_mm: As for `Scene`.
+        config: Its ``lesion_scale`` and ``nodule_mm``.
     """
     present = {finding for finding, label in zip(FINDINGS, labels, strict=True) if label}
     contrast = bool(rng.random() < 0.35)
@@ -216,26 +176,17 @@ def realise(
         heart_scale=float(enlarged) if "Cardiomegaly" in present else body.heart_scale,
         pericardial_mm=fluid if "Pericardial effusion" in present else 0.0,
     )
-    scene = Scene(body, grow(body), lesion_scale, nodule_mm)
-    drawings: dict[str, list[Drawing]] = {}
-    for (finding, plan), stream in zip(PLANS.items(), rng.spawn(len(PLANS)), strict=True):
-        if finding in present:
-            drawings[finding] = plan(stream, scene)
+    scene = Scene(body, grow(body), config.lesion_scale, config.nodule_mm)
+    streams = rng.spawn(len(DRAW_FINDING))
+    drawings = {
+        finding: list(draw(stream, scene))
+        for (finding, draw), stream in zip(DRAW_FINDING.items(), streams, strict=True)
+        if finding in present
+    }
     return Study(scene, drawings, write_report(rng, drawings, contrast=contrast))
 
 
-def without(study: Study, finding: str) -> Study:
-    """The same study with one finding healed; its report is left as it was."""
-    body = study.scene.body
-    if finding == "Cardiomegaly":
-        body = replace(body, heart_scale=0.96)
-    if finding == "Pericardial effusion":
-        body = replace(body, pericardial_mm=0.0)
-    rest = {name: items for name, items in study.drawings.items() if name != finding}
-    return Study(replace(study.scene, body=body), rest, study.report)
-
-
-def render(study: Study, grid: Grid) -> Field:
+def render(study: Study, grid: VoxelGrid) -> Field:
     """Samples a study: Hounsfield units without noise, [z, y, x]."""
     canvas = Canvas.of_air(grid)
     paint_wall(canvas, study.scene.body)
@@ -243,20 +194,20 @@ def render(study: Study, grid: Grid) -> Field:
     paint_lungs(canvas, study.scene.body, study.scene.trees)
     for items in study.drawings.values():
         for item in items:
-            item.paint(canvas)
+            item.painted.paint(canvas)
     return canvas.hu
 
 
-def lesions(study: Study, grid: Grid) -> tuple[Lesion, ...]:
+def lesions(study: Study, grid: VoxelGrid) -> tuple[Lesion, ...]:
     """Where the findings truly are, in the frame and the slices of one reconstruction."""
     return tuple(
         Lesion(
             finding=finding,
-            box_mm=grid.world_box(*item.box),
+            box_mm=grid.world_box(*item.painted.box),
             size_mm=item.size_mm,
             side=item.side,
             lobe=item.lobe,
-            slices=grid.slices(item.box[0][2], item.box[1][2]),
+            slices=grid.slices(item.painted.box[0][2], item.painted.box[1][2]),
             sentence=study.report.sentences[finding],
         )
         for finding, items in study.drawings.items()

@@ -1,4 +1,4 @@
-"""Many tubes at once: a lung has hundreds of vessels, too many to paint one by one."""
+"""Many tubes → voxels at once: a lung has hundreds of vessels, too many to paint singly."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -8,14 +8,16 @@ import numpy.typing as npt
 
 from ctscribe.phantom.body import LUNG_HU
 from ctscribe.phantom.canvas import Canvas, ramp
-from ctscribe.phantom.grid import Field, Grid
-from ctscribe.phantom.shapes import Box
+from ctscribe.phantom.grid import Field, Points, VoxelGrid
+from ctscribe.phantom.shapes import Box, box_of
 
 THIN_VOXELS = 0.85
+"""Radius in pixels below which a dense tube is painted by the volume it fills."""
 DENSE_HU = -500
 LOST_VOXELS = 0.2
 """Radius in pixels below which a tube in the lung drowns in noise and is left out."""
 BATCH_VOXELS = 1 << 21
+Integers = npt.NDArray[np.int64]
 
 
 @final
@@ -30,8 +32,8 @@ class Tubes:
         end_radius_mm: [n].
     """
 
-    start: npt.NDArray[np.float64]
-    end: npt.NDArray[np.float64]
+    start: Points
+    end: Points
     radius_mm: npt.NDArray[np.float64]
     end_radius_mm: npt.NDArray[np.float64]
 
@@ -52,8 +54,7 @@ class Tubes:
         radius = np.maximum(self.radius_mm, self.end_radius_mm)[:, None]
         low = np.minimum(self.start, self.end) - radius
         high = np.maximum(self.start, self.end) + radius
-        (a, b, c), (d, e, f) = low.min(axis=0).tolist(), high.max(axis=0).tolist()
-        return (a, b, c), (d, e, f)
+        return box_of(low.min(axis=0), high.max(axis=0))
 
 
 def path(points: npt.ArrayLike, radius_mm: float) -> Tubes:
@@ -82,7 +83,8 @@ def paint_tubes(
         begin = stop
 
 
-def _boxes(grid: Grid, tubes: Tubes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _boxes(grid: VoxelGrid, tubes: Tubes) -> tuple[Integers, Integers]:
+    """First voxel and number of voxels of each tube's box, both [n, 3] in (z, y, x)."""
     radius = np.maximum(tubes.radius_mm, tubes.end_radius_mm) + 0.5 * grid.edge_mm
     reach = radius[:, None] / np.asarray(grid.spacing_mm[::-1]) + [0.5, 0, 0]
     ends = np.stack([grid.to_index(tubes.start), grid.to_index(tubes.end)])
@@ -92,13 +94,9 @@ def _boxes(grid: Grid, tubes: Tubes) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 
 def _paint_batch(
-    canvas: Canvas,
-    tubes: Tubes,
-    first: npt.NDArray[np.int64],
-    count: npt.NDArray[np.int64],
-    hu: float,
-    space: str,
+    canvas: Canvas, tubes: Tubes, first: Integers, count: Integers, hu: float, space: str
 ) -> None:
+    """Paints tubes given the first voxel and the number of voxels [n, 3] of their boxes."""
     grid = canvas.grid
     size = count.prod(axis=1)
     which = np.repeat(np.arange(len(tubes)), size)
@@ -123,7 +121,7 @@ def _paint_batch(
 
 
 def _cover(
-    grid: Grid, tubes: Tubes, which: npt.NDArray[np.int64], place: tuple[Field, Field, Field]
+    grid: VoxelGrid, tubes: Tubes, which: Integers, place: tuple[Field, Field, Field]
 ) -> Field:
     """Share of each voxel inside its tube, averaged over the slice's thickness."""
     x, y, z = place
@@ -136,13 +134,8 @@ def _cover(
     return cover / np.float32(fine)
 
 
-def _depth(
-    tubes: Tubes,
-    which: npt.NDArray[np.int64],
-    x: Field,
-    y: Field,
-    z: Field,
-) -> Field:
+def _depth(tubes: Tubes, which: Integers, x: Field, y: Field, z: Field) -> Field:
+    """Depth of each position below the surface of its own tube, mm."""
     start = tubes.start.astype(np.float32)
     along = (tubes.end - tubes.start).astype(np.float32)
     per_length = along / ((along**2).sum(axis=1, keepdims=True) + np.float32(1e-6))
@@ -157,6 +150,7 @@ def _depth(
 
 
 def _splat(canvas: Canvas, tubes: Tubes, hu: float) -> None:
+    """Spreads the volume of tubes thinner than a voxel over the eight voxels around each piece."""
     grid = canvas.grid
     length = np.linalg.norm(tubes.end - tubes.start, axis=1)
     count = np.maximum(np.ceil(length / (0.7 * min(grid.spacing_mm))).astype(int), 1)

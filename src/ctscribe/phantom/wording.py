@@ -1,4 +1,8 @@
-"""From findings to a report: one affirmative sentence per finding, stock sentences around it."""
+"""The objects drawn in a scan → the report that states them.
+
+In: `Drawing`s by finding. Out: Findings of 70–130 words, Impression of 5–35, and the affirmative
+sentence that states each finding; stock sentences of normal organs stand around them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +11,7 @@ from typing import final
 import numpy as np
 
 from ctscribe.phantom.drawing import Drawing
-from ctscribe.phantom.phrases import (
-    ALL_NORMAL,
-    CLOSING,
-    CONCLUDED,
-    DENIED,
-    NORMAL,
-    STATED,
-    Choices,
-)
+from ctscribe.phantom.phrases import ALL_NORMAL, CLOSING, CONCLUDED, DENIED, NORMAL, STATED, Choices
 
 MAX_FINDINGS_WORDS = 130
 MAX_IMPRESSION_WORDS = 35
@@ -52,7 +48,7 @@ DROPPED_FIRST = (
 
 @final
 @dataclass(frozen=True)
-class Report:
+class PhantomReport:
     """A report and, per finding, the sentence that states it."""
 
     findings: str
@@ -62,7 +58,7 @@ class Report:
 
 def write_report(
     rng: np.random.Generator, drawings: Mapping[str, Sequence[Drawing]], *, contrast: bool
-) -> Report:
+) -> PhantomReport:
     """Writes Findings (70–130 words) and Impression (5–35 words).
 
     Args:
@@ -80,7 +76,7 @@ def write_report(
         if _num_words(parts.values()) <= MAX_FINDINGS_WORDS:
             break
     findings = " ".join(part for part in parts.values() if part)
-    return Report(findings, _conclude(rng, drawings), stated)
+    return PhantomReport(findings, _conclude(rng, drawings), stated)
 
 
 def _num_words(sentences: Iterable[str]) -> int:
@@ -174,7 +170,7 @@ def _key(rng: np.random.Generator, finding: str, items: Sequence[Drawing]) -> st
 def _fill(template: str, items: Sequence[Drawing], *, terse: bool = False) -> str:
     first = max(items, key=lambda item: item.size_mm)
     sides = {item.side for item in items}
-    both = len(sides) > 1 or "both" in sides
+    both = len(sides) > 1
     side = "both" if both else first.side
     second = [item.size_mm for item in items if item.side != first.side]
     site = _sites(items[:1] if terse else items)

@@ -1,23 +1,99 @@
-"""Boxes in millimetres → where they lie in a study's frames."""
+"""Boxes around lesions: in millimetres, in a study's frames, and in pixels of one frame."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
+from scipy import ndimage
 
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.types import BoxMm
+from ctscribe.base.types import Affine, BoxMm
 
+FrameBox = Float64[np.ndarray, "3 2"]
+"""Lower and upper bound along (column px, row px, z index); pixel centres are whole numbers."""
 FrameBoxes = Float64[np.ndarray, "lesions 3 2"]
-"""Lower and upper bound along (column px, row px, z index) of a study's frames."""
+"""Of a study's frames; see `FrameBox`."""
+BoxPx = tuple[int, int, int, int]
+"""(left, top, right, bottom) in pixels of a frame, the last two exclusive."""
 
 
 def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
-    """Maps boxes from RAS+ mm to a study's frames; pixel centres are whole numbers."""
-    corners = np.array(
-        [[*corner, 1.0] for box in boxes_mm for corner in product(*zip(*box, strict=True))]
-    )
+    """Maps boxes from RAS+ mm to a study's frames."""
     to_frame = np.linalg.inv(np.array(study.frame_to_ras))
-    inside = (corners.reshape(-1, 4) @ to_frame.T)[:, :3].reshape(-1, 8, 3)
-    return np.stack([inside.min(1), inside.max(1)], axis=2)
+    boxes = [_bounds(to_frame, zip(*box, strict=True)) for box in boxes_mm]
+    return np.array(boxes).reshape(-1, 3, 2)
+
+
+def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm]:
+    """A box for each connected piece, through the centres of its outermost voxels, RAS+ mm."""
+    if not mask.any():
+        return []
+    (outer,) = ndimage.find_objects(mask.view(np.uint8))  # most of a scan lies outside
+    labels, _ = ndimage.label(mask[outer], np.ones((3, 3, 3)))
+    boxes: list[BoxMm] = []
+    for piece in ndimage.find_objects(labels):
+        ends = [
+            (whole.start + axis.start, whole.start + axis.stop - 1)
+            for whole, axis in zip(outer, piece, strict=True)
+        ]
+        low, high = _bounds(affine, ends).T.tolist()
+        boxes.append(((low[0], low[1], low[2]), (high[0], high[1], high[2])))
+    return boxes
+
+
+def _bounds(
+    to_other: Float64[np.ndarray, "4 4"], ends: Iterable[tuple[float | int, float | int]]
+) -> Float64[np.ndarray, "3 2"]:
+    """Lower and upper bounds of a box's corners in other axes."""
+    corners = np.array([[*corner, 1.0] for corner in product(*ends)])
+    inside = (corners @ to_other.T)[:, :3]
+    return np.stack([inside.min(0), inside.max(0)], axis=1)
+
+
+def touches(box: FrameBox, slice_indices: Sequence[int]) -> Bool[np.ndarray, "slices"]:
+    """Which slices a box reaches: a slice is as thick as its distance to the next."""
+    depth = np.asarray(slice_indices)
+    return np.asarray((depth >= box[2, 0] - 0.5) & (depth <= box[2, 1] + 0.5))
+
+
+def box_in_pixels(box: FrameBox, frame_size_px: tuple[int, int]) -> BoxPx | None:
+    """The pixels that a box holds, cut to the frame (height, width); None where it lies outside."""
+    height, width = frame_size_px
+    low = np.floor(box[:2, 0] + 0.5).clip(0)
+    high = np.floor(box[:2, 1] + 1.5).clip(max=(width, height))
+    if (low >= high).any():
+        return None
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def box_around_peak(cells: Float[np.ndarray, "rows columns"], share: float, cell_px: int) -> BoxPx:
+    """Around the cells that hang together with a map's peak and hold a share of it or more.
+
+    Args:
+        cells: The map.
+        share: Of the peak.
+        cell_px: Pixels along a cell's side.
+    """
+    labels, _ = ndimage.label(cells >= share * cells.max(), np.ones((3, 3)))
+    peak = labels[np.unravel_index(cells.argmax(), cells.shape)]
+    rows, columns = ndimage.find_objects(labels)[peak - 1]
+    edges = columns.start, rows.start, columns.stop, rows.stop
+    left, top, right, bottom = (int(edge) * cell_px for edge in edges)
+    return left, top, right, bottom
+
+
+def overlap(first: BoxPx, second: BoxPx) -> float:
+    """Intersection over union."""
+    shared = (
+        max(first[0], second[0]),
+        max(first[1], second[1]),
+        min(first[2], second[2]),
+        min(first[3], second[3]),
+    )
+    common = _area(shared)
+    return common / (_area(first) + _area(second) - common)
+
+
+def _area(box: BoxPx) -> int:
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])

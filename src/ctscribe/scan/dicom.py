@@ -1,7 +1,7 @@
-"""A DICOM series → Hounsfield units and where they lie.
+"""A DICOM series → Hounsfield units [x, y, z] and their affine in RAS+ mm.
 
-DICOM's axes (left, posterior, superior) end here; errors name the study as the caller does and
-never quote a header.
+In: a folder, zip archive or file. DICOM's axes (left, posterior, superior) end here, and no error
+quotes a header.
 """
 
 from contextlib import closing
@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.types import Affine, VolumeHu
 from ctscribe.scan.dicom_decoder import Stored
-from ctscribe.scan.dicom_headers import Header, Numbers, read_headers
+from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal, read_headers
 from ctscribe.scan.dicom_pixels import read_stored
 from ctscribe.scan.dicom_series import choose_series
 from ctscribe.scan.dicom_sources import DicomFile, dicom_files
@@ -23,8 +23,10 @@ from ctscribe.scan.volume import Notes, lps_to_ras, note_if
 
 _SAME_PLACE_MM = 0.01
 _GAP = 1.5
+"""Times the usual distance; beyond it a slice is missing."""
 _UNEVEN, _ROUNDING_MM = 0.1, 0.02
-"""Distances may differ by a tenth, and by what headers round away where slices are thin."""
+"""Share of the usual distance, and mm, by which distances between slices may differ; the second is
+what headers round away."""
 _ASIDE_MM = 0.5
 """How far a slice may lie beside the line of the others; about half a pixel."""
 
@@ -36,10 +38,10 @@ class Slice:
 
     Attributes:
         file: Where it is stored.
-        frame: Its place in that file, from 0.
+        frame: Index within that file, from 0.
         position_lps_mm: Centre of its first voxel.
-        slope: From stored values to HU.
-        intercept: From stored values to HU.
+        slope: HU per stored unit.
+        intercept: HU of the stored value 0.
     """
 
     file: DicomFile
@@ -52,11 +54,11 @@ class Slice:
 @final
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What the slices of a series share.
+    """What all slices of a series have in common.
 
     Attributes:
         size: Rows and columns.
-        spacing_mm: Between rows, between columns.
+        spacing_mm: Distance between rows, between columns.
         orientation: Direction of the rows, then of the columns, six cosines.
     """
 
@@ -66,13 +68,59 @@ class Geometry:
 
     @property
     def normal(self) -> Numbers:
-        """Of the slices' plane."""
-        normal = np.cross(self.orientation[:3], self.orientation[3:])
-        unit: Numbers = normal / np.linalg.norm(normal)
-        return unit
+        """Unit vector at right angles to the slices."""
+        return plane_normal(self.orientation)
 
 
-def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometry]:
+def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, Notes]:
+    """Reads one CT series of a folder or zip archive, chosen as `choose_series` says.
+
+    Slices are ordered by their position along the normal of their plane, whatever their names
+    or numbers.
+
+    Args:
+        path: A folder, searched with its subfolders, or a zip archive, in both of which files
+            that are not DICOM are passed over; or one enhanced (multi-frame) CT file.
+        study: Name for errors.
+
+    Returns:
+        HU [x, y, z], int16 (float32 where a slope is no whole number); RAS+ affine, sheared
+        where the gantry was tilted; notes.
+
+    Raises:
+        CtscribeError: What is wrong with the series, in one sentence.
+    """
+    with dicom_files(path, study) as files:
+        headers, others = read_headers(files, study)
+        series, more = choose_series(headers, study)
+        slices, geometry = _order_slices(series, study)
+        kept, hu = _read_hu(slices, geometry, study)
+    affine = _stack_affine(kept, geometry, study)
+    return hu, affine, others | more | note_if(len(kept) < len(slices), "W_DUPLICATE_SLICE")
+
+
+def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affine, Notes]:
+    """Reads headers alone, of the series that `read_dicom` would read.
+
+    Returns:
+        Shape (x, y, z), RAS+ affine and notes.
+
+    Raises:
+        CtscribeError: What is wrong with the headers, in one sentence.
+    """
+    with dicom_files(path, study) as files:
+        headers, others = read_headers(files, study)
+    series, more = choose_series(headers, study)
+    slices, geometry = _order_slices(series, study)
+    kept = slices[:1]
+    for one in slices[1:]:
+        if not _same_place(kept[-1], one, geometry):
+            kept.append(one)
+    rows, columns = (int(size) for size in geometry.size)
+    return (columns, rows, len(kept)), _stack_affine(kept, geometry, study), others | more
+
+
+def _order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Geometry]:
     """Orders slices along the normal of their common plane.
 
     Raises:
@@ -105,6 +153,7 @@ def order_slices(series: list[Header], study: str) -> tuple[list[Slice], Geometr
 
 
 def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> Numbers:
+    """The value that all slices have for a tag; they may differ by `far`."""
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         raise CtscribeError(
@@ -119,13 +168,13 @@ def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> N
     return present[0]
 
 
-def same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
+def _same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
     """Whether two neighbours in order lie at one position along the normal."""
     step = one.position_lps_mm - before.position_lps_mm
     return bool(step @ geometry.normal < _SAME_PLACE_MM)
 
 
-def stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
+def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
     """The affine of evenly spaced slices on one line, which may lean to their normal.
 
     Raises:
@@ -157,6 +206,7 @@ def stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
 
 
 def _check_even(along: Numbers, study: str) -> None:
+    """Refuses distances between neighbours, mm along the normal, that gap or vary."""
     usual = float(np.median(along))
     gaps = along > _GAP * usual
     if gaps.any():
@@ -171,58 +221,6 @@ def _check_even(along: Numbers, study: str) -> None:
             f"{study} must have slices at equal distances, but they lie {along.min():g} to "
             f"{along.max():g} mm apart",
         )
-
-
-def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, Notes]:
-    """Reads one CT series of a folder or zip archive, chosen as `choose_series` says.
-
-    Slices are ordered by their position along the normal of their plane, whatever their names
-    or numbers.
-
-    Args:
-        path: A folder, searched with its subfolders, or a zip archive, in both of which files
-            that are not DICOM are passed over; or one enhanced (multi-frame) CT file.
-        study: Name for errors.
-
-    Returns:
-        HU [x, y, z], int16 (float32 where a slope is no whole number); RAS+ affine, sheared
-        where the gantry was tilted; notes.
-
-    Raises:
-        CtscribeError: What is wrong with the series, in one sentence.
-    """
-    with dicom_files(path, study) as files:
-        headers, others = read_headers(files, study)
-        series, more = choose_series(headers, study)
-        slices, geometry = order_slices(series, study)
-        kept, hu = _read_hu(slices, geometry, study)
-    affine = stack_affine(kept, geometry, study)
-    return hu, affine, others | more | note_if(len(kept) < len(slices), "W_DUPLICATE_SLICE")
-
-
-def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affine, Notes]:
-    """Reads where the voxels of a series lie, and none of them.
-
-    Args:
-        path: See `read_dicom`.
-        study: Name for errors.
-
-    Returns:
-        Shape (x, y, z), RAS+ affine and notes.
-
-    Raises:
-        CtscribeError: What is wrong with the headers, in one sentence.
-    """
-    with dicom_files(path, study) as files:
-        headers, others = read_headers(files, study)
-    series, more = choose_series(headers, study)
-    slices, geometry = order_slices(series, study)
-    kept = slices[:1]
-    for one in slices[1:]:
-        if not same_place(kept[-1], one, geometry):
-            kept.append(one)
-    rows, columns = (int(size) for size in geometry.size)
-    return (columns, rows, len(kept)), stack_affine(kept, geometry, study), others | more
 
 
 def _read_hu(slices: list[Slice], geometry: Geometry, study: str) -> tuple[list[Slice], VolumeHu]:
@@ -240,7 +238,7 @@ def _read_hu(slices: list[Slice], geometry: Geometry, study: str) -> tuple[list[
                 # only now, because a header can claim any size
                 dtype = np.int16 if whole else np.float32
                 planes = np.empty((len(slices), *read.shape), dtype=dtype)
-            elif same_place(kept[-1], one, geometry):
+            elif _same_place(kept[-1], one, geometry):
                 _check_same(kept[-1], before, one, read, study)
                 continue
             hu = read * np.float64(one.slope) + one.intercept

@@ -1,29 +1,45 @@
-"""Compressed DICOM slices → stored values, by a child process that can do no harm."""
+"""Compressed DICOM slices → stored values, decompressed by a child process that can do no harm.
+
+Decoders are native code that has met few hostile files; in the child such a file can cost no more
+than the memory and time that the process may use, and can write no file. Requests go to its
+standard input, answers come from its standard output; both are plain bytes, nothing is unpickled.
+"""
 
 import os
+import resource
+import struct
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from signal import SIGXCPU
 from threading import Event, Timer
-from typing import final
+from typing import BinaryIO, final
 
 import numpy as np
 from jaxtyping import Integer
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.dicom_decode import ANSWER, FRAME_CPU_S, MEMORY_BYTES, REQUEST
 
 Stored = Integer[np.ndarray, "rows columns"]
+MEMORY_BYTES = 3 << 30
+FRAME_CPU_S = 8
+"""Far more than the largest slice takes; of CPU time, so that a busy machine changes nothing."""
 _FRAME_S = 60.0
-"""For a decoder that waits for ever; one that works for ever is ended by its own limit."""
+"""Of wall time, for a decoder that hangs idle; a busy one meets the limit of CPU time."""
 _TYPES = (b"<i2", b"<u2")
+REQUEST = struct.Struct("<QI")
+"""Length of the file that follows (0: same file as before), index of the frame."""
+ANSWER = struct.Struct("<c3sII")
+"""Y (type, rows, columns; the values follow), M (out of memory) or N (cannot be decoded)."""
 
 
 @final
 class Decoder:
-    """A child process that decompresses; see `open_decoder`."""
+    """The parent's end of a child process that decompresses; made by `open_decoder`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", study: str) -> None:
         self._process = process
@@ -96,7 +112,7 @@ def open_decoder(study: str) -> Iterator[Decoder]:
     """Starts a child process for the length of the block; it takes about half a second."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "ctscribe.scan.dicom_decode"],
+        [sys.executable, "-P", "-m", "ctscribe.scan.dicom_decoder"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -113,3 +129,37 @@ def open_decoder(study: str) -> Iterator[Decoder]:
                     pipe.close()
             except BrokenPipeError:
                 pass
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answers requests in the child until there are no more."""
+    import pydicom
+    from pydicom.pixels.utils import pixel_array
+
+    warnings.simplefilter("ignore")
+    image = None
+    while header := requests.read(REQUEST.size):
+        num_bytes, frame = REQUEST.unpack(header)
+        until_s = int(time.process_time()) + FRAME_CPU_S
+        resource.setrlimit(resource.RLIMIT_CPU, (until_s, resource.RLIM_INFINITY))
+        try:
+            if num_bytes:
+                image = pydicom.dcmread(BytesIO(requests.read(num_bytes)))
+            assert image is not None
+            pixels = pixel_array(image, index=frame)
+            rows, columns = pixels.shape
+            kind = pixels.dtype.newbyteorder("<").str.encode()
+            answers.write(ANSWER.pack(b"Y", kind, rows, columns))
+            answers.write(pixels.astype(kind.decode(), copy=False).tobytes())
+        except MemoryError:
+            answers.write(ANSWER.pack(b"M", b"", 0, 0))
+        except Exception:  # whatever a decoder raises, the file is at fault
+            answers.write(ANSWER.pack(b"N", b"", 0, 0))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    serve(sys.stdin.buffer, sys.stdout.buffer)

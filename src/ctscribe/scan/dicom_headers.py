@@ -1,4 +1,7 @@
-"""DICOM headers, one per slice; nothing of them is quoted anywhere."""
+"""DICOM files → one header per slice, with what of it decides choice, geometry and intensity.
+
+In: `DicomFile`s. Out: `SliceHeader`s and notes; no value of a header is quoted in an error.
+"""
 
 import logging
 import struct
@@ -52,7 +55,7 @@ TAGS = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
-"""All that is read of a header."""
+"""The elements read of a header, and no others."""
 _GROUPS = {
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -61,7 +64,8 @@ _GROUPS = {
     "CTImageFrameTypeSequence": ("FrameType",),
     "CTReconstructionSequence": ("ConvolutionKernel",),
 }
-"""Where an enhanced CT image keeps what a classic one has at its top (PS3.3 A.38)."""
+"""Functional groups in which an enhanced CT image keeps what a classic one has at its top level
+(PS3.3 A.38)."""
 _CT_CLASSES = (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -75,27 +79,44 @@ _NOT_THE_CHEST = frozenset(
     HUMERUS JAW KNEE LEG LSPINE NECK ORBIT PELVIS SINUS SKULL TEMPORALBONE WRIST""".split()  # noqa: SIM905 - one string reads as the table
 )
 """Values of BodyPartExamined (PS3.16 annex L) that leave no doubt; many others hold chests."""
+_PROGRAMS = (b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"#!", b"%PDF", b"PK")
+"""First bytes of programs and documents, as which a file with such a preamble could be opened."""
+_UNREADABLE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    BytesLengthException,
+    InvalidDicomError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What of one slice's header matters here; None where it is missing or no such number.
+class SliceHeader:
+    """The elements of one slice's header that are used; None where missing or malformed.
 
     Attributes:
         file: Where the slice is stored.
-        frame: Its place in the file, from 0.
-        patient: Only ever compared, never shown.
+        frame: Index within the file, from 0.
+        patient: PatientID, or name and birth date; compared, never shown.
         modality: ``CT`` and so on.
-        series: Its UID.
-        series_number: For choosing among series and for naming them.
-        kernel: For choosing among series.
+        series: SeriesInstanceUID.
+        series_number: Infinite where missing or implausible.
+        kernel: ConvolutionKernel.
         localizer: Whether it is a scout view.
         grey: Whether each pixel is one value, not a colour.
         codes: Warnings about the image.
-        thickness_mm: For choosing among series.
+        thickness_mm: SliceThickness; infinite where missing.
         size: Rows and columns.
-        spacing_mm: Between rows, between columns.
+        spacing_mm: Distance between rows, between columns.
         position_lps_mm: Centre of the first voxel.
         orientation: Direction of the rows, then of the columns, six cosines.
         rescale: Slope and intercept.
@@ -119,7 +140,81 @@ class Header:
     rescale: Numbers | None
 
 
-def slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[Header]:
+def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader], Notes]:
+    """Headers of all slices in DICOM files, in their order.
+
+    Returns:
+        Headers; ``W_OTHER_FILES`` when some files are no DICOM, ``W_PREAMBLE`` when one begins
+        as a program.
+
+    Raises:
+        CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged,
+            ``E_MULTIFRAME``, ``E_CODEC`` or ``E_READ``.
+    """
+    headers: list[SliceHeader] = []
+    others = programs = 0
+    for file in files:
+        image = read_dataset(file, study, pixels=False)
+        if image is None:
+            others += 1
+            continue
+        programs += (image.preamble or b"").startswith(_PROGRAMS)
+        with readable(study):
+            if image.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
+                headers.extend(_slices_of(file, image, study))
+    if not headers:
+        raise CtscribeError(
+            "E_NOT_DICOM",
+            f"{study} must hold DICOM files, but none was found in it",
+        )
+    return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
+
+
+def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | None:
+    """A whole file or its header; None for a file that neither is DICOM nor claims to be."""
+    with readable(study), file.open() as stream:
+        start = stream.read(2048)
+        bare = begins_bare(start)
+        if start[128:132] != b"DICM" and not bare:
+            if file.claimed:
+                raise EOFError
+            return None
+        if str(DeflatedExplicitVRLittleEndian).encode() in start:
+            raise CtscribeError(
+                "E_CODEC",
+                f"{study} must not be deflated as a whole, because such a file can inflate "
+                "without bound",
+            )
+        stream.seek(0)
+        if pixels:
+            return pydicom.dcmread(stream, force=bare)
+        tags = list(TAGS)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=bare)
+
+
+@contextmanager
+def readable(study: str) -> Iterator[None]:
+    """Turns pydicom's errors into ``E_TRUNCATED``; mutes its warnings, which quote values."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise _damaged(study) from error
+        except OSError as error:
+            if error.errno is None:  # pydicom's own, for sequences that it cannot follow
+                raise _damaged(study) from error
+            raise CtscribeError(
+                "E_READ", f"{study} must be readable, but {error.strerror}"
+            ) from error
+        finally:
+            log.setLevel(level)
+
+
+def _slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[SliceHeader]:
     """The slices of a classic or an enhanced CT image, or the one of another object.
 
     Raises:
@@ -153,7 +248,7 @@ def slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[Header]:
 
 
 def _check_complete(image: Dataset) -> None:
-    """Without these a CT image would be passed over; other objects may lack all but their class."""
+    """Refuses a cut header, which lacks what every CT image (or, of others, every object) has."""
     needed = ["SOPClassUID"]
     if image.get("SOPClassUID") in _CT_CLASSES:
         needed += ["Modality", "SeriesInstanceUID", "Rows", "Columns"]
@@ -161,12 +256,17 @@ def _check_complete(image: Dataset) -> None:
         raise EOFError
 
 
-def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Header:
-    rows, columns = _numbers(image, "Rows", 1), _numbers(image, "Columns", 1)
+def plane_normal(orientation: Numbers) -> Numbers:
+    """Unit normal of the plane of two directions, given as six cosines."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    unit: Numbers = normal / np.linalg.norm(normal)
+    return unit
+
+
+def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> SliceHeader:
     spacing = _numbers(place, "PixelSpacing", 2)
     thickness = _numbers(place, "SliceThickness", 1)
-    slope, intercept = _numbers(place, "RescaleSlope", 1), _numbers(place, "RescaleIntercept", 1)
-    return Header(
+    return SliceHeader(
         file=file,
         frame=frame,
         patient=_patient(image),
@@ -178,16 +278,16 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Heade
         grey=int(image.get("SamplesPerPixel") or 1) == 1,
         codes=_codes(image),
         thickness_mm=np.inf if thickness is None else float(thickness[0]),
-        size=_together(rows, columns),
+        size=_pair(image, "Rows", "Columns"),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else spacing,
         position_lps_mm=_numbers(place, "ImagePositionPatient", 3),
         orientation=_directions(place),
-        rescale=_together(slope, intercept),
+        rescale=_pair(place, "RescaleSlope", "RescaleIntercept"),
     )
 
 
 def _patient(image: Dataset) -> tuple[str, ...]:
-    """The number alone where there is one: names are spelt in several ways."""
+    """PatientID alone where there is one, because names are spelt in several ways."""
     number = str(image.get("PatientID") or "").strip()
     if number:
         return (number,)
@@ -214,7 +314,7 @@ def _is_localizer(kinds: Any) -> bool:  # noqa: ANN401 - one string, several or 
 
 
 def _directions(place: Dataset) -> Numbers | None:
-    """Six cosines of two directions at right angles."""
+    """ImageOrientationPatient, None unless it is two unit vectors at right angles."""
     found = _numbers(place, "ImageOrientationPatient", 6)
     if found is None:
         return None
@@ -225,109 +325,18 @@ def _directions(place: Dataset) -> Numbers | None:
     return found
 
 
-def _together(first: Numbers | None, second: Numbers | None) -> Numbers | None:
-    return None if first is None or second is None else np.concatenate([first, second])
+def _pair(header: Dataset, *tags: str) -> Numbers | None:
+    numbers = [number for tag in tags if (number := _numbers(header, tag, 1)) is not None]
+    return np.concatenate(numbers) if len(numbers) == len(tags) else None
 
 
 def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
+    """An element's value as that many finite numbers; None for anything else."""
     try:
         values: np.ndarray[Any, Any] = np.atleast_1d(np.array(header.get(tag), dtype=np.float64))
     except (TypeError, ValueError):
         return None
     return values if values.shape == (count,) and np.isfinite(values).all() else None
-
-
-_PROGRAMS = (b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"#!", b"%PDF", b"PK")
-"""First bytes of what a computer would run or open, if the file were called otherwise."""
-_UNREADABLE = (
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    OverflowError,
-    NotImplementedError,
-    RecursionError,
-    BytesLengthException,
-    InvalidDicomError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
-
-
-def read_headers(files: list[DicomFile], study: str) -> tuple[list[Header], Notes]:
-    """Headers of all slices in DICOM files, in their order.
-
-    Returns:
-        Headers; ``W_OTHER_FILES`` when some files are no DICOM, ``W_PREAMBLE`` when one begins
-        as a program.
-
-    Raises:
-        CtscribeError: ``E_NOT_DICOM`` when there is none, ``E_TRUNCATED`` when one is damaged,
-            ``E_MULTIFRAME``, ``E_CODEC`` or ``E_READ``.
-    """
-    headers: list[Header] = []
-    others = programs = 0
-    for file in files:
-        image = read_dataset(file, study, pixels=False)
-        if image is None:
-            others += 1
-            continue
-        programs += (image.preamble or b"").startswith(_PROGRAMS)
-        with readable(study):
-            if image.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
-                headers.extend(slices_of(file, image, study))
-    if not headers:
-        raise CtscribeError(
-            "E_NOT_DICOM",
-            f"{study} must hold DICOM files, but none was found in it",
-        )
-    return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
-
-
-def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | None:
-    """A whole file or its header; None for a file that neither is DICOM nor claims to be."""
-    with readable(study), file.open() as stream:
-        start = stream.read(2048)
-        bare = begins_bare(start)
-        if start[128:132] != b"DICM" and not bare:
-            if file.claimed:
-                raise EOFError
-            return None
-        if str(DeflatedExplicitVRLittleEndian).encode() in start:
-            raise CtscribeError(
-                "E_CODEC",
-                f"{study} must not be deflated as a whole, because such a file can inflate "
-                "without bound",
-            )
-        stream.seek(0)
-        if pixels:
-            return pydicom.dcmread(stream, force=bare)
-        tags = list(TAGS)
-        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=bare)
-
-
-@contextmanager
-def readable(study: str) -> Iterator[None]:
-    """Turns damage into a sentence; silences pydicom's warnings and log, which quote values."""
-    log = logging.getLogger("pydicom")
-    level = log.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        except _UNREADABLE as error:
-            raise _damaged(study) from error
-        except OSError as error:
-            if error.errno is None:  # pydicom's own, for sequences that it cannot follow
-                raise _damaged(study) from error
-            raise CtscribeError(
-                "E_READ", f"{study} must be readable, but {error.strerror}"
-            ) from error
-        finally:
-            log.setLevel(level)
 
 
 def _damaged(study: str) -> CtscribeError:

@@ -1,4 +1,7 @@
-"""Stored values of DICOM slices, compressed or not."""
+"""DICOM files → the stored values of their frames, uncompressed or by `open_decoder`.
+
+In: pairs of file and frame. Out: integers [rows, columns] within the bits that the header states.
+"""
 
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack
@@ -19,8 +22,7 @@ def read_stored(
 ) -> Generator[Stored, None, None]:
     """Yields the stored values of each frame; a file of many frames is opened once in a row.
 
-    Compressed frames are decompressed by one child process (`ctscribe.scan.dicom_decode`), which
-    ends with the generator.
+    Compressed frames go through one child process, which ends with the generator.
 
     Raises:
         CtscribeError: ``E_DATATYPE``, ``E_BITS``, ``E_CODEC``, ``E_BOMB``, ``E_TRUNCATED`` or
@@ -93,11 +95,11 @@ def _check_codec(syntax: UID, study: str) -> None:
 
 
 def _within_bits(pixels: Stored, image: FileDataset, study: str) -> Stored:
-    """Values within the stated bits, padding among them as the lowest of these.
+    """Refuses values outside the stated bits, except padding, which becomes the lowest of them.
 
-    Padding may lie beyond them or at their upper end, where it would be read as metal. Other
-    values beyond them are no grey values: overlays of old scanners in the spare bits, a wrong
-    number of bits and a wrong sign look alike, and each would give wrong densities.
+    Padding may lie outside or at the upper end, where it would be read as metal. Other values
+    outside are no densities: overlays of old scanners in the spare bits, a wrong number of bits
+    and a wrong sign look alike.
     """
     bits, high = int(image.get("BitsStored", 16)), image.get("HighBit")
     if not (1 <= bits <= 16 and (high is None or int(high) == bits - 1)):

@@ -1,4 +1,4 @@
-"""Which series of a folder is read, by a stated rule, and what the others are."""
+"""Headers of all slices in a folder → the one series that is read, and a note of the others."""
 
 from collections import defaultdict
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.dicom_headers import Header, Numbers
+from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal
 from ctscribe.scan.metadata import kernel_sharpness
 from ctscribe.scan.volume import MIN_SLICES, Notes, note
 
@@ -14,15 +14,15 @@ RULE = (
     f"of CT series, without localizers: {MIN_SLICES} slices or more first, then axial ones, "
     "then most slices, thinnest slices, softest kernel, lowest series number"
 )
-"""In this order, as the record states it."""
+"""The preferences of `_preference`, as the record states them."""
 _PLANES = ("sagittal", "coronal", "axial")
 _MODALITIES = {"CT", "CR", "DX", "MG", "MR", "NM", "OT", "PR", "PT", "RF", "SC", "SEG", "SR", "US"}
-"""Those that an error may name; the tag is free text in careless hands."""
+"""Those that an error may name; a header may hold any text there."""
 _SAME_STACK_COSINE = 0.9
 """Slices of one series that are turned further than 25 degrees cannot be one stack."""
 
 
-def choose_series(headers: list[Header], study: str) -> tuple[list[Header], Notes]:
+def choose_series(headers: list[SliceHeader], study: str) -> tuple[list[SliceHeader], Notes]:
     """Picks one CT series by `RULE`.
 
     Slices that one series holds across its others, as unmarked localizers lie, count as a
@@ -59,27 +59,27 @@ def choose_series(headers: list[Header], study: str) -> tuple[list[Header], Note
 
 
 def say_series(series: dict[str, Any]) -> str:
-    """The detail ``series`` of `choose_series` as a sentence."""
+    """Two sentences for a reader, of the detail ``series`` that `choose_series` notes."""
     others = "; ".join(_say(one) for one in series["others"])
     return f"Read was {_say(series['chosen'])}. Left aside: {others}."
 
 
-def _stacks(images: list[Header]) -> list[list[Header]]:
-    by_series: defaultdict[str, list[Header]] = defaultdict(list)
+def _stacks(images: list[SliceHeader]) -> list[list[SliceHeader]]:
+    by_series: defaultdict[str, list[SliceHeader]] = defaultdict(list)
     for one in images:
         by_series[one.series].append(one)
     return [stack for series in by_series.values() for stack in _parallel(series)]
 
 
-def _parallel(series: list[Header]) -> list[list[Header]]:
-    """The slices of a series by direction; those without one stay with the most."""
-    stacks: list[tuple[Numbers, list[Header]]] = []
-    lost: list[Header] = []
+def _parallel(series: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """Splits a series by the direction of its slices; those without one join the largest part."""
+    stacks: list[tuple[Numbers, list[SliceHeader]]] = []
+    lost: list[SliceHeader] = []
     for one in series:
-        normal = _normal(one)
-        if normal is None:
+        if one.orientation is None:
             lost.append(one)
             continue
+        normal = plane_normal(one.orientation)
         like = [stack for of, stack in stacks if abs(float(of @ normal)) > _SAME_STACK_COSINE]
         if like:
             like[0].append(one)
@@ -90,20 +90,13 @@ def _parallel(series: list[Header]) -> list[list[Header]]:
     return groups
 
 
-def _normal(one: Header) -> Numbers | None:
-    if one.orientation is None:
-        return None
-    normal = np.cross(one.orientation[:3], one.orientation[3:])
-    unit: Numbers = normal / np.linalg.norm(normal)
-    return unit
+def _plane(series: list[SliceHeader]) -> str | None:
+    found = next((one.orientation for one in series if one.orientation is not None), None)
+    return None if found is None else _PLANES[int(np.argmax(np.abs(plane_normal(found))))]
 
 
-def _plane(series: list[Header]) -> str | None:
-    normals = [normal for one in series if (normal := _normal(one)) is not None]
-    return _PLANES[int(np.argmax(np.abs(normals[0])))] if normals else None
-
-
-def _preference(series: list[Header]) -> tuple[Any, ...]:
+def _preference(series: list[SliceHeader]) -> tuple[Any, ...]:
+    """Sorts the series that `RULE` prefers first; those without positions or in colour last."""
     first = series[0]
     placed = any(one.position_lps_mm is not None and one.grey for one in series)
     return (
@@ -118,8 +111,8 @@ def _preference(series: list[Header]) -> tuple[Any, ...]:
     )
 
 
-def _name(series: list[Header]) -> dict[str, Any]:
-    """A series by numbers alone; its description may name a patient."""
+def _name(series: list[SliceHeader]) -> dict[str, Any]:
+    """What the record says of a series: numbers alone, because descriptions may name a patient."""
     first = series[0]
     number, thickness = first.series_number, first.thickness_mm
     return {

@@ -1,41 +1,42 @@
-"""Slices → frames: anterior up, the patient's right on the left, the head first."""
+"""A volume → the frames a model sees, with where each of them lies.
+
+In: a `CTVolume` in RAS orientation, padding already air. Out: uint8 [slices, height, width, 3],
+anterior up, the patient's right on the left, most cranial slice first; and `PreparedVolume`.
+Axes change here and nowhere else.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from jaxtyping import Real, UInt8
 
-from ctscribe.base.types import Affine, Frames
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.types import Affine, Frames, SpacingMm
+from ctscribe.scan.intensity import AIR_HU
+from ctscribe.scan.lungs import find_lungs, spread_slices
+from ctscribe.scan.resample import Resampling, plan_resampling
 from ctscribe.scan.volume import CTVolume
+
+TOKEN_SIDE_PX = 28
+"""One visual token covers 28 × 28 px; frames have sides that are multiples of it."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A linear grey scale, as on a reading station."""
+    """A linear grey scale: black at and below one density, white at and above another."""
 
     name: str
     center_hu: float
     width_hu: float
 
-    @property
-    def lower_hu(self) -> float:
-        """Black at and below."""
-        return self.center_hu - self.width_hu / 2
-
-    @property
-    def upper_hu(self) -> float:
-        """White at and above."""
-        return self.center_hu + self.width_hu / 2
-
 
 _WIDE = Window("wide", 0.0, 2000.0)
 _SOFT_TISSUE = Window("soft tissue", 40.0, 400.0)
 _LUNG = Window("lung", -700.0, 600.0)
-
 WINDOWS: dict[Literal["single", "three"], tuple[Window, ...]] = {
     "single": (_WIDE,),
     "three": (_WIDE, _SOFT_TISSUE, _LUNG),
@@ -44,16 +45,63 @@ WINDOWS: dict[Literal["single", "three"], tuple[Window, ...]] = {
 lets a tower without biases tell uniform densities apart."""
 
 
-def apply_window(hu: Real[np.ndarray, "*shape"], window: Window) -> UInt8[np.ndarray, "*shape"]:
-    """Maps HU to 0…255, rounded to the nearest."""
-    grey = (hu - np.float32(window.lower_hu)) * np.float32(255 / window.width_hu)
-    shades: UInt8[np.ndarray, "*shape"] = np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
-    return shades
+@final
+@dataclass(frozen=True)
+class PreparedVolume:
+    """One volume's frames, and where they come from.
+
+    Attributes:
+        resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
+        shown: HU of the frames' slices, in their order and with their pixel size.
+        frames: uint8 [slices, height, width, 3].
+        slice_indices: z index of each frame, most cranial first.
+        position_mm: Superior coordinate of the centre of each of these slices, RAS+.
+        frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
+        warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+        source_details: What the record says of how the source was read; see `Notes`.
+    """
+
+    resampling: Resampling
+    shown: CTVolume
+    frames: Frames
+    slice_indices: tuple[int, ...]
+    position_mm: tuple[float, ...]
+    frame_to_ras: Affine
+    warnings: tuple[str, ...]
+    source_details: dict[str, Any] = field(default_factory=dict)
 
 
-TOKEN_SIDE_PX = 28
-"""One visual token covers 28 × 28 px; frames have sides that are multiples of it."""
-AIR_HU = -1024
+def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig) -> PreparedVolume:
+    """Spreads slices over the lungs and makes frames of them on the recipe's grid.
+
+    The lungs are sought on the volume as it was scanned; only the slices that are shown are
+    resampled. Frames that would take more visual tokens than the budget show the same field of
+    view with larger pixels; which slices they show stays the same.
+
+    Args:
+        source: In RAS orientation, padding already air.
+        volume: Spacing of the grid, and whether it averages.
+        slices: How many slices, in which windows, on how large frames.
+
+    Raises:
+        CtscribeError: ``E_TOO_FEW_SLICES``.
+    """
+    lungs = find_lungs(source)
+    grid = plan_resampling(source, volume.spacing_mm, antialias=volume.antialias)
+    width, height, depth = grid.shape_xyz
+    scale = depth / source.shape_xyz[2]
+    first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
+    indices = spread_slices((first, last), slices.num_slices, depth)
+    full_px = frame_size(width, height, slices.frame_size_px)
+    size_px = coarse_size(full_px, slices.num_slices, slices.token_budget)
+    seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
+    shown = CTVolume(seen.stack(indices), seen.affine)
+    windows = WINDOWS[slices.windows]
+    frames, frame_to_ras = make_frames(shown, range(slices.num_slices), windows, size_px)
+    warnings = () if lungs.found else ("W_NOT_CHEST",)
+    return PreparedVolume(
+        grid, shown, frames, indices, _positions_mm(grid, indices), frame_to_ras, warnings
+    )
 
 
 def make_frames(
@@ -93,6 +141,33 @@ def make_frames(
     return _through_windows(seen, windows), volume.affine @ to_voxel
 
 
+def noise_frames(
+    seed: int, num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
+) -> Frames:
+    """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
+
+    Each window shows the same noise. The same arguments give the same frames.
+    """
+    draw = np.random.default_rng(seed).standard_normal
+    noise = draw((num_slices, *frame_size_px), dtype=np.float32)
+    return _through_windows(np.clip(noise, -1, 1) * np.float32(1000), windows)
+
+
+def air_frames(
+    num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
+) -> Frames:
+    """Frames of a volume that holds nothing but air."""
+    return _through_windows(np.full((num_slices, *frame_size_px), AIR_HU, np.float32), windows)
+
+
+def apply_window(hu: Real[np.ndarray, "*shape"], window: Window) -> UInt8[np.ndarray, "*shape"]:
+    """Maps HU to 0…255, rounded to the nearest."""
+    black_hu = window.center_hu - window.width_hu / 2
+    grey = (hu - np.float32(black_hu)) * np.float32(255 / window.width_hu)
+    shades: UInt8[np.ndarray, "*shape"] = np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+    return shades
+
+
 def frame_size(width: int, height: int, frame_size_px: tuple[int, int] | None) -> tuple[int, int]:
     """(height, width) of a volume's frames: as wanted, or the next multiples of 28."""
     return frame_size_px or (_next_multiple(height), _next_multiple(width))
@@ -119,33 +194,33 @@ def coarse_size(
     return height * TOKEN_SIDE_PX, width * TOKEN_SIDE_PX
 
 
-def noise_frames(
-    seed: int, num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
-) -> Frames:
-    """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
-
-    Each window shows the same noise. The same arguments give the same frames.
-    """
-    draw = np.random.default_rng(seed).standard_normal
-    noise = draw((num_slices, *frame_size_px), dtype=np.float32)
-    return _through_windows(np.clip(noise, -1, 1) * np.float32(1000), windows)
-
-
-def air_frames(
-    num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
-) -> Frames:
-    """Frames of a volume that holds nothing but air."""
-    return _through_windows(np.full((num_slices, *frame_size_px), AIR_HU, np.float32), windows)
-
-
 def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
-    """Frame by frame, so that what lies between stays small."""
+    """HU [slices, height, width] → frames, one at a time to keep temporaries small."""
     frames = np.empty((*hu.shape, 3), dtype=np.uint8)
     for frame, plane in zip(frames, hu, strict=True):
         shades = [apply_window(plane, window) for window in windows]
         for channel in range(3):
             frame[..., channel] = shades[channel % len(shades)]
     return frames
+
+
+def _coarser(
+    grid: Resampling, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
+) -> Resampling:
+    """The grid with pixels so large that frames of the smaller size show what full ones would.
+
+    Pixels are averages; along z the slices are the grid's own.
+    """
+    factor = max(full / side for full, side in zip(full_px, size_px, strict=True))
+    x, y, z = spacing_mm
+    coarse = plan_resampling(grid.source, (x * factor, y * factor, z), antialias=True)
+    return replace(coarse, taps_xyz=(*coarse.taps_xyz[:2], grid.taps_xyz[2]))
+
+
+def _positions_mm(grid: Resampling, indices: Sequence[int]) -> tuple[float, ...]:
+    width, height, _ = grid.shape_xyz
+    centres = np.array([[(width - 1) / 2, (height - 1) / 2, z, 1.0] for z in indices])
+    return tuple(float(mm) for mm in (centres @ grid.affine.T)[:, 2])
 
 
 def _next_multiple(side_px: int) -> int:

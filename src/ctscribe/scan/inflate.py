@@ -1,4 +1,7 @@
-"""Bytes of a file, inflated where needed, with every failure told in one sentence."""
+"""A file on disk → its bytes, inflated where it is gzip; damage and bombs refused by name.
+
+In: a path. Out: a stream, or a `CtscribeError` that names the study and not the path.
+"""
 
 import gzip
 from collections.abc import Iterator
@@ -10,53 +13,15 @@ from isal import igzip, isal_zlib
 
 from ctscribe.base.errors import CtscribeError
 
-
-def header_path(path: Path) -> Path:
-    """The header of a pair when its voxels are given and a header lies beside them."""
-    return _partner(path, ".img", ".hdr") or path
-
-
-def image_path(header: Path, study: str) -> Path:
-    """The voxels that belong to a header.
-
-    Raises:
-        CtscribeError: ``E_NIFTI_PAIR`` when no file of that name lies beside it.
-    """
-    found = _partner(header, ".hdr", ".img")
-    if found is None:
-        raise CtscribeError(
-            "E_NIFTI_PAIR",
-            f"{study} must have its .img file beside its .hdr file, but has none of that name",
-        )
-    return found
-
-
-def pair_of(path: Path) -> list[Path]:
-    """Both files of a pair, or the one file."""
-    header = header_path(path)
-    image = _partner(header, ".hdr", ".img")
-    return [header] if image is None else [header, image]
-
-
-def _partner(path: Path, own: str, other: str) -> Path | None:
-    packed = path.name.lower().endswith(".gz")
-    stem = path.with_suffix("") if packed else path
-    if stem.suffix.lower() != own:
-        return None
-    wanted = other.upper() if stem.suffix.isupper() else other
-    names = (stem.with_suffix(wanted), stem.with_suffix(f"{wanted}.gz"))
-    return next((name for name in names if name.is_file()), None)
-
-
 GZIP = b"\x1f\x8b"
 _PIECE = 1 << 18
 _MAX_LEFT_OVER = 1 << 20
 _MAX_DEFLATE_RATIO = 1032
-"""DEFLATE cannot expand further than this (zlib technical details)."""
+"""The most that DEFLATE can expand (zlib technical details)."""
 _SUSPICIOUS_RATIO = 400
 _SUSPICIOUS_BYTES = 256 << 20
 _MIN_ZEROS = 10
-"""The empty block that ends a blocked gzip file (SAM specification, 4.1.2) has nine."""
+"""One more than the empty block that ends a blocked gzip file has (SAM specification, 4.1.2)."""
 _NOT_MEDICAL = {
     b"<!do": "a web page",
     b"<htm": "a web page",
@@ -72,7 +37,7 @@ _NOT_MEDICAL = {
     b"NRRD": "an NRRD file",
     b"Obje": "a MetaImage file",
 }
-"""By their first four bytes."""
+"""What a file is by its first four bytes."""
 
 
 @contextmanager
@@ -146,11 +111,13 @@ def ends_in_zeros(path: Path) -> bool:
         return is_gzip and not any(file.read())
 
 
-def check_room(path: Path, num_bytes: int, study: str) -> None:
-    """Refuses to make room for more than the file can hold.
+def check_size(path: Path, num_bytes: int, study: str, *, is_mask: bool = False) -> None:
+    """Refuses, before allocating it, a size that the file cannot hold or that no CT inflates to.
+
+    Masks, which are mostly zeros, may inflate as far as DEFLATE can.
 
     Raises:
-        CtscribeError: ``E_TRUNCATED``.
+        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
     """
     stored = path.stat().st_size
     if num_bytes > stored * _MAX_DEFLATE_RATIO:
@@ -159,17 +126,7 @@ def check_room(path: Path, num_bytes: int, study: str) -> None:
             f"{study} must hold the {num_bytes} bytes that its header promises, but {stored} bytes "
             "cannot",
         )
-
-
-def check_expansion(path: Path, num_bytes: int, study: str) -> None:
-    """Refuses to make room for more than a file of CT can hold or honestly would.
-
-    Raises:
-        CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.
-    """
-    check_room(path, num_bytes, study)
-    stored = path.stat().st_size
-    if num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
+    if not is_mask and num_bytes > max(stored * _SUSPICIOUS_RATIO, _SUSPICIOUS_BYTES):
         raise CtscribeError(
             "E_BOMB",
             f"{study} must be CT, but it would inflate {num_bytes // max(stored, 1)}-fold, "
@@ -178,7 +135,7 @@ def check_expansion(path: Path, num_bytes: int, study: str) -> None:
 
 
 def check_kind(start: bytes, study: str) -> None:
-    """Refuses what four first bytes tell to be no medical image.
+    """Refuses a file whose first four bytes are those of something else than an image volume.
 
     Raises:
         CtscribeError: ``E_EMPTY`` or ``E_NOT_MEDICAL``.

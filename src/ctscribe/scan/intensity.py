@@ -1,4 +1,7 @@
-"""Stored values → Hounsfield units (paper, Eq. 1), padding → air, and normalisation (Eq. 3)."""
+"""Stored values → Hounsfield units within [−1024, 3071] (paper, Eq. 1) → normalised values (Eq. 3).
+
+In: values [x, y, z] as a file stores them. Out: HU with padding as air, and notes of what was done.
+"""
 
 from typing import Literal
 
@@ -24,7 +27,7 @@ _SAMPLE_VOXELS = 100_000
 def to_hu(
     values: VolumeHu, eq1: Rescale | None, mode: Intensity, study: str
 ) -> tuple[VolumeHu, Notes]:
-    """Gives Hounsfield units from what a file stores, rescaling at most once.
+    """Turns stored values into Hounsfield units, rescaling at most once.
 
     Args:
         values: As stored; overwritten.

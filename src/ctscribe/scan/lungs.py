@@ -1,4 +1,7 @@
-"""Which slices show the lungs."""
+"""A volume → which of its slices show the lungs, and an even choice among them.
+
+In: a `CTVolume` in RAS orientation. Out: z indices.
+"""
 
 from dataclasses import dataclass
 from typing import final
@@ -63,21 +66,6 @@ def find_lungs(volume: CTVolume) -> Lungs:
     return Lungs(int(shown[0]) * steps[2], last, found=True)
 
 
-def lung_extent(volume: CTVolume) -> tuple[int, int]:
-    """Lowest and highest z index that show lung; the whole volume's where there is none."""
-    lungs = find_lungs(volume)
-    return lungs.first, lungs.last
-
-
-def select_slices(volume: CTVolume, num_slices: int) -> tuple[int, ...]:
-    """Spreads z indices evenly over the lungs' extent, the most cranial first.
-
-    Raises:
-        CtscribeError: ``E_TOO_FEW_SLICES``.
-    """
-    return spread_slices(lung_extent(volume), num_slices, volume.shape_xyz[2])
-
-
 def spread_slices(extent: tuple[int, int], num_slices: int, depth: int) -> tuple[int, ...]:
     """Centres of equal parts of an extent, the highest first; all different.
 
@@ -106,6 +94,7 @@ def spread_slices(extent: tuple[int, int], num_slices: int, depth: int) -> tuple
 
 
 def _lung_mask(coarse_zyx: np.ndarray, voxel_ml: float) -> Bool[np.ndarray, "z y x"]:
+    """The lungs among the enclosed air of HU [z, y, x]; all false when under half a litre."""
     air = coarse_zyx < _AIR_BELOW_HU
     cavities = air & ~_outside(air)
     labels, count = ndimage.label(cavities)

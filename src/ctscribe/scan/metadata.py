@@ -1,4 +1,4 @@
-"""The cells of CT-RATE's CSV files as numbers, texts and labels."""
+"""One volume's row of CT-RATE's metadata as numbers, and how sharp its kernel is."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ctscribe.base.types import SpacingMm
 @final
 @dataclass(frozen=True, slots=True)
 class VolumeMetadata:
-    """One row of the metadata; None where the cell is empty."""
+    """The cells of one row that reading and choosing volumes need; None where a cell is empty."""
 
     spacing_mm: SpacingMm | None
     slope: float | None
@@ -21,13 +21,10 @@ class VolumeMetadata:
     """ImageOrientationPatient, six cosines."""
     kernel: str
     num_slices: int | None
-    manufacturer: str | None
-    sex: str | None
-    age_years: float | None
 
 
 def kernel_sharpness(kernel: str) -> float:
-    """From 0, smooth, to 1, sharp; 0.5 for a kernel whose name is not known.
+    """Sharpness of a reconstruction kernel from 0 (smooth) to 1 (sharp); 0.5 where unknown.
 
     Siemens gives two digits (B31f soft, B70f sharp), Canon FC numbers (below 20 soft), GE words,
     Philips letters from A, smooth, to L and Y, lung and bone.

@@ -1,110 +1,24 @@
-"""A NIfTI file → stored values and where they lie."""
+"""A NIfTI file → the values of its voxels, and the header that says where they lie.
+
+In: a .nii or .hdr/.img pair, gzipped or not. Out: int16 or float32 [x, y, z], and `NiftiHeader`.
+"""
 
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine, VolumeHu
-from ctscribe.scan.inflate import (
-    GZIP,
-    check_expansion,
-    check_room,
-    drain,
-    ends_in_zeros,
-    header_path,
-    image_path,
-    open_inflated,
-    read_into,
-)
+from ctscribe.base.types import VolumeHu
+from ctscribe.scan.inflate import GZIP, check_size, drain, ends_in_zeros, open_inflated, read_into
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.nifti_header import NiftiHeader, read_header
-from ctscribe.scan.volume import (
-    Notes,
-    agree,
-    check_affine,
-    is_plausible,
-    note,
-    note_changed,
-    note_if,
-)
+from ctscribe.scan.volume import Notes, note, note_changed, note_if
 
-
-def has_sform(header: NiftiHeader) -> bool:
-    """Whether the header sets its sform."""
-    return int(header.fields["sform_code"]) > 0
-
-
-def has_qform(header: NiftiHeader) -> bool:
-    """Whether the header sets its qform."""
-    return int(header.fields["qform_code"]) > 0
-
-
-def sform_of(header: NiftiHeader) -> Affine:
-    """The sform in mm."""
-    return _in_mm(header.fields.get_sform(), header)
-
-
-def header_affines(header: NiftiHeader, study: str) -> tuple[Affine | None, Affine | None]:
-    """The sform and the qform in mm, each None where the header does not set it.
-
-    Raises:
-        CtscribeError: ``E_AFFINE`` when the quaternion of a set qform is impossible.
-    """
-    sform = sform_of(header) if has_sform(header) else None
-    if not has_qform(header):
-        return sform, None
-    try:
-        return sform, _in_mm(header.fields.get_qform(), header)
-    except (HeaderDataError, ValueError) as error:
-        raise CtscribeError(
-            "E_AFFINE",
-            f"{study} must have a qform that is a rotation, but its quaternion is impossible",
-        ) from error
-
-
-def check_pixdim(header: NiftiHeader, study: str) -> None:
-    """Refuses a header that sets an affine beside voxel sizes that are none.
-
-    Readers that go by pixdim would silently take such voxels for 1 mm.
-
-    Raises:
-        CtscribeError: ``E_SPACING``.
-    """
-    pixdim = header.fields["pixdim"][1:4].astype(np.float64)
-    usable = np.isfinite(pixdim).all() and (pixdim > 0).all()
-    if not usable and (has_sform(header) or has_qform(header)):
-        raise CtscribeError(
-            "E_SPACING",
-            f"{study} must have voxels of positive size in pixdim, but has "
-            f"{' x '.join(f'{size:g}' for size in pixdim)}",
-        )
-
-
-def pixdim_differs(header: NiftiHeader, affine: Affine) -> bool:
-    """Whether pixdim states other voxels than the affine that was chosen, by over 1 %."""
-    pixdim = np.diag([*header.fields["pixdim"][1:4].astype(np.float64), 1.0])
-    stated, chosen = (
-        np.linalg.norm(one[:3, :3], axis=0) for one in (_in_mm(pixdim, header), affine)
-    )
-    return not np.allclose(stated, chosen, rtol=0.01)
-
-
-def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
-    """In the stated unit, unless only millimetres give voxels that a CT can have."""
-    scaled = affine.copy()
-    with np.errstate(over="ignore"):
-        scaled[:3] *= header.mm_per_unit
-    return affine if is_plausible(affine) and not is_plausible(scaled) else scaled
-
-
-Prefer = Literal["sform", "qform"]
 _MAX_NAN_SHARE = 0.001
 _LOWEST, _HIGHEST = -32768, 32767
-"""What 16 bits hold, and far beyond what CT shows."""
+"""Limits of int16, far beyond what CT shows."""
 
 
 def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
@@ -129,71 +43,79 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
     return values, header, note(*header.warnings) | follows | repaired | _misnamed(path)
 
 
-def read_stored(
-    path: Path, study: str, *, stacked: bool = False
-) -> tuple[np.ndarray, NiftiHeader, Notes]:
-    """Reads a file's values as they are stored, its header, and notes.
-
-    Args:
-        path: As in `read_nifti`.
-        study: Name for errors.
-        stacked: See `read_header`; masks may inflate further than CT does.
-
-    Raises:
-        CtscribeError: What is wrong with the file, in one sentence.
-    """
-    check = check_room if stacked else check_expansion
-    with open_inflated(header_path(path), study) as stream:
-        header = read_header(stream, study, stacked=stacked)
-        if not header.is_pair:
-            voxels = path
-            check(voxels, header.num_bytes, study)
-            stored, left = _read_voxels(stream, header, study)
-    if header.is_pair:
-        voxels = image_path(header_path(path), study)
-        check(voxels, header.num_bytes, study)
-        with open_inflated(voxels, study) as stream:
-            stream.read(header.offset)
-            stored, left = _read_voxels(stream, header, study)
-    return stored, header, note_if(left > 0 or ends_in_zeros(voxels), "W_TRAILING")
-
-
 def read_nifti_header(path: Path, study: str) -> NiftiHeader:
     """Reads a header alone; its file, or its partner, must be able to hold the voxels.
 
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
     """
-    with open_inflated(header_path(path), study) as stream:
+    with open_inflated(_header_path(path), study) as stream:
         header = read_header(stream, study)
-    voxels = image_path(header_path(path), study) if header.is_pair else path
-    check_expansion(voxels, header.num_bytes, study)
+    voxels = _image_path(_header_path(path), study) if header.is_pair else path
+    check_size(voxels, header.num_bytes, study)
     return header
 
 
-def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Affine | None:
-    """Sform or qform in mm, RAS+; None where neither is set; when both are, they must agree.
+def read_stored(
+    path: Path, study: str, *, stacked: bool = False
+) -> tuple[np.ndarray, NiftiHeader, Notes]:
+    """Reads a file's values as they are stored, its header, and notes.
+
+    A stack of masks (`stacked`, see `read_header`) may inflate further than CT does.
 
     Raises:
-        CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE`` or ``E_SPACING``.
+        CtscribeError: What is wrong with the file, in one sentence.
     """
-    if prefer == "sform" and has_sform(header):
-        chosen: Affine | None = sform_of(header)
-    else:
-        check_pixdim(header, study)
-        sform, qform = header_affines(header, study)
-        both = [affine for affine in (sform, qform) if affine is not None]
-        for affine in both if not prefer else ():
-            check_affine(affine, study)
-        if len(both) == 2 and not prefer and not agree(*both):
-            raise CtscribeError(
-                "E_GEOMETRY_CONFLICT",
-                f"{study} must have one geometry, but its sform and qform disagree",
-            )
-        chosen = qform if sform is None or (prefer == "qform" and qform is not None) else sform
-    if chosen is not None:
-        check_affine(chosen, study)
-    return chosen
+    with open_inflated(_header_path(path), study) as stream:
+        header = read_header(stream, study, stacked=stacked)
+        if not header.is_pair:
+            voxels = path
+            check_size(voxels, header.num_bytes, study, is_mask=stacked)
+            stored, left = _read_voxels(stream, header, study)
+    if header.is_pair:
+        voxels = _image_path(_header_path(path), study)
+        check_size(voxels, header.num_bytes, study, is_mask=stacked)
+        with open_inflated(voxels, study) as stream:
+            stream.read(header.offset)
+            stored, left = _read_voxels(stream, header, study)
+    return stored, header, note_if(left > 0 or ends_in_zeros(voxels), "W_TRAILING")
+
+
+def _header_path(path: Path) -> Path:
+    """The .hdr beside a given .img, else the path itself."""
+    return _partner(path, ".img", ".hdr") or path
+
+
+def _image_path(header: Path, study: str) -> Path:
+    """The .img beside a .hdr.
+
+    Raises:
+        CtscribeError: ``E_NIFTI_PAIR`` when no file of that name lies beside it.
+    """
+    found = _partner(header, ".hdr", ".img")
+    if found is None:
+        raise CtscribeError(
+            "E_NIFTI_PAIR",
+            f"{study} must have its .img file beside its .hdr file, but has none of that name",
+        )
+    return found
+
+
+def pair_of(path: Path) -> list[Path]:
+    """Header and voxels of a .hdr/.img pair, or the one file."""
+    header = _header_path(path)
+    image = _partner(header, ".hdr", ".img")
+    return [header] if image is None else [header, image]
+
+
+def _partner(path: Path, own: str, other: str) -> Path | None:
+    packed = path.name.lower().endswith(".gz")
+    stem = path.with_suffix("") if packed else path
+    if stem.suffix.lower() != own:
+        return None
+    wanted = other.upper() if stem.suffix.isupper() else other
+    names = (stem.with_suffix(wanted), stem.with_suffix(f"{wanted}.gz"))
+    return next((name for name in names if name.is_file()), None)
 
 
 def _read_voxels(stream: BufferedIOBase, header: NiftiHeader, study: str) -> tuple[np.ndarray, int]:
@@ -217,6 +139,7 @@ def _misnamed(path: Path) -> Notes:
 
 
 def _to_supported(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
+    """Scales stored values, clipped to 16 bits: int16 where all are whole, else float32."""
     if not stored.dtype.isnative:
         stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
     if stored.dtype.kind == "f":
@@ -238,6 +161,7 @@ def _to_supported(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[
 
 
 def _finite(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
+    """Scales real numbers; up to a thousandth of them may be NaN or infinite and become air."""
     values = np.empty(stored.shape, dtype=np.float32, order="F")
     missing = clipped = 0
     for plane, source in zip(values.T, stored.T, strict=True):

@@ -1,41 +1,47 @@
-"""NIfTI-1 and NIfTI-2 headers, checked before a byte of voxels is read."""
+"""A NIfTI-1 or NIfTI-2 header → shape, type, scaling and affine, checked before any voxel is read.
+
+In: the first bytes of a file. Out: `NiftiHeader`, and its affine in RAS+ mm.
+"""
 
 from dataclasses import dataclass
 from io import BufferedIOBase
-from typing import Any, final
+from typing import Any, Literal, final
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.types import Affine
 from ctscribe.scan.inflate import check_kind
-from ctscribe.scan.volume import MAX_VOXELS
+from ctscribe.scan.volume import MAX_VOXELS, agree, check_affine, is_plausible
 
+Prefer = Literal["sform", "qform"]
 _SIZES = {
     348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
     540: (nib.Nifti2Header, 4, (b"n+2\0", b"ni2\0")),
 }
-"""Header class, place of the magic bytes, and these for one file and for a pair."""
+"""By header size: class, offset of the magic bytes, and these for one file and for a pair."""
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"} | {
     1024: "i8",
     1280: "u8",
 }
 _MAX_OFFSET = 16 << 20
-_SCALE_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 @final
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What a file's header says, as far as it can be true.
+    """The fields of a file's header, checked.
 
     Attributes:
         shape: (x, y, z), each at least 2; of a stack of masks as stored.
         is_pair: Whether the voxels lie in a file of their own.
         dtype: Of the stored voxels, byte order included.
         offset: Of the first voxel, bytes.
-        slope: Header's own scaling; 1 where absent.
-        intercept: Header's own scaling; 0 where absent.
+        slope: Of the header's scaling, 1 where absent.
+        intercept: Of the header's scaling, 0 where absent.
         mm_per_unit: Millimetres per unit of the affine.
         fields: nibabel's header, for its affines.
         warnings: Codes.
@@ -53,8 +59,29 @@ class NiftiHeader:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the voxels."""
+        """Size of the voxels as stored, inflated."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    @property
+    def has_sform(self) -> bool:
+        """Whether the header sets its sform."""
+        return int(self.fields["sform_code"]) > 0
+
+    @property
+    def has_qform(self) -> bool:
+        """Whether the header sets its qform."""
+        return int(self.fields["qform_code"]) > 0
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no affine is set, or only the default one of 1 mm voxels along the axes."""
+        if not self.has_sform and not self.has_qform:
+            return True
+        try:
+            affine = self.fields.get_best_affine()
+        except (HeaderDataError, ValueError):
+            return False
+        return bool(np.array_equal(np.abs(affine[:3, :3]), np.eye(3)))
 
 
 def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) -> NiftiHeader:
@@ -91,10 +118,88 @@ def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) ->
         offset,
         slope,
         intercept,
-        _SCALE_OF_UNIT.get(unit, 1.0),
+        _MM_PER_UNIT.get(unit, 1.0),
         fields,
         tuple(warnings),
     )
+
+
+def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Affine | None:
+    """Sform or qform in mm, RAS+; None where neither is set. Where both are, they must agree.
+
+    Raises:
+        CtscribeError: ``E_GEOMETRY_CONFLICT``, ``E_AFFINE`` or ``E_SPACING``.
+    """
+    if prefer == "sform" and header.has_sform:
+        chosen: Affine | None = _in_mm(header.fields.get_sform(), header)
+    else:
+        _check_pixdim(header, study)
+        sform, qform = _affines(header, study)
+        both = [affine for affine in (sform, qform) if affine is not None]
+        for affine in both if not prefer else ():
+            check_affine(affine, study)
+        if len(both) == 2 and not prefer and not agree(*both):
+            raise CtscribeError(
+                "E_GEOMETRY_CONFLICT",
+                f"{study} must have one geometry, but its sform and qform disagree",
+            )
+        chosen = qform if sform is None or (prefer == "qform" and qform is not None) else sform
+    if chosen is not None:
+        check_affine(chosen, study)
+    return chosen
+
+
+def pixdim_differs(header: NiftiHeader, affine: Affine) -> bool:
+    """Whether pixdim states other voxels than the affine that was chosen, by over 1 %."""
+    pixdim = np.diag([*header.fields["pixdim"][1:4].astype(np.float64), 1.0])
+    stated, chosen = (
+        np.linalg.norm(one[:3, :3], axis=0) for one in (_in_mm(pixdim, header), affine)
+    )
+    return not np.allclose(stated, chosen, rtol=0.01)
+
+
+def _affines(header: NiftiHeader, study: str) -> tuple[Affine | None, Affine | None]:
+    """The sform and the qform in mm, each None where the header does not set it.
+
+    Raises:
+        CtscribeError: ``E_AFFINE`` when the quaternion of a set qform is impossible.
+    """
+    sform = _in_mm(header.fields.get_sform(), header) if header.has_sform else None
+    if not header.has_qform:
+        return sform, None
+    try:
+        return sform, _in_mm(header.fields.get_qform(), header)
+    except (HeaderDataError, ValueError) as error:
+        raise CtscribeError(
+            "E_AFFINE",
+            f"{study} must have a qform that is a rotation, but its quaternion is impossible",
+        ) from error
+
+
+def _check_pixdim(header: NiftiHeader, study: str) -> None:
+    """Refuses a header that sets an affine beside voxel sizes that are none.
+
+    Readers that go by pixdim would silently take such voxels for 1 mm.
+
+    Raises:
+        CtscribeError: ``E_SPACING``.
+    """
+    pixdim = header.fields["pixdim"][1:4].astype(np.float64)
+    usable = np.isfinite(pixdim).all() and (pixdim > 0).all()
+    if not usable and (header.has_sform or header.has_qform):
+        raise CtscribeError(
+            "E_SPACING",
+            f"{study} must have voxels of positive size in pixdim, but has "
+            f"{' x '.join(f'{size:g}' for size in pixdim)}",
+        )
+
+
+def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
+    """Scales by the stated unit, unless only millimetres give voxels that a CT can have."""
+    scaled = affine.copy()
+    with np.errstate(over="ignore"):
+        scaled[:3] *= header.mm_per_unit
+    return affine if is_plausible(affine) and not is_plausible(scaled) else scaled
 
 
 def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, bool]:

@@ -1,31 +1,24 @@
-"""One file or folder → a CT volume in Hounsfield units and RAS orientation, or a sentence."""
+"""A NIfTI file or DICOM series → one CT volume in Hounsfield units and RAS orientation.
+
+In: a path, and CT-RATE's metadata row where there is one. Out: `CTVolume` and notes, or a
+`CtscribeError` that says in one sentence what is wrong.
+"""
 
 import hashlib
 from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.types import Affine, VolumeHu
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.inflate import pair_of
 from ctscribe.scan.intensity import Intensity, to_hu
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.nifti import (
-    Prefer,
-    choose_affine,
-    has_qform,
-    has_sform,
-    pixdim_differs,
-    read_nifti,
-    read_nifti_header,
-)
-from ctscribe.scan.nifti_header import NiftiHeader
+from ctscribe.scan.nifti import pair_of, read_nifti, read_nifti_header
+from ctscribe.scan.nifti_header import NiftiHeader, Prefer, choose_affine, pixdim_differs
 from ctscribe.scan.upright import plan_upright, set_upright
 from ctscribe.scan.volume import (
     MIN_SLICES,
@@ -38,105 +31,6 @@ from ctscribe.scan.volume import (
     note_unusual,
     to_ras,
 )
-
-
-def locate(
-    header: NiftiHeader, metadata: VolumeMetadata | None, study: str, prefer: Prefer | None
-) -> tuple[Affine, Notes]:
-    """The affine of a file's voxels, RAS+ mm.
-
-    Args:
-        header: Of the file.
-        metadata: CT-RATE's row; geometry for files of its first release, whose headers are
-            blank (axes then run left, posterior, superior).
-        study: Name for errors.
-        prefer: See `choose_affine`.
-
-    Raises:
-        CtscribeError: ``E_NO_GEOMETRY``, ``E_NO_SPACING``, ``E_ORIENTATION``, or as
-            `choose_affine`.
-    """
-    spacing = metadata.spacing_mm if metadata else None
-    affine = None if metadata and is_blank(header) else choose_affine(header, study, prefer)
-    if affine is not None:
-        own = np.linalg.norm(affine[:3, :3], axis=0)
-        differs = spacing is not None and not np.allclose(own, spacing, rtol=0.01)
-        odd = pixdim_differs(header, affine)
-        return affine, note_if(differs, "W_SPACING_METADATA") | note_if(odd, "W_PIXDIM")
-    if metadata is None:
-        raise CtscribeError(
-            "E_NO_GEOMETRY",
-            f"{study} must say where its voxels lie, but its header sets neither sform nor qform",
-        )
-    if spacing is None:
-        raise CtscribeError(
-            "E_NO_SPACING",
-            f"{study} must have XYSpacing and ZSpacing in its metadata because its header is "
-            "blank, but one is empty",
-        )
-    axes = metadata.orientation
-    if axes is not None and not np.allclose(axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), atol=0.01):
-        raise CtscribeError(
-            "E_ORIENTATION",
-            f"{study} must lie with its axes left, posterior, superior because its header is "
-            "blank, but its metadata say otherwise",
-        )
-    position = metadata.position_lps_mm
-    affine = lps_affine(spacing, position or (0.0, 0.0, 0.0))
-    return affine, note_if(position is None, "W_NO_POSITION")
-
-
-def is_blank(header: NiftiHeader) -> bool:
-    """Whether no affine is set, or only the default one of 1 mm voxels along the axes."""
-    if not has_sform(header) and not has_qform(header):
-        return True
-    try:
-        affine = header.fields.get_best_affine()
-    except (HeaderDataError, ValueError):
-        return False
-    return bool(np.array_equal(np.abs(affine[:3, :3]), np.eye(3)))
-
-
-class Fingerprint(TypedDict):
-    """What changes when a source does, told without reading it."""
-
-    source_bytes: int
-    source_mtime_ns: int
-
-
-def files_of(path: Path) -> list[Path]:
-    """A file itself, both of a NIfTI pair, or all files of a folder."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return pair_of(path)
-
-
-def fingerprint(path: Path, study: str) -> Fingerprint:
-    """Size of a source's files together, and when it last changed.
-
-    Raises:
-        CtscribeError: ``E_READ``, naming the study.
-    """
-    try:
-        states = [file.stat() for file in files_of(path)]
-    except OSError as error:
-        raise CtscribeError("E_READ", f"{study} must be readable, but {error.strerror}") from error
-    return {
-        "source_bytes": sum(state.st_size for state in states),
-        "source_mtime_ns": max((state.st_mtime_ns for state in states), default=0),
-    }
-
-
-def sha256_of_source(path: Path) -> str:
-    """SHA-256 of a file's bytes; of several files, that of their sorted hashes, one per line.
-
-    File names do not enter it: they may tell of a patient, and renaming changes no voxel.
-    """
-    hashes = sorted(sha256_of_file(file) for file in files_of(path))
-    if len(hashes) == 1 and not path.is_dir():
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
 
 _REPEATED_SLICES = 5
 
@@ -176,9 +70,9 @@ def read_volume(
         rescale, intensity, is_first_release = None, "hu", False
     else:
         values, header, notes = read_nifti(path, study)
-        affine, placed = locate(header, metadata, study, prefer)
+        affine, placed = _locate(header, metadata, study, prefer)
         notes |= placed
-        rescale, is_first_release = _rescale(metadata), is_blank(header)
+        rescale, is_first_release = _rescale(metadata), header.is_blank
     check_affine(affine, study)
     notes |= _check_content(values, study)
     hu, scaled = to_hu(values, rescale, intensity, study)
@@ -198,14 +92,9 @@ def read_grid(
     prefer: Prefer | None = None,
     max_tilt_degrees: float = 30.0,
 ) -> tuple[CTVolume, Notes]:
-    """Reads where a source's voxels lie, and none of them.
+    """Reads headers alone: where a source's voxels lie, checked as `read_volume` does.
 
-    Args:
-        path: See `read_volume`.
-        study: Name for errors.
-        metadata: See `read_volume`.
-        prefer: See `read_volume`.
-        max_tilt_degrees: See `read_volume`.
+    Arguments are those of `read_volume`.
 
     Returns:
         A volume in RAS orientation with the grid that `read_volume` gives, zero throughout and
@@ -219,7 +108,7 @@ def read_grid(
         shape, affine, notes = read_dicom_grid(path, study)
     else:
         header = read_nifti_header(path, study)
-        affine, placed = locate(header, metadata, study, prefer)
+        affine, placed = _locate(header, metadata, study, prefer)
         shape, notes = header.shape, note(*header.warnings) | placed
     check_affine(affine, study)
     volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), shape), affine))
@@ -229,6 +118,47 @@ def read_grid(
         volume = CTVolume(np.broadcast_to(np.int16(0), plan.shape_xyz), plan.affine)
     _check_depth(volume, study)
     return volume, notes | note_unusual(volume)
+
+
+def _locate(
+    header: NiftiHeader, metadata: VolumeMetadata | None, study: str, prefer: Prefer | None
+) -> tuple[Affine, Notes]:
+    """The affine of a NIfTI file's voxels, RAS+ mm, from its header or CT-RATE's metadata.
+
+    Files of CT-RATE's first release have blank headers and axes left, posterior, superior.
+
+    Raises:
+        CtscribeError: ``E_NO_GEOMETRY``, ``E_NO_SPACING``, ``E_ORIENTATION``, or as
+            `choose_affine`.
+    """
+    spacing = metadata.spacing_mm if metadata else None
+    affine = None if metadata and header.is_blank else choose_affine(header, study, prefer)
+    if affine is not None:
+        own = np.linalg.norm(affine[:3, :3], axis=0)
+        differs = spacing is not None and not np.allclose(own, spacing, rtol=0.01)
+        odd = pixdim_differs(header, affine)
+        return affine, note_if(differs, "W_SPACING_METADATA") | note_if(odd, "W_PIXDIM")
+    if metadata is None:
+        raise CtscribeError(
+            "E_NO_GEOMETRY",
+            f"{study} must say where its voxels lie, but its header sets neither sform nor qform",
+        )
+    if spacing is None:
+        raise CtscribeError(
+            "E_NO_SPACING",
+            f"{study} must have XYSpacing and ZSpacing in its metadata because its header is "
+            "blank, but one is empty",
+        )
+    axes = metadata.orientation
+    if axes is not None and not np.allclose(axes, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), atol=0.01):
+        raise CtscribeError(
+            "E_ORIENTATION",
+            f"{study} must lie with its axes left, posterior, superior because its header is "
+            "blank, but its metadata say otherwise",
+        )
+    position = metadata.position_lps_mm
+    affine = lps_affine(spacing, position or (0.0, 0.0, 0.0))
+    return affine, note_if(position is None, "W_NO_POSITION")
 
 
 def _upright(volume: CTVolume, max_tilt_degrees: float, study: str) -> tuple[CTVolume, Notes]:
@@ -284,3 +214,37 @@ def _check_content(values: VolumeHu, study: str) -> Notes:
         run = run + 1 if same else 0
         longest = max(longest, run)
     return note_if(longest + 1 >= _REPEATED_SLICES, "W_REPEATED_SLICES")
+
+
+def fingerprint(path: Path, study: str) -> dict[str, int]:
+    """What changes when a source does: total size of its files, and the latest time of change.
+
+    Raises:
+        CtscribeError: ``E_READ``, naming the study.
+    """
+    try:
+        states = [file.stat() for file in _files_of(path)]
+    except OSError as error:
+        raise CtscribeError("E_READ", f"{study} must be readable, but {error.strerror}") from error
+    return {
+        "source_bytes": sum(state.st_size for state in states),
+        "source_mtime_ns": max((state.st_mtime_ns for state in states), default=0),
+    }
+
+
+def sha256_of_source(path: Path) -> str:
+    """SHA-256 of a file's bytes; of several files, that of their sorted hashes, one per line.
+
+    File names do not enter it: they may tell of a patient, and renaming changes no voxel.
+    """
+    hashes = sorted(sha256_of_file(file) for file in _files_of(path))
+    if len(hashes) == 1 and not path.is_dir():
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file, both of a NIfTI pair, or all of a folder, sorted."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return pair_of(path)

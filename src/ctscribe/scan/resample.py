@@ -1,10 +1,10 @@
-"""Resampling onto another spacing (paper, Eq. 2): trilinear, half-pixel grid.
+"""A volume → its slices on a grid of another spacing (paper, Eq. 2): trilinear, half-pixel.
 
-Equal to ``torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`` on the
-same output size, but one slice at a time, so that it needs little memory and can give single
-slices of a volume that is never built. Plain trilinear sampling, as CT-CLIP does it, skips
-source slices when the target is coarser than the source; ``antialias`` widens the kernel to
-the target's voxel size there, as ``antialias=True`` does for images in torch.
+Equal to ``torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`` on the same
+output size, but computed one slice at a time, from a volume that is never built. Plain trilinear
+sampling, as CT-CLIP does it, skips source slices when the target is coarser than the source;
+``antialias`` widens the kernel to the target's voxel size there, as ``antialias=True`` does for
+images in torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,6 @@ from ctscribe.scan.volume import CTVolume, spacing_of
 
 _TOLERANCE_VOXELS = 1e-3
 """Headers hold float32, so 0.7 mm comes as 0.69999999; without this a slice would be lost."""
-
 Plane = Float32[np.ndarray, "y x"]
 
 
@@ -95,7 +94,9 @@ class Resampling:
         return out.T
 
 
-def plan(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) -> Resampling:
+def plan_resampling(
+    volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False
+) -> Resampling:
     """Lays the output grid without computing any voxel.
 
     Args:
@@ -114,14 +115,6 @@ def plan(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) ->
     affine[:3, :3] = volume.affine[:3, :3] * scale
     affine[:3, 3] += volume.affine[:3, :3] @ (0.5 * scale - 0.5)
     return Resampling(volume, (shape[0], shape[1], shape[2]), affine, (taps[0], taps[1], taps[2]))
-
-
-def resample(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) -> CTVolume:
-    """Resamples a whole volume; float32 HU, or the volume itself when the grid is the same."""
-    planned = plan(volume, spacing_mm, antialias=antialias)
-    if planned.shape_xyz == volume.shape_xyz:
-        return volume
-    return CTVolume(planned.stack(range(planned.shape_xyz[2])), planned.affine)
 
 
 def _taps(size: int, out: int, *, antialias: bool) -> Taps:

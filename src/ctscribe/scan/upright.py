@@ -1,4 +1,4 @@
-"""Leaning stacks (gantry tilt) → stacks at right angles to their slices.
+"""Volumes scanned with a tilted gantry → volumes whose third axis is normal to their slices.
 
 The gantry of a CT can be tilted; its slices then lie askew to the table's travel, and their
 stack is a sheared grid, which resampling along the axes would bend. Each slice is moved within
@@ -22,14 +22,14 @@ NEGLIGIBLE_DEGREES = 0.5
 
 @final
 @dataclass(frozen=True, slots=True)
-class Upright:
-    """The grid on which a leaning stack stands upright.
+class UprightGrid:
+    """The grid on which a tilted stack of slices stands upright.
 
     Attributes:
         tilt_degrees: Angle between the stack's direction and the normal of its slices.
         shape_xyz: Of the new grid; wider in the plane, so that no slice is cut.
         affine: Of the new grid, RAS+ mm.
-        step_voxels: How far each slice lies aside of the one below it, along (x, y).
+        step_voxels: Shift of each slice against the one below it, along (x, y).
         start_voxels: Where the first slice begins on the new grid, along (x, y).
     """
 
@@ -42,8 +42,8 @@ class Upright:
 
 def plan_upright(
     shape_xyz: tuple[int, int, int], affine: Affine, max_tilt_degrees: float, study: str
-) -> Upright | None:
-    """Lays the upright grid; None where the stack leans by half a degree or less.
+) -> UprightGrid | None:
+    """Lays out the upright grid; None where the stack leans by half a degree or less.
 
     Args:
         shape_xyz: Of a volume whose third axis is the stack's.
@@ -78,7 +78,7 @@ def plan_upright(
     upright = affine.copy()
     upright[:3, 2] = height * normal
     upright[:3, 3] -= affine[:3, :2] @ np.array(starts, dtype=float)
-    return Upright(
+    return UprightGrid(
         tilt,
         (sides[0], sides[1], shape_xyz[2]),
         upright,
@@ -88,7 +88,8 @@ def plan_upright(
 
 
 def _check_plane(x: np.ndarray, y: np.ndarray, study: str) -> None:
-    in_plane = float(np.degrees(np.arcsin(abs(_cosine(x, y)))))
+    cosine = float(abs(x @ y) / (np.linalg.norm(x) * np.linalg.norm(y)))
+    in_plane = float(np.degrees(np.arcsin(min(1.0, cosine))))
     if in_plane > NEGLIGIBLE_DEGREES:
         raise CtscribeError(
             "E_SHEAR",
@@ -106,14 +107,14 @@ def _check_tilt(tilt_degrees: float, max_tilt_degrees: float, study: str) -> Non
         )
 
 
-def set_upright(volume: CTVolume, plan: Upright) -> CTVolume:
-    """Moves each slice to where the plan has it; what comes in from outside is air."""
-    width, height, depth = plan.shape_xyz
+def set_upright(volume: CTVolume, grid: UprightGrid) -> CTVolume:
+    """Shifts each slice within its plane by linear interpolation; new voxels are air."""
+    width, height, depth = grid.shape_xyz
     planes = np.full((depth, height, width), AIR_HU, dtype=volume.hu.dtype)
     for index, (target, source) in enumerate(zip(planes, volume.hu.T, strict=True)):
         x, y = (
             start + index * step
-            for start, step in zip(plan.start_voxels, plan.step_voxels, strict=True)
+            for start, step in zip(grid.start_voxels, grid.step_voxels, strict=True)
         )
         left, top = int(np.floor(x)), int(np.floor(y))
         moved = _move(_move(source.astype(np.float32), x - left, 1), y - top, 0)
@@ -122,7 +123,7 @@ def set_upright(volume: CTVolume, plan: Upright) -> CTVolume:
         rows, columns = moved.shape
         shown = target[top : top + rows, left : left + columns]
         shown[...] = moved[: shown.shape[0], : shown.shape[1]]
-    return CTVolume(planes.T, plan.affine)
+    return CTVolume(planes.T, grid.affine)
 
 
 def _move(plane: np.ndarray, part: float, axis: int) -> np.ndarray:
@@ -130,8 +131,3 @@ def _move(plane: np.ndarray, part: float, axis: int) -> np.ndarray:
     edge = np.full_like(np.take(plane, [0], axis), AIR_HU)
     here, before = np.concatenate([plane, edge], axis), np.concatenate([edge, plane], axis)
     return here * np.float32(1 - part) + before * np.float32(part)
-
-
-def _cosine(first: np.ndarray, second: np.ndarray) -> float:
-    product = float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
-    return max(-1.0, min(1.0, product))

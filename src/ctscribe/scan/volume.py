@@ -1,4 +1,7 @@
-"""One CT volume: Hounsfield units, and where each voxel lies."""
+"""One CT volume: Hounsfield units with their affine, what is noted of them, and what is plausible.
+
+In and out: `CTVolume`, affines in RAS+ mm, `Notes`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -8,44 +11,12 @@ import numpy as np
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.types import Affine, SpacingMm, VolumeHu
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """Codes for counting, and what a record tells of them; nothing that names a patient.
-
-    Attributes:
-        codes: Warnings; see `base.error_codes`.
-        details: What the volume's record says of its source, JSON-able: numbers of voxels that
-            a repair changed by code, the DICOM series of the folder, the tilt and so on.
-    """
-
-    codes: frozenset[str] = frozenset()
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def __or__(self, other: "Notes") -> "Notes":
-        """Both together; counts of changed voxels are joined."""
-        changed = self.details.get("changed_voxels", {}) | other.details.get("changed_voxels", {})
-        details = {**self.details, **other.details}
-        if changed:
-            details["changed_voxels"] = dict(sorted(changed.items()))
-        return Notes(self.codes | other.codes, details)
-
-
-def note(*codes: str, **details: Any) -> Notes:  # noqa: ANN401 - whatever JSON can hold
-    """Notes of some codes, with details by name."""
-    return Notes(frozenset(codes), details)
-
-
-def note_if(condition: bool, code: str) -> Notes:
-    """A code, if it applies."""
-    return note(code) if condition else Notes()
-
-
-def note_changed(**num_voxels: int) -> Notes:
-    """Codes of repairs with how many voxels each changed; those of none are left out."""
-    changed = {code: count for code, count in num_voxels.items() if count}
-    return note(*changed, changed_voxels=changed) if changed else Notes()
+MIN_SLICES = 20
+"""Fewer are a slab, not a chest."""
+MAX_VOXELS = 1 << 31
+"""Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
+_FARTHEST_MM = 1e5
+_SMALLEST_MM, _LARGEST_MM = 0.05, 20.0
 
 
 @final
@@ -86,12 +57,6 @@ class CTVolume:
         return "".join(names[axis][int(sign > 0)] for axis, sign in zip(axes, signs, strict=True))
 
 
-def spacing_of(affine: Affine) -> SpacingMm:
-    """Lengths of an affine's three axes, mm."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return x, y, z
-
-
 def to_ras(volume: CTVolume) -> CTVolume:
     """Permutes and flips the axes so that x, y, z run right, anterior, superior.
 
@@ -124,16 +89,32 @@ def _nearest_axes(affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     return axes, np.sign(cosines[axes, np.arange(3)])
 
 
-MIN_SLICES = 20
-"""Fewer are a slab, not a chest."""
-MAX_VOXELS = 1 << 31
-"""Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
-_FARTHEST_MM = 1e5
-_SMALLEST_MM, _LARGEST_MM = 0.05, 20.0
+def spacing_of(affine: Affine) -> SpacingMm:
+    """Lengths of an affine's three axes, mm."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return x, y, z
+
+
+def lps_affine(spacing_mm: SpacingMm, position_lps_mm: tuple[float, float, float]) -> Affine:
+    """The RAS+ affine of voxels whose axes run left, posterior, superior.
+
+    Args:
+        spacing_mm: Voxel size along these.
+        position_lps_mm: Centre of the first voxel in DICOM's axes.
+    """
+    lps = np.diag([*spacing_mm, 1.0])
+    lps[:3, 3] = position_lps_mm
+    return lps_to_ras(lps)
+
+
+def lps_to_ras(affine: Affine) -> Affine:
+    """An affine in DICOM's axes (left, posterior, superior) in RAS+."""
+    ras: Affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return ras
 
 
 def check_affine(affine: Affine, study: str) -> None:
-    """Refuses what is no position in a patient.
+    """Refuses an affine that cannot place a CT's voxels: not finite, flat, or of absurd spacing.
 
     Raises:
         CtscribeError: ``E_AFFINE`` or ``E_SPACING``.
@@ -153,17 +134,64 @@ def check_affine(affine: Affine, study: str) -> None:
         )
 
 
+def is_plausible(affine: Affine) -> bool:
+    """Whether voxels have sides from 0.05 to 20 mm; false for what is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
+
+
 def _is_flat(axes: np.ndarray) -> bool:
     """Whether three axes span no volume to speak of, as if they lay in one plane."""
     x, y, z = axes.T  # a determinant by elimination warns where a tiny pivot divides
     return bool(abs(np.cross(x, y) @ z) <= 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
 
 
-def is_plausible(affine: Affine) -> bool:
-    """Whether its voxels have sides that a CT can have; false for what is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
+def agree(first: Affine, second: Affine) -> bool:
+    """Whether two affines say the same within 1 % of each axis and one voxel of origin."""
+    spacing = np.linalg.norm(first[:3, :3], axis=0)
+    axes = np.linalg.norm(first[:3, :3] - second[:3, :3], axis=0)
+    origin = np.linalg.norm(first[:3, 3] - second[:3, 3])
+    return bool((axes <= 0.01 * spacing).all() and origin <= spacing.max())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What was noticed while a volume was read; nothing that names a patient.
+
+    Attributes:
+        codes: Warnings; see `base.error_codes`.
+        details: What the volume's record says of its source, JSON-able: numbers of voxels that
+            a repair changed by code, the DICOM series of the folder, the tilt and so on.
+    """
+
+    codes: frozenset[str] = frozenset()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: "Notes") -> "Notes":
+        """Codes and details of both, ``changed_voxels`` by code."""
+        changed = self.details.get("changed_voxels", {}) | other.details.get("changed_voxels", {})
+        details = {**self.details, **other.details}
+        if changed:
+            details["changed_voxels"] = dict(sorted(changed.items()))
+        return Notes(self.codes | other.codes, details)
+
+
+def note(*codes: str, **details: Any) -> Notes:  # noqa: ANN401 - whatever JSON can hold
+    """Notes of some codes, with details by name."""
+    return Notes(frozenset(codes), details)
+
+
+def note_if(condition: bool, code: str) -> Notes:
+    """Notes of one code where a condition holds, else none."""
+    return note(code) if condition else Notes()
+
+
+def note_changed(**num_voxels: int) -> Notes:
+    """Codes of repairs with how many voxels each changed; those of none are left out."""
+    changed = {code: count for code, count in num_voxels.items() if count}
+    return note(*changed, changed_voxels=changed) if changed else Notes()
 
 
 def note_unusual(volume: CTVolume) -> Notes:
@@ -179,29 +207,3 @@ def note_unusual(volume: CTVolume) -> Notes:
     odd_voxels = min(x, y) < 0.199 or max(x, y) > 2.001 or along > 10.001
     odd_field = min(width, height) < 150 or max(width, height) > 700
     return note_if(odd_voxels, "W_SPACING") | note_if(odd_field, "W_FIELD")
-
-
-def agree(first: Affine, second: Affine) -> bool:
-    """Whether two affines say the same within 1 % of each axis and one voxel of origin."""
-    spacing = np.linalg.norm(first[:3, :3], axis=0)
-    axes = np.linalg.norm(first[:3, :3] - second[:3, :3], axis=0)
-    origin = np.linalg.norm(first[:3, 3] - second[:3, 3])
-    return bool((axes <= 0.01 * spacing).all() and origin <= spacing.max())
-
-
-def lps_affine(spacing_mm: SpacingMm, position_lps_mm: tuple[float, float, float]) -> Affine:
-    """The RAS+ affine of voxels whose axes run left, posterior, superior.
-
-    Args:
-        spacing_mm: Voxel size along these.
-        position_lps_mm: Centre of the first voxel in DICOM's axes.
-    """
-    lps = np.diag([*spacing_mm, 1.0])
-    lps[:3, 3] = position_lps_mm
-    return lps_to_ras(lps)
-
-
-def lps_to_ras(affine: Affine) -> Affine:
-    """An affine in DICOM's axes (left, posterior, superior) in RAS+."""
-    ras: Affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    return ras

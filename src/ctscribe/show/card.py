@@ -1,17 +1,29 @@
-"""The image-dependence card as Markdown and one figure."""
+"""The image-dependence card as one page of Markdown and one figure.
+
+In: what `measure.card` returns, or ``card.json``. Out: ``card.md`` and ``card.png``.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctscribe import RESEARCH_USE
-from ctscribe.base.figures import Estimate, write_figure
+from ctscribe.base.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Estimate,
+    bars,
+    name_findings,
+    style,
+    whiskers,
+    write_figure,
+)
 from ctscribe.base.files import write_text
-from ctscribe.measure.card_scores import METRICS
-from ctscribe.show.figures import card_figure
-from ctscribe.show.tables import Cell, Table, cell_of, to_markdown
+from ctscribe.show.tables import Table, Value, interval_of, to_markdown, value_of
 
 VIEW_TITLES = {
     "real": "The scan itself",
@@ -58,6 +70,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         card: What `measure.card` returns.
     """
     n = card["n"]
+    scored = f"{card['split']} split" if card["split"] else "all references given"
     views = card["definitions"]["views"]
     shown = [f"- {VIEW_TITLES[view]}: {what}." for view, what in views.items() if view != "real"]
     fit = {metric: title for metric, title in _FIT.items() if metric in _measured(card)}
@@ -72,7 +85,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "",
             f"**{RESEARCH_USE}**",
             "",
-            f"{_identity(card)}, {_scored(card)}: {n['scans']} scans of {n['patients']} "
+            f"{_identity(card)}, {scored}: {n['scans']} scans of {n['patients']} "
             f"patients. In brackets the 95 % interval over {n['resamples']} resamples of patients "
             f"(seed {n['seed']}). Findings read by: {card['definitions']['labels']}.",
             "",
@@ -104,18 +117,60 @@ def headline(card: Mapping[str, Any]) -> str:
         if (found["low"] or 0) > 0
         else "the model cannot be told from one that does not look"
     )
-    value = Cell(found["value"], found["low"], found["high"])
+    value = Value(found["value"], found["low"], found["high"])
     return f"Dependence {value}, where reciting is 0 and perfection 1: {verdict}."
+
+
+def card_figure(
+    title: str,
+    panels: Mapping[str, Mapping[str, Estimate]],
+    recall: Mapping[str, Mapping[str, Estimate]],
+    num_positive: Mapping[str, int],
+) -> Figure:
+    """What a model makes of its scans and of what is shown instead of them.
+
+    Args:
+        title: Above everything.
+        panels: Metric to {what was shown: estimate}, one panel each. The first has every view
+            and gives their order. One with a value beyond 1 has a scale of its own,
+            logarithmic where a tenth of the largest value is larger than the smallest.
+        recall: Two views' {finding: Coverage}, drawn as bars; findings that are never true are
+            absent.
+        num_positive: Finding to the number of scans whose reference states it.
+    """
+    findings = sorted(next(iter(recall.values())), key=lambda name: (-num_positive[name], name))
+    shown = list(next(iter(panels.values())))
+    height = 0.3 * len(shown) + 0.9, 0.3 * len(findings) + 0.9
+    with style():
+        figure = Figure(figsize=(8.2, sum(height) + 0.7), layout="constrained")
+        rows = figure.add_gridspec(2, 1, height_ratios=height)
+        upper, lower = (figure.add_subfigure(rows[i]) for i in (0, 1))
+        row_of_axes = upper.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (metric, estimates) in zip(row_of_axes, panels.items(), strict=True):
+            _dots(axes, shown, estimates)
+            axes.set_title(metric, fontsize=9)
+        for axes, estimates in zip(row_of_axes, panels.values(), strict=True):
+            if all(0 <= estimate[0] <= 1 for estimate in estimates.values()):
+                axes.set_xlim(-0.02, 1.02)
+            else:
+                _spread(axes, estimates)
+        axes = lower.subplots()
+        for (view, estimates), offset, colour in zip(
+            recall.items(), (-0.19, 0.19), (BLUE, ORANGE), strict=True
+        ):
+            bars(axes, findings, estimates, offset, colour, view)
+        name_findings(axes, findings, num_positive)
+        axes.set_xlabel("Coverage with 95 % interval (in brackets: positive scans)")
+        lower.legend(loc="outside upper right", ncols=2, frameon=False)
+        figure.suptitle(title, fontsize=9.5, fontweight="bold", x=0.01, ha="left", wrap=True)
+        figure.supxlabel(RESEARCH_USE, fontsize=7.5, color=GREY)
+    return figure
 
 
 def _measured(card: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was measured under a view that is not the scan itself."""
     scores: Mapping[str, Any] = card["views"]["other_patient"]
     return scores
-
-
-def _scored(card: Mapping[str, Any]) -> str:
-    return f"{card['split']} split" if card["split"] else "all references given"
 
 
 def _identity(card: Mapping[str, Any]) -> str:
@@ -137,10 +192,11 @@ def _what_matters(card: Mapping[str, Any]) -> list[str]:
 
 def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]) -> Table:
     rows = [
-        (VIEW_TITLES[view], *(cell_of(scores.get(metric)) for metric in metrics))
+        (VIEW_TITLES[view], *(value_of(scores.get(metric)) for metric in metrics))
         for view, scores in card["views"].items()
     ]
-    notes = tuple(f"{title}: {METRICS[metric]}." for metric, title in metrics.items())
+    told = card["definitions"]["metrics"]
+    notes = tuple(f"{title}: {told[metric]}." for metric, title in metrics.items())
     return Table(title, ("Shown", *metrics.values()), tuple(rows), notes)
 
 
@@ -149,8 +205,8 @@ def _findings_table(card: Mapping[str, Any]) -> Table:
     rows = [
         (
             f"{row['finding']} ({row['positives']})",
-            *(cell_of(row["views"][view]["coverage"]) for view in card["views"]),
-            *([cell_of(row["views"]["other_patient"]["ce_gap"])] if with_gap else []),
+            *(value_of(row["views"][view]["coverage"]) for view in card["views"]),
+            *([value_of(row["views"]["other_patient"]["ce_gap"])] if with_gap else []),
         )
         for row in sorted(card["per_finding"], key=lambda row: -row["positives"])
     ]
@@ -167,7 +223,7 @@ def _figure(card: Mapping[str, Any]) -> Figure:
         _TITLES[metric]: {
             VIEW_TITLES[view]: estimate
             for view, scores in card["views"].items()
-            if (estimate := _estimate(scores.get(metric)))
+            if (estimate := interval_of(scores.get(metric)))
         }
         for metric in _DRAWN
         if metric in _measured(card)
@@ -176,7 +232,7 @@ def _figure(card: Mapping[str, Any]) -> Figure:
         VIEW_TITLES[view]: {
             row["finding"]: estimate
             for row in card["per_finding"]
-            if (estimate := _estimate(row["views"][view]["coverage"]))
+            if (estimate := interval_of(row["views"][view]["coverage"]))
         }
         for view in ("real", "other_patient")
     }
@@ -184,7 +240,32 @@ def _figure(card: Mapping[str, Any]) -> Figure:
     return card_figure(headline(card), panels, recall, positives)
 
 
-def _estimate(score: Mapping[str, float | None] | None) -> Estimate | None:
-    if score is None or score["value"] is None or score["low"] is None or score["high"] is None:
-        return None
-    return score["value"], score["low"], score["high"]
+def _spread(axes: Axes, estimates: Mapping[str, Estimate]) -> None:
+    low = min(estimate[1] for estimate in estimates.values())
+    high = max(estimate[2] for estimate in estimates.values())
+    if 0 < low < 0.1 * high:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+
+
+def _dots(axes: Axes, rows: list[str], estimates: Mapping[str, Estimate]) -> None:
+    """One row each; the first is the measure of the others and is drawn as a line through them."""
+    for row, name in enumerate(rows):
+        if name in estimates:
+            estimate = estimates[name]
+            axes.errorbar(
+                [estimate[0]],
+                [row],
+                xerr=whiskers([estimate]),
+                color=ORANGE if row else BLUE,
+                marker="o",
+                markersize=4.5,
+                capsize=2,
+                elinewidth=0.9,
+            )
+    if rows[0] in estimates:
+        axes.axvline(estimates[rows[0]][0], color=BLUE, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)

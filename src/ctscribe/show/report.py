@@ -1,158 +1,16 @@
-"""One scan → a draft report as text, JSON and one HTML page."""
+"""A draft as files: page, text and JSON; see `patient_report`."""
 
-import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from ctscribe import RESEARCH_USE
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.frames import WINDOWS
-from ctscribe.scan.show import PreparedVolume
-from ctscribe.show.page import (
-    draw_slices,
-    evidence_of,
-    printable,
-    render,
-    signed_mm,
-    slice_panel,
-    window_title,
-)
+from ctscribe.scan.frames import WINDOWS, PreparedVolume
+from ctscribe.show.page import DrawnSlices, draw_slices, window_title
+from ctscribe.show.patient_report import Geometry, PatientReport, report_page, to_json, to_text
 from ctscribe.text.sections import split_report, split_sentences
-from ctscribe.write.draft import (
-    DRAFT,
-    INTENDED_USE,
-    Draft,
-    FindingRow,
-    Grid,
-    PatientReport,
-    SentenceRow,
-)
-
-_STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
-
-
-def report_page(report: PatientReport) -> str:
-    """The page: text, slices with millimetres and orientation, findings, provenance.
-
-    Nothing in it is fetched or executed; texts are escaped. Lengths are true to
-    ``pixel_spacing_mm``, also where pixels are not square.
-    """
-    numbered = list(enumerate((*report.findings, *report.impression), 1))
-    panel = None
-    if report.display:
-        panel = slice_panel(
-            "slices",
-            report.display,
-            report.slice_indices,
-            report.position_mm,
-            report.pixel_spacing_mm,
-        )
-    return render(
-        "report.html",
-        report=report,
-        draft=DRAFT,
-        findings=numbered[: len(report.findings)],
-        impression=numbered[len(report.findings) :],
-        labels=sorted(report.labels, key=lambda row: _STATUS_ORDER.index(row.status)),
-        numbers={row.finding: _sentence_numbers(row, numbered) for row in report.labels},
-        stated={text for row in report.labels if row.status == "present" for text in row.sentences},
-        with_probability=any(row.probability is not None for row in report.labels),
-        panel=panel,
-        rests_on=evidence_of(report),
-        intended_use=INTENDED_USE,
-    )
-
-
-def _sentence_numbers(row: FindingRow, numbered: Sequence[tuple[int, str]]) -> list[int]:
-    return [number for number, text in numbered if text in row.sentences]
-
-
-SCHEMA = "ctscribe.report/1"
-"""Name and version; a field changes its meaning only with the version."""
-
-
-def to_json(report: PatientReport) -> dict[str, Any]:
-    """Everything but the images; texts are verbatim, positions in mm, spacings along (x, y, z)."""
-    return {
-        "schema": SCHEMA,
-        "use": RESEARCH_USE,
-        "status": "preliminary" if report.not_assessable is None else "not assessable",
-        "not_assessable": report.not_assessable,
-        "verified": False,
-        "study": report.study,
-        "findings": list(report.findings),
-        "impression": list(report.impression),
-        "sentences": [_without_text(row) for row in report.sentences],
-        "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
-        "warnings": list(report.warnings),
-        "slices": [
-            {"slice_index": index, "position_mm": position}
-            for index, position in zip(report.slice_indices, report.position_mm, strict=True)
-        ],
-        "model_windows": list(report.model_windows),
-        "source_kind": report.source_kind,
-        "geometry": {
-            title: {
-                "spacing_mm": list(grid.spacing_mm),
-                "shape_xyz": list(grid.shape_xyz),
-                "orientation": grid.orientation,
-            }
-            for title, grid in report.grids.items()
-        },
-        "provenance": asdict(report.provenance),
-        "intended_use": dict(INTENDED_USE),
-    }
-
-
-def _without_text(row: SentenceRow) -> dict[str, Any]:
-    """The words stand under findings and impression already."""
-    return {name: value for name, value in asdict(row).items() if name != "text"}
-
-
-WIDTH = 88
-"""Longest line, in characters."""
-
-
-def to_text(report: PatientReport) -> str:
-    """The report with what must stand beside it, wrapped to `WIDTH` characters."""
-    made_by = report.provenance
-    if report.not_assessable is not None:
-        return _joined(
-            f"NOT ASSESSABLE. {RESEARCH_USE}",
-            f"Study: {report.study}",
-            f"No report was written: {report.not_assessable}.",
-        )
-    made_by = report.provenance
-    places = [signed_mm(report.position_mm[end]) for end in (0, -1)]
-    return _joined(
-        f"{DRAFT.upper()}. {RESEARCH_USE}",
-        f"Study: {report.study}",
-        *(f"Warning: {warning}" for warning in report.warnings),
-        _headed("FINDINGS", report.findings),
-        _headed("IMPRESSION", report.impression),
-        f"Written from {len(report.slice_indices)} axial slices between {places[0]} mm and "
-        f"{places[1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
-        f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
-        f"{made_by.ctscribe_version}, {made_by.created}.",
-    )
-
-
-def _joined(*blocks: str) -> str:
-    return "\n\n".join(block if "\n" in block else _fill(block) for block in blocks) + "\n"
-
-
-def _headed(heading: str, sentences: tuple[str, ...]) -> str:
-    return f"{heading}\n{_fill(' '.join(sentences))}"
-
-
-def _fill(text: str) -> str:
-    return textwrap.fill(printable(text), WIDTH, break_long_words=False, break_on_hyphens=False)
-
+from ctscribe.write.draft import Draft
 
 WARNINGS = {
     "W_NOT_CHEST": "Nothing in this volume looks like lungs; it may not be a chest CT, and the "
@@ -193,47 +51,45 @@ def report_of(draft: Draft) -> PatientReport:
     """A draft with its slices drawn, as the page, the text and the JSON are made from it."""
     findings, impression = split_report(draft.text)
     prepared = draft.prepared
-    report = PatientReport(
+    return PatientReport(
         study=draft.study,
         findings=tuple(split_sentences(findings)),
         impression=tuple(split_sentences(impression)),
         labels=draft.findings,
-        model_windows=tuple(
-            window_title(window) for window in WINDOWS[draft.recipe.slices.windows]
-        ),
-        display={},
-        slice_indices=(),
-        position_mm=(),
-        pixel_spacing_mm=draft.recipe.volume.spacing_mm[:2],
+        model_windows=tuple(map(window_title, WINDOWS[draft.recipe.slices.windows])),
+        slices=None if prepared is None else _drawn(prepared),
         source_kind=draft.source_kind,
-        grids={},
-        warnings=(),
+        geometry={} if prepared is None else _geometry(prepared),
+        warnings=() if prepared is None else _warnings(prepared, draft.not_assessable is not None),
         provenance=draft.provenance,
         sentences=draft.sentences,
         not_assessable=draft.not_assessable,
     )
-    return report if prepared is None else _with_slices(report, prepared)
 
 
-def _with_slices(report: PatientReport, prepared: PreparedVolume) -> PatientReport:
-    source, shown = prepared.resampling.source, prepared.shown
+def _drawn(prepared: PreparedVolume) -> DrawnSlices:
     num_slices, height, width, _ = prepared.frames.shape
-    depth = prepared.resampling.shape_xyz[2]
-    told = {code: _told(code, prepared) for code in prepared.warnings}
-    if report.not_assessable is not None:  # that already says what these would
-        told = {code: text for code, text in told.items() if code not in WARNINGS}
-    return replace(
-        report,
-        display=draw_slices(shown, range(num_slices), (height, width)),
-        slice_indices=prepared.slice_indices,
-        position_mm=prepared.position_mm,
-        pixel_spacing_mm=shown.spacing_mm[:2],
-        grids={
-            "Source": Grid(source.spacing_mm, source.shape_xyz, source.orientation),
-            "As read": Grid(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
-        },
-        warnings=tuple(told.values()),
+    return DrawnSlices(
+        draw_slices(prepared.shown, range(num_slices), (height, width)),
+        prepared.slice_indices,
+        prepared.position_mm,
+        prepared.shown.spacing_mm[:2],
     )
+
+
+def _geometry(prepared: PreparedVolume) -> dict[str, Geometry]:
+    source, shown = prepared.resampling.source, prepared.shown
+    depth = prepared.resampling.shape_xyz[2]
+    return {
+        "Source": Geometry(source.spacing_mm, source.shape_xyz, source.orientation),
+        "As read": Geometry(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
+    }
+
+
+def _warnings(prepared: PreparedVolume, refused: bool) -> tuple[str, ...]:
+    """In sentences; a refusal already says what the codes of `WARNINGS` would."""
+    codes = (code for code in prepared.warnings if not (refused and code in WARNINGS))
+    return tuple(_told(code, prepared) for code in codes)
 
 
 def _told(code: str, prepared: PreparedVolume) -> str:

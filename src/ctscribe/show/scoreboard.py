@@ -1,16 +1,22 @@
-"""A finished experiment → ``scoreboard.html`` beside its tables."""
+"""The scoreboard: tables, figures and telling studies on one self-contained HTML page.
+
+In: a finished experiment, or the scores and predictions of one run, and the prepared studies.
+Out: ``scoreboard.html``, or the page beside a run's scores.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
 from ctscribe import __version__
 from ctscribe.base.files import read_json, write_text
-from ctscribe.base.grid import TEMPLATE_SCORES, Cell, grid
+from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows
 from ctscribe.data.prepared import Prepared
@@ -19,71 +25,18 @@ from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import one_row_per_scan, scored_text
 from ctscribe.scan.frames import WINDOWS
-from ctscribe.show.page import window_title
-from ctscribe.show.plots import board_plots, run_plots
-from ctscribe.show.score_tables import breakdown_tables, score_tables
-from ctscribe.show.scoreboard_page import (
-    NUM_WORST,
-    Comparison,
-    Plot,
-    ShownStudy,
-    StudyGroup,
-    compare_reports,
-    find_worst,
-    scoreboard_page,
-)
-
-if TYPE_CHECKING:
-    from ctscribe.show.tables import Table
-
-
-def write_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
-    """Tables 1 to 3 as Markdown, CSV and LaTeX beside each other in ``out``."""
-    from ctscribe.show.tables import to_csv, to_latex, to_markdown
-
-    written = []
-    for number, table in enumerate(experiment_tables(out, recipe, folders), 1):
-        for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
-            write_text(out / f"table{number}{suffix}", render(table))
-        written.append(out / f"table{number}.md")
-    return written
-
-
-def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> "list[Table]":
-    """Tables 1 and 2 from the scores of every cell, and Table 3, which differences hold.
-
-    Args:
-        out: Experiment folder with its comparison.
-        recipe: The experiment's.
-        folders: Of all cells of its grid, finished.
-    """
-    from ctscribe.show.score_tables import table_1, table_2, table_3
-
-    measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for cell, folder in folders.items():
-        scores = read_json(folder / "scores.json") | {"gap": read_json(folder / "gap.json")}
-        measured.setdefault((cell.strategy, cell.beta), []).append(scores)
-    beta = recipe.objective.beta
-    origin = measured["origin", 0.0]
-    other = recipe.experiment.beta_strategy
-    variants = {
-        "Origin": origin,
-        "Ours-Gauss": measured["gauss", beta],
-        "Ours-Heter": measured["heter", beta],
-    }
-    if recipe.model.slice_attention:
-        variants["Labels → template (Origin)"] = [
-            read_json(folder / TEMPLATE_SCORES)
-            for cell, folder in folders.items()
-            if cell.strategy == "origin"
-        ]
-    betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
-    comparison = read_json(out / "comparison.json")
-    return [table_1(variants, beta), table_2(betas, other), table_3("Origin", comparison)]
-
+from ctscribe.show.experiment_tables import experiment_tables
+from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
+from ctscribe.show.page import DrawnSlices, png_uri, render, window_title
+from ctscribe.show.score_figures import CaptionedFigure, experiment_figures, run_figures
+from ctscribe.show.score_tables import Scores, breakdown_tables, score_tables
+from ctscribe.show.tables import Table
 
 WindowSet = Literal["single", "three"]
 """A key of `WINDOWS`."""
+
+NUM_WORST = 20
+"""Studies a scoreboard shows."""
 
 MAX_SIDE_PX = 256
 """Slices are drawn at most this large, so that a page of twenty studies stays a page."""
@@ -91,86 +44,125 @@ MAX_SIDE_PX = 256
 _CANDIDATES = 0.01
 _MOST_CANDIDATES = 200
 
-
-def look_alikes(scans: Sequence[StudyRow], prepared: Prepared) -> tuple[StudyRow, StudyRow] | None:
-    """Two scans with nearly the same report and different images, or None where none compare.
-
-    Of all pairs of scans of different patients, the hundredth part (one at least, 200 at most)
-    whose references share most word pairs (Dice's coefficient of their sets); of these, the pair
-    whose frames differ most in mean absolute grey value, slice by slice. Of equals the first.
-
-    Args:
-        scans: One row per scan.
-        prepared: Holds their frames.
-    """
-    first, second = np.triu_indices(len(scans), k=1)
-    patients = np.array([scan.patient_id for scan in scans], dtype=np.str_)
-    apart = patients[first] != patients[second]
-    first, second = first[apart], second[apart]
-    if not len(first):
-        return None
-    likeness = _dice(scans)[first, second]
-    number = min(_MOST_CANDIDATES, max(1, int(_CANDIDATES * len(first))))
-    closest = np.argsort(-likeness, kind="stable")[:number].tolist()
-    pairs = [(scans[first[i]], scans[second[i]]) for i in closest]
-    difference = [_grey_difference(one, two, prepared) for one, two in pairs]
-    best = int(np.argmax(difference))
-    return None if difference[best] < 0 else pairs[best]
-
-
-def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> ShownStudy:
-    """A study's comparison with its frames, the most telling windows first."""
-    frames = prepared.frames(study)
-    drawn = list(enumerate(WINDOWS[prepared.windows]))[::-1][:2]
-    factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
-    across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
-    return ShownStudy(
-        comparison,
-        {window_title(window): _smaller(frames[..., channel], factor) for channel, window in drawn},
-        study.slice_indices,
-        study.position_mm,
-        (across * factor, down * factor),
-    )
-
-
-def _dice(scans: Sequence[StudyRow]) -> Float64[np.ndarray, "scans scans"]:
-    texts = [scored_text(scan.findings, scan.impression) for scan in scans]
-    tokens = [normalise(text, "r2gen", predicted=False).split() for text in texts]
-    has = (count_ngrams(tokens, tokens).truth[1] > 0).astype(np.float64)
-    sizes = np.asarray(has.sum(axis=1)).ravel()
-    shared: Float64[np.ndarray, "scans scans"] = (has @ has.T).toarray()
-    dice: Float64[np.ndarray, "scans scans"] = (
-        2 * shared / np.maximum(1.0, sizes[:, None] + sizes[None])
-    )
-    return dice
-
-
-def _grey_difference(one: StudyRow, two: StudyRow, prepared: Prepared) -> float:
-    """Mean absolute difference; −1 where the frames are of different size."""
-    first, second = (prepared.frames(scan) for scan in (one, two))
-    if first.shape != second.shape:
-        return -1.0
-    return float(np.abs(first.astype(np.int16) - second).mean())
-
-
-def _smaller(
-    images: UInt8[np.ndarray, "slices height width"], factor: int
-) -> UInt8[np.ndarray, "slices rows columns"]:
-    """Means of ``factor`` × ``factor`` pixels; what is left over at the far edges is cut off."""
-    slices, height, width = images.shape
-    rows, columns = height // factor, width // factor
-    kept = images[:, : rows * factor, : columns * factor]
-    means = kept.reshape(slices, rows, factor, columns, factor).mean(axis=(2, 4))
-    drawn: UInt8[np.ndarray, "slices rows columns"] = np.rint(means).astype(np.uint8)
-    return drawn
-
-
 ALIKE = (
     "Of all pairs of scans of different patients, the hundredth part whose references share "
     "most word pairs; of these, the two whose slices differ most in grey. Reports like these are "
     "why a model can score well without looking."
 )
 """How the look-alike reports are chosen."""
+
+
+def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
+    """Writes the page and returns its path.
+
+    The studies are those of the cell with the lowest validation loss: the test split has no say.
+
+    Args:
+        out: Experiment folder with every cell finished.
+        prepared: Holds the scans.
+        recipe: The experiment's.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when a cell is not finished.
+    """
+    cells = {cell: out / "cells" / cell.name for cell in grid(recipe)}
+    tables = experiment_tables(out, recipe, cells)
+    losses = {
+        cell: read_json(folder / "train" / "result.json")["best_validation_loss"]
+        for cell, folder in cells.items()
+    }
+    selected = min(cells, key=lambda cell: losses[cell])
+    test = one_row_per_scan(prepared.split("test"))
+    written = read_rows(cells[selected] / "predictions.jsonl", PredictionRow)
+    groups = study_groups(test, written, prepared)
+    figures = experiment_figures(tables[1], cells, recipe)
+    shown = f"studies below: {selected.name}, the run with the lowest validation loss"
+    path = out / "scoreboard.html"
+    page = scoreboard_page("Scoreboard", board_facts(test, shown), tables, figures, groups)
+    write_text(path, page)
+    return path
+
+
+def write_run_board(
+    path: Path,
+    scores: Scores,
+    predictions_path: Path,
+    references: References,
+) -> None:
+    """Writes the page of one run, ours or not.
+
+    Args:
+        path: The page.
+        scores: What `evaluate` made of the predictions.
+        predictions_path: The predictions; the loss curve beside them is shown too, if any.
+        references: What they were scored against; the frames of prepared studies are shown, in
+            their windows, and reports out of tables alone without any.
+    """
+    scans = one_row_per_scan(references.studies)
+    written = read_predictions(predictions_path, references.studies, references.left_out)
+    tables = [*score_tables({"Model": scores}), *breakdown_tables(scores)]
+    figures = run_figures("Model", scores)
+    loss_curve = predictions_path.with_name("loss_curve.png")
+    if loss_curve.exists():
+        figures.append(CaptionedFigure("Loss over the updates.", loss_curve.read_bytes()))
+    missing = len(scores["missing"])
+    facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
+    if references.prepared is None:
+        facts.append("no volumes given, so no slices are shown")
+        groups = [worst_texts(scans, written)]
+    else:
+        shown = [scan for scan in scans if isinstance(scan, StudyRow)]
+        groups = study_groups(shown, written, references.prepared)
+    write_text(path, scoreboard_page("Scoreboard", facts, tables, figures, groups))
+
+
+@final
+@dataclass(frozen=True)
+class ShownStudy:
+    """A study's comparison with its slices, if there are any."""
+
+    comparison: Comparison
+    slices: DrawnSlices | None = None
+
+
+@final
+@dataclass(frozen=True)
+class StudyGroup:
+    """Studies of one system that are shown for the same reason, which ``note`` says."""
+
+    title: str
+    note: str
+    studies: tuple[ShownStudy, ...]
+
+
+def scoreboard_page(
+    title: str,
+    facts: Sequence[str],
+    tables: Sequence[Table],
+    figures: Sequence[CaptionedFigure],
+    groups: Sequence[StudyGroup],
+) -> str:
+    """The page.
+
+    Args:
+        title: Of the page.
+        facts: Short texts under the title: which system the studies show, date, versions.
+        tables: In the order given.
+        figures: With their captions.
+        groups: Studies, in the order given.
+    """
+    number = count(1)
+    shown = [
+        (group, [(f"study-{next(number)}", study) for study in group.studies]) for group in groups
+    ]
+    return render(
+        "scoreboard.html",
+        title=title,
+        facts=facts,
+        tables=tables,
+        figures=[(figure.caption, png_uri(figure.png)) for figure in figures],
+        groups=shown,
+    )
 
 
 def study_groups(
@@ -205,6 +197,44 @@ def worst_texts(scans: Sequence[ReportedRow], written: Sequence[PredictionRow]) 
     """The studies with the lowest F1, of which there is nothing but text."""
     title, note, chosen = _worst(_compare(scans, written))
     return StudyGroup(title, note, tuple(map(ShownStudy, chosen)))
+
+
+def look_alikes(scans: Sequence[StudyRow], prepared: Prepared) -> tuple[StudyRow, StudyRow] | None:
+    """Two scans with nearly the same report and different images, or None where none compare.
+
+    Of all pairs of scans of different patients, the hundredth part (one at least, 200 at most)
+    whose references share most word pairs (Dice's coefficient of their sets); of these, the pair
+    whose frames differ most in mean absolute grey value, slice by slice. Of equals the first.
+
+    Args:
+        scans: One row per scan.
+        prepared: Holds their frames.
+    """
+    first, second = np.triu_indices(len(scans), k=1)
+    patients = np.array([scan.patient_id for scan in scans], dtype=np.str_)
+    apart = patients[first] != patients[second]
+    first, second = first[apart], second[apart]
+    if not len(first):
+        return None
+    likeness = _dice(scans)[first, second]
+    number = min(_MOST_CANDIDATES, max(1, int(_CANDIDATES * len(first))))
+    closest = np.argsort(-likeness, kind="stable")[:number].tolist()
+    pairs = [(scans[first[i]], scans[second[i]]) for i in closest]
+    difference = [_grey_difference(one, two, prepared) for one, two in pairs]
+    best = int(np.argmax(difference))
+    return None if difference[best] < 0 else pairs[best]
+
+
+def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> ShownStudy:
+    """A study's comparison with its frames, the most telling windows first."""
+    frames = prepared.frames(study)
+    drawn = list(enumerate(WINDOWS[prepared.windows]))[::-1][:2]
+    factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
+    across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
+    images = {window_title(each): _block_means(frames[..., i], factor) for i, each in drawn}
+    spacing_mm = (across * factor, down * factor)
+    slices = DrawnSlices(images, study.slice_indices, study.position_mm, spacing_mm)
+    return ShownStudy(comparison, slices)
 
 
 def board_facts(scans: Sequence[ReportedRow], shown: str) -> list[str]:
@@ -243,65 +273,33 @@ def _text(row: ReportedRow | PredictionRow | None) -> str:
     return "" if row is None else f"{row.findings}\n{row.impression}".strip()
 
 
-def write_run_board(
-    path: Path,
-    scores: Mapping[str, Any],
-    predictions_path: Path,
-    references: References,
-) -> None:
-    """Writes the page of one run, ours or not.
-
-    Args:
-        path: The page.
-        scores: What `evaluate` made of the predictions.
-        predictions_path: The predictions; the loss curve beside them is shown too, if any.
-        references: What they were scored against; the frames of prepared studies are shown, in
-            their windows, and reports out of tables alone without any.
-    """
-    scans = one_row_per_scan(references.studies)
-    written = read_predictions(predictions_path, references.studies, references.left_out)
-    tables = [*score_tables({"Model": scores}), *breakdown_tables(scores)]
-    plots = run_plots("Model", scores)
-    loss_curve = predictions_path.with_name("loss_curve.png")
-    if loss_curve.exists():
-        plots.append(Plot("Loss over the updates.", loss_curve.read_bytes()))
-    missing = len(scores["missing"])
-    facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
-    if references.prepared is None:
-        facts.append("no volumes given, so no slices are shown")
-        groups = [worst_texts(scans, written)]
-    else:
-        shown = [scan for scan in scans if isinstance(scan, StudyRow)]
-        groups = study_groups(shown, written, references.prepared)
-    write_text(path, scoreboard_page("Scoreboard", facts, tables, plots, groups))
+def _dice(scans: Sequence[StudyRow]) -> Float64[np.ndarray, "scans scans"]:
+    texts = [scored_text(scan.findings, scan.impression) for scan in scans]
+    tokens = [normalise(text, "r2gen", predicted=False).split() for text in texts]
+    has = (count_ngrams(tokens, tokens).truth[1] > 0).astype(np.float64)
+    sizes = np.asarray(has.sum(axis=1)).ravel()
+    shared: Float64[np.ndarray, "scans scans"] = (has @ has.T).toarray()
+    dice: Float64[np.ndarray, "scans scans"] = (
+        2 * shared / np.maximum(1.0, sizes[:, None] + sizes[None])
+    )
+    return dice
 
 
-def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
-    """Writes the page and returns its path.
-
-    The studies are those of the cell with the lowest validation loss: the test split has no say.
-
-    Args:
-        out: Experiment folder with every cell finished.
-        prepared: Holds the scans.
-        recipe: The experiment's.
-
-    Raises:
-        CtscribeError: ``E_MISSING`` when a cell is not finished.
-    """
-    cells = {cell: out / "cells" / cell.name for cell in grid(recipe)}
-    tables = experiment_tables(out, recipe, cells)
-    selected = min(cells, key=lambda cell: _validation_loss(cells[cell]))
-    test = one_row_per_scan(prepared.split("test"))
-    written = read_rows(cells[selected] / "predictions.jsonl", PredictionRow)
-    groups = study_groups(test, written, prepared)
-    plots = board_plots(tables, cells, recipe)
-    shown = f"studies below: {selected.name}, the run with the lowest validation loss"
-    path = out / "scoreboard.html"
-    page = scoreboard_page("Scoreboard", board_facts(test, shown), tables, plots, groups)
-    write_text(path, page)
-    return path
+def _grey_difference(one: StudyRow, two: StudyRow, prepared: Prepared) -> float:
+    """Mean absolute difference; −1 where the frames are of different size."""
+    first, second = (prepared.frames(scan) for scan in (one, two))
+    if first.shape != second.shape:
+        return -1.0
+    return float(np.abs(first.astype(np.int16) - second).mean())
 
 
-def _validation_loss(folder: Path) -> float:
-    return float(read_json(folder / "train" / "result.json")["best_validation_loss"])
+def _block_means(
+    images: UInt8[np.ndarray, "slices height width"], factor: int
+) -> UInt8[np.ndarray, "slices rows columns"]:
+    """Means of ``factor`` × ``factor`` pixels; what is left over at the far edges is cut off."""
+    slices, height, width = images.shape
+    rows, columns = height // factor, width // factor
+    kept = images[:, : rows * factor, : columns * factor]
+    means = kept.reshape(slices, rows, factor, columns, factor).mean(axis=(2, 4))
+    drawn: UInt8[np.ndarray, "slices rows columns"] = np.rint(means).astype(np.uint8)
+    return drawn

@@ -1,18 +1,27 @@
-"""A table of values with intervals, before it is written down in any form."""
+"""A table of values with intervals, and its forms: Markdown, CSV and LaTeX.
 
-import csv
-import io
-from collections.abc import Mapping
+In: scores as dictionaries with ``value``, ``low`` and ``high``. Out: texts and files.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ctscribe.base.files import write_text
+from ctscribe.base.tables import format_csv, format_markdown, markdown_text
+
+Form = Literal["markdown", "csv", "latex"]
+
 
 UNDEFINED = "–"
 
 
 @final
 @dataclass(frozen=True)
-class Cell:
-    """A value with its interval; ``mark`` is printed behind it."""
+class Value:
+    """A number with its 95 % interval; ``mark`` is printed behind it."""
 
     value: float
     low: float
@@ -20,47 +29,59 @@ class Cell:
     mark: str = ""
 
     def __str__(self) -> str:
-        value, low, high = map(number, (self.value, self.low, self.high))
+        value, low, high = map(_number, (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]{self.mark}"
 
 
 @final
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells and texts; ``rules`` are the indices of rows that begin a new group."""
+    """Rows of values and texts; ``rules`` are the indices of rows that begin a new group."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell | str, ...], ...]
+    rows: tuple[tuple[Value | str, ...], ...]
     notes: tuple[str, ...] = ()
     rules: tuple[int, ...] = ()
 
 
-def number(value: float) -> str:
-    """Three decimals, or three digits and a power of ten where that would be a long number."""
-    return f"{value:.3f}" if abs(value) < 10_000 else f"{value:.2e}".replace("e+0", "e")
-
-
-def cell_of(score: Mapping[str, float | None] | None) -> Cell | str:
-    """A score as a cell: alone where it has no interval, a dash where it is undefined."""
+def value_of(score: Mapping[str, Any] | None) -> Value | str:
+    """A score for a table: alone where it has no interval, a dash where it is undefined."""
     if score is None or score["value"] is None:
         return UNDEFINED
-    if score["low"] is None or score["high"] is None:
-        return number(score["value"])
-    return Cell(score["value"], score["low"], score["high"])
+    bounds = interval_of(score)
+    return _number(score["value"]) if bounds is None else Value(*bounds)
+
+
+def interval_of(score: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
+    """Value, lower and upper bound of a score; None where one of them is undefined."""
+    if score is None:
+        return None
+    value, low, high = score["value"], score["low"], score["high"]
+    return None if value is None or low is None or high is None else (value, low, high)
+
+
+def written_tables(tables: Sequence[Table], form: Form) -> str:
+    """All tables one after the other."""
+    write, _ = FORMS[form]
+    return "\n".join(map(write, tables))
+
+
+def write_tables(folder: Path, tables: Sequence[Table], form: Form) -> list[Path]:
+    """Writes each table to a file named by its title."""
+    write, suffix = FORMS[form]
+    paths = []
+    for table in tables:
+        name = re.sub(r"[^a-z0-9]+", "_", table.title.lower()).strip("_")
+        paths.append(folder / f"{name}{suffix}")
+        write_text(paths[-1], write(table))
+    return paths
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table with aligned columns, its title above and its notes below."""
-    grid = [[_markdown_cell(cell) for cell in row] for row in (table.columns, *table.rows)]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in grid
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    notes = [f"- {_markdown_text(note)}" for note in table.notes]
+    notes = [f"- {markdown_text(note)}" for note in table.notes]
+    lines = format_markdown(table.columns, table.rows)
     return "\n".join([f"## {table.title}", "", *lines, "", *notes]) + "\n"
 
 
@@ -69,22 +90,21 @@ def to_csv(table: Table) -> str:
 
     Texts that a spreadsheet would run as a formula are preceded by an apostrophe.
     """
-    measured = [any(isinstance(row[i], Cell) for row in table.rows) for i in range(_width(table))]
+    columns = range(len(table.columns))
+    measured = [any(isinstance(row[i], Value) for row in table.rows) for i in columns]
     header: list[str] = []
     for name, has_interval in zip(table.columns, measured, strict=True):
         header += [name, f"{name} low", f"{name} high"] if has_interval else [name]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_formula_safe(name) for name in header)
+    lines = [[_formula_safe(name) for name in header]]
     for row in table.rows:
         fields: list[str] = []
         for cell, has_interval in zip(row, measured, strict=True):
-            if isinstance(cell, Cell):
+            if isinstance(cell, Value):
                 fields += [f"{bound:.6f}" for bound in (cell.value, cell.low, cell.high)]
             else:
                 fields += [_formula_safe(cell), "", ""] if has_interval else [_formula_safe(cell)]
-        writer.writerow(fields)
-    return buffer.getvalue()
+        lines.append(fields)
+    return format_csv(lines)
 
 
 def to_latex(table: Table) -> str:
@@ -101,7 +121,7 @@ def to_latex(table: Table) -> str:
                 r"\begin{table*}",
                 r"\centering\small",
                 rf"\caption{{{_latex_text(table.title)}}}",
-                rf"\begin{{tabular}}{{l{'r' * (_width(table) - 1)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
                 r"\toprule",
                 " & ".join(_latex_text(name) for name in table.columns) + r" \\",
                 r"\midrule",
@@ -116,16 +136,13 @@ def to_latex(table: Table) -> str:
     )
 
 
-def _width(table: Table) -> int:
-    return len(table.columns)
+FORMS = {"markdown": (to_markdown, ".md"), "csv": (to_csv, ".csv"), "latex": (to_latex, ".tex")}
+"""How each form is written, and its suffix."""
 
 
-def _markdown_text(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("<", "&lt;").split())
-
-
-def _markdown_cell(cell: Cell | str) -> str:
-    return _markdown_text(str(cell)).replace("|", "\\|")
+def _number(value: float) -> str:
+    """Three decimals, or three digits and a power of ten where that would be a long number."""
+    return f"{value:.3f}" if abs(value) < 10_000 else f"{value:.2e}".replace("e+0", "e")
 
 
 def _formula_safe(text: str) -> str:
@@ -151,9 +168,9 @@ def _latex_text(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def _latex_cell(cell: Cell | str) -> str:
+def _latex_cell(cell: Value | str) -> str:
     if isinstance(cell, str):
         return _latex_text(cell)
     bounds = (cell.value, cell.low, cell.high)
-    value, low, high = (number(bound).replace("-", "$-$") for bound in bounds)
+    value, low, high = (_number(bound).replace("-", "$-$") for bound in bounds)
     return rf"{value}{_latex_text(cell.mark)} {{\scriptsize [{low}, {high}]}}"

@@ -1,18 +1,23 @@
-"""The 18 findings a report states, each with the words it rests on."""
+"""The 18 findings a report states, each with the words it rests on; of a text, or of a table."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool
 
+from ctscribe.base.files import write_text
+from ctscribe.base.tables import format_csv
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.lexicon import CONCEPTS
 from ctscribe.text.polarity import Status, read_polarity
+from ctscribe.text.report_tables import ReportTable, read_report_table
 from ctscribe.text.sections import sentence_spans
 
 _WIDE_SPACE = re.compile(r"[^\S ]|\s\s")
@@ -53,6 +58,7 @@ def finding_statuses(text: str) -> dict[str, Status]:
     return told
 
 
+@lru_cache(maxsize=1 << 14)
 def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
     told = finding_statuses(text)
@@ -99,3 +105,61 @@ def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
         if not concept.is_void(lowered, span, polarity.clause(*span))
     )
     return tuple(sorted(read, key=lambda mention: mention[2:]))
+
+
+ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
+"""Texts → whether each states each of `FINDINGS`."""
+
+
+def label_csv(
+    reports_path: Path,
+    labels_path: Path,
+    *,
+    read: ReadFindings = label_reports,
+    evidence_path: Path | None = None,
+) -> int:
+    """Writes the 18 labels of every report, columns in CT-RATE's order.
+
+    Args:
+        reports_path: See `read_report_table`.
+        labels_path: CSV to write, keyed and ordered as the input is.
+        read: Who reads the findings; the rules unless another reader is given.
+        evidence_path: Where to write, for each report, the mentions the rules find, as JSONL:
+            finding, status, column, start and end in that column's cell, the words, the sentence.
+
+    Returns:
+        Number of reports.
+
+    Raises:
+        CtscribeError: As `read_report_table`, ``E_WRITE``.
+    """
+    table = read_report_table(reports_path)
+    # The sections stand apart, so that no sentence joins them.
+    stated = read(["\n".join(part for part in cells if part) for cells in table.texts])
+    rows = [(name, *row.astype(int)) for name, row in zip(table.names, stated, strict=True)]
+    if evidence_path is not None:
+        write_text(evidence_path, "".join(json.dumps(row) + "\n" for row in _evidence(table)))
+    write_text(labels_path, format_csv([(table.key, *FINDINGS), *rows]))
+    return len(table.names)
+
+
+def _evidence(table: ReportTable) -> list[dict[str, Any]]:
+    return [
+        {
+            table.key: name,
+            "mentions": [
+                {
+                    "finding": mention.finding,
+                    "status": mention.status,
+                    "column": column,
+                    "start": mention.span[0],
+                    "end": mention.span[1],
+                    "words": cell[slice(*mention.span)],
+                    "sentence": mention.sentence,
+                }
+                for column, cell in zip(table.columns, cells, strict=True)
+                for mention in find_mentions(cell)
+            ],
+        }
+        for name, cells in zip(table.names, table.texts, strict=True)
+    ]

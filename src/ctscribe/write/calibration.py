@@ -13,7 +13,7 @@ from scipy.special import expit
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import Row
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.sentences import Sentence
+from ctscribe.write.sentences import ReadSentence
 
 _PRIOR_SD = 1.0
 
@@ -122,7 +122,7 @@ def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
 
 
 def sentence_log_odds(
-    sentence: Sentence,
+    sentence: ReadSentence,
     log_prob: float,
     num_tokens: int,
     probabilities: Sequence[float],
@@ -146,7 +146,7 @@ def sentence_log_odds(
 
 
 def sentence_confidences(
-    sentences: Sequence[Sentence],
+    sentences: Sequence[ReadSentence],
     scores: Sequence[tuple[float, int]],
     probabilities: Sequence[float],
     calibration: Calibration,
@@ -166,7 +166,7 @@ def sentence_confidences(
     return found
 
 
-def is_true(sentence: Sentence, labels: Sequence[int]) -> bool:
+def is_true(sentence: ReadSentence, labels: Sequence[int]) -> bool:
     """Whether all findings it affirms are there and none it denies."""
     return all(labels[i] for i in sentence.present) and not any(labels[i] for i in sentence.absent)
 

@@ -1,46 +1,17 @@
 """What a draft of one scan holds: plain values, nothing that needs a model to read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-import numpy as np
-from jaxtyping import UInt8
-
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.types import SpacingMm
-from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.frames import PreparedVolume
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import Mention, find_mentions
 
-INTENDED_USE = {
-    "Indication": "None. Drafts of chest CT reports for research on report writers.",
-    "Body part": "Chest.",
-    "Patient population": "Adults, in retrospective or synthetic data.",
-    "User profile": "Researchers and engineers. A draft is read by a radiologist before it is "
-    "used for anything.",
-    "Use environment": "Research computers, outside patient care.",
-    "Operating principle": "A vision-language model reads a few axial slices and writes text. "
-    "It can miss findings, state findings that are not there, and has no access to prior scans.",
-}
-"""The six items of an intended-use statement, none of them a clinical claim."""
-
-DRAFT = "Draft written by a model, not verified"
-
-
 SourceKind = Literal["DICOM", "NIfTI", "memory"]
 """Where a scan was read from; memory: it was handed over as an array."""
-
-
-@final
-@dataclass(frozen=True)
-class Grid:
-    """Geometry of a volume; ``orientation`` names the voxel axes' directions, e.g. ``RAS``."""
-
-    spacing_mm: SpacingMm
-    shape_xyz: tuple[int, int, int]
-    orientation: str
 
 
 @final
@@ -111,47 +82,6 @@ class Provenance:
     weights_sha256: str
     recipe_sha256: str
     created: str
-
-
-@final
-@dataclass(frozen=True)
-class PatientReport:
-    """A draft report with the slices it was written from. Plain values; no patient data.
-
-    Args:
-        study: Name the user gave the study, or a hash of its voxels; never read from a header.
-        findings: Sentences of the Findings section, in order.
-        impression: Sentences of the Impression section, in order.
-        labels: One row per finding, in any order.
-        model_windows: Windows in which the model saw the slices, named with centre and width.
-        display: Window, named with centre and width, to the slices drawn in it: anterior up,
-            the patient's right on the left, in the order of ``slice_indices``.
-        slice_indices: z index of each slice in the volume that was read.
-        position_mm: Superior coordinate of each slice in RAS+ mm.
-        pixel_spacing_mm: Size of a displayed pixel along (columns, rows).
-        source_kind: Format of the source.
-        grids: Title to geometry, e.g. the source's and the resampled volume's.
-        warnings: Sentences on what the reader must know first.
-        provenance: What made it.
-        sentences: What each sentence rests on, first those of the Findings; empty when unknown.
-        not_assessable: Why there is no report, in one sentence; None for a report.
-    """
-
-    study: str
-    findings: tuple[str, ...]
-    impression: tuple[str, ...]
-    labels: tuple[FindingRow, ...]
-    model_windows: tuple[str, ...]
-    display: Mapping[str, UInt8[np.ndarray, "slices height width"]]
-    slice_indices: tuple[int, ...]
-    position_mm: tuple[float, ...]
-    pixel_spacing_mm: tuple[float, float]
-    source_kind: SourceKind
-    grids: Mapping[str, Grid]
-    warnings: tuple[str, ...]
-    provenance: Provenance
-    sentences: tuple[SentenceRow, ...] = ()
-    not_assessable: str | None = None
 
 
 def finding_rows(text: str) -> tuple[FindingRow, ...]:

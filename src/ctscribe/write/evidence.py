@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -20,9 +18,10 @@ from ctscribe.learn.model.finding_queries import (
     gate,
     locate_findings,
 )
+from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.draft import SentenceRow, SliceEvidence
-from ctscribe.write.sentences import ReadReport, Sentence
+from ctscribe.write.sentences import ReadReport, ReadSentence
 
 SETS_PER_CALL = 16
 
@@ -116,8 +115,8 @@ class PairEvidence(Row):
     """Nats by which the sentence becomes less probable without them."""
     attention: float | None
     """Share of the finding's attention, where the sentence affirms one and there are queries."""
-    box_px: tuple[int, int, int, int] | None
-    """(left, top, right, bottom) of a frame, the last two exclusive; where attention is."""
+    box_px: BoxPx | None
+    """Where attention is."""
 
 
 class SentenceEvidence(Row):
@@ -148,9 +147,6 @@ PARTICULAR_NATS = 0.3
 """A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
 6 % of stock sentences lose more, and 54 % of those that state a finding."""
 _SHARE_OF_PEAK = 0.05
-
-Box = tuple[int, int, int, int]
-"""(left, top, right, bottom) in pixels of a frame, the last two exclusive."""
 
 
 def leave_one_out(num_pairs: int) -> list[Kept]:
@@ -234,7 +230,7 @@ def find_in_scan(
 
 
 def attention_of(
-    sentence: Sentence, located: LocatedFindings | None
+    sentence: ReadSentence, located: LocatedFindings | None
 ) -> Float[Tensor, "pairs"] | None:
     """Attention of the findings that a sentence affirms, their mean."""
     if located is None or not sentence.present:
@@ -252,27 +248,15 @@ def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] |
     return order
 
 
-def box_of(sentence: Sentence, located: LocatedFindings | None, pair: int) -> Box | None:
+def box_of(sentence: ReadSentence, located: LocatedFindings | None, pair: int) -> BoxPx | None:
     """Around the cells of a slice pair that hold a twentieth of its peak of attention or more.
 
     Only cells that hang together with the peak count.
     """
     if located is None or not sentence.present:
         return None
-    return box_of_map(located.maps[list(sentence.present), pair].mean(0).cpu().numpy())
-
-
-def box_of_map(cells: Float[np.ndarray, "rows columns"]) -> Box:
-    """Box in pixels around the piece of a map that holds its peak, cut at a twentieth of it."""
-    labels, _ = ndimage.label(cells >= _SHARE_OF_PEAK * cells.max(), np.ones((3, 3)))
-    peak = labels[np.unravel_index(cells.argmax(), cells.shape)]
-    rows, columns = ndimage.find_objects(labels)[peak - 1]
-    return (
-        columns.start * CELL_PX,
-        rows.start * CELL_PX,
-        columns.stop * CELL_PX,
-        rows.stop * CELL_PX,
-    )
+    cells = located.maps[list(sentence.present), pair].mean(0).cpu().numpy()
+    return box_around_peak(cells, _SHARE_OF_PEAK, CELL_PX)
 
 
 def sentence_rows(

@@ -7,7 +7,7 @@ from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.decoding import Written
+from ctscribe.learn.model.decoding import Answer
 from ctscribe.text.sections import split_report
 from ctscribe.write.writer import ReportWriter, View
 
@@ -87,7 +87,7 @@ def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
     return [study for study in scans if study.scan_id not in written]
 
 
-def _to_row(study: StudyRow, answer: Written) -> PredictionRow:
+def _to_row(study: StudyRow, answer: Answer) -> PredictionRow:
     findings, impression = split_report(answer.text)
     return PredictionRow(
         scan_id=study.scan_id,

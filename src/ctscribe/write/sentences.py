@@ -15,7 +15,7 @@ from ctscribe.text.sections import join_report, sentence_spans
 
 @final
 @dataclass(frozen=True)
-class Sentence:
+class ReadSentence:
     """A sentence, and what it says of the 18 findings."""
 
     section: Literal["findings", "impression"]
@@ -32,7 +32,7 @@ class ReadReport:
     """A report as one answer, its sentences, and which of its tokens belong to which."""
 
     answer: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[ReadSentence, ...]
     tokens: Bool[Tensor, "sentences tokens"]
 
 
@@ -63,11 +63,11 @@ def read_report(findings: str, impression: str, tokenizer: PreTrainedTokenizerBa
     return ReadReport(answer, tuple(sentences), torch.stack(members) if members else nothing)
 
 
-def _sentence(section: str, text: str) -> Sentence:
+def _sentence(section: str, text: str) -> ReadSentence:
     said = {name: set[int]() for name in ("present", "absent", "uncertain")}
     for mention in find_mentions(text):
         said[mention.status].add(FINDINGS.index(mention.finding))
-    return Sentence(
+    return ReadSentence(
         "findings" if section == "findings" else "impression",
         text,
         tuple(sorted(said["present"])),

@@ -19,10 +19,10 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import recipe_of, weights_sha256
-from ctscribe.data.prepare_volume import prepare_scan, prepare_volume
+from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.decoding import Written, write_reports
+from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.features import FeatureStore, store_features
 from ctscribe.learn.model.finding_queries import attached, locate_findings
 from ctscribe.learn.model.patches import PATCH_PX
@@ -30,7 +30,7 @@ from ctscribe.learn.model.qwen import answer_losses, encode_frames, positions_fo
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.show import PreparedVolume
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.volume import CTVolume
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_example, encode_prompt
@@ -122,7 +122,7 @@ class ReportWriter:
         prepared.require(self.recipe)
         return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
 
-    def answers(self, visuals: Sequence[Visual]) -> list[Written]:
+    def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once.
 
         Args:
@@ -272,7 +272,7 @@ class ReportWriter:
             scan: In HU.
             name: How the draft shall call the study; else it is called after its voxels.
         """
-        prepared = prepare_scan(scan, self.recipe.volume, self.recipe.slices)
+        prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
         return self._write(prepared, name, "memory")
 
     def _write(self, scan: PreparedVolume, name: str | None, kind: SourceKind) -> Draft:

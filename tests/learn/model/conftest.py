@@ -1,4 +1,4 @@
-"""A tiny random Qwen2.5-VL with its own tokenizer, and batches for it."""
+"""Frames, and batches of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,32 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
-
-from ctscribe.learn.model.fast import speed_up_tower
-from ctscribe.learn.model.presets import build_config, train_tokenizer
-
-TEXTS = [
-    "Findings: The lungs are clear. No pleural effusion.\nImpression: Normal chest.",
-    "Findings: There is a 12 mm nodule in the right upper lobe.\nImpression: Lung nodule.",
-    "Describe this chest CT.",
-]
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(TEXTS * 3, vocab_size=400)
-
-
-@pytest.fixture(scope="session")
-def qwen(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
-    torch.manual_seed(0)
-    config = build_config("tiny", tokenizer)
-    config.text_config.initializer_range = 0.2  # far from uniform, so that differences show
-    config.vision_config.initializer_range = 0.2
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    speed_up_tower(model)
-    return model
+from transformers import PreTrainedTokenizerBase
 
 
 def _random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:

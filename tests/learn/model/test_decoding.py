@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.decoding import Written, write_reports
+from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.qwen import embed, encode_frames, positions_for
 
 Frames = Callable[..., torch.Tensor]
@@ -67,7 +67,7 @@ def test_the_end_token_ends_a_report_and_the_limit_leaves_it_unfinished(
         features = encode_frames(qwen, [random_frames(2, 56, 56)])
     grid, question = torch.tensor([[1, 4, 4]]), [prompt(tokenizer, 4, "Write.")]
 
-    def write(tokenizer: PreTrainedTokenizerBase) -> Written:
+    def write(tokenizer: PreTrainedTokenizerBase) -> Answer:
         return write_reports(
             qwen, tokenizer, question, features, grid, torch.zeros(1, 1), "depth", 6
         )[0]

@@ -57,7 +57,8 @@ def test_losses_and_gradients_stay(
     assert gradients.keys() == reference.keys()
     assert len(gradients) > 30
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-5)
+        largest = max(1.0, float(reference[name].abs().max()))  # a sum errs by its largest terms
+        torch.testing.assert_close(gradient, reference[name], atol=3e-6 * largest, rtol=0)
 
 
 def test_only_what_is_read_is_computed(

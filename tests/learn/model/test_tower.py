@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.recipe import read_recipe
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import FindingsHead, attach, look, warmed_head
-from ctscribe.learn.model.presets import build_config
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.model.teach import let_tower_learn, teach
 from ctscribe.learn.warm_up import shipped_start
@@ -18,6 +17,7 @@ from ctscribe.scan.frames import WINDOWS, make_frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.text.findings import FINDINGS
 from tests.learn.model.test_teach import looks
+from tests.models import tiny_model
 
 
 @pytest.mark.parametrize("tower", ["full", "last_blocks", "lora"])
@@ -54,8 +54,7 @@ def cosine(qwen: Qwen2_5_VLForConditionalGeneration, windows: Literal["single", 
 
 def test_three_windows_make_density_visible(tokenizer: PreTrainedTokenizerBase) -> None:
     for seed in range(3):
-        torch.manual_seed(seed)
-        untrained = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer)).eval()
+        untrained = tiny_model(tokenizer, seed=seed)
         assert cosine(untrained, "single") > 0.997
         assert 1 - cosine(untrained, "three") > 5 * (1 - cosine(untrained, "single"))
 

@@ -4,7 +4,6 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import (
@@ -15,14 +14,9 @@ from ctscribe.learn.pairs.dataset import (
     slice_pair_positions,
     strategy_of,
 )
-from ctscribe.text.prompt import QUESTION, SYSTEM, answer_offsets
+from ctscribe.text.prompt import answer_offsets
 from ctscribe.text.sections import join_report
 from tests.studies import study_row
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer([SYSTEM, QUESTION, "Trachea and both main bronchi are open."] * 3, 400)
 
 
 def show(study: StudyRow, noise_seed: int | None) -> Visual:
@@ -205,8 +199,9 @@ def test_a_finding_the_volumes_differ_in_marks_its_sentences_stated_or_denied(
     assert marked(marks(disputed).disputed) == text
 
 
-def test_there_is_one_mark_for_every_token_and_none_for_the_end_of_turn() -> None:
-    tokenizer = train_tokenizer([REPORT] * 3, 400)
+def test_there_is_one_mark_for_every_token_and_none_for_the_end_of_turn(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     offsets = answer_offsets(tokenizer, REPORT)
     ids = tokenizer.encode(REPORT, add_special_tokens=False)
     assert len(offsets) == len(ids)

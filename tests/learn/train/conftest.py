@@ -6,21 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.splits import split_of, studies_of
 from ctscribe.learn.model.checkpoint import save_model
-from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.hard import hard_negatives
 from ctscribe.learn.train.stage import TrainResult, train
-from ctscribe.text.prompt import QUESTION, SYSTEM
-from ctscribe.text.sections import join_report
 from tests.learn.train.bench import Bench
+from tests.models import tiny_model
 from tests.studies import study_row, write_prepared
 
 FRACTION = 0.2
@@ -59,17 +56,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe) 
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def start(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start") / "model"
-    texts = [
-        SYSTEM,
-        QUESTION,
-        *(join_report(s.findings, s.impression) for s in STUDIES[:2]),
-    ]
-    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
-    torch.manual_seed(0)
-    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
-    save_model(folder, qwen, tokenizer)
+    save_model(folder, tiny_model(tokenizer), tokenizer)
     return folder
 
 

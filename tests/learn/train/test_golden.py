@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.rows import StudyRow, read_rows
-from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.learn.train.follow import MetricsRow
@@ -17,6 +16,7 @@ from ctscribe.learn.train.setup import training_arguments
 from ctscribe.learn.train.stage import fit
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
+from tests.models import tiny_model
 
 # (own scan, other scan): float32 sums differ between processors in the sixth digit.
 GOLDEN: dict[str, list[tuple[float, float | None]]] = {
@@ -47,14 +47,12 @@ def test_first_losses(tmp_path: Path, prepared: Path, strategy: str) -> None:
     studies = read_rows(prepared / "studies.jsonl", StudyRow)
     texts = [SYSTEM, QUESTION, *(join_report(s.findings, s.impression) for s in studies)]
     tokenizer = train_tokenizer(texts, vocab_size=400)
-    torch.manual_seed(0)
-    qwen = Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer))
     by_name = {study.volume_name: study for study in studies}
     rows = build_pairs(studies[:12], strategy, 10, 0)  # type: ignore[arg-type]
     recipe = tiny_recipe()
     fit(
         training_arguments(tmp_path, recipe),
-        qwen,
+        tiny_model(tokenizer),
         tokenizer,
         PairDataset(by_name, rows, tokenizer, visual, 4096),
         PairDataset(by_name, validation_pairs(studies[12:]), tokenizer, visual, 4096),

@@ -7,22 +7,15 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow, read_rows
-from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
 from ctscribe.learn.train.scorer import Validation, validate, validation_pairs
-from ctscribe.text.prompt import QUESTION, SYSTEM
 
 
 @pytest.fixture
 def studies(prepared: Path) -> list[StudyRow]:
     return read_rows(prepared / "studies.jsonl", StudyRow)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer([SYSTEM, QUESTION], 300)
 
 
 class MeanOfFeatures(nn.Module):

@@ -49,7 +49,7 @@ def choose_engine(name: EngineName, folder: Path) -> Engine:
         name: local, ray or slurm.
         folder: Where Slurm jobs keep what they exchange; on storage that their machines share.
     """
-    work = import_module(f"ctscribe.engines.{name}").work
+    work = import_module(f"ctscribe.data.engines.{name}").work
     engine: Engine = partial(work, folder=folder) if name == "slurm" else work
     return engine
 

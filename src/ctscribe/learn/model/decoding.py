@@ -15,7 +15,7 @@ from ctscribe.learn.model.qwen import embed, positions_for
 
 @final
 @dataclass(frozen=True)
-class Written:
+class Answer:
     """One written answer."""
 
     text: str
@@ -38,7 +38,7 @@ def write_reports(
     position_mm: Float[Tensor, "batch slice_pairs"],
     positions: Literal["index", "depth"],
     max_new_tokens: int,
-) -> list[Written]:
+) -> list[Answer]:
     r"""Writes one answer per prompt at temperature 0, all prompts at once.
 
     Args:
@@ -112,13 +112,13 @@ def _collect(
     chosen: Int[Tensor, "batch steps"],
     log_probs: Float[Tensor, "batch steps"],
     end: int,
-) -> list[Written]:
+) -> list[Answer]:
     written = []
     for tokens, scores in zip(chosen.tolist(), log_probs.tolist(), strict=True):
         finished = end in tokens
         length = tokens.index(end) if finished else len(tokens)
         written.append(
-            Written(
+            Answer(
                 text=str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip(),
                 token_ids=tuple(tokens[:length]),
                 token_log_probs=tuple(scores[:length]),

@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.patches import MERGE, PATCH_PX
-from ctscribe.scan.boxes import FrameBoxes
+from ctscribe.scan.boxes import FrameBoxes, touches
 from ctscribe.text.findings import FINDINGS
 
 _MAX_POSITIVE_WEIGHT = 1000.0
@@ -162,11 +162,9 @@ def cell_targets(
         shift_px: Rows and columns by which the frames were moved down and to the right.
     """
     rows, columns = (side // CELL_PX for side in frame_size_px)
-    depth = np.asarray(slice_indices)
-    targets = np.zeros((len(depth) // 2, rows, columns, len(FINDINGS)), np.float32)
+    targets = np.zeros((len(slice_indices) // 2, rows, columns, len(FINDINGS)), np.float32)
     for box, finding in zip(boxes, findings, strict=True):
-        touched = (depth >= box[2, 0] - 0.5) & (depth <= box[2, 1] + 0.5)
-        pairs = touched.reshape(-1, 2).any(1)
+        pairs = touches(box, slice_indices).reshape(-1, 2).any(1)
         down = _overlap_px(box[1] + shift_px[0], rows)
         across = _overlap_px(box[0] + shift_px[1], columns)
         section = np.prod(box[:2, 1] - box[:2, 0] + 1)

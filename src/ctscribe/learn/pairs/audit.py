@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ctscribe.base.files import atomic_write, write_json
+from ctscribe.base.files import write_json
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.types import Frames
 from ctscribe.data.prepared import Prepared
@@ -147,10 +147,9 @@ def _warnings(audit: dict[str, Any]) -> list[str]:
 
 
 def _draw_counts(audit: dict[str, Any], path: Path) -> None:
-    from matplotlib.figure import Figure
+    from ctscribe.base.figures import new_figure, write_figure
 
-    figure = Figure(figsize=(14, 3.6), layout="constrained")
-    left, middle, right, last = figure.subplots(1, 4)
+    figure, (left, middle, right, last) = new_figure(14.0, 3.6, num_across=4)
     reuse = audit["reuse"] or {"volumes_by_times_used": {}}
     _bars(left, audit["label_distance"] or {}, "labels that differ", "pairs")
     _bars(middle, reuse["volumes_by_times_used"], "times shown instead", "volumes")
@@ -158,20 +157,17 @@ def _draw_counts(audit: dict[str, Any], path: Path) -> None:
     last.barh([*audit["disputed"]][::-1], [*audit["disputed"].values()][::-1])
     last.set(xlabel="pairs that dispute it")
     last.tick_params(axis="y", labelsize=7)
-    last.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"{audit['num_positives']} studies, {audit['num_negatives']} negatives: "
         f"{audit['num_noise']} noise"
     )
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_figure(path, figure)
 
 
 def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: str) -> None:  # noqa: ANN401
     axes.bar([*counts], [*counts.values()])
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_xticks(range(0, len(counts), -(-len(counts) // 12) or 1))
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> None:
@@ -179,7 +175,7 @@ def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> 
 
     What is disputed stands above them. Names are left out, so that the picture may be shown.
     """
-    from matplotlib.figure import Figure
+    from ctscribe.base.figures import new_figure, write_figure
 
     shown = [row for row in pairs if row.role == "negative" and row.volume is not None]
     if not shown:
@@ -187,17 +183,16 @@ def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> 
     picked = [shown[n] for n in np.linspace(0, len(shown) - 1, NUM_EXAMPLES).astype(int)]
     picked = list(dict.fromkeys(picked))
     num_rows = -(-len(picked) // _PER_ROW)
-    figure = Figure(figsize=(5 * _PER_ROW, 3 * num_rows), layout="constrained")
-    for axes in figure.subplots(num_rows, _PER_ROW, squeeze=False).ravel():
+    figure, places = new_figure(5.0 * _PER_ROW, 3.0 * num_rows, _PER_ROW, num_rows)
+    for axes in places:
         axes.set_axis_off()
-    for axes, row in zip(figure.axes, picked, strict=False):
+    for axes, row in zip(places, picked, strict=False):
         studies = (prepared.by_name[name] for name in (row.study, str(row.volume)))
         own, other = (_middle(prepared.frames(study)) for study in studies)
         axes.imshow(_side_by_side(own, other), cmap="gray", vmin=0, vmax=255)
         axes.set_title("disputed: " + _few(row.disputed or ()), fontsize=7, wrap=True)
     figure.suptitle("Left the study, right what is shown instead")
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    write_figure(path, figure)
 
 
 def _middle(frames: Frames) -> UInt8[np.ndarray, "height width"]:

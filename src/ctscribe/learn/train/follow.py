@@ -10,7 +10,7 @@ from typing import Any, final
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ctscribe.base.files import ProgressCallback, atomic_write
+from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import Row, read_rows, write_rows
 from ctscribe.learn.train.beta import Beta
 from ctscribe.learn.train.checkpoints import seal
@@ -107,10 +107,9 @@ class RunLog:
 
 def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
     """Cross entropy of both branches over the updates, and the validation's."""
-    from matplotlib.figure import Figure
+    from ctscribe.base.figures import new_figure, write_figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes: Any = figure.add_subplot()
+    figure, (axes,) = new_figure(7.0, 4.0)
     curves = (
         ("positive_ce", "own scan, training", "-"),
         ("negative_ce", "negative, training", "-"),
@@ -122,10 +121,8 @@ def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
     axes.set(xlabel="update", ylabel="cross entropy, nats per answer token", ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_figure(path, figure)
 
 
 def _as_events(rows: Sequence[MetricsRow]) -> bytes:

@@ -1,7 +1,7 @@
 import pytest
 
 from ctscribe.base.types import Labels
-from ctscribe.show.scoreboard_page import Comparison, compare_reports, find_worst
+from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
 from ctscribe.text.findings import FINDINGS
 
 REFERENCE = "Emphysema is seen in both lungs. The heart is normal. A nodule is seen in the lung."

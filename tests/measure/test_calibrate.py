@@ -2,12 +2,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe, SlicesConfig
 from ctscribe.base.runs import recipe_of, weights_sha256
-from ctscribe.measure.calibrate import calibrate
-from ctscribe.show.lines import calibration_lines
+from ctscribe.learn.model.finding_queries import attach
+from ctscribe.measure.calibrate import abstention_rates, calibrate
+from ctscribe.scan.frames import WINDOWS, make_frames
+from ctscribe.scan.volume import CTVolume
+from ctscribe.show.trust_tables import calibration_tables
 from ctscribe.text.labeler import label_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -16,13 +22,57 @@ from ctscribe.write.calibration import (
     sentence_confidences,
     sentence_log_odds,
 )
-from ctscribe.write.sentences import Sentence
+from ctscribe.write.sentences import ReadSentence
 from ctscribe.write.template import generate_template
+from tests.models import tiny_model, write_run
+from tests.studies import study_row, write_prepared
 
 MakeRun = Callable[[bool], Path]
 NODULE = Sentence("findings", "A nodule.", (9,), ())
 DENIED = Sentence("findings", "No nodule or effusion.", (), (9, 12))
 STOCK = Sentence("findings", "The trachea is open.", (), ())
+FRACTION = 0.45
+RECIPE = Recipe.model_validate(
+    {
+        "pairs": {"validation_fraction": FRACTION},
+        "model": {"positions": "depth", "dtype": "float32", "slice_attention": True},
+        "generate": {"max_new_tokens": 6, "batch_size": 8},
+        "evaluate": {"resamples": 100},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    studies = [
+        study_row(
+            f"{split}_{number}_a_1.nii.gz",
+            labels=tuple(int((number + finding) % 2) for finding in range(18)),
+            findings="A nodule is seen.",
+            impression="Nodule.",
+        )
+        for split in ("train", "valid")
+        for number in range(12)
+    ]
+    splits = [split_of(s.patient_id, s.source_split, FRACTION) for s in studies]
+    assert min(splits.count("validation"), splits.count("test")) > 2
+    draw = np.random.default_rng(0)
+    steps = [draw.normal(0, 12, (4, 56, 56, 3)).cumsum(1).cumsum(2) for _ in studies]
+    frames = [np.clip(128 + step, 0, 255).astype(np.uint8) for step in steps]
+    return write_prepared(tmp_path_factory.mktemp("prepared"), studies, RECIPE, frames=frames)
+
+
+@pytest.fixture
+def make_run(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> MakeRun:
+    """(with queries) → a run, whose queries were never trained."""
+
+    def make(with_queries: bool) -> Path:
+        qwen = tiny_model(tokenizer)
+        if with_queries:
+            attach(qwen)
+        return write_run(tmp_path / "run", RECIPE, qwen, tokenizer)
+
+    return make
 
 
 def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepared: Path) -> None:
@@ -40,7 +90,9 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     assert found["test"]["findings"]["brier"] < 0.3
     assert found["abstention"]["good studies"]["refused"] == 0
     assert found["abstention"]["noise"]["value"] == 1
-    assert "| findings, calibrated | 216 |" in calibration_lines(found, "test")
+    measured, refusals = calibration_tables(found, "test")
+    assert ("findings, calibrated", "216") in [row[:2] for row in measured.rows]
+    assert ("noise", "12 of 12") in [row[:2] for row in refusals.rows]
     calibration = read_calibration(run, weights_sha256(run / "best"))
     assert calibration is not None
     rows = generate_template(run, prepared, recipe, "test", run / "template.jsonl")
@@ -92,5 +144,23 @@ def test_sentences_that_say_nothing_have_no_confidence() -> None:
     ("sentence", "present", "expected"),
     [(NODULE, {9}, True), (NODULE, {12}, False), (DENIED, {12}, False), (DENIED, {0}, True)],
 )
-def test_true_sentences(sentence: Sentence, present: set[int], expected: bool) -> None:
+def test_true_sentences(sentence: ReadSentence, present: set[int], expected: bool) -> None:
     assert is_true(sentence, [int(i in present) for i in range(18)]) == expected
+
+
+def test_a_good_study_is_kept_and_what_is_none_is_refused(
+    tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    volume = make_chest()
+    indices = select_slices(volume, 2)
+    chest, _ = make_frames(volume, indices, WINDOWS["three"], (56, 84))
+    study = study_row("train_1_a_1.nii.gz", slice_indices=indices)
+    slices = SlicesConfig(num_slices=2, windows="three", frame_size_px=(56, 84))
+    write_prepared(tmp_path, [study], Recipe(slices=slices), frames=[chest])
+    rates = abstention_rates(tmp_path, [study], "three")
+    assert {kind: rate["refused"] for kind, rate in rates.items()} == {
+        "good studies": 0,
+        "noise": 1,
+        "blank": 1,
+        "shuffled pixels": 1,
+    }

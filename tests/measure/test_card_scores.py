@@ -8,7 +8,7 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.types import Labels
 from ctscribe.measure.card_scores import METRICS, require_dependence, score_card
 from ctscribe.measure.card_views import VIEWS
-from ctscribe.measure.scans import Answers, Report
+from ctscribe.measure.scans import Answers, ScanReport
 from ctscribe.text.findings import FINDINGS
 
 CONFIG = EvaluateConfig(resamples=200)
@@ -20,7 +20,7 @@ def labels_of(*present: int) -> Labels:
 
 
 TRUTH = [
-    Report(
+    ScanReport(
         f"scan_{i:02}", f"patient_{i:02}", f"Finding number {i} is seen here.", "", labels_of(i % 6)
     )
     for i in range(N)

@@ -1,14 +1,14 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from jaxtyping import Bool
 
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.scans import NOTHING, RULES, LabelSource
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
+from tests.studies import prediction, reported_studies
 
 
 def test_every_distinct_text_is_read_once_and_an_empty_one_never() -> None:
@@ -34,17 +34,15 @@ def test_sections_stand_apart_for_the_rules() -> None:
     assert [name for name, label in zip(FINDINGS, labels, strict=True) if label] == ["Lung nodule"]
 
 
-def test_the_source_reads_the_model_and_stands_in_the_signature(
-    make_studies: Callable[..., list[StudyRow]], make_prediction: Callable[..., PredictionRow]
-) -> None:
-    studies = make_studies(12)
+def test_the_source_reads_the_model_and_stands_in_the_signature() -> None:
+    studies = reported_studies(12)
     everything = LabelSource(
         "everything", lambda texts: np.ones((len(texts), len(FINDINGS)), dtype=bool)
     )
     scores = evaluate(
-        [make_prediction(study) for study in studies],
+        [prediction(study) for study in studies],
         studies,
-        make_studies(9, "train"),
+        reported_studies(9, "train"),
         EvaluateConfig(resamples=100),
         everything,
     )

@@ -1,7 +1,7 @@
 from typing import Any
 
-from ctscribe.show.plots import _beta_curves, _by_size
-from ctscribe.show.tables import Cell, Table
+from ctscribe.show.score_figures import beta_curves, nodule_sizes
+from ctscribe.show.tables import Table, Value
 
 
 def row(grouping: str, stratum: str, value: float | None) -> dict[str, Any]:
@@ -10,20 +10,22 @@ def row(grouping: str, stratum: str, value: float | None) -> dict[str, Any]:
 
 
 def test_the_curve_over_beta_is_read_from_table_2() -> None:
-    cell = Cell(0.5, 0.4, 0.6)
+    cell = Value(0.5, 0.4, 0.6)
     table = Table(
         "Table 2",
         ("Weight", "BLEU-1", "Coverage", "Precision"),
         (
             ("β = 0", cell, cell, "–"),
-            ("β = 0.1", cell, Cell(0.7, 0.6, 0.8), "0.500"),
+            ("β = 0.1", cell, Value(0.7, 0.6, 0.8), "0.500"),
             ("Constant report", cell, cell, cell),
         ),
     )
-    assert _beta_curves(table) == {"Coverage": {0.0: (0.5, 0.4, 0.6), 0.1: (0.7, 0.6, 0.8)}}
+    assert beta_curves(table, (0.1, 0.0)) == {
+        "Coverage": {0.0: (0.5, 0.4, 0.6), 0.1: (0.7, 0.6, 0.8)}
+    }
 
 
-def test_nodule_sizes_are_in_order_and_without_what_is_undefined() -> None:
+def test_nodule_sizes_are_in_order_and_told_from_what_is_undefined() -> None:
     strata = [
         row("nodule size", "> 30 mm", 0.9),
         row("nodule size", "none", None),
@@ -32,4 +34,6 @@ def test_nodule_sizes_are_in_order_and_without_what_is_undefined() -> None:
         row("tiny nodule", "< 3 mm", 0.1),
         row("sex", "F", 0.5),
     ]
-    assert list(_by_size(strata)) == ["< 3 mm", "< 6 mm", "> 30 mm"]
+    sizes = nodule_sizes({"strata": strata})
+    assert list(sizes) == ["< 3 mm", "< 6 mm", "6–8 mm", "> 30 mm"]
+    assert [size for size, (_, found) in sizes.items() if found is None] == ["6–8 mm"]

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.learn.model.qwen import position_ids
-from ctscribe.scan.frames import WINDOWS, coarse_size
-from ctscribe.scan.show import PreparedVolume, show_lungs
+from ctscribe.scan.frames import PreparedVolume, coarse_size, frames_of_lungs
 from ctscribe.scan.volume import CTVolume
 from tests.scans import chest
 
@@ -16,13 +16,10 @@ SPACING_MM = (1.0, 1.0, 2.5)
 def shown(
     num_slices: int, token_budget: int | None, frame_size_px: tuple[int, int] | None = None
 ) -> PreparedVolume:
-    return show_lungs(
+    return frames_of_lungs(
         chest((80, 96, 130), (4.0, 3.0, 2.5)),
-        spacing_mm=SPACING_MM,
-        num_slices=num_slices,
-        windows=WINDOWS["single"],
-        frame_size_px=frame_size_px,
-        token_budget=token_budget,
+        VolumeConfig(spacing_mm=SPACING_MM),
+        SlicesConfig(num_slices=num_slices, frame_size_px=frame_size_px, token_budget=token_budget),
     )
 
 
@@ -73,13 +70,10 @@ def test_millimetres_lie_where_coarse_frames_show_them(
     volume.hu[45:57, 60:72] = 3000
     bone = volume.affine[:3, :3] @ np.array([low - 0.5, high + 0.5]).T
     bone += volume.affine[:3, 3:]
-    found = show_lungs(
+    found = frames_of_lungs(
         volume,
-        spacing_mm=SPACING_MM,
-        num_slices=10,
-        windows=WINDOWS["single"],
-        frame_size_px=frame_size_px,
-        token_budget=token_budget,
+        VolumeConfig(spacing_mm=SPACING_MM),
+        SlicesConfig(frame_size_px=frame_size_px, token_budget=token_budget),
     )
     corners = np.linalg.inv(found.frame_to_ras) @ np.vstack([bone, [1.0, 1.0]])
     rows, columns = np.nonzero(found.frames[4, ..., 0] > 250)
@@ -126,12 +120,10 @@ def test_a_budget_averages_pixels_but_no_slices() -> None:
     source = chest((80, 96, 130), (4.0, 3.0, 2.5))
     hu = np.broadcast_to(np.arange(130) % 4 * 200.0 - 600, source.hu.shape).astype(np.float32)
     full, coarse = (
-        show_lungs(
+        frames_of_lungs(
             CTVolume(hu, source.affine),
-            spacing_mm=(1.0, 1.0, 5.0),
-            num_slices=60,
-            windows=WINDOWS["single"],
-            token_budget=budget,
+            VolumeConfig(spacing_mm=(1.0, 1.0, 5.0)),
+            SlicesConfig(num_slices=60, token_budget=budget),
         )
         for budget in (None, 300)
     )

@@ -1,0 +1,184 @@
+"""Tables as files: CSV read row by row and written, Markdown written.
+
+Rows are counted as a spreadsheet shows them: the header is row 1.
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_text
+
+Cells = Mapping[str, str]
+"""One row, by column."""
+_NUM_TOLD = 5
+
+
+@final
+@dataclass(frozen=True)
+class CellTable:
+    """The cells of a file as they stand."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Mapping[int, Cells]
+    """By row number; blank rows are left out."""
+
+    def by_name(self, column: str) -> dict[str, Cells]:
+        """The rows by the stripped cell of one column, which each must have and no two share.
+
+        Raises:
+            CtscribeError: ``E_CSV`` or ``E_DUPLICATE``.
+        """
+        unnamed = [number for number, cells in self.rows.items() if not cells[column].strip()]
+        if unnamed:
+            raise CtscribeError(
+                "E_CSV", f"every row of {self.path} must have a {column}, but {tell_rows(unnamed)}"
+            )
+        first: dict[str, int] = {}
+        for number, cells in self.rows.items():
+            before = first.setdefault(cells[column].strip(), number)
+            if before != number:
+                raise CtscribeError(
+                    "E_DUPLICATE",
+                    f"{self.path} must have each {column} once, but rows {before} and {number} "
+                    "have the same",
+                )
+        return {name: self.rows[number] for name, number in first.items()}
+
+
+def read_csv(path: Path, code: str | None = None) -> CellTable:
+    """Reads UTF-8 text, with or without byte order mark; cells may hold line breaks.
+
+    Args:
+        path: Columns are parted by commas and named once each.
+        code: Under which to refuse what is no such table, in place of ``E_COLUMN`` for the header
+            and ``E_CSV`` for a row.
+
+    Raises:
+        CtscribeError: As `read_text`, and as said.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows: dict[int, Cells] = {}
+    number = 0
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            raise CtscribeError(
+                code or "E_COLUMN",
+                f"{path} must have columns parted by commas, but has {header[0][:80]!r}",
+            )
+        check_unique(path, header, code or "E_COLUMN")
+        number = 1
+        for number, cells in enumerate(reader, 2):
+            if len(cells) not in (0, len(header)):
+                raise CtscribeError(
+                    code or "E_CSV",
+                    f"{path} must have {len(header)} cells in each row, one per column, but row "
+                    f"{number} has {len(cells)}",
+                )
+            if any(map(str.strip, cells)):
+                rows[number] = dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise CtscribeError(
+            code or "E_CSV", f"{path} must be a CSV file, but row {number + 1}: {error}"
+        ) from error
+    return CellTable(path, tuple(header), rows)
+
+
+def check_unique(path: Path, columns: Sequence[str], code: str) -> None:
+    """Refuses a table that names a column twice."""
+    repeated = next((name for name in columns if columns.count(name) > 1), None)
+    if repeated is not None:
+        raise CtscribeError(
+            code, f"{path} must name each column once, but has two {repeated[:80]!r}"
+        )
+
+
+def check_columns(
+    table: CellTable,
+    required: Iterable[str],
+    known: Collection[str] | None = None,
+    code: str = "E_COLUMN",
+) -> None:
+    """Refuses a table without a column that must be there, or with one that is not known.
+
+    Args:
+        table: As read.
+        required: Columns that must be there.
+        known: All that may be there; None allows any.
+        code: Of the error, which names a column that may have been meant.
+    """
+    required, known = tuple(required), table.columns if known is None else known
+    for column in required:
+        if column not in table.columns:
+            near = _nearest(column, set(table.columns) - set(required))
+            raise CtscribeError(
+                code,
+                f"{table.path} must have the column {column!r}, but lacks it"
+                + (f" and has {near!r}" if near else ""),
+            )
+    for column in table.columns:
+        if column not in known:
+            near = _nearest(column, known)
+            raise CtscribeError(
+                code,
+                f"{table.path} must have no further columns, but {column[:40]!r} is unknown"
+                + (f" (did you mean {near!r}?)" if near else ""),
+            )
+
+
+def _nearest(column: str, others: Iterable[str]) -> str | None:
+    lowered = {name.lower(): name for name in sorted(others)}
+    near = difflib.get_close_matches(column.lower(), lowered, 1)
+    return lowered[near[0]][:40] if near else None
+
+
+def tell_rows(numbers: Sequence[int]) -> str:
+    """Such as "row 4 has none", for at most five rows by their numbers."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]} has none"
+    shown = ", ".join(map(str, numbers[:_NUM_TOLD]))
+    more = f" and {len(numbers) - _NUM_TOLD} more" if len(numbers) > _NUM_TOLD else ""
+    return f"rows {shown}{more} have none"
+
+
+def format_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Rows, the header first, as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def format_markdown(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], num_texts: int = 1
+) -> list[str]:
+    """The lines of a pipe table, padded so that they read as a table in plain text too.
+
+    Args:
+        columns: Their titles.
+        rows: Cells; signs that Markdown would read are escaped.
+        num_texts: How many columns, from the left, hold texts; the others are numbers, set right.
+    """
+    grid = [
+        [markdown_text(str(cell)).replace("|", "\\|") for cell in row] for row in (columns, *rows)
+    ]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(columns))]
+    rule = [
+        "-" * width if i < num_texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)
+    ]
+    grid.insert(1, rule)
+    return [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in grid
+    ]
+
+
+def markdown_text(text: str) -> str:
+    """A text on one line that Markdown shows as it stands."""
+    return " ".join(text.replace("\\", "\\\\").replace("<", "&lt;").split())

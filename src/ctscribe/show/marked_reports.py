@@ -1,0 +1,93 @@
+"""A written report beside its reference, with the sentences marked that differ in a finding.
+
+In: two texts, and labels where there are any. Out: `Comparison`, and of many the worst.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import final
+
+from ctscribe.base.types import Labels
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import find_mentions, label_report
+from ctscribe.text.sections import sentence_spans
+
+
+@final
+@dataclass(frozen=True)
+class MarkedSentence:
+    """A sentence, and the findings in it that the other side lacks."""
+
+    text: str
+    marked: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """One study: ``missing`` findings are true but not predicted, ``wrong`` ones the reverse."""
+
+    study: str
+    reference: tuple[MarkedSentence, ...]
+    prediction: tuple[MarkedSentence, ...]
+    missing: tuple[str, ...]
+    wrong: tuple[str, ...]
+    f1: float
+
+
+def compare_reports(
+    study: str, *, reference: str, prediction: str, labels: Labels | None
+) -> Comparison:
+    """Marks in each text the sentences that state what the other does not.
+
+    Args:
+        study: Name to show.
+        reference: Both sections of the true report, one after the other.
+        prediction: The same of the written one.
+        labels: True findings; None reads them from ``reference``. A finding that is true by
+            ``labels`` but not read in the text is listed as missing with no sentence marked.
+
+    Returns:
+        ``f1`` is 2TP/(2TP+FP+FN) over the 18 findings, and 1 where neither states any.
+    """
+    true = _named(label_report(reference) if labels is None else labels)
+    stated = _named(label_report(prediction))
+    errors = len(true ^ stated)
+    return Comparison(
+        study,
+        _marked(reference, true - stated),
+        _marked(prediction, stated - true),
+        _ordered(true - stated),
+        _ordered(stated - true),
+        2 * len(true & stated) / (2 * len(true & stated) + errors) if true | stated else 1.0,
+    )
+
+
+def find_worst(comparisons: Iterable[Comparison], number: int) -> list[Comparison]:
+    """The studies with the lowest F1, of equals those with more errors, then by name."""
+    return sorted(
+        comparisons, key=lambda each: (each.f1, -len(each.missing + each.wrong), each.study)
+    )[:number]
+
+
+def _named(labels: Labels) -> set[str]:
+    return {finding for finding, label in zip(FINDINGS, labels, strict=True) if label}
+
+
+def _ordered(findings: set[str]) -> tuple[str, ...]:
+    return tuple(finding for finding in FINDINGS if finding in findings)
+
+
+def _marked(text: str, findings: set[str]) -> tuple[MarkedSentence, ...]:
+    mentions = [
+        mention
+        for mention in find_mentions(text)
+        if mention.status == "present" and mention.finding in findings
+    ]
+    return tuple(
+        MarkedSentence(
+            text[start:end],
+            _ordered({each.finding for each in mentions if start <= each.span[0] < end}),
+        )
+        for start, end in sentence_spans(text)
+    )

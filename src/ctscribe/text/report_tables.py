@@ -1,0 +1,233 @@
+"""Tables of reports as they come, and what their cells say of a report and its patient.
+
+Everything that reads reports asks here: CT-RATE's own tables, manifests of own scans, references
+and predictions.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.tables import Cells, CellTable, check_columns, read_csv, tell_rows
+from ctscribe.base.types import Labels
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.sections import split_report
+
+KEYS = ("VolumeName", "AccessionNo", "volume")
+"""Columns that can name a report, the first one found is used."""
+NOT_GIVEN = "Not given."
+"""What CT-RATE writes where a report has no such section."""
+_TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
+_SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
+_LABELS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+_MAX_AGE_YEARS = 130
+
+
+@final
+@dataclass(frozen=True)
+class ReportTable:
+    """Reports with their names, in the order of the file."""
+
+    key: str
+    """One of `KEYS`."""
+    columns: tuple[str, ...]
+    """The column of the whole report, or those of Findings and Impression."""
+    names: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    """For each report the cells of ``columns`` as they stand; empty where there is no report."""
+    others: tuple[Cells, ...]
+    """For each report the cells of all further columns, stripped."""
+
+
+def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
+    """Reads a CSV of reports.
+
+    Args:
+        path: UTF-8, with or without byte order mark. It has ``VolumeName`` or ``AccessionNo``,
+            and either one text column (``report_text``, ``report``, ``generated_report``,
+            ``prediction``, ``text``, or the only other column whatever its name) or
+            ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
+            In place of ``VolumeName``, own data may have ``volume``. Cells may hold line breaks.
+        allow_empty: Whether reports may be without text.
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
+            ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
+    """
+    return report_table(read_csv(path), allow_empty=allow_empty)
+
+
+def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
+    """As `read_report_table`, of cells that are read already.
+
+    Raises:
+        CtscribeError: ``E_CSV``, ``E_COLUMN``, ``E_DUPLICATE`` or ``E_EMPTY_REPORT``.
+    """
+    key, columns = _choose_columns(table)
+    if not table.rows:
+        raise CtscribeError(
+            "E_EMPTY_REPORT", f"{table.path} must hold reports, but has only a header"
+        )
+    by_name = table.by_name(key)
+    texts = [tuple(_written(cells[column]) for column in columns) for cells in by_name.values()]
+    empty = [number for number, parts in zip(table.rows, texts, strict=True) if not any(parts)]
+    if empty and not allow_empty:
+        raise CtscribeError(
+            "E_EMPTY_REPORT",
+            f"every report in {table.path} must have text, but {tell_rows(empty)} in "
+            f"{' and '.join(columns)}",
+        )
+    others = [_stripped(cells, without=(key, *columns)) for cells in by_name.values()]
+    return ReportTable(key, columns, tuple(by_name), tuple(texts), tuple(others))
+
+
+def read_beside(path: Path, required: Sequence[str]) -> dict[str, Cells]:
+    """Reads a CSV of anything else about reports: name → column → cell, stripped.
+
+    Args:
+        path: As for `read_report_table`, with one of `KEYS`.
+        required: Columns that must be there.
+
+    Raises:
+        CtscribeError: As `read_report_table`, but for ``E_EMPTY_REPORT``.
+    """
+    table = read_csv(path)
+    key = next((name for name in KEYS if name in table.columns), KEYS[0])
+    check_columns(table, (key, *required))
+    return {name: _stripped(cells) for name, cells in table.by_name(key).items()}
+
+
+def _stripped(cells: Cells, without: Sequence[str] = ()) -> Cells:
+    return {column: cell.strip() for column, cell in cells.items() if column not in without}
+
+
+def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
+    header = table.columns
+    key = next((name for name in KEYS if name in header), None)
+    if key:
+        whole = next((name for name in _TEXTS if name in header), None)
+        parts = next((both for both in _SECTIONS if set(both) <= set(header)), None)
+        others = [name for name in header if name != key]
+        known = [name for both in _SECTIONS for name in both]
+        if whole:
+            return key, (whole,)
+        if parts:
+            return key, parts
+        if len(others) == 1 and others[0] not in known:
+            return key, (others[0],)
+    found = ", ".join(header)[:200] or "no header"
+    raise CtscribeError(
+        "E_COLUMN",
+        f"{table.path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "
+        f"Impressions_EN, parted by commas, but has {found}",
+    )
+
+
+def _written(cell: str) -> str:
+    """The text of a cell as it stands, or none where it says that there is none.
+
+    The one place that decides what an empty report is.
+    """
+    return "" if cell.strip() in ("", NOT_GIVEN) else cell
+
+
+def report_sections(texts: Sequence[str]) -> tuple[str, str]:
+    """Findings and impression, stripped: of two cells, or of one that is cut at its headings."""
+    findings, impression = texts if len(texts) == 2 else split_report(_written(texts[0]))
+    return _written(findings).strip(), _written(impression).strip()
+
+
+class ReportFields(TypedDict):
+    """What the row of a data set repeats of its report; see `rows.ReportedRow`."""
+
+    findings: str
+    impression: str
+    labels: Labels | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
+
+
+def report_fields(
+    name: str, texts: Sequence[str], about: Cells, labels: Cells | None
+) -> ReportFields:
+    """Turns the cells of one report into what every data set says of it.
+
+    Args:
+        name: Of the report, for errors.
+        texts: Findings and impression, or the whole report; white space becomes single spaces.
+        about: Scanner and patient, in CT-RATE's columns ``Manufacturer``, ``PatientSex`` and
+            ``PatientAge`` (a DICOM age; another is unknown) or a manifest's ``manufacturer``,
+            ``sex`` (F, M, O or empty) and ``age`` (years). Any may lack.
+        labels: The 18 findings, 0 or 1, among any columns, or none of them where the data set has
+            no labels; None where only this report's row lacks.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_REPORT`` without findings, ``E_NO_LABELS``, ``E_COLUMN``,
+            ``E_LABELS`` or ``E_METADATA``, naming the report.
+    """
+    findings, impression = (" ".join(text.split()) for text in report_sections(texts))
+    if not findings:
+        raise CtscribeError(
+            "E_EMPTY_REPORT",
+            f"{name} must have findings in its report, but they are empty",
+        )
+    return ReportFields(
+        findings=findings,
+        impression=impression,
+        labels=_labels(name, labels),
+        manufacturer=_either(about, "Manufacturer", "manufacturer"),
+        sex=_sex(name, about),
+        age_years=_age_years(name, about),
+    )
+
+
+def _labels(name: str, cells: Cells | None) -> Labels | None:
+    if cells is None:
+        raise CtscribeError(
+            "E_NO_LABELS", f"{name} must have a row in the labels file, but has none"
+        )
+    if not set(FINDINGS) & cells.keys():
+        return None
+    for finding in FINDINGS:
+        if finding not in cells:
+            raise CtscribeError(
+                "E_COLUMN",
+                f"{name} must have all 18 findings as columns or none, but lacks {finding!r}",
+            )
+        if cells[finding].strip() not in _LABELS:
+            raise CtscribeError(
+                "E_LABELS",
+                f"{name} must have 0 or 1 for {finding!r}, but {cells[finding][:20]!r} was found",
+            )
+    return tuple(_LABELS[cells[finding].strip()] for finding in FINDINGS)
+
+
+def _either(cells: Cells, *columns: str) -> str | None:
+    return next((text for column in columns if (text := cells.get(column, "").strip())), None)
+
+
+def _sex(name: str, cells: Cells) -> str | None:
+    sex = cells.get("sex", "")
+    if sex not in ("", "F", "M", "O"):
+        raise CtscribeError(
+            "E_METADATA", f"{name} must have sex F, M, O or none, but {sex[:20]!r} was found"
+        )
+    return _either(cells, "PatientSex", "sex")
+
+
+def _age_years(name: str, cells: Cells) -> float | None:
+    if age := cells.get("age", ""):
+        if not re.fullmatch(r"\d{1,3}(\.\d+)?", age) or float(age) > _MAX_AGE_YEARS:
+            raise CtscribeError(
+                "E_METADATA",
+                f"{name} must have an age in years from 0 to {_MAX_AGE_YEARS}, but {age[:20]!r} "
+                "was found",
+            )
+        return float(age)
+    dicom = re.fullmatch(r"(\d{1,3})([DWMY])", cells.get("PatientAge", "").strip())
+    return int(dicom[1]) / _UNITS_PER_YEAR[dicom[2]] if dicom else None

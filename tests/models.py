@@ -1,0 +1,102 @@
+"""The smallest Qwen2.5-VL with its tokenizer, run folders of it, and a classifier of reports."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLForConditionalGeneration,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.runs import open_run
+from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.text.prompt import QUESTION, SYSTEM
+
+REPORTS = (
+    *("Findings: The lungs are clear. No pleural effusion.", "Impression: Normal chest."),
+    *("Findings: There is a 12 mm nodule in the right upper lobe.", "Impression: Lung nodule."),
+    "Findings: The trachea is open. A nodule of 6 mm is seen.",
+)
+WORDS = (
+    *("no", "nodule", "effusion", "is", "seen", "in", "the", "lung", "heart"),
+    *("normal", "with", "and", "large", "small"),
+)
+
+
+def tiny_tokenizer(texts: Iterable[str] = REPORTS) -> PreTrainedTokenizerBase:
+    """At most 400 tokens, learned from the prompt and these texts."""
+    return train_tokenizer(["system", "user", "assistant", SYSTEM, QUESTION, *texts] * 3, 400)
+
+
+def tiny_model(
+    tokenizer: PreTrainedTokenizerBase, *, decided: bool = False, seed: int = 0
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The preset `tiny` with random weights.
+
+    Args:
+        tokenizer: Its own.
+        decided: Larger weights, so that answers are far from uniform and differences show.
+        seed: Of the weights, and of what is drawn next.
+    """
+    torch.manual_seed(seed)
+    config = build_config("tiny", tokenizer)
+    if decided:
+        config.text_config.initializer_range = 0.2
+        config.vision_config.initializer_range = 0.2
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def write_run(
+    folder: Path,
+    recipe: Recipe,
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Path:
+    """A folder as training leaves it, with the model as the best one."""
+    open_run(folder, "train", {"recipe": recipe.model_dump(mode="json")})
+    save_model(folder / "best", qwen, tokenizer)
+    return folder
+
+
+def save_classifier(folder: Path) -> Path:
+    """A tiny random RoBERTa with a head of 18 findings."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {word: i for i, word in enumerate((*specials, *WORDS))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=512,
+    )
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=514,
+        pad_token_id=1,
+        initializer_range=1.0,
+    )
+    model = RobertaModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    head = {"classifier.weight": torch.randn(18, 16), "classifier.bias": torch.randn(18)}
+    save_file(head, folder / "head.safetensors")
+    return folder

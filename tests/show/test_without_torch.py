@@ -1,0 +1,17 @@
+"""What is shown can be shown where there is no torch."""
+
+import subprocess
+import sys
+from pkgutil import iter_modules
+
+import pytest
+
+import ctscribe.show
+
+MODULES = [module.name for module in iter_modules(ctscribe.show.__path__, "ctscribe.show.")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
