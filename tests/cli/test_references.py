@@ -7,6 +7,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import SplitsConfig
 from ctscribe.cli.app import app
 from ctscribe.cli.measure import Against, Training, load_references, require_prepared
 from ctscribe.text.findings import FINDINGS
@@ -118,7 +119,7 @@ def test_options_that_do_not_go_together_are_refused(
     against: Against, known: Training, told: str
 ) -> None:
     with pytest.raises(CtscribeError) as caught:
-        load_references(against, 0.1, known)
+        load_references(against, SplitsConfig(), known)
     assert caught.value.code == "E_OPTION"
     assert told in caught.value.sentence
 
@@ -126,12 +127,12 @@ def test_options_that_do_not_go_together_are_refused(
 def test_the_card_of_a_run_needs_volumes() -> None:
     with pytest.raises(CtscribeError, match="needs volumes"):
         require_prepared(Against(references=CSV))
-    assert require_prepared(Against(prepared=CSV)) == CSV
+    assert require_prepared(Against(prepared=CSV)).folder == CSV
 
 
 def test_findings_beside_the_reports_count(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     head = ",".join(("AccessionNo", "report_text", *FINDINGS))
     path.write_text(f"{head}\na,{CLEAR}{',1' * 18}\nb,{CLEAR}{',0' * 18}\n", encoding="utf-8")
-    found = load_references(Against(references=path), 0.1)
+    found = load_references(Against(references=path), SplitsConfig())
     assert [row.labels for row in found.studies] == [(1,) * 18, (0,) * 18]

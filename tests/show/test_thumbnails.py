@@ -9,7 +9,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.show.page import DrawnSlices, draw_slices, signed_mm
 from ctscribe.show.patient_report import PatientReport, evidence_of, report_page
 from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
@@ -104,7 +105,8 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
     x, y, z = map(float, image.ImagePositionPatient)  # LPS
     spacing = float(image.PixelSpacing[0])
     left, top, right, bottom = (spacing * pixel for pixel in pixels)
-    prepared = prepare_volume(series, study="a", spacing_mm=(2.8, 2.8, 5.0), num_slices=40)
+    volume = VolumeConfig(spacing_mm=(2.8, 2.8, 5.0))
+    prepared = prepare_volume(series, volume, SlicesConfig(num_slices=40), study="a")
     number = int(np.argmin([abs(mm - z) for mm in prepared.position_mm]))
     assert abs(prepared.position_mm[number] - z) < 0.51 * prepared.resampling.spacing_mm[2]
     # the DICOM box in RAS+ mm, through the frames' own geometry into pixels of a frame

@@ -1,5 +1,4 @@
-from ctscribe.write.draft import sentence_rows
-from ctscribe.write.evidence import PairEvidence, SentenceEvidence
+from ctscribe.write.evidence import PairEvidence, SentenceEvidence, sentence_rows
 
 
 def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence:
