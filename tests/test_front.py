@@ -1,7 +1,6 @@
 """The front door: its examples, README's, and what a notebook may hand over."""
 
 import doctest
-import json
 import re
 import subprocess
 import sys
@@ -12,21 +11,17 @@ from typing import Any, final
 
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 import ctscribe as ct
 from ctscribe import front
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig, read_recipe
 from ctscribe.base.rows import PredictionRow
-from ctscribe.base.runs import open_run
-from ctscribe.learn.model.checkpoint import save_model
-from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import QUESTION, SYSTEM
-from tests.scans import write_series
+from tests.dicom import write_series
+from tests.models import tiny_model, write_run
 from tests.studies import study_row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,21 +31,12 @@ NODULE, CLEAR = "A lung nodule is seen.", "The lungs are clear."
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DICOM series and a run, where README and the examples have them."""
     folder = tmp_path_factory.mktemp("notebook")
     write_series(folder / "series")
-    run = folder / "runs" / "heter"
     recipe = read_recipe("tiny", (*KNOBS, "generate.max_new_tokens=24"))
-    open_run(run, "train", {"recipe": json.loads(recipe.model_dump_json())})
-    texts = [SYSTEM, QUESTION, f"Findings: {NODULE}\nImpression: Nodule."]
-    tokenizer = train_tokenizer(texts * 3, vocab_size=400)
-    torch.manual_seed(0)
-    save_model(
-        run / "best",
-        Qwen2_5_VLForConditionalGeneration(build_config("tiny", tokenizer)),
-        tokenizer,
-    )
+    write_run(folder / "runs/heter", recipe, tiny_model(tokenizer), tokenizer)
     return folder
 
 
