@@ -17,14 +17,20 @@ from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
 
 MakeReport = Callable[..., PatientReport]
 ROWS = (
-    SentenceRow((), boilerplate=True, drop=0.1, confidence=None),
+    SentenceRow("The heart is normal.", (), boilerplate=True, drop=0.1, confidence=None),
     SentenceRow(
+        "A nodule of 6 mm is seen.",
         (SliceEvidence(1, 87, -142.5, (4, 5, 12, 10)),),
         boilerplate=False,
         drop=1.25,
         confidence=0.8,
     ),
-    SentenceRow((SliceEvidence(2, 51, 12.0, None),), boilerplate=False, drop=0.0),
+    SentenceRow(
+        "Nodule in the left lung.",
+        (SliceEvidence(2, 51, 12.0, None),),
+        boilerplate=False,
+        drop=0.0,
+    ),
 )
 
 
@@ -115,7 +121,7 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
     spacing_mm = prepared.resampling.spacing_mm
     images = draw_slices(prepared.shown, range(40))
     report = make_report(
-        sentences=(SentenceRow((shown,), boilerplate=False, drop=1.0),),
+        sentences=(SentenceRow("Nodule.", (shown,), boilerplate=False, drop=1.0),),
         slices=DrawnSlices(images, prepared.slice_indices, prepared.position_mm, spacing_mm[:2]),
     )
     (thumbnail,) = evidence_of(report)[1].thumbnails
