@@ -19,8 +19,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, atomic_write
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared, stem
-from ctscribe.learn.model.patches import MERGE, PATCH_PX
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
 
@@ -53,10 +52,8 @@ class FeatureStore:
     ) -> Float[Tensor, "visual_tokens width"]:
         """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
 
-        Args:
-            noise_seed: Picks the slice pairs.
-            num_slice_pairs: Of the volume it stands for.
-            grid_hw: Rows and columns of its visual tokens.
+        Its size is that of the volume it stands for; ``grid_hw`` counts rows and columns of
+        visual tokens.
         """
         bank = self._read(self.bank_path(grid_hw))
         picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)

@@ -1,4 +1,4 @@
-"""Pairs as training items; one item is one study with its negative."""
+"""Pairs as training items: one item is one study with its negative, as token ids and tensors."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -35,10 +35,10 @@ def appearances(
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
     """
-    seen = [_look(prepared.frames(study)) for study in studies]
+    looks = [_thumbnail_and_grain(prepared.frames(study)) for study in studies]
     groups = [
-        np.array([thumbnail for thumbnail, _ in seen]),
-        np.array([[grain] for _, grain in seen]),
+        np.array([thumbnail for thumbnail, _ in looks]),
+        np.array([[grain] for _, grain in looks]),
         np.array([[s.spacing_mm[0], s.position_mm[0] - s.position_mm[-1]] for s in studies]),
         np.column_stack(
             [
@@ -51,7 +51,7 @@ def appearances(
     return np.hstack([_standardise(group) for group in groups])
 
 
-def _look(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
+def _thumbnail_and_grain(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
     """The mean frame of the first channel, scaled down, and how much neighbouring pixels differ."""
     grey = frames[..., 0].astype(np.float32)
     mean = grey.mean(axis=0)
@@ -159,11 +159,7 @@ def hard_negatives(
 ) -> list[PairRow]:
     """Draws each study's first partner from its alternatives, each equally likely.
 
-    Args:
-        names: Of the volumes.
-        labels: 0 or 1.
-        nearest: From `nearest_contradictions`, one or more in each row.
-        seed: Of the draws.
+    ``nearest`` comes from `nearest_contradictions` and has one or more in each row.
     """
     tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
     rows = []
@@ -195,7 +191,7 @@ def refresh_hard(
         gaps: Measured in the epoch before; a study may be missing.
         labels: By volume, for every volume the pairs name.
         seed: The recipe's ``pairs.seed``.
-        epoch: The one the negatives are for, from 1 after the first.
+        epoch: The one the negatives are for, counted from 0.
     """
     measured = {(row.study, row.volume): row.gap for row in gaps}
     values = np.array([measured[key] for key in sorted(measured)])

@@ -1,4 +1,4 @@
-"""Another patient is shown instead: uniform draws over label patterns, not over volumes.
+"""Another patient is shown instead, one whose labels differ: drawn by pattern, not by volume.
 
 A volume's labels are one of at most 2^18 patterns. How many volumes lie at a Hamming distance of
 at least r from a pattern is counted for all patterns at once, bit by bit; a rank among those
@@ -41,13 +41,7 @@ def draw_partners(
     """Draws for every volume another patient's whose labels differ in at least ``min_distance``.
 
     Uniform over the eligible volumes. Where there is none the distance is lowered by one, again
-    and again, for that volume alone.
-
-    Args:
-        labels: 0 or 1.
-        patients: Equal numbers for volumes of one patient.
-        min_distance: Labels that must differ.
-        seed: Of the draws.
+    and again, for that volume alone. Volumes of one patient have equal numbers in ``patients``.
 
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when no other patient's labels differ at all.
@@ -150,10 +144,7 @@ class _PatternTree:
         self, pattern: Int64[np.ndarray, "queries"], distance: Int64[np.ndarray, "queries"]
     ) -> Int64[np.ndarray, "queries"]:
         """Volumes at least ``distance`` from each pattern."""
-        counts: Int64[np.ndarray, "queries"] = self._levels[0][0, pattern, distance].astype(
-            np.int64
-        )
-        return counts
+        return np.asarray(self._levels[0][0, pattern, distance], np.int64)
 
     def find(
         self,
@@ -162,13 +153,8 @@ class _PatternTree:
         rank: Int64[np.ndarray, "queries"],
     ) -> Int64[np.ndarray, "queries"]:
         """The volume with this rank among those `count` counts; a bijection for each query."""
-        pieces = [
-            self._find(
-                pattern[at : at + _CHUNK], distance[at : at + _CHUNK], rank[at : at + _CHUNK]
-            )
-            for at in range(0, len(pattern), _CHUNK)
-        ]
-        return np.concatenate(pieces)
+        chunks = [slice(at, at + _CHUNK) for at in range(0, len(pattern), _CHUNK)]
+        return np.concatenate([self._find(pattern[c], distance[c], rank[c]) for c in chunks])
 
     def _find(
         self,
@@ -190,8 +176,7 @@ class _PatternTree:
             rank = np.where(differs, rank - num_same, rank)
             prefix = np.where(differs, same ^ 1, same)
             distance = np.where(differs, np.maximum(distance - 1, 0), distance)
-        volumes: Int64[np.ndarray, "queries"] = self._order[self._start[prefix] + rank]
-        return volumes
+        return np.asarray(self._order[self._start[prefix] + rank])
 
 
 def _relax(
