@@ -1,4 +1,4 @@
-"""The Trainer's arguments, from a recipe and a launcher's wishes, and how many updates they give."""
+"""The Trainer's arguments, from a recipe and the launcher, and how many updates they give."""
 
 import os
 from pathlib import Path
