@@ -19,13 +19,10 @@ ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
 
 
 def add_adapters(qwen: nn.Module, *, r: int, alpha: int, linears: str = LANGUAGE_LINEARS) -> None:
-    """Freezes the model and puts trainable adapters on some of its layers, in place.
+    """Freezes the model and puts trainable adapters of rank ``r`` on some of its layers, in place.
 
-    Args:
-        qwen: Stays its own class, so everything that reads it goes on working.
-        r: Rank.
-        alpha: Scale, in units of rank.
-        linears: Pattern of the layers' names.
+    It stays its own class, so everything that reads it goes on working. ``alpha`` is their scale
+    in units of rank, ``linears`` the pattern of the layers' names.
     """
     qwen.requires_grad_(False)
     config = LoraConfig(r=r, lora_alpha=alpha, target_modules=linears, bias="none")

@@ -42,16 +42,10 @@ def write_reports(
 ) -> list[Answer]:
     r"""Writes one answer per prompt at temperature 0, all prompts at once.
 
-    Args:
-        qwen: The model.
-        tokenizer: The model's.
-        prompts: Token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
-            repeated once per visual token; lengths may differ.
-        visual_tokens: Of all volumes, in the order of the prompts.
-        video_grid_thw: Patches along (slice pairs, rows, columns).
-        position_mm: Superior coordinate of each slice pair.
-        positions: Mode of `position_ids`.
-        max_new_tokens: Longest answer, the closing token included.
+    A prompt is token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
+    repeated once per visual token; lengths may differ. The visual tokens of all volumes follow one
+    another in the order of the prompts. ``positions`` is the mode of `position_ids`, which reads
+    grid and millimetres; ``max_new_tokens`` includes the closing token.
     """
     device = qwen.lm_head.weight.device
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)

@@ -102,15 +102,11 @@ def store_features(
     merged: bool = True,
     progress: ProgressCallback = lambda done, total: None,
 ) -> FeatureStore:
-    """Computes the features that are not stored yet and opens the store.
+    """Computes the features of ``studies`` that are not stored yet and opens the store.
 
-    Args:
-        qwen: Its tower is run without gradients; other weights play no part.
-        prepared: Holds the studies.
-        studies: Those needed; may overlap with what is stored.
-        noise: Also make the noise bank for every frame size among ``studies``.
-        merged: Behind the merger; False stores what goes into it, for a merger that learns.
-        progress: Told (volumes done, all volumes).
+    With ``noise`` it also makes the noise bank for every frame size among them. Without ``merged``
+    it stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes
+    done, all volumes).
 
     Raises:
         CtscribeError: ``E_OVERFLOW`` when a feature is not finite.

@@ -40,14 +40,10 @@ def publish(
     recipe: Recipe,
     base: str | None = None,
 ) -> None:
-    """Writes a run's best weights for other tools, with what their client must know.
+    """Writes a run's best weights into a new folder, with what other tools' clients must know.
 
-    Args:
-        best: The run's best weights.
-        out: New folder.
-        what: merged: whole weights; adapters: these alone, for the weights they were trained on.
-        recipe: The run's.
-        base: Where those weights are; None takes the recipe's.
+    That is whole weights (merged), or the adapters alone for the weights they were trained on;
+    these are at ``base``, else where the recipe's preset has them.
 
     Raises:
         CtscribeError: As `publish_merged` and `publish_adapters` do, and ``E_EXPORT`` when the

@@ -274,17 +274,8 @@ def _moved(
 
 
 def _shift(frames: Frames, down: int, across: int) -> Frames:
-    """Frames moved over black; what leaves the frame is lost."""
-    moved = np.zeros_like(frames)
-    _, height, width, _ = frames.shape
-    to_rows, from_rows = _shifted_range(down, height)
-    to_columns, from_columns = _shifted_range(across, width)
-    moved[:, to_rows, to_columns] = frames[:, from_rows, from_columns]
-    return moved
-
-
-def _shifted_range(shift: int, length: int) -> tuple[slice, slice]:
-    return (
-        slice(max(0, shift), min(length, length + shift)),
-        slice(max(0, -shift), min(length, length - shift)),
-    )
+    """Frames moved over black by up to `_MAX_SHIFT_PX`; what leaves the frame is lost."""
+    margin = (_MAX_SHIFT_PX, _MAX_SHIFT_PX)
+    padded = np.pad(frames, ((0, 0), margin, margin, (0, 0)))
+    top, left = _MAX_SHIFT_PX - down, _MAX_SHIFT_PX - across
+    return padded[:, top : top + frames.shape[1], left : left + frames.shape[2]]

@@ -114,16 +114,12 @@ def _scanner(shown: Sequence[tuple[StudyRow, StudyRow]]) -> dict[str, float] | N
 def _warnings(audit: dict[str, Any]) -> list[str]:
     found = []
     direction, reuse, scanner = audit["direction"], audit["reuse"], audit["scanner"]
-    if direction and direction["sicker"] > SICKER_LIMIT:
-        found.append(
-            f"{direction['sicker']:.0%} of the volumes shown instead have more findings than the "
-            "study: the model can learn that a sicker scan contradicts a report"
-        )
-    if direction and direction["healthier"] > SICKER_LIMIT:
-        found.append(
-            f"{direction['healthier']:.0%} of the volumes shown instead have fewer findings than "
-            "the study: the model can learn that a healthier scan contradicts a report"
-        )
+    for kind, number in (("sicker", "more"), ("healthier", "fewer")):
+        if direction and direction[kind] > SICKER_LIMIT:
+            found.append(
+                f"{direction[kind]:.0%} of the volumes shown instead have {number} findings than "
+                f"the study: the model can learn that a {kind} scan contradicts a report"
+            )
     if reuse and reuse["share_of_top_5_percent"] > TOP_USE_LIMIT:
         found.append(
             f"5 % of the volumes give {reuse['share_of_top_5_percent']:.0%} of the negatives: "

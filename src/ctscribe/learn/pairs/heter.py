@@ -208,29 +208,17 @@ class _OwnPatient:
         self, pattern: Int64[np.ndarray, "volumes"], patients: Int64[np.ndarray, "volumes"]
     ) -> None:
         order = np.argsort(patients, kind="stable")
-        self._num = len(patients)
-        self._first: list[Int64[np.ndarray, "..."]] = []
-        self._second: list[Int64[np.ndarray, "..."]] = []
-        self._distance: list[UInt8[np.ndarray, "..."]] = []
-        left = np.arange(len(order) - 1)
-        offset = 1
-        while True:
-            left = left[left + offset < len(order)]
-            left = left[patients[order[left]] == patients[order[left + offset]]]
-            if not left.size:
-                break
-            first, second = order[left], order[left + offset]
-            distance = np.bitwise_count(pattern[first] ^ pattern[second])
-            apart = distance > 0
-            self._first.append(first[apart])
-            self._second.append(second[apart])
-            self._distance.append(distance[apart])
-            offset += 1
+        self._num_volumes = len(patients)
+        ends, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        # one patient's volumes stand together: each pair of them is met at one offset
+        for offset in range(1, int(np.unique(patients, return_counts=True)[1].max(initial=0))):
+            first, second = order[:-offset], order[offset:]
+            own = patients[first] == patients[second]
+            distance = np.bitwise_count(pattern[first[own]] ^ pattern[second[own]])
+            ends += [first[own], second[own]]
+            distances += [distance, distance]
+        self._ends, self._distances = np.concatenate(ends), np.concatenate(distances)
 
     def count(self, distance: int) -> Int64[np.ndarray, "volumes"]:
-        counts = np.zeros(self._num, np.int64)
-        for first, second, apart in zip(self._first, self._second, self._distance, strict=True):
-            # Within one offset every volume occurs at most once on each side.
-            counts[first[apart >= distance]] += 1
-            counts[second[apart >= distance]] += 1
-        return counts
+        chosen = self._ends[self._distances >= distance]
+        return np.bincount(chosen, minlength=self._num_volumes).astype(np.int64)

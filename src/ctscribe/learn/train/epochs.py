@@ -1,6 +1,6 @@
 """Which pair comes when: decided before training, the same for any number of processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, final, runtime_checkable
 
@@ -8,7 +8,6 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ctscribe.base.rows import GapRow, read_rows, write_rows
-from ctscribe.base.types import Labels
 from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.pairs.hard import refresh_hard
 
@@ -66,25 +65,20 @@ class HardPairs:
     two updates: the first pairs of the new epoch are fetched while these are still at work. So
     the draw is the same for any number of processes and after any interruption.
 
-    Args:
-        first: The pairs of the first epoch.
-        labels: By volume, for every volume that may be shown.
-        seed: The recipe's ``pairs.seed``.
-        pairs_per_update: Of all processes together.
-        folder: Holds ``epoch-<n>.jsonl``, the gaps of epoch n.
-        step: Updates that the checkpoint to continue from has done; later gaps are dropped.
+    ``pairs_per_update`` are those of all processes together; ``folder`` holds ``epoch-<n>.jsonl``,
+    the gaps of epoch n; gaps after ``step`` updates, which the checkpoint to continue from has not
+    done, are dropped.
     """
 
     def __init__(
         self,
         first: PairDataset,
-        labels: Mapping[str, Labels],
         seed: int,
         pairs_per_update: int,
         folder: Path,
         step: int,
     ) -> None:
-        self._first, self._labels, self._seed = first, labels, seed
+        self._first, self._labels, self._seed = first, first.labels(), seed
         self._pairs_per_update, self._folder = pairs_per_update, folder
         self._gaps = self._read()[: step * pairs_per_update]
         self._epochs: dict[int, PairDataset] = {0: first}

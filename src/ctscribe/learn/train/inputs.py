@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PairRow, StudyRow, read_rows
+from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import frames_of, store_features
@@ -68,26 +68,21 @@ def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
     return rows
 
 
-def shown_volumes(rows: Sequence[PairRow]) -> set[str]:
-    """Every volume that the rows may show in any epoch."""
-    return {name for row in rows for name in (row.volume or row.study, *(row.alternatives or ()))}
-
-
 def visual_source(
     qwen: Qwen2_5_VLForConditionalGeneration,
     prepared: Prepared,
-    studies: Sequence[StudyRow],
-    pairs: Sequence[PairRow],
+    rows: Sequence[PairRow],
     recipe: Recipe,
 ) -> VisualSource:
-    """Stored features while the tower is frozen, frames while it learns."""
+    """Stored features of all volumes that the rows may show, or frames where the tower learns."""
     if not recipe.model.freeze_tower:
         return partial(frames_of, prepared)
+    shown = {name for row in rows for name in (row.volume or row.study, *(row.alternatives or ()))}
     store = store_features(
         qwen,
         prepared,
-        studies,
-        noise=any(row.noise_seed is not None for row in pairs),
+        [study for study in prepared.studies if study.volume_name in shown],
+        noise=any(row.noise_seed is not None for row in rows),
         merged=recipe.model.freeze_merger,
     )
     return store.visual

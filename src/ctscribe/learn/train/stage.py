@@ -34,14 +34,9 @@ from ctscribe.learn.train.beta import Beta
 from ctscribe.learn.train.callback import RunCallback
 from ctscribe.learn.train.checkpoints import newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
-from ctscribe.learn.train.inputs import read_pairs, request_of, shown_volumes, visual_source
+from ctscribe.learn.train.inputs import read_pairs, request_of, visual_source
 from ctscribe.learn.train.run_log import RunLog
-from ctscribe.learn.train.scorer import (
-    ReportScorer,
-    choose_trainable,
-    learning_rates,
-    recompute,
-)
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.learn.train.validation import Validation, validate, validation_pairs
 
@@ -71,13 +66,8 @@ def train(
     Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
 
-    Args:
-        run_dir: New, or one that was started with the same request.
-        prepared: Holds the pairs' volumes and the validation split.
-        pairs_path: ``pairs.jsonl``.
-        recipe: The knobs.
-        start: Starting checkpoint: a folder, a hub id or a preset; None takes the recipe's preset.
-        progress: Told (updates done, all updates).
+    ``run_dir`` is new or was started with the same request. ``start`` is a folder, a hub id or a
+    preset; None takes the recipe's preset. ``progress`` is told (updates done, all updates).
 
     Raises:
         CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
@@ -95,10 +85,8 @@ def train(
     qwen, tokenizer = _learner(start or recipe.model.preset, recipe)
     qwen.to(arguments.device)
     longest = qwen.config.text_config.max_position_embeddings
-    shown = shown_volumes([*rows, *validation_rows])
     with arguments.main_process_first(local=False):
-        needed = [study for study in prepared.studies if study.volume_name in shown]
-        visual = visual_source(qwen, prepared, needed, rows, recipe)
+        visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe)
     taught, judged = (
         PairDataset(prepared.by_name, part, tokenizer, visual, longest)
         for part in (rows, validation_rows)
@@ -169,7 +157,6 @@ def _hard_pairs(
         return None
     return HardPairs(
         training,
-        training.labels(),
         recipe.pairs.seed,
         pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps),
         Path(arguments.output_dir) / "gaps",

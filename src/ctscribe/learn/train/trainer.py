@@ -71,10 +71,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return optimizer
 
     def training_step(
-        self,
-        model: nn.Module,
-        inputs: PairBatch,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: PairBatch, num_items_in_batch: Tensor | int | None = None
     ) -> Float[Tensor, ""]:
         """Adds a micro-batch's gradients; returns the positives' part of its loss.
 

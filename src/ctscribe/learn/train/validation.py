@@ -66,16 +66,10 @@ def validate(
     num_processes: int,
     add_up: Callable[[Tensor], Tensor],
 ) -> Validation:
-    """Scores all pairs, each process its share.
+    """Scores the pairs of `validation_pairs`, each process its share.
 
-    Args:
-        scorer: Gives `qwen.AnswerLosses`, as `ReportScorer` does.
-        pairs: Those of `validation_pairs`.
-        pad_id: The tokenizer's padding token.
-        batch_size: Studies scored at once.
-        process: Number of this process.
-        num_processes: How many share the work.
-        add_up: Sums a tensor over the processes.
+    The scorer gives `AnswerLosses`, as `ReportScorer` does; ``add_up`` sums a tensor over the
+    processes.
     """
     scorer.eval()
     device = next(scorer.parameters()).device
