@@ -12,7 +12,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.train.scorer import validation_pairs
+from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.measure.card_scores import score_card
 from ctscribe.measure.card_views import VIEWS, make_views
 from ctscribe.measure.intervals import draw_patients, patient_index, sum_by_patient, with_interval

@@ -25,8 +25,9 @@ from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.features import FeatureStore, store_features
 from ctscribe.learn.model.finding_queries import attached, locate_findings
-from ctscribe.learn.model.patches import PATCH_PX
-from ctscribe.learn.model.qwen import answer_losses, encode_frames, positions_for
+from ctscribe.learn.model.positions import position_ids
+from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.tower import PATCH_PX, encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
@@ -211,8 +212,8 @@ class ReportWriter:
                 tokens = encode_frames(self.qwen, [visual.frames])
         assert tokens is not None  # a visual input is one of the two
         input_ids = torch.tensor(ids, device=device)
-        places = positions_for(
-            self.qwen,
+        places = position_ids(
+            self.qwen.config,
             input_ids[None],
             torch.ones_like(input_ids)[None],
             torch.tensor([visual.grid_thw]),
