@@ -8,10 +8,10 @@ import numpy as np
 
 from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
-from ctscribe.base.types import Frames
 from ctscribe.data.prepare import _open
 from ctscribe.data.prepare_volume import Preparation, write_frames
 from ctscribe.data.prepared import Prepared, split_of
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 NORMAL = "The heart is of normal size. No pleural effusion is seen."

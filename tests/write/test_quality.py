@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.base.types import Frames
 from ctscribe.data.prepared import prepare_volume
 from ctscribe.scan.frames import WINDOWS, air_frames, make_frames, noise_frames
+from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.write.quality import why_not_assessable
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     first_difference,

@@ -9,13 +9,13 @@ import numpy as np
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, sha256_of_json, write_json
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import Frames
 from ctscribe.data.prepared import frames_path, read_frames, record_path, stem
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
 from ctscribe.scan.stores import GRID, check_stores, npy_writer, store_paths, write_stores
+from ctscribe.scan.types import Frames
 
 Keep = Literal["all", "slices"]
 FORMAT = 2

@@ -11,9 +11,10 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
-from ctscribe.base.types import Frames, Split
+from ctscribe.base.types import Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
+from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 
 STUDIES = "studies.jsonl"

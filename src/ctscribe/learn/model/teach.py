@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.types import Frames, Labels
+from ctscribe.base.types import Labels
 from ctscribe.learn.model.finding_queries import (
     FindingsHead,
     attention_loss,
@@ -27,6 +27,7 @@ from ctscribe.learn.model.finding_queries import (
 from ctscribe.learn.model.patches import patchify
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.scan.boxes import FrameBoxes
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 TOWER_LINEARS = r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)"
