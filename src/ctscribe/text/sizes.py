@@ -1,4 +1,4 @@
-"""Sizes in millimetres, read from report text."""
+"""Report text → the sizes it states, in millimetres, and the sides it names."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,23 +6,6 @@ from collections.abc import Iterable, Iterator
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.polarity import read_polarity
 from ctscribe.text.sections import split_sentences
-
-_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
-_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
-_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
-
-
-def sides_named(sentences: Iterable[str]) -> frozenset[str]:
-    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
-    sides: set[str] = set()
-    for sentence in sentences:
-        if _BOTH.search(sentence):
-            return frozenset({"right", "left"})
-        sides.update(
-            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
-        )
-    return frozenset(sides)
-
 
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _SIZE = re.compile(
@@ -45,6 +28,9 @@ _OTHER = re.compile(
 )
 _MASS = re.compile(r"\bmass(?:es)?\b", re.IGNORECASE)
 _LUNG = re.compile(r"\b(?:lungs?|lobes?|pulmonary|lingul|segment)", re.IGNORECASE)
+_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
+_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
+_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
 
 
 def sizes_mm(text: str) -> list[float]:
@@ -75,6 +61,18 @@ def largest_nodule_mm(text: str) -> float | None:
         ),
         default=None,
     )
+
+
+def sides_named(sentences: Iterable[str]) -> frozenset[str]:
+    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
+    sides: set[str] = set()
+    for sentence in sentences:
+        if _BOTH.search(sentence):
+            return frozenset({"right", "left"})
+        sides.update(
+            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
+        )
+    return frozenset(sides)
 
 
 def _measurements(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
