@@ -77,13 +77,9 @@ class SlicesConfig(Section):
     same field of view with larger pixels. None (paper): all that they take on the grid."""
 
     @model_validator(mode="after")
-    def _sides_are_whole_tokens(self) -> "SlicesConfig":
+    def _frames_are_whole_tokens(self) -> "SlicesConfig":
         if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
             raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
-        return self
-
-    @model_validator(mode="after")
-    def _budget_serves(self) -> "SlicesConfig":
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
         return self

@@ -107,22 +107,21 @@ def check_columns(
     Where ``known`` is None, any further column may be there. The error, which has this code, names
     a column that may have been meant.
     """
-    required, known = tuple(required), table.columns if known is None else known
+    required = tuple(required)
     for column in required:
         if column not in table.columns:
             near = _nearest(column, set(table.columns) - set(required))
+            found = f" and has {near!r}" if near else ""
             raise CtscribeError(
-                code,
-                f"{table.path} must have the column {column!r}, but lacks it"
-                + (f" and has {near!r}" if near else ""),
+                code, f"{table.path} must have the column {column!r}, but lacks it{found}"
             )
     for column in table.columns:
-        if column not in known:
+        if known is not None and column not in known:
             near = _nearest(column, known)
+            meant = f" (did you mean {near!r}?)" if near else ""
             raise CtscribeError(
                 code,
-                f"{table.path} must have no further columns, but {column[:40]!r} is unknown"
-                + (f" (did you mean {near!r}?)" if near else ""),
+                f"{table.path} must have no further columns, but {column[:40]!r} is unknown{meant}",
             )
 
 

@@ -41,19 +41,10 @@ REPORT_COLUMNS = (
     "Impressions_EN",
 )
 LABEL_COLUMNS = ("VolumeName", *FINDINGS)
-_USED_METADATA = (
-    "VolumeName",
-    "Manufacturer",
-    "PatientSex",
-    "PatientAge",
-    "ConvolutionKernel",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "XYSpacing",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "NumberofSlices",
-    "ZSpacing",
+_USED_METADATA = tuple(
+    """VolumeName Manufacturer PatientSex PatientAge ConvolutionKernel ImagePositionPatient
+    ImageOrientationPatient XYSpacing RescaleIntercept RescaleSlope NumberofSlices
+    ZSpacing""".split()  # noqa: SIM905 - as above
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")

@@ -55,38 +55,25 @@ BASE_BYTES = 110e6
 _INFLATED = 3
 """Most that chest CT expands from its file; 2.2 is usual."""
 _LEDGER = "ledger.sqlite"
-_GEOMETRY = (
-    "spacing_mm",
-    "shape_xyz",
-    "slice_indices",
-    "position_mm",
-    "frame_to_ras",
-    "warnings",
-)
+_REPEATED = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
 """Fields of a volume's record that its row in `studies.jsonl` repeats."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class PrepareSummary:
-    """What came of a data set.
-
-    Attributes:
-        num_prepared: Volumes in `studies.jsonl`.
-        num_reused: Of them, volumes that an earlier run had prepared.
-        num_skipped: Volumes that should have been prepared but could not.
-        num_excluded: Volumes that the data set's own lists exclude.
-        skipped_by_code: How many volumes failed, by code.
-        examples: One failure of each code, in a sentence.
-        warnings_by_code: How many volumes carry a warning, by code.
-    """
+    """What came of a data set; volumes are counted."""
 
     num_prepared: int
     num_reused: int
+    """Of the prepared ones, those that an earlier run had prepared."""
     num_skipped: int
+    """Those that should have been prepared but could not."""
     num_excluded: int
+    """Those that the data set's own lists exclude."""
     skipped_by_code: dict[str, int]
     examples: dict[str, str]
+    """One failure of each code, in a sentence."""
     warnings_by_code: dict[str, int]
 
 
@@ -288,7 +275,7 @@ def _need_bytes(task: VolumeTask) -> int:
 def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
     reported = listed.model_dump(include=set(ReportedRow.model_fields))
     split = split_of(listed.patient_id, listed.source_split, splits)
-    return StudyRow(**reported, split=split, **{key: record[key] for key in _GEOMETRY})
+    return StudyRow(**reported, split=split, **{key: record[key] for key in _REPEATED})
 
 
 def _write_tables(

@@ -64,21 +64,17 @@ class Prepared:
         return scans
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        asked: dict[str, Any] = read_json(self.folder / "prepare.json").get("asked", {})
-        return asked
-
-    @cached_property
     def recipe_of_frames(self) -> tuple[VolumeConfig, SlicesConfig]:
         """The sections of the recipe that the frames were made with.
 
         Raises:
             CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
         """
+        asked = read_json(self.folder / "prepare.json").get("asked", {})
         try:
             return (
-                VolumeConfig.model_validate(self._asked.get("volume")),
-                SlicesConfig.model_validate(self._asked.get("slices")),
+                VolumeConfig.model_validate(asked.get("volume")),
+                SlicesConfig.model_validate(asked.get("slices")),
             )
         except ValidationError as error:
             raise CtscribeError(
