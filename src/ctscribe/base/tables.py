@@ -152,10 +152,8 @@ def format_markdown(
 ) -> list[str]:
     """The lines of a pipe table, padded so that they read as a table in plain text too.
 
-    Args:
-        columns: Their titles.
-        rows: Cells; signs that Markdown would read are escaped.
-        num_texts: How many columns, from the left, hold texts; the others are numbers, set right.
+    The first ``num_texts`` columns hold texts, the others numbers, which are set right. Signs that
+    Markdown would read are escaped.
     """
     grid = [
         [markdown_text(str(cell)).replace("|", "\\|") for cell in row] for row in (columns, *rows)

@@ -84,12 +84,7 @@ class Ledger:
 
 @contextmanager
 def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterator[Ledger]:
-    """Opens a ledger, or begins one.
-
-    Args:
-        path: The SQLite file.
-        folder: The prepared folder, to which the ledger's paths are relative.
-        shards: Ledgers of shards that have ended, whose rows a new ledger takes over.
+    """Opens the ledger of a prepared folder, or begins one with the rows of its shards' ledgers.
 
     Raises:
         CtscribeError: ``E_WRITE``.

@@ -141,16 +141,8 @@ def choose_reconstructions(
     """Chooses for each scan the reconstruction that serves best.
 
     The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
-    softest kernel, whose noise is lowest; then more slices; then the lower number.
-
-    Args:
-        metadata: Rows by VolumeName; a volume without one comes last in its scan.
-        names: VolumeNames to choose among.
-        thin_mm: Slice distance below which nothing is gained.
-        reconstructions: Whether to choose at all.
-
-    Returns:
-        VolumeNames in `natural_order`.
+    softest kernel, whose noise is lowest; then more slices; then the lower number. A volume
+    without metadata comes last. The names chosen come in `natural_order`.
     """
     if reconstructions == "all":
         return sorted(names, key=natural_order)

@@ -33,12 +33,18 @@ _LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORE
 _BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
 
 
-def sizes_mm(text: str) -> list[float]:
-    """Every current size in ``text``: the largest diameter of each measurement, in mm.
+def find_sizes(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
+    """The largest diameter of each current measurement in mm, and its start and end in ``text``.
 
     Dates, density values and sizes of an earlier examination are not sizes.
     """
-    return [size for size, _ in _measurements(text)]
+    for match in _SIZE.finditer(text):
+        before = text[max(0, match.start() - 60) : match.start()]
+        if _EARLIER_AFTER.match(text, match.end()) or _EARLIER_BEFORE.search(before):
+            continue
+        numbers = [float(n.replace(",", ".")) for n in re.findall(_NUMBER, match["numbers"])]
+        factor = 10.0 if match["unit"].lower().startswith("c") else 1.0
+        yield factor * max(numbers), match.span()
 
 
 def largest_nodule_mm(text: str) -> float | None:
@@ -56,7 +62,7 @@ def largest_nodule_mm(text: str) -> float | None:
         (
             size
             for sentence in sentences
-            for size, place in _measurements(sentence)
+            for size, place in find_sizes(sentence)
             if _distance(_NODULE, sentence, place) < _distance(_OTHER, sentence, place)
         ),
         default=None,
@@ -73,16 +79,6 @@ def sides_named(sentences: Iterable[str]) -> frozenset[str]:
             name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
         )
     return frozenset(sides)
-
-
-def _measurements(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
-    for match in _SIZE.finditer(text):
-        before = text[max(0, match.start() - 60) : match.start()]
-        if _EARLIER_AFTER.match(text, match.end()) or _EARLIER_BEFORE.search(before):
-            continue
-        numbers = [float(n.replace(",", ".")) for n in re.findall(_NUMBER, match["numbers"])]
-        factor = 10.0 if match["unit"].lower().startswith("c") else 1.0
-        yield factor * max(numbers), match.span()
 
 
 def _distance(pattern: re.Pattern[str], sentence: str, place: tuple[int, int]) -> float:
