@@ -142,7 +142,7 @@ class ObjectiveConfig(Section):
     alpha: float = Field(1.0, ge=0)
     """Weight of the positive."""
     beta: float = Field(0.1, ge=0)
-    """Weight of the negative; at 0 it is not looked at."""
+    """Weight of the negative; 0 leaves it out."""
     max_loss: float = Field(5.0, gt=0)
     """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
     margin: float = Field(1.0, gt=0)

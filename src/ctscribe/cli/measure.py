@@ -162,8 +162,8 @@ def card(
 ) -> None:
     """Tell whether a model looks: show it noise, air, other patients' scans, and score.
 
-    RUN is a training run, or a folder with what any model wrote from the volumes of
-    `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
+    RUN is a training run, whose own recipe counts, or a folder with what any model wrote from the
+    volumes of `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
     """
     from ctscribe.measure.card_files import find_view_files, make_card_of_files
     from ctscribe.measure.card_scores import require_dependence
