@@ -12,12 +12,11 @@ Each name is imported when it is first used, so that importing the package costs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ctscribe.base.about import RESEARCH_USE, __version__
+
 if TYPE_CHECKING:
     from ctscribe.data.prepared import Prepared
     from ctscribe.front import find_findings, load_writer, read_scan, score
-
-__version__ = "0.2.0"
-RESEARCH_USE = "Research use only. Not a medical device. Do not use for clinical decisions."
 
 _ROOMS = {
     "read_scan": "front",

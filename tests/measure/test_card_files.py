@@ -11,7 +11,6 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import EvaluateConfig, Recipe
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.types import Affine, VolumeHu
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card_files import find_view_files, make_card_of_files, write_altered
@@ -19,6 +18,7 @@ from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
 from ctscribe.measure.references import References, prepared_references
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
+from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.show.card import write_card
 from tests.studies import write_prepared
 

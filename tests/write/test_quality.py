@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import Frames
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.scan.frames import WINDOWS, air_frames, make_frames, noise_frames
+from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.write.quality import why_not_assessable
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
 from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
 from ctscribe.write.draft import (

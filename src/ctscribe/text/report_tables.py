@@ -1,4 +1,4 @@
-"""Tables of reports as they come, and what their cells say of a report and its patient.
+"""Tables of reports → their texts, and what their cells say of a report and its patient.
 
 Everything that reads reports asks here: CT-RATE's own tables, manifests of own scans, references
 and predictions.
@@ -47,7 +47,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     """Reads a CSV of reports.
 
     Args:
-        path: UTF-8, with or without byte order mark. It has ``VolumeName`` or ``AccessionNo``,
+        path: It has ``VolumeName`` or ``AccessionNo``,
             and either one text column (``report_text``, ``report``, ``generated_report``,
             ``prediction``, ``text``, or the only other column whatever its name) or
             ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
@@ -87,10 +87,6 @@ def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
 
 def read_beside(path: Path, required: Sequence[str]) -> dict[str, Cells]:
     """Reads a CSV of anything else about reports: name → column → cell, stripped.
-
-    Args:
-        path: As for `read_report_table`, with one of `KEYS`.
-        required: Columns that must be there.
 
     Raises:
         CtscribeError: As `read_report_table`, but for ``E_EMPTY_REPORT``.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import __version__
+from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import GapRow, PairRow
-from ctscribe.base.types import Frames, Labels
+from ctscribe.base.types import Labels
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.pairs.hard import (
@@ -19,6 +19,7 @@ from ctscribe.learn.pairs.hard import (
     nearest_contradictions,
     refresh_hard,
 )
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 from tests.learn.pairs.test_heter import Arrays, cohorts
 from tests.studies import study_row, write_prepared
