@@ -21,15 +21,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import FeatureStore
-from ctscribe.learn.model.patches import MERGE, PATCH_PX
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_scores import score_card
 from ctscribe.measure.card_views import (

@@ -34,7 +34,7 @@ def scans_with_strangers(
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients.
     """
-    from ctscribe.learn.train.scorer import validation_pairs  # with torch; scoring does without
+    from ctscribe.learn.train.validation import validation_pairs  # with torch; scoring does without
 
     by_name = {study.volume_name: study for study in studies}
     rows = validation_pairs(studies)

@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.finding_queries import LocatedFindings, cell_targets
+from ctscribe.learn.model.cells import cell_targets
+from ctscribe.learn.model.finding_queries import LocatedFindings
 from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.scan.boxes import BoxPx, FrameBoxes, box_in_pixels, boxes_in_frames, overlap, touches
 from ctscribe.text.findings import FINDINGS

@@ -19,7 +19,12 @@ from ctscribe.data.manifest import safe_name
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.report_tables import read_beside, read_report_table, report_fields
+from ctscribe.text.report_tables import (
+    ReportTable,
+    read_beside,
+    read_report_table,
+    report_fields,
+)
 
 
 @final
@@ -77,6 +82,18 @@ class TablePaths:
     metadata: Path | None = None
 
 
+@final
+@dataclass(frozen=True)
+class ReferenceTable:
+    """What the tables say."""
+
+    rows: list[ReportedRow]
+    left_out: frozenset[str]
+    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
+    num_without_patient: int
+    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
+
+
 def table_references(
     paths: TablePaths, training_paths: TablePaths | None, splits: SplitsConfig
 ) -> References:
@@ -90,51 +107,56 @@ def table_references(
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
     """
     scored = read_reference_tables(paths, "valid")
-    found = References(
-        scored.rows,
-        training=None,
-        split=None,
-        left_out=scored.left_out,
-        without_patient=scored.num_without_patient,
-    )
     if training_paths is None:
-        return found
-    training = read_reference_tables(training_paths, "train").rows
-    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training}
+        return put_together(scored, None)
+    known = read_reference_tables(training_paths, "train")
+    kept = [row for row in known.rows if split_of(row.patient_id, "train", splits) == "train"]
+    return replace(put_together(scored, known), training=kept)
+
+
+def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:
+    """References of tables that are read already; of ``known`` the baselines choose theirs.
+
+    Raises:
+        CtscribeError: ``E_EVALUATE`` when a patient is in both.
+    """
+    training = None if known is None else known.rows
+    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training or ()}
     if both:
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
-            f"patients of {paths.reports} are in {training_paths.reports} too",
+            "patients of the references are in the training reports too",
         )
-    kept = [row for row in training if split_of(row.patient_id, "train", splits) == "train"]
-    return replace(found, training=kept)
-
-
-@final
-@dataclass(frozen=True)
-class ReferenceTable:
-    """What the tables say."""
-
-    rows: list[ReportedRow]
-    left_out: frozenset[str]
-    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
-    num_without_patient: int
-    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
+    return References(
+        scored.rows,
+        training,
+        split=None,
+        left_out=scored.left_out,
+        without_patient=scored.num_without_patient,
+    )
 
 
 def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTable:
-    """Reads reports with their labels and metadata; texts are spaced as `prepare` spaces them.
+    """Reads reports with their labels and metadata; see `reference_rows`.
+
+    Raises:
+        CtscribeError: As `read_report_table` and `reference_rows`.
+    """
+    return reference_rows(read_report_table(paths.reports, allow_empty=True), paths, split)
+
+
+def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+    """Reports of a table with their labels and metadata, their texts spaced as by `prepare`.
 
     Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
     names; any other name is a scan, and a patient, of its own. Of a table with the column
     ``split`` the rows of ``split`` are read; of another all are, and will say so.
 
     Raises:
-        CtscribeError: As `read_report_table` and `read_beside`; ``E_COLUMN``,
-            ``E_DUPLICATE``, ``E_NO_LABELS``, ``E_LABELS`` or ``E_METADATA`` naming the report.
+        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+            ``E_LABELS`` or ``E_METADATA`` naming the report.
     """
-    table = read_report_table(paths.reports, allow_empty=True)
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
     rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
