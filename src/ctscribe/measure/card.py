@@ -109,7 +109,8 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
-    views = make_views(writer.qwen, writer.features(prepared, scans), strangers)
+    store = writer.features(prepared, scans)  # refuses other frames before weights are read
+    views = make_views(writer.qwen, store, strangers)
     own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
     knobs = writer.recipe.evaluate
     patients = [scan.patient_id for scan in scans]
