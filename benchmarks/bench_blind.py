@@ -13,13 +13,7 @@ from typing import Any
 from benchmarks.harness import interval, labelled_reports, report, table
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.measure.baselines import (
-    BASELINE_RULES,
-    RULE,
-    choose_reports,
-    reports_from_labels,
-    unseen_patients,
-)
+from ctscribe.measure.baselines import BASELINE_RULES, write_baselines
 from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import LANGUAGE_METRICS, Profile
@@ -34,21 +28,15 @@ CONFIG = EvaluateConfig()
 
 def write_across_folds(reports: list[ScanReport], seed: int) -> dict[str, list[Sections]]:
     """For each report, what each baseline writes after seeing the other folds alone."""
-    names = (*BASELINE_RULES, "label_sentences")
-    written: dict[str, list[Sections]] = {name: [("", "")] * len(reports) for name in names}
+    written: dict[str, list[Sections]] = {
+        name: [("", "")] * len(reports) for name in BASELINE_RULES
+    }
     for fold in range(FOLDS):
         inside = range(fold, len(reports), FOLDS)
         outside = [report for i, report in enumerate(reports) if i % FOLDS != fold]
         truth = [reports[i] for i in inside]
-        picked = {
-            name: [report.sections for report in chosen]
-            for name, chosen in choose_reports(outside, truth, seed).items()
-        }
-        true_labels = [report.labels for report in truth]
-        picked["label_sentences"] = reports_from_labels(
-            outside, true_labels, unseen_patients(outside, truth)
-        )
-        for name, row in picked.items():
+        true_labels = {report.scan_id: report.labels for report in truth}
+        for name, row in write_baselines(outside, truth, seed, true_labels).items():
             for i, sections in zip(inside, row, strict=True):
                 written[name][i] = sections
     return written
@@ -77,7 +65,10 @@ def measure(path: Path) -> dict[str, Any]:
 
 
 def page(raw: dict[str, Any]) -> dict[str, Any]:
-    rules = BASELINE_RULES | {"label_sentences": f"{RULE}; here the true labels, so an oracle"}
+    rules = BASELINE_RULES | {
+        "label_sentences": BASELINE_RULES["label_sentences"]
+        + "; here the true labels, so an oracle"
+    }
 
     def scores(profile: Profile, metrics: tuple[str, ...]) -> str:
         rows = [

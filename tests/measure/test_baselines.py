@@ -7,11 +7,10 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import (
+    Pool,
     affirming_patients,
     choose_reports,
     finding_sentences,
-    medoid,
-    normal_report,
     read_label_head,
     reports_from_labels,
 )
@@ -24,6 +23,16 @@ from tests.studies import prediction, reported_studies
 def report(number: int, text: str, *present: int) -> ScanReport:
     labels = tuple(int(i in present) for i in range(18))
     return ScanReport(f"s{number}", f"p{number}", text, "", labels)
+
+
+def medoid(reports: list[ScanReport]) -> ScanReport:
+    pool = Pool.of(reports)
+    return pool.medoid(pool.without(None))
+
+
+def normal_report(reports: list[ScanReport]) -> ScanReport:
+    pool = Pool.of(reports)
+    return pool.normal_report(pool.without(None))
 
 
 TRAINING = [

@@ -13,7 +13,8 @@ from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.pairs.build import noise_seeds
-from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order, make_views
+from ctscribe.measure.card import make_views
+from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
 from ctscribe.scan.frames import WINDOWS, air_frames
 from ctscribe.write.writer import ReportWriter, View
 

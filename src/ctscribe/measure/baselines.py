@@ -1,13 +1,14 @@
 """Reports written without looking: what any score must be compared with.
 
-A baseline is a training report chosen for each scan without seeing its volume. The first three
-are blind; the fourth is told the true labels and shows what perfect labels alone would score.
-What a label head alone would score is in `label_sentences`. Without training reports the
-references take their place, and each patient is answered from those of all others.
+In: the references, training reports where there are any, and what a label head found. Out: for
+each reference what every baseline writes. Four give a training report chosen without the volume;
+three of them are blind, the fourth is told the true labels and shows what perfect labels alone
+would score. The fifth puts a label head's findings into stock sentences. Without training
+reports the references take their place, and each patient is answered from those of all others.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -40,8 +41,13 @@ BASELINE_RULES = {
         "a training report of another patient whose labels differ least from the true ones, "
         "drawn with the seed among equals; an oracle, not blind"
     ),
+    "label_sentences": (
+        "the findings of the label head at 0.5, each said in the sentence that most training "
+        "patients share among those that affirm it alone, after the normal report's other "
+        "sentences; not blind"
+    ),
 }
-"""Name → how the report is chosen."""
+"""Name → how the report is made."""
 
 LEAVE_ONE_OUT = (
     "no training reports were given, so the references themselves serve as such, for each scan "
@@ -50,52 +56,84 @@ LEAVE_ONE_OUT = (
 """What must be said of baselines without a training set."""
 
 
-def choose_reports(
-    training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
-) -> dict[str, list[ScanReport]]:
-    """Chooses the training report that each baseline gives as the answer for each reference.
+def write_baselines(
+    training: Sequence[ScanReport] | None,
+    references: Sequence[ScanReport],
+    seed: int,
+    stated: Mapping[str, Labels] | None = None,
+) -> dict[str, list[Sections]]:
+    """What each baseline writes for each reference.
 
     Args:
         training: At least one report, and for every patient at least one of somebody else; None
             takes for each reference the references of all other patients.
         references: The scans to answer.
-        seed: Draws the last two baselines.
+        seed: Draws ``other_patient`` and ``label_retrieval``.
+        stated: Scan → what a label head found; without, there are no ``label_sentences``.
 
     Returns:
-        Baseline name → one training report per reference, in order.
+        Baseline → one report per reference, in order.
+    """
+    written = {
+        name: [report.sections for report in chosen]
+        for name, chosen in choose_reports(training, references, seed).items()
+    }
+    if stated is not None:
+        written["label_sentences"] = reports_from_labels(
+            references if training is None else training,
+            [stated[report.scan_id] for report in references],
+            _patients_left_out(training, references),
+        )
+    return written
+
+
+def rules_of(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:
+    """How the reports of these baselines are made, in words."""
+    told = f"; {LEAVE_ONE_OUT}" if leave_one_out else ""
+    there = set(baselines)
+    return {name: rule + told for name, rule in BASELINE_RULES.items() if name in there}
+
+
+def choose_reports(
+    training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
+) -> dict[str, list[ScanReport]]:
+    """Chooses the report that each of the first four baselines gives for each reference.
+
+    The arguments are those of `write_baselines`.
     """
     rng = np.random.default_rng(seed)
     pool = Pool.of(references if training is None else training)
-    unseen = unseen_patients(training, references)
-    blind = {
-        patient: (pool.medoid(among), pool.normal_report(among))
-        for patient, among in ((each, pool.without(each)) for each in dict.fromkeys(unseen))
-    }
+    left_out = _patients_left_out(training, references)
+    blind = {}
+    for patient in dict.fromkeys(left_out):
+        among = pool.without(patient)
+        blind[patient] = pool.medoid(among), pool.normal_report(among)
     return {
-        "constant_report": [blind[patient][0] for patient in unseen],
-        "all_normal": [blind[patient][1] for patient in unseen],
+        "constant_report": [blind[patient][0] for patient in left_out],
+        "all_normal": [blind[patient][1] for patient in left_out],
         "other_patient": _draw(pool, references, rng, by_labels=False),
         "label_retrieval": _draw(pool, references, rng, by_labels=True),
     }
 
 
-def unseen_patients(
+def _patients_left_out(
     training: Sequence[ScanReport] | None, references: Sequence[ScanReport]
 ) -> list[str | None]:
     """For each reference the patient whose reports a baseline must not know, if there is one."""
     return [reference.patient_id if training is None else None for reference in references]
 
 
-def medoid(reports: Sequence[ScanReport]) -> ScanReport:
-    """The report nearest to all: the highest pooled unigram F1 when it answers every scan."""
-    pool = Pool.of(reports)
-    return pool.medoid(pool.without(None))
-
-
-def normal_report(reports: Sequence[ScanReport]) -> ScanReport:
-    """The commonest report among those with the fewest findings; of equals, the medoid."""
-    pool = Pool.of(reports)
-    return pool.normal_report(pool.without(None))
+def _draw(
+    pool: "Pool", references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
+) -> list[ScanReport]:
+    chosen = []
+    for reference in references:
+        allowed = pool.without(reference.patient_id)
+        if by_labels:
+            distance = (pool.labels != np.array(reference.labels)).sum(axis=1)
+            allowed &= distance == distance[allowed].min()
+        chosen.append(pool.reports[int(rng.choice(np.flatnonzero(allowed)))])
+    return chosen
 
 
 @final
@@ -177,44 +215,15 @@ def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
     return csr_matrix((np.ones(len(columns), dtype=np.int64), columns, starts), shape=shape)
 
 
-def _draw(
-    pool: Pool, references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
-) -> list[ScanReport]:
-    chosen = []
-    for reference in references:
-        allowed = pool.without(reference.patient_id)
-        if by_labels:
-            distance = _distance(pool.labels, reference.labels)
-            allowed &= distance == distance[allowed].min()
-        chosen.append(pool.reports[int(rng.choice(np.flatnonzero(allowed)))])
-    return chosen
-
-
-def _distance(
-    labels: Int64[np.ndarray, "reports findings"], wanted: Labels
-) -> Int64[np.ndarray, "reports"]:
-    different: Int64[np.ndarray, "reports"] = (labels != np.array(wanted)).sum(axis=1)
-    return different
-
-
-RULE = (
-    "the findings of the label head at 0.5, each said in the sentence that most training patients "
-    "share among those that affirm it alone, after the normal report's other sentences; not blind"
-)
-"""How the report is put together."""
-
-THRESHOLD = 0.5
-
-
 def reports_from_labels(
-    training: Sequence[ScanReport], stated: Sequence[Labels], unseen: Sequence[str | None]
+    training: Sequence[ScanReport], stated: Sequence[Labels], left_out: Sequence[str | None]
 ) -> list[Sections]:
-    """Writes a report for each row of stated findings; see the module.
+    """Writes a report for each row of stated findings; see `BASELINE_RULES`.
 
     Args:
         training: Gives the normal report and the sentences.
         stated: 18 labels per scan, as a label head found them.
-        unseen: For each scan the patient whose reports are left out, if any.
+        left_out: For each scan the patient whose reports are not known, if any.
     """
     pool, patients = Pool.of(training), affirming_patients(training)
     known = {
@@ -222,31 +231,18 @@ def reports_from_labels(
             pool.normal_report(pool.without(patient)),
             finding_sentences(patients, patient),
         )
-        for patient in dict.fromkeys(unseen)
+        for patient in dict.fromkeys(left_out)
     }
     written: dict[tuple[str | None, Labels], Sections] = {}
-    for patient, labels in zip(unseen, stated, strict=True):
+    for patient, labels in zip(left_out, stated, strict=True):
         if (patient, labels) not in written:
             present = [name for name, label in zip(FINDINGS, labels, strict=True) if label]
-            written[patient, labels] = _write(known[patient][0], present, known[patient][1])
-    return [written[each] for each in zip(unseen, stated, strict=True)]
+            written[patient, labels] = _in_sentences(present, *known[patient])
+    return [written[each] for each in zip(left_out, stated, strict=True)]
 
 
 Affirmed = Mapping[str, Mapping[str, set[str]]]
 """Finding → sentence → the patients whose reports affirm it in this sentence, and it alone."""
-
-
-def finding_sentences(affirmed: Affirmed, unseen: str | None = None) -> dict[str, str]:
-    """Finding → the sentence most patients share that affirms it alone, else its name.
-
-    Of equally common ones the first in alphabetical order; the patient ``unseen`` counts nowhere.
-    """
-    chosen = {}
-    for name, sentences in affirmed.items():
-        counts = {sentence: len(who - {unseen}) for sentence, who in sentences.items()}
-        best = min(counts, key=lambda sentence: (-counts[sentence], sentence), default=name)
-        chosen[name] = best if counts.get(best) else name
-    return chosen
 
 
 def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
@@ -261,6 +257,38 @@ def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
             if len(names) == 1 and "" not in names:
                 patients[next(iter(names))][sentence].add(report.patient_id)
     return patients
+
+
+def finding_sentences(affirmed: Affirmed, left_out: str | None = None) -> dict[str, str]:
+    """Finding → the sentence most patients share that affirms it alone, else its name.
+
+    Of equally common ones the first in alphabetical order; the patient ``left_out`` counts
+    nowhere.
+    """
+    chosen = {}
+    for name, sentences in affirmed.items():
+        counts = {sentence: len(who - {left_out}) for sentence, who in sentences.items()}
+        best = min(counts, key=lambda sentence: (-counts[sentence], sentence), default=name)
+        chosen[name] = best if counts.get(best) else name
+    return chosen
+
+
+def _in_sentences(
+    present: Sequence[str], normal: ScanReport, sentences: Mapping[str, str]
+) -> Sections:
+    about = {
+        mention.sentence
+        for mention in find_mentions(labelled_text(*normal.sections))
+        if mention.finding in present
+    }
+    kept = [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
+    said = list(dict.fromkeys(sentences[name] for name in present))
+    impression = " ".join(map(_closed, said)) if said else normal.impression
+    return " ".join(map(_closed, [*kept, *said])), impression
+
+
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
 def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Labels]:
@@ -282,8 +310,7 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
     for name, row in table.by_name("VolumeName").items():
         scan_id = scan_of.get(name)
         if scan_id is not None and scan_id not in found:
-            cells = [_probability(path, row, name) for name in FINDINGS]
-            found[scan_id] = tuple(int(cell >= THRESHOLD) for cell in cells)
+            found[scan_id] = tuple(int(_probability(path, row, each) >= 0.5) for each in FINDINGS)
     lacking = sorted(set(scan_of.values()) - found.keys())
     if lacking:
         raise CtscribeError(
@@ -292,22 +319,6 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
             f"{lacking[0]}",
         )
     return found
-
-
-def _write(normal: ScanReport, present: Sequence[str], sentences: Mapping[str, str]) -> Sections:
-    about = {
-        mention.sentence
-        for mention in find_mentions(labelled_text(*normal.sections))
-        if mention.finding in present
-    }
-    kept = [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
-    said = list(dict.fromkeys(sentences[name] for name in present))
-    impression = " ".join(map(_closed, said)) if said else normal.impression
-    return " ".join(map(_closed, [*kept, *said])), impression
-
-
-def _closed(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
 def _probability(path: Path, row: Cells, finding: str) -> float:

@@ -1,4 +1,7 @@
-"""One system's scores taken apart: by finding, by side and size, by group of scans."""
+"""One system's scores taken apart: by finding, by side and size, by group of scans.
+
+In: sufficient statistics or texts, per scan. Out: rows of scores with intervals.
+"""
 
 import re
 from collections.abc import Sequence
@@ -19,16 +22,14 @@ from ctscribe.text.sizes import largest_nodule_mm, sides_named
 
 NODULE = "Lung nodule"
 
-_POST_OPERATIVE = re.compile(
-    r"\b(?:post-?\s?op|operated|operation|(?:lob|segment|pneumon|thym|mast)ectomy|sternotomy"
-    r"|resection|by-?pass)",
-    re.IGNORECASE,
-)
-_METAL = r"\b(?:metal|pace-?maker|prosthe|implant|electrode|screw|valve|clip)\w*"
-_ARTEFACT = r"\bart[ei]fact\w*"
-_METAL_ARTEFACT = re.compile(
-    rf"{_METAL}[^.;]{{0,60}}{_ARTEFACT}|{_ARTEFACT}[^.;]{{0,60}}{_METAL}", re.IGNORECASE
-)
+AGREEMENT = {
+    "side_agreement": "of findings both state with a side, the share on the same side or sides",
+    "nodule_size_within_2_mm": "of nodules both measure, the share of largest within 2 mm",
+    "nodule_size_error_mm": "of nodules both measure, mean absolute difference of the largest",
+}
+"""Measure → definition."""
+
+TOLERANCE_MM = 2.0
 
 ORDER = {
     "nodule size": ("none", "< 6 mm", "6–8 mm", "> 8–30 mm", "> 30 mm", "unmeasured"),
@@ -39,127 +40,18 @@ ORDER = {
 }
 """Strata in the order of tables; those of other groupings are alphabetical."""
 
+_POST_OPERATIVE = re.compile(
+    r"\b(?:post-?\s?op|operated|operation|(?:lob|segment|pneumon|thym|mast)ectomy|sternotomy"
+    r"|resection|by-?pass)",
+    re.IGNORECASE,
+)
 
-def nodule_stratum(has_nodule: bool, size_mm: float | None) -> str:
-    """Which size group a reference belongs to, by its largest current lung nodule in mm.
+_METAL = r"\b(?:metal|pace-?maker|prosthe|implant|electrode|screw|valve|clip)\w*"
+_ARTEFACT = r"\bart[ei]fact\w*"
 
-    The limits are Fleischner's for solid nodules (MacMahon et al. 2017) and 30 mm, beyond which
-    one speaks of a mass.
-    """
-    if not has_nodule:
-        return "none"
-    if size_mm is None:
-        return "unmeasured"
-    if size_mm < 6:
-        return "< 6 mm"
-    if size_mm <= 8:
-        return "6–8 mm"
-    return "> 8–30 mm" if size_mm <= 30 else "> 30 mm"
-
-
-def strata_of(
-    studies: Sequence[ReportedRow], texts: Sequence[str], has_nodule: Sequence[bool]
-) -> dict[str, dict[str, list[int]]]:
-    """Groups scans by what their reference and metadata say.
-
-    Args:
-        studies: One row per scan.
-        texts: The reference report of each.
-        has_nodule: Whether the reference has a lung nodule.
-
-    Returns:
-        Grouping → stratum → indices into ``studies``, as in `ORDER`; a scan without the datum is
-        left out.
-    """
-    groups: dict[str, dict[str, list[int]]] = {}
-
-    def add(grouping: str, stratum: str | None, index: int) -> None:
-        if stratum is not None:
-            groups.setdefault(grouping, {}).setdefault(stratum, []).append(index)
-
-    for index, (study, text, nodule) in enumerate(zip(studies, texts, has_nodule, strict=True)):
-        size_mm = largest_nodule_mm(text) if nodule else None
-        add("nodule size", nodule_stratum(nodule, size_mm), index)
-        add("tiny nodule", "< 3 mm" if size_mm is not None and size_mm < 3 else None, index)
-        add("surgery", "post-operative" if _POST_OPERATIVE.search(text) else "none stated", index)
-        artefact = "metal artefact" if _METAL_ARTEFACT.search(text) else "none stated"
-        add("artefact", artefact, index)
-        add("scanner", study.manufacturer, index)
-        add("sex", study.sex, index)
-        add("age", _age_band(study.age_years), index)
-    return {
-        grouping: {name: strata[name] for name in sorted(strata, key=partial(_place, grouping))}
-        for grouping, strata in groups.items()
-    }
-
-
-def _place(grouping: str, stratum: str) -> tuple[int, str]:
-    order = ORDER.get(grouping, ())
-    return (order.index(stratum) if stratum in order else len(order)), stratum
-
-
-def _age_band(age_years: float | None) -> str | None:
-    if age_years is None:
-        return None
-    if age_years < 40:
-        return "< 40"
-    if age_years < 60:
-        return "40–59"
-    return "60–74" if age_years < 75 else "≥ 75"
-
-
-AGREEMENT = {
-    "side_agreement": "of findings both state with a side, the share on the same side or sides",
-    "nodule_size_within_2_mm": "of nodules both measure, the share of largest within 2 mm",
-    "nodule_size_error_mm": "of nodules both measure, mean absolute difference of the largest",
-}
-"""Measure → definition."""
-
-TOLERANCE_MM = 2.0
-
-
-def agreement_statistics(
-    *, predictions: Sequence[str], references: Sequence[str]
-) -> Float64[np.ndarray, "scans 5"]:
-    """Sufficient statistics per scan of what is agreed on where both state the same.
-
-    Returns:
-        Per scan: findings on the same side, findings with a side in both, nodules within the
-        tolerance, absolute difference in mm, nodules measured in both.
-    """
-    rows = []
-    for written, truth in zip(predictions, references, strict=True):
-        stated, true = _sides(written), _sides(truth)
-        shared = [finding for finding in stated if stated[finding] and true.get(finding)]
-        same = sum(stated[finding] == true[finding] for finding in shared)
-        row = [float(same), float(len(shared)), 0.0, 0.0, 0.0]
-        if "Lung nodule" in stated and "Lung nodule" in true:
-            first, second = largest_nodule_mm(written), largest_nodule_mm(truth)
-            if first is not None and second is not None:
-                error_mm = abs(first - second)
-                row[2:] = [float(error_mm <= TOLERANCE_MM), error_mm, 1.0]
-        rows.append(row)
-    return np.array(rows, dtype=np.float64).reshape(-1, 5)
-
-
-def agreement_scores(
-    totals: Float64[np.ndarray, "draws 5"],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """The measures of `AGREEMENT` from sums over scans; NaN where nothing can be compared."""
-    same, sided, close, error_mm, measured = totals.T
-    pairs = ((same, sided), (close, measured), (error_mm, measured))
-    return {
-        name: np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
-        for name, (part, whole) in zip(AGREEMENT, pairs, strict=True)
-    }
-
-
-def _sides(text: str) -> dict[str, frozenset[str]]:
-    sentences: dict[str, list[str]] = {}
-    for mention in find_mentions(text):
-        if mention.status == "present":
-            sentences.setdefault(mention.finding, []).append(mention.sentence)
-    return {finding: sides_named(stated) for finding, stated in sentences.items()}
+_METAL_ARTEFACT = re.compile(
+    rf"{_METAL}[^.;]{{0,60}}{_ARTEFACT}|{_ARTEFACT}[^.;]{{0,60}}{_METAL}", re.IGNORECASE
+)
 
 
 def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, Any]]:
@@ -186,6 +78,50 @@ def by_agreement(
     return {
         name: with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
         for name, definition in AGREEMENT.items()
+    }
+
+
+def agreement_statistics(
+    *, predictions: Sequence[str], references: Sequence[str]
+) -> Float64[np.ndarray, "scans 5"]:
+    """Sufficient statistics per scan of what is agreed on where both state the same.
+
+    Returns:
+        Per scan: findings on the same side, findings with a side in both, nodules within the
+        tolerance, absolute difference in mm, nodules measured in both.
+    """
+    rows = []
+    for written, truth in zip(predictions, references, strict=True):
+        stated, true = _sides(written), _sides(truth)
+        shared = [finding for finding in stated if stated[finding] and true.get(finding)]
+        same = sum(stated[finding] == true[finding] for finding in shared)
+        row = [float(same), float(len(shared)), 0.0, 0.0, 0.0]
+        if NODULE in stated and NODULE in true:
+            first, second = largest_nodule_mm(written), largest_nodule_mm(truth)
+            if first is not None and second is not None:
+                error_mm = abs(first - second)
+                row[2:] = [float(error_mm <= TOLERANCE_MM), error_mm, 1.0]
+        rows.append(row)
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
+
+
+def _sides(text: str) -> dict[str, frozenset[str]]:
+    sentences: dict[str, list[str]] = {}
+    for mention in find_mentions(text):
+        if mention.status == "present":
+            sentences.setdefault(mention.finding, []).append(mention.sentence)
+    return {finding: sides_named(stated) for finding, stated in sentences.items()}
+
+
+def agreement_scores(
+    totals: Float64[np.ndarray, "draws 5"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """The measures of `AGREEMENT` from sums over scans; NaN where nothing can be compared."""
+    same, sided, close, error_mm, measured = totals.T
+    pairs = ((same, sided), (close, measured), (error_mm, measured))
+    return {
+        name: np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+        for name, (part, whole) in zip(AGREEMENT, pairs, strict=True)
     }
 
 
@@ -220,3 +156,66 @@ def by_stratum(
             row["nodule_coverage"] = with_interval(recall[:, nodule], recalls[:, nodule])
             rows.append(row)
     return rows
+
+
+def strata_of(
+    studies: Sequence[ReportedRow], texts: Sequence[str], has_nodule: Sequence[bool]
+) -> dict[str, dict[str, list[int]]]:
+    """Groups scans by what their reference and metadata say, one of each per scan.
+
+    Returns:
+        Grouping → stratum → indices into ``studies``, as in `ORDER`; a scan without the datum is
+        left out.
+    """
+    groups: dict[str, dict[str, list[int]]] = {}
+
+    def add(grouping: str, stratum: str | None, index: int) -> None:
+        if stratum is not None:
+            groups.setdefault(grouping, {}).setdefault(stratum, []).append(index)
+
+    for index, (study, text, nodule) in enumerate(zip(studies, texts, has_nodule, strict=True)):
+        size_mm = largest_nodule_mm(text) if nodule else None
+        add("nodule size", nodule_stratum(nodule, size_mm), index)
+        add("tiny nodule", "< 3 mm" if size_mm is not None and size_mm < 3 else None, index)
+        add("surgery", "post-operative" if _POST_OPERATIVE.search(text) else "none stated", index)
+        artefact = "metal artefact" if _METAL_ARTEFACT.search(text) else "none stated"
+        add("artefact", artefact, index)
+        add("scanner", study.manufacturer, index)
+        add("sex", study.sex, index)
+        add("age", _age_band(study.age_years), index)
+    return {
+        grouping: {name: strata[name] for name in sorted(strata, key=partial(_place, grouping))}
+        for grouping, strata in groups.items()
+    }
+
+
+def nodule_stratum(has_nodule: bool, size_mm: float | None) -> str:
+    """Which size group a reference belongs to, by its largest current lung nodule in mm.
+
+    The limits are Fleischner's for solid nodules (MacMahon et al. 2017) and 30 mm, beyond which
+    one speaks of a mass.
+    """
+    if not has_nodule:
+        return "none"
+    if size_mm is None:
+        return "unmeasured"
+    if size_mm < 6:
+        return "< 6 mm"
+    if size_mm <= 8:
+        return "6–8 mm"
+    return "> 8–30 mm" if size_mm <= 30 else "> 30 mm"
+
+
+def _age_band(age_years: float | None) -> str | None:
+    if age_years is None:
+        return None
+    if age_years < 40:
+        return "< 40"
+    if age_years < 60:
+        return "40–59"
+    return "60–74" if age_years < 75 else "≥ 75"
+
+
+def _place(grouping: str, stratum: str) -> tuple[int, str]:
+    order = ORDER.get(grouping, ())
+    return (order.index(stratum) if stratum in order else len(order)), stratum

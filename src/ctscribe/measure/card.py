@@ -1,10 +1,25 @@
-"""One run → its image-dependence card: the same studies under every view."""
+"""A run's image-dependence card: the same studies under every view.
 
-from collections.abc import Sequence
+In: a run and prepared scans. Out: ``card.json``, with the reports written under each view beside
+it; or the mismatch gap alone.
+
+The tower encodes every pair of neighbouring slices on its own, so a volume whose slice pairs are
+shuffled or replaced has the same visual tokens, shuffled or replaced. All views are therefore put
+together from stored features and equal what the tower would make of the altered frames.
+Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
@@ -12,61 +27,23 @@ from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.train.validation import validation_pairs
+from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
+from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_scores import score_card
-from ctscribe.measure.card_views import VIEWS, make_views
-from ctscribe.measure.intervals import draw_patients, patient_index, sum_by_patient, with_interval
+from ctscribe.measure.card_views import (
+    DROPPED_SHARE,
+    VIEWS,
+    draw_dropped,
+    draw_order,
+    scans_with_strangers,
+    seed_of,
+)
+from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.measure.scans import as_reports, match_predictions
+from ctscribe.scan.frames import WINDOWS, air_frames
 from ctscribe.write.generate import write_scans
-from ctscribe.write.writer import ReportWriter
-
-
-def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test") -> dict[str, Any]:
-    """Mismatch gap: CE of each report on another patient's volume minus CE on its own.
-
-    A model that recites the template has a gap of 0.
-
-    Args:
-        writer: The run.
-        prepared: Holds the scans.
-        split: Of at least two patients; the first volume of each scan is measured.
-
-    Returns:
-        ``value``, ``low`` and ``high`` of the gap in nats per answer token, the interval over
-        draws of patients, and ``scans``: per scan its ``own_ce`` and ``other_ce``.
-
-    Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
-    """
-    scans, strangers = scans_with_strangers(prepared.split(split))
-    store = writer.features(prepared, scans)
-    views = make_views(writer.qwen, store, strangers)
-    own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
-    knobs = writer.recipe.evaluate
-    patients = patient_index([scan.patient_id for scan in scans])
-    sums = sum_by_patient(np.stack([other - own, np.ones(len(scans))], axis=1), patients)
-    drawn = draw_patients(len(sums), knobs.resamples, knobs.seed) @ sums
-    return {
-        **with_interval(np.mean(other - own, keepdims=True), drawn[:, 0] / drawn[:, 1]),
-        "scans": [
-            {"scan_id": scan.scan_id, "own_ce": own_ce, "other_ce": other_ce}
-            for scan, own_ce, other_ce in zip(scans, own.tolist(), other.tolist(), strict=True)
-        ],
-    }
-
-
-def scans_with_strangers(
-    studies: Sequence[StudyRow],
-) -> tuple[list[StudyRow], dict[str, StudyRow]]:
-    """The first volume of each scan, and by its name the other patient's drawn for validation.
-
-    Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients.
-    """
-    by_name = {study.volume_name: study for study in studies}
-    rows = validation_pairs(studies)
-    strangers = {row.study: by_name[str(row.volume)] for row in rows[1::2]}
-    return [by_name[name] for name in strangers], strangers
+from ctscribe.write.writer import ReportWriter, View
 
 
 def make_card(
@@ -79,14 +56,8 @@ def make_card(
 ) -> dict[str, Any]:
     """Measures and writes ``card.json``.
 
-    The reports stay beside them as ``reports_<view>.jsonl``; an interrupted card goes on there.
-
-    Args:
-        writer: The run.
-        prepared: Holds the scans.
-        split: Whose scans, of at least two patients.
-        out_dir: The card's folder.
-        progress: Told (volumes shown, all); each view is shown to score, and again to write.
+    The reports stay beside it as ``reports_<view>.jsonl``; an interrupted card goes on there.
+    ``progress`` is told (volumes shown, all); each view is shown to score, and again to write.
 
     Returns:
         The card, as in ``card.json``; see `score_card`.
@@ -97,8 +68,12 @@ def make_card(
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     prepared.require(writer.recipe)
-    asked = _identify(writer, split, scans)
-    open_run(out_dir, "card", {**asked, "recipe": writer.recipe.model_dump(mode="json")})
+    identity = {
+        "weights_sha256": writer.weights_sha256,
+        "split": split,
+        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+    }
+    open_run(out_dir, "card", {**identity, "recipe": writer.recipe.model_dump(mode="json")})
     views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
     cross_entropy, answers, truth = {}, {}, as_reports(scans)
     for number, (name, view) in enumerate(views.items()):
@@ -109,21 +84,98 @@ def make_card(
         write_scans(writer, scans, view, path, progress=tell)
         tell(len(scans), len(scans))
         answers[name], _ = match_predictions(read_rows(path, PredictionRow), truth)
-    card = asked | score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
+    card = identity | score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
     card["use"] = RESEARCH_USE
     write_json(out_dir / "card.json", card)
     return card
-
-
-def _identify(writer: ReportWriter, split: Split, scans: Sequence[StudyRow]) -> dict[str, Any]:
-    return {
-        "weights_sha256": writer.weights_sha256,
-        "split": split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
-    }
 
 
 def _part(number: int, num_scans: int, progress: ProgressCallback) -> ProgressCallback:
     """Tells the reports written from one view as part of the whole, their true ones before."""
     before, total = (2 * number + 1) * num_scans, 2 * len(VIEWS) * num_scans
     return lambda done, _: progress(before + done, total)
+
+
+def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test") -> dict[str, Any]:
+    """Mismatch gap: CE of each report on another patient's volume minus CE on its own.
+
+    A model that recites the template has a gap of 0. Of each scan the first volume is measured.
+
+    Returns:
+        ``value``, ``low`` and ``high`` of the gap in nats per answer token, the interval over
+        draws of patients, and ``scans``: per scan its ``own_ce`` and ``other_ce``.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
+    """
+    scans, strangers = scans_with_strangers(prepared.split(split))
+    store = writer.features(prepared, scans)  # refuses other frames before weights are read
+    views = make_views(writer.qwen, store, strangers)
+    own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
+    knobs = writer.recipe.evaluate
+    patients = [scan.patient_id for scan in scans]
+    return {
+        **mean_with_interval(other - own, patients, knobs.resamples, knobs.seed),
+        "scans": [
+            {"scan_id": scan.scan_id, "own_ce": own_ce, "other_ce": other_ce}
+            for scan, own_ce, other_ce in zip(scans, own.tolist(), other.tolist(), strict=True)
+        ],
+    }
+
+
+def make_views(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    store: FeatureStore,
+    strangers: Mapping[str, StudyRow],
+) -> dict[str, View]:
+    """The views of `VIEWS`; what is drawn depends on the study's name alone.
+
+    Args:
+        qwen: Its tower encodes air.
+        store: Opened with noise where noise is shown; holds every study.
+        strangers: Volume name to the study of another patient that is shown for it.
+    """
+
+    @cache
+    def air(grid_hw: tuple[int, int]) -> Float[Tensor, "tokens hidden"]:
+        size = (grid_hw[0] * PATCH_PX, grid_hw[1] * PATCH_PX)
+        frames = torch.from_numpy(air_frames(2, size, WINDOWS[store.prepared.windows]))
+        with torch.inference_mode():
+            return encode_frames(qwen, [frames]).cpu()
+
+    def blank(study: StudyRow) -> Visual:
+        visual = store.visual(study)
+        return _with_air(visual, np.ones(visual.grid_thw[0], dtype=bool), air(visual.grid_thw[1:]))
+
+    def shuffled(study: StudyRow) -> Visual:
+        visual = store.visual(study)
+        order = torch.from_numpy(draw_order(visual.grid_thw[0], seed_of(study)))
+        return replace(visual, visual_tokens=_by_pair(visual)[order].flatten(0, 1))
+
+    def dropped(study: StudyRow) -> Visual:
+        visual = store.visual(study)
+        gone = draw_dropped(visual.grid_thw[0], DROPPED_SHARE, seed_of(study))
+        return _with_air(visual, gone, air(visual.grid_thw[1:]))
+
+    return {
+        "real": store.visual,
+        "noise": lambda study: store.visual(study, seed_of(study)),
+        "blank": blank,
+        "other_patient": lambda study: store.visual(strangers[study.volume_name]),
+        "shuffled": shuffled,
+        "dropped": dropped,
+    }
+
+
+def _by_pair(visual: Visual) -> Float[Tensor, "pairs tokens hidden"]:
+    pairs, height, width = visual.grid_thw
+    assert visual.visual_tokens is not None  # a store gives nothing else
+    return visual.visual_tokens.reshape(pairs, height * width // MERGE**2, -1)
+
+
+def _with_air(
+    visual: Visual, gone: Bool[np.ndarray, "pairs"], air: Float[Tensor, "tokens hidden"]
+) -> Visual:
+    tokens = _by_pair(visual).clone()
+    tokens[torch.from_numpy(gone)] = air.to(tokens.dtype)
+    return replace(visual, visual_tokens=tokens.flatten(0, 1))

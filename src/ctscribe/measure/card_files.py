@@ -1,4 +1,8 @@
-"""Any model's card, from the reports it wrote for the altered volumes."""
+"""Any model's card: the altered volumes for it to read, and the card of what it wrote of them.
+
+In: prepared volumes; then one file of reports for each view. Out: ``OUT/<view>/<name>.nii.gz``;
+then ``card.json`` with the card's text side, for which no model is needed.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +25,15 @@ from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared, stem
-from ctscribe.learn.pairs.build import noise_seeds
-from ctscribe.measure.card import scans_with_strangers
 from ctscribe.measure.card_scores import AGAINST, score_card
-from ctscribe.measure.card_views import DROPPED_SHARE, VIEWS, draw_dropped, draw_order
+from ctscribe.measure.card_views import (
+    DROPPED_SHARE,
+    VIEWS,
+    draw_dropped,
+    draw_order,
+    scans_with_strangers,
+    seed_of,
+)
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
@@ -41,98 +50,8 @@ from ctscribe.scan.stores import nifti_header
 from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import CTVolume
 
+_SUFFIXES = (".jsonl", ".csv", ".json")
 _NOISE_HU = 1000.0
-
-
-def write_altered(
-    prepared: Prepared,
-    split: Split,
-    out: Path,
-    *,
-    progress: ProgressCallback = lambda done, total: None,
-) -> int:
-    """Writes ``OUT/<view>/<name>.nii.gz``, int16 HU, for every scan of a split and every view.
-
-    Files that are there are kept, so an interrupted call goes on.
-
-    Args:
-        prepared: Holds the scans, volumes included.
-        split: Whose scans, of at least two patients.
-        out: Folder to write to.
-        progress: Told (files written, all).
-
-    Returns:
-        Number of scans.
-
-    Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
-            folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
-    """
-    scans, strangers = scans_with_strangers(prepared.split(split))
-    scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
-    open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
-    done = 0
-    for scan in scans:
-        for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
-            path = out / view / f"{stem(scan.volume_name)}.nii.gz"
-            if not path.exists():
-                _write(path, make())
-            done += 1
-            progress(done, len(VIEWS) * len(scans))
-    return len(scans)
-
-
-def shuffle_slices(hu: VolumeHu, seed: int) -> VolumeHu:
-    """The axial slices in a drawn order in which none keeps its place."""
-    return hu[:, :, draw_order(hu.shape[2], seed)]
-
-
-def drop_slices(hu: VolumeHu, seed: int) -> VolumeHu:
-    """The volume with half of its axial slices, drawn, replaced by air."""
-    left = hu.copy()
-    left[:, :, draw_dropped(hu.shape[2], DROPPED_SHARE, seed)] = AIR_HU
-    return left
-
-
-def noise_like(hu: VolumeHu, seed: int) -> VolumeHu:
-    """Standard normal noise in units of 1000 HU, clipped to ±1000 HU."""
-    drawn = np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32)
-    noise: VolumeHu = np.rint(np.clip(drawn, -1, 1) * _NOISE_HU).astype(np.int16)
-    return noise
-
-
-def _makers(
-    prepared: Prepared, scan: StudyRow, stranger: StudyRow
-) -> Iterator[tuple[str, Callable[[], CTVolume]]]:
-    """Each view with what makes it; nothing is read unless a view is made."""
-    seed = noise_seeds([scan.volume_name], seed=0)[0]
-
-    def altered(change: Callable[[VolumeHu], VolumeHu]) -> Callable[[], CTVolume]:
-        def make() -> CTVolume:
-            own = prepared.volume(scan)
-            return CTVolume(change(own.hu), own.affine)
-
-        return make
-
-    yield "real", altered(lambda hu: hu)
-    yield "noise", altered(lambda hu: noise_like(hu, seed))
-    yield "blank", altered(lambda hu: np.full(hu.shape, AIR_HU, dtype=np.int16))
-    yield "other_patient", lambda: prepared.volume(stranger)
-    yield "shuffled", altered(lambda hu: shuffle_slices(hu, seed))
-    yield "dropped", altered(lambda hu: drop_slices(hu, seed))
-
-
-def _write(path: Path, volume: CTVolume) -> None:
-    with (
-        atomic_write(path) as file,
-        igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as gz,
-    ):
-        gz.write(nifti_header(volume.shape_xyz, volume.affine))
-        for plane in volume.hu.T:
-            gz.write(np.ascontiguousarray(plane, dtype="<i2").data)
-
-
-SUFFIXES = (".jsonl", ".csv", ".json")
 
 
 def find_view_files(folder: Path) -> dict[str, Path]:
@@ -143,7 +62,7 @@ def find_view_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for view in VIEWS:
-        paths = [folder / f"{view}{suffix}" for suffix in SUFFIXES]
+        paths = [folder / f"{view}{suffix}" for suffix in _SUFFIXES]
         present = [path for path in paths if path.is_file()]
         if len(present) > 1:
             raise CtscribeError(
@@ -151,7 +70,8 @@ def find_view_files(folder: Path) -> dict[str, Path]:
                 f"{folder} must hold one file of reports for each view, but has "
                 f"{' and '.join(path.name for path in present)}",
             )
-        found.update(zip([view], present, strict=False))
+        if present:
+            found[view] = present[0]
     return found
 
 
@@ -164,12 +84,7 @@ def make_card_of_files(
 ) -> dict[str, Any]:
     """Scores and writes the card's text side; cross entropy needs the model and is left out.
 
-    Args:
-        paths: View → file of reports; ``real`` and ``other_patient`` at least.
-        references: Of the scans the views are of.
-        config: Text profile, draws and their seed.
-        out_dir: Gets ``card.json``.
-        source: Reads the findings of the reports.
+    ``paths`` holds each view's file of reports, ``real`` and ``other_patient`` at least.
 
     Raises:
         CtscribeError: ``E_CARD`` without those two views or without reports for some scans,
@@ -189,18 +104,19 @@ def make_card_of_files(
             f"the {references.split or 'references'} split must have scans, but has none",
         )
     truth = as_reports(scans, source)
-    answers = {view: _answers(path, references, truth, source) for view, path in paths.items()}
-    identity = {
+    answers = {view: _read_view(path, references, truth, source) for view, path in paths.items()}
+    card = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
         "split": references.split,
         "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+        **score_card({}, answers, truth, config, source.name),
+        "use": RESEARCH_USE,
     }
-    card = identity | score_card({}, answers, truth, config, source.name) | {"use": RESEARCH_USE}
     write_json(out_dir / "card.json", card)
     return card
 
 
-def _answers(
+def _read_view(
     path: Path, references: References, truth: Sequence[ScanReport], source: LabelSource
 ) -> Answers:
     written = read_predictions(path, references.studies, references.left_out)
@@ -213,3 +129,78 @@ def _answers(
             f"{len(truth)}, the first {missing[0]}",
         )
     return answers
+
+
+def write_altered(
+    prepared: Prepared,
+    split: Split,
+    out: Path,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> int:
+    """Writes ``OUT/<view>/<name>.nii.gz``, int16 HU, for every scan of a split and every view.
+
+    Files that are there are kept, so an interrupted call goes on. ``progress`` is told (files
+    written, all). Returns the number of scans.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
+            folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
+    """
+    scans, strangers = scans_with_strangers(prepared.split(split))
+    scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
+    open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
+    done = 0
+    for scan in scans:
+        for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
+            path = out / view / f"{stem(scan.volume_name)}.nii.gz"
+            if not path.exists():
+                _write(path, make())
+            done += 1
+            progress(done, len(VIEWS) * len(scans))
+    return len(scans)
+
+
+def _makers(
+    prepared: Prepared, scan: StudyRow, stranger: StudyRow
+) -> Iterator[tuple[str, Callable[[], CTVolume]]]:
+    """Each view with what makes it; nothing is read unless a view is made."""
+    seed = seed_of(scan)
+
+    def altered(change: Callable[[VolumeHu], VolumeHu]) -> Callable[[], CTVolume]:
+        def make() -> CTVolume:
+            own = prepared.volume(scan)
+            return CTVolume(change(own.hu), own.affine)
+
+        return make
+
+    yield "real", lambda: prepared.volume(scan)
+    yield "noise", altered(lambda hu: noise_like(hu, seed))
+    yield "blank", altered(lambda hu: np.full_like(hu, AIR_HU))
+    yield "other_patient", lambda: prepared.volume(stranger)
+    yield "shuffled", altered(lambda hu: hu[:, :, draw_order(hu.shape[2], seed)])
+    yield "dropped", altered(lambda hu: drop_slices(hu, seed))
+
+
+def noise_like(hu: VolumeHu, seed: int) -> VolumeHu:
+    """Standard normal noise in units of 1000 HU, clipped to ±1000 HU."""
+    drawn = np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32)
+    noise: VolumeHu = np.rint(np.clip(drawn, -1, 1) * _NOISE_HU).astype(np.int16)
+    return noise
+
+
+def drop_slices(hu: VolumeHu, seed: int) -> VolumeHu:
+    """The volume with half of its axial slices, drawn, replaced by air."""
+    left = hu.copy()
+    left[:, :, draw_dropped(hu.shape[2], DROPPED_SHARE, seed)] = AIR_HU
+    return left
+
+
+def _write(path: Path, volume: CTVolume) -> None:
+    with (
+        atomic_write(path) as file,
+        igzip.IGzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as gz,
+    ):
+        gz.write(nifti_header(volume.shape_xyz, volume.affine))
+        for plane in volume.hu.T:
+            gz.write(np.ascontiguousarray(plane, dtype="<i2").data)

@@ -43,11 +43,7 @@ def clinical_signature(metric: str, label_source: str, num_scans: int) -> str:
 def clinical_statistics(
     *, predictions: Sequence[Labels], references: Sequence[Labels]
 ) -> Float64[np.ndarray, "scans 76"]:
-    """Sufficient statistics of each scan's stated findings against its true ones.
-
-    Args:
-        predictions: 18 labels per scan, 1 stated, 0 not.
-        references: The true ones, in the same order.
+    """Sufficient statistics of each scan's stated findings against those of its reference.
 
     Returns:
         Per scan: TP, FP, FN, TN of each finding (4 × 18), the scan's own recall, whether it has
@@ -67,13 +63,11 @@ def clinical_statistics(
 def clinical_scores(
     totals: Float64[np.ndarray, "draws 76"],
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """The metrics of `CLINICAL_METRICS` from sums of `clinical_statistics` over scans.
-
-    Args:
-        totals: Sums, one row per draw; a point estimate is one row.
+    """The metrics of `CLINICAL_METRICS` from sums of `clinical_statistics`, one row per draw.
 
     Returns:
-        Metric name → one value per draw; NaN where the references have no finding to cover.
+        Metric → one value per draw, NaN where the references have no finding to cover; a point
+        estimate is one draw.
     """
     tp, fp, fn, tn = (totals[:, _N * k : _N * (k + 1)] for k in range(4))
     all_tp, all_fp, all_fn, all_tn = (count.sum(axis=1) for count in (tp, fp, fn, tn))

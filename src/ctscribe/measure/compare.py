@@ -1,4 +1,8 @@
-"""Does one run score higher than another, or could chance have made the difference?"""
+"""Does one run score higher than another, or could chance have made the difference?
+
+In: predictions of two systems or more, each of one training seed or several, and their
+references. Out: the differences from the first, with intervals and corrected p-values.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,13 +46,7 @@ def compare_predictions(
     config: EvaluateConfig,
     source: LabelSource = RULES,
 ) -> dict[str, Any]:
-    """Reads the predictions of systems and compares all with the first; see `compare`.
-
-    Args:
-        paths: System → its predictions.
-        references: What they were written for.
-        config: As for `compare`.
-        source: As for `compare`.
+    """Reads each system's predictions and compares all with the first; see `compare`.
 
     Returns:
         What `compare` returns, and ``base``, the name of the first.
@@ -112,23 +110,6 @@ def compare(
     }
 
 
-def _adjust(differences: dict[str, dict[str, dict[str, Any]]]) -> int:
-    """Adds each difference's p by Holm over all of them; returns how many there are."""
-    family = {
-        (name, metric): row["p"]
-        for name, rows in differences.items()
-        for metric, row in rows.items()
-    }
-    for (name, metric), adjusted in holm(family).items():
-        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
-    return len(family)
-
-
-def enough_trials(wanted: int, family: int) -> int:
-    """Trials with which even the smallest p, 1/(trials + 1), can hold after Holm's correction."""
-    return max(wanted, int(np.ceil(2 * family / ALPHA)))
-
-
 def _sums(
     seeds: Sequence[Sequence[PredictionRow]],
     truth: Sequence[ScanReport],
@@ -146,6 +127,7 @@ def _sums(
 def _differences(
     one: Sums, two: Sums, resampler: Resampler, trials: int, seed: int
 ) -> dict[str, dict[str, Any]]:
+    """Metric → two − one."""
     p_values = approximate_randomisation(one, two, score_sums, trials, seed)
     drawn_one, drawn_two = (score_sums(resampler.draws @ sums) for sums in (one, two))
     point_one, point_two = (score_sums(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
@@ -155,3 +137,20 @@ def _differences(
         difference = float(point_two[metric][0] - point_one[metric][0])
         table[metric] = {"difference": difference, "low": low, "high": high, "p": p}
     return table
+
+
+def _adjust(differences: Mapping[str, Mapping[str, dict[str, Any]]]) -> int:
+    """Adds each difference's p by Holm over all of them; returns how many there are."""
+    family = {
+        (name, metric): row["p"]
+        for name, rows in differences.items()
+        for metric, row in rows.items()
+    }
+    for (name, metric), adjusted in holm(family).items():
+        differences[name][metric] |= {"p_holm": adjusted, "holds": adjusted < ALPHA}
+    return len(family)
+
+
+def enough_trials(wanted: int, family: int) -> int:
+    """Trials with which even the smallest p, 1/(trials + 1), can hold after Holm's correction."""
+    return max(wanted, int(np.ceil(2 * family / ALPHA)))

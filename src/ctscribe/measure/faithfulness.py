@@ -1,6 +1,12 @@
-"""Whether evidence can be believed: compared with where a phantom's lesions truly are."""
+"""Whether evidence can be believed: compared with where a phantom's lesions truly are.
 
-from collections.abc import Callable, Mapping, Sequence
+In: a run, the reports it wrote, and the phantom's ``truth.jsonl``. Out: how often each way to
+rank slice pairs puts one first that shows the finding, how boxes overlap with lesions, and how
+probable a sentence stays while the first pairs are taken away, or while only they are there.
+Asked of every true sentence: one that states one finding which is there and shown.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -14,20 +20,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.rows import (
-    StudyRow,
-    TruthRow,
-    read_rows,
-)
+from ctscribe.base.rows import StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.cells import cell_targets
 from ctscribe.learn.model.finding_queries import LocatedFindings
-from ctscribe.measure.intervals import (
-    draw_patients,
-    patient_index,
-    sum_by_patient,
-    with_interval,
-)
+from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.scan.boxes import BoxPx, FrameBoxes, box_in_pixels, boxes_in_frames, overlap, touches
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
@@ -45,7 +42,10 @@ from ctscribe.write.sentences import ReadReport
 from ctscribe.write.writer import ReportWriter
 
 METHODS = ("attention", "leave_one_out", "random")
-"""Ways to rank slice pairs: by the finding queries, by exact removal, without a look."""
+"""Ways to rank slice pairs: by the finding queries, by exact removal, by chance."""
+
+TOP = (1, 3)
+"""hit@k asks whether a true slice pair is among the first k."""
 
 
 @final
@@ -95,222 +95,6 @@ class Checked:
     """Log-probability with only the k first there."""
 
 
-def check(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    report: ReadReport,
-    on_scan: ReportOnScan,
-    truth: Truth,
-    seed: int,
-) -> list[Checked]:
-    """Checks every sentence that states one finding which is there and shown.
-
-    Args:
-        qwen: The model.
-        report: What it wrote.
-        on_scan: The same report behind its scan.
-        truth: Where the volume's lesions are.
-        seed: Of random rankings and boxes.
-    """
-    draw = np.random.default_rng(seed)
-    chosen = [
-        (number, sentence.present[0])
-        for number, sentence in enumerate(report.sentences)
-        if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
-    ]
-    located = find_in_scan(qwen, on_scan)
-    rankings = _rankings(qwen, report, on_scan, located, [number for number, _ in chosen], draw)
-    scores = _scores(qwen, on_scan, rankings)
-    checked: list[Checked] = []
-    for number, finding in chosen:
-        true, ranking = truth.pairs_with(finding), rankings[number]
-        order = ranking.get("attention", ranking["leave_one_out"])
-        best = order[_first_true(order, true) - 1]
-        boxed = box_of(report.sentences[number], located, best), truth.boxes_in(finding, best)
-        members = report.tokens[number].float()
-        deletion, insertion = (
-            {
-                name: tuple(float(scores[kept][:-1] @ members) for kept in _steps(order, inserting))
-                for name, order in ranking.items()
-            }
-            for inserting in (False, True)
-        )
-        checked.append(
-            Checked(
-                *(finding, on_scan.num_pairs, int(true.sum())),
-                {name: _first_true(order, true) for name, order in ranking.items()},
-                _overlaps(*boxed, truth, draw),
-                deletion,
-                insertion,
-            )
-        )
-    return checked
-
-
-def _rankings(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    report: ReadReport,
-    on_scan: ReportOnScan,
-    located: LocatedFindings | None,
-    chosen: Sequence[int],
-    draw: np.random.Generator,
-) -> dict[int, dict[str, list[int]]]:
-    """Each method's order of the slice pairs, by number of the sentence."""
-    _, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs)), report)
-    rankings: dict[int, dict[str, list[int]]] = {}
-    for number in chosen:
-        rankings[number] = {
-            "leave_one_out": _order(drops[number]),
-            "random": draw.permutation(on_scan.num_pairs).tolist(),
-        }
-        attention = attention_of(report.sentences[number], located)
-        if attention is not None:
-            rankings[number]["attention"] = _order(attention)
-    return rankings
-
-
-def hit_by_chance(num_pairs: int, num_true: int, k: int) -> float:
-    """Probability that k slice pairs drawn without a look include a true one."""
-    return 1 - comb(num_pairs - num_true, k) / comb(num_pairs, k)
-
-
-def _overlaps(
-    box: BoxPx | None, lesions: Sequence[BoxPx], truth: Truth, draw: np.random.Generator
-) -> dict[str, float]:
-    """Of the box, and of one of its size put anywhere in the frame."""
-    if box is None or not lesions:
-        return {}
-    height, width = truth.frame_size_px
-    left = int(draw.integers(width - (box[2] - box[0]) + 1))
-    top = int(draw.integers(height - (box[3] - box[1]) + 1))
-    moved = (left, top, left + box[2] - box[0], top + box[3] - box[1])
-    return {
-        "attention": max(overlap(box, lesion) for lesion in lesions),
-        "random": max(overlap(moved, lesion) for lesion in lesions),
-    }
-
-
-def _first_true(order: Sequence[int], true: Bool[np.ndarray, "pairs"]) -> int:
-    return 1 + next(place for place, pair in enumerate(order) if true[pair])
-
-
-def _order(values: Float[Tensor, "pairs"]) -> list[int]:
-    order: list[int] = values.argsort(descending=True).tolist()
-    return order
-
-
-def _steps(order: Sequence[int], insertion: bool) -> list[Kept]:
-    ends = range(len(order) + 1)
-    return [frozenset(order[:k] if insertion else order[k:]) for k in ends]
-
-
-def _scores(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    on_scan: ReportOnScan,
-    rankings: Mapping[int, Mapping[str, Sequence[int]]],
-) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
-    """Log-probabilities for every set of pairs that some curve passes through, each once."""
-    needed = sorted(
-        {
-            kept
-            for ranking in rankings.values()
-            for order in ranking.values()
-            for insertion in (True, False)
-            for kept in _steps(order, insertion)
-        },
-        key=sorted,
-    )
-    return dict(zip(needed, log_probs(qwen, on_scan, needed), strict=True)) if needed else {}
-
-
-TOP = (1, 3)
-"""hit@k asks whether a true slice pair is among the first k."""
-
-
-def summarise(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
-    """Means over sentences that state one finding which is there.
-
-    Args:
-        checked: (patient, sentence).
-        resamples: Bootstrap draws of patients.
-        seed: Of the draws.
-
-    Returns:
-        ``all`` sentences and ``focal`` ones, whose finding is on at most half of the slice pairs:
-        ``hit@1`` and ``hit@3`` per method and by chance, ``overlap`` of boxes, mean ``deletion``
-        and ``insertion`` curves in nats; per finding its number and hits.
-    """
-    groups = {
-        "all": list(checked),
-        "focal": [(who, each) for who, each in checked if 2 * each.num_true <= each.num_pairs],
-    }
-    return {
-        **{name: _group(group, resamples, seed) for name, group in groups.items()},
-        "per_finding": _per_finding([each for _, each in checked]),
-        "use": RESEARCH_USE,
-    }
-
-
-def _group(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
-    sentences = [each for _, each in checked]
-    methods = [name for name in METHODS if all(name in each.rank for each in sentences)]
-
-    def mean(value: Callable[[Checked], float | None]) -> dict[str, float | None]:
-        known = [(who, v) for who, each in checked if (v := value(each)) is not None]
-        return _mean(known, resamples, seed)
-
-    found: dict[str, Any] = {"sentences": len(sentences), "scans": len({w for w, _ in checked})}
-    for k in TOP:
-        hits: dict[str, Any] = {
-            name: mean(lambda each, name=name, k=k: float(each.rank[name] <= k))  # type: ignore[misc]
-            for name in methods
-        }
-        hits["chance"] = mean(
-            lambda each, k=k: hit_by_chance(each.num_pairs, each.num_true, k)  # type: ignore[misc]
-        )
-        found[f"hit@{k}"] = hits
-    found["overlap"] = {
-        name: mean(lambda each, name=name: each.overlap.get(name))  # type: ignore[misc]
-        for name in ("attention", "random")
-    }
-    for kind in ("deletion", "insertion"):
-        found[kind] = {
-            name: np.mean([getattr(each, kind)[name] for each in sentences], axis=0).tolist()
-            for name in methods
-            if sentences
-        }
-    return found
-
-
-def _mean(
-    values: Sequence[tuple[str, float]], resamples: int, seed: int
-) -> dict[str, float | None]:
-    if not values:
-        return {"value": None, "low": None, "high": None}
-    patients = patient_index([who for who, _ in values])
-    rows = np.array([[value, 1.0] for _, value in values])
-    sums = sum_by_patient(rows, patients)
-    drawn = draw_patients(len(sums), resamples, seed) @ sums
-    return with_interval(rows[:, :1].mean(0), drawn[:, 0] / drawn[:, 1])
-
-
-def _per_finding(checked: Sequence[Checked]) -> list[dict[str, Any]]:
-    rows = []
-    for number, finding in enumerate(FINDINGS):
-        mine = [each for each in checked if each.finding == number]
-        methods = [name for name in METHODS if mine and name in mine[0].rank]
-        rows.append(
-            {"finding": finding, "sentences": len(mine)}
-            | {
-                f"hit@{k}": {
-                    name: float(np.mean([each.rank[name] <= k for each in mine]))
-                    for name in methods
-                }
-                for k in TOP
-            }
-        )
-    return rows
-
-
 def check_faithfulness(
     writer: ReportWriter,
     prepared: Prepared,
@@ -320,15 +104,10 @@ def check_faithfulness(
     limit: int | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compares evidence with a phantom's truth; see `summarise`.
+    """Compares a run's evidence for its reports with a phantom's truth; see `summarise`.
 
-    Args:
-        writer: The run that is asked.
-        prepared: Holds the scans.
-        predictions_path: What `generate` wrote.
-        truth_path: The phantom's ``truth.jsonl``.
-        limit: Only the first so many reports.
-        progress: Told (reports done, all reports).
+    With ``limit`` only the first so many reports are read; ``progress`` is told (reports done,
+    all reports).
 
     Raises:
         CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
@@ -363,3 +142,192 @@ def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
         study.slice_indices,
         (height, width),
     )
+
+
+def check(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    on_scan: ReportOnScan,
+    truth: Truth,
+    seed: int,
+) -> list[Checked]:
+    """Checks every true sentence of a report that stands behind its scan.
+
+    ``seed`` is that of the random rankings and boxes.
+    """
+    draw = np.random.default_rng(seed)
+    chosen = {
+        number: sentence.present[0]
+        for number, sentence in enumerate(report.sentences)
+        if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
+    }
+    located = find_in_scan(qwen, on_scan)
+    rankings = _rankings(qwen, report, on_scan, located, chosen, draw)
+    scores = _scores(qwen, on_scan, rankings.values())
+    checked: list[Checked] = []
+    for number, finding in chosen.items():
+        true, ranking = truth.pairs_with(finding), rankings[number]
+        rank = {name: _first_true(order, true) for name, order in ranking.items()}
+        boxed_by = "attention" if "attention" in ranking else "leave_one_out"
+        pair = ranking[boxed_by][rank[boxed_by] - 1]
+        box = box_of(report.sentences[number], located, pair)
+        members = report.tokens[number].float()
+        deletion, insertion = (
+            {
+                name: tuple(float(scores[kept][:-1] @ members) for kept in steps(order))
+                for name, order in ranking.items()
+            }
+            for steps in (_without_first, _with_first)
+        )
+        checked.append(
+            Checked(
+                finding=finding,
+                num_pairs=on_scan.num_pairs,
+                num_true=int(true.sum()),
+                rank=rank,
+                overlap=_overlaps(box, truth.boxes_in(finding, pair), truth.frame_size_px, draw),
+                deletion=deletion,
+                insertion=insertion,
+            )
+        )
+    return checked
+
+
+Ranking = Mapping[str, Sequence[int]]
+"""Method → the slice pairs in its order."""
+
+
+def _rankings(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    on_scan: ReportOnScan,
+    located: LocatedFindings | None,
+    chosen: Iterable[int],
+    draw: np.random.Generator,
+) -> dict[int, Ranking]:
+    """The rankings for each chosen sentence, by its number."""
+    _, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs)), report)
+    rankings: dict[int, Ranking] = {}
+    for number in chosen:
+        attention = attention_of(report.sentences[number], located)
+        rankings[number] = {
+            "leave_one_out": _order(drops[number]),
+            "random": draw.permutation(on_scan.num_pairs).tolist(),
+            **({} if attention is None else {"attention": _order(attention)}),
+        }
+    return rankings
+
+
+def _order(values: Float[Tensor, "pairs"]) -> list[int]:
+    order: list[int] = values.argsort(descending=True).tolist()
+    return order
+
+
+def _first_true(order: Sequence[int], true: Bool[np.ndarray, "pairs"]) -> int:
+    return 1 + next(place for place, pair in enumerate(order) if true[pair])
+
+
+def _without_first(order: Sequence[int]) -> list[Kept]:
+    return [frozenset(order[k:]) for k in range(len(order) + 1)]
+
+
+def _with_first(order: Sequence[int]) -> list[Kept]:
+    return [frozenset(order[:k]) for k in range(len(order) + 1)]
+
+
+def _scores(
+    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, rankings: Iterable[Ranking]
+) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
+    """Log-probabilities for every set of pairs that some curve passes through, each once."""
+    orders = [order for ranking in rankings for order in ranking.values()]
+    needed = {kept for order in orders for kept in (*_without_first(order), *_with_first(order))}
+    in_order = sorted(needed, key=sorted)
+    return dict(zip(in_order, log_probs(qwen, on_scan, in_order), strict=True)) if needed else {}
+
+
+def _overlaps(
+    box: BoxPx | None,
+    lesions: Sequence[BoxPx],
+    frame_size_px: tuple[int, int],
+    draw: np.random.Generator,
+) -> dict[str, float]:
+    """Of the box, and of one of its size put anywhere in the frame."""
+    if box is None or not lesions:
+        return {}
+    height, width = frame_size_px
+    left = int(draw.integers(width - (box[2] - box[0]) + 1))
+    top = int(draw.integers(height - (box[3] - box[1]) + 1))
+    moved = (left, top, left + box[2] - box[0], top + box[3] - box[1])
+    return {
+        "attention": max(overlap(box, lesion) for lesion in lesions),
+        "random": max(overlap(moved, lesion) for lesion in lesions),
+    }
+
+
+def summarise(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+    """Means over true sentences, given as (patient, sentence), with intervals over patients.
+
+    Returns:
+        ``all`` sentences and ``focal`` ones, whose finding is on at most half of the slice pairs:
+        ``hit@1`` and ``hit@3`` per method and by chance, ``overlap`` of boxes, mean ``deletion``
+        and ``insertion`` curves in nats; per finding its number and hits.
+    """
+    focal = [(who, each) for who, each in checked if 2 * each.num_true <= each.num_pairs]
+    return {
+        "all": _group(checked, resamples, seed),
+        "focal": _group(focal, resamples, seed),
+        "per_finding": _per_finding([each for _, each in checked]),
+        "use": RESEARCH_USE,
+    }
+
+
+def _group(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+    sentences = [each for _, each in checked]
+    methods = [name for name in METHODS if all(name in each.rank for each in sentences)]
+
+    def mean(value: Callable[[Checked], float | None]) -> dict[str, float | None]:
+        known = [(who, v) for who, each in checked if (v := value(each)) is not None]
+        patients, values = [who for who, _ in known], np.array([v for _, v in known], float)
+        return mean_with_interval(values, patients, resamples, seed)
+
+    found: dict[str, Any] = {"sentences": len(sentences), "scans": len({w for w, _ in checked})}
+    for k in TOP:
+        hits: dict[str, Any] = {
+            name: mean(lambda each, name=name, k=k: float(each.rank[name] <= k))  # type: ignore[misc]
+            for name in methods
+        }
+        hits["chance"] = mean(
+            lambda each, k=k: hit_by_chance(each.num_pairs, each.num_true, k)  # type: ignore[misc]
+        )
+        found[f"hit@{k}"] = hits
+    found["overlap"] = {
+        name: mean(lambda each, name=name: each.overlap.get(name))  # type: ignore[misc]
+        for name in ("attention", "random")
+    }
+    for kind in ("deletion", "insertion"):
+        found[kind] = {
+            name: np.mean([getattr(each, kind)[name] for each in sentences], axis=0).tolist()
+            for name in methods
+            if sentences
+        }
+    return found
+
+
+def hit_by_chance(num_pairs: int, num_true: int, k: int) -> float:
+    """Probability that k slice pairs drawn at random include a true one."""
+    return 1 - comb(num_pairs - num_true, k) / comb(num_pairs, k)
+
+
+def _per_finding(checked: Sequence[Checked]) -> list[dict[str, Any]]:
+    rows = []
+    for number, finding in enumerate(FINDINGS):
+        mine = [each for each in checked if each.finding == number]
+        methods = [name for name in METHODS if mine and name in mine[0].rank]
+        hits = {
+            f"hit@{k}": {
+                name: float(np.mean([each.rank[name] <= k for each in mine])) for name in methods
+            }
+            for k in TOP
+        }
+        rows.append({"finding": finding, "sentences": len(mine), **hits})
+    return rows

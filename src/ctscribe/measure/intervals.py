@@ -16,7 +16,6 @@ Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Sums of sufficient statistics [draws, columns] → metric → one value per draw."""
 
 Name = TypeVar("Name", bound=Hashable)
-
 LEVEL = 0.95
 
 
@@ -71,15 +70,6 @@ def sum_by_patient(
     return sums
 
 
-def percentile_interval(values: Float64[np.ndarray, "draws"]) -> tuple[float, float] | None:
-    """The central 95 % of the draws; None where the score is defined in none of them."""
-    defined = values[np.isfinite(values)]
-    if not defined.size:
-        return None
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 def with_interval(
     point: Float64[np.ndarray, "1"], drawn: Float64[np.ndarray, "draws"]
 ) -> dict[str, float | None]:
@@ -88,6 +78,26 @@ def with_interval(
     value = float(point[0]) if np.isfinite(point[0]) else None
     low, high = interval if interval and value is not None else (None, None)
     return {"value": value, "low": low, "high": high}
+
+
+def mean_with_interval(
+    values: Float64[np.ndarray, "cases"], patient_ids: Sequence[str], resamples: int, seed: int
+) -> dict[str, float | None]:
+    """``value``, ``low`` and ``high`` of a mean over cases of these patients; None without any."""
+    if not len(values):
+        return {"value": None, "low": None, "high": None}
+    resampler = Resampler.of(patient_ids, resamples, seed)
+    _, drawn = resampler.sums(np.stack([values, np.ones(len(values))], axis=1))
+    return with_interval(np.mean(values, keepdims=True), drawn[:, 0] / drawn[:, 1])
+
+
+def percentile_interval(values: Float64[np.ndarray, "draws"]) -> tuple[float, float] | None:
+    """The central 95 % of the draws; None where the score is defined in none of them."""
+    defined = values[np.isfinite(values)]
+    if not defined.size:
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def approximate_randomisation(
@@ -111,11 +121,10 @@ def approximate_randomisation(
     moved = swap @ (second - first)
     ours = scorer(first.sum(axis=0) + moved)
     theirs = scorer(second.sum(axis=0) - moved)
-    observed_first = scorer(first.sum(axis=0, keepdims=True))
-    observed_second = scorer(second.sum(axis=0, keepdims=True))
+    whole = [scorer(rows.sum(axis=0, keepdims=True)) for rows in (first, second)]
     p_values = {}
     for metric, values in ours.items():
-        observed = abs(float(observed_first[metric][0] - observed_second[metric][0]))
+        observed = abs(float(whole[0][metric][0] - whole[1][metric][0]))
         if not np.isfinite(observed):
             continue
         # Sums of floats in another order may differ in the last digits; ties count as extreme.

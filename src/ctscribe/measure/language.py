@@ -23,8 +23,122 @@ from scipy import sparse
 
 from ctscribe.base.errors import CtscribeError
 
+Profile = Literal["ctrate-raw", "r2gen"]
+LANGUAGE_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+
+NUM_LANGUAGE_COLUMNS = 13
+"""Sufficient statistics per scan."""
+
 ORDERS = 4
 """Longest n-gram."""
+
+# Keep a division by zero finite; corpus BLEU of identical texts is 0.9999999996 by them.
+_TINY, _SMALL = 1e-15, 1e-9
+
+_ROUGE_BETA_SQUARED = 1.2**2
+_CIDER_SIGMA = 6.0
+_R2GEN_NUMBERING = re.compile(r"(?:^|(?<=\s))\d+\. ")
+_R2GEN_PUNCTUATION = re.compile(r"[.,?;*!%^&_+()\[\]{}:<=>@\"'/\\]")
+
+
+def language_statistics(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> Float64[np.ndarray, "scans 13"]:
+    """Sufficient statistics of each prediction against the reference in the same place.
+
+    Returns:
+        Per scan: clipped matches of n = 1..4, n-grams written of n = 1..4, words written, words
+        of the reference, ROUGE-L, CIDEr, and 1. `language_scores` reads sums of such rows.
+    """
+    written = [normalise(text, profile, predicted=True) for text in predictions]
+    truth = [normalise(text, profile, predicted=False) for text in references]
+    counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
+    rouge = np.array([rouge_l(*pair) for pair in zip(written, truth, strict=True)])
+    rest = [rouge, _cider(counts), np.ones(len(written))]
+    return np.hstack([_bleu_columns(counts), np.stack(rest, axis=1)])
+
+
+def language_scores(
+    totals: Float64[np.ndarray, "draws 13"],
+) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """BLEU-1..4, ROUGE-L and CIDEr from sums of `language_statistics`, one row per draw.
+
+    Returns:
+        Metric → one value per draw; a point estimate is one draw.
+    """
+    scores = _bleu_scores(totals[:, :10])
+    scores["rouge_l"] = totals[:, 10] / totals[:, 12]
+    scores["cider"] = totals[:, 11] / totals[:, 12]
+    return scores
+
+
+def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
+    """Says how a language score was computed, so that only equals are compared."""
+    tokens = "space" if metric == "rouge_l" else "whitespace"
+    case = "lower" if profile == "r2gen" else "mixed"
+    detail = {
+        "rouge_l": "level:report-mean|beta:1.2",
+        "cider": "level:report-mean|n:4|sigma:6|idf:references|times:10",
+    }.get(metric, "level:corpus|smooth:none|refs:1")
+    return f"{metric}|profile:{profile}|split:{tokens}|case:{case}|{detail}|scans:{num_scans}"
+
+
+def normalise(text: str, profile: Profile, *, predicted: bool) -> str:
+    """Brings a report into the form whose tokens the profile compares.
+
+    ``ctrate-raw`` does what CT-RATE's challenge does: newlines vanish without leaving a space,
+    a point swallows the spaces around it, and predictions also lose quotation marks, underscores
+    and the end token. ``r2gen`` lowers the case, drops punctuation and list numbers, and puts
+    `` . `` between sentences (Chen et al. 2020).
+    """
+    if profile == "r2gen":
+        flat = _R2GEN_NUMBERING.sub("", " ".join(text.lower().split()))
+        sentences = (_R2GEN_PUNCTUATION.sub("", part).strip() for part in flat.split(". "))
+        return " . ".join(part for part in sentences if part) + " ."
+    text = text.replace("\n", "").replace(" . ", ".").replace(" .", ".")
+    if predicted:
+        text = text.replace("<|eot_id|>", "").replace('"', "").replace("_", "")
+    return text
+
+
+def bleu_4(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> float:
+    """Corpus BLEU-4 alone, without the cost of the other scores."""
+    written = [normalise(text, profile, predicted=True).split() for text in predictions]
+    truth = [normalise(text, profile, predicted=False).split() for text in references]
+    columns = _bleu_columns(count_ngrams(written, truth))
+    return float(_bleu_scores(columns.sum(axis=0, keepdims=True))["bleu_4"][0])
+
+
+def meteor(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile
+) -> dict[str, float | str | None]:
+    """Corpus METEOR of the normalised texts: ``value``, no ``low`` and ``high``, ``signature``.
+
+    Raises:
+        CtscribeError: ``E_METEOR`` without Java or without pycocoevalcap.
+    """
+    try:
+        from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise _lacking("pycocoevalcap 1.2, which does not import") from error
+    if shutil.which("java") is None:
+        raise _lacking("Java, which is not on the path")
+    # One text is one line of the program's input.
+    written = {i: [_line(t, profile, predicted=True)] for i, t in enumerate(predictions)}
+    truth = {i: [_line(t, profile, predicted=False)] for i, t in enumerate(references)}
+    value, _ = Meteor().compute_score(truth, written)
+    signature = f"meteor|profile:{profile}|jar:1.5|lang:en|level:corpus|scans:{len(truth)}"
+    return {"value": float(value), "low": None, "high": None, "signature": signature}
+
+
+def _line(text: str, profile: Profile, *, predicted: bool) -> str:
+    return " ".join(normalise(text, profile, predicted=predicted).split())
+
+
+def _lacking(what: str) -> CtscribeError:
+    return CtscribeError("E_METEOR", f"METEOR needs {what}")
 
 
 @final
@@ -97,118 +211,6 @@ def _count_matrices(
     return matrices
 
 
-def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, by bit-parallel dynamic programming.
-
-    One row of the classical table is one integer, and a whole row is updated by an addition
-    (Crochemore et al. 2001; Hyyrö 2004).
-    """
-    positions: dict[str, int] = {}
-    for place, token in enumerate(first):
-        positions[token] = positions.get(token, 0) | 1 << place
-    full = (1 << len(first)) - 1
-    row = full
-    for mask in map(positions.get, second):
-        if mask:
-            matched = row & mask
-            row = ((row + matched) | (row - matched)) & full
-    return len(first) - row.bit_count()
-
-
-Profile = Literal["ctrate-raw", "r2gen"]
-
-# Keep a division by zero finite; corpus BLEU of identical texts is 0.9999999996 by them.
-_TINY, _SMALL = 1e-15, 1e-9
-_ROUGE_BETA_SQUARED = 1.2**2
-_CIDER_SIGMA = 6.0
-
-LANGUAGE_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
-
-NUM_LANGUAGE_COLUMNS = 13
-"""Sufficient statistics per scan."""
-
-_R2GEN_NUMBERING = re.compile(r"(?:^|(?<=\s))\d+\. ")
-_R2GEN_PUNCTUATION = re.compile(r"[.,?;*!%^&_+()\[\]{}:<=>@\"'/\\]")
-
-
-def normalise(text: str, profile: Profile, *, predicted: bool) -> str:
-    """Brings a report into the form whose tokens the profile compares.
-
-    ``ctrate-raw`` does what CT-RATE's challenge does: newlines vanish without leaving a space,
-    a point swallows the spaces around it, and predictions also lose quotation marks, underscores
-    and the end token. ``r2gen`` lowers the case, drops punctuation and list numbers, and puts
-    `` . `` between sentences (Chen et al. 2020).
-    """
-    if profile == "r2gen":
-        flat = _R2GEN_NUMBERING.sub("", " ".join(text.lower().split()))
-        sentences = (_R2GEN_PUNCTUATION.sub("", part).strip() for part in flat.split(". "))
-        return " . ".join(part for part in sentences if part) + " ."
-    text = text.replace("\n", "").replace(" . ", ".").replace(" .", ".")
-    if predicted:
-        text = text.replace("<|eot_id|>", "").replace('"', "").replace("_", "")
-    return text
-
-
-def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
-    """Says how a language score was computed, so that only equals are compared."""
-    tokens = "space" if metric == "rouge_l" else "whitespace"
-    case = "lower" if profile == "r2gen" else "mixed"
-    detail = {
-        "rouge_l": "level:report-mean|beta:1.2",
-        "cider": "level:report-mean|n:4|sigma:6|idf:references|times:10",
-    }.get(metric, "level:corpus|smooth:none|refs:1")
-    return f"{metric}|profile:{profile}|split:{tokens}|case:{case}|{detail}|scans:{num_scans}"
-
-
-def language_statistics(
-    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
-) -> Float64[np.ndarray, "scans 13"]:
-    """Sufficient statistics of each prediction against its reference, in the given order.
-
-    Args:
-        predictions: One text per scan; may be empty.
-        references: One text per scan, in the same order.
-        profile: How text is normalised before it is split into tokens.
-
-    Returns:
-        Per scan: clipped matches of n = 1..4, n-grams written of n = 1..4, words written, words
-        of the reference, ROUGE-L, CIDEr, and 1. `language_scores` reads sums of such rows.
-    """
-    written = [normalise(text, profile, predicted=True) for text in predictions]
-    truth = [normalise(text, profile, predicted=False) for text in references]
-    counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
-    rouge = np.array([rouge_l(*pair) for pair in zip(written, truth, strict=True)])
-    rest = [rouge, _cider(counts), np.ones(len(written))]
-    return np.hstack([_bleu_columns(counts), np.stack(rest, axis=1)])
-
-
-def bleu_4(
-    *, predictions: Sequence[str], references: Sequence[str], profile: Profile = "ctrate-raw"
-) -> float:
-    """Corpus BLEU-4 alone, without the cost of the other scores."""
-    written = [normalise(text, profile, predicted=True).split() for text in predictions]
-    truth = [normalise(text, profile, predicted=False).split() for text in references]
-    columns = _bleu_columns(count_ngrams(written, truth))
-    return float(_bleu_scores(columns.sum(axis=0, keepdims=True))["bleu_4"][0])
-
-
-def language_scores(
-    totals: Float64[np.ndarray, "draws 13"],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """BLEU-1..4, ROUGE-L and CIDEr from sums of `language_statistics` over scans.
-
-    Args:
-        totals: Sums, one row per draw; a point estimate is one row.
-
-    Returns:
-        Metric name → one value per draw.
-    """
-    scores = _bleu_scores(totals[:, :10])
-    scores["rouge_l"] = totals[:, 10] / totals[:, 12]
-    scores["cider"] = totals[:, 11] / totals[:, 12]
-    return scores
-
-
 def _bleu_columns(counts: NgramCounts) -> Float64[np.ndarray, "scans 10"]:
     lengths = [counts.written_length, counts.truth_length]
     guesses = [np.maximum(0, lengths[0] - order) for order in range(ORDERS)]
@@ -242,6 +244,24 @@ def rouge_l(written: str, truth: str) -> float:
     return weighted / (recall + _ROUGE_BETA_SQUARED * precision)
 
 
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, by bit-parallel dynamic programming.
+
+    One row of the classical table is one integer, and a whole row is updated by an addition
+    (Crochemore et al. 2001; Hyyrö 2004).
+    """
+    positions: dict[str, int] = {}
+    for place, token in enumerate(first):
+        positions[token] = positions.get(token, 0) | 1 << place
+    full = (1 << len(first)) - 1
+    row = full
+    for mask in map(positions.get, second):
+        if mask:
+            matched = row & mask
+            row = ((row + matched) | (row - matched)) & full
+    return len(first) - row.bit_count()
+
+
 def _cider(counts: NgramCounts) -> Float64[np.ndarray, "scans"]:
     """Mean over n of the clipped cosine of tf-idf vectors, with the length penalty, times ten."""
     num_scans = len(counts.truth_length)
@@ -261,34 +281,3 @@ def _cider(counts: NgramCounts) -> Float64[np.ndarray, "scans"]:
     penalty = np.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * _CIDER_SIGMA**2))
     scores: Float64[np.ndarray, "scans"] = 10 * total / ORDERS * penalty
     return scores
-
-
-def meteor(
-    *, predictions: Sequence[str], references: Sequence[str], profile: Profile
-) -> dict[str, float | str | None]:
-    """Corpus METEOR of the normalised texts: ``value``, no ``low`` and ``high``, ``signature``.
-
-    Raises:
-        CtscribeError: ``E_METEOR`` without Java or without pycocoevalcap.
-    """
-    try:
-        from pycocoevalcap.meteor.meteor import Meteor  # type: ignore[import-not-found]
-    except ImportError as error:
-        told = "pycocoevalcap 1.2, which does not import"
-        raise _lacking(told) from error
-    if shutil.which("java") is None:
-        raise _lacking("Java, which is not on the path")
-    # One text is one line of the program's input.
-    written = {i: [_line(t, profile, predicted=True)] for i, t in enumerate(predictions)}
-    truth = {i: [_line(t, profile, predicted=False)] for i, t in enumerate(references)}
-    value, _ = Meteor().compute_score(truth, written)
-    signature = f"meteor|profile:{profile}|jar:1.5|lang:en|level:corpus|scans:{len(truth)}"
-    return {"value": float(value), "low": None, "high": None, "signature": signature}
-
-
-def _line(text: str, profile: Profile, *, predicted: bool) -> str:
-    return " ".join(normalise(text, profile, predicted=predicted).split())
-
-
-def _lacking(what: str) -> CtscribeError:
-    return CtscribeError("E_METEOR", f"METEOR needs {what}")

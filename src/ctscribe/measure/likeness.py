@@ -1,4 +1,4 @@
-"""How much of a set of reports is one report: the share that many patients have in common."""
+"""How much of a set of reports is one report, such as a template that many patients share."""
 
 import re
 from collections import Counter, defaultdict
@@ -24,12 +24,7 @@ _NOT_A_WORD = re.compile(r"\W+")
 def template_statistics(
     written: Sequence[Sections], patient_ids: Sequence[str], seed: int
 ) -> dict[str, float | int]:
-    """Measures how alike reports are.
-
-    Args:
-        written: Findings and impression of one report per scan.
-        patient_ids: Whose they are.
-        seed: Draws whom each report is compared with.
+    """Measures how alike reports are, one per scan; ``seed`` draws whom each is compared with.
 
     Returns:
         ``shared_token_share``: words in shared sentences, of all words; ``distinct_reports``;

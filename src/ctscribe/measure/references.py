@@ -1,4 +1,7 @@
-"""What predictions are scored against: prepared studies, or reports out of tables alone."""
+"""What predictions are scored against: prepared studies, or reports out of tables alone.
+
+In: what `prepare` wrote, or CSV files of reports, labels and metadata. Out: `References`.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,135 +25,6 @@ from ctscribe.text.report_tables import (
     read_report_table,
     report_fields,
 )
-
-
-@final
-@dataclass(frozen=True)
-class TablePaths:
-    """Files that say the same names.
-
-    Attributes:
-        reports: See `read_report_table`. Further columns are read where present: ``patient``,
-            ``scan``, ``split`` (rows of the other one are passed over), the 18 findings,
-            ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``, ``PatientSex``
-            and ``PatientAge``.
-        labels: The 18 findings, 0 or 1, for every report; without, those beside the reports, or
-            none.
-        metadata: Scanner, sex and age, as beside the reports; rows may lack.
-    """
-
-    reports: Path
-    labels: Path | None = None
-    metadata: Path | None = None
-
-
-@final
-@dataclass(frozen=True)
-class ReferenceTable:
-    """What the tables say."""
-
-    rows: list[ReportedRow]
-    left_out: frozenset[str]
-    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
-    num_without_patient: int
-    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
-
-
-def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTable:
-    """Reads reports with their labels and metadata; texts are spaced as `prepare` spaces them.
-
-    Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
-    names; any other name is a scan, and a patient, of its own.
-
-    Args:
-        paths: The files.
-        split: Which rows of a table with the column ``split``; what the rows will say.
-
-    Raises:
-        CtscribeError: As `read_report_table` and `reference_rows`.
-    """
-    table = read_report_table(paths.reports, allow_empty=True)
-    return reference_rows(table, paths, split)
-
-
-def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
-    """As `read_reference_tables`, of a table of reports that is read already.
-
-    Raises:
-        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
-            ``E_LABELS`` or ``E_METADATA`` naming the report.
-    """
-    labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
-    rows: dict[str, ReportedRow] = {}
-    left_out: set[str] = set()
-    nameless: set[str] = set()
-    for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
-        if parse_split(name[:80], beside.get("split", split)) != split:
-            continue
-        volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
-        about = {**metadata.get(volume_stem(name), {}), **beside}
-        stated = labels.get(volume_stem(name)) if paths.labels else beside
-        try:
-            fields = report_fields(name[:80], texts, about, stated)
-        except CtscribeError as error:
-            if error.code != "E_EMPTY_REPORT":
-                raise
-            left_out.add(volume_stem(volume_name))
-            continue
-        row = ReportedRow(
-            volume_name=volume_name,
-            patient_id=patient_id or scan_id,
-            scan_id=scan_id,
-            source_split=split,
-            **fields,
-        )
-        if rows.setdefault(volume_stem(volume_name), row) is not row:
-            raise _repeated(paths.reports, name)
-        if patient_id is None:
-            nameless.add(scan_id)
-    return ReferenceTable(list(rows.values()), frozenset(left_out), len(nameless))
-
-
-def _repeated(path: Path, name: str) -> CtscribeError:
-    return CtscribeError(
-        "E_DUPLICATE",
-        f"{path} must name each volume once, but {name[:80]!r} differs from an earlier row only "
-        "in folder or suffix",
-    )
-
-
-def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, Cells]:
-    if path is None:
-        return {}
-    found: dict[str, Cells] = {}
-    for name, cells in read_beside(path, required).items():
-        if found.setdefault(volume_stem(name), cells) is not cells:
-            raise _repeated(path, name)
-    return found
-
-
-def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:
-    """The volume's name, its patient if that is known, and its scan."""
-    for column in ("patient", "scan"):
-        if cells.get(column) == "":
-            raise CtscribeError(
-                "E_CSV",
-                f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
-            )
-    parts = _parts(name)
-    scan = cells.get("scan")
-    # A manifest's volumes are paths, and prepared under the names of their scans.
-    volume_name = safe_name(scan) if scan and key == "volume" else name
-    patient_id = cells.get("patient") or (parts.patient_id if parts else None)
-    return volume_name, patient_id, scan or (parts.scan_id if parts else volume_stem(name))
-
-
-def _parts(name: str) -> VolumeName | None:
-    """A volume's or a scan's name of CT-RATE's kind, taken apart."""
-    for suffix in (".nii.gz", "_1.nii.gz"):
-        with suppress(CtscribeError):
-            return parse_volume_name(volume_stem(name) + suffix)
-    return None
 
 
 @final
@@ -188,18 +62,46 @@ def prepared_references(prepared: Prepared, split: Split) -> References:
     return References(prepared.split(split), prepared.split("train"), split, prepared)
 
 
+@final
+@dataclass(frozen=True)
+class TablePaths:
+    """Files that say the same names.
+
+    Attributes:
+        reports: See `read_report_table`. Further columns are read where present: ``patient``,
+            ``scan``, ``split`` (rows of the other one are passed over), the 18 findings,
+            ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``, ``PatientSex``
+            and ``PatientAge``.
+        labels: The 18 findings, 0 or 1, for every report; without, those beside the reports, or
+            none.
+        metadata: Scanner, sex and age, as beside the reports; rows may lack.
+    """
+
+    reports: Path
+    labels: Path | None = None
+    metadata: Path | None = None
+
+
+@final
+@dataclass(frozen=True)
+class ReferenceTable:
+    """What the tables say."""
+
+    rows: list[ReportedRow]
+    left_out: frozenset[str]
+    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
+    num_without_patient: int
+    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
+
+
 def table_references(
     paths: TablePaths, training_paths: TablePaths | None, splits: SplitsConfig
 ) -> References:
     """The reports of tables, all of them scored; no volume is needed.
 
-    Of the training reports the patients that `prepare`'s validation split would take are left
-    out, so that CT-RATE's own tables give the baselines that a prepared CT-RATE gives.
-
-    Args:
-        paths: Reports to score against.
-        training_paths: Reports the baselines choose from; None where there are none.
-        splits: Which training patients are left out.
+    Of the training reports, from which the baselines choose, the patients that `prepare`'s
+    validation split would take are left out, so that CT-RATE's own tables give the baselines that
+    a prepared CT-RATE gives.
 
     Raises:
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
@@ -213,23 +115,116 @@ def table_references(
 
 
 def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:
-    """References of tables that are read already.
-
-    Args:
-        scored: Reports to score against.
-        known: Reports the baselines choose from; None where there are none.
+    """References of tables that are read already; of ``known`` the baselines choose theirs.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` when a patient is in both.
     """
-    facts = None, None, scored.left_out, scored.num_without_patient
-    if known is None:
-        return References(scored.rows, None, *facts)
-    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in known.rows}
+    training = None if known is None else known.rows
+    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training or ()}
     if both:
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
             "patients of the references are in the training reports too",
         )
-    return References(scored.rows, known.rows, *facts)
+    return References(
+        scored.rows,
+        training,
+        split=None,
+        left_out=scored.left_out,
+        without_patient=scored.num_without_patient,
+    )
+
+
+def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+    """Reads reports with their labels and metadata; see `reference_rows`.
+
+    Raises:
+        CtscribeError: As `read_report_table` and `reference_rows`.
+    """
+    return reference_rows(read_report_table(paths.reports, allow_empty=True), paths, split)
+
+
+def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+    """Reports of a table with their labels and metadata, their texts spaced as by `prepare`.
+
+    Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
+    names; any other name is a scan, and a patient, of its own. Of a table with the column
+    ``split`` the rows of ``split`` are read; of another all are, and will say so.
+
+    Raises:
+        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+            ``E_LABELS`` or ``E_METADATA`` naming the report.
+    """
+    labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
+    rows: dict[str, ReportedRow] = {}
+    left_out: set[str] = set()
+    nameless: set[str] = set()
+    for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
+        if parse_split(name[:80], beside.get("split", split)) != split:
+            continue
+        volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
+        about = {**metadata.get(volume_stem(name), {}), **beside}
+        stated = labels.get(volume_stem(name)) if paths.labels else beside
+        try:
+            fields = report_fields(name[:80], texts, about, stated)
+        except CtscribeError as error:
+            if error.code != "E_EMPTY_REPORT":
+                raise
+            left_out.add(volume_stem(volume_name))
+            continue
+        row = ReportedRow(
+            volume_name=volume_name,
+            patient_id=patient_id or scan_id,
+            scan_id=scan_id,
+            source_split=split,
+            **fields,
+        )
+        if rows.setdefault(volume_stem(volume_name), row) is not row:
+            raise _repeated(paths.reports, name)
+        if patient_id is None:
+            nameless.add(scan_id)
+    return ReferenceTable(list(rows.values()), frozenset(left_out), len(nameless))
+
+
+def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:
+    """The volume's name, its patient if that is known, and its scan."""
+    for column in ("patient", "scan"):
+        if cells.get(column) == "":
+            raise CtscribeError(
+                "E_CSV",
+                f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
+            )
+    parts = _parts(name)
+    scan = cells.get("scan")
+    # A manifest's volumes are paths, and prepared under the names of their scans.
+    volume_name = safe_name(scan) if scan and key == "volume" else name
+    patient_id = cells.get("patient") or (parts.patient_id if parts else None)
+    return volume_name, patient_id, scan or (parts.scan_id if parts else volume_stem(name))
+
+
+def _parts(name: str) -> VolumeName | None:
+    """A volume's or a scan's name of CT-RATE's kind, taken apart."""
+    for suffix in (".nii.gz", "_1.nii.gz"):
+        with suppress(CtscribeError):
+            return parse_volume_name(volume_stem(name) + suffix)
+    return None
+
+
+def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, Cells]:
+    if path is None:
+        return {}
+    found: dict[str, Cells] = {}
+    for name, cells in read_beside(path, required).items():
+        if found.setdefault(volume_stem(name), cells) is not cells:
+            raise _repeated(path, name)
+    return found
+
+
+def _repeated(path: Path, name: str) -> CtscribeError:
+    return CtscribeError(
+        "E_DUPLICATE",
+        f"{path} must name each volume once, but {name[:80]!r} differs from an earlier row only "
+        "in folder or suffix",
+    )

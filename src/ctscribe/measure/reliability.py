@@ -1,14 +1,19 @@
-"""Does a probability of 0.8 come true in eight cases of ten, and are the sure ones right?"""
+"""Does a probability of 0.8 come true in eight cases of ten, and are the sure ones right?
+
+In: probabilities, truths, and whose they are. Out: expected calibration error with its interval,
+Brier score, the bins of a reliability diagram, the risk–coverage curve, and both drawn.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
-from ctscribe.measure.intervals import draw_patients, patient_index, percentile_interval
+from ctscribe.measure.intervals import Resampler, with_interval
 
 NUM_BINS = 15
 """Of equal width (Guo et al., ICML 2017)."""
@@ -25,6 +30,26 @@ class Claims:
     """Of each case; its cases are not independent."""
 
 
+def reliability(claims: Claims, resamples: int, seed: int) -> dict[str, Any]:
+    """ECE with its interval over patients, bins to draw, and the risk–coverage curve.
+
+    There must be at least one claim.
+    """
+    resampler = Resampler.of(claims.patients, resamples, seed)
+    ece = partial(expected_calibration_error, claims.probability, claims.truth)
+    drawn = [ece(draw[resampler.patients]) for draw in resampler.draws]
+    coverage, risk = risk_coverage(claims.probability, claims.truth)
+    steps = np.linspace(0, len(risk) - 1, min(len(risk), 101)).round().astype(int)
+    return {
+        "cases": len(claims.truth),
+        "ece": with_interval(np.array([ece()]), np.array(drawn)),
+        "brier": float(np.mean((claims.probability - claims.truth) ** 2)),
+        "bins": _bins(claims),
+        "risk_coverage": [[float(coverage[i]), float(risk[i])] for i in steps],
+        "area_under_risk_coverage": float(risk.mean()),
+    }
+
+
 def expected_calibration_error(
     probability: Float64[np.ndarray, "cases"],
     truth: Bool[np.ndarray, "cases"],
@@ -32,46 +57,11 @@ def expected_calibration_error(
 ) -> float:
     """Mean over cases of |mean probability − frequency| of their bin.
 
-    Args:
-        probability: Of being true.
-        truth: What was the case.
-        weight: How often each case counts; None counts each once.
+    ``weight`` says how often each case counts; None counts each once.
     """
     weights = np.ones(len(probability)) if weight is None else weight
-    bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
-    gaps = np.bincount(bins, weights * (probability - truth), minlength=NUM_BINS)
+    gaps = np.bincount(_bin_of(probability), weights * (probability - truth), minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / weights.sum())
-
-
-def reliability(claims: Claims, resamples: int, seed: int) -> dict[str, Any]:
-    """ECE with its interval over patients, bins to draw, and the risk–coverage curve.
-
-    Args:
-        claims: At least one.
-        resamples: Bootstrap draws of patients.
-        seed: Of the draws.
-    """
-    patients = patient_index(claims.patients)
-    draws = draw_patients(int(patients.max()) + 1, resamples, seed)
-    drawn = [
-        expected_calibration_error(claims.probability, claims.truth, draw[patients])
-        for draw in draws
-    ]
-    low, high = percentile_interval(np.array(drawn)) or (None, None)
-    coverage, risk = risk_coverage(claims.probability, claims.truth)
-    steps = np.linspace(0, len(risk) - 1, min(len(risk), 101)).round().astype(int)
-    return {
-        "cases": len(claims.truth),
-        "ece": {
-            "value": expected_calibration_error(claims.probability, claims.truth),
-            "low": low,
-            "high": high,
-        },
-        "brier": float(np.mean((claims.probability - claims.truth) ** 2)),
-        "bins": _bins(claims),
-        "risk_coverage": [[float(coverage[i]), float(risk[i])] for i in steps],
-        "area_under_risk_coverage": float(risk.mean()),
-    }
 
 
 def risk_coverage(
@@ -87,13 +77,25 @@ def risk_coverage(
     return counts / len(wrong), np.cumsum(wrong) / counts
 
 
-def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draws reliability diagrams and risk–coverage curves.
+def _bins(claims: Claims) -> list[dict[str, float | int]]:
+    bins = _bin_of(claims.probability)
+    return [
+        {
+            "mean_probability": float(claims.probability[bins == number].mean()),
+            "frequency": float(claims.truth[bins == number].mean()),
+            "cases": int((bins == number).sum()),
+        }
+        for number in range(NUM_BINS)
+        if (bins == number).any()
+    ]
 
-    Args:
-        parts: Title to what `reliability` gives.
-        path: PNG file.
-    """
+
+def _bin_of(probability: Float64[np.ndarray, "cases"]) -> Int64[np.ndarray, "cases"]:
+    return np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+
+
+def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draws reliability diagrams and risk–coverage curves: title → what `reliability` gives."""
     from ctscribe.base.figures import new_figure, write_figure
 
     figure, (left, right) = new_figure(9.0, 4.2, num_across=2)
@@ -110,16 +112,3 @@ def draw_reliability(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None
     for axes in (left, right):
         axes.legend(frameon=False)
     write_figure(path, figure)
-
-
-def _bins(claims: Claims) -> list[dict[str, float | int]]:
-    bins = np.minimum((claims.probability * NUM_BINS).astype(int), NUM_BINS - 1)
-    return [
-        {
-            "mean_probability": float(claims.probability[bins == number].mean()),
-            "frequency": float(claims.truth[bins == number].mean()),
-            "cases": int((bins == number).sum()),
-        }
-        for number in range(NUM_BINS)
-        if (bins == number).any()
-    ]

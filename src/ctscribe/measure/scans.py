@@ -1,4 +1,8 @@
-"""From rows to scans: one reference, one prediction, each counted once."""
+"""From rows to scans: one reference, one prediction, each counted once.
+
+In: rows of references and predictions. Out: `ScanReport`s and, in their order, `Answers`, with
+the findings that a `LabelSource` reads in them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,39 +14,11 @@ from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import ReadFindings, label_reports
 
-
-@final
-@dataclass(frozen=True)
-class LabelSource:
-    """A reader of findings, and the name by which signatures call it."""
-
-    name: str
-    """E.g. ``rules`` or ``radbert``."""
-    read: ReadFindings
-
-    def labels(self, texts: Sequence[str]) -> list[Labels]:
-        """Reads every distinct text once; an empty one states nothing and is not asked about."""
-        distinct = [text for text in dict.fromkeys(texts) if text]
-        stated = self.read(distinct)
-        if stated.shape != (len(distinct), len(FINDINGS)):
-            raise ValueError(f"{self.name} must give {len(FINDINGS)} findings for each text")
-        known = {
-            text: tuple(int(label) for label in row)
-            for text, row in zip(distinct, stated, strict=True)
-        }
-        return [known.get(text, NOTHING) for text in texts]
-
+Sections = tuple[str, str]
+"""Findings and impression of a written report."""
 
 NOTHING: Labels = (0,) * len(FINDINGS)
 """None of the findings."""
-
-
-RULES = LabelSource("rules", label_reports)
-"""The rule labeler."""
-
-
-Sections = tuple[str, str]
-"""Findings and impression of a written report."""
 
 
 @final
@@ -86,20 +62,47 @@ class Answers:
         return [labelled_text(*sections) for sections in self.sections]
 
 
-def scored_text(findings: str, impression: str) -> str:
-    """The text whose words are compared: both sections without their headings."""
-    return " ".join(part for part in (findings.strip(), impression.strip()) if part)
+@final
+@dataclass(frozen=True)
+class LabelSource:
+    """A reader of findings, and the name by which signatures call it."""
+
+    name: str
+    """E.g. ``rules`` or ``radbert``."""
+    read: ReadFindings
+
+    def labels(self, texts: Sequence[str]) -> list[Labels]:
+        """Reads every distinct text once; an empty one states nothing and is not asked about."""
+        distinct = [text for text in dict.fromkeys(texts) if text]
+        stated = self.read(distinct)
+        if stated.shape != (len(distinct), len(FINDINGS)):
+            raise ValueError(f"{self.name} must give {len(FINDINGS)} findings for each text")
+        known = {
+            text: tuple(int(label) for label in row)
+            for text, row in zip(distinct, stated, strict=True)
+        }
+        return [known.get(text, NOTHING) for text in texts]
 
 
-def labelled_text(findings: str, impression: str) -> str:
-    """The text a label source reads; the sections stand apart, so that no sentence joins them."""
-    return "\n".join(part for part in (findings.strip(), impression.strip()) if part)
+RULES = LabelSource("rules", label_reports)
+"""The rule labeler."""
 
 
-def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> Answers:
-    """Texts and stated findings of written reports; both sections empty means no report."""
-    labels = source.labels([labelled_text(*sections) for sections in written])
-    return Answers(tuple(written), tuple(labels))
+def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[ScanReport]:
+    """The reference report of each study; labels are read from the text where none are given."""
+    bare = [study for study in studies if study.labels is None]
+    read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
+    labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
+    return [
+        ScanReport(
+            study.scan_id,
+            study.patient_id,
+            study.findings,
+            study.impression,
+            labels[study.volume_name] if study.labels is None else study.labels,
+        )
+        for study in studies
+    ]
 
 
 def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
@@ -121,32 +124,6 @@ def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     return list(kept.values())
 
 
-def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> list[ScanReport]:
-    """The reference report of each study; labels are read from the text where none are given."""
-    bare = [study for study in studies if study.labels is None]
-    read = source.labels([labelled_text(study.findings, study.impression) for study in bare])
-    labels = {study.volume_name: row for study, row in zip(bare, read, strict=True)}
-    return [
-        ScanReport(
-            study.scan_id,
-            study.patient_id,
-            study.findings,
-            study.impression,
-            labels[study.volume_name] if study.labels is None else study.labels,
-        )
-        for study in studies
-    ]
-
-
-def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
-    """How much there is to score; one row per scan."""
-    return {
-        "scans": len(studies),
-        "patients": len({study.patient_id for study in studies}),
-        "labels_read_from_text": sum(study.labels is None for study in studies),
-    }
-
-
 def match_predictions(
     predictions: Sequence[PredictionRow],
     references: Sequence[ScanReport],
@@ -155,7 +132,7 @@ def match_predictions(
     """Puts predictions in the order of the references; a missing one is an empty report.
 
     Returns:
-        The answers, and the names of the scans nobody wrote a report for.
+        The answers, and the ids of the scans nobody wrote a report for.
 
     Raises:
         CtscribeError: ``E_PREDICTION`` for a scan that is unknown, written twice with different
@@ -181,3 +158,28 @@ def _bad_prediction(row: PredictionRow, what: str) -> CtscribeError:
         "E_PREDICTION",
         f"each predicted scan must have one reference, but scan {row.scan_id} {what}",
     )
+
+
+def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> Answers:
+    """Texts and stated findings of written reports; both sections empty means no report."""
+    labels = source.labels([labelled_text(*sections) for sections in written])
+    return Answers(tuple(written), tuple(labels))
+
+
+def scored_text(findings: str, impression: str) -> str:
+    """The text whose words are compared: both sections without their headings."""
+    return " ".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def labelled_text(findings: str, impression: str) -> str:
+    """The text a label source reads; the sections stand apart, so that no sentence joins them."""
+    return "\n".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
+    """How much there is to score; one row per scan."""
+    return {
+        "scans": len(studies),
+        "patients": len({study.patient_id for study in studies}),
+        "labels_read_from_text": sum(study.labels is None for study in studies),
+    }

@@ -1,6 +1,10 @@
-"""Every score of a set of predictions, with its interval, beside what blindness scores."""
+"""Every score of a set of predictions, with its interval, beside what blindness scores.
 
-from collections.abc import Iterable, Mapping, Sequence
+In: predictions of any model, references, and training reports for the blind baselines. Out: one
+JSON-able dictionary, ``scores.json``. What two systems differ in is `compare`'s.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.base.types import Labels
-from ctscribe.measure import baselines as label_sentences
-from ctscribe.measure.baselines import (
-    BASELINE_RULES,
-    LEAVE_ONE_OUT,
-    choose_reports,
-    unseen_patients,
-)
+from ctscribe.measure.baselines import read_label_head, rules_of, write_baselines
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
@@ -42,29 +40,6 @@ NUM_CHECKED = 500
 """Reports that are scored twice: sacrebleu takes a millisecond for each."""
 
 
-def cross_check(
-    *, predictions: Sequence[str], references: Sequence[str], profile: Profile
-) -> dict[str, float | int | str]:
-    """Corpus BLEU-4 of the first reports by sacrebleu and by us.
-
-    Both split the normalised texts at white space. They agree to 1e-9 wherever one sequence of
-    four words is right.
-
-    Returns:
-        ``bleu_4`` and ``sacrebleu`` in [0, 1], ``scans``, and sacrebleu's ``signature``.
-    """
-    metric = BLEU(tokenize="none", smooth_method="none", force=True)
-    predictions, references = predictions[:NUM_CHECKED], references[:NUM_CHECKED]
-    written = [normalise(text, profile, predicted=True) for text in predictions]
-    truth = [normalise(text, profile, predicted=False) for text in references]
-    return {
-        "bleu_4": bleu_4(predictions=predictions, references=references, profile=profile),
-        "sacrebleu": metric.corpus_score(written, [truth]).score / 100,
-        "scans": len(written),
-        "signature": str(metric.get_signature()),
-    }
-
-
 def evaluate_predictions(
     predictions_path: Path,
     references: References,
@@ -75,13 +50,11 @@ def evaluate_predictions(
     """Reads predictions and scores them; see `evaluate`, whose ``n`` gains `References.facts`.
 
     Raises:
-        CtscribeError: As `read_predictions`, `evaluate` and `baselines.read_label_head`.
+        CtscribeError: As `read_predictions`, `evaluate` and `read_label_head`.
     """
     studies = references.studies
     predictions = read_predictions(predictions_path, studies, references.left_out)
-    stated = None
-    if label_head_path is not None:
-        stated = label_sentences.read_label_head(label_head_path, studies)
+    stated = None if label_head_path is None else read_label_head(label_head_path, studies)
     scores = evaluate(predictions, studies, references.training, config, source, stated)
     scores["n"] |= references.facts()
     return scores
@@ -123,97 +96,22 @@ def evaluate(
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
-    numbers = count_scans(studies) | {"predicted": len(truth) - len(missing)}
-    numbers |= {"training_scans": len(known or ())}
-    numbers |= {"resamples": config.resamples, "seed": config.seed}
-    blind = _baselines(truth, known, config.seed, stated)
+    blind = write_baselines(known, truth, config.seed, stated)
     return {
-        "n": numbers,
+        "n": {
+            **count_scans(studies),
+            "predicted": len(truth) - len(missing),
+            "training_scans": len(known or ()),
+            "resamples": config.resamples,
+            "seed": config.seed,
+        },
         **_scores(answers, blind, studies, truth, config, source),
-        "baseline_rules": _rules(blind, leave_one_out=known is None),
+        "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
         "template": _templates(answers, truth, config.seed),
         "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,
     }
-
-
-def _scores(
-    answers: Answers,
-    blind: Mapping[str, Sequence[Sections]],
-    studies: Sequence[ReportedRow],
-    truth: Sequence[ScanReport],
-    config: EvaluateConfig,
-    source: LabelSource,
-) -> dict[str, Any]:
-    """What has intervals: the model's scores and the baselines', and the model's in parts."""
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
-
-    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
-        found = score_table(rows, resampler, config.profile, source.name)
-        return found | _on_request(system, truth, config)
-
-    rows = scan_statistics(answers, truth, config.profile)
-    baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
-    return {
-        "model": table(answers, rows),
-        "baselines": {
-            name: table(each, scan_statistics(each, truth, config.profile))
-            for name, each in baselines.items()
-        },
-        "per_finding": by_finding(rows, resampler),
-        "agreement": by_agreement(answers, truth, resampler),
-        "strata": by_stratum(rows, studies, truth, resampler),
-    }
-
-
-def _on_request(
-    system: Answers, truth: Sequence[ScanReport], config: EvaluateConfig
-) -> dict[str, Any]:
-    if not config.meteor:
-        return {}
-    return {"meteor": meteor(**_texts(system, truth), profile=config.profile)}
-
-
-def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:
-    """How much of the references, and of what was written, is boilerplate."""
-    patient_ids = [report.patient_id for report in truth]
-    return {
-        "references": template_statistics([each.sections for each in truth], patient_ids, seed),
-        "predictions": template_statistics(answers.sections, patient_ids, seed),
-    }
-
-
-def _rules(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:
-    """How each baseline's reports are chosen, in words."""
-    known = BASELINE_RULES | {"label_sentences": label_sentences.RULE}
-    told = {name: rule for name, rule in known.items() if name in set(baselines)}
-    if leave_one_out:
-        return {name: f"{rule}; {LEAVE_ONE_OUT}" for name, rule in told.items()}
-    return told
-
-
-def _baselines(
-    truth: Sequence[ScanReport],
-    known: Sequence[ScanReport] | None,
-    seed: int,
-    stated: Mapping[str, Labels] | None,
-) -> dict[str, list[Sections]]:
-    """What each baseline writes; it is read by the label source too, as a model's words are."""
-    written = {
-        name: [report.sections for report in chosen]
-        for name, chosen in choose_reports(known, truth, seed).items()
-    }
-    if stated is not None:
-        labels = [stated[report.scan_id] for report in truth]
-        written["label_sentences"] = label_sentences.reports_from_labels(
-            truth if known is None else known, labels, unseen_patients(known, truth)
-        )
-    return written
-
-
-def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
-    return {"predictions": answers.texts, "references": [report.text for report in truth]}
 
 
 def _require_other_patients(
@@ -237,3 +135,70 @@ def _require_other_patients(
             f"the blind baselines need training reports of other patients, but {len(known)} are "
             "given",
         )
+
+
+def _scores(
+    answers: Answers,
+    blind: Mapping[str, Sequence[Sections]],
+    studies: Sequence[ReportedRow],
+    truth: Sequence[ScanReport],
+    config: EvaluateConfig,
+    source: LabelSource,
+) -> dict[str, Any]:
+    """What has intervals: the model's scores and the baselines', and the model's in parts."""
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+
+    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
+        found = score_table(rows, resampler, config.profile, source.name)
+        if config.meteor:
+            found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
+        return found
+
+    rows = scan_statistics(answers, truth, config.profile)
+    baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
+    return {
+        "model": table(answers, rows),
+        "baselines": {
+            name: table(each, scan_statistics(each, truth, config.profile))
+            for name, each in baselines.items()
+        },
+        "per_finding": by_finding(rows, resampler),
+        "agreement": by_agreement(answers, truth, resampler),
+        "strata": by_stratum(rows, studies, truth, resampler),
+    }
+
+
+def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:
+    """How much of the references, and of what was written, is boilerplate."""
+    patient_ids = [report.patient_id for report in truth]
+    return {
+        "references": template_statistics([each.sections for each in truth], patient_ids, seed),
+        "predictions": template_statistics(answers.sections, patient_ids, seed),
+    }
+
+
+def cross_check(
+    *, predictions: Sequence[str], references: Sequence[str], profile: Profile
+) -> dict[str, float | int | str]:
+    """Corpus BLEU-4 of the first reports by sacrebleu and by us.
+
+    Both split the normalised texts at white space. They agree to 1e-9 wherever one sequence of
+    four words is right.
+
+    Returns:
+        ``bleu_4`` and ``sacrebleu`` in [0, 1], ``scans``, and sacrebleu's ``signature``.
+    """
+    metric = BLEU(tokenize="none", smooth_method="none", force=True)
+    predictions, references = predictions[:NUM_CHECKED], references[:NUM_CHECKED]
+    written = [normalise(text, profile, predicted=True) for text in predictions]
+    truth = [normalise(text, profile, predicted=False) for text in references]
+    return {
+        "bleu_4": bleu_4(predictions=predictions, references=references, profile=profile),
+        "sacrebleu": metric.corpus_score(written, [truth]).score / 100,
+        "scans": len(written),
+        "signature": str(metric.get_signature()),
+    }
+
+
+def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
+    return {"predictions": answers.texts, "references": [report.text for report in truth]}

@@ -1,4 +1,4 @@
-"""All metrics of a system from one row of sums per scan."""
+"""All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -60,14 +60,12 @@ def score_table(
 ) -> dict[str, dict[str, Any]]:
     """Metric → value, its interval over the draws, and its signature."""
     point, drawn = (score_sums(sums) for sums in resampler.sums(statistics))
-    return {
-        name: with_interval(point[name], drawn[name])
-        | {"signature": _signature(name, profile, label_source, len(statistics))}
-        for name in ALL_METRICS
+    num_scans = len(statistics)
+    signatures = {
+        **{name: language_signature(name, profile, num_scans) for name in LANGUAGE_METRICS},
+        **{name: clinical_signature(name, label_source, num_scans) for name in CLINICAL_METRICS},
     }
-
-
-def _signature(name: str, profile: Profile, label_source: str, num_scans: int) -> str:
-    if name in LANGUAGE_METRICS:
-        return language_signature(name, profile, num_scans)
-    return clinical_signature(name, label_source, num_scans)
+    return {
+        name: with_interval(point[name], drawn[name]) | {"signature": signature}
+        for name, signature in signatures.items()
+    }

@@ -1,4 +1,8 @@
-"""``calibration.json``: what turns a run's log-odds into probabilities."""
+"""``calibration.json``: what turns a run's log-odds into probabilities.
+
+In: raw log-odds of findings and of written sentences. Out: how probable it is that they are true.
+`measure.calibrate` fits and writes it; here it is read and applied.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from ctscribe.base.rows import Row
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.sentences import ReadSentence
 
+FILE = "calibration.json"
 _PRIOR_SD = 1.0
 
 
@@ -35,51 +40,9 @@ class Temperature:
     def apply(
         self, log_odds: Float64[np.ndarray, "cases sources"], groups: np.ndarray
     ) -> Float64[np.ndarray, "cases"]:
-        """Calibrated probabilities.
-
-        Args:
-            log_odds: Raw, from each source.
-            groups: Number of each case's group.
-        """
+        """Calibrated probabilities of raw log-odds; ``groups`` holds each case's group number."""
         shift = np.array(self.offsets)[groups]
         return np.asarray(expit(log_odds @ np.array(self.slopes) + shift))
-
-
-def fit_temperature(
-    log_odds: Float64[np.ndarray, "cases sources"],
-    groups: np.ndarray,
-    truth: Bool[np.ndarray, "cases"],
-    num_groups: int,
-) -> Temperature:
-    """Maximises the likelihood of held-out truths.
-
-    Offsets have a normal prior of standard deviation 1 and slopes one around 1 of the same width,
-    so that a group with few cases stays near the rest, and a fit always exists.
-
-    Args:
-        log_odds: Raw, from each source.
-        groups: Number of each case's group.
-        truth: What was the case.
-        num_groups: Groups there are, with cases or without.
-    """
-    num_sources = log_odds.shape[1]
-    signs = np.where(truth, 1.0, -1.0)
-
-    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes, offsets = weights[:num_sources], weights[num_sources:]
-        margins = signs * (log_odds @ slopes + offsets[groups])
-        pull = -signs * expit(-margins)
-        prior = np.concatenate([slopes - 1, offsets]) / _PRIOR_SD**2
-        value = np.logaddexp(0, -margins).sum() + 0.5 * _PRIOR_SD**2 * (prior**2).sum()
-        by_group = np.bincount(groups, pull, minlength=num_groups)
-        return float(value), np.concatenate([log_odds.T @ pull, by_group]) + prior
-
-    start = np.concatenate([np.ones(num_sources), np.zeros(num_groups)])
-    found = minimize(cost, start, jac=True, method="L-BFGS-B").x.tolist()
-    return Temperature(tuple(found[:num_sources]), tuple(found[num_sources:]))
-
-
-FILE = "calibration.json"
 
 
 class Calibration(Row):
@@ -121,6 +84,61 @@ def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
     return found if found.weights_sha256 == weights_sha256 else None
 
 
+def fit_temperature(
+    log_odds: Float64[np.ndarray, "cases sources"],
+    groups: np.ndarray,
+    truth: Bool[np.ndarray, "cases"],
+    num_groups: int,
+) -> Temperature:
+    """Maximises the likelihood of held-out truths.
+
+    Offsets have a normal prior of standard deviation 1 and slopes one around 1 of the same width,
+    so that a group with few cases stays near the rest, and a fit always exists.
+
+    Args:
+        log_odds: Raw, from each source.
+        groups: Number of each case's group.
+        truth: What was the case.
+        num_groups: Of all groups, those without cases included.
+    """
+    num_sources = log_odds.shape[1]
+    signs = np.where(truth, 1.0, -1.0)
+
+    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        slopes, offsets = weights[:num_sources], weights[num_sources:]
+        margins = signs * (log_odds @ slopes + offsets[groups])
+        pull = -signs * expit(-margins)
+        prior = np.concatenate([slopes - 1, offsets]) / _PRIOR_SD**2
+        value = np.logaddexp(0, -margins).sum() + 0.5 * _PRIOR_SD**2 * (prior**2).sum()
+        by_group = np.bincount(groups, pull, minlength=num_groups)
+        return float(value), np.concatenate([log_odds.T @ pull, by_group]) + prior
+
+    start = np.concatenate([np.ones(num_sources), np.zeros(num_groups)])
+    found = minimize(cost, start, jac=True, method="L-BFGS-B").x.tolist()
+    return Temperature(tuple(found[:num_sources]), tuple(found[num_sources:]))
+
+
+def sentence_confidences(
+    sentences: Sequence[ReadSentence],
+    scores: Sequence[tuple[float, int]],
+    probabilities: Sequence[float],
+    calibration: Calibration,
+) -> list[float | None]:
+    """Calibrated probability that each sentence is true of the findings it names.
+
+    Args:
+        sentences: Of one report.
+        scores: Log-probability and number of tokens of each.
+        probabilities: Of the 18 findings, calibrated.
+        calibration: Of the run that gave the scores.
+    """
+    found: list[float | None] = []
+    for sentence, (log_prob, num_tokens) in zip(sentences, scores, strict=True):
+        odds = sentence_log_odds(sentence, log_prob, num_tokens, probabilities)
+        found.append(None if odds is None else float(calibration.sentences(np.array([odds]))[0]))
+    return found
+
+
 def sentence_log_odds(
     sentence: ReadSentence,
     log_prob: float,
@@ -145,32 +163,11 @@ def sentence_log_odds(
     return _log_odds(float(np.exp(log_prob / num_tokens))), _log_odds(min(said))
 
 
-def sentence_confidences(
-    sentences: Sequence[ReadSentence],
-    scores: Sequence[tuple[float, int]],
-    probabilities: Sequence[float],
-    calibration: Calibration,
-) -> list[float | None]:
-    """Calibrated probability that each sentence is true of the findings it names.
-
-    Args:
-        sentences: Of one report.
-        scores: Log-probability and number of tokens of each.
-        probabilities: Of the 18 findings, calibrated.
-        calibration: The run's.
-    """
-    found: list[float | None] = []
-    for sentence, (log_prob, num_tokens) in zip(sentences, scores, strict=True):
-        odds = sentence_log_odds(sentence, log_prob, num_tokens, probabilities)
-        found.append(None if odds is None else float(calibration.sentences(np.array([odds]))[0]))
-    return found
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-4), 1 - 1e-4)
+    return float(np.log(p / (1 - p)))
 
 
 def is_true(sentence: ReadSentence, labels: Sequence[int]) -> bool:
     """Whether all findings it affirms are there and none it denies."""
     return all(labels[i] for i in sentence.present) and not any(labels[i] for i in sentence.absent)
-
-
-def _log_odds(probability: float) -> float:
-    p = min(max(probability, 1e-4), 1 - 1e-4)
-    return float(np.log(p / (1 - p)))

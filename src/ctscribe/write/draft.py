@@ -13,6 +13,9 @@ from ctscribe.text.labeler import Mention, find_mentions
 SourceKind = Literal["DICOM", "NIfTI", "memory"]
 """Where a scan was read from; memory: it was handed over as an array."""
 
+SaveDraft = Callable[["Draft", Path], None]
+"""Writes a draft to a file, in the format that its suffix names."""
+
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -84,31 +87,6 @@ class Provenance:
     created: str
 
 
-def finding_rows(text: str) -> tuple[FindingRow, ...]:
-    """One row per finding, in the order of `FINDINGS`.
-
-    A finding affirmed anywhere is present; else hedged, uncertain; else denied, absent. Its
-    sentences are those that say so.
-    """
-    mentions = find_mentions(text)
-    return tuple(
-        _row(finding, [mention for mention in mentions if mention.finding == finding])
-        for finding in FINDINGS
-    )
-
-
-def _row(finding: str, mentions: list[Mention]) -> FindingRow:
-    for status in ("present", "uncertain", "absent"):
-        sentences = dict.fromkeys(each.sentence for each in mentions if each.status == status)
-        if sentences:
-            return FindingRow(finding, status, tuple(sentences))
-    return FindingRow(finding, "not mentioned")
-
-
-SaveDraft = Callable[["Draft", Path], None]
-"""Writes a draft to a file, in the format that its suffix names."""
-
-
 @final
 @dataclass(frozen=True, repr=False)
 class Draft:
@@ -153,3 +131,24 @@ class Draft:
         if self.saver is None:
             raise ValueError("load the writer with ctscribe.load_writer to save what it writes")
         self.saver(self, Path(path))
+
+
+def finding_rows(text: str) -> tuple[FindingRow, ...]:
+    """One row per finding, in the order of `FINDINGS`.
+
+    A finding affirmed anywhere is present; else hedged, uncertain; else denied, absent. Its
+    sentences are those that say so.
+    """
+    mentions = find_mentions(text)
+    return tuple(
+        _row(finding, [mention for mention in mentions if mention.finding == finding])
+        for finding in FINDINGS
+    )
+
+
+def _row(finding: str, mentions: list[Mention]) -> FindingRow:
+    for status in ("present", "uncertain", "absent"):
+        sentences = dict.fromkeys(each.sentence for each in mentions if each.status == status)
+        if sentences:
+            return FindingRow(finding, status, tuple(sentences))
+    return FindingRow(finding, "not mentioned")

@@ -1,4 +1,9 @@
-"""One report and one volume → what each sentence rests on."""
+"""What each sentence of a report rests on in its volume.
+
+In: a report's sentences and tokens, and the same report behind its scan. Out: for each sentence
+its slice pairs, ranked by the finding queries' attention or by how much less probable the
+sentence is without them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +24,12 @@ from ctscribe.write.draft import SentenceRow, SliceEvidence
 from ctscribe.write.sentences import ReadReport, ReadSentence
 
 SETS_PER_CALL = 16
+
+PARTICULAR_NATS = 0.3
+"""A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
+6 % of stock sentences lose more, and 54 % of those that state a finding."""
+
+_SHARE_OF_PEAK = 0.05
 
 Kept = frozenset[int]
 """Slice pairs that stay, counted in frame order."""
@@ -41,60 +52,6 @@ class ReportOnScan:
     def num_pairs(self) -> int:
         """Slice pairs of the volume."""
         return self.grid_thw[0]
-
-
-@torch.inference_mode()
-def log_probs(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, kept: Sequence[Kept]
-) -> Float[Tensor, "sets answer_tokens"]:
-    """Log-probability of every token of the answer, its end included, for each set of pairs kept.
-
-    Args:
-        qwen: The model.
-        on_scan: The report and the scan.
-        kept: Sets of slice pairs; the order does not matter.
-    """
-    answer = on_scan.input_ids[on_scan.answer_start :]
-    result = torch.empty(len(kept), len(answer))
-    sizes = {len(each) for each in kept}
-    for size in sizes:
-        same = [i for i, each in enumerate(kept) if len(each) == size]
-        for start in range(0, len(same), SETS_PER_CALL):
-            rows = same[start : start + SETS_PER_CALL]
-            result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
-    return result
-
-
-def _log_probs(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    on_scan: ReportOnScan,
-    kept: Sequence[Kept],
-    answer: Int[Tensor, "answer_tokens"],
-) -> Float[Tensor, "sets answer_tokens"]:
-    """For sets of one size, whose sequences are therefore of one length."""
-    text = qwen.get_input_embeddings()(on_scan.input_ids)
-    is_video = on_scan.input_ids == qwen.config.video_token_id
-    pair = torch.full_like(on_scan.input_ids, -1)
-    pairs, rows, columns = on_scan.grid_thw
-    counted = torch.arange(pairs, device=pair.device)
-    pair[is_video] = counted.repeat_interleave(rows * columns // 4)
-    embeds, places = [], []
-    for each in kept:
-        stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
-        tokens = on_scan.visual_tokens[stays[is_video]]
-        if each:
-            grid = torch.tensor([[len(each), rows, columns]])
-            tokens = gate(qwen, tokens, grid).visual_tokens
-        embeds.append(text.masked_scatter((stays & is_video)[:, None], tokens.to(text))[stays])
-        places.append(on_scan.places[:, :, stays])
-    hidden = qwen.model.language_model(
-        inputs_embeds=torch.stack(embeds),
-        attention_mask=None,
-        position_ids=torch.cat(places, dim=1),
-        use_cache=False,
-    ).last_hidden_state[:, -len(answer) - 1 : -1]
-    nats = [cross_entropy(qwen.lm_head(row).float(), answer, reduction="none") for row in hidden]
-    return -torch.stack(nats).cpu()
 
 
 class PairEvidence(Row):
@@ -138,31 +95,6 @@ class EvidenceRow(Row):
     sentences: tuple[SentenceEvidence, ...]
 
 
-PARTICULAR_NATS = 0.3
-"""A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
-6 % of stock sentences lose more, and 54 % of those that state a finding."""
-_SHARE_OF_PEAK = 0.05
-
-
-def leave_one_out(num_pairs: int) -> list[Kept]:
-    """All slice pairs, then all but the first, all but the second, and so on."""
-    every = frozenset(range(num_pairs))
-    return [every, *(every - {pair} for pair in range(num_pairs))]
-
-
-def drops_of(
-    scores: Float[Tensor, "sets answer_tokens"], report: ReadReport
-) -> tuple[Float[Tensor, "sentences"], Float[Tensor, "sentences pairs"]]:
-    """Each sentence's log-probability, and its fall without each slice pair, in nats.
-
-    Args:
-        scores: `log_probs` of the sets of `leave_one_out`.
-        report: Whose tokens they are; behind them comes the token that ends the answer.
-    """
-    by_sentence = scores[:, :-1] @ report.tokens.float().T
-    return by_sentence[0], (by_sentence[0] - by_sentence[1:]).T
-
-
 def explain(
     qwen: Qwen2_5_VLForConditionalGeneration,
     report: ReadReport,
@@ -170,14 +102,14 @@ def explain(
     slice_indices: Sequence[int],
     position_mm: Sequence[float],
 ) -> tuple[SentenceEvidence, ...]:
-    """Evidence for every sentence.
+    """Evidence for every sentence of a report, which ``qwen`` need not have written.
 
     Args:
-        qwen: The model that wrote the report, or another that is asked about it.
-        report: Its sentences.
+        qwen: Says how probable the sentences are.
+        report: Whose sentences.
         on_scan: The same report behind its scan.
         slice_indices: z index of each frame.
-        position_mm: Superior coordinate of each frame.
+        position_mm: Superior coordinate of each frame, RAS+ mm.
     """
     scores = log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs))
     total, drops = drops_of(scores, report)
@@ -211,6 +143,71 @@ def explain(
             )
         )
     return tuple(evidence)
+
+
+def leave_one_out(num_pairs: int) -> list[Kept]:
+    """All slice pairs, then all but the first, all but the second, and so on."""
+    every = frozenset(range(num_pairs))
+    return [every, *(every - {pair} for pair in range(num_pairs))]
+
+
+@torch.inference_mode()
+def log_probs(
+    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, kept: Sequence[Kept]
+) -> Float[Tensor, "sets answer_tokens"]:
+    """Log-probability of each token of the answer, its end included, for each set of pairs kept."""
+    answer = on_scan.input_ids[on_scan.answer_start :]
+    result = torch.empty(len(kept), len(answer))
+    for size in {len(each) for each in kept}:
+        same = [i for i, each in enumerate(kept) if len(each) == size]
+        for start in range(0, len(same), SETS_PER_CALL):
+            rows = same[start : start + SETS_PER_CALL]
+            result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
+    return result
+
+
+def _log_probs(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    on_scan: ReportOnScan,
+    kept: Sequence[Kept],
+    answer: Int[Tensor, "answer_tokens"],
+) -> Float[Tensor, "sets answer_tokens"]:
+    """For sets of one size, whose sequences are therefore of one length."""
+    text = qwen.get_input_embeddings()(on_scan.input_ids)
+    is_video = on_scan.input_ids == qwen.config.video_token_id
+    pair = torch.full_like(on_scan.input_ids, -1)
+    pairs, rows, columns = on_scan.grid_thw
+    counted = torch.arange(pairs, device=pair.device)
+    pair[is_video] = counted.repeat_interleave(rows * columns // 4)
+    embeds, places = [], []
+    for each in kept:
+        stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
+        tokens = on_scan.visual_tokens[stays[is_video]]
+        if each:
+            grid = torch.tensor([[len(each), rows, columns]])
+            tokens = gate(qwen, tokens, grid).visual_tokens
+        embeds.append(text.masked_scatter((stays & is_video)[:, None], tokens.to(text))[stays])
+        places.append(on_scan.places[:, :, stays])
+    hidden = qwen.model.language_model(
+        inputs_embeds=torch.stack(embeds),
+        attention_mask=None,
+        position_ids=torch.cat(places, dim=1),
+        use_cache=False,
+    ).last_hidden_state[:, -len(answer) - 1 : -1]
+    nats = [cross_entropy(qwen.lm_head(row).float(), answer, reduction="none") for row in hidden]
+    return -torch.stack(nats).cpu()
+
+
+def drops_of(
+    scores: Float[Tensor, "sets answer_tokens"], report: ReadReport
+) -> tuple[Float[Tensor, "sentences"], Float[Tensor, "sentences pairs"]]:
+    """Each sentence's log-probability, and its fall without each slice pair, in nats.
+
+    ``scores`` are `log_probs` of the sets of `leave_one_out`; their last column is the token that
+    ends the answer and belongs to no sentence.
+    """
+    by_sentence = scores[:, :-1] @ report.tokens.float().T
+    return by_sentence[0], (by_sentence[0] - by_sentence[1:]).T
 
 
 def find_in_scan(
@@ -261,11 +258,7 @@ def sentence_rows(
     """The two slices each sentence rests on most, and whether it is boilerplate.
 
     A sentence that affirms a finding is never boilerplate: its finding has slices even where its
-    words follow from the words before.
-
-    Args:
-        evidence: From `evidence.explain`.
-        confidences: Calibrated, per sentence, where known.
+    words follow from the words before. ``confidences`` are calibrated, None where not known.
     """
     rows = []
     for each, confidence in zip(evidence, confidences, strict=True):

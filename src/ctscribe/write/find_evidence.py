@@ -1,4 +1,4 @@
-"""The stage: a run's written reports in, the slices each of their sentences rests on out."""
+"""The stage from a run's written reports to ``evidence.jsonl``: what their sentences rest on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +22,8 @@ def find_evidence(
 ) -> list[EvidenceRow]:
     """Writes ``evidence.jsonl``: for every written report, what its sentences rest on.
 
-    Reports already in the file are skipped, so an interrupted call goes on.
-
-    Args:
-        writer: The run that is asked.
-        prepared: Holds the scans.
-        predictions_path: What `generate` wrote.
-        out_path: The file.
-        limit: Only the first so many reports.
-        progress: Told (reports done, all reports).
+    Reports already in the file are skipped, so an interrupted call goes on. With ``limit`` only
+    the first so many are read; ``progress`` is told (reports done, all reports).
 
     Raises:
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study

@@ -1,4 +1,4 @@
-"""Writing a report for every scan of a split, at temperature 0, resumable."""
+"""The stage from prepared scans to ``predictions.jsonl``: one report per scan, resumable."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +23,7 @@ def generate(
     """Writes ``predictions.jsonl``: one row per scan, from its first prepared reconstruction.
 
     Scans already in the file are skipped, and a last line cut by an interruption is dropped, so
-    the same call goes on where it stopped.
-
-    Args:
-        writer: Its weights write.
-        prepared: Holds the scans.
-        split: Whose scans.
-        out_path: The file.
-        progress: Told (scans done, all scans).
+    the same call goes on where it stopped. ``progress`` is told (scans done, all scans).
 
     Returns:
         The rows in the order of the prepared studies.
@@ -56,14 +49,9 @@ def write_scans(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> None:
-    """Appends a report of every scan that the file lacks.
+    """Appends a report of every scan that the JSONL file lacks, written from what a view shows.
 
-    Args:
-        writer: Its weights write.
-        scans: One row per scan.
-        view: What is shown of a scan.
-        out_path: JSONL of `PredictionRow`.
-        progress: Told (scans done, all scans) after each batch.
+    There must be one row per scan; ``progress`` is told (scans done, all scans) after each batch.
     """
     missing = drop_cut_line(scans, out_path)
     done, size = len(scans) - len(missing), writer.recipe.generate.batch_size

@@ -37,14 +37,10 @@ class ReadReport:
 
 
 def read_report(findings: str, impression: str, tokenizer: PreTrainedTokenizerBase) -> ReadReport:
-    """Cuts a report into sentences and their tokens.
+    """Cuts a report's two sections into sentences and their tokens.
 
-    A token that two sentences share, such as a space between them, belongs to the later one.
-
-    Args:
-        findings: The section's text.
-        impression: The section's text.
-        tokenizer: The model's; a fast one, which knows the place of each token.
+    A token that two sentences share, such as a space between them, belongs to the later one. The
+    tokenizer must be a fast one, which knows the place of each token.
     """
     answer = join_report(findings, impression)
     start = len("Findings: ")

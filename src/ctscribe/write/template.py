@@ -16,13 +16,7 @@ from ctscribe.write.writer import ReportWriter
 def generate_template(
     writer: ReportWriter, prepared: Prepared, split: Split, out_path: Path
 ) -> list[PredictionRow]:
-    """Writes one report per scan: every finding whose calibrated probability is high enough.
-
-    Args:
-        writer: A calibrated run.
-        prepared: Holds the scans.
-        split: Whose scans.
-        out_path: JSONL of `PredictionRow`.
+    """Writes JSONL, one report per scan: the findings whose calibrated probability is high enough.
 
     Raises:
         CtscribeError: ``E_MISSING`` when the run is not calibrated, ``E_NO_QUERIES``,

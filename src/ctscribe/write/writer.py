@@ -1,4 +1,8 @@
-"""A trained run at work: loaded once, it answers for scans that are prepared or in memory."""
+"""A trained run at work: loaded once, it answers for scans that are prepared or in memory.
+
+In: a run folder; then scans, and reports where they are judged. Out: reports, their cross
+entropy, log-odds of the findings, evidence, and drafts.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -83,12 +87,12 @@ class ReportWriter:
 
     @property
     def qwen(self) -> Qwen2_5_VLForConditionalGeneration:
-        """The model."""
+        """The best weights, for inference."""
         return self._loaded[0]
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
+        """As the run was trained with."""
         return self._loaded[1]
 
     @cached_property
@@ -111,11 +115,7 @@ class ReportWriter:
     ) -> FeatureStore:
         """The visual tokens of prepared studies, computed where they are not stored yet.
 
-        Args:
-            prepared: Holds the studies.
-            studies: Those needed.
-            noise: Also make noise of their sizes.
-            progress: Told (volumes done, all volumes).
+        With ``noise`` also those of noise of their sizes; ``progress`` is told (volumes done, all).
 
         Raises:
             CtscribeError: ``E_PREPARED`` when they were prepared otherwise than for this run.
@@ -124,11 +124,7 @@ class ReportWriter:
         return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
 
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
-        """Writes one report per visual input, all at once.
-
-        Args:
-            visuals: Frames or stored features; not mixed.
-        """
+        """Writes one report per visual input, all at once: frames or stored features, not mixed."""
         tokens = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
         frames = [v.frames for v in visuals if v.frames is not None]
         with torch.inference_mode():
@@ -147,10 +143,6 @@ class ReportWriter:
 
     def losses(self, scans: Sequence[StudyRow], view: View) -> Float64[np.ndarray, "scans"]:
         """Cross entropy of every scan's true report given a view, mean over its tokens, in nats.
-
-        Args:
-            scans: One row per scan.
-            view: What is shown of each.
 
         Raises:
             CtscribeError: ``E_TOO_LONG`` or ``E_REPORT``, naming the study.
@@ -172,10 +164,7 @@ class ReportWriter:
 
     @torch.inference_mode()
     def finding_logits(self, visuals: Sequence[Visual]) -> Float64[np.ndarray, "scans 18"]:
-        """Raw log-odds of the 18 findings by the run's finding queries.
-
-        Args:
-            visuals: Stored features.
+        """Raw log-odds of the 18 findings by the run's finding queries, from stored features.
 
         Raises:
             CtscribeError: ``E_NO_QUERIES`` when it has none.
