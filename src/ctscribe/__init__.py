@@ -40,3 +40,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
     if name not in _ROOMS:
         raise AttributeError(f"module 'ctscribe' has no attribute {name!r}")
     return getattr(import_module(f"ctscribe.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

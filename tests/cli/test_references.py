@@ -7,6 +7,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import SplitsConfig
 from ctscribe.cli.app import app
 from ctscribe.cli.references import (
     ReferenceOptions,
@@ -143,7 +144,7 @@ def test_options_that_do_not_go_together_are_refused(
     against: ReferenceOptions, known: TrainingOptions, told: str
 ) -> None:
     with pytest.raises(CtscribeError) as caught:
-        load_references(against, 0.1, known)
+        load_references(against, SplitsConfig(), known)
     assert caught.value.code == "E_OPTION"
     assert told in caught.value.sentence
 
@@ -151,12 +152,12 @@ def test_options_that_do_not_go_together_are_refused(
 def test_the_card_of_a_run_needs_volumes() -> None:
     with pytest.raises(CtscribeError, match="needs volumes"):
         require_prepared(ReferenceOptions(references=CSV))
-    assert require_prepared(ReferenceOptions(prepared=CSV)) == CSV
+    assert require_prepared(ReferenceOptions(prepared=CSV)).folder == CSV
 
 
 def test_findings_beside_the_reports_count(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     head = ",".join(("AccessionNo", "report_text", *FINDINGS))
     path.write_text(f"{head}\na,{CLEAR}{',1' * 18}\nb,{CLEAR}{',0' * 18}\n", encoding="utf-8")
-    found = load_references(ReferenceOptions(references=path), 0.1)
+    found = load_references(ReferenceOptions(references=path), SplitsConfig())
     assert [row.labels for row in found.studies] == [(1,) * 18, (0,) * 18]

@@ -60,10 +60,12 @@ def recipe_of(run_dir: Path) -> Recipe:
     try:
         return Recipe.model_validate(asked.get("recipe"))
     except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(["recipe", *map(str, first["loc"])])
+        is_unknown = first["type"] == "extra_forbidden"
+        found = " is no knob of it" if is_unknown else f": {first['msg'].lower()}"
         raise CtscribeError(
-            "E_RUN",
-            f"{run_dir} must hold a run of this version, but its recipe is "
-            f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}",
+            "E_RUN", f"{run_dir} must hold a run of this version, but {knob}{found}"
         ) from error
 
 

@@ -82,13 +82,8 @@ def pair_losses(
     The scope ``weighted`` weighs a token by tanh(|CE⁻ − CE⁺| / 2·temperature), a constant to the
     gradient: what the volume does not change, such as grammar, counts little.
 
-    Args:
-        objective: The knobs.
-        positive: CE⁺ of each answer token, nats.
-        negative: CE⁻ of the same tokens.
-        rows: The study each token belongs to.
-        num_studies: How many there are.
-        disputed: Tokens of sentences on findings in which the two volumes differ; see `Marks`.
+    ``positive`` and ``negative`` are CE⁺ and CE⁻ of the same tokens, ``rows`` the study of each;
+    ``disputed`` marks those in sentences on findings in which the two volumes differ (see `Marks`).
     """
     positive = positive.detach()
     if objective.scope == "all":
@@ -114,16 +109,12 @@ def negative_term(objective: ObjectiveConfig, losses: PairLosses) -> Term:
 
 
 def paper(negative_ce: Float[Tensor, "studies"], max_loss: float) -> Term:
-    """The paper's term: −min(CE⁻, max_loss).
+    """The paper's term: −min(CE⁻, max_loss), in nats.
 
     Bounds: [−max_loss, 0]. Slope: ∂/∂CE⁻ = −1 while CE⁻ < max_loss, then exactly 0. With respect
     to a token's own logits the push is 1 − p: strongest where the word is already unlikely.
 
     Source: Eq. 4 with the bound described below it.
-
-    Args:
-        negative_ce: Nats.
-        max_loss: Cap in nats.
     """
     satisfied = negative_ce >= max_loss
     # `clamp` would multiply an infinite slope by zero and leave NaN; a selection does not.
@@ -146,12 +137,8 @@ def logistic(
     Source: the image-conditional term of mDPO (Wang et al., arXiv:2406.11839) without a reference
     model and per token; α·CE⁺ is its anchor.
 
-    Args:
-        positive_ce: Nats.
-        negative_ce: Nats.
-        margin: Nats of CE⁻ − CE⁺ at which the slope has halved.
-        scale: Per nat; how abruptly it does.
-        negligible: Slope at which a study counts as satisfied.
+    At ``margin`` nats of CE⁻ − CE⁺ the slope has halved, as abruptly as ``scale`` (per nat) says;
+    below ``negligible`` a study counts as satisfied.
     """
     gap = negative_ce - positive_ce.detach()
     satisfied = torch.sigmoid(scale * (margin - gap)) <= negligible

@@ -1,4 +1,4 @@
-"""The stage: studies with labels, boxes or masks in, a starting checkpoint out.
+"""The warm-up: studies with labels, boxes or masks in, a starting checkpoint out.
 
 From report text alone, focal findings are not learned in any time a demonstration has; from
 lesion boxes they are.
@@ -20,14 +20,14 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
-from ctscribe.data.lesions import Place, Places, read_where
+from ctscribe.data.lesions import Places, read_where
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import STUDIES, Prepared, stem
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
-from ctscribe.learn.model.fast import speed_up_tower
-from ctscribe.learn.model.finding_queries import FindingsHead
+from ctscribe.learn.model.finding_queries import HEAD_FILE, FindingsHead
 from ctscribe.learn.model.presets import build_config, train_tokenizer
-from ctscribe.learn.model.teach import Look, examine, let_tower_learn, teach, whiten_patches
+from ctscribe.learn.model.teach import Lesson, examine, let_tower_learn, teach, whiten_patches
+from ctscribe.learn.model.tower import speed_up_tower
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.scan.boxes import boxes_in_frames
 from ctscribe.text.findings import FINDINGS
@@ -35,144 +35,26 @@ from ctscribe.text.labeler import label_report
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 
-
-def shipped_start(recipe: Recipe) -> Path | None:
-    """The starting checkpoint that comes with ctscribe, where this recipe would make the same."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "starts", here.parents[1] / "starts"):
-        written = folder / recipe.model.preset / "warm_up.json"
-        if is_complete(written.parent) and _same(read_json(written)["request"], request_of(recipe)):
-            return written.parent
-    return None
-
-
-def request_of(
-    recipe: Recipe,
-    prepared: Prepared | None = None,
-    where: Path | None = None,
-    start: str | Path | None = None,
-) -> dict[str, Any]:
-    """Everything that decides the result."""
-    sections = {"volume", "slices", "warm_up"} | ({"phantom"} if prepared is None else set())
-    asked: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
-    for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
-        asked.get("phantom", {}).pop(knob, None)  # of the data set, not of these patients
-    model: dict[str, Any] = {"preset": recipe.model.preset}
-    if start is not None:
-        model["start"] = str(start)
-    if recipe.warm_up.tower == "lora":
-        model |= {"lora_r": recipe.model.lora_r, "lora_alpha": recipe.model.lora_alpha}
-    request = {**asked, "model": model, "ctscribe": __version__}
-    if prepared is not None:
-        request["studies"] = sha256_of_file(prepared.folder / STUDIES)
-        request["where"] = _fingerprint(where)
-    return request
-
-
-def _fingerprint(where: Path | None) -> str | None:
-    if where is None or not where.exists():
-        return None
-    if where.is_file():
-        return sha256_of_file(where)
-    files = sorted(path for path in where.rglob("*") if path.is_file())
-    return sha256_of_json([[str(p.relative_to(where)), p.stat().st_size] for p in files])
-
-
-def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two requests ask for the same; a knob at its default may go without saying.
-
-    So a checkpoint made before a knob existed is still what a recipe without that knob wants.
-    """
-    return _spoken(first) == _spoken(second)
-
-
-def _spoken(request: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = Recipe().model_dump(mode="json")
-    spoken = {}
-    for section, asked in request.items():
-        if isinstance(asked, dict):
-            usual = defaults[section]
-            asked = {k: v for k, v in asked.items() if k not in usual or v != usual[k]}
-        spoken[section] = asked
-    return spoken
-
-
-def check_same(out: Path, request: Mapping[str, Any]) -> None:
-    """Refuses a folder that holds anything but the finished answer to this request.
-
-    Raises:
-        CtscribeError: ``E_RUN_EXISTS``.
-    """
-    written = out / "warm_up.json"
-    if is_complete(out) and written.exists() and _same(read_json(written)["request"], request):
-        return
-    raise CtscribeError(
-        "E_RUN_EXISTS",
-        f"{out} must be new or hold the same warm-up, but it holds something else",
-    )
-
-
-def read_looks(
-    prepared: Prepared,
-    studies: Sequence[StudyRow],
-    places: Mapping[str, tuple[Place, ...]],
-    views: int,
-) -> list[Look]:
-    """Frames, labels and boxes, `views` looks a study, one after the other.
-
-    Args:
-        prepared: Holds the studies.
-        studies: Labels that are not in them are read off their reports.
-        places: Lesions of those studies whose lesions are known.
-        views: Interleaved sets of slices a study's frames are dealt out to.
-    """
-    looks = []
-    for study in studies:
-        known = places.get(stem(study.volume_name), ())
-        frames = np.array(prepared.frames(study))
-        boxes = boxes_in_frames(study, [place.box_mm for place in known])
-        findings = tuple(FINDINGS.index(place.finding) for place in known)
-        labels = study.labels or label_report(join_report(study.findings, study.impression))
-        looks += [
-            Look(frames[v::views], study.slice_indices[v::views], boxes, findings, labels)
-            for v in range(views)
-        ]
-    return looks
-
-
-def keep_share(
-    places: Mapping[str, tuple[Place, ...]], names: Sequence[str], share: float, seed: int
-) -> dict[str, tuple[Place, ...]]:
-    """Places of a share of the studies, drawn by seed; a smaller share is part of a larger one.
-
-    Args:
-        places: By volume name without its suffix.
-        names: Of the studies, suffix or not.
-        share: 0 to 1.
-        seed: Of the draw.
-    """
-    order = np.random.default_rng(seed).permutation(len(names))
-    kept = (stem(names[i]) for i in order[: round(share * len(names))])
-    return {name: places[name] for name in kept if name in places}
-
-
+_REQUEST = "warm_up.json"
+"""Beside the weights: what was asked for, and how well each finding is seen."""
 _HELD_OUT = 0.15
 _BURDEN = 0.7
 """About twice CT-RATE's prevalences, so that few patients show every finding often enough."""
 _VIEWS = 2
-"""Interleaved sets of slices read from each volume; each is spaced as in the data set."""
+"""Interleaved sets of slices read from each phantom; each is spaced as in the data set."""
 
 
 @final
 @dataclass(frozen=True)
-class _Lessons:
-    """What is taught and what is asked afterwards; of other patients."""
+class _Studies:
+    """What is taught, and of other patients what is asked afterwards."""
 
     train: list[StudyRow]
     held_out: list[StudyRow]
     prepared: Prepared
     places: Places
     views: int
+    """Interleaved sets of slices that each study's frames are dealt out to."""
 
 
 def warm_up(
@@ -208,71 +90,128 @@ def warm_up(
     """
     request = request_of(recipe, prepared, where, start)
     if out.exists():
-        check_same(out, request)
+        if not _holds(out, request):
+            raise CtscribeError(
+                "E_RUN_EXISTS",
+                f"{out} must be new or hold the same warm-up, but it holds something else",
+            )
         progress(1000, 1000)
         return out
     studies_dir = out.with_name(f"{out.name}-studies")
     if prepared is None:
-        lessons = _draw_studies(studies_dir, recipe, processes, progress)
+        studies = _draw_studies(studies_dir, recipe, processes, progress)
     else:
         prepared.require(recipe)
-        lessons = _take_studies(prepared, where)
-    qwen, tokenizer, head, found = _learn(lessons, recipe, start, _part(progress, 450, 980))
+        studies = _take_studies(prepared, where)
+    qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
     save_model(
         out,
         qwen,
         tokenizer,
-        {"findings_head.safetensors": head.state_dict()},
-        {"warm_up.json": {"request": request, **found}},
+        {HEAD_FILE: head.state_dict()},
+        {_REQUEST: {"request": request, **found}},
     )
     shutil.rmtree(studies_dir, ignore_errors=True)
     progress(1000, 1000)
     return out
 
 
+def shipped_start(recipe: Recipe) -> Path | None:
+    """The starting checkpoint that comes with ctscribe, where this recipe would make the same."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "starts", here.parents[1] / "starts"):
+        written = folder / recipe.model.preset
+        if _holds(written, request_of(recipe)):
+            return written
+    return None
+
+
 def _learn(
-    lessons: _Lessons, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
+    studies: _Studies, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
 ) -> tuple[
     Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
 ]:
-    """The taught model, its tokenizer, its head, and what it was taught and sees."""
-    names = [study.volume_name for study in lessons.train]
-    knobs = recipe.warm_up
-    kept = keep_share(lessons.places, names, knobs.where_share, knobs.seed)
-    train = read_looks(lessons.prepared, lessons.train, kept, lessons.views)
-    held_out = read_looks(lessons.prepared, lessons.held_out, lessons.places, lessons.views)
-    reports = [join_report(study.findings, study.impression) for study in lessons.train]
+    """The taught model, its tokenizer, its head, and what ``warm_up.json`` tells of them."""
+    names = [study.volume_name for study in studies.train]
+    kept = keep_share(studies.places, names, recipe.warm_up.where_share, recipe.warm_up.seed)
+    train = _lessons(studies, studies.train, kept)
+    held_out = _lessons(studies, studies.held_out, studies.places)
+    reports = [join_report(study.findings, study.impression) for study in studies.train]
     qwen, tokenizer = _starting_point(recipe, start, reports, train)
     began = time.monotonic()
-    learned = teach(qwen, train, **_lesson_knobs(recipe), progress=progress)
+    head, losses = teach(qwen, train, recipe.warm_up, progress=progress)
     found = {
-        "num_train": len(lessons.train),
-        "num_held_out": len(lessons.held_out),
-        "losses": learned.losses,
+        "num_train": len(studies.train),
+        "num_held_out": len(studies.held_out),
+        "losses": losses,
         "seconds": round(time.monotonic() - began, 1),
-        **examine(qwen, learned.head, held_out[:: lessons.views]),
+        **examine(qwen, head, held_out[:: studies.views]),
     }
-    return qwen, tokenizer, learned.head, found
+    return qwen, tokenizer, head, found
+
+
+def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> list[Lesson]:
+    """Each view of each study, one after the other; missing labels are read off the report."""
+    lessons = []
+    for study in some:
+        known = places.get(stem(study.volume_name), ())
+        frames = np.array(studies.prepared.frames(study))
+        boxes = boxes_in_frames(study, [place.box_mm for place in known])
+        findings = tuple(FINDINGS.index(place.finding) for place in known)
+        labels = study.labels or label_report(join_report(study.findings, study.impression))
+        for v in range(studies.views):
+            shown, indices = frames[v :: studies.views], study.slice_indices[v :: studies.views]
+            lessons.append(Lesson(shown, indices, boxes, findings, labels))
+    return lessons
+
+
+def keep_share(places: Places, names: Sequence[str], share: float, seed: int) -> Places:
+    """Places of a share (0 to 1) of the studies; a smaller share is part of a larger one.
+
+    Places are by volume name without its suffix; the studies' names may have theirs.
+    """
+    order = np.random.default_rng(seed).permutation(len(names))
+    kept = (stem(names[i]) for i in order[: round(share * len(names))])
+    return {name: places[name] for name in kept if name in places}
+
+
+def _starting_point(
+    recipe: Recipe, start: str | Path | None, reports: Sequence[str], lessons: Sequence[Lesson]
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    model = recipe.model
+    if model.preset == "tiny" and start is None:
+        prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
+        tokenizer = train_tokenizer([*prompt * len(reports), *reports])
+        torch.manual_seed(recipe.warm_up.seed)
+        qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
+        speed_up_tower(qwen)
+        whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
+    else:
+        qwen, tokenizer = load_model(start or model.preset, model.dtype)
+    let_tower_learn(qwen, recipe.warm_up, model)
+    if torch.cuda.is_available():
+        qwen.to("cuda")
+    return qwen, tokenizer
 
 
 def _draw_studies(
     studies_dir: Path, recipe: Recipe, processes: int, progress: ProgressCallback
-) -> _Lessons:
+) -> _Studies:
     """Phantoms of the warm-up's own, prepared."""
     write_dataset(
         studies_dir / "phantom",
         _phantom(recipe),
         processes=processes,
-        progress=_part(progress, 0, 300),
+        progress=_share(progress, 0, 300),
     )
     prepare(
         studies_dir / "phantom",
         studies_dir / "prepared",
         recipe.volume,
-        _slices(recipe),
+        _all_views(recipe.slices),
         keep="slices",
         processes=processes,
-        progress=_part(progress, 300, 450),
+        progress=_share(progress, 300, 450),
     )
     prepared = Prepared(studies_dir / "prepared")
     train, held_out = (
@@ -280,18 +219,18 @@ def _draw_studies(
         for split in ("train", "valid")
     )
     places = read_where(studies_dir / "phantom" / "truth.jsonl")
-    return _Lessons(train, held_out, prepared, places, _VIEWS)
+    return _Studies(train, held_out, prepared, places, _VIEWS)
 
 
-def _take_studies(prepared: Prepared, where: Path | None) -> _Lessons:
-    train, held_out = prepared.split("train"), prepared.split("validation")
-    if not train or not held_out:
-        raise CtscribeError(
-            "E_EMPTY_SPLIT",
-            f"{prepared.folder} must have patients to teach with and others to ask about, but it "
-            f"has {len(train)} and {len(held_out)} studies of them",
-        )
-    return _Lessons(train, held_out, prepared, read_where(where) if where else {}, 1)
+def _all_views(slices: SlicesConfig) -> SlicesConfig:
+    """The slices of all views together, each view within the recipe's budget of tokens."""
+    budget = slices.token_budget
+    return slices.model_copy(
+        update={
+            "num_slices": _VIEWS * slices.num_slices,
+            "token_budget": None if budget is None else _VIEWS * budget,
+        }
+    )
 
 
 def _phantom(recipe: Recipe) -> PhantomConfig:
@@ -313,24 +252,19 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
     )
 
 
-def _slices(recipe: Recipe) -> SlicesConfig:
-    """Those of all views together, each view within the recipe's budget of tokens."""
-    budget = recipe.slices.token_budget
-    return recipe.slices.model_copy(
-        update={
-            "num_slices": _VIEWS * recipe.slices.num_slices,
-            "token_budget": None if budget is None else _VIEWS * budget,
-        }
-    )
+def _take_studies(prepared: Prepared, where: Path | None) -> _Studies:
+    train, held_out = prepared.split("train"), prepared.split("validation")
+    if not train or not held_out:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"{prepared.folder} must have patients to teach with and others to ask about, but it "
+            f"has {len(train)} and {len(held_out)} studies of them",
+        )
+    return _Studies(train, held_out, prepared, read_where(where) if where else {}, 1)
 
 
-def _lesson_knobs(recipe: Recipe) -> dict[str, Any]:
-    names = {"epochs", "batch_size", "learning_rate", "seed", "attention_weight"}
-    return recipe.warm_up.model_dump(include=names)
-
-
-def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
-    """A stage's own progress as a share of 1000."""
+def _share(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
+    """Reports a stage's own progress as the part from ``start`` to ``stop`` of 1000."""
 
     def told(done: int, total: int) -> None:
         progress(start + (stop - start) * done // max(total, 1), 1000)
@@ -338,26 +272,56 @@ def _part(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback
     return told
 
 
-def _starting_point(
-    recipe: Recipe, start: str | Path | None, reports: Sequence[str], looks: Sequence[Look]
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
-    model = recipe.model
-    if model.preset == "tiny" and start is None:
-        prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
-        tokenizer = train_tokenizer([*prompt * len(reports), *reports])
-        torch.manual_seed(recipe.warm_up.seed)
-        qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
-        speed_up_tower(qwen)
-        whiten_patches(qwen, [torch.from_numpy(look.frames.copy()) for look in looks[:64]])
-    else:
-        qwen, tokenizer = load_model(start or model.preset, model.dtype)
-    let_tower_learn(
-        qwen,
-        recipe.warm_up.tower,
-        last_blocks=recipe.warm_up.last_blocks,
-        lora_r=model.lora_r,
-        lora_alpha=model.lora_alpha,
-    )
-    if torch.cuda.is_available():
-        qwen.to("cuda")
-    return qwen, tokenizer
+def request_of(
+    recipe: Recipe,
+    prepared: Prepared | None = None,
+    where: Path | None = None,
+    start: str | Path | None = None,
+) -> dict[str, Any]:
+    """Everything that decides a warm-up's result, as ``warm_up.json`` keeps it."""
+    sections = {"volume", "slices", "warm_up"} | ({"phantom"} if prepared is None else set())
+    knobs: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
+    for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
+        knobs.get("phantom", {}).pop(knob, None)  # of the data set, not of these patients
+    model: dict[str, Any] = {"preset": recipe.model.preset}
+    if start is not None:
+        model["start"] = str(start)
+    if recipe.warm_up.tower == "lora":
+        model |= {"lora_r": recipe.model.lora_r, "lora_alpha": recipe.model.lora_alpha}
+    request = {**knobs, "model": model, "ctscribe": __version__}
+    if prepared is not None:
+        request["studies"] = sha256_of_file(prepared.folder / STUDIES)
+        request["where"] = _fingerprint(where)
+    return request
+
+
+def _fingerprint(where: Path | None) -> str | None:
+    if where is None or not where.exists():
+        return None
+    if where.is_file():
+        return sha256_of_file(where)
+    files = sorted(path for path in where.rglob("*") if path.is_file())
+    return sha256_of_json([[str(p.relative_to(where)), p.stat().st_size] for p in files])
+
+
+def _holds(folder: Path, request: Mapping[str, Any]) -> bool:
+    """Whether a folder is the finished answer to a request.
+
+    A knob at its default may go without saying, so a checkpoint made before a knob existed is
+    still what a recipe without that knob wants.
+    """
+    if not is_complete(folder) or not (folder / _REQUEST).exists():
+        return False
+    written = read_json(folder / _REQUEST)["request"]
+    return _without_defaults(written) == _without_defaults(request)
+
+
+def _without_defaults(request: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = Recipe().model_dump(mode="json")
+    spoken = {}
+    for section, knobs in request.items():
+        if isinstance(knobs, dict):
+            usual = defaults[section]
+            knobs = {k: v for k, v in knobs.items() if k not in usual or v != usual[k]}
+        spoken[section] = knobs
+    return spoken

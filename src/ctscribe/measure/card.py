@@ -12,7 +12,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.train.scorer import validation_pairs
+from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.measure.card_scores import score_card
 from ctscribe.measure.card_views import VIEWS, make_views
 from ctscribe.measure.intervals import draw_patients, patient_index, sum_by_patient, with_interval
@@ -39,7 +39,8 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
-    views = make_views(writer.qwen, writer.features(prepared, scans), strangers)
+    store = writer.features(prepared, scans)
+    views = make_views(writer.qwen, store, strangers)
     own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
     knobs = writer.recipe.evaluate
     patients = patient_index([scan.patient_id for scan in scans])

@@ -18,8 +18,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.features import FeatureStore
-from ctscribe.learn.model.patches import MERGE, PATCH_PX
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.scan.frames import WINDOWS, air_frames

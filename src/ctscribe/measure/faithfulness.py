@@ -20,7 +20,8 @@ from ctscribe.base.rows import (
     read_rows,
 )
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.finding_queries import LocatedFindings, cell_targets
+from ctscribe.learn.model.cells import cell_targets
+from ctscribe.learn.model.finding_queries import LocatedFindings
 from ctscribe.measure.intervals import (
     draw_patients,
     patient_index,

@@ -58,17 +58,27 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
             ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
     """
-    table = read_csv(path)
+    return report_table(read_csv(path), allow_empty=allow_empty)
+
+
+def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
+    """As `read_report_table`, of cells that are read already.
+
+    Raises:
+        CtscribeError: ``E_CSV``, ``E_COLUMN``, ``E_DUPLICATE`` or ``E_EMPTY_REPORT``.
+    """
     key, columns = _choose_columns(table)
     if not table.rows:
-        raise CtscribeError("E_EMPTY_REPORT", f"{path} must hold reports, but has only a header")
+        raise CtscribeError(
+            "E_EMPTY_REPORT", f"{table.path} must hold reports, but has only a header"
+        )
     by_name = table.by_name(key)
     texts = [tuple(_written(cells[column]) for column in columns) for cells in by_name.values()]
     empty = [number for number, parts in zip(table.rows, texts, strict=True) if not any(parts)]
     if empty and not allow_empty:
         raise CtscribeError(
             "E_EMPTY_REPORT",
-            f"every report in {path} must have text, but {tell_rows(empty)} in "
+            f"every report in {table.path} must have text, but {tell_rows(empty)} in "
             f"{' and '.join(columns)}",
         )
     others = [_stripped(cells, without=(key, *columns)) for cells in by_name.values()]

@@ -11,13 +11,8 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import Row
-from ctscribe.learn.model.finding_queries import (
-    CELL_PX,
-    LocatedFindings,
-    attached,
-    gate,
-    locate_findings,
-)
+from ctscribe.learn.model.cells import CELL_PX
+from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
 from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.draft import SentenceRow, SliceEvidence
@@ -283,5 +278,6 @@ def sentence_rows(
                 numbers, best.slice_indices, best.position_mm, strict=True
             )
         )
-        rows.append(SentenceRow(() if boilerplate else slices, boilerplate, best.drop, confidence))
+        shown = () if boilerplate else slices
+        rows.append(SentenceRow(each.text, shown, boilerplate, best.drop, confidence))
     return tuple(rows)

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,137 +20,22 @@ from transformers import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_json
-from ctscribe.learn.model.fast import narrow, speed_up_tower
-from ctscribe.learn.model.finding_queries import FILE, attach, attached
-from ctscribe.learn.model.presets import HUB_IDS
-
-LANGUAGE_LINEARS = (
-    r".*language_model\.layers\.\d+\."
-    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+from ctscribe.learn.model.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTERS,
+    adapter_config,
+    adapter_state,
+    merged_state,
 )
-"""Every linear layer of the language model; a plain list of names would also hit the tower."""
-
-ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
-"""Beside merged weights: the adapters apart, and their settings, both as PEFT names them."""
-
-
-def add_adapters(qwen: nn.Module, *, r: int, alpha: int) -> None:
-    """Freezes the model and puts trainable LoRA adapters on its language side, in place.
-
-    Args:
-        qwen: The model; stays its own class, so everything that reads it goes on working.
-        r: Rank.
-        alpha: Scale, in units of rank.
-    """
-    qwen.requires_grad_(False)
-    config = LoraConfig(r=r, lora_alpha=alpha, target_modules=LANGUAGE_LINEARS, bias="none")
-    inject_adapter_in_model(config, qwen)
-
-
-def merged_state(qwen: nn.Module) -> dict[str, Tensor]:
-    """State dict as if the adapters were part of the weights; the model itself is not touched."""
-    state = {}
-    adapted = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
-    for key, tensor in qwen.state_dict().items():
-        if ".lora_" in key:
-            continue
-        owner, _, leaf = key.partition(".base_layer.")
-        if leaf == "weight":
-            delta = adapted[owner].get_delta_weight("default")
-            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
-        state[f"{owner}.{leaf}" if leaf else key] = tensor.detach()
-    return state
-
-
-def adapter_state(qwen: nn.Module) -> dict[str, Tensor]:
-    """The adapters' tensors under the keys PEFT writes; empty where the model has none."""
-    return {
-        f"base_model.model.{name.replace('.default', '')}": tensor.detach()
-        for name, tensor in qwen.state_dict().items()
-        if ".lora_" in name
-    }
-
-
-def adapter_config(qwen: nn.Module) -> dict[str, Any]:
-    """The adapters' settings as PEFT reads them.
-
-    Layers are listed by name, not by a pattern: vLLM and SGLang want a list, and a list of last
-    names alone would put adapters on the vision tower again.
-    """
-    layers = {name: m for name, m in qwen.named_modules() if isinstance(m, LoraLayer)}
-    some = next(iter(layers.values()))
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": some.r["default"],
-        "lora_alpha": some.lora_alpha["default"],
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": sorted(name.removeprefix("model.") for name in layers),
-        "inference_mode": True,
-    }
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds but a part of its weights."""
-    return any(isinstance(weight, DTensor) for weight in module.parameters())
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes; true where there is no other."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with their shards put together, one after the other, in the host's memory.
-
-    All processes call it together. What is not sharded stays as and where it is.
-
-    Returns:
-        Of the first process all tensors, of the others those that are not sharded.
-    """
-    gathered = {}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, DTensor):
-            gathered[name] = tensor
-            continue
-        full = tensor.full_tensor()
-        if is_first_process():
-            gathered[name] = full.cpu()
-    return gathered
-
-
-def add_legacy_fields(folder: Path) -> None:
-    """Rewrites a saved model's JSON files so that older releases read the same model.
-
-    Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
-    tokenizer. What 5.x reads is left in place, or is read by it under its older name too.
-    """
-    config = read_json(folder / "config.json")
-    text = config["text_config"]
-    rope = text["rope_parameters"]
-    text["rope_theta"] = rope["rope_theta"]
-    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
-    text["tie_word_embeddings"] = config["tie_word_embeddings"]
-    write_json(folder / "config.json", config)
-    path = folder / "tokenizer_config.json"
-    write_json(path, _older_tokenizer(read_json(path)))
-
-
-def _older_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
-    older = {key: value for key, value in config.items() if key not in _NEW}
-    if older["tokenizer_class"] == "TokenizersBackend":
-        older["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if "extra_special_tokens" in config:
-        older["additional_special_tokens"] = config["extra_special_tokens"]
-    return older
-
-
-_NEW = ("backend", "extra_special_tokens", "is_local", "local_files_only")
-
+from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach, attached
+from ctscribe.learn.model.presets import HUB_IDS
+from ctscribe.learn.model.segments import narrow
+from ctscribe.learn.model.tower import speed_up_tower
 
 MARKER = "checkpoint.json"
 """Written with ``complete: false`` before anything else, and with the list of files at the end."""
+_NEW_KEYS = ("backend", "extra_special_tokens", "is_local", "local_files_only")
+"""Of a tokenizer's configuration, which older releases do not know."""
 
 
 def save_model(
@@ -172,8 +55,8 @@ def save_model(
 
     Args:
         folder: Final place; what is there is replaced.
-        qwen: The model; unchanged, adapters stay separate in it.
-        tokenizer: Its tokenizer.
+        qwen: Unchanged, adapters stay separate in it.
+        tokenizer: The model's.
         extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
         documents: Further JSON by file name, e.g. ``warm_up.json``.
 
@@ -194,7 +77,7 @@ def save_model(
             extras = {ADAPTERS: adapters, **(extras or {})}
             documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
         _write_beside(partial, {**(extras or {}), **queries}, documents or {})
-        add_legacy_fields(partial)
+        _write_older_names(partial)
         sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
         write_json(partial / MARKER, {"complete": True, "bytes": sizes})
         _swap(partial, folder)
@@ -205,6 +88,20 @@ def save_model(
         ) from error
 
 
+def _published(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """The weights under their published names, by file name those that are ours, the adapters."""
+    weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
+    if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
+        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
+    queries = attached(qwen)
+    if queries is None:
+        return whole(weights), {}, adapters
+    ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
+    return whole(weights), {ATTENTION_FILE: whole(ours)}, adapters
+
+
 def _write_beside(
     folder: Path, files: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
 ) -> None:
@@ -212,6 +109,41 @@ def _write_beside(
         save_file({key: t.detach().contiguous() for key, t in tensors.items()}, folder / name)
     for name, value in documents.items():
         write_json(folder / name, value)
+
+
+def _write_older_names(folder: Path) -> None:
+    """Rewrites a saved model's JSON files so that older releases read the same model.
+
+    Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
+    tokenizer. What 5.x reads is left in place, or is read by it under its older name too.
+    """
+    config = read_json(folder / "config.json")
+    text = config["text_config"]
+    rope = text["rope_parameters"]
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    write_json(folder / "config.json", config)
+    path = folder / "tokenizer_config.json"
+    write_json(path, _older_tokenizer(read_json(path)))
+
+
+def _older_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
+    older = {key: value for key, value in config.items() if key not in _NEW_KEYS}
+    if older["tokenizer_class"] == "TokenizersBackend":
+        older["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if "extra_special_tokens" in config:
+        older["additional_special_tokens"] = config["extra_special_tokens"]
+    return older
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    previous = folder.with_name(f".{folder.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    partial.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def load_model(
@@ -240,7 +172,11 @@ def load_model(
     try:
         # a hub id is looked up only when no folder of that name exists
         config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
-        _check_architecture(name, config)
+        found = config.architectures or ["no architecture"]
+        if "Qwen2_5_VLForConditionalGeneration" not in found:
+            raise CtscribeError(
+                "E_WEIGHTS", f"{name} must be a Qwen2.5-VL model, but it is {found[0]}"
+            )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, local_files_only=is_local
         )
@@ -262,35 +198,9 @@ def load_model(
         )
     speed_up_tower(qwen)
     narrow(qwen)
-    if is_local and (folder / FILE).exists():
-        attach(qwen).load_state_dict(load_file(folder / FILE))
+    if is_local and (folder / ATTENTION_FILE).exists():
+        attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
     return qwen, tokenizer
-
-
-def _published(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """The weights under their published names, by file name those that are ours, the adapters."""
-    weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
-    if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
-        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
-    queries = attached(qwen)
-    if queries is None:
-        return whole(weights), {}, adapters
-    ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
-    return whole(weights), {FILE: whole(ours)}, adapters
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether `save_model` finished this folder and every file still has its size."""
-    marker = folder / MARKER
-    if not marker.is_file():
-        return False
-    sizes = read_json(marker).get("bytes", {})
-    return bool(sizes) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in sizes.items()
-    )
 
 
 def _check_folder(folder: Path) -> None:
@@ -316,15 +226,6 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _check_architecture(name: str, config: Any) -> None:  # noqa: ANN401 - any model's config
-    found = config.architectures or ["no architecture"]
-    if "Qwen2_5_VLForConditionalGeneration" not in found:
-        raise CtscribeError(
-            "E_WEIGHTS",
-            f"{name} must be a Qwen2.5-VL model, but it is {found[0]}",
-        )
-
-
 def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(map(str, loading.get(problem, ())))
@@ -341,10 +242,42 @@ def _first_sentence(error: Exception) -> str:
     return text.partition(". ")[0].rstrip(".:;")[:200]
 
 
-def _swap(partial: Path, folder: Path) -> None:
-    previous = folder.with_name(f".{folder.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        folder.rename(previous)
-    partial.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
+def is_complete(folder: Path) -> bool:
+    """Whether `save_model` finished this folder and every file still has its size."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    sizes = read_json(marker).get("bytes", {})
+    return bool(sizes) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether each process holds only a part of its weights."""
+    return any(isinstance(weight, DTensor) for weight in module.parameters())
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes; true where there is no other."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with their shards put together, one after the other, in the host's memory.
+
+    All processes call it together. What is not sharded stays as and where it is.
+
+    Returns:
+        Of the first process all tensors, of the others those that are not sharded.
+    """
+    gathered = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, DTensor):
+            gathered[name] = tensor
+            continue
+        full = tensor.full_tensor()
+        if is_first_process():
+            gathered[name] = full.cpu()
+    return gathered

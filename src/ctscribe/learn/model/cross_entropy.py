@@ -22,11 +22,6 @@ def token_cross_entropy(
     needs it again: of a single chunk it is kept, of several it is computed anew. Sums over the
     vocabulary are float32 or wider, and so is the sum of the weight's gradient over the chunks;
     products have the type of autocast where it is on, else the wider of the operands' types.
-
-    Args:
-        hidden: Last hidden states.
-        weight: Of the output layer.
-        targets: Token ids.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):

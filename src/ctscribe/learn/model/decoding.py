@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.finding_queries import gate
-from ctscribe.learn.model.qwen import embed, positions_for
+from ctscribe.learn.model.positions import position_ids
+from ctscribe.learn.model.qwen import embed
 
 
 @final
@@ -41,25 +42,21 @@ def write_reports(
 ) -> list[Answer]:
     r"""Writes one answer per prompt at temperature 0, all prompts at once.
 
-    Args:
-        qwen: The model.
-        tokenizer: Its tokenizer.
-        prompts: Token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
-            repeated once per visual token; lengths may differ.
-        visual_tokens: Of all volumes, in the order of the prompts.
-        video_grid_thw: Patches along (slice pairs, rows, columns).
-        position_mm: Superior coordinate of each slice pair.
-        positions: Mode of `qwen.position_ids`.
-        max_new_tokens: Longest answer, the closing token included.
+    A prompt is token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
+    repeated once per visual token; lengths may differ. The visual tokens of all volumes follow one
+    another in the order of the prompts. ``positions`` is the mode of `position_ids`, which reads
+    grid and millimetres; ``max_new_tokens`` includes the closing token.
     """
     device = qwen.lm_head.weight.device
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     input_ids, mask = _pad_left(prompts, pad, device)
-    place = positions_for(qwen, input_ids, mask, video_grid_thw, position_mm.to(device), positions)
+    place = position_ids(
+        qwen.config, input_ids, mask, video_grid_thw, position_mm.to(device), positions
+    )
     padded = not bool(mask.all())
     cache = DynamicCache(config=qwen.config.text_config)
-    seen = gate(qwen, visual_tokens.to(device), video_grid_thw)
-    embeds = embed(qwen, input_ids, seen.visual_tokens)
+    gated = gate(qwen, visual_tokens.to(device), video_grid_thw)
+    embeds = embed(qwen, input_ids, gated.visual_tokens)
     following = place.amax((0, 2)) + 1  # the place after the prompt's last token, per row
     chosen, log_probs = [], []
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)

@@ -19,8 +19,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, atomic_write
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared, stem
-from ctscribe.learn.model.patches import MERGE, PATCH_PX
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
 
@@ -53,10 +52,8 @@ class FeatureStore:
     ) -> Float[Tensor, "visual_tokens width"]:
         """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
 
-        Args:
-            noise_seed: Picks the slice pairs.
-            num_slice_pairs: Of the volume it stands for.
-            grid_hw: Rows and columns of its visual tokens.
+        Its size is that of the volume it stands for; ``grid_hw`` counts rows and columns of
+        visual tokens.
         """
         bank = self._read(self.bank_path(grid_hw))
         picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
@@ -105,15 +102,11 @@ def store_features(
     merged: bool = True,
     progress: ProgressCallback = lambda done, total: None,
 ) -> FeatureStore:
-    """Computes the features that are not stored yet and opens the store.
+    """Computes the features of ``studies`` that are not stored yet and opens the store.
 
-    Args:
-        qwen: Its tower is run without gradients; other weights play no part.
-        prepared: Holds the studies.
-        studies: Those needed; may overlap with what is stored.
-        noise: Also make the noise bank for every frame size among ``studies``.
-        merged: Behind the merger; False stores what goes into it, for a merger that learns.
-        progress: Told (volumes done, all volumes).
+    With ``noise`` it also makes the noise bank for every frame size among them. Without ``merged``
+    it stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes
+    done, all volumes).
 
     Raises:
         CtscribeError: ``E_OVERFLOW`` when a feature is not finite.

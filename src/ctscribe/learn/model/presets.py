@@ -55,11 +55,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> PreTrainedT
     """Learns a vocabulary from texts.
 
     Any text can be encoded and comes back unchanged, because the alphabet is all 256 bytes. The
-    chat template writes what Qwen2.5-VL's writes.
-
-    Args:
-        texts: Reports, and the prompt's wording.
-        vocab_size: Most tokens to learn, special ones included.
+    chat template writes what Qwen2.5-VL's writes. ``vocab_size`` includes the special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -151,11 +147,8 @@ def build_config(preset: str, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLC
     """Configuration of a preset for one tokenizer.
 
     The published 3B and 7B pad their embedding tables to 151,936 and 152,064 rows; a preset built
-    here has as many rows as the tokenizer has tokens, which is what random weights need.
-
-    Args:
-        preset: `tiny`, `qwen2.5-vl-3b` or `qwen2.5-vl-7b`.
-        tokenizer: Supplies the vocabulary's size and the ids of Qwen's special tokens.
+    here has as many rows as the tokenizer has tokens, which is what random weights need. The ids
+    of Qwen's special tokens are the tokenizer's too.
     """
     language = dict(_LANGUAGE[preset])
     sections = language.pop("mrope_section")

@@ -1,4 +1,4 @@
-"""A trained model for other tools: nothing in the folder but what they read."""
+"""A run's best weights for other tools: nothing in the folder but what they read."""
 
 import shutil
 from collections.abc import Mapping
@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import Recipe
-from ctscribe.learn.model.checkpoint import (
-    ADAPTER_CONFIG,
-    ADAPTERS,
-    is_complete,
-    load_model,
-    save_model,
-)
-from ctscribe.learn.model.patches import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
+from ctscribe.learn.model.adapters import ADAPTER_CONFIG, ADAPTERS
+from ctscribe.learn.model.checkpoint import MARKER, is_complete, load_model, save_model
 from ctscribe.learn.model.presets import HUB_IDS
+from ctscribe.learn.model.tower import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
 from ctscribe.text.prompt import QUESTION, SYSTEM
 
+ABOUT = "ctscribe.json"
+"""What a server's client must know: prompt, slices, positions."""
 _PIXELS: dict[str, Any] = {
     "min_pixels": 4 * (PATCH_PX * MERGE) ** 2,
     "max_pixels": 16384 * (PATCH_PX * MERGE) ** 2,
@@ -35,36 +33,6 @@ _PIXELS: dict[str, Any] = {
 }
 
 
-def processor_documents(eos_token_ids: list[int], pad_token_id: int) -> dict[str, dict[str, Any]]:
-    """Contents of the files that a published checkpoint has beside its weights.
-
-    The pixel limits are wide enough that frames whose sides are multiples of 28 px are never
-    scaled; sampling is off, as every number here is measured at temperature 0.
-
-    Args:
-        eos_token_ids: Tokens that end an answer.
-        pad_token_id: The tokenizer's.
-    """
-    video = {key: value for key, value in _PIXELS.items() if key != "image_processor_type"}
-    return {
-        "preprocessor_config.json": _PIXELS,
-        "video_preprocessor_config.json": {
-            **video,
-            "do_sample_frames": False,
-            "video_processor_type": "Qwen2VLVideoProcessor",
-        },
-        "generation_config.json": {
-            "do_sample": False,
-            "eos_token_id": eos_token_ids,
-            "pad_token_id": pad_token_id,
-        },
-    }
-
-
-ABOUT = "ctscribe.json"
-"""What a server's client must know: prompt, slices, positions."""
-
-
 def publish(
     best: Path,
     out: Path,
@@ -72,14 +40,10 @@ def publish(
     recipe: Recipe,
     base: str | None = None,
 ) -> None:
-    """Writes a run's best weights for other tools, with what their client must know.
+    """Writes a run's best weights into a new folder, with what other tools' clients must know.
 
-    Args:
-        best: The run's best weights.
-        out: New folder.
-        what: merged: whole weights; adapters: these alone, for the weights they were trained on.
-        recipe: The run's.
-        base: Where those weights are; None takes the recipe's.
+    That is whole weights (merged), or the adapters alone for the weights they were trained on;
+    these are at ``base``, else where the recipe's preset has them.
 
     Raises:
         CtscribeError: As `publish_merged` and `publish_adapters` do, and ``E_EXPORT`` when the
@@ -112,8 +76,7 @@ def publish(
             "adapters alone must be all that was trained, but the vision tower or its merger "
             "learned too",
         )
-    model = recipe.model
-    publish_adapters(best, out, base or HUB_IDS.get(model.preset, ""), about)
+    publish_adapters(best, out, base or HUB_IDS.get(recipe.model.preset, ""), about)
 
 
 def publish_merged(
@@ -121,11 +84,8 @@ def publish_merged(
 ) -> None:
     """Writes whole weights that transformers 4.57 and 5.x, vLLM and SGLang load.
 
-    Args:
-        best: A run's best weights.
-        out: New folder.
-        dtype: Of every weight; training keeps those that learn in float32.
-        about: Contents of ``ctscribe.json``.
+    Every weight gets ``dtype``; training keeps those that learn in float32. ``about`` becomes
+    ``ctscribe.json``.
 
     Raises:
         CtscribeError: ``E_WEIGHTS`` without complete weights, ``E_EXISTS`` when ``out`` holds
@@ -133,21 +93,15 @@ def publish_merged(
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
-    ends = [int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)]
-    documents = processor_documents(ends, int(tokenizer.pad_token_id))
-    documents["chat_template.json"] = {"chat_template": tokenizer.chat_template}
-    save_model(out, qwen, tokenizer, documents={**documents, ABOUT: dict(about)})
-    (out / "checkpoint.json").unlink()
+    documents = {**_processor_documents(tokenizer), ABOUT: dict(about)}
+    save_model(out, qwen, tokenizer, documents=documents)
+    (out / MARKER).unlink()
 
 
 def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
     """Writes the adapters alone, as PEFT does, for use on the weights they were trained on.
 
-    Args:
-        best: A run's best weights.
-        out: New folder.
-        base: Folder or hub id of the weights below the adapters.
-        about: Contents of ``ctscribe.json``.
+    ``base`` is the folder or hub id of these; ``about`` becomes ``ctscribe.json``.
 
     Raises:
         CtscribeError: ``E_EXPORT`` when the run has none, ``E_WEIGHTS`` when its weights are
@@ -166,6 +120,30 @@ def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any])
     config = read_json(best / ADAPTER_CONFIG)
     write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
     write_json(out / ABOUT, dict(about))
+
+
+def _processor_documents(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Any]]:
+    """Contents of the files that a published checkpoint has beside its weights, by file name.
+
+    The pixel limits are wide enough that frames whose sides are multiples of 28 px are never
+    scaled; sampling is off, as every number here is measured at temperature 0.
+    """
+    end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+    video = {key: value for key, value in _PIXELS.items() if key != "image_processor_type"}
+    return {
+        "preprocessor_config.json": _PIXELS,
+        "video_preprocessor_config.json": {
+            **video,
+            "do_sample_frames": False,
+            "video_processor_type": "Qwen2VLVideoProcessor",
+        },
+        "generation_config.json": {
+            "do_sample": False,
+            "eos_token_id": [end, pad],
+            "pad_token_id": pad,
+        },
+        "chat_template.json": {"chat_template": tokenizer.chat_template},
+    }
 
 
 def _require_new(out: Path) -> None:

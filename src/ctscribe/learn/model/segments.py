@@ -2,43 +2,48 @@
 
 Nothing is spent on padding, and a report can no more see its neighbour than if it were alone: the
 attention of one sample is computed from the queries, keys and values of that sample and no others.
+The last layer computes only the states that somebody reads.
 """
 
 from collections.abc import Sequence
+from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLDecoderLayer,
+    apply_rotary_pos_emb,
+)
 
-from ctscribe.learn.model.fast import LastLayer, tails
-
-_NAME = "ctscribe_segments"
+_ATTENTION = "ctscribe_segments"
 
 
 def run_in_segments(
     language_model: PreTrainedModel,
     embeds: Float[Tensor, "1 tokens hidden"],
-    position_ids: Tensor,
+    position_ids: Int[Tensor, "3 1 tokens"],
     lengths: Sequence[int],
     wanted: Sequence[int],
 ) -> Float[Tensor, "1 wanted hidden"]:
     """Last hidden states of samples that lie end to end, as many of each as are wanted.
 
-    Args:
-        language_model: Qwen2.5-VL's; from now on it attends through this module, which without
-            segments is PyTorch's attention as before.
-        embeds: Of all samples, one after the other.
-        position_ids: int64 [3, 1, tokens].
-        lengths: Tokens of each sample; they add up to ``tokens``.
-        wanted: Tokens at the end of each sample whose states are read.
+    From now on the language model attends through this module, which without segments is
+    PyTorch's attention as before. ``lengths`` are the samples' tokens and add up to ``tokens``;
+    ``wanted`` are those at the end of each sample whose states are read.
     """
-    AttentionInterface.register(_NAME, _attend)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    language_model.config._attn_implementation = _NAME
+    AttentionInterface.register(_ATTENTION, _attend)
+    AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+    language_model.config._attn_implementation = _ATTENTION
     states: Tensor = language_model(
         inputs_embeds=embeds,
         # given as a mapping, it is taken as it is: causal order and segments need no mask
@@ -48,8 +53,17 @@ def run_in_segments(
         segments=tuple(lengths),
         wanted=tuple(wanted),
     ).last_hidden_state
-    is_narrow = isinstance(language_model.layers[-1], LastLayer)
-    return states if is_narrow else tails(states, lengths, wanted)
+    is_narrow = isinstance(language_model.layers[-1], _LastLayer)
+    return states if is_narrow else _tails(states, lengths, wanted)
+
+
+def narrow(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Lets the last layer of this model leave out tokens that nobody reads, in place.
+
+    It does so only where it is told which tokens are read, as by `run_in_segments`; generation
+    and every other caller get all of them.
+    """
+    qwen.model.language_model.layers[-1].__class__ = _LastLayer
 
 
 def _attend(
@@ -95,3 +109,76 @@ def _causal(
     return scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
     )
+
+
+@final
+class _LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[misc]  # untyped in the library
+    """The library's layer, for the last ``wanted`` tokens of each segment."""
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "batch tokens hidden"],
+        *,
+        segments: tuple[int, ...] | None = None,
+        wanted: tuple[int, ...] | None = None,
+        **others: Any,  # noqa: ANN401 - what the library passes on
+    ) -> Float[Tensor, "batch _ hidden"]:
+        """States of the tokens that are read; of all where nobody says which those are."""
+        if segments is None or wanted is None:
+            all_states: Tensor = super().forward(hidden_states, segments=segments, **others)
+            return all_states
+        attended = self._attend(hidden_states, others["position_embeddings"], segments, wanted)
+        states = _tails(hidden_states, segments, wanted) + attended
+        read: Tensor = states + self.mlp(self.post_attention_layernorm(states))
+        return read
+
+    def _attend(
+        self,
+        hidden_states: Float[Tensor, "1 tokens hidden"],
+        position_embeddings: tuple[Tensor, Tensor],
+        segments: tuple[int, ...],
+        wanted: tuple[int, ...],
+    ) -> Float[Tensor, "1 wanted hidden"]:
+        attention = self.self_attn
+        normed = self.input_layernorm(hidden_states)
+        read = _tails(normed, segments, wanted)
+        key, value = (
+            project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for project in (attention.k_proj, attention.v_proj)
+        )
+        query = attention.q_proj(read).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        cos, sin = position_embeddings
+        _, key = apply_rotary_pos_emb(key, key, cos, sin)
+        places = (_tails(table, segments, wanted) for table in (cos, sin))
+        query, _ = apply_rotary_pos_emb(query, query, *places)
+        groups = attention.num_key_value_groups
+        # a mask leaves no kernel that groups heads itself
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        split = (
+            torch.split(states, list(sizes), dim=2)
+            for states, sizes in ((query, wanted), (key, segments), (value, segments))
+        )
+        parts = [
+            scaled_dot_product_attention(
+                q, k, v, _causal_mask(q.shape[2], k.shape[2], q.device), scale=attention.scaling
+            )
+            for q, k, v in zip(*split, strict=True)
+        ]
+        mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
+        projected: Tensor = attention.o_proj(mixed)
+        return projected
+
+
+def _tails(
+    states: Float[Tensor, "1 tokens *width"], lengths: Sequence[int], wanted: Sequence[int]
+) -> Float[Tensor, "1 wanted *width"]:
+    """The last ``wanted`` states of each of the segments that lie end to end."""
+    parts = torch.split(states, list(lengths), dim=1)
+    ends = zip(parts, wanted, strict=True)
+    return torch.cat([part[:, part.shape[1] - num :] for part, num in ends], dim=1)
+
+
+def _causal_mask(wanted: int, tokens: int, device: torch.device) -> Bool[Tensor, "wanted tokens"]:
+    """Which keys each of the last queries sees; the very last sees all."""
+    seen = torch.ones(wanted, tokens, dtype=torch.bool, device=device)
+    return seen.tril(diagonal=tokens - wanted)

@@ -1,110 +1,39 @@
-"""Teaching the vision tower where findings are, and asking how well it sees them."""
+"""Teaching the vision tower where findings are, and measuring how well it finds them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.files import ProgressCallback
+from ctscribe.base.recipe import ModelConfig, WarmUpConfig
 from ctscribe.base.types import Labels
-from ctscribe.learn.model.finding_queries import (
-    FindingsHead,
-    attention_loss,
-    cell_targets,
-    positive_weights,
-    where_loss,
-)
-from ctscribe.learn.model.patches import patchify
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters
+from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
+from ctscribe.learn.model.finding_queries import FindingsHead
+from ctscribe.learn.model.tower import encode_frames, patchify
 from ctscribe.scan.boxes import FrameBoxes
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
-TOWER_LINEARS = r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)"
-"""Every linear layer of the tower's blocks."""
-
-
-def let_tower_learn(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tower: Literal["full", "last_blocks", "lora"],
-    *,
-    last_blocks: int,
-    lora_r: int,
-    lora_alpha: int,
-) -> None:
-    """Freezes the model but for the part of its tower that shall learn, in place.
-
-    Args:
-        qwen: The model.
-        tower: full: all of the tower; last_blocks: the last ones and the merger behind them;
-            lora: adapters on all blocks, and the merger.
-        last_blocks: How many.
-        lora_r: Rank of the adapters.
-        lora_alpha: Their scale, in units of rank.
-    """
-    visual = qwen.model.visual
-    qwen.requires_grad_(False)
-    if tower == "full":
-        visual.requires_grad_(True)
-        return
-    visual.merger.requires_grad_(True)
-    if tower == "last_blocks":
-        visual.blocks[-last_blocks:].requires_grad_(True)
-        return
-    config = LoraConfig(r=lora_r, lora_alpha=lora_alpha, target_modules=TOWER_LINEARS, bias="none")
-    inject_adapter_in_model(config, qwen)
-    visual.merger.requires_grad_(True)  # adapters freeze what they are not put on
-
-
-_RIDGE = 0.1
-
-
-@torch.no_grad()
-def whiten_patches(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
-) -> None:
-    """Sets the patch embedding to the patches' principal components, each scaled to unit variance.
-
-    Nearly all variance of CT patches is their mean brightness; random filters pass little else,
-    and the norm behind them keeps only the direction of what they pass. After whitening (with a
-    ridge, so that noise is not blown up) borders and texture count as much as brightness. The
-    components are turned by a random rotation, since single ones mean nothing to the layers above.
-
-    Args:
-        qwen: Its patch embedding is replaced; torch's generator turns it.
-        frames: Examples; some dozens of volumes suffice.
-    """
-    weight = qwen.model.visual.patch_embed.proj.weight
-    width = len(weight)
-    patches = torch.cat([patchify(volume)[0] for volume in frames])
-    centred = patches - patches.mean(0)
-    variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-    variances, axes = variances[-width:], axes[:, -width:]
-    ridge = _RIDGE * centred.square().mean()
-    rotation = torch.linalg.qr(torch.randn(width, width)).Q
-    whitening = rotation @ (axes / (variances.clamp(min=0) + ridge).sqrt()).T
-    weight.copy_(whitening.reshape(weight.shape))
-
-
 _MAX_SHIFT_PX = 14
 _ADAMW_SHARE = 0.2
+_RIDGE = 0.1
 
 
 @final
 @dataclass(frozen=True)
-class Look:
-    """One set of frames and where its findings are."""
+class Lesson:
+    """Some frames of one study and where its findings are."""
 
     frames: Frames
     slice_indices: tuple[int, ...]
@@ -119,67 +48,54 @@ class Look:
         return tuple(not label or i in self.findings for i, label in enumerate(self.labels))
 
 
-@final
-@dataclass(frozen=True)
-class Learned:
-    """What a warm-up ends with, besides the tower it changed."""
-
-    head: FindingsHead
-    losses: tuple[float, ...]
-    """Mean per epoch."""
-
-
 def teach(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    looks: Sequence[Look],
+    lessons: Sequence[Lesson],
+    config: WarmUpConfig,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    attention_weight: float = 0.0,
     progress: ProgressCallback = lambda done, total: None,
-) -> Learned:
-    """Trains the tower, in place, and a new findings head.
+) -> tuple[FindingsHead, tuple[float, ...]]:
+    """Trains the tower, in place, and a new findings head; returns it and each epoch's mean loss.
 
-    Each look is moved by up to half a token every time it is seen, so that lesions meet all
-    places of the patch grid. A finding that is present but not boxed teaches its volume alone.
+    Of the tower, what requires gradients learns; nothing else of the model does. Each lesson is
+    moved by up to half a token every time it is taught, so that lesions meet all places of the
+    patch grid. A finding that is present but not boxed teaches its volume alone. The learning
+    rate rises for a twentieth of the steps, then decays as a cosine.
 
     Args:
-        qwen: Of its tower, what requires gradients learns; nothing else does.
-        looks: Training set.
-        epochs: Passes over the looks.
-        batch_size: Looks per step.
-        learning_rate: Peak; rises for a twentieth of the steps, then cosine decay.
-        seed: Of the head, the order and the shifts.
-        attention_weight: Of `attention_loss` against `where_loss`.
+        qwen: With `let_tower_learn`'s choice of what learns.
+        lessons: Training set.
+        config: Epochs, lessons per step, learning rate, seed, weight of `attention_loss`.
         progress: Told (steps done, all steps).
     """
     tower = qwen.model.visual.train()
-    torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
+    torch.manual_seed(config.seed)
+    draw = np.random.default_rng(config.seed)
     head = FindingsHead(qwen.config.text_config.hidden_size).to(tower.device)
-    weight = _count_positives(looks).to(tower.device)
-    steps = epochs * math.ceil(len(looks) / batch_size)
-    optimisers = _optimisers(tower, head, learning_rate)
+    positive_weight = _positive_weights(lessons).to(tower.device)
+    steps = config.epochs * math.ceil(len(lessons) / config.batch_size)
+    optimisers = _optimisers(tower, head, config.learning_rate)
     schedules = [LambdaLR(each, partial(_cosine, steps=steps)) for each in optimisers]
-    parameters, losses, done = [*_learning(tower), *head.parameters()], [], 0
-    for _ in range(epochs):
-        total = 0.0
-        for batch in _shuffled(looks, batch_size, draw):
-            loss = _loss(qwen, head, batch, draw, weight, attention_weight)
-            _step(loss, parameters, optimisers, schedules)
+    learning = [weight for weight in tower.parameters() if weight.requires_grad]
+    learning += head.parameters()
+    losses, done = [], 0
+    for _ in range(config.epochs):
+        total, order = 0.0, draw.permutation(len(lessons))
+        for start in range(0, len(lessons), config.batch_size):
+            batch = [lessons[number] for number in order[start : start + config.batch_size]]
+            loss = _loss(qwen, head, batch, draw, positive_weight, config.attention_weight)
+            _step(loss, learning, optimisers, schedules)
             total += float(loss.detach()) * len(batch)
             done += 1
             progress(done, steps)
-        losses.append(total / len(looks))
+        losses.append(total / len(lessons))
     qwen.eval()
-    return Learned(head.eval(), tuple(losses))
+    return head.eval(), tuple(losses)
 
 
 @torch.inference_mode()
 def examine(
-    qwen: Qwen2_5_VLForConditionalGeneration, head: FindingsHead, looks: Sequence[Look]
+    qwen: Qwen2_5_VLForConditionalGeneration, head: FindingsHead, lessons: Sequence[Lesson]
 ) -> dict[str, Any]:
     """AUROC per finding over volumes, against labels and against what the slices show.
 
@@ -187,12 +103,12 @@ def examine(
     how much of the truth such slices hold. None where a finding has no case or no control.
     """
     scores, shown = [], []
-    for look in looks:
-        frames, targets = _moved([look])
+    for lesson in lessons:
+        frames, targets = _moved([lesson])
         scores.append(head(encode_frames(qwen, frames), [len(targets[0])])[1][0].cpu().numpy())
         shown.append(targets[0].amax((0, 1)).numpy() > 0)
     truths = {
-        "auroc": np.array([look.labels for look in looks]) > 0,
+        "auroc": np.array([lesson.labels for lesson in lessons]) > 0,
         "auroc_shown": np.array(shown),
     }
     found: dict[str, Any] = {}
@@ -213,6 +129,76 @@ def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
     return float(above)
 
 
+def let_tower_learn(
+    qwen: Qwen2_5_VLForConditionalGeneration, config: WarmUpConfig, model: ModelConfig
+) -> None:
+    """Freezes the model but for the part of its tower that shall learn, in place.
+
+    That is all of it, or the last ``config.last_blocks`` and the merger behind them, or adapters
+    of rank ``model.lora_r`` on all blocks, and the merger.
+    """
+    visual = qwen.model.visual
+    if config.tower == "lora":
+        add_adapters(qwen, r=model.lora_r, alpha=model.lora_alpha, linears=TOWER_LINEARS)
+    else:
+        qwen.requires_grad_(False)
+    if config.tower == "full":
+        visual.requires_grad_(True)
+    elif config.tower == "last_blocks":
+        visual.blocks[-config.last_blocks :].requires_grad_(True)
+    visual.merger.requires_grad_(True)
+
+
+@torch.no_grad()
+def whiten_patches(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
+) -> None:
+    """Sets the patch embedding to the patches' principal components, each scaled to unit variance.
+
+    Nearly all variance of CT patches is their mean brightness; random filters pass little else,
+    and the norm behind them keeps only the direction of what they pass. After whitening (with a
+    ridge, so that noise is not blown up) borders and texture count as much as brightness. The
+    components are turned by a random rotation (of torch's generator), since single ones mean
+    nothing to the layers above. Some dozens of volumes suffice as examples.
+    """
+    weight = qwen.model.visual.patch_embed.proj.weight
+    width = len(weight)
+    patches = torch.cat([patchify(volume)[0] for volume in frames])
+    centred = patches - patches.mean(0)
+    variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+    variances, axes = variances[-width:], axes[:, -width:]
+    ridge = _RIDGE * centred.square().mean()
+    rotation = torch.linalg.qr(torch.randn(width, width)).Q
+    whitening = rotation @ (axes / (variances.clamp(min=0) + ridge).sqrt()).T
+    weight.copy_(whitening.reshape(weight.shape))
+
+
+def _loss(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    head: FindingsHead,
+    lessons: Sequence[Lesson],
+    draw: np.random.Generator,
+    positive_weight: Float[Tensor, "18"],
+    attention_weight: float,
+) -> Float[Tensor, ""]:
+    frames, targets = _moved(lessons, draw)
+    sizes = [len(target) for target in targets]
+    cell_logits, volume_logits = head(encode_frames(qwen, frames), sizes)
+    cells = torch.cat(targets).to(cell_logits)
+    shown = torch.stack([target.amax((0, 1)) for target in targets]).to(cell_logits)
+    located = torch.tensor([lesson.located for lesson in lessons], device=cell_logits.device)
+    labels = torch.tensor([lesson.labels for lesson in lessons]).to(cell_logits)
+    present = torch.where(located, shown, labels)
+    known = None
+    if not bool(located.all()):
+        known = located.repeat_interleave(torch.tensor(sizes, device=located.device), 0)
+    loss = where_loss(cell_logits, volume_logits, cells, present, positive_weight, known)
+    if attention_weight:
+        loss = loss + attention_weight * attention_loss(cell_logits, cells, sizes)
+    return loss
+
+
 def _step(
     loss: Float[Tensor, ""],
     parameters: Sequence[nn.Parameter],
@@ -228,63 +214,36 @@ def _step(
         schedule.step()
 
 
-def _loss(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    head: FindingsHead,
-    looks: Sequence[Look],
-    draw: np.random.Generator,
-    weight: Float[Tensor, "18"],
-    attention_weight: float,
-) -> Float[Tensor, ""]:
-    frames, targets = _moved(looks, draw)
-    sizes = [len(target) for target in targets]
-    cell_logits, volume_logits = head(encode_frames(qwen, frames), sizes)
-    cells = torch.cat(targets).to(cell_logits)
-    shown = torch.stack([target.amax((0, 1)) for target in targets]).to(cell_logits)
-    located = torch.tensor([look.located for look in looks], device=cell_logits.device)
-    labels = torch.tensor([look.labels for look in looks]).to(cell_logits)
-    present = torch.where(located, shown, labels)
-    known = None
-    if not bool(located.all()):
-        known = located.repeat_interleave(torch.tensor(sizes, device=located.device), 0)
-    loss = where_loss(cell_logits, volume_logits, cells, present, weight, known)
-    if attention_weight:
-        loss = loss + attention_weight * attention_loss(cell_logits, cells, sizes)
-    return loss
-
-
-def _learning(tower: nn.Module) -> list[nn.Parameter]:
-    return [weight for weight in tower.parameters() if weight.requires_grad]
-
-
 def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list[Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
 
-    On phantoms, a tower from nothing reached a loss of 0.61 in 4,800 looks, and 0.67 to 0.70 with
-    AdamW alone at two rates.
+    On phantoms, a tower from nothing reached a loss of 0.61 in 4,800 lessons, and 0.67 to 0.70
+    with AdamW alone at two rates.
     """
-    learning = set(_learning(tower))
     blocks = [
         weight
         for name, weight in tower.named_parameters()
-        if weight.ndim == 2 and name.startswith("blocks.") and weight in learning
+        if weight.ndim == 2 and name.startswith("blocks.") and weight.requires_grad
     ]
     chosen = set(blocks)
-    rest = [p for p in (*tower.parameters(), *head.parameters()) if p not in chosen]
-    rest = [weight for weight in rest if weight.requires_grad]
+    rest = [
+        weight
+        for weight in (*tower.parameters(), *head.parameters())
+        if weight.requires_grad and weight not in chosen
+    ]
     return [
         Muon(blocks, learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         AdamW(rest, _ADAMW_SHARE * learning_rate, weight_decay=0.01),
     ]
 
 
-def _count_positives(looks: Sequence[Look]) -> Float[Tensor, "18"]:
+def _positive_weights(lessons: Sequence[Lesson]) -> Float[Tensor, "18"]:
     """Weights by how rare a finding's cells are among those whose truth is known."""
     positives, total = torch.zeros(len(FINDINGS)), torch.zeros(len(FINDINGS))
-    for look in looks:
-        (targets,) = _moved([look])[1]
+    for lesson in lessons:
+        (targets,) = _moved([lesson])[1]
         positives += targets.sum((0, 1))
-        total += torch.tensor(look.located) * targets[..., 0].numel()
+        total += torch.tensor(lesson.located) * targets[..., 0].numel()
     return positive_weights(positives, total)
 
 
@@ -295,46 +254,29 @@ def _cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _shuffled(
-    looks: Sequence[Look], batch_size: int, draw: np.random.Generator
-) -> Iterator[list[Look]]:
-    order = draw.permutation(len(looks))
-    for start in range(0, len(looks), batch_size):
-        yield [looks[number] for number in order[start : start + batch_size]]
-
-
 def _moved(
-    looks: Sequence[Look], draw: np.random.Generator | None = None
+    lessons: Sequence[Lesson], draw: np.random.Generator | None = None
 ) -> tuple[list[Tensor], list[Float[Tensor, "_ _ 18"]]]:
     """Frames and cell targets, moved by the same random shift where there is a generator."""
     frames, targets = [], []
-    for look in looks:
+    for lesson in lessons:
         down = across = 0
-        seen = look.frames
+        shown = lesson.frames
         if draw is not None:
             down, across = draw.integers(-_MAX_SHIFT_PX, _MAX_SHIFT_PX + 1, 2).tolist()
-            seen = _shifted(seen, down, across)
-        height, width = seen.shape[1:3]
-        frames.append(torch.from_numpy(np.ascontiguousarray(seen)))
+            shown = _shift(shown, down, across)
+        height, width = shown.shape[1:3]
+        frames.append(torch.from_numpy(np.ascontiguousarray(shown)))
         where = cell_targets(
-            look.boxes, look.findings, look.slice_indices, (height, width), (down, across)
+            lesson.boxes, lesson.findings, lesson.slice_indices, (height, width), (down, across)
         )
         targets.append(torch.from_numpy(where))
     return frames, targets
 
 
-def _shifted(frames: Frames, down: int, across: int) -> Frames:
-    """Frames moved over black; what leaves the frame is lost."""
-    moved = np.zeros_like(frames)
-    _, height, width, _ = frames.shape
-    to_rows, from_rows = _shifted_range(down, height)
-    to_columns, from_columns = _shifted_range(across, width)
-    moved[:, to_rows, to_columns] = frames[:, from_rows, from_columns]
-    return moved
-
-
-def _shifted_range(shift: int, length: int) -> tuple[slice, slice]:
-    return (
-        slice(max(0, shift), min(length, length + shift)),
-        slice(max(0, -shift), min(length, length - shift)),
-    )
+def _shift(frames: Frames, down: int, across: int) -> Frames:
+    """Frames moved over black by up to `_MAX_SHIFT_PX`; what leaves the frame is lost."""
+    margin = (_MAX_SHIFT_PX, _MAX_SHIFT_PX)
+    padded = np.pad(frames, ((0, 0), margin, margin, (0, 0)))
+    top, left = _MAX_SHIFT_PX - down, _MAX_SHIFT_PX - across
+    return padded[:, top : top + frames.shape[1], left : left + frames.shape[2]]

@@ -1,4 +1,7 @@
-"""What the negatives teach besides the scan: skew in who is shown instead of whom."""
+"""What negatives may teach besides the scan: skew in who is shown instead of whom.
+
+In: the rows of ``pairs.jsonl``. Out: counts, pictures, and a sentence for each skew.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,11 +29,6 @@ _PER_ROW = 3
 def write_audit(prepared: Prepared, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
     """Writes ``pairs_audit.json``, ``pairs_audit.png`` and, with volumes, ``pairs_examples.png``.
 
-    Args:
-        prepared: Holds every volume named.
-        out_dir: Where the files go.
-        pairs: As in ``pairs.jsonl``.
-
     Returns:
         One sentence for each skew a reader should know of.
     """
@@ -45,9 +43,7 @@ def write_audit(prepared: Prepared, out_dir: Path, pairs: Sequence[PairRow]) -> 
 def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[str, Any]:
     """Measures the negatives of ``pairs``; quantities that do not apply are None.
 
-    Args:
-        studies: Must hold every volume named.
-        pairs: As in ``pairs.jsonl``.
+    ``studies`` must hold every volume named.
     """
     by_name = {study.volume_name: study for study in studies}
     whole = pair_up(pairs)
@@ -118,16 +114,12 @@ def _scanner(shown: Sequence[tuple[StudyRow, StudyRow]]) -> dict[str, float] | N
 def _warnings(audit: dict[str, Any]) -> list[str]:
     found = []
     direction, reuse, scanner = audit["direction"], audit["reuse"], audit["scanner"]
-    if direction and direction["sicker"] > SICKER_LIMIT:
-        found.append(
-            f"{direction['sicker']:.0%} of the volumes shown instead have more findings than the "
-            "study: the model can learn that a sicker scan contradicts a report"
-        )
-    if direction and direction["healthier"] > SICKER_LIMIT:
-        found.append(
-            f"{direction['healthier']:.0%} of the volumes shown instead have fewer findings than "
-            "the study: the model can learn that a healthier scan contradicts a report"
-        )
+    for kind, number in (("sicker", "more"), ("healthier", "fewer")):
+        if direction and direction[kind] > SICKER_LIMIT:
+            found.append(
+                f"{direction[kind]:.0%} of the volumes shown instead have {number} findings than "
+                f"the study: the model can learn that a {kind} scan contradicts a report"
+            )
     if reuse and reuse["share_of_top_5_percent"] > TOP_USE_LIMIT:
         found.append(
             f"5 % of the volumes give {reuse['share_of_top_5_percent']:.0%} of the negatives: "

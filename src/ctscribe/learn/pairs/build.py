@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -23,11 +22,6 @@ Negatives = Mapping[str, PairRow]
 def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> list[PairRow]:
     """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
 
-    Args:
-        prepared: Whose training split gives both.
-        out_dir: Where the rows go.
-        config: The strategy and its knobs.
-
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS`` or
             ``E_NO_NEGATIVE``.
@@ -39,41 +33,32 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
             f"the training split must have studies, but none of the {len(prepared.studies)} in "
             f"{prepared.folder} belongs to it",
         )
-    if config.strategy == "hard":
-        pairs = _put_together(training, _hard(_in_order(training), prepared, config))
-    else:
-        pairs = build_pairs(training, config.strategy, config.min_label_distance, config.seed)
+    pairs = build_pairs(training, config, prepared)
     write_rows(out_dir / "pairs.jsonl", pairs)
     return pairs
 
 
 def build_pairs(
-    studies: Sequence[StudyRow],
-    strategy: Literal["origin", "gauss", "heter"],
-    min_label_distance: int,
-    seed: int,
+    studies: Sequence[StudyRow], config: PairsConfig, prepared: Prepared | None = None
 ) -> list[PairRow]:
     """Gives each study its rows, in the studies' order; the draws do not depend on that order.
 
-    Args:
-        studies: Those to train on; heter partners come from among them.
-        strategy: origin: positives only; gauss: noise of the positive's size; heter: a volume
-            of another patient whose labels differ.
-        min_label_distance: Labels that must differ (heter).
-        seed: Of partners and noise.
+    Partners come from among ``studies``. The strategy hard reads their frames from ``prepared``.
 
     Raises:
-        CtscribeError: ``E_LABELS`` naming a study without labels, ``E_NO_NEGATIVE`` (heter).
+        CtscribeError: ``E_LABELS`` naming a study without labels, or ``E_NO_NEGATIVE``, where
+            partners are wanted (heter, hard).
     """
     negatives: Negatives = {}
-    if strategy == "gauss":
-        negatives = _gauss(studies, seed)
-    elif strategy == "heter":
-        negatives = _heter(_in_order(studies), min_label_distance, seed)
-    return _put_together(studies, negatives)
-
-
-def _put_together(studies: Sequence[StudyRow], negatives: Negatives) -> list[PairRow]:
+    # by name, so that no draw depends on how the studies are listed
+    in_order = sorted(studies, key=lambda study: study.volume_name)
+    if config.strategy == "gauss":
+        negatives = _gauss(studies, config.seed)
+    elif config.strategy == "heter":
+        negatives = _heter(in_order, config)
+    elif config.strategy == "hard":
+        assert prepared is not None  # who looks alike is told from frames
+        negatives = _hard(in_order, prepared, config)
     rows = []
     for study in studies:
         name = study.volume_name
@@ -91,8 +76,9 @@ def _gauss(studies: Sequence[StudyRow], seed: int) -> Negatives:
     }
 
 
-def _heter(studies: Sequence[StudyRow], min_label_distance: int, seed: int) -> Negatives:
-    partners = draw_partners(_labels(studies), patient_numbers(studies), min_label_distance, seed)
+def _heter(studies: Sequence[StudyRow], config: PairsConfig) -> Negatives:
+    patients, distance = patient_numbers(studies), config.min_label_distance
+    partners = draw_partners(_labels(studies), patients, distance, config.seed)
     return {
         study.volume_name: PairRow(
             study=study.volume_name,
@@ -106,6 +92,17 @@ def _heter(studies: Sequence[StudyRow], min_label_distance: int, seed: int) -> N
             studies, partners.index, partners.distance, partners.relaxed_by, strict=True
         )
     }
+
+
+def _hard(studies: Sequence[StudyRow], prepared: Prepared, config: PairsConfig) -> Negatives:
+    labels, appearance = _labels(studies), appearances(prepared, studies)
+    patients = patient_numbers(studies)
+    nearest = nearest_contradictions(labels, patients, appearance, config.num_alternatives)
+    if (nearest[:, 0] < 0).any():
+        raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
+    names = [study.volume_name for study in studies]
+    rows = hard_negatives(names, labels, nearest, config.seed)
+    return {row.study: row for row in rows}
 
 
 def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
@@ -122,17 +119,6 @@ def patient_numbers(studies: Sequence[StudyRow]) -> Int64[np.ndarray, "studies"]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _hard(studies: Sequence[StudyRow], prepared: Prepared, config: PairsConfig) -> Negatives:
-    labels, appearance = _labels(studies), appearances(prepared, studies)
-    patients = patient_numbers(studies)
-    nearest = nearest_contradictions(labels, patients, appearance, config.num_alternatives)
-    if (nearest[:, 0] < 0).any():
-        raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
-    names = [study.volume_name for study in studies]
-    rows = hard_negatives(names, labels, nearest, config.seed)
-    return {row.study: row for row in rows}
-
-
 def _labels(studies: Sequence[StudyRow]) -> UInt8[np.ndarray, "studies labels"]:
     return np.array([_known(study) for study in studies], np.uint8)
 
@@ -145,8 +131,3 @@ def _known(study: StudyRow) -> Labels:
             "has none",
         )
     return study.labels
-
-
-def _in_order(studies: Sequence[StudyRow]) -> list[StudyRow]:
-    """By name, so that no draw depends on how the studies are listed."""
-    return sorted(studies, key=lambda study: study.volume_name)

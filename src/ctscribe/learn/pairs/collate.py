@@ -49,12 +49,7 @@ class PairBatch(TypedDict):
 
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
-    """Puts whole pairs together.
-
-    Args:
-        pairs: With a negative each, or none.
-        pad_id: The tokenizer's padding token; the attention mask hides it.
-    """
+    """Puts whole pairs together, with a negative each or none; the attention mask hides padding."""
     negatives = [pair.negative for pair in pairs if pair.negative is not None]
     if negatives and len(negatives) != len(pairs):
         raise ValueError("either every pair of a batch has a negative or none has")

@@ -1,4 +1,4 @@
-"""Pairs as training items; one item is one study with its negative."""
+"""Pairs as training items: one item is one study with its negative, as token ids and tensors."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -86,12 +86,8 @@ def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
 class PairDataset(Dataset[Pair]):
     """Whole pairs by number, so that no sampler and no process count can tear one apart.
 
-    Args:
-        studies: By name; must hold every volume that ``pairs`` names.
-        pairs: As in ``pairs.jsonl``: a positive, then its negative or none.
-        tokenizer: The model's.
-        visual: Where visual inputs come from.
-        max_tokens: Longest sample the model takes.
+    ``studies``, by name, must hold every volume that ``pairs`` (as in ``pairs.jsonl``) names; no
+    sample may be longer than ``max_tokens``.
 
     Raises:
         CtscribeError: ``E_PAIRS`` when the rows are not pairs or name an unknown volume; on
@@ -219,11 +215,10 @@ def mark_tokens(
 ) -> Marks:
     """Marks the tokens of a report by the sentences they lie in.
 
-    Args:
-        report: As `sections.join_report` writes it.
-        offsets: First and last character of each token, half open, in reading order.
-        disputed: Findings in which the volumes differ, present or absent in the report; None for
-            noise, which shows no finding, so that every sentence stating one is disputed.
+    The report is as `sections.join_report` writes it, ``offsets`` are the first and last character
+    of each token, half open. ``disputed`` are findings in which the volumes differ, present or
+    absent in the report; None for noise, which shows no finding, so that every sentence stating
+    one is disputed.
     """
     sentences = _sentences(report)
     finding = [(s.start, s.end) for s in sentences if s.stated]

@@ -36,10 +36,10 @@ def appearances(
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
     """
-    seen = [_look(prepared.frames(study)) for study in studies]
+    looks = [_thumbnail_and_grain(prepared.frames(study)) for study in studies]
     groups = [
-        np.array([thumbnail for thumbnail, _ in seen]),
-        np.array([[grain] for _, grain in seen]),
+        np.array([thumbnail for thumbnail, _ in looks]),
+        np.array([[grain] for _, grain in looks]),
         np.array([[s.spacing_mm[0], s.position_mm[0] - s.position_mm[-1]] for s in studies]),
         np.column_stack(
             [
@@ -52,7 +52,7 @@ def appearances(
     return np.hstack([_standardise(group) for group in groups])
 
 
-def _look(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
+def _thumbnail_and_grain(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
     """The mean frame of the first channel, scaled down, and how much neighbouring pixels differ."""
     grey = frames[..., 0].astype(np.float32)
     mean = grey.mean(axis=0)
@@ -97,13 +97,8 @@ def nearest_contradictions(
 
     A volume contradicts a report when it belongs to another patient who lacks a finding the
     report states, or, where the report states none, has one. Near is first by the number of
-    labels that differ, then by appearance.
-
-    Args:
-        labels: 0 or 1.
-        patients: Equal numbers for volumes of one patient.
-        appearance: From `appearances`; Euclidean distance counts.
-        num: Volumes wanted for each.
+    labels that differ, then by the Euclidean distance of `appearances`. Volumes of one patient have
+    equal numbers in ``patients``.
     """
     pattern = encode_patterns(labels)
     kinds, kind = np.unique(pattern, return_inverse=True)
@@ -160,11 +155,7 @@ def hard_negatives(
 ) -> list[PairRow]:
     """Draws each study's first partner from its alternatives, each equally likely.
 
-    Args:
-        names: Of the volumes.
-        labels: 0 or 1.
-        nearest: From `nearest_contradictions`, one or more in each row.
-        seed: Of the draws.
+    ``nearest`` comes from `nearest_contradictions` and has one or more in each row.
     """
     tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
     rows = []
@@ -190,13 +181,8 @@ def refresh_hard(
     or where they are all equal, each is equally likely.
 
     A pure function: the same rows, gaps, seed and epoch give the same negatives, in any order.
-
-    Args:
-        pairs: Of any epoch; rows without alternatives are returned as they are.
-        gaps: Measured in the epoch before; a study may be missing.
-        labels: By volume, for every volume the pairs name.
-        seed: The recipe's ``pairs.seed``.
-        epoch: The one the negatives are for, from 1 after the first.
+    Rows may be of any epoch, those without alternatives are returned as they are; gaps are of the
+    epoch before, and a study may be missing; labels are by volume, for all that the pairs name.
     """
     measured = {(row.study, row.volume): row.gap for row in gaps}
     values = np.array([measured[key] for key in sorted(measured)])
@@ -206,7 +192,9 @@ def refresh_hard(
 
     def expect(study: str, other: str) -> float:
         findings = _differing(study, other, labels)
-        return measured.get((study, other), _mean([by_finding.get(f, mean) for f in findings]))
+        return measured.get(
+            (study, other), float(np.mean([by_finding.get(f, mean) for f in findings]))
+        )
 
     rows = []
     for row in pairs:
@@ -227,7 +215,7 @@ def _mean_gap_by_finding(
     for (study, volume), gap in sorted(measured.items()):
         for finding in _differing(study, volume, labels):
             gaps[finding].append(gap)
-    return {finding: _mean(values) for finding, values in gaps.items()}
+    return {finding: float(np.mean(values)) for finding, values in gaps.items()}
 
 
 def _negative(
@@ -246,10 +234,6 @@ def _negative(
 
 def _differing(study: str, volume: str, labels: Mapping[str, Labels]) -> tuple[str, ...]:
     return disputed_findings(labels[study], labels[volume])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 def _draws(seed: int, epoch: int, study: str) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Another patient is shown instead: uniform draws over label patterns, not over volumes.
+"""Another patient is shown instead, one whose labels differ: drawn by pattern, not by volume.
 
 A volume's labels are one of at most 2^18 patterns. How many volumes lie at a Hamming distance of
 at least r from a pattern is counted for all patterns at once, bit by bit; a rank among those
@@ -41,13 +41,7 @@ def draw_partners(
     """Draws for every volume another patient's whose labels differ in at least ``min_distance``.
 
     Uniform over the eligible volumes. Where there is none the distance is lowered by one, again
-    and again, for that volume alone.
-
-    Args:
-        labels: 0 or 1.
-        patients: Equal numbers for volumes of one patient.
-        min_distance: Labels that must differ.
-        seed: Of the draws.
+    and again, for that volume alone. Volumes of one patient have equal numbers in ``patients``.
 
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when no other patient's labels differ at all.
@@ -150,10 +144,7 @@ class _PatternTree:
         self, pattern: Int64[np.ndarray, "queries"], distance: Int64[np.ndarray, "queries"]
     ) -> Int64[np.ndarray, "queries"]:
         """Volumes at least ``distance`` from each pattern."""
-        counts: Int64[np.ndarray, "queries"] = self._levels[0][0, pattern, distance].astype(
-            np.int64
-        )
-        return counts
+        return np.asarray(self._levels[0][0, pattern, distance], np.int64)
 
     def find(
         self,
@@ -162,13 +153,8 @@ class _PatternTree:
         rank: Int64[np.ndarray, "queries"],
     ) -> Int64[np.ndarray, "queries"]:
         """The volume with this rank among those `count` counts; a bijection for each query."""
-        pieces = [
-            self._find(
-                pattern[at : at + _CHUNK], distance[at : at + _CHUNK], rank[at : at + _CHUNK]
-            )
-            for at in range(0, len(pattern), _CHUNK)
-        ]
-        return np.concatenate(pieces)
+        chunks = [slice(at, at + _CHUNK) for at in range(0, len(pattern), _CHUNK)]
+        return np.concatenate([self._find(pattern[c], distance[c], rank[c]) for c in chunks])
 
     def _find(
         self,
@@ -190,8 +176,7 @@ class _PatternTree:
             rank = np.where(differs, rank - num_same, rank)
             prefix = np.where(differs, same ^ 1, same)
             distance = np.where(differs, np.maximum(distance - 1, 0), distance)
-        volumes: Int64[np.ndarray, "queries"] = self._order[self._start[prefix] + rank]
-        return volumes
+        return np.asarray(self._order[self._start[prefix] + rank])
 
 
 def _relax(
@@ -223,29 +208,17 @@ class _OwnPatient:
         self, pattern: Int64[np.ndarray, "volumes"], patients: Int64[np.ndarray, "volumes"]
     ) -> None:
         order = np.argsort(patients, kind="stable")
-        self._num = len(patients)
-        self._first: list[Int64[np.ndarray, "..."]] = []
-        self._second: list[Int64[np.ndarray, "..."]] = []
-        self._distance: list[UInt8[np.ndarray, "..."]] = []
-        left = np.arange(len(order) - 1)
-        offset = 1
-        while True:
-            left = left[left + offset < len(order)]
-            left = left[patients[order[left]] == patients[order[left + offset]]]
-            if not left.size:
-                break
-            first, second = order[left], order[left + offset]
-            distance = np.bitwise_count(pattern[first] ^ pattern[second])
-            apart = distance > 0
-            self._first.append(first[apart])
-            self._second.append(second[apart])
-            self._distance.append(distance[apart])
-            offset += 1
+        self._num_volumes = len(patients)
+        ends, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        # one patient's volumes stand together: each pair of them is met at one offset
+        for offset in range(1, int(np.unique(patients, return_counts=True)[1].max(initial=0))):
+            first, second = order[:-offset], order[offset:]
+            own = patients[first] == patients[second]
+            distance = np.bitwise_count(pattern[first[own]] ^ pattern[second[own]])
+            ends += [first[own], second[own]]
+            distances += [distance, distance]
+        self._ends, self._distances = np.concatenate(ends), np.concatenate(distances)
 
     def count(self, distance: int) -> Int64[np.ndarray, "volumes"]:
-        counts = np.zeros(self._num, np.int64)
-        for first, second, apart in zip(self._first, self._second, self._distance, strict=True):
-            # Within one offset every volume occurs at most once on each side.
-            counts[first[apart >= distance]] += 1
-            counts[second[apart >= distance]] += 1
-        return counts
+        chosen = self._ends[self._distances >= distance]
+        return np.bincount(chosen, minlength=self._num_volumes).astype(np.int64)

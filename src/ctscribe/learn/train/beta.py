@@ -23,10 +23,6 @@ class Beta:
 
     Source: integral control of a Lagrange multiplier, as for the KL weight in Ziegler et al.,
     arXiv:1909.08593, section 2.2; it makes the paper's "dynamic weight" one.
-
-    Args:
-        objective: Its schedule, its β to start from, and the gap to steer to.
-        checkpoint: Folder to continue from, or None.
     """
 
     def __init__(self, objective: ObjectiveConfig, checkpoint: Path | None) -> None:
@@ -40,9 +36,8 @@ class Beta:
     def learn(self, gap: float | None) -> None:
         """Takes into account an update whose pairs were ``gap`` nats apart, where it is steered.
 
-        Args:
-            gap: CE⁻ − CE⁺ over the tokens that count, summed over the processes; None, where
-                nothing was measured, keeps β.
+        The gap is CE⁻ − CE⁺ over the tokens that count, the mean of all processes; None, where
+        nothing was measured, keeps β.
         """
         if self._objective.beta_schedule == "constant" or gap is None:
             return

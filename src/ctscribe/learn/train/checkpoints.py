@@ -28,13 +28,9 @@ class CheckpointNote(Row):
 
 
 def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]) -> CheckpointNote:
-    """Marks the checkpoint of ``step`` as complete, then removes all others.
+    """Marks ``checkpoint-<step>``, which is completely written, and removes all others.
 
-    Args:
-        run_dir: Holds ``checkpoint-<step>``, completely written.
-        step: Updates done.
-        validation_ce: Measured at this step.
-        best: (step, validation cross entropy) of the best checkpoint so far.
+    ``best`` is (step, validation cross entropy) of the best checkpoint so far.
     """
     folder = run_dir / f"{_PREFIX}{step}"
     # The Trainer pickles its arguments, with paths in them; nothing ever reads them back.

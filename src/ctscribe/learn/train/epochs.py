@@ -1,6 +1,6 @@
 """Which pair comes when: decided before training, the same for any number of processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, final, runtime_checkable
 
@@ -8,9 +8,53 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ctscribe.base.rows import GapRow, read_rows, write_rows
-from ctscribe.base.types import Labels
 from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.pairs.hard import refresh_hard
+
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+@runtime_checkable
+class Items(Protocol[Item_co]):
+    """A data set with numbered items."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, number: int, /) -> Item_co:
+        """Item by number."""
+
+
+@final
+class EpochsInOrder(Dataset[Item_co]):
+    """All epochs one behind the other, each a permutation of its own.
+
+    Item n is a pure function of (n, seed), so the next pair after an interruption needs no
+    state, and skipping to it reads nothing.
+
+    Where items change, ``renewed`` gives those of an epoch, counted from 0; as many each.
+    """
+
+    def __init__(
+        self,
+        items: Items[Item_co],
+        epochs: int,
+        seed: int,
+        renewed: Callable[[int], Items[Item_co]] | None = None,
+    ) -> None:
+        self._items = items
+        self._renewed = renewed
+        shuffled = [
+            np.random.default_rng([seed, epoch]).permutation(len(items)) for epoch in range(epochs)
+        ]
+        self._order = np.concatenate(shuffled)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, number: int) -> Item_co:
+        items = self._renewed(number // len(self._items)) if self._renewed else self._items
+        return items[int(self._order[number])]
 
 
 @final
@@ -21,25 +65,20 @@ class HardPairs:
     two updates: the first pairs of the new epoch are fetched while these are still at work. So
     the draw is the same for any number of processes and after any interruption.
 
-    Args:
-        first: The pairs of the first epoch.
-        labels: By volume, for every volume that may be shown.
-        seed: The recipe's ``pairs.seed``.
-        pairs_per_update: Of all processes together.
-        folder: Holds ``epoch-<n>.jsonl``, the gaps of epoch n.
-        step: Updates that the checkpoint to continue from has done; later gaps are dropped.
+    ``pairs_per_update`` are those of all processes together; ``folder`` holds ``epoch-<n>.jsonl``,
+    the gaps of epoch n; gaps after ``step`` updates, which the checkpoint to continue from has not
+    done, are dropped.
     """
 
     def __init__(
         self,
         first: PairDataset,
-        labels: Mapping[str, Labels],
         seed: int,
         pairs_per_update: int,
         folder: Path,
         step: int,
     ) -> None:
-        self._first, self._labels, self._seed = first, labels, seed
+        self._first, self._labels, self._seed = first, first.labels(), seed
         self._pairs_per_update, self._folder = pairs_per_update, folder
         self._gaps = self._read()[: step * pairs_per_update]
         self._epochs: dict[int, PairDataset] = {0: first}
@@ -75,53 +114,3 @@ class HardPairs:
             if len(found) < len(self._first):
                 break
         return rows
-
-
-Item_co = TypeVar("Item_co", covariant=True)
-
-
-@runtime_checkable
-class Items(Protocol[Item_co]):
-    """A data set with numbered items."""
-
-    def __len__(self) -> int:
-        """How many."""
-
-    def __getitem__(self, number: int, /) -> Item_co:
-        """Item by number."""
-
-
-@final
-class EpochsInOrder(Dataset[Item_co]):
-    """All epochs one behind the other, each a permutation of its own.
-
-    Item n is a pure function of (n, seed), so the next pair after an interruption needs no
-    state, and skipping to it reads nothing.
-
-    Args:
-        items: One epoch.
-        epochs: How many.
-        seed: Of the permutations.
-        renewed: Gives the items of an epoch, counted from 0, where they change; as many each.
-    """
-
-    def __init__(
-        self,
-        items: Items[Item_co],
-        epochs: int,
-        seed: int,
-        renewed: Callable[[int], Items[Item_co]] | None = None,
-    ) -> None:
-        self._items = items
-        self._renewed = renewed
-        shuffled = [
-            np.random.default_rng([seed, epoch]).permutation(len(items)) for epoch in range(epochs)
-        ]
-        self._order = np.concatenate(shuffled)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, number: int) -> Item_co:
-        items = self._renewed(number // len(self._items)) if self._renewed else self._items
-        return items[int(self._order[number])]

@@ -1,103 +1,31 @@
-"""What is trained: the model, asked for a report's cross entropy."""
+"""The module that is trained: which of its weights learn, how fast, and at what memory."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.learn.model.checkpoint import add_adapters
+from ctscribe.base.recipe import ModelConfig, TrainConfig
+from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.qwen import AnswerLosses, answer_losses
-from ctscribe.learn.pairs.build import patient_numbers
-from ctscribe.learn.pairs.collate import Batch, collate_pairs
-from ctscribe.learn.pairs.dataset import PairDataset
-from ctscribe.learn.pairs.heter import draw_strangers
+from ctscribe.learn.pairs.collate import Batch
 
-
-@final
-@dataclass(frozen=True)
-class Validation:
-    """Means over scans, nats per answer token."""
-
-    own_ce: float
-    """Given the scan itself; chooses the checkpoint."""
-    other_ce: float
-    """Given another patient's scan."""
-
-    @property
-    def gap(self) -> float:
-        """How much worse a wrong scan makes the report: 0 for a model that does not look."""
-        return self.other_ce - self.own_ce
-
-
-def validation_pairs(studies: Sequence[StudyRow]) -> list[PairRow]:
-    """One row pair per scan: its first volume, then another patient's, the same for every run.
-
-    Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients to validate on.
-    """
-    firsts: dict[str, StudyRow] = {}
-    for study in sorted(studies, key=lambda study: study.volume_name):
-        firsts.setdefault(study.scan_id, study)
-    scans = list(firsts.values())
-    num_patients = len({scan.patient_id for scan in scans})
-    if num_patients < 2:
-        raise CtscribeError(
-            "E_EMPTY_SPLIT",
-            f"validation needs two patients or more, but it has {num_patients}",
-        )
-    rows = []
-    for scan, other in zip(scans, draw_strangers(patient_numbers(scans), seed=0), strict=True):
-        name, shown = scan.volume_name, scans[other].volume_name
-        rows.append(PairRow(study=name, role="positive", volume=name))
-        rows.append(PairRow(study=name, role="negative", volume=shown))
-    return rows
-
-
-@torch.no_grad()
-def validate(
-    scorer: nn.Module,
-    pairs: PairDataset,
-    *,
-    pad_id: int,
-    batch_size: int,
-    process: int,
-    num_processes: int,
-    add_up: Callable[[Tensor], Tensor],
-) -> Validation:
-    """Scores all pairs, each process its share.
-
-    Args:
-        scorer: Gives `qwen.AnswerLosses`, as `ReportScorer` does.
-        pairs: Those of `validation_pairs`.
-        pad_id: The tokenizer's padding token.
-        batch_size: Studies scored at once.
-        process: Number of this process.
-        num_processes: How many share the work.
-        add_up: Sums a tensor over the processes.
-    """
-    scorer.eval()
-    device = next(scorer.parameters()).device
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    # where weights are sharded the processes meet in every forward pass: each makes as many, and
-    # who has run out of pairs repeats the first ones, uncounted
-    mine = range(process, num_processes * -(-len(pairs) // num_processes), num_processes)
-    for at in range(0, len(mine), batch_size):
-        numbers = mine[at : at + batch_size]
-        batch = collate_pairs([pairs[number % len(pairs)] for number in numbers], pad_id)
-        counted = torch.tensor([number < len(pairs) for number in numbers], device=device)
-        branches = (batch["positive"], batch["negative"])
-        sums += torch.stack(
-            [scorer(branch).per_sample()[counted].double().sum() for branch in branches if branch]
-        )
-    scorer.train()
-    own_ce, other_ce = (add_up(sums) / len(pairs)).tolist()
-    return Validation(own_ce, other_ce)
+Part = Literal["tower", "merger", "language"]
+_aten = torch.ops.aten
+_EXPENSIVE = {
+    *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.convolution.default),
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+}
+"""Matrix products and attention."""
 
 
 @final
@@ -106,10 +34,6 @@ class ReportScorer(nn.Module):
 
     Its state dict holds the trainable weights alone, each once: the frozen ones are in the
     starting checkpoint, and a checkpoint that is written often should be small.
-
-    Args:
-        qwen: With the weights that shall learn requiring gradients.
-        positions: Mode of `qwen.position_ids`.
     """
 
     accepts_loss_kwargs = False
@@ -134,10 +58,7 @@ class ReportScorer(nn.Module):
 
 
 def _keep_trainable(
-    module: nn.Module,
-    state: dict[str, Any],
-    prefix: str,
-    local_metadata: dict[str, Any],
+    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
     trainable = _trainable(module)
     for name in [*state]:
@@ -154,38 +75,76 @@ def _trainable(module: nn.Module) -> set[str]:
     return {name for name, weight in module.named_parameters() if weight.requires_grad}
 
 
-def choose_trainable(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    *,
-    tuning: Literal["full", "lora"],
-    freeze_tower: bool,
-    freeze_merger: bool,
-    lora_r: int,
-    lora_alpha: int,
-) -> None:
-    """Lets the asked-for weights learn, in place.
+def choose_trainable(qwen: Qwen2_5_VLForConditionalGeneration, config: ModelConfig) -> None:
+    """Lets the asked-for weights learn, in place; finding queries always do.
 
     Weights that learn are kept in float32 whatever the activations are: an update of 2e-5 of a
     weight is lost in bfloat16's eight bits.
-
-    Args:
-        qwen: The model.
-        tuning: full: all weights; lora: adapters on the language model. Finding queries learn
-            in both.
-        freeze_tower: Whether the vision tower's blocks stay as they are.
-        freeze_merger: Whether the layers between them and the language model do.
-        lora_r: Rank of the adapters.
-        lora_alpha: Scale of the adapters, in units of rank.
     """
-    if tuning == "lora":
-        add_adapters(qwen, r=lora_r, alpha=lora_alpha)
+    if config.tuning == "lora":
+        add_adapters(qwen, r=config.lora_r, alpha=config.lora_alpha)
     else:
         qwen.requires_grad_(True)
-    qwen.model.visual.requires_grad_(not freeze_tower)
-    qwen.model.visual.merger.requires_grad_(not freeze_merger)
+    qwen.model.visual.requires_grad_(not config.freeze_tower)
+    qwen.model.visual.merger.requires_grad_(not config.freeze_merger)
     queries = attached(qwen)
     if queries is not None:
         queries.requires_grad_(True)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()
+
+
+def learning_rates(config: TrainConfig) -> dict[Part, float]:
+    """Peak of each part of the model."""
+    return {
+        "language": config.learning_rate,
+        "merger": config.merger_learning_rate or config.learning_rate,
+        "tower": config.tower_learning_rate or config.learning_rate,
+    }
+
+
+def set_rates(optimizer: Optimizer, model: nn.Module, rates: Mapping[Part, float]) -> None:
+    """Splits the optimizer's groups so that each part has its rate; before the first update.
+
+    Groups keep their other settings and their order. Of each, the language model's comes first:
+    its rate is the one that is logged.
+    """
+    parts = {id(weight): part_of(name) for name, weight in model.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        for part in ("language", "merger", "tower"):
+            weights = [weight for weight in group["params"] if parts[id(weight)] == part]
+            if weights:
+                groups.append({**group, "params": weights, "lr": rates[part]})
+    optimizer.param_groups[:] = groups
+
+
+def part_of(name: str) -> Part:
+    """Which part of the model a weight belongs to, by its name in the model."""
+    dotted = f".{name}"
+    if ".visual.merger." in dotted:
+        return "merger"
+    return "tower" if ".visual." in dotted else "language"
+
+
+def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", "cheap"]) -> None:
+    """Trades memory for time in training, in place; gradients stay the same.
+
+    With ``layers`` a layer keeps its input alone and runs a second time (a third more operations).
+    With ``cheap`` it also keeps the results of its matrix products and of its attention; norms,
+    activations and products by element run a second time.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if what == "cheap":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    # earlier releases in the supported range know it by its older name alone
+    name = "activation_checkpointing_enable"
+    enable = getattr(qwen, name, None) or qwen.gradient_checkpointing_enable
+    enable(options)
+
+
+def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
+    if operation in _EXPENSIVE:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

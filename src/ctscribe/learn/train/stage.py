@@ -20,34 +20,25 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.runs import open_run
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
-from ctscribe.learn.model.fast import recompute
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
-from ctscribe.learn.train.beta import Beta
-from ctscribe.learn.train.checkpoints import CheckpointNote, newest_complete
-from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
-from ctscribe.learn.train.follow import Follower, RunLog
-from ctscribe.learn.train.scorer import (
-    ReportScorer,
-    Validation,
-    choose_trainable,
-    validate,
-    validation_pairs,
-)
-from ctscribe.learn.train.setup import (
-    asked,
+from ctscribe.learn.train.arguments import (
     checkpoint_steps,
     count_updates,
-    hard_pairs,
-    learning_rates,
-    read_pairs,
+    pairs_per_micro_step,
     require_sharding,
-    shown_volumes,
     training_arguments,
-    visual_source,
 )
+from ctscribe.learn.train.beta import Beta
+from ctscribe.learn.train.callback import RunCallback
+from ctscribe.learn.train.checkpoints import newest_complete
+from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
+from ctscribe.learn.train.inputs import read_pairs, request_of, visual_source
+from ctscribe.learn.train.run_log import RunLog
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
 from ctscribe.learn.train.trainer import PairTrainer
+from ctscribe.learn.train.validation import Validation, validate, validation_pairs
 
 
 @final
@@ -61,6 +52,48 @@ class TrainResult:
     num_steps: int
 
 
+def train(
+    run_dir: Path,
+    prepared: Prepared,
+    pairs_path: Path,
+    recipe: Recipe,
+    start: str | Path | None = None,
+    *,
+    progress: ProgressCallback = lambda done, total: None,
+) -> TrainResult:
+    """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
+
+    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
+    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
+
+    ``run_dir`` is new or was started with the same request. ``start`` is a folder, a hub id or a
+    preset; None takes the recipe's preset. ``progress`` is told (updates done, all updates).
+
+    Raises:
+        CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
+            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
+            ``E_MEMORY``, ``E_SHARDED``.
+    """
+    prepared.require(recipe)
+    arguments = training_arguments(run_dir, recipe)
+    with arguments.main_process_first(local=False):
+        open_run(run_dir, "train", request_of(recipe, arguments, pairs_path, start))
+    if (run_dir / "result.json").exists():
+        return TrainResult(**read_json(run_dir / "result.json"))
+    rows = read_pairs(pairs_path, recipe.pairs.strategy)
+    validation_rows = validation_pairs(prepared.split("validation"))
+    qwen, tokenizer = _learner(start or recipe.model.preset, recipe)
+    qwen.to(arguments.device)
+    longest = qwen.config.text_config.max_position_embeddings
+    with arguments.main_process_first(local=False):
+        visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe)
+    taught, judged = (
+        PairDataset(prepared.by_name, part, tokenizer, visual, longest)
+        for part in (rows, validation_rows)
+    )
+    return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
+
+
 def fit(
     arguments: TrainingArguments,
     qwen: Qwen2_5_VLForConditionalGeneration,
@@ -71,40 +104,74 @@ def fit(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> TrainResult:
-    """`train` on data sets that are there already.
+    """`train` on data sets that are there already; the model is trained in place.
 
-    Args:
-        arguments: From `setup.training_arguments`.
-        qwen: Starting weights; trained in place.
-        tokenizer: The model's.
-        training: Its pairs.
-        validation: Pairs of a scan and another patient's.
-        recipe: The knobs.
-        progress: Told (updates done, all updates).
+    ``arguments`` are those of `training_arguments`; ``validation`` has pairs of a scan and another
+    patient's.
     """
-    found = newest_complete(Path(arguments.output_dir))
-    hard = hard_pairs(training, recipe, arguments, found[1].step if found else 0)
-    order = EpochsInOrder(training, recipe.train.epochs, recipe.train.seed, hard and hard.epoch)
+    knobs, run_dir = recipe.train, Path(arguments.output_dir)
+    checkpoint, note = newest_complete(run_dir) or (None, None)
+    steps_done = note.step if note else 0
+    hard = _hard_pairs(training, recipe, arguments, steps_done)
+    order = EpochsInOrder(training, knobs.epochs, knobs.seed, hard and hard.epoch)
     num_steps = count_updates(len(order), arguments)
-    arguments.warmup_steps = round(recipe.train.warmup_ratio * num_steps)
+    arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     pad_id = int(tokenizer.pad_token_id)
     trainer = _trainer(arguments, _scorer(qwen, recipe), order, pad_id, recipe)
     trainer.gaps = None if hard is None else []
     trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
-    follower = _follower(
-        trainer,
-        found,
-        recipe,
-        num_steps,
-        validation=_validation(trainer, validation, pad_id),
+    callback = RunCallback(
+        trainer=trainer,
+        epochs=knobs.epochs,
+        checkpoint_steps=checkpoint_steps(num_steps, knobs.epochs * knobs.checkpoints_per_epoch),
+        validate=_validation(trainer, validation, pad_id),
         save_best=partial(_save_best, trainer, qwen, tokenizer),
+        best=(note.best_step, note.best_validation_ce) if note else (0, float("inf")),
+        beta=Beta(recipe.objective, checkpoint),
         hard=hard,
+        log=RunLog(run_dir, steps_done) if trainer.accelerator.is_main_process else None,
         progress=progress,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(follower)
-    _run(trainer, found[0] if found else None)
-    return _finish(follower, num_steps)
+    trainer.add_callback(callback)
+    _run(trainer, checkpoint)
+    return _finish(callback, num_steps)
+
+
+def _learner(
+    weights: str | Path, recipe: Recipe
+) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The model that starts to learn, with finding queries where the recipe asks for them."""
+    qwen, tokenizer = load_model(weights, recipe.model.dtype)
+    if recipe.model.slice_attention and attached(qwen) is None:
+        torch.manual_seed(recipe.train.seed)  # the same queries in every process
+        attach(qwen, warmed_head(Path(weights)))
+    return qwen, tokenizer
+
+
+def _hard_pairs(
+    training: PairDataset, recipe: Recipe, arguments: TrainingArguments, steps_done: int
+) -> HardPairs | None:
+    """Negatives that are drawn anew each epoch, where the strategy wants them."""
+    if recipe.pairs.strategy != "hard":
+        return None
+    return HardPairs(
+        training,
+        recipe.pairs.seed,
+        pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps),
+        Path(arguments.output_dir) / "gaps",
+        steps_done,
+    )
+
+
+def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
+    """The model as the recipe wants it trained; adapters start from the recipe's seed."""
+    torch.manual_seed(recipe.train.seed)
+    choose_trainable(qwen, recipe.model)
+    if recipe.train.gradient_checkpointing:
+        is_cheap = recipe.train.gradient_checkpointing == "cheap"
+        recompute(qwen, "cheap" if is_cheap else "layers")
+    return ReportScorer(qwen, recipe.model.positions)
 
 
 def _trainer(
@@ -116,7 +183,7 @@ def _trainer(
 ) -> PairTrainer:
     trainer = PairTrainer(
         objective=recipe.objective,
-        rates=learning_rates(recipe),
+        rates=learning_rates(recipe.train),
         model=scorer,
         args=arguments,
         train_dataset=order,
@@ -124,15 +191,6 @@ def _trainer(
     )
     require_sharding(trainer.accelerator, recipe.model.dtype)
     return trainer
-
-
-def _save_best(
-    trainer: PairTrainer,
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    if trainer.accelerator.is_main_process or is_sharded(qwen):
-        save_model(Path(trainer.args.output_dir) / "best", qwen, tokenizer)
 
 
 def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callable[[], Validation]:
@@ -149,50 +207,13 @@ def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callab
     )
 
 
-def _follower(
+def _save_best(
     trainer: PairTrainer,
-    found: tuple[Path, CheckpointNote] | None,
-    recipe: Recipe,
-    num_steps: int,
-    *,
-    validation: Callable[[], Validation],
-    save_best: Callable[[], None],
-    hard: HardPairs | None,
-    progress: ProgressCallback,
-) -> Follower:
-    """Who validates, saves and logs, at the start or where a checkpoint left it."""
-    knobs, run_dir = recipe.train, Path(trainer.args.output_dir)
-    checkpoint, state = found or (None, None)
-    is_main = trainer.accelerator.is_main_process
-    return Follower(
-        trainer=trainer,
-        run_dir=run_dir,
-        epochs=knobs.epochs,
-        checkpoint_steps=checkpoint_steps(num_steps, knobs.epochs * knobs.checkpoints_per_epoch),
-        validate=validation,
-        save_best=save_best,
-        best=(state.best_step, state.best_validation_ce) if state else (0, float("inf")),
-        beta=Beta(recipe.objective, checkpoint),
-        hard=hard,
-        log=RunLog(run_dir, state.step if state else 0) if is_main else None,
-        progress=progress,
-    )
-
-
-def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
-    torch.manual_seed(recipe.train.seed)
-    choose_trainable(
-        qwen,
-        tuning=recipe.model.tuning,
-        freeze_tower=recipe.model.freeze_tower,
-        freeze_merger=recipe.model.freeze_merger,
-        lora_r=recipe.model.lora_r,
-        lora_alpha=recipe.model.lora_alpha,
-    )
-    if recipe.train.gradient_checkpointing:
-        is_cheap = recipe.train.gradient_checkpointing == "cheap"
-        recompute(qwen, "cheap" if is_cheap else "layers")
-    return ReportScorer(qwen, recipe.model.positions)
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    if trainer.accelerator.is_main_process or is_sharded(qwen):
+        save_model(Path(trainer.args.output_dir) / "best", qwen, tokenizer)
 
 
 def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
@@ -213,71 +234,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return full or "DefaultCPUAllocator" in str(error)
 
 
-def _finish(follower: Follower, num_steps: int) -> TrainResult:
-    best_step, best_ce = follower.best
+def _finish(callback: RunCallback, num_steps: int) -> TrainResult:
+    best_step, best_ce = callback.best
     result = TrainResult(best_ce, best_step, num_steps)
-    if follower.log is not None:
-        follower.log.draw()
-        write_json(follower.run_dir / "result.json", asdict(result))
-    follower.trainer.accelerator.wait_for_everyone()
+    if callback.log is not None:
+        callback.log.draw()
+        write_json(callback.run_dir / "result.json", asdict(result))
+    callback.trainer.accelerator.wait_for_everyone()
     return result
-
-
-def train(
-    run_dir: Path,
-    prepared: Prepared,
-    pairs_path: Path,
-    recipe: Recipe,
-    start: str | Path | None = None,
-    *,
-    progress: ProgressCallback = lambda done, total: None,
-) -> TrainResult:
-    """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
-
-    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
-    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
-
-    Args:
-        run_dir: New, or one that was started with the same request.
-        prepared: Holds the pairs' volumes and the validation split.
-        pairs_path: ``pairs.jsonl``.
-        recipe: The knobs.
-        start: Starting checkpoint: a folder, a hub id or a preset; None takes the recipe's preset.
-        progress: Told (updates done, all updates).
-
-    Raises:
-        CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
-            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
-            ``E_MEMORY``, ``E_SHARDED``.
-    """
-    prepared.require(recipe)
-    arguments = training_arguments(run_dir, recipe)
-    with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", asked(recipe, arguments, pairs_path, start))
-    if (run_dir / "result.json").exists():
-        return TrainResult(**read_json(run_dir / "result.json"))
-    rows = read_pairs(pairs_path, recipe.pairs.strategy)
-    validation_rows = validation_pairs(prepared.split("validation"))
-    qwen, tokenizer = _learner(start or recipe.model.preset, recipe)
-    qwen.to(arguments.device)
-    longest = qwen.config.text_config.max_position_embeddings
-    shown = shown_volumes([*rows, *validation_rows])
-    with arguments.main_process_first(local=False):
-        needed = [study for study in prepared.studies if study.volume_name in shown]
-        visual = visual_source(qwen, prepared, needed, rows, recipe)
-    taught, judged = (
-        PairDataset(prepared.by_name, part, tokenizer, visual, longest)
-        for part in (rows, validation_rows)
-    )
-    return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
-
-
-def _learner(
-    weights: str | Path, recipe: Recipe
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
-    """The model that starts to learn, with finding queries where the recipe asks for them."""
-    qwen, tokenizer = load_model(weights, recipe.model.dtype)
-    if recipe.model.slice_attention and attached(qwen) is None:
-        torch.manual_seed(recipe.train.seed)  # the same queries in every process
-        attach(qwen, warmed_head(Path(weights)))
-    return qwen, tokenizer

@@ -1,16 +1,14 @@
 """One override of the Trainer: how a pair becomes gradients."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -21,139 +19,11 @@ from ctscribe.learn.model.finding_queries import label_loss
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.objective import negative_term, pair_losses
 from ctscribe.learn.pairs.collate import PairBatch
-from ctscribe.learn.train.setup import Part, set_rates
-
-Branch = Literal["positive", "negative"]
-_MEANS = (
-    *("positive_ce", "positive_finding_ce", "positive_boilerplate_ce", "positive_square"),
-    *("negative_ce", "negative_finding_ce", "negative_boilerplate_ce", "negative_square"),
-    *("scope_gap", "share_capped", "share_skipped"),
-)
-
-
-@final
-class Tally:
-    """Sums and counts over one update; no value leaves the device until it is read.
-
-    Args:
-        device: Where the losses are.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums = self._nothing()
-
-    def add_branch(
-        self,
-        branch: Branch,
-        token_ce: Float[Tensor, "tokens"],
-        study_ce: Float[Tensor, "studies"],
-        finding: Bool[Tensor, "tokens"],
-        square: Float[Tensor, ""],
-    ) -> None:
-        """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
-
-        Args:
-            branch: Which.
-            token_ce: Nats.
-            study_ce: Nats per token.
-            finding: Tokens in sentences that state a finding.
-            square: Squared norm of its gradient.
-        """
-        self._add(f"{branch}_ce", study_ce)
-        self._add(f"{branch}_finding_ce", token_ce[finding])
-        self._add(f"{branch}_boilerplate_ce", token_ce[~finding])
-        self._add(f"{branch}_square", square)
-
-    def add_pair(
-        self,
-        gap: Float[Tensor, "studies_in_scope"],
-        satisfied: Bool[Tensor, "studies"],
-        *,
-        skipped: bool,
-    ) -> None:
-        """Counts what a micro-batch's negatives had to say."""
-        self._add("scope_gap", gap)
-        self._add("share_capped", satisfied.double())
-        self._add("share_skipped", torch.tensor(float(skipped), device=self._device))
-
-    def take(self) -> Float64[Tensor, "2 means"]:
-        """Sums and counts in a fixed order, ready to be added over processes; starts anew."""
-        sums, self._sums = self._sums, self._nothing()
-        return sums
-
-    def _nothing(self) -> Float64[Tensor, "2 means"]:
-        return torch.zeros(2, len(_MEANS), dtype=torch.float64, device=self._device)
-
-    def _add(self, name: str, values: Float[Tensor, "*values"]) -> None:
-        finite = torch.isfinite(values)
-        self._sums[0, _MEANS.index(name)] += torch.where(finite, values, 0).detach().double().sum()
-        self._sums[1, _MEANS.index(name)] += finite.sum()
-
-
-def means(sums: Float64[Tensor, "2 means"]) -> dict[str, float | None]:
-    """Means of what `Tally.take` gives; None where nothing was counted.
-
-    A branch's gradient norm is the root mean square over micro-batches.
-    """
-    found = {
-        name: total / count if count else None
-        for name, total, count in zip(_MEANS, *sums.tolist(), strict=True)
-    }
-    positive, negative = found["positive_ce"], found["negative_ce"]
-    found["gap"] = None if positive is None or negative is None else negative - positive
-    for branch in ("positive", "negative"):
-        square = found.pop(f"{branch}_square")
-        found[f"{branch}_grad_norm"] = None if square is None else math.sqrt(square)
-    return found
-
+from ctscribe.learn.train.scorer import Part, set_rates
+from ctscribe.learn.train.tally import GradientNorm, Tally
 
 _LARGEST_GAP = 1e3
 """Nats; rows hold finite numbers."""
-
-
-@final
-class GradientNorm:
-    """Hooks on every weight that learns, which measure the gradient of one backward pass.
-
-    A hook sees that gradient before it is added to what is there, so each branch's norm is exact,
-    costs one read of the gradients and keeps no copy. Of sharded weights the hooks see what the
-    process's own micro-batch gives to the whole weight, before it is summed into the shards, so
-    norms are the same as of unsharded ones.
-
-    Args:
-        model: Whose forward passes put the hooks in place.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._squares: list[Tensor] = []
-        self._watched: set[Tensor] = set()
-        for module in model.modules():
-            if module is model or isinstance(module, FSDPModule):
-                module.register_forward_pre_hook(self._watch)
-
-    def restart(self) -> None:
-        """Forgets what has been measured."""
-        self._squares = []
-
-    def square(self) -> Float[Tensor, ""]:
-        """Squared norm of the gradient since `restart`."""
-        return torch.stack(self._squares).sum()
-
-    def _watch(self, module: nn.Module, _: object) -> None:
-        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
-
-        FSDP gathers into the same tensor every time, so a hook stays.
-        """
-        for weight in module.parameters():
-            is_whole = not isinstance(weight, DTensor)
-            if weight.requires_grad and is_whole and weight not in self._watched:
-                weight.register_hook(self._see)  # type: ignore[no-untyped-call]
-                self._watched.add(weight)
-
-    def _see(self, gradient: Tensor) -> None:
-        wide = torch.promote_types(gradient.dtype, torch.float32)
-        self._squares.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide) ** 2)
 
 
 @final
@@ -165,10 +35,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
     whose negatives are all satisfied has no backward pass through them. Their gradients add up to
     those of the whole.
 
-    Args:
-        objective: The knobs of what is minimised.
-        rates: Peak learning rate of each part of the model.
-        **trainer: As for the Trainer.
+    Beside the Trainer's own arguments it takes what is minimised and the peak learning rate of
+    each part of the model.
     """
 
     def __init__(
@@ -181,7 +49,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         super().__init__(**trainer)
         self._objective = objective
         self.beta = objective.beta
-        """Of the next update; whoever follows the training sets it. At 0 no negative is read."""
+        """Of the next update; `RunCallback` sets it. At 0 no negative is read."""
         self._rates = rates
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
@@ -203,10 +71,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         return optimizer
 
     def training_step(
-        self,
-        model: nn.Module,
-        inputs: PairBatch,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: PairBatch, num_items_in_batch: Tensor | int | None = None
     ) -> Float[Tensor, ""]:
         """Adds a micro-batch's gradients; returns the positives' part of its loss.
 
@@ -252,25 +117,17 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         is_needed = self._on_any_process(~term.satisfied.all())
         square = losses.values.new_zeros(())
         if is_needed:
-            square = self._differentiate(self.beta * term.values.mean() + _nothing(losses))
+            square = self._differentiate(self.beta * term.values.mean() + _zero(losses))
         else:
             _reshard(model)
-        self._count_negative(batch, positive, losses, square)
-        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
-
-    def _count_negative(
-        self, batch: PairBatch, positive: AnswerLosses, losses: AnswerLosses, square: Tensor
-    ) -> None:
         ce = losses.per_sample()
         self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
+        self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
         if self.gaps is not None:
-            self._record(batch, (ce - positive.per_sample()).detach().tolist())
-
-    def _record(self, batch: PairBatch, gaps: Sequence[float]) -> None:
-        for study, shown, gap in zip(self.studies, batch["shown"], gaps, strict=True):
-            if self.gaps is not None and shown is not None:
-                within = min(_LARGEST_GAP, max(-_LARGEST_GAP, gap))
-                self.gaps.append(GapRow(study=study, volume=shown, gap=within))
+            gaps = (ce - positive.per_sample()).detach().clamp(-_LARGEST_GAP, _LARGEST_GAP)
+            for study, shown, gap in zip(self.studies, batch["shown"], gaps.tolist(), strict=True):
+                if shown is not None:
+                    self.gaps.append(GapRow(study=study, volume=shown, gap=gap))
 
     def _differentiate(self, loss: Tensor) -> Float[Tensor, ""]:
         """Backward pass of one branch; squared norm of its gradient as if it were alone."""
@@ -290,7 +147,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             raise not_a_number(wrong, self.state.global_step)
 
 
-def _nothing(losses: AnswerLosses) -> Tensor | float:
+def _zero(losses: AnswerLosses) -> Tensor | float:
     """Zero that still reaches the finding queries: processes wait for every weight that learns."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
 

@@ -1,0 +1,173 @@
+"""The Trainer's arguments, from a recipe and the launcher, and how many updates they give."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainingArguments
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe
+
+_REFUSED = {
+    ("FSDP_VERSION", "1"): "FSDP1, whose flat weights have no names (--fsdp_version)",
+    ("FSDP_OFFLOAD_PARAMS", "true"): "weights on the host (--fsdp_offload_params)",
+    ("FSDP_ACTIVATION_CHECKPOINTING", "true"): (
+        "checkpointing of its own (--fsdp_activation_checkpointing) instead of "
+        "train.gradient_checkpointing"
+    ),
+    ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"): (
+        "further kinds of parallelism (--use_parallelism_config)"
+    ),
+}
+"""What a launcher may ask for beside FSDP and does not get, by accelerate's variables."""
+
+
+def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
+    """The Trainer's arguments; making them also joins the other processes, if any.
+
+    Raises:
+        CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported.
+    """
+    knobs, on_gpu = recipe.train, torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(run_dir),
+        num_train_epochs=1,  # the data set holds all epochs, in their order
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=knobs.pairs_per_device,
+        gradient_accumulation_steps=knobs.gradient_accumulation_steps,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        learning_rate=knobs.learning_rate,
+        lr_scheduler_type="cosine",
+        weight_decay=knobs.weight_decay,
+        max_grad_norm=knobs.max_grad_norm,
+        seed=knobs.seed,
+        bf16=recipe.model.dtype == "bfloat16",
+        use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+        report_to=[],
+        log_level="error",
+        log_level_replica="error",
+        **_sharding_arguments(),
+    )
+    if arguments.n_gpu > 1:
+        # Without torchrun the Trainer would split each batch's tensors, and so the pairs, over
+        # the GPUs it sees.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def pairs_per_micro_step(arguments: TrainingArguments) -> int:
+    """Pairs all processes together look at between two backward passes."""
+    return int(arguments.per_device_train_batch_size * arguments.world_size)
+
+
+def count_updates(num_items: int, arguments: TrainingArguments) -> int:
+    """Updates in ``num_items`` pairs; an incomplete last micro-step is left out.
+
+    Raises:
+        CtscribeError: ``E_TOO_FEW`` when there is not one.
+    """
+    together = pairs_per_micro_step(arguments)
+    if num_items < together:
+        raise CtscribeError(
+            "E_TOO_FEW",
+            f"a training step takes {together} pairs, but there are {num_items}",
+        )
+    return -(-(num_items // together) // int(arguments.gradient_accumulation_steps))
+
+
+def checkpoint_steps(num_steps: int, num_checkpoints: int) -> frozenset[int]:
+    """Updates after which a checkpoint is due: evenly spaced, the last one included."""
+    due = (round(num_steps * n / num_checkpoints) for n in range(1, num_checkpoints + 1))
+    return frozenset(max(1, step) for step in due)
+
+
+def sharding_asked() -> bool:
+    """Whether the launcher asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def _sharding_arguments() -> dict[str, Any]:
+    """The Trainer's arguments for a run whose weights are sharded; none where nobody asks.
+
+    Each decoder layer and each block of the tower is gathered when it computes and given back
+    after it. Gradients are summed into their shards after every backward pass: kept whole until
+    the update they would take as much memory as unsharded weights.
+
+    Raises:
+        CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported.
+    """
+    if not sharding_asked():
+        return {}
+    for (variable, value), what in _REFUSED.items():
+        if os.environ.get(variable, "").lower() == value:
+            raise CtscribeError(
+                "E_SHARDED",
+                f"weights are sharded by FSDP2 alone, but the launcher asks for {what}",
+            )
+    if not _shards_here():
+        raise _whole_models()
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        raise CtscribeError(
+            "E_SHARDED",
+            "weights are sharded over two processes or more, but there is one",
+        )
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "SHARDED_STATE_DICT",
+            "reshard_after_forward": True,
+            "cpu_ram_efficient_loading": False,
+            "activation_checkpointing": False,
+        },
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+    }
+
+
+def _shards_here() -> bool:
+    # without GPUs accelerate holds whole models in all processes and says nothing
+    return torch.cuda.is_available()
+
+
+def require_sharding(accelerator: Accelerator, dtype: Literal["float32", "bfloat16"]) -> None:
+    """Checks that accelerate shards where the launcher asks for it, before the model is prepared.
+
+    Shards stay in float32; what is gathered for a layer's work has the activations' type, and
+    gradients are summed over the processes in float32. Inputs keep their type: positions in mm
+    are among them.
+
+    Raises:
+        CtscribeError: ``E_SHARDED`` where accelerate would hold the whole model in each process
+            after all.
+    """
+    if not sharding_asked():
+        return
+    if not accelerator.is_fsdp2:
+        raise _whole_models()
+    if dtype == "bfloat16":
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+
+
+def _whole_models() -> CtscribeError:
+    return CtscribeError(
+        "E_SHARDED",
+        "weights are sharded on CUDA GPUs only, where accelerate does it, but the launcher asks "
+        "for FSDP elsewhere",
+    )

@@ -1,0 +1,132 @@
+"""The log of a run: a row per update in ``metrics.jsonl``, for TensorBoard, and as a curve."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+from ctscribe.base.rows import Row, read_rows, write_rows
+
+EVENTS = "events.out.tfevents.ctscribe"
+"""TensorBoard finds it by its prefix; its usual name would carry the machine's."""
+_FLUSH_EVERY = 25
+
+
+class MetricsRow(Row):
+    """``metrics.jsonl``: one update, in nats per answer token."""
+
+    step: int
+    epoch: float
+    learning_rate: float
+    grad_norm: float
+    """Before clipping."""
+    positive_ce: float | None
+    """Mean over the update's studies."""
+    negative_ce: float | None
+    """Mean over those that are finite."""
+    gap: float | None
+    """negative_ce − positive_ce."""
+    share_capped: float | None
+    """Of the negatives: those capped or satisfied, which carry no gradient."""
+    share_skipped: float | None
+    """Of the negative branches: those without a backward pass."""
+    positive_finding_ce: float | None = None
+    """Mean over the tokens of sentences that state a finding."""
+    positive_boilerplate_ce: float | None = None
+    """Mean over all other tokens."""
+    negative_finding_ce: float | None = None
+    negative_boilerplate_ce: float | None = None
+    scope_gap: float | None = None
+    """Mean of CE⁻ − CE⁺ over the tokens that count in the negative's term; steers β."""
+    positive_grad_norm: float | None = None
+    """Of the positives' gradient alone in one micro-batch, before clipping, root mean square over
+    the update."""
+    negative_grad_norm: float | None = None
+    """Of the negatives' weighted term; 0 where it is skipped."""
+    beta: float | None = None
+    """Weight of the negative's term."""
+    validation_ce: float | None = None
+    """At checkpoints: of validation reports given their own scan."""
+    validation_other_ce: float | None = None
+    """Given another patient's."""
+    validation_gap: float | None = None
+
+
+@final
+class RunLog:
+    """Collects rows in memory and writes them a few dozen at a time.
+
+    Earlier rows beyond ``after_step`` are dropped: an interrupted run had gone further than the
+    checkpoint it continues from.
+    """
+
+    def __init__(self, run_dir: Path, after_step: int) -> None:
+        self._run_dir = run_dir
+        self._path = run_dir / "metrics.jsonl"
+        earlier = read_rows(self._path, MetricsRow, partial=True) if self._path.exists() else []
+        self.rows = [row for row in earlier if row.step <= after_step]
+        self._num_written = len(self.rows)
+        write_rows(self._path, self.rows)
+        self._events = run_dir / "tensorboard" / EVENTS
+        self._events.parent.mkdir(parents=True, exist_ok=True)
+        self._events.write_bytes(_as_events(self.rows))
+
+    def add(self, row: MetricsRow) -> None:
+        """Adds an update's row; it reaches the disk within a few dozen updates."""
+        self.rows.append(row)
+        if len(self.rows) - self._num_written >= _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what has been added."""
+        new = self.rows[self._num_written :]
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(row.model_dump_json() + "\n" for row in new)
+        with self._events.open("ab") as file:
+            file.write(_as_events(new))
+        self._num_written = len(self.rows)
+
+    def draw(self) -> None:
+        """Draws ``loss_curve.png``."""
+        draw_loss_curve(self.rows, self._run_dir / "loss_curve.png")
+
+
+def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
+    """Cross entropy of both branches over the updates, and the validation's."""
+    from ctscribe.base.figures import new_figure, write_figure
+
+    figure, (axes,) = new_figure(7.0, 4.0)
+    curves = (
+        ("positive_ce", "own scan, training", "-"),
+        ("negative_ce", "negative, training", "-"),
+        ("validation_ce", "own scan, validation", "o--"),
+        ("validation_other_ce", "another patient's scan, validation", "o--"),
+    )
+    for name, label, style in curves:
+        points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
+    axes.set(xlabel="update", ylabel="cross entropy, nats per answer token", ylim=(0, None))
+    axes.legend(frameon=False)
+    write_figure(path, figure)
+
+
+def _as_events(rows: Sequence[MetricsRow]) -> bytes:
+    from io import BytesIO
+
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    buffer = BytesIO()
+    writer = RecordWriter(buffer)
+    now = time.time()
+    for row in rows:
+        values = [
+            Summary.Value(tag=f"train/{name}", simple_value=value)
+            for name, value in row.model_dump(exclude={"step"}).items()
+            if value is not None
+        ]
+        event = Event(wall_time=now, step=row.step, summary=Summary(value=values))
+        writer.write(event.SerializeToString())
+    return buffer.getvalue()
