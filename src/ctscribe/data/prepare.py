@@ -156,8 +156,7 @@ def parse_shard(text: str) -> Shard:
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise CtscribeError(
-            "E_SHARD",
-            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
+            "E_SHARD", f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}"
         )
     return int(match[1]), int(match[2])
 
@@ -220,7 +219,7 @@ Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
 def _split_off_done(
     ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
 ) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
-    """Records of the volumes that the ledger knows, by name, and the tasks of all others."""
+    """Finds the records of volumes that are done, by name; makes tasks of all others."""
     records, tasks = {}, []
     for one in listed:
         name, num_bytes, record = one.volume_name, 0, None
@@ -236,7 +235,7 @@ def _split_off_done(
 
 
 def do_task(task: VolumeTask) -> Outcome:
-    """Prepares one volume in whatever process; only what stops every volume is raised.
+    """Prepares one volume, in any process; only what stops every volume is raised.
 
     Raises:
         CtscribeError: ``E_WRITE``.
@@ -254,7 +253,7 @@ def do_task(task: VolumeTask) -> Outcome:
 
 
 def _lost(task: VolumeTask) -> Outcome:
-    """What is said of a volume whose worker died twice."""
+    """The outcome of a volume whose worker died twice."""
     error = CtscribeError(
         "E_WORKER",
         f"{task.name} must be read to its end, but the worker that read it was ended, also when "
@@ -268,7 +267,7 @@ def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
 
 
 def _need_bytes(task: VolumeTask) -> int:
-    """Memory that a worker takes for this volume, told by the size of its files."""
+    """Estimates a worker's memory by the size of the volume's files."""
     return round(BASE_BYTES + _INFLATED * task.source_bytes)
 
 
