@@ -84,21 +84,14 @@ def _attend(
         return attended
     parts = []
     if len(set(segments)) == 1:
-        stacked = (_stack(t, len(segments)) for t in (query, key, value))
+        shape = (len(segments), -1)  # of equal length: as a batch
+        stacked = (t[0].unflatten(1, shape).transpose(0, 1) for t in (query, key, value))
         parts.append(_causal(*stacked, scaling=scaling).transpose(1, 2).flatten(0, 1))
     else:
         split = (torch.split(t, list(segments), dim=2) for t in (query, key, value))
         for each in zip(*split, strict=True):
             parts.append(_causal(*each, scaling=scaling).transpose(1, 2)[0])
     return torch.cat(parts)[None], None
-
-
-def _stack(
-    tensor: Float[Tensor, "1 heads tokens width"], segments: int
-) -> Float[Tensor, "segments heads length width"]:
-    """Segments of equal length as a batch."""
-    heads, tokens, width = tensor.shape[1:]
-    return tensor[0].reshape(heads, segments, tokens // segments, width).transpose(0, 1)
 
 
 def _causal(
