@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
-OLDER := runs/export-check
+OLDER ?= $(or $(TMPDIR),/tmp)/ctscribe-older
+BESIDE := $(if $(filter prepare,$(NAME)),$(PEERS))$(if $(filter export,$(NAME)),$(OLDER))
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint unit docs bench bench-export study oracle clean
+.PHONY: demo start test lint docs clean bench study oracle
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -17,16 +18,14 @@ start: $(VENV)/.installed  ## the demo's starting checkpoint, about 20 minutes o
 	rm -rf starts/tiny
 	$(BIN)/ctscribe warm-up starts/tiny --recipe tiny
 
-test: lint unit
+test: lint
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-unit: $(VENV)/.installed
-	$(BIN)/pytest -n 2 --dist loadfile
 
 docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 	$(BIN)/python -m docs.make_errors
@@ -37,12 +36,8 @@ docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 # labeler and blind read ARGS=reports.csv, and make only their page without it; train takes
 # ARGS="--preset qwen2.5-vl-7b --device cuda".
 bench: export OMP_NUM_THREADS := $(if $(filter evaluate train,$(NAME)),2,1)
-bench: $(VENV)/.installed
-bench: $(if $(filter evaluate,$(NAME)),$(ORACLE)/.installed)
-bench: $(if $(filter prepare,$(NAME)),$(PEERS)/.installed)
-bench: $(if $(filter export,$(NAME)),bench-export)
-	$(if $(filter export,$(NAME)),,PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python \
-		-m benchmarks.bench_$(NAME) $(if $(filter prepare,$(NAME)),$(PEERS)) $(ARGS))
+bench: $(addsuffix /.installed,$(VENV) $(BESIDE) $(if $(filter evaluate,$(NAME)),$(ORACLE)))
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(NAME) $(BESIDE) $(ARGS)
 
 # Arms and seeds on phantoms, into results/ and docs/results/: make study NAME=objectives
 # Names: objectives, slice_aware, nodules; two to three hours each on two cores, resumed where
@@ -66,17 +61,14 @@ $(PEERS)/.installed: benchmarks/prepare_peers.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# Exported weights and adapters, read by transformers 4.57 beside the locked release: the same logits.
-bench-export: $(VENV)/.installed
-	rm -rf $(OLDER) && mkdir -p $(OLDER)
-	$(BIN)/python -m benchmarks.bench_export write $(OLDER)
-	$(BIN)/python -m benchmarks.bench_export read $(OLDER)
-	$(PYTHON) -m venv $(OLDER)/venv
-	$(OLDER)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
+# Another release of transformers beside the project's other packages; they are found after it.
+$(OLDER)/.installed: | $(VENV)/.installed
+	$(PYTHON) -m venv $(OLDER)
+	$(OLDER)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 		transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(OLDER)/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
-	$(OLDER)/venv/bin/python -m benchmarks.bench_export read $(OLDER)
+		> $$($(OLDER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	touch $@
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

@@ -24,7 +24,7 @@ from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import LANGUAGE_METRICS, Profile
 from ctscribe.measure.likeness import template_statistics
-from ctscribe.measure.scans import RULES, Report, Sections, read_answers
+from ctscribe.measure.scans import RULES, ScanReport, Sections, read_answers
 from ctscribe.measure.statistics import scan_statistics, score_table
 
 FOLDS = 5
@@ -32,7 +32,7 @@ PROFILES: tuple[Profile, ...] = ("ctrate-raw", "r2gen")
 CONFIG = EvaluateConfig()
 
 
-def write_across_folds(reports: list[Report], seed: int) -> dict[str, list[Sections]]:
+def write_across_folds(reports: list[ScanReport], seed: int) -> dict[str, list[Sections]]:
     """For each report, what each baseline writes after seeing the other folds alone."""
     names = (*BASELINE_RULES, "label_sentences")
     written: dict[str, list[Sections]] = {name: [("", "")] * len(reports) for name in names}

@@ -13,7 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-not-found]
 from benchmarks.harness import record
 from benchmarks.timing import measured
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, ReferenceRow
+from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.measure.compare import compare
 from ctscribe.measure.language import normalise, rouge_l
 from ctscribe.measure.scores import evaluate
@@ -57,14 +57,15 @@ def made_up_labels(rng: random.Random) -> tuple[int, ...]:
     return tuple(int(rng.random() < 0.2) for _ in FINDINGS)
 
 
-def reference(number: int, split: str, rng: random.Random) -> ReferenceRow:
+def reference(number: int, split: str, rng: random.Random) -> ReportedRow:
     row = {"volume_name": f"{split}_{number}_a_1.nii.gz", "scan_id": f"{split}_{number}_a"}
     row |= {"patient_id": f"{split}_{number % NUM_PATIENTS}", "source_split": split}
+    row["split"] = "test" if split == "valid" else "train"
     written = {"findings": made_up_report(rng), "impression": "", "labels": made_up_labels(rng)}
-    return ReferenceRow.model_validate(row | written)
+    return ReportedRow.model_validate(row | written)
 
 
-def prediction(of: ReferenceRow, rng: random.Random) -> PredictionRow:
+def prediction(of: ReportedRow, rng: random.Random) -> PredictionRow:
     names = of.model_dump(include={"scan_id", "patient_id", "volume_name"})
     return PredictionRow(**names, findings=made_up_report(rng), impression="")
 

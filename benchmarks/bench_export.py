@@ -1,12 +1,14 @@
-"""Exports a model and its adapters, then asks another release of transformers for its logits.
+"""Exports a model and its adapters, then asks two releases of transformers for its logits.
 
-``make bench NAME=export``: ``write FOLDER`` runs with the project's packages, ``read FOLDER`` with
-theirs and with transformers 4.57, beside which only what the project needs is on the path.
+``make bench NAME=export``: the project's own release, and 4.57 in an environment that has all other
+packages from the project's. Each reads in a process of its own.
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,7 +16,6 @@ import transformers
 from peft import PeftModel
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-OUT = Path(__file__).parents[1] / "results" / "export.json"
 LARGEST_DIFFERENCE = 1e-3
 """Of logits between −50 and 50: float32 sums in another order."""
 
@@ -91,19 +92,29 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
+def ask(python: str, folder: str) -> dict[str, Any]:
+    """What one environment's release reads."""
+    command = [python, "-m", "benchmarks.bench_export", "read", folder]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
 def main() -> None:
-    task, folder = sys.argv[1], Path(sys.argv[2])
-    if task == "write":
-        write(folder)
+    if sys.argv[1] == "read":
+        print(json.dumps(read(Path(sys.argv[2]))))
         return
-    found = read(folder)
-    results = json.loads(OUT.read_text()) if OUT.exists() else {}
-    results[found["transformers"]] = found
-    OUT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    print(json.dumps(found, indent=2))
-    worst = max(found["largest_difference_merged"], found["largest_difference_adapters"])
-    if found["keys_that_do_not_fit"] or not found["same_token_ids"] or worst > LARGEST_DIFFERENCE:
-        sys.exit(f"the export does not load alike in transformers {found['transformers']}")
+    from benchmarks.harness import record  # the other release cannot import this
+
+    with TemporaryDirectory() as folder:
+        write(Path(folder))
+        pythons = sys.executable, str(Path(sys.argv[1]) / "bin" / "python")
+        releases = [ask(python, folder) for python in pythons]
+    record("export", {"releases": releases})
+    for found in releases:
+        worst = max(found["largest_difference_merged"], found["largest_difference_adapters"])
+        alike = found["same_token_ids"] and worst <= LARGEST_DIFFERENCE
+        if found["keys_that_do_not_fit"] or not alike:
+            sys.exit(f"the export does not load alike in transformers {found['transformers']}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.harness import record
 from benchmarks.timing import alone, least_s, measured
 from ctscribe.learn.pairs.hard import nearest_contradictions
-from ctscribe.pairs.negatives import draw_partners
+from ctscribe.learn.pairs.heter import draw_partners
 from ctscribe.phantom.study import FINDING_MODEL
 
 NUM_CT_RATE, NUM_LARGE, NUM_NAIVE = 47_149, 10_000_000, 16_000

@@ -21,7 +21,8 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.harness import ROOT, record
-from ctscribe.data.prepared import prepare_into
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import Preparation, prepare_into
 
 SHAPE, SPACING_MM = (512, 512, 300), (0.6, 0.6, 1.0)
 REPEATS, NUM_SCALED = 3, 6
@@ -81,8 +82,8 @@ def contend(name: str, volume: Path, peers: Path) -> dict[str, float]:
 
 
 def prepare_one(volume: Path, out: Path, number: int) -> None:
-    options = {"spacing_mm": (0.75, 0.75, 1.5), "num_slices": 10}
-    prepare_into(out, f"{number}.nii.gz", volume, None, options, "slices")
+    how = Preparation(VolumeConfig(), SlicesConfig(), "slices")
+    prepare_into(out, f"{number}.nii.gz", volume, None, how)
 
 
 def seconds_per_volume(volume: Path, processes: int) -> float:

@@ -25,10 +25,11 @@ from jaxtyping import Float64, Int64
 from ctscribe.base.files import read_json, write_json, write_text
 from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.runs import provenance
+from ctscribe.base.types import Split
 from ctscribe.data.prepare import prepare
 from ctscribe.learn.warm_up import shipped_start
 from ctscribe.measure.intervals import draw_patients, percentile_interval
-from ctscribe.measure.scans import Report
+from ctscribe.measure.scans import ScanReport
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.show.tables import Table, to_markdown
 from ctscribe.text.findings import FINDINGS
@@ -36,6 +37,8 @@ from ctscribe.text.findings import FINDINGS
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGES = ROOT / "results", ROOT / "docs" / "results"
 SEEDS = (0, 1, 2)
+SPLITS: tuple[Split, ...] = ("validation", "test")
+"""Whose scans a cell answers for."""
 DRAWS, SEED = 2000, 0
 """Of patients, for every interval of a study's page."""
 Cell = dict[str, Any]
@@ -65,12 +68,12 @@ def report(
     write_page(name, page(read_json(RESULTS / f"{name}.json")))
 
 
-def labelled_reports(path: Path) -> list[Report]:
+def labelled_reports(path: Path) -> list[ScanReport]:
     """Reports labelled by people: AccessionNo, report_text and the 18 findings of a CSV."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [
-        Report(
+        ScanReport(
             *(row["AccessionNo"], row["AccessionNo"], row["report_text"], ""),
             tuple(int(row[finding]) for finding in FINDINGS),
         )
@@ -159,7 +162,8 @@ def draw_phantoms(data: Path, prepared: Mapping[Path, Recipe]) -> None:
     processes = os.cpu_count() or 1
     write_dataset(data, next(iter(prepared.values())).phantom, processes=processes)
     for folder, recipe in prepared.items():
-        prepare(data, folder, recipe.volume, recipe.slices, keep="slices", processes=processes)
+        knobs = recipe.volume, recipe.slices, recipe.splits
+        prepare(data, folder, *knobs, keep="slices", processes=processes)
 
 
 def warm_start() -> Path:

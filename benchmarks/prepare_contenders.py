@@ -23,10 +23,11 @@ def ours(keep: Literal["slices", "all"]) -> Run:
     """`prepare_into` as `ctscribe prepare --keep` calls it, with its checks, hashes and fsyncs."""
     import scipy.ndimage  # noqa: F401 - a worker has imported it before its second volume
 
-    from ctscribe.data.prepared import prepare_into
+    from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+    from ctscribe.data.prepare_volume import Preparation, prepare_into
 
-    knobs = {"spacing_mm": SPACING_MM, "num_slices": 10}
-    return lambda volume, out: prepare_into(out, "volume.nii.gz", volume, None, knobs, keep)
+    how = Preparation(VolumeConfig(spacing_mm=SPACING_MM), SlicesConfig(), keep)
+    return lambda volume, out: prepare_into(out, "volume.nii.gz", volume, None, how)
 
 
 def ours_in_memory() -> Run:

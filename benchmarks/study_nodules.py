@@ -18,6 +18,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.harness import (
     SEEDS,
+    SPLITS,
     Cell,
     Draws,
     Study,
@@ -31,15 +32,14 @@ from benchmarks.harness import (
 from ctscribe.base.files import write_text
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
-from ctscribe.data.prepared import read_frames
-from ctscribe.data.splits import studies_of
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import (
     CELL_PX,
     CELLS_PER_SIDE,
     FindingsHead,
     cell_targets,
-    look,
+    locate_findings,
     warmed_head,
 )
 from ctscribe.learn.model.patches import PATCH_PX
@@ -80,7 +80,7 @@ STUDY = Study(
         "phantom.second_reconstruction=0",
         "volume.spacing_mm=[1.4, 1.4, 2.5]",
         "slices.frame_size_px=[224, 224]",
-        "pairs.validation_fraction=0.2",
+        "splits.validation_fraction=0.2",
     ),
 )
 """The tiny recipe draws small lesions at twice their size: so does this."""
@@ -103,21 +103,18 @@ def draw_data(out: Path) -> None:
 
 def run_cell(out: Path, arm: str, seed: int) -> Cell:
     """Warms one arm up and asks it about every scan of the validation and the test split."""
-    prepared, truth = out / f"prepared-{arm}", out / "data" / "truth.jsonl"
-    folder, studies = out / f"{arm}-seed{seed}", read_rows(prepared / "studies.jsonl", StudyRow)
-    fraction = STUDY.recipe().pairs.validation_fraction
-    pairs = len(studies_of(studies, "train", fraction)) * int(arm) // 2
+    prepared, truth = Prepared(out / f"prepared-{arm}"), out / "data" / "truth.jsonl"
+    pairs = len(prepared.split("train")) * int(arm) // 2
     epochs = max(1, round(PAIRS_SEEN / pairs))
-    lesson = f"warm_up.epochs={epochs}", f"warm_up.seed={1000 + seed}"
-    recipe = recipe_of(int(arm), f"model.weights={warm_start()}", *lesson)
-    warm_up(folder, recipe, prepared, truth)
+    recipe = recipe_of(int(arm), f"warm_up.epochs={epochs}", f"warm_up.seed={1000 + seed}")
+    folder = warm_up(out / f"{arm}-seed{seed}", recipe, prepared, truth, warm_start())
     qwen, _ = load_model(folder, recipe.model.dtype)
     head = FindingsHead(qwen.config.text_config.hidden_size)
     head.load_state_dict(warmed_head(folder) or {})
     lesions = {row.volume_name: row.lesions for row in read_rows(truth, TruthRow)}
     lines, logits, labels = [], [], []
-    for split in ("validation", "test"):
-        for study in studies_of(studies, split, fraction):
+    for split in SPLITS:
+        for study in prepared.split(split):
             kept, odds = answer(qwen.eval(), head, prepared, study, lesions[study.volume_name])
             lines.append(json.dumps({"split": split, **kept}) + "\n")
             if split == "test":
@@ -133,7 +130,7 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
 def answer(
     qwen: Qwen2_5_VLForConditionalGeneration,
     head: FindingsHead,
-    prepared: Path,
+    prepared: Prepared,
     study: StudyRow,
     lesions: Sequence[Lesion],
 ) -> tuple[dict[str, Any], Float32[np.ndarray, "18"]]:
@@ -142,10 +139,10 @@ def answer(
     Kept are its patient, the log-odds of a nodule, every nodule's size, which nodules alarms
     without fault would hit, and the alarms raised with the nodule that each one hits.
     """
-    frames = torch.from_numpy(np.array(read_frames(prepared, study.volume_name)))
+    frames = torch.from_numpy(np.array(prepared.frames(study)))
     slices, height, width, _ = frames.shape
     tokens = encode_frames(qwen, [frames])
-    seen = look(head, tokens, (slices // 2, height // PATCH_PX, width // PATCH_PX))
+    seen = locate_findings(head, tokens, (slices // 2, height // PATCH_PX, width // PATCH_PX))
     # attention is a softmax over the cells, whose log-sum-exp is the volume's logit but for a bias
     cells = seen.maps[NODULE].log() + seen.logits[NODULE] - head.volume_bias[NODULE]
     nodules = [lesion for lesion in lesions if lesion.finding == FINDINGS[NODULE]]

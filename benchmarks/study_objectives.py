@@ -6,17 +6,16 @@ split.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.harness import (
     PAGES,
     SEEDS,
+    SPLITS,
     Cell,
     Cells,
     Draws,
@@ -30,25 +29,25 @@ from benchmarks.harness import (
     weights,
 )
 from ctscribe.base.figures import BLUE, GREY, style, write_figure
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
-from ctscribe.data.splits import studies_of
-from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.base.runs import open_run
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.features import store_features
 from ctscribe.learn.pairs.build import build_training_pairs
-from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
+from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.train.follow import MetricsRow
 from ctscribe.learn.train.scorer import validation_pairs
 from ctscribe.learn.train.setup import training_arguments, visual_source
 from ctscribe.learn.train.stage import fit
-from ctscribe.measure.card import report_ce, scans_with_strangers
-from ctscribe.measure.card_views import View
+from ctscribe.measure.card import measure_gap
 from ctscribe.measure.intervals import patient_index
 from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
 from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
 from ctscribe.measure.statistics import scan_statistics
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.generate import one_per_scan, write_scans
+from ctscribe.write.generate import generate
+from ctscribe.write.writer import ReportWriter
 
 _LOGISTIC = ("pairs.strategy=heter", "objective.beta=0.3", "objective.name=logistic")
 ARMS: dict[str, tuple[str, ...]] = {
@@ -70,6 +69,7 @@ METRICS = {
     "gap": "Mismatch gap",
 }
 _STATED = ("coverage", "precision", "f1")
+_CE = ("own_ce", "other_ce")
 TRAINING = {
     "positive_ce": "CE own",
     "negative_finding_ce": "CE wrong, findings",
@@ -88,69 +88,50 @@ STUDY = Study(
         "phantom.seed=4",  # drawn for this study alone
         "phantom.num_train_patients=1000",
         "phantom.num_valid_patients=400",
-        "pairs.validation_fraction=0.4",  # choices between arms need many patients
+        "splits.validation_fraction=0.4",  # choices between arms need many patients
         "train.epochs=8",
     ),
 )
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A model that starts to learn, and what it learns from."""
-
-    qwen: Qwen2_5_VLForConditionalGeneration
-    tokenizer: PreTrainedTokenizerBase
-    visual: VisualSource
-    recipe: Recipe
-    folder: Path
-
-    def predict(self, scans: list[StudyRow], name: str) -> list[PredictionRow]:
-        path = self.folder / f"{name}.jsonl"
-        self.qwen.eval()
-        writer = self.qwen, self.tokenizer, scans, lambda study: self.visual(study, None)
-        write_scans(*writer, self.recipe, path)
-        self.qwen.train()
-        return read_rows(path, PredictionRow)
-
-
 def draw_data(out: Path) -> None:
     """Phantoms, prepared, and their features, stored once for all cells."""
-    recipe, prepared = STUDY.recipe(), out / "prepared"
-    draw_phantoms(out / "data", {prepared: recipe})
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    recipe, prepared = STUDY.recipe(), Prepared(out / "prepared")
+    draw_phantoms(out / "data", {prepared.folder: recipe})
     qwen, _ = load_model(warm_start(), recipe.model.dtype)
-    store_features(qwen, prepared, studies, windows=recipe.slices.windows, noise=True)
+    store_features(qwen, prepared, prepared.studies, noise=True)
 
 
 def run_cell(out: Path, arm: str, seed: int) -> Cell:
     recipe = STUDY.recipe(*ARMS[arm], f"pairs.seed={seed}", f"train.seed={seed}")
-    prepared, folder = out / "prepared", out / "cells" / f"{arm}-seed{seed}"
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    validation, test = (
-        studies_of(studies, split, recipe.pairs.validation_fraction)
-        for split in ("validation", "test")
+    prepared, run = Prepared(out / "prepared"), out / "cells" / f"{arm}-seed{seed}"
+    open_run(run, "train", {"recipe": recipe.model_dump(mode="json")})
+    rows = (
+        build_training_pairs(prepared, run, recipe.pairs),
+        validation_pairs(prepared.split("validation")),
     )
-    rows = build_training_pairs(prepared, folder, recipe.pairs), validation_pairs(validation)
-    validation, test = one_per_scan(validation), one_per_scan(test)
     qwen, tokenizer = load_model(warm_start(), recipe.model.dtype)
-    visual = visual_source(qwen, prepared, studies, [*rows[0], *rows[1]], recipe)
-    by_name = {study.volume_name: study for study in studies}
-    taught, asked = (PairDataset(by_name, part, tokenizer, visual, 4096) for part in rows)
-    learner = Learner(qwen, tokenizer, visual, recipe, folder)
-    arguments = training_arguments(folder / "train", recipe)
-    fit(arguments, qwen, tokenizer, taught, asked, recipe)
-    written = learner.predict(validation, "validation")
-    columns = scan_columns(learner.predict(test, "test"), test) | gap_columns(learner, test)
+    visual = visual_source(qwen, prepared, prepared.studies, [*rows[0], *rows[1]], recipe)
+    taught, asked = (PairDataset(prepared.by_name, r, tokenizer, visual, 4096) for r in rows)
+    fit(training_arguments(run, recipe), qwen, tokenizer, taught, asked, recipe)
+    save_model(run / "best", qwen, tokenizer)  # the last weights, whichever validated best
+    writer = ReportWriter(run)
+    validation, test = (
+        scan_columns(generate(writer, prepared, split, run / f"{split}.jsonl"), scans)
+        for split, scans in ((split, prepared.scans(split)) for split in SPLITS)
+    )
     return {
         "knobs": ARMS[arm],
-        "validation": scores(written, validation),
-        "training": training_summary(folder / "train"),
-        "test": {n: " ".join(str(round(float(v))) for v in each) for n, each in columns.items()},
+        "validation": stated_scores(validation),
+        "training": training_summary(run),
+        "test": {
+            name: " ".join(str(round(float(value))) for value in values)
+            for name, values in (test | gap_columns(writer, prepared)).items()
+        },
     }
 
 
-def scores(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, float]:
-    columns = scan_columns(predictions, scans)
+def stated_scores(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
     hits, false, missed = (columns[n].sum() for n in ("hits", "false_alarms", "misses"))
     precision = hits / max(hits + false, 1)
     found = {"coverage": hits / (hits + missed), "precision": precision}
@@ -173,19 +154,10 @@ def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dic
     }
 
 
-def gap_columns(learner: Learner, scans: list[StudyRow]) -> dict[str, np.ndarray]:
+def gap_columns(writer: ReportWriter, prepared: Prepared) -> dict[str, np.ndarray]:
     """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
-    first, strangers = scans_with_strangers(scans)
-    order = np.argsort([scan.scan_id for scan in first])
-    learner.qwen.eval()
-
-    views: dict[str, View] = {
-        "own_ce": lambda study: learner.visual(study, None),
-        "other_ce": lambda study: learner.visual(strangers[study.volume_name], None),
-    }
-    asked = learner.qwen, learner.tokenizer, first
-    ce = {name: report_ce(*asked, view, learner.recipe) for name, view in views.items()}
-    return {name: 1e4 * values[order] for name, values in ce.items()}
+    scans = sorted(measure_gap(writer, prepared)["scans"], key=lambda scan: scan["scan_id"])
+    return {name: 1e4 * np.array([scan[name] for scan in scans]) for name in _CE}
 
 
 def training_summary(run_dir: Path) -> dict[str, float | None]:

@@ -29,13 +29,12 @@ from benchmarks.harness import (
 )
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, StudyRow, read_rows, write_rows
-from ctscribe.data.splits import studies_of
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
-from ctscribe.learn.model.features import store_features
 from ctscribe.learn.model.presets import build_config
 from ctscribe.learn.model.teach import auroc
-from ctscribe.learn.pairs.build import build_pairs
+from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.train.stage import train
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.measure.calibrate import calibrate
@@ -46,9 +45,9 @@ from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.text.sections import join_report
-from ctscribe.write.calibration import finding_logits
-from ctscribe.write.generate import generate, load_for_inference, one_per_scan
+from ctscribe.write.generate import generate
 from ctscribe.write.template import generate_template
+from ctscribe.write.writer import ReportWriter
 
 SHARES = (1.0, 0.0, 0.25, 0.05)
 """Of the studies whose boxes the warm-up may read."""
@@ -64,7 +63,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 """module and plain start from starts/tiny; scratch from random weights."""
 LESSON = (
     "warm_up.epochs=10",
-    "pairs.validation_fraction=0.25",  # the warm-up's own test
+    "splits.validation_fraction=0.25",  # the warm-up's own test
 )
 """A short warm-up on prepared studies, from random weights, for the share of boxes."""
 TITLES = {
@@ -82,7 +81,7 @@ STUDY = Study(
         "phantom.num_train_patients=600",
         "phantom.num_valid_patients=200",
         "pairs.strategy=origin",
-        "pairs.validation_fraction=0.15",
+        "splits.validation_fraction=0.15",
     ),
 )
 
@@ -91,18 +90,11 @@ def recipe_of(seed: int, *changes: str) -> Recipe:
     return STUDY.recipe(f"train.seed={seed}", f"warm_up.seed={1000 + seed}", *changes)
 
 
-def split_studies(out: Path) -> tuple[list[StudyRow], list[StudyRow]]:
-    """Studies to train on and to test on."""
-    studies = read_rows(out / "prepared" / "studies.jsonl", StudyRow)
-    fraction = STUDY.recipe().pairs.validation_fraction
-    return studies_of(studies, "train", fraction), studies_of(studies, "test", fraction)
-
-
 def draw_data(out: Path) -> None:
-    """Phantoms, prepared, their pairs, and the random weights that scratch starts from."""
-    draw_phantoms(out / "data", {out / "prepared": STUDY.recipe()})
-    training, _ = split_studies(out)
-    write_rows(out / "pairs.jsonl", build_pairs(training, "origin", 10, 0))
+    """Phantoms, prepared for both splits, their pairs, and random weights for scratch."""
+    recipe, prepared = STUDY.recipe(), Prepared(out / "prepared")
+    draw_phantoms(out / "data", {prepared.folder: recipe, out / "lesson": STUDY.recipe(*LESSON)})
+    build_training_pairs(prepared, out, recipe.pairs)
     _, tokenizer = load_model(warm_start())
     for seed in SEEDS:
         if not is_complete(out / f"random-seed{seed}"):
@@ -120,23 +112,24 @@ def teach_share(out: Path, arm: str, seed: int) -> Cell:
     share = float(arm.removeprefix("share"))
     recipe = recipe_of(seed, *LESSON, f"warm_up.where_share={share}")
     folder = out / f"{arm}-seed{seed}"
-    warm_up(folder, recipe, out / "prepared", out / "data" / "truth.jsonl")
+    warm_up(folder, recipe, Prepared(out / "lesson"), out / "data" / "truth.jsonl")
     report = read_json(folder / "warm_up.json")
     names = ("auroc", "mean_auroc", "num_train", "num_held_out", "seconds")
     return {"share": share} | {name: report[name] for name in names}
 
 
 def train_arm(out: Path, arm: str, seed: int) -> Cell:
-    recipe, (training, test) = recipe_of(seed, *ARMS[arm]), split_studies(out)
-    folder, prepared = out / f"{arm}-seed{seed}", out / "prepared"
+    recipe, prepared = recipe_of(seed, *ARMS[arm]), Prepared(out / "prepared")
+    folder, test = out / f"{arm}-seed{seed}", prepared.split("test")
     start = out / f"random-seed{seed}" if arm == "scratch" else warm_start()
     train(folder, prepared, out / "pairs.jsonl", recipe, start)
-    rows = generate(folder, prepared, recipe, "test", folder / "predictions_test.jsonl")
-    gap = measure_gap(folder, prepared, recipe, test)
+    writer = ReportWriter(folder)
+    rows = generate(writer, prepared, "test", folder / "predictions_test.jsonl")
+    gap = measure_gap(writer, prepared)
     return {
-        "scores": evaluate(rows, test, training, recipe.evaluate)["model"],
+        "scores": evaluate(rows, test, prepared.split("train"), recipe.evaluate)["model"],
         "counts": counts(rows, test),
-        **(ask(out, folder, recipe) if arm == "module" else {}),
+        **(ask(writer, prepared, out / "data" / "truth.jsonl") if arm == "module" else {}),
         "hold_on_scan": {
             "texts": len({(row.findings, row.impression) for row in rows}),
             "shuffled_coverage": shuffled_coverage(rows, test),
@@ -145,26 +138,24 @@ def train_arm(out: Path, arm: str, seed: int) -> Cell:
     }
 
 
-def ask(out: Path, folder: Path, recipe: Recipe) -> Cell:
+def ask(writer: ReportWriter, prepared: Prepared, truth: Path) -> Cell:
     """Labels, template, confidence, abstention and evidence of a run with finding queries."""
-    prepared, (training, test) = out / "prepared", split_studies(out)
-    calibrated = calibrate(folder, prepared, recipe, "test")
-    template = generate_template(folder, prepared, recipe, "test", folder / "template.jsonl")
-    qwen, _ = load_for_inference(folder, recipe)
-    scans = one_per_scan(test)
-    store = store_features(qwen, prepared, scans, windows=recipe.slices.windows)
-    logits = finding_logits(qwen, store, scans).astype(np.float32)
-    labels = np.array([study.labels for study in scans]) > 0
-    columns = zip(logits.T, labels.T, strict=True)
-    predictions, truth = folder / "predictions_test.jsonl", out / "data" / "truth.jsonl"
+    training, test = prepared.split("train"), prepared.split("test")
+    scans = prepared.scans("test")
+    calibrated = calibrate(writer, prepared)
+    template = generate_template(writer, prepared, "test", writer.run_dir / "template.jsonl")
+    visual = writer.features(prepared, scans).visual
+    logits = writer.finding_logits([visual(scan) for scan in scans]).astype(np.float32)
+    columns = zip(logits.T, np.array([scan.labels for scan in scans]).T > 0, strict=True)
+    predictions = writer.run_dir / "predictions_test.jsonl"
     return {
         "auroc": dict(zip(FINDINGS, (auroc(*column) for column in columns), strict=True)),
-        "template_scores": evaluate(template, test, training, recipe.evaluate)["model"],
+        "template_scores": evaluate(template, test, training, writer.recipe.evaluate)["model"],
         "template_counts": counts(template, test),
         "confidence": calibrated["test"],
         "abstention": calibrated["abstention"],
         "faithfulness": check_faithfulness(
-            folder, prepared, predictions, truth, recipe, limit=CHECKED_REPORTS
+            writer, prepared, predictions, truth, limit=CHECKED_REPORTS
         ),
     }
 

@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PairRow, StudyRow, write_rows
-from ctscribe.data.prepared import write_frames
+from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.data.prepare_volume import write_frames
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.fast import narrow, recompute, speed_up_tower
 from ctscribe.learn.model.patches import patchify
 from ctscribe.learn.model.presets import build_config, train_tokenizer
@@ -77,7 +78,7 @@ class Row:
     fast_tower: bool = True
     """Batched windows and a linear patch embedding in the tower."""
     recomputed: Literal["none", "layers", "cheap"] = "cheap"
-    """What the backward pass computes again, as in `ctscribe.model.recompute`."""
+    """What the backward pass computes again, as in `ctscribe.learn.model.fast.recompute`."""
     narrow: bool = True
     """Last decoder layer only where it is read."""
     freeze_tower: bool = True
@@ -147,7 +148,7 @@ def make(
     studies, pairs = made_up(folder, num_pairs, preset.side_px)
     source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
     began = perf_counter()
-    visual = visual_source(qwen, folder, studies, pairs, source_recipe)
+    visual = visual_source(qwen, Prepared(folder), studies, pairs, source_recipe)
     seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
     dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
     recipe = recipe_of(preset, row, pairs_per_update)
@@ -258,14 +259,14 @@ def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow],
         studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
         pairs.append(PairRow(study=name, role="negative", volume=shown))
-    write_rows(folder / "studies.jsonl", studies)
     return studies, pairs
 
 
 def _study(name: str, findings: str) -> StudyRow:
     row: dict[str, Any] = {"volume_name": name, "patient_id": name[:-11], "scan_id": name[:-9]}
     row |= {"findings": findings, "impression": "normal", "labels": (0,) * 18}
-    row |= {"source_split": "train", "spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1)}
+    row |= {"source_split": "train", "split": "train"}
+    row |= {"spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1)}
     row |= {"slice_indices": tuple(range(NUM_SLICES)), "frame_to_ras": np.eye(4).tolist()}
     row |= {"position_mm": tuple(-20.0 * z for z in range(NUM_SLICES))}
     return StudyRow.model_validate(row)

@@ -8,10 +8,10 @@ import numpy as np
 
 from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
-from ctscribe.base.types import Frames
-from ctscribe.data.prepare import _open
+from ctscribe.data.prepare import open_prepared
 from ctscribe.data.prepare_volume import Preparation, write_frames
 from ctscribe.data.prepared import Prepared, split_of
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 NORMAL = "The heart is of normal size. No pleural effusion is seen."
@@ -75,7 +75,7 @@ def write_prepared(
     """
     studies, recipe = list(studies), recipe or Recipe()
     folder.mkdir(parents=True, exist_ok=True)
-    _open(folder, folder, Preparation(recipe.volume, recipe.slices), recipe.splits)
+    open_prepared(folder, folder, Preparation(recipe.volume, recipe.slices), recipe.splits)
     for row, shown in zip(studies, frames, strict=True) if frames is not None else ():
         write_frames(folder, row.volume_name, shown, {"volume_name": row.volume_name})
     write_rows(folder / "studies.jsonl", studies)

@@ -16,6 +16,9 @@ PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "L
 FRONT = [*ROOT.glob("*.md"), *(ROOT / "recipes").rglob("*.md")]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 COMMAND = re.compile(r"(?:^|`|&& )ctscribe ([a-z-]+)", re.MULTILINE)
+CALL = re.compile(r"\bctscribe(?:\.cli)? ([a-z-]+)([^#&\n]*)")
+OPTION = re.compile(r"(?<= )--[a-z-]+")
+SOURCE = re.compile(r"`([a-z_/]+\.(?:py|html))`")
 ADDRESS = re.compile(r"<(\w+)\b[^>]*?\s(?:src|href)=\"?([^\">\s]+)")
 needs_zensical = pytest.mark.skipif(
     find_spec("zensical") is None, reason="zensical, which builds the site, is not installed"
@@ -54,11 +57,13 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(project: Path) -> None
 
 
 @needs_zensical
-@pytest.mark.parametrize("link", ["[x](nowhere.md)", "[x](scores.md#nowhere)"])
-def test_a_broken_link_fails(project: Path, link: str) -> None:
+def test_a_broken_link_fails(project: Path) -> None:
     with (project / "docs/index.md").open("a", encoding="utf-8") as page:
-        page.write(f"\n{link}\n")
-    assert build(project).returncode != 0
+        page.write("\n[x](nowhere.md), [x](scores.md#nowhere)\n")
+    built = build(project)
+    assert built.returncode != 0
+    assert "page does not exist" in built.stdout + built.stderr
+    assert "anchor does not exist" in built.stdout + built.stderr
 
 
 @pytest.mark.parametrize("page", [*FRONT, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
@@ -67,3 +72,29 @@ def test_pages_name_files_and_commands_that_are_there(page: Path) -> None:
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
     if page.name != "CHANGELOG.md":  # which names what has gone
         assert {name for name in COMMAND.findall(text) if name not in app} == set()
+
+
+@pytest.mark.parametrize("page", [*FRONT, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_call_commands_with_options_they_have(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in text.split("```")[1::2]:
+        for command, rest in CALL.findall(block):
+            known = {
+                name
+                for argument in app[command].assemble_argument_collection()
+                for name in argument.names
+            }
+            assert set(OPTION.findall(rest)) <= known, f"{command}{rest}"
+
+
+@pytest.mark.parametrize("name", ["docs/house.md", "CONTRIBUTING.md"])
+def test_the_house_is_as_its_page_says(name: str) -> None:
+    named = SOURCE.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert named
+    package = ROOT / "src/ctscribe"
+    missing = [
+        path
+        for path in named
+        if not ((package / path).is_file() if "/" in path else any(package.rglob(path)))
+    ]
+    assert missing == []

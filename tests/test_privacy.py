@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import pytest
@@ -13,6 +12,7 @@ from nibabel.nifti1 import Nifti1Extension
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
+from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig, read_recipe
@@ -20,11 +20,13 @@ from ctscribe.base.rows import SkippedRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.doctor import describe, examine
 from ctscribe.data.prepare import prepare
+from ctscribe.learn.model.decoding import Answer
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
-from ctscribe.show import report as patient
-from ctscribe.write.draft import Draft
+from ctscribe.show.report import save_report
+from ctscribe.write.writer import ReportWriter
 from tests.dicom import Edit, bytes_of, slice_of
+from tests.models import tiny_model, write_run
 
 PLANTED = "PLANTED"
 BORN = "19010203"
@@ -200,20 +202,18 @@ def test_errors_and_what_caused_them(
 def test_a_report_names_nobody(
     clinic: Path,
     tmp_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
     monkeypatch: pytest.MonkeyPatch,
     told: Callable[[], str],
     name: str,
 ) -> None:
     overrides = ("slices.frame_size_px=[56,84]", "slices.num_slices=4")
     recipe = read_recipe("tiny", (*overrides, "volume.spacing_mm=[6,6,8]"))
-    run = tmp_path / "run"
-    asked: dict[str, Any] = {"recipe": json.loads(recipe.model_dump_json())}
-    open_run(run, "train", asked)
-    (run / "best").mkdir()
-    draft = Draft("Findings: Clear.\nImpression: Normal.")
-    monkeypatch.setattr(patient, "write_draft", lambda *_: draft)
+    run = write_run(tmp_path / "run", recipe, tiny_model(tokenizer), tokenizer)
+    answer = Answer("Findings: Clear.\nImpression: Normal.", (), (), finished=True)
+    monkeypatch.setattr(ReportWriter, "answers", lambda *_: [answer])
     source = (clinic.parent / name).rename(clinic.parent / f"{PLANTED}-{name}")
-    patient.report_patient(source, run, tmp_path / "report")
+    save_report(ReportWriter(run).report(source), tmp_path / "report")
     written = contents(tmp_path / "report")
     assert b"Clear." in written
     assert is_clean(written)
@@ -272,7 +272,7 @@ def test_a_report_that_fails_names_nobody(
     for name in ("cut.nii.gz", "absent.nii.gz"):
         with pytest.raises(CtscribeError) as caught:
             path = ward.parent / f"{PLANTED} {BORN}" / name
-            patient.report_patient(path, run, tmp_path / "report")
+            save_report(ReportWriter(run).report(path), tmp_path / "report")
         assert is_clean(str(caught.value))
     assert not (tmp_path / "report").exists()
     assert is_clean(told())

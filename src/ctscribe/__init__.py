@@ -12,12 +12,11 @@ Each name is imported when it is first used, so that importing the package costs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ctscribe.base.about import RESEARCH_USE, __version__
+
 if TYPE_CHECKING:
     from ctscribe.data.prepared import Prepared
     from ctscribe.front import find_findings, load_writer, read_scan, score
-
-__version__ = "0.2.0"
-RESEARCH_USE = "Research use only. Not a medical device. Do not use for clinical decisions."
 
 _ROOMS = {
     "read_scan": "front",
@@ -41,3 +40,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
     if name not in _ROOMS:
         raise AttributeError(f"module 'ctscribe' has no attribute {name!r}")
     return getattr(import_module(f"ctscribe.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""A recipe's grid: train, write and score every cell, then Tables 1 to 3.
+"""A prepared folder and a recipe's grid → every cell trained, written and scored; Tables 1 to 3.
 
 Validation chooses each cell's checkpoint; the test split is read once per cell, with it.
 Every step of a cell is skipped when its result is there, so an interrupted experiment goes on.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, PlannedRun, cell_recipe, grid
+from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
@@ -41,7 +41,7 @@ def run_experiment(
         recipe: With its grid.
         start: Starting checkpoint; None takes the recipe's preset.
         parallel: Cells trained at the same time, each in a process of its own.
-        progress: Told (finished steps, all steps).
+        progress: Called with the steps that are finished and all steps.
 
     Returns:
         Paths of the Markdown tables.
@@ -51,15 +51,16 @@ def run_experiment(
     """
     open_run(out, "experiment", experiment_request(recipe))
     folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
-    jobs = [
-        (folder, prepared, cell_recipe(recipe, cell), start) for cell, folder in folders.items()
-    ]
     _store_features(prepared, recipe, start)
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ProcessPoolExecutor(
         parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
     ) as pool:
-        _follow([pool.submit(run_cell, *job) for job in jobs], list(folders.values()), progress)
+        jobs = [
+            pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
+            for cell, folder in folders.items()
+        ]
+        _follow(jobs, list(folders.values()), progress)
     write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
     return write_experiment_tables(out, recipe, folders)
 
@@ -79,26 +80,26 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
     from ctscribe.write.writer import ReportWriter
 
     pairs, best, predictions, gap, scores = (folder / step for step in STEPS)
-    training, test = (prepared.split(split) for split in ("train", "test"))
+
+    def write_scores(path: Path, rows: list[PredictionRow]) -> None:
+        test, training = prepared.split("test"), prepared.split("train")
+        write_json(path, evaluate(rows, test, training, recipe.evaluate))
+
     if not pairs.exists():
         build_training_pairs(prepared, folder, recipe.pairs)
     train(best.parent, prepared, pairs, recipe, start)
     writer = ReportWriter(best.parent)
-    generate(writer, prepared, "test", predictions)
+    rows = generate(writer, prepared, "test", predictions)
     if not gap.exists():
         write_json(gap, measure_gap(writer, prepared))
     if recipe.model.slice_attention and not (folder / TEMPLATE_SCORES).exists():
-        rows_written = _write_template(writer, prepared)
-        write_json(
-            folder / TEMPLATE_SCORES, evaluate(rows_written, test, training, recipe.evaluate)
-        )
+        write_scores(folder / TEMPLATE_SCORES, _write_template(writer, prepared))
     if not scores.exists():
-        rows_written = read_rows(predictions, PredictionRow)
-        write_json(scores, evaluate(rows_written, test, training, recipe.evaluate))
+        write_scores(scores, rows)
 
 
 def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[PredictionRow]:
-    """What a run with finding queries says by its labels alone."""
+    """Writes what a run with finding queries says by its labels alone."""
     from ctscribe.measure.calibrate import calibrate
     from ctscribe.write.template import generate_template
 
@@ -108,7 +109,7 @@ def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[Predicti
 
 
 def compare_cells(
-    prepared: Prepared, recipe: Recipe, folders: Mapping[PlannedRun, Path]
+    prepared: Prepared, recipe: Recipe, folders: Mapping[Cell, Path]
 ) -> dict[str, Any]:
     """Every variant and weight against Origin on the test split; see `measure.compare`."""
     from ctscribe.measure.compare import compare
@@ -144,24 +145,20 @@ def _follow(jobs: list[Future[None]], folders: list[Path], progress: ProgressCal
     while pending:
         progress(_num_finished(folders), len(STEPS) * len(folders))
         done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-        failed = next((job for job in done if job.exception()), None)
-        if failed:
-            for job in pending:
-                job.cancel()
-            _reraise(failed)
+        error = next((error for job in done if (error := job.exception())), None)
+        if error is None:
+            continue
+        for job in pending:
+            job.cancel()
+        if isinstance(error, CtscribeError):
+            raise error
+        raise CtscribeError(
+            "E_CELL",
+            f"every cell of an experiment must finish, but one ended with {type(error).__name__}: "
+            f"{error}",
+        ) from error
     progress(_num_finished(folders), len(STEPS) * len(folders))
 
 
 def _num_finished(folders: list[Path]) -> int:
     return sum((folder / step).exists() for folder in folders for step in STEPS)
-
-
-def _reraise(job: Future[None]) -> None:
-    error = job.exception()
-    if error is None or isinstance(error, CtscribeError):
-        job.result()
-    raise CtscribeError(
-        "E_CELL",
-        f"every cell of an experiment must finish, but one ended with {type(error).__name__}: "
-        f"{error}",
-    ) from error

@@ -1,6 +1,7 @@
-"""The front door: five functions for a notebook, above all wings.
+"""The front door: four functions for a notebook, above all wings.
 
-Plain strings, dicts and data frames are accepted where a notebook has them.
+The examples stand in a folder with a DICOM series in ``series`` and a training run in
+``runs/heter``, after ``import ctscribe as ct``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,21 +11,45 @@ from typing import TYPE_CHECKING, Any, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, ReportedRow
-from ctscribe.text.sections import split_report
+from ctscribe.base.rows import Row
+from ctscribe.base.tables import CellTable
+from ctscribe.base.types import SourceSplit
+from ctscribe.text.findings import FINDINGS
 
 if TYPE_CHECKING:
+    from ctscribe.measure.references import ReferenceTable
     from ctscribe.scan.volume import CTVolume
+    from ctscribe.text.report_tables import ReportTable
     from ctscribe.write.writer import ReportWriter
 
 Rows = Iterable[Any]
-"""Report texts in one order; or dicts, rows of ours or a data frame with the keys `_KEYS`."""
-_KEYS = ("scan_id", "study", "volume_name", "VolumeName", "volume", "id")
-"""What may name a scan, the first that is there; rows without any belong together by order."""
+"""Reports as a notebook has them: texts in one order, names with texts (``{"1.nii.gz": "…"}``),
+dicts, our own rows, or a data frame of pandas or polars."""
+
+Record = Mapping[str, str]
+"""Cells by column."""
+
+_NAME = "VolumeName"
+_COLUMNS = {
+    "volume_name": _NAME,
+    "scan_id": "scan",
+    "patient_id": "patient",
+    "age_years": "age",
+}
+"""Columns of our own rows, and what `read_reference_tables` calls them."""
+_NAMES = (_NAME, "AccessionNo", "volume", "scan", "study", "id", "name")
+"""Columns that can name a report; the first one found is used."""
+_MAY_LACK = frozenset({"patient", "scan"})
+"""Columns that are as good as not there where every cell is empty."""
+_OF_SPLITS = frozenset({"split", "source_split"})
+"""Columns that are not read: who hands rows over has chosen them."""
 
 
 def read_scan(source: str | Path) -> "CTVolume":
     """Reads a chest CT: a NIfTI file, or the folder or zip of one DICOM series.
+
+    >>> ct.read_scan("series")
+    CTVolume(160 × 128 × 24 voxels of 2.00 × 2.00 × 5.00 mm, RAS, int16)
 
     Returns:
         Hounsfield units in RAS+ orientation with their affine.
@@ -34,7 +59,7 @@ def read_scan(source: str | Path) -> "CTVolume":
     """
     from ctscribe.scan.read import read_volume
 
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists():
         raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
     return read_volume(path, study="the scan")[0]
@@ -43,27 +68,48 @@ def read_scan(source: str | Path) -> "CTVolume":
 def load_writer(run: str | Path) -> "ReportWriter":
     """Opens a training run to write reports with its best weights.
 
+    >>> writer = ct.load_writer("runs/heter")
+    >>> writer
+    ReportWriter(tiny, 1.8 M weights on cpu, not calibrated)
+    >>> draft = writer.write(ct.read_scan("series"), name="case 7")
+    >>> draft
+    Draft('case 7', states no finding)
+    >>> draft.findings[9]
+    FindingRow('Lung nodule', not mentioned)
+    >>> draft.save("draft.html")
+
     Raises:
         CtscribeError: ``E_MISSING``, ``E_RUN`` or ``E_WEIGHTS``.
     """
     from ctscribe.show.report import save_draft
     from ctscribe.write.writer import ReportWriter
 
-    writer = ReportWriter(Path(run), save_draft)
+    writer = ReportWriter(Path(run).expanduser(), save_draft)
     _ = writer.qwen  # a run without whole weights is told now, not at the first scan
     return writer
 
 
-def find_findings(text: str) -> dict[str, str]:
+def find_findings(text: object) -> dict[str, str]:
     """What a report says of each of CT-RATE's 18 findings.
+
+    >>> told = ct.find_findings("A nodule of 6 mm is seen. No pleural effusion.")
+    >>> told["Lung nodule"], told["Pleural effusion"], told["Emphysema"]
+    ('present', 'absent', 'not mentioned')
+
+    Args:
+        text: The report; the empty cell of a data frame says nothing of any.
 
     Returns:
         Finding to present, uncertain, absent or not mentioned, in CT-RATE's order.
+
+    Raises:
+        CtscribeError: ``E_TABLE`` for anything else.
     """
-    from ctscribe.text.findings import FINDINGS
     from ctscribe.text.labeler import finding_statuses
 
-    told = finding_statuses(text)
+    if not isinstance(text, str) and _cell(text):
+        raise CtscribeError("E_TABLE", f"a report must be text, but is {_kind(text)}")
+    told = finding_statuses(_cell(text))
     return {finding: told.get(finding, "not mentioned") for finding in FINDINGS}
 
 
@@ -92,6 +138,7 @@ class Scores:
         return Markdown(written_tables(score_tables({"Model": self.values}), "markdown"))
 
 
+@final
 class Markdown(str):
     """Markdown that a notebook renders."""
 
@@ -110,8 +157,19 @@ def score(
 ) -> Scores:
     """Scores written reports against true ones, with intervals and blind baselines.
 
-    A row is a text, or has ``report``, or ``findings`` and ``impression``; it may name its scan
-    (`_KEYS`), its ``patient_id`` and its 18 ``labels``. Without patients each scan is one.
+    >>> true = {"a": "A lung nodule is seen.", "b": "The lungs are clear."}
+    >>> scores = ct.score(predictions={"a": "A lung nodule.", "b": None}, references=true)
+    >>> scores
+    Scores(2 scans: bleu_4 0.000 [0.000, 0.000], coverage 1.000 [1.000, 1.000], ...)
+    >>> scores.table().splitlines()[4]
+    '| Model                                        | 0.090 [0.000, 0.342] |...'
+
+    Rows are read as ``ctscribe evaluate`` reads tables, see docs/scores.md: a row has its text
+    in ``report`` or the like, or in ``findings`` and ``impression`` or ``Findings_EN`` and
+    ``Impressions_EN``, and may have ``VolumeName``, ``patient``, ``scan``, ``labels`` or the 18
+    findings, ``sex``, ``age`` and ``manufacturer``. Where one side names nothing, rows belong
+    together by order; a data frame's index is not read. None and NaN are empty cells: a
+    reference without findings is not scored, a missing prediction counts as an empty report.
 
     Args:
         predictions: Any model's.
@@ -120,79 +178,122 @@ def score(
         config: Profile, resamples and seed.
 
     Raises:
-        CtscribeError: ``E_PREDICTION`` when rows do not belong together, and as
-            `measure.scores.evaluate`.
+        CtscribeError: ``E_TABLE`` for what are no rows, and as `put_to_studies`,
+            `reference_rows` and `evaluate`.
     """
+    from ctscribe.measure.predictions import named_reports, put_to_studies
+    from ctscribe.measure.references import put_together
     from ctscribe.measure.scores import evaluate
 
-    written, true = _records(predictions), _records(references)
-    named = all(_name(row) for row in (*written, *true))
-    if not named and len(written) != len(true):
+    path = Path("the predictions")
+    said, true = _named_alike(_records(predictions, path), _records(references, _REFERENCES))
+    known = None
+    if training is not None:
+        known = _references(_named(_records(training, _TRAINING)), _TRAINING, "train")
+    against = put_together(_references(true, _REFERENCES, "valid"), known)
+    table = _table(said, path)
+    reports = named_reports(path, zip(table.names, table.texts, strict=True))
+    answers = put_to_studies(reports, path, against.studies, against.left_out)
+    values = evaluate(answers, against.studies, against.training, config or EvaluateConfig())
+    values["n"] |= against.facts()
+    return Scores(values)
+
+
+_REFERENCES, _TRAINING = Path("the references"), Path("the training reports")
+"""What refusals call them, in a file's place."""
+
+
+def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "ReferenceTable":
+    from ctscribe.measure.references import TablePaths, reference_rows
+
+    return reference_rows(_table(records, path), TablePaths(path), split)
+
+
+def _records(rows: Rows, path: Path) -> list[Record]:
+    """Each report as its cells by column."""
+    if isinstance(rows, str):
+        raise CtscribeError("E_TABLE", f"{path} must be many, but are one text")
+    if hasattr(rows, "to_dicts"):  # polars
+        rows = rows.to_dicts()
+    elif hasattr(rows, "columns"):  # pandas; a series of either is texts and has no columns
+        rows = rows.to_dict("records")  # type: ignore[attr-defined]
+    elif isinstance(rows, Mapping):
+        rows = [{_NAME: name, "report": text} for name, text in rows.items()]
+    records = [_record(row, path) for row in rows]
+    if not records:
+        raise CtscribeError("E_TABLE", f"{path} must be reports, but are none")
+    return records
+
+
+def _record(row: Any, path: Path) -> Record:  # noqa: ANN401 - that is what is asked here
+    if isinstance(row, Row):
+        row = row.model_dump()
+    if isinstance(row, str) or (not isinstance(row, Mapping) and not _cell(row)):
+        return {"report": _cell(row)}
+    if not isinstance(row, Mapping):
+        raise CtscribeError("E_TABLE", f"each of {path} must be a report, but one is {_kind(row)}")
+    told = {_COLUMNS.get(column, str(column)): cell for column, cell in row.items()}
+    labels = told.pop("labels", None)
+    if isinstance(labels, Iterable):
+        given = list(labels)
+        if len(given) != len(FINDINGS):
+            raise CtscribeError(
+                "E_TABLE", f"{path} must have 18 labels each, but one has {len(given)}"
+            )
+        told |= dict(zip(FINDINGS, given, strict=True))
+    cells = {column: _cell(cell) for column, cell in told.items() if column not in _OF_SPLITS}
+    name = next((cells[column] for column in _NAMES if cells.get(column)), None)
+    return cells if name is None else {**cells, _NAME: name}
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a notebook has
+    """A cell as a file would hold it: nothing for None, and for NaN, NaT and NA."""
+    if value is None or str(value == value) in ("False", "<NA>"):  # those do not equal themselves
+        return ""
+    return {"True": "1", "False": "0"}.get(str(value), str(value))
+
+
+def _kind(value: object) -> str:
+    return f"of the type {type(value).__name__}"
+
+
+def _named_alike(
+    said: Sequence[Record], true: Sequence[Record]
+) -> tuple[Sequence[Record], Sequence[Record]]:
+    """Both with names; where one side has none, they belong together by order."""
+    if any(_NAME in row for row in said) and any(_NAME in row for row in true):
+        return said, true
+    if len(said) != len(true):
         raise CtscribeError(
             "E_PREDICTION",
             f"reports that name no scan must come in the order of the references, but there are "
-            f"{len(written)} for {len(true)}",
+            f"{len(said)} for {len(true)}",
         )
-    known = None if training is None else _references(_records(training), "train", named=False)
-    answers = [
-        PredictionRow(**_identity(row, number, named=named), **_sections(row))
-        for number, row in enumerate(written)
+    names = [
+        one.get(_NAME) or other.get(_NAME) or f"scan {number}"
+        for number, (one, other) in enumerate(zip(said, true, strict=True), 1)
     ]
-    truth = _references(true, "valid", named=named)
-    return Scores(evaluate(answers, truth, known, config or EvaluateConfig()))
+    return _called(names, said), _called(names, true)
 
 
-def _records(rows: Rows) -> list[Mapping[str, Any]]:
-    """Rows of any kind as mappings."""
-    if hasattr(rows, "to_dict"):  # a data frame
-        rows = rows.to_dict("records")
-    found: list[Mapping[str, Any]] = []
-    for row in rows:
-        if isinstance(row, str):
-            found.append({"report": row})
-        elif isinstance(row, Mapping):
-            found.append(row)
-        else:
-            found.append(row.model_dump())
-    return found
+def _named(training: Sequence[Record]) -> Sequence[Record]:
+    """Numbered where none has a name."""
+    if any(_NAME in row for row in training):
+        return training
+    return _called([f"training report {number}" for number, _ in enumerate(training, 1)], training)
 
 
-def _name(row: Mapping[str, Any]) -> str | None:
-    return next((str(row[key]) for key in _KEYS if row.get(key)), None)
+def _called(names: Sequence[str], records: Sequence[Record]) -> list[Record]:
+    return [{**row, _NAME: name} for name, row in zip(names, records, strict=True)]
 
 
-def _identity(row: Mapping[str, Any], number: int, *, named: bool) -> dict[str, str]:
-    scan = (named and _name(row)) or f"scan {number + 1}"
-    return {
-        "scan_id": scan,
-        "patient_id": str(row.get("patient_id") or scan),
-        "volume_name": str(row.get("volume_name") or scan),
-    }
+def _table(records: Sequence[Record], path: Path) -> "ReportTable":
+    """What a file of these records would hold."""
+    from ctscribe.text.report_tables import report_table
 
-
-def _sections(row: Mapping[str, Any]) -> dict[str, str]:
-    if "report" in row:
-        findings, impression = split_report(str(row["report"] or ""))
-        return {"findings": findings, "impression": impression}
-    return {key: str(row.get(key) or "") for key in ("findings", "impression")}
-
-
-def _references(
-    rows: Sequence[Mapping[str, Any]], source_split: str, *, named: bool
-) -> list[ReportedRow]:
-    prefix = "" if source_split == "valid" else "training "
-    found = []
-    for number, row in enumerate(rows):
-        identity = _identity(row, number, named=named)
-        labels = row.get("labels")
-        found.append(
-            ReportedRow.model_validate(
-                {
-                    **{key: prefix + value for key, value in identity.items()},
-                    **_sections(row),
-                    "source_split": source_split,
-                    "labels": None if labels is None else tuple(int(each) for each in labels),
-                }
-            )
-        )
-    return found
+    cells = [cell for row in records for cell in row.items()]
+    told = [column for column, cell in cells if cell or column not in _MAY_LACK]
+    header = list(dict.fromkeys((_NAME, *told)))
+    rows = [{column: row.get(column, "") for column in header} for row in records]
+    numbered = dict(enumerate(rows, 1))
+    return report_table(CellTable(path, tuple(header), numbered), allow_empty=True)

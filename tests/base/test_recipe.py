@@ -67,6 +67,10 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
         read_recipe("nothing-like-it")
 
 
-def test_an_override_without_a_value_is_refused() -> None:
-    with pytest.raises(CtscribeError, match=r"section\.key=value"):
-        read_recipe("tiny", ("train.epochs",))
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("train.epochs", r"section\.key=value"), ("train.epochs.most=3", "but epochs is none")],
+)
+def test_an_override_of_no_knob_is_refused(override: str, words: str) -> None:
+    with pytest.raises(CtscribeError, match=words):
+        read_recipe("tiny", (override,))

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import PairRow, append_row, read_rows, write_rows
+from ctscribe.base.rows import PairRow, append_row, one_per_scan, read_rows, write_rows
+from tests.studies import study_row
 
 PAIR = (
     PairRow(study="train_1_a_1.nii.gz", role="positive", volume="train_1_a_1.nii.gz"),
@@ -53,3 +54,9 @@ def test_a_line_cut_by_an_interruption_is_dropped_only_when_asked(tmp_path: Path
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match="or run the stage"):
         read_rows(tmp_path / "none.jsonl", PairRow)
+
+
+def test_the_first_reconstruction_stands_for_the_scan() -> None:
+    names = ("valid_1_a_1", "valid_1_a_2", "valid_1_b_1", "valid_2_a_1")
+    studies = [study_row(f"{name}.nii.gz") for name in names]
+    assert one_per_scan(studies) == [studies[0], studies[2], studies[3]]

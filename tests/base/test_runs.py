@@ -4,7 +4,8 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.runs import open_run, provenance
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.runs import open_run, provenance, recipe_of
 
 
 def test_the_same_request_reopens_its_folder(tmp_path: Path) -> None:
@@ -36,3 +37,32 @@ def test_provenance_says_what_and_not_who() -> None:
     assert told["versions"]["numpy"]
     assert "Research use only" in told["use"]
     assert not any(str(Path.home()) in str(value) for value in told.values())
+
+
+def test_the_recipe_of_a_run_is_read_again(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"train": {"epochs": 3}})
+    open_run(tmp_path / "run", "train", {"recipe": recipe.model_dump(mode="json")})
+    assert recipe_of(tmp_path / "run") == recipe
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"recipe": {"model": {"weights": None}}}, "recipe.model.weights is no knob"),
+        (
+            {"recipe": {"pairs": {"validation_fraction": 0.1}}},
+            "recipe.pairs.validation_fraction is no knob",
+        ),
+        ({"recipe": {"train": {"epochs": 0}}}, "recipe.train.epochs: input should be"),
+        ({}, "recipe: input should be"),
+    ],
+)
+def test_a_run_of_another_version_is_refused_by_its_first_strange_knob(
+    tmp_path: Path, asked: dict[str, object], told: str
+) -> None:
+    run = open_run(tmp_path / "run", "train", asked)
+    with pytest.raises(CtscribeError) as caught:
+        recipe_of(run)
+    assert caught.value.code == "E_RUN"
+    assert f"{run} must hold a run of this version, but {told}" in caught.value.sentence
+    assert caught.value.sentence.endswith("; train it again")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from isal import igzip
 
-from ctscribe.data.doctor import _BASE_BYTES
+from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.scan.stores import nifti_header
 from tests.scans import SPACING_MM, chest
 
@@ -76,4 +76,4 @@ def test_large_volumes_take_the_stated_memory(tmp_path: Path, shape: tuple[int, 
     write_large(path, shape)
     told, _, _, peak = measured(path)
     assert told == "x".join(str(size) for size in shape)
-    assert peak < 1.1 * (_BASE_BYTES + 2 * np.prod(shape))
+    assert peak < 1.1 * (BASE_BYTES + 2 * np.prod(shape))

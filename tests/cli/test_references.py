@@ -7,8 +7,14 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import SplitsConfig
 from ctscribe.cli.app import app
-from ctscribe.cli.measure import Against, Training, load_references, require_prepared
+from ctscribe.cli.references import (
+    ReferenceOptions,
+    TrainingOptions,
+    load_references,
+    require_prepared,
+)
 from ctscribe.text.findings import FINDINGS
 
 CSV = Path("r.csv")
@@ -105,33 +111,53 @@ def test_a_foreign_models_card_needs_no_volumes(references: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("against", "known", "told"),
     [
-        (Against(), Training(), "either --prepared or --references, but neither is given"),
-        (Against(prepared=CSV, references=CSV), Training(), "both are given"),
-        (Against(prepared=CSV, labels=CSV), Training(), "--labels goes with --references"),
-        (Against(prepared=CSV, metadata=CSV), Training(), "--metadata goes with"),
-        (Against(prepared=CSV), Training(training=CSV), "--training goes with --references"),
-        (Against(references=CSV, split="test"), Training(), "--split chooses among prepared"),
-        (Against(references=CSV), Training(training_labels=CSV), "goes with --training, but"),
+        (
+            ReferenceOptions(),
+            TrainingOptions(),
+            "either --prepared or --references, but neither is given",
+        ),
+        (ReferenceOptions(prepared=CSV, references=CSV), TrainingOptions(), "both are given"),
+        (
+            ReferenceOptions(prepared=CSV, labels=CSV),
+            TrainingOptions(),
+            "--labels goes with --references",
+        ),
+        (ReferenceOptions(prepared=CSV, metadata=CSV), TrainingOptions(), "--metadata goes with"),
+        (
+            ReferenceOptions(prepared=CSV),
+            TrainingOptions(training=CSV),
+            "--training goes with --references",
+        ),
+        (
+            ReferenceOptions(references=CSV, split="test"),
+            TrainingOptions(),
+            "--split chooses among prepared",
+        ),
+        (
+            ReferenceOptions(references=CSV),
+            TrainingOptions(training_labels=CSV),
+            "goes with --training, but",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
-    against: Against, known: Training, told: str
+    against: ReferenceOptions, known: TrainingOptions, told: str
 ) -> None:
     with pytest.raises(CtscribeError) as caught:
-        load_references(against, 0.1, known)
+        load_references(against, SplitsConfig(), known)
     assert caught.value.code == "E_OPTION"
     assert told in caught.value.sentence
 
 
 def test_the_card_of_a_run_needs_volumes() -> None:
     with pytest.raises(CtscribeError, match="needs volumes"):
-        require_prepared(Against(references=CSV))
-    assert require_prepared(Against(prepared=CSV)) == CSV
+        require_prepared(ReferenceOptions(references=CSV))
+    assert require_prepared(ReferenceOptions(prepared=CSV)).folder == CSV
 
 
 def test_findings_beside_the_reports_count(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     head = ",".join(("AccessionNo", "report_text", *FINDINGS))
     path.write_text(f"{head}\na,{CLEAR}{',1' * 18}\nb,{CLEAR}{',0' * 18}\n", encoding="utf-8")
-    found = load_references(Against(references=path), 0.1)
+    found = load_references(ReferenceOptions(references=path), SplitsConfig())
     assert [row.labels for row in found.studies] == [(1,) * 18, (0,) * 18]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import StudyRow, read_rows, write_rows
+from ctscribe.base.rows import write_rows
 from ctscribe.cli.app import app
 from tests.studies import prediction, reported_studies, write_prepared
 
@@ -25,14 +25,13 @@ def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    return write_prepared(tmp_path, [*reported_studies(12, "train"), *reported_studies(6)])
+    studies = [*reported_studies(12, "train"), *reported_studies(6)]
+    return write_prepared(tmp_path, studies).folder
 
 
 @pytest.fixture
 def predictions(prepared: Path) -> Path:
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    test = [study for study in studies if study.source_split == "valid"]
-    write_rows(prepared / "p.jsonl", [prediction(study) for study in test])
+    write_rows(prepared / "p.jsonl", [prediction(study) for study in reported_studies(6)])
     return prepared / "p.jsonl"
 
 

@@ -100,7 +100,9 @@ def test_corrected_metadata_are_used(tree: CtRateTree, tmp_path: Path) -> None:
 
 def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
-    with pytest.raises(CtscribeError, match="prepared with other settings") as caught:
+    with pytest.raises(
+        CtscribeError, match=r"differs in slices\.frame_size_px \(\[56, 84\] there, None asked\)"
+    ) as caught:
         prepare(tree.root, tmp_path / "out", VOLUME, SlicesConfig(num_slices=6), keep="slices")
     assert caught.value.code == "E_RUN_EXISTS"
 

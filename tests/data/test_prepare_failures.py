@@ -12,7 +12,7 @@ from ctscribe.base.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.cli.app import app
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import prepare
-from ctscribe.data.prepared import FORMAT
+from ctscribe.data.prepare_volume import FORMAT
 from tests.data.tree import NAMES, SLICES, VOLUME, hashes
 
 

@@ -42,7 +42,7 @@ def test_shards_run_at_once_but_not_beside_a_whole_run(tree: CtRateTree, tmp_pat
             assert caught.value.code == "E_BUSY"
     with one_writer(out), pytest.raises(CtscribeError, match="another is at work"):
         prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
-    with pytest.raises(CtscribeError, match="other settings"):
+    with pytest.raises(CtscribeError, match=r"differs in slices\.frame_size_px"):
         prepare(tree.root, out, VOLUME, SlicesConfig(num_slices=6), shard=(2, 2))
 
 

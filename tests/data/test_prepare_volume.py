@@ -2,12 +2,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
 
 
 def test_one_dicom_series(shared_data: Path) -> None:
     prepared = prepare_volume(
-        shared_data / "ct/lung_dx_a0001_series", study="lung_dx_a0001", windows="three"
+        shared_data / "ct/lung_dx_a0001_series",
+        VolumeConfig(),
+        SlicesConfig(windows="three"),
+        study="lung_dx_a0001",
     )
     assert prepared.frames.shape == (10, 588, 588, 3)
     assert prepared.warnings == ()
@@ -23,5 +27,7 @@ def test_one_dicom_series(shared_data: Path) -> None:
 
 
 def test_abdomen_is_warned_about(shared_data: Path) -> None:
-    prepared = prepare_volume(shared_data / "ct/abdomen_3mm.nii.gz", study="abdomen")
+    prepared = prepare_volume(
+        shared_data / "ct/abdomen_3mm.nii.gz", VolumeConfig(), SlicesConfig(), study="abdomen"
+    )
     assert "W_NOT_CHEST" in prepared.warnings

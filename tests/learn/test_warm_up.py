@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data.prepare import prepare
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.phantom.dataset import write_dataset
@@ -23,6 +23,7 @@ RECIPE = Recipe.model_validate(
         "slices": {"num_slices": 4, "windows": "three", "frame_size_px": [56, 84]},
         "model": {"preset": "tiny", "dtype": "float32", "positions": "depth"},
         "warm_up": {"num_patients": 6, "epochs": 1, "batch_size": 4, "seed": 9},
+        "splits": {"validation_fraction": 0.45},
     }
 )
 
@@ -67,47 +68,52 @@ def test_patients_of_the_data_set_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight phantom patients with their truth, and their prepared slices."""
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of eight phantom patients, beside the table of their scans."""
     folder = tmp_path_factory.mktemp("data")
     few = {"num_train_patients": 8, "num_valid_patients": 0, "second_reconstruction": 0.0}
     write_dataset(folder, RECIPE.phantom.model_copy(update=few))
-    prepare(folder, folder / "prepared", RECIPE.volume, RECIPE.slices, keep="slices")
-    return folder
+    return folder / "truth.jsonl"
+
+
+@pytest.fixture(scope="module")
+def prepared(truth: Path) -> Prepared:
+    """Their slices; half of the patients teach, the others are asked about."""
+    folder = truth.parent / "prepared"
+    prepare(truth.parent, folder, RECIPE.volume, RECIPE.slices, RECIPE.splits, keep="slices")
+    return Prepared(folder)
 
 
 def own(**changes: object) -> Recipe:
-    """Half of the patients teach, the others are asked about."""
     tree = RECIPE.model_dump()
-    tree["pairs"]["validation_fraction"] = 0.45
     tree["warm_up"] |= changes
     return Recipe.model_validate(tree)
 
 
-def test_prepared_studies_teach_with_the_places_of_some(data: Path, tmp_path: Path) -> None:
-    truth = data / "truth.jsonl"
+def test_prepared_studies_teach_with_the_places_of_some(
+    prepared: Prepared, truth: Path, tmp_path: Path
+) -> None:
     recipe = own(where_share=0.5, attention_weight=0.1, tower="last_blocks", last_blocks=2)
-    out = warm_up(tmp_path / "start", recipe, data / "prepared", truth)
+    out = warm_up(tmp_path / "start", recipe, prepared, truth)
     report = json.loads((out / "warm_up.json").read_text())
     assert report["num_train"] + report["num_held_out"] >= 8
     assert min(report["num_train"], report["num_held_out"]) > 0
     assert "phantom" not in report["request"]
     assert load_model(out)[0].dtype == torch.float32
-    assert warm_up(out, recipe, data / "prepared", truth) == out
+    assert warm_up(out, recipe, prepared, truth) == out
     for other, where in ((own(where_share=0.25), truth), (recipe, None)):
         with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
-            warm_up(out, other, data / "prepared", where)
+            warm_up(out, other, prepared, where)
 
 
-def test_labels_alone_teach_too(data: Path, tmp_path: Path) -> None:
-    out = warm_up(tmp_path / "start", own(), data / "prepared")
+def test_labels_alone_teach_too(prepared: Prepared, tmp_path: Path) -> None:
+    out = warm_up(tmp_path / "start", own(), prepared)
     report = json.loads((out / "warm_up.json").read_text())
     assert report["request"]["where"] is None
     assert report["losses"][0] > 0
 
 
-def test_prepared_studies_must_be_of_both_splits(data: Path, tmp_path: Path) -> None:
-    first = read_rows(data / "prepared" / "studies.jsonl", StudyRow)[:1]
-    lone = write_prepared(tmp_path / "prepared", first, own())
+def test_prepared_studies_must_be_of_both_splits(prepared: Prepared, tmp_path: Path) -> None:
+    lone = write_prepared(tmp_path / "prepared", prepared.studies[:1], own())
     with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
         warm_up(tmp_path / "start", own(), lone)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
+from ctscribe.data.prepared import Prepared
 from tests.models import write_run
 from tests.studies import random_frames, study_row, write_prepared
 
@@ -39,7 +40,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def prepared(
     studies: list[StudyRow], recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+) -> Prepared:
     frames = random_frames(len(studies), (6, 56, 56, 3))
     return write_prepared(tmp_path_factory.mktemp("prepared"), studies, recipe, frames=frames)
 

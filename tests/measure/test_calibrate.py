@@ -7,11 +7,12 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe, SlicesConfig
-from ctscribe.base.runs import recipe_of, weights_sha256
+from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
+from ctscribe.base.types import SourceSplit
+from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.measure.calibrate import abstention_rates, calibrate
-from ctscribe.scan.frames import WINDOWS, make_frames
+from ctscribe.scan.frames import frames_of_lungs
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.trust_tables import calibration_tables
 from ctscribe.text.labeler import label_report
@@ -24,17 +25,18 @@ from ctscribe.write.calibration import (
 )
 from ctscribe.write.sentences import ReadSentence
 from ctscribe.write.template import generate_template
+from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 from tests.studies import study_row, write_prepared
 
-MakeRun = Callable[[bool], Path]
-NODULE = Sentence("findings", "A nodule.", (9,), ())
-DENIED = Sentence("findings", "No nodule or effusion.", (), (9, 12))
-STOCK = Sentence("findings", "The trachea is open.", (), ())
-FRACTION = 0.45
+MakeWriter = Callable[[bool], ReportWriter]
+NODULE = ReadSentence("findings", "A nodule.", (9,), ())
+DENIED = ReadSentence("findings", "No nodule or effusion.", (), (9, 12))
+STOCK = ReadSentence("findings", "The trachea is open.", (), ())
+SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
 RECIPE = Recipe.model_validate(
     {
-        "pairs": {"validation_fraction": FRACTION},
+        "splits": {"validation_fraction": 0.45},
         "model": {"positions": "depth", "dtype": "float32", "slice_attention": True},
         "generate": {"max_new_tokens": 6, "batch_size": 8},
         "evaluate": {"resamples": 100},
@@ -43,18 +45,19 @@ RECIPE = Recipe.model_validate(
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     studies = [
         study_row(
             f"{split}_{number}_a_1.nii.gz",
             labels=tuple(int((number + finding) % 2) for finding in range(18)),
             findings="A nodule is seen.",
             impression="Nodule.",
+            split=split_of(f"{split}_{number}", split, RECIPE.splits),
         )
-        for split in ("train", "valid")
+        for split in SPLITS
         for number in range(12)
     ]
-    splits = [split_of(s.patient_id, s.source_split, FRACTION) for s in studies]
+    splits = [study.split for study in studies]
     assert min(splits.count("validation"), splits.count("test")) > 2
     draw = np.random.default_rng(0)
     steps = [draw.normal(0, 12, (4, 56, 56, 3)).cumsum(1).cumsum(2) for _ in studies]
@@ -63,25 +66,27 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_run(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> MakeRun:
+def make_writer(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> MakeWriter:
     """(with queries) → a run, whose queries were never trained."""
 
-    def make(with_queries: bool) -> Path:
+    def make(with_queries: bool) -> ReportWriter:
         qwen = tiny_model(tokenizer)
         if with_queries:
             attach(qwen)
-        return write_run(tmp_path / "run", RECIPE, qwen, tokenizer)
+        return ReportWriter(write_run(tmp_path / "run", RECIPE, qwen, tokenizer))
 
     return make
 
 
-def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepared: Path) -> None:
-    run = make_run(True)
-    recipe = recipe_of(run)
-    with pytest.raises(CtscribeError, match="as calibrate writes it"):
-        generate_template(run, prepared, recipe, "test", run / "template.jsonl")
+def test_a_run_is_calibrated_and_then_states_its_labels(
+    make_writer: MakeWriter, prepared: Prepared
+) -> None:
+    writer = make_writer(True)
+    run = writer.run_dir
+    with pytest.raises(CtscribeError, match="as `ctscribe calibrate` writes it"):
+        generate_template(writer, prepared, "test", run / "template.jsonl")
     told: list[tuple[int, int]] = []
-    found = calibrate(run, prepared, recipe, "test", progress=lambda *done: told.append(done))
+    found = calibrate(writer, prepared, "test", progress=lambda *done: told.append(done))
     assert told[-1] == (100, 100)
     assert json.loads((run / "calibration.json").read_text()) == found
     assert (run / "reliability.png").stat().st_size > 1000
@@ -93,24 +98,25 @@ def test_a_run_is_calibrated_and_then_states_its_labels(make_run: MakeRun, prepa
     measured, refusals = calibration_tables(found, "test")
     assert ("findings, calibrated", "216") in [row[:2] for row in measured.rows]
     assert ("noise", "12 of 12") in [row[:2] for row in refusals.rows]
-    calibration = read_calibration(run, weights_sha256(run / "best"))
-    assert calibration is not None
-    rows = generate_template(run, prepared, recipe, "test", run / "template.jsonl")
+    assert writer.calibration is not None
+    rows = generate_template(writer, prepared, "test", run / "template.jsonl")
     assert len(rows) == 12
     assert all(sum(label_report(f"{r.findings} {r.impression}")) < 19 for r in rows)
 
 
-def test_a_run_without_queries_is_refused(make_run: MakeRun, prepared: Path) -> None:
-    run = make_run(False)
+def test_a_run_without_queries_is_refused(make_writer: MakeWriter, prepared: Prepared) -> None:
     with pytest.raises(CtscribeError, match=r"must have finding queries.*E_NO_QUERIES"):
-        calibrate(run, prepared, recipe_of(run), "test")
+        calibrate(make_writer(False), prepared, "test")
 
 
-def test_a_calibration_of_other_weights_is_not_used(make_run: MakeRun, prepared: Path) -> None:
-    run = make_run(True)
-    assert read_calibration(run, "a") is None
-    calibrate(run, prepared, recipe_of(run), "validation")
-    assert read_calibration(run, "another") is None
+def test_a_calibration_of_other_weights_is_not_used(
+    make_writer: MakeWriter, prepared: Prepared
+) -> None:
+    writer = make_writer(True)
+    assert writer.calibration is None
+    calibrate(writer, prepared, "validation")
+    assert writer.calibration is not None
+    assert read_calibration(writer.run_dir, "another") is None
 
 
 def test_a_sentence_is_as_sure_as_its_least_sure_finding() -> None:
@@ -151,13 +157,14 @@ def test_true_sentences(sentence: ReadSentence, present: set[int], expected: boo
 def test_a_good_study_is_kept_and_what_is_none_is_refused(
     tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    volume = make_chest()
-    indices = select_slices(volume, 2)
-    chest, _ = make_frames(volume, indices, WINDOWS["three"], (56, 84))
-    study = study_row("train_1_a_1.nii.gz", slice_indices=indices)
-    slices = SlicesConfig(num_slices=2, windows="three", frame_size_px=(56, 84))
-    write_prepared(tmp_path, [study], Recipe(slices=slices), frames=[chest])
-    rates = abstention_rates(tmp_path, [study], "three")
+    recipe = Recipe(
+        volume=VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),
+        slices=SlicesConfig(num_slices=2, windows="three", frame_size_px=(56, 84)),
+    )
+    chest = frames_of_lungs(make_chest(), recipe.volume, recipe.slices)
+    study = study_row("train_1_a_1.nii.gz", slice_indices=chest.slice_indices)
+    prepared = write_prepared(tmp_path, [study], recipe, frames=[chest.frames])
+    rates = abstention_rates(prepared, [study])
     assert {kind: rate["refused"] for kind, rate in rates.items()} == {
         "good studies": 0,
         "noise": 1,

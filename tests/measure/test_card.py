@@ -9,23 +9,24 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.measure.card import make_card, measure_gap
 from ctscribe.measure.card_views import VIEWS
 from ctscribe.show.card import write_card
+from ctscribe.write.writer import ReportWriter
+from tests.studies import write_prepared
 
 
 @pytest.fixture(scope="module")
-def blind_run(make_run: Callable[[bool], Path]) -> Path:
-    return make_run(True)
+def blind(make_run: Callable[[bool], Path]) -> ReportWriter:
+    return ReportWriter(make_run(True))
 
 
 def test_a_model_that_ignores_the_image_has_gap_and_dependence_0(
-    blind_run: Path, prepared: Path, recipe: Recipe, studies: list[StudyRow], tmp_path: Path
+    blind: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
-    card = make_card(
-        blind_run, prepared, recipe, "test", tmp_path, progress=lambda *at: told.append(at)
-    )
+    card = make_card(blind, prepared, "test", tmp_path, progress=lambda *at: told.append(at))
     assert told[-1] == (48, 48)
     assert told == sorted(told)
     for view in set(VIEWS) - {"real"}:
@@ -33,7 +34,7 @@ def test_a_model_that_ignores_the_image_has_gap_and_dependence_0(
         assert gap == {"value": 0, "low": 0, "high": 0}, view
         assert card["views"][view]["dependence"]["value"] == 0
     assert card["dependence"]["low"] == card["dependence"]["high"] == 0
-    assert measure_gap(blind_run, prepared, recipe, studies)["value"] == 0
+    assert measure_gap(blind, prepared)["value"] == 0
 
     assert read_json(tmp_path / "card.json") == card
     write_card(tmp_path, card)
@@ -44,30 +45,28 @@ def test_a_model_that_ignores_the_image_has_gap_and_dependence_0(
 
 
 def test_an_interrupted_card_goes_on_and_a_finished_one_stays(
-    blind_run: Path, prepared: Path, recipe: Recipe, tmp_path: Path
+    blind: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
-    first = make_card(blind_run, prepared, recipe, "test", tmp_path)
+    first = make_card(blind, prepared, "test", tmp_path)
     path = tmp_path / "reports_blank.jsonl"
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole[: len(whole) // 2], encoding="utf-8")
-    assert make_card(blind_run, prepared, recipe, "test", tmp_path) == first
+    assert make_card(blind, prepared, "test", tmp_path) == first
     assert len(read_rows(path, PredictionRow)) == 4
     assert path.read_text(encoding="utf-8") == whole
 
 
 def test_another_models_card_is_refused(
-    blind_run: Path,
+    blind: ReportWriter,
     make_run: Callable[[bool], Path],
-    prepared: Path,
-    recipe: Recipe,
-    studies: list[StudyRow],
+    prepared: Prepared,
     tmp_path: Path,
 ) -> None:
-    make_card(blind_run, prepared, recipe, "test", tmp_path)
-    seeing = make_run(False)
+    make_card(blind, prepared, "test", tmp_path)
+    seeing = ReportWriter(make_run(False))
     with pytest.raises(CtscribeError, match=r"weights_sha256.*E_RUN_EXISTS"):
-        make_card(seeing, prepared, recipe, "test", tmp_path)
-    gap = measure_gap(seeing, prepared, recipe, studies)
+        make_card(seeing, prepared, "test", tmp_path)
+    gap = measure_gap(seeing, prepared)
     assert gap["value"] != 0
     assert gap["low"] <= gap["value"] <= gap["high"]
     assert gap["value"] == pytest.approx(
@@ -76,7 +75,8 @@ def test_another_models_card_is_refused(
 
 
 def test_one_patient_is_not_enough(
-    blind_run: Path, prepared: Path, recipe: Recipe, studies: list[StudyRow]
+    blind: ReportWriter, studies: list[StudyRow], recipe: Recipe, tmp_path: Path
 ) -> None:
+    alone = write_prepared(tmp_path, studies[:1], recipe)
     with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
-        measure_gap(blind_run, prepared, recipe, studies[:1])
+        measure_gap(blind, alone)

@@ -9,15 +9,16 @@ from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import EvaluateConfig, PairsConfig, Recipe
+from ctscribe.base.recipe import EvaluateConfig, Recipe
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.types import Affine, VolumeHu
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card_files import find_view_files, make_card_of_files, write_altered
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
 from ctscribe.measure.references import References, prepared_references
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
+from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.show.card import write_card
 from tests.studies import write_prepared
 
@@ -25,8 +26,8 @@ CONFIG = EvaluateConfig(resamples=100)
 SHAPE = (12, 10, 24)
 
 
-def given(prepared: Path) -> References:
-    return prepared_references(prepared, "test", PairsConfig().validation_fraction)
+def given(prepared: Prepared) -> References:
+    return prepared_references(prepared, "test")
 
 
 def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> None:
@@ -38,7 +39,7 @@ def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> N
 
 
 def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
-    prepared: Path, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
 ) -> None:
     write(tmp_path / "in", "real", studies)
     write(tmp_path / "in", "other_patient", studies, shift=1)
@@ -56,7 +57,9 @@ def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
     assert (tmp_path / "out" / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_reciting_has_dependence_0(prepared: Path, studies: list[StudyRow], tmp_path: Path) -> None:
+def test_reciting_has_dependence_0(
+    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
+) -> None:
     recited = [study.model_copy(update={"findings": studies[1].findings}) for study in studies]
     for view in ("real", "other_patient"):
         write(tmp_path, view, recited)
@@ -68,7 +71,7 @@ def test_reciting_has_dependence_0(prepared: Path, studies: list[StudyRow], tmp_
 
 
 def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
-    prepared: Path, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
 ) -> None:
     def make() -> None:
         paths = find_view_files(tmp_path)
@@ -114,7 +117,7 @@ def test_every_view_is_what_it_says(
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
     number = write_altered(
-        tmp_path / "prepared", "test", 0.1, out, progress=lambda *at: told.append(at)
+        Prepared(tmp_path / "prepared"), "test", out, progress=lambda *at: told.append(at)
     )
     assert number == 4
     assert told[-1] == (24, 24)
@@ -141,20 +144,20 @@ def test_files_that_are_there_stay_and_other_scans_are_refused(
     volumes: list[VolumeHu], studies: list[StudyRow], recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    write_altered(tmp_path / "prepared", "test", 0.1, out)
+    write_altered(Prepared(tmp_path / "prepared"), "test", out)
     kept = out / "noise" / studies[0].volume_name
     before = kept.stat().st_mtime_ns
     (out / "blank" / studies[0].volume_name).unlink()
-    write_altered(tmp_path / "prepared", "test", 0.1, out)
+    write_altered(Prepared(tmp_path / "prepared"), "test", out)
     assert kept.stat().st_mtime_ns == before
     assert (out / "blank" / studies[0].volume_name).exists()
     write_prepared(tmp_path / "prepared", studies[:3], recipe)
     with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
-        write_altered(tmp_path / "prepared", "test", 0.1, out)
+        write_altered(Prepared(tmp_path / "prepared"), "test", out)
 
 
 def test_volumes_that_were_not_kept_are_asked_for(
-    studies: list[StudyRow], prepared: Path, tmp_path: Path
+    studies: list[StudyRow], prepared: Prepared, tmp_path: Path
 ) -> None:
     with pytest.raises(CtscribeError, match=r"--keep all.*E_MISSING"):
-        write_altered(prepared, "test", 0.1, tmp_path)
+        write_altered(prepared, "test", tmp_path)

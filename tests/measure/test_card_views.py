@@ -10,28 +10,26 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import StudyRow
-from ctscribe.data.prepared import read_frames
-from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.features import store_features
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.pairs.build import noise_seeds
-from ctscribe.measure.card_views import VIEWS, View, draw_dropped, draw_order, make_views
+from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order, make_views
 from ctscribe.scan.frames import WINDOWS, air_frames
+from ctscribe.write.writer import ReportWriter, View
 
 Shown = tuple[Qwen2_5_VLForConditionalGeneration, dict[str, View], Callable[[int], Tensor]]
 
 
 @pytest.fixture(scope="module")
-def shown(make_run: Callable[[bool], Path], prepared: Path, studies: list[StudyRow]) -> Shown:
-    qwen, _ = load_model(make_run(False) / "best")
-    qwen.eval()
-    store = store_features(qwen, prepared, studies, windows="single", noise=True)
+def shown(make_run: Callable[[bool], Path], prepared: Prepared, studies: list[StudyRow]) -> Shown:
+    writer = ReportWriter(make_run(False))
+    store = writer.features(prepared, studies, noise=True)
     strangers = dict(zip([s.volume_name for s in studies], studies[1:] + studies[:1], strict=True))
 
     def frames(number: int) -> Tensor:
-        return torch.from_numpy(np.array(read_frames(prepared, studies[number].volume_name)))
+        return torch.from_numpy(np.array(prepared.frames(studies[number])))
 
-    return qwen, make_views(qwen, store, strangers), frames
+    return writer.qwen, make_views(writer.qwen, store, strangers), frames
 
 
 def assert_encodes(shown: Shown, view: str, study: StudyRow, frames: Tensor) -> None:

@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import EvaluateConfig, PhantomConfig, SlicesConfig, VolumeConfig
+from ctscribe.base.recipe import (
+    EvaluateConfig,
+    PhantomConfig,
+    SlicesConfig,
+    SplitsConfig,
+    VolumeConfig,
+)
 from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import CtRateTree, read_reports
 from ctscribe.data.prepare import prepare
+from ctscribe.data.prepared import Prepared
 from ctscribe.measure.references import (
     TablePaths,
     prepared_references,
@@ -20,12 +27,12 @@ from ctscribe.measure.scores import evaluate_predictions
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
 
-CONFIG = EvaluateConfig(resamples=100)
+CONFIG, SPLITS = EvaluateConfig(resamples=100), SplitsConfig()
 LABELS = dict(zip(FINDINGS, "011000000000000000", strict=True))
 
 
 @pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]:
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Prepared]:
     """A CT-RATE-shaped data set with two reconstructions of most scans, and it prepared."""
     out = tmp_path_factory.mktemp("phantom")
     config = PhantomConfig(
@@ -38,8 +45,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[CtRateTree, Path]
     write_dataset(out / "data", config)
     volume = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
     slices = SlicesConfig(num_slices=4, frame_size_px=(56, 56))
-    prepare(out / "data", out / "prepared", volume, slices)
-    return CtRateTree(out / "data"), out / "prepared"
+    prepare(out / "data", out / "prepared", volume, slices, SPLITS)
+    return CtRateTree(out / "data"), Prepared(out / "prepared")
 
 
 def tables(tree: CtRateTree, split: SourceSplit) -> TablePaths:
@@ -59,13 +66,13 @@ def predictions(tree: CtRateTree, path: Path) -> Path:
 
 
 def test_tables_score_as_the_prepared_data_set_does(
-    phantom: tuple[CtRateTree, Path], tmp_path: Path
+    phantom: tuple[CtRateTree, Prepared], tmp_path: Path
 ) -> None:
     tree, prepared = phantom
     written = predictions(tree, tmp_path / "p.csv")
     assert len(read_reports(tree.reports_path("valid"))) > 4  # some scans have two volumes
-    ours = prepared_references(prepared, "test", 0.1)
-    theirs = table_references(tables(tree, "valid"), tables(tree, "train"), 0.1)
+    ours = prepared_references(prepared, "test")
+    theirs = table_references(tables(tree, "valid"), tables(tree, "train"), SPLITS)
     assert len(theirs.studies) > len(ours.studies)
     assert theirs.training is not None
     expected = evaluate_predictions(written, ours, CONFIG)
@@ -75,11 +82,11 @@ def test_tables_score_as_the_prepared_data_set_does(
 
 
 def test_without_labels_and_training_the_scores_say_so(
-    phantom: tuple[CtRateTree, Path], tmp_path: Path
+    phantom: tuple[CtRateTree, Prepared], tmp_path: Path
 ) -> None:
     tree, _ = phantom
     written = predictions(tree, tmp_path / "p.csv")
-    bare = table_references(TablePaths(tree.reports_path("valid")), None, 0.1)
+    bare = table_references(TablePaths(tree.reports_path("valid")), None, SPLITS)
     scores = evaluate_predictions(written, bare, CONFIG)
     assert scores["n"]["training_scans"] == 0
     assert scores["n"]["labels_read_from_text"] == scores["n"]["scans"]
@@ -93,7 +100,7 @@ def test_predictions_for_reports_without_findings_are_passed_over(tmp_path: Path
     )
     names = ("valid_1_a_1", "valid_2_a_1", "valid_2_a", "valid_3_a_1")
     (tmp_path / "p.csv").write_text("VolumeName,report\n" + "".join(f"{n},x\n" for n in names))
-    found = table_references(TablePaths(tmp_path / "r.csv"), None, 0.1)
+    found = table_references(TablePaths(tmp_path / "r.csv"), None, SPLITS)
     scores = evaluate_predictions(tmp_path / "p.csv", found, CONFIG)
     assert scores["n"]["predicted"] == scores["n"]["scans"] == 2
     assert scores["n"]["reports_left_out"] == 1
@@ -128,7 +135,7 @@ def test_what_cannot_be_scored_is_refused(
         paths[name].write_text("".join(["VolumeName,report_text\n", *lines]))
     with pytest.raises(CtscribeError) as caught:
         known = TablePaths(paths["t"]) if training else None
-        found = table_references(TablePaths(paths["r"]), known, 0.1)
+        found = table_references(TablePaths(paths["r"]), known, SPLITS)
         evaluate_predictions(paths["p"], found, CONFIG)
     assert caught.value.code == code
     assert told in caught.value.sentence

@@ -5,10 +5,13 @@ from ctscribe.scan.frames import WINDOWS, Window, apply_window
 
 
 def test_published_windows() -> None:
-    edges = [(-1000, 1000), (-160, 240), (-1000, -400)]
-    for window, (black_hu, white_hu) in zip(WINDOWS["three"], edges, strict=True):
-        hu = np.array([black_hu, window.center_hu, white_hu])
-        assert apply_window(hu, window).tolist() == [0, 128, 255]
+    edges = [
+        (window.center_hu - window.width_hu / 2, window.center_hu + window.width_hu / 2)
+        for window in WINDOWS["three"]
+    ]
+    assert edges == [(-1000, 1000), (-160, 240), (-1000, -400)]
+    for window, edge in zip(WINDOWS["three"], edges, strict=True):
+        assert apply_window(np.array(edge), window).tolist() == [0, 255]
     assert WINDOWS["single"] == WINDOWS["three"][:1]
 
 

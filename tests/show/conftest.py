@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ctscribe.show.page import DrawnSlices
-from ctscribe.show.patient_report import Geometry, PatientReport, Provenance
-from ctscribe.write.draft import FindingRow
+from ctscribe.show.patient_report import Geometry, PatientReport
+from ctscribe.write.draft import FindingRow, Provenance
 
 MakeReport = Callable[..., PatientReport]
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.page import READING_WINDOWS, draw_slices, window_title
 
@@ -34,7 +35,7 @@ def test_a_real_tumour_is_drawn_where_radiologists_boxed_it(shared_data: Path) -
     boxes = json.loads((shared_data / "ct/lung_dx_a0001_boxes.json").read_text())
     ((_, left, top, right, bottom),) = boxes["Lung_Dx-A0001_L"]["45"]
     series = shared_data / "ct/lung_dx_a0001_series"
-    prepared = prepare_volume(series, study="a0001", num_slices=100)
+    prepared = prepare_volume(series, VolumeConfig(), SlicesConfig(num_slices=100), study="a0001")
     volume = prepared.shown
     z = 45 * 5 / volume.spacing_mm[2]
     number = int(np.argmin([abs(index - z) for index in prepared.slice_indices]))

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from ctscribe.base.recipe import read_recipe
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.scan.volume import CTVolume
-from ctscribe.show.report import report_patient
+from ctscribe.show.report import save_report
+from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 
 KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
@@ -33,12 +34,16 @@ def write(path: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     return path
 
 
+def report(scan: Path, run: Path, out: Path) -> dict[str, Path]:
+    return save_report(ReportWriter(run).report(scan), out)
+
+
 def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
     chest = make_chest()
     scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
-    paths = report_patient(scan, run, tmp_path / "report")
+    paths = report(scan, run, tmp_path / "report")
     found = json.loads(paths["json"].read_text())
     assert found["status"] == "preliminary"
     assert len(found["sentences"]) == len(found["findings"]) + len(found["impression"])
@@ -60,12 +65,12 @@ def test_what_is_no_chest_gets_a_reason_instead(
     if kind == "no lungs":
         hu[8:-8, 12:-12] = 40
     scan = write(tmp_path / "scan.nii.gz", hu, chest.affine)
-    paths = report_patient(scan, run, tmp_path / "report")
+    paths = report(scan, run, tmp_path / "report")
     found = json.loads(paths["json"].read_text())
     assert found["status"] == "not assessable"
     assert found["not_assessable"]
     assert found["findings"] == found["impression"] == []
-    assert paths["text"].read_text().startswith("NOT ASSESSABLE.")
+    assert paths["txt"].read_text().startswith("NOT ASSESSABLE.")
     assert "Not assessable: " in paths["html"].read_text()
 
 
@@ -81,7 +86,9 @@ def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
     (few / "best").symlink_to(run / "best")
     (few / "run.json").write_text(json.dumps(manifest))
     full, coarse = (
-        json.loads(report_patient(scan, each, tmp_path / each.name)["json"].read_text())["geometry"]
+        json.loads(
+            save_report(ReportWriter(each).report(scan), tmp_path / each.name)["json"].read_text()
+        )["geometry"]
         for each in (run, few)
     )
     assert coarse["Source"] == full["Source"]

@@ -10,6 +10,7 @@ from ctscribe.base.files import write_json
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, write_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import compare_cells
 from ctscribe.learn.train.follow import draw_loss_curve
 from ctscribe.measure.scores import evaluate
@@ -27,7 +28,7 @@ TRAIN = [chest(f"train_{number}", number < 2) for number in range(4)]
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     frames = [np.full((2, 28, 28, 3), 40 * number, dtype=np.uint8) for number in (0, 1, 2, 3)]
-    write_prepared(tmp_path / "prepared", [*TRAIN, *TEST], RECIPE, frames=frames * 2)
+    prepared = write_prepared(tmp_path / "prepared", [*TRAIN, *TEST], RECIPE, frames=frames * 2)
     for number, cell in enumerate(grid(RECIPE)):
         folder = tmp_path / "cells" / cell.name
         written = [
@@ -48,14 +49,14 @@ def out(tmp_path: Path) -> Path:
         write_json(folder / "train" / "result.json", {"best_validation_loss": 3.0 - number})
         draw_loss_curve([], folder / "train" / "loss_curve.png")
     folders = {cell: tmp_path / "cells" / cell.name for cell in grid(RECIPE)}
-    found = compare_cells(tmp_path / "prepared", RECIPE, folders)
+    found = compare_cells(prepared, RECIPE, folders)
     write_json(tmp_path / "comparison.json", found)
     return tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels")
 def test_the_page_shows_the_run_that_validation_selects(out: Path) -> None:
-    path = write_scoreboard(out, out / "prepared", RECIPE)
+    path = write_scoreboard(out, Prepared(out / "prepared"), RECIPE)
     page = path.read_text(encoding="utf-8")
     assert path == out / "scoreboard.html"
     assert "heter-beta0.1-seed0, the run with the lowest validation loss" in page
@@ -72,4 +73,4 @@ def test_the_page_shows_the_run_that_validation_selects(out: Path) -> None:
 def test_an_unfinished_cell_is_told(out: Path) -> None:
     (out / "cells" / "gauss-beta0.1-seed0" / "scores.json").unlink()
     with pytest.raises(CtscribeError, match="E_MISSING"):
-        write_scoreboard(out, out / "prepared", RECIPE)
+        write_scoreboard(out, Prepared(out / "prepared"), RECIPE)

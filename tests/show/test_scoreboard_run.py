@@ -16,7 +16,7 @@ def prepared(tmp_path: Path) -> Path:
     studies = [chest(f"valid_{number}", number < 2) for number in range(4)]
     studies += [chest(f"train_{number}", number % 2 == 0) for number in range(20)]
     frames = [np.full((2, 28, 28, 3), 10 * number, dtype=np.uint8) for number in range(24)]
-    return write_prepared(tmp_path / "prepared", studies, frames=frames)
+    return write_prepared(tmp_path / "prepared", studies, frames=frames).folder
 
 
 def run(*arguments: str | Path) -> None:

@@ -1,11 +1,14 @@
 """Which two reports look alike, and how slices are drawn."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from ctscribe.base.recipe import Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
+from ctscribe.data.prepared import Prepared
 from ctscribe.show.marked_reports import compare_reports
 from ctscribe.show.scoreboard import MAX_SIDE_PX, look_alikes, show_study
 from tests.studies import study_row, write_prepared
@@ -20,18 +23,17 @@ def study(patient: int, findings: str, scan: str = "a") -> StudyRow:
     return study_row(name, slice_indices=(35, 25), **shape, **texts)
 
 
-def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> list[StudyRow]:
+def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> Prepared:
     shape = (2, side_px, side_px, 3)
     frames = [np.full(shape, grey, dtype=np.uint8) for grey in greys.values()]
-    write_prepared(folder, greys, frames=frames)
-    return list(greys)
+    return write_prepared(folder, greys, frames=frames)
 
 
 def test_equal_reports_win_over_different_images(tmp_path: Path) -> None:
     one, two = study(1, NORMAL), study(2, NORMAL + " No effusion.")
     odd = study(3, "A large mass destroys the left upper lobe.")
-    scans = prepare(tmp_path, {one: 10, odd: 250, two: 20})
-    assert look_alikes(scans, tmp_path) == (one, two)
+    prepared = prepare(tmp_path, {one: 10, odd: 250, two: 20})
+    assert look_alikes(prepared.studies, prepared) == (one, two)
 
 
 def test_of_equally_alike_reports_the_images_decide(
@@ -39,29 +41,30 @@ def test_of_equally_alike_reports_the_images_decide(
 ) -> None:
     monkeypatch.setattr("ctscribe.show.scoreboard._CANDIDATES", 1.0)
     one, two, three = (study(number, NORMAL) for number in (1, 2, 3))
-    scans = prepare(tmp_path, {one: 100, two: 10, three: 90})
-    assert look_alikes(scans, tmp_path) == (one, two)
+    prepared = prepare(tmp_path, {one: 100, two: 10, three: 90})
+    assert look_alikes(prepared.studies, prepared) == (one, two)
 
 
 def test_one_patient_and_frames_of_other_sizes_do_not_compare(tmp_path: Path) -> None:
     one, again, two = study(1, NORMAL), study(1, NORMAL, "b"), study(2, NORMAL)
-    prepare(tmp_path, {one: 0, again: 255})
-    assert look_alikes([one, again], tmp_path) is None
+    prepared = prepare(tmp_path, {one: 0, again: 255})
+    assert look_alikes([one, again], prepared) is None
     prepare(tmp_path, {two: 9}, side_px=56)
-    assert look_alikes([one, two], tmp_path) is None
+    assert look_alikes([one, two], prepared) is None
 
 
 @pytest.mark.parametrize(("windows", "titles"), [("single", 1), ("three", 2)])
 def test_large_frames_are_drawn_smaller_and_stay_to_scale(
-    windows: WindowSet, titles: int, tmp_path: Path
+    windows: Literal["single", "three"], titles: int, tmp_path: Path
 ) -> None:
     frame_to_ras = tuple(map(tuple, np.diag([-0.75, -0.5, 3.0, 1.0]).tolist()))
     row = study(1, NORMAL).model_copy(update={"frame_to_ras": frame_to_ras})
     frames = np.zeros((2, 504, 504, 3), dtype=np.uint8)
     frames[0, 0, 0] = (100, 160, 200)
-    write_prepared(tmp_path, [row], frames=[frames])
+    recipe = Recipe(slices=SlicesConfig(windows=windows))
+    prepared = write_prepared(tmp_path, [row], recipe, frames=[frames])
     compared = compare_reports("x", reference=NORMAL, prediction="", labels=None)
-    shown = show_study(compared, row, tmp_path, windows).slices
+    shown = show_study(compared, row, prepared).slices
     assert shown is not None
     assert len(shown.images) == titles
     first = next(iter(shown.images.values()))

@@ -9,21 +9,28 @@ import pydicom
 import pytest
 from PIL import Image
 
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.show.page import DrawnSlices, draw_slices, signed_mm
 from ctscribe.show.patient_report import PatientReport, evidence_of, report_page
 from ctscribe.write.draft import FindingRow, SentenceRow, SliceEvidence
 
 MakeReport = Callable[..., PatientReport]
 ROWS = (
-    SentenceRow((), boilerplate=True, drop=0.1, confidence=None),
+    SentenceRow("The heart is normal.", (), boilerplate=True, drop=0.1, confidence=None),
     SentenceRow(
+        "A nodule of 6 mm is seen.",
         (SliceEvidence(1, 87, -142.5, (4, 5, 12, 10)),),
         boilerplate=False,
         drop=1.25,
         confidence=0.8,
     ),
-    SentenceRow((SliceEvidence(2, 51, 12.0, None),), boilerplate=False, drop=0.0),
+    SentenceRow(
+        "Nodule in the left lung.",
+        (SliceEvidence(2, 51, 12.0, None),),
+        boilerplate=False,
+        drop=0.0,
+    ),
 )
 
 
@@ -98,7 +105,8 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
     x, y, z = map(float, image.ImagePositionPatient)  # LPS
     spacing = float(image.PixelSpacing[0])
     left, top, right, bottom = (spacing * pixel for pixel in pixels)
-    prepared = prepare_volume(series, study="a", spacing_mm=(2.8, 2.8, 5.0), num_slices=40)
+    volume = VolumeConfig(spacing_mm=(2.8, 2.8, 5.0))
+    prepared = prepare_volume(series, volume, SlicesConfig(num_slices=40), study="a")
     number = int(np.argmin([abs(mm - z) for mm in prepared.position_mm]))
     assert abs(prepared.position_mm[number] - z) < 0.51 * prepared.resampling.spacing_mm[2]
     # the DICOM box in RAS+ mm, through the frames' own geometry into pixels of a frame
@@ -113,7 +121,7 @@ def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(
     spacing_mm = prepared.resampling.spacing_mm
     images = draw_slices(prepared.shown, range(40))
     report = make_report(
-        sentences=(SentenceRow((shown,), boilerplate=False, drop=1.0),),
+        sentences=(SentenceRow("Nodule.", (shown,), boilerplate=False, drop=1.0),),
         slices=DrawnSlices(images, prepared.slice_indices, prepared.position_mm, spacing_mm[:2]),
     )
     (thumbnail,) = evidence_of(report)[1].thumbnails

@@ -1,6 +1,6 @@
 import pytest
 
-from ctscribe.text.sizes import largest_nodule_mm, sizes_mm
+from ctscribe.text.sizes import find_sizes, largest_nodule_mm
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from ctscribe.text.sizes import largest_nodule_mm, sizes_mm
     ],
 )
 def test_sizes_are_current_measurements_in_mm(text: str, expected: list[float]) -> None:
-    assert sizes_mm(text) == expected
+    assert [size for size, _ in find_sizes(text)] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The tiny model with finding queries, one report, one volume of three slice pairs."""
+"""The tiny model with finding queries, its run, one report, one volume of three slice pairs."""
 
 from copy import deepcopy
 
@@ -6,10 +6,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.write.evidence import Shown, show
-from ctscribe.write.sentences import ReadReport, read_report
+from ctscribe.write.evidence import ReportOnScan
+from ctscribe.write.sentences import ReadReport
+from ctscribe.write.writer import ReportWriter
+from tests.models import write_run
 
 FINDINGS_TEXT = "The trachea is open. A nodule of 6 mm is seen. No pleural effusion."
 IMPRESSION = "Lung nodule."
@@ -23,8 +26,18 @@ def qwen(qwen: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGe
 
 
 @pytest.fixture(scope="session")
-def report(tokenizer: PreTrainedTokenizerBase) -> ReadReport:
-    return read_report(FINDINGS_TEXT, IMPRESSION, tokenizer)
+def writer(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ReportWriter:
+    recipe = Recipe.model_validate({"model": {"positions": "depth", "dtype": "float32"}})
+    return ReportWriter(write_run(tmp_path_factory.mktemp("run"), recipe, qwen, tokenizer))
+
+
+@pytest.fixture(scope="session")
+def report(writer: ReportWriter) -> ReadReport:
+    return writer.read(FINDINGS_TEXT, IMPRESSION)
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +47,5 @@ def visual() -> Visual:
 
 
 @pytest.fixture(scope="session")
-def shown(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    report: ReadReport,
-    visual: Visual,
-) -> Shown:
-    return show(qwen, tokenizer, report.answer, visual, "depth")
+def on_scan(writer: ReportWriter, report: ReadReport, visual: Visual) -> ReportOnScan:
+    return writer.put_behind(report, visual)

@@ -1,5 +1,4 @@
-from ctscribe.write.draft import sentence_rows
-from ctscribe.write.evidence import PairEvidence, SentenceEvidence
+from ctscribe.write.evidence import PairEvidence, SentenceEvidence, sentence_rows
 
 
 def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence:
@@ -30,7 +29,8 @@ def test_the_best_pairs_slices_are_named_as_the_report_counts_them() -> None:
         (4, 20, -5.0),
     ]
     assert {s.box_px for s in row.slices} == {(7, 14, 21, 28)}
-    assert (row.boilerplate, row.drop, row.confidence) == (False, 2.5, 0.75)
+    assert (row.text, row.boilerplate, row.drop, row.confidence) == ("A nodule.", False, 2.5, 0.75)
+    assert repr(row) == "SentenceRow('A nodule.', slices 3 and 4, 0.75)"
 
 
 def test_boilerplate_names_no_slice_and_a_finding_is_never_boilerplate() -> None:
@@ -39,5 +39,6 @@ def test_boilerplate_names_no_slice_and_a_finding_is_never_boilerplate() -> None
         [None, None],
     )
     assert (stock.boilerplate, stock.slices) == (True, ())
+    assert repr(stock) == "SentenceRow('A nodule.', boilerplate)"
     assert not stated.boilerplate
     assert len(stated.slices) == 2

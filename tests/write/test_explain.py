@@ -5,14 +5,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.scan.boxes import box_around_peak
 from ctscribe.write.evidence import (
-    Shown,
+    ReportOnScan,
     attention_of,
     drops_of,
     explain,
+    find_in_scan,
     leave_one_out,
     log_probs,
     rank_pairs,
-    see,
 )
 from ctscribe.write.sentences import ReadReport
 
@@ -30,14 +30,13 @@ def test_drops_add_up_over_a_sentences_tokens(report: ReadReport) -> None:
 
 
 def test_every_sentence_gets_its_slices(
-    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, shown: Shown
+    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, on_scan: ReportOnScan
 ) -> None:
     millimetres = (55.0, 45.0, 5.0, -5.0, -45.0, -55.0)
-    evidence = explain(qwen, report, shown, (50, 40, 30, 20, 10, 0), millimetres)
+    evidence = explain(qwen, report, on_scan, (50, 40, 30, 20, 10, 0), millimetres)
     assert [each.text for each in evidence] == [each.text for each in report.sentences]
-    total, drops = drops_of(log_probs(qwen, shown, leave_one_out(3)), report)
-    seen = see(qwen, shown)
-    assert seen is not None
+    total, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(3)), report)
+    assert find_in_scan(qwen, on_scan) is not None
     for number, each in enumerate(evidence):
         assert each.log_prob == pytest.approx(float(total[number]))
         assert {pair.slice_indices for pair in each.pairs} == {(50, 40), (30, 20), (10, 0)}

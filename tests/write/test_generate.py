@@ -6,10 +6,12 @@ from transformers import PreTrainedTokenizerBase
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
-from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.base.runs import open_run
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import frames_of
-from ctscribe.write import generate as module
-from ctscribe.write.generate import generate, one_per_scan, scans_of, write_for
+from ctscribe.write import writer as module
+from ctscribe.write.generate import generate
+from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 from tests.studies import random_frames, study_row, write_prepared
 
@@ -30,63 +32,68 @@ def run_dir(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPat
     return write_run(tmp_path_factory.mktemp("run"), RECIPE, tiny_model(tokenizer), tokenizer)
 
 
+@pytest.fixture(scope="module")
+def run(run_dir: Path) -> ReportWriter:
+    return ReportWriter(run_dir)
+
+
 @pytest.fixture
-def prepared(tmp_path: Path) -> Path:
+def prepared(tmp_path: Path) -> Prepared:
     frames = random_frames(len(STUDIES), (4, 56, 56, 3))
     return write_prepared(tmp_path / "prepared", STUDIES, RECIPE, frames=frames)
 
 
 def test_one_row_per_scan_from_its_first_reconstruction(
-    run_dir: Path, prepared: Path, tmp_path: Path
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
     out = tmp_path / "new" / "predictions.jsonl"
-    rows = generate(
-        run_dir, prepared, RECIPE, "test", out, progress=lambda *done: told.append(done)
-    )
-    assert [row.volume_name for row in rows] == [STUDIES[i].volume_name for i in (0, 2, 3)]
+    rows = generate(run, prepared, "test", out, progress=lambda *done: told.append(done))
+    scans = [STUDIES[i] for i in (0, 2, 3)]
+    assert [row.volume_name for row in rows] == [scan.volume_name for scan in scans]
+    assert prepared.scans("test") == scans
     assert rows == read_rows(out, PredictionRow)
     assert told == [(0, 3), (2, 3), (3, 3)]
     assert all(row.num_tokens is not None and row.num_tokens <= 8 for row in rows)
 
 
 def test_an_interrupted_file_is_continued_to_the_same_end(
-    run_dir: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: ReportWriter, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "predictions.jsonl"
-    rows = generate(run_dir, prepared, RECIPE, "test", out)
+    rows = generate(run, prepared, "test", out)
     whole = out.read_text()
     cut = whole.splitlines(keepends=True)
     out.write_text(cut[0] + cut[1][:25])
-    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+    assert generate(run, prepared, "test", out) == rows
     assert out.read_text() == whole
 
     def refuse(*_: object) -> None:
         raise AssertionError("nothing is left to write, so no model may be loaded")
 
     monkeypatch.setattr(module, "load_model", refuse)
-    assert generate(run_dir, prepared, RECIPE, "test", out) == rows
+    unloaded = ReportWriter(run.run_dir)
+    assert generate(unloaded, prepared, "test", out) == rows
 
 
-def test_batches_frames_and_stored_features_write_the_same(run_dir: Path, prepared: Path) -> None:
-    qwen, tokenizer = load_model(run_dir / "best")
-    qwen.eval()
-    shown = [frames_of(prepared, row, windows="single") for row in STUDIES[:2]]
-    together = write_for(qwen, tokenizer, shown, "depth", 8)
-    alone = [write_for(qwen, tokenizer, [visual], "depth", 8)[0] for visual in shown]
+def test_batches_frames_and_stored_features_write_the_same(
+    run: ReportWriter, prepared: Prepared
+) -> None:
+    shown = [frames_of(prepared, row) for row in STUDIES[:2]]
+    store = run.features(prepared, STUDIES[:2])
+    together = run.answers(shown)
+    alone = [run.answers([visual])[0] for visual in shown]
+    stored = run.answers([store.visual(row) for row in STUDIES[:2]])
     assert [w.token_ids for w in together] == [w.token_ids for w in alone]
+    assert [w.token_ids for w in together] == [w.token_ids for w in stored]
 
 
 def test_a_split_without_scans_and_a_run_without_weights_are_told(
-    run_dir: Path, prepared: Path, tmp_path: Path
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     told = r"the train split must have scans, but none of the 4 volumes in .* belongs to it.*"
     with pytest.raises(CtscribeError, match=told + "E_EMPTY_SPLIT"):
-        generate(run_dir, prepared, RECIPE, "train", tmp_path / "p.jsonl")
+        generate(run, prepared, "train", tmp_path / "p.jsonl")
+    open_run(tmp_path / "run", "train", {"recipe": RECIPE.model_dump(mode="json")})
     with pytest.raises(CtscribeError, match="E_WEIGHTS"):
-        generate(tmp_path, prepared, RECIPE, "test", tmp_path / "p.jsonl")
-
-
-def test_the_first_reconstruction_stands_for_the_scan(prepared: Path) -> None:
-    assert one_per_scan(STUDIES) == [STUDIES[0], STUDIES[2], STUDIES[3]]
-    assert scans_of(prepared, "test", 0.0) == one_per_scan(STUDIES)
+        generate(ReportWriter(tmp_path / "run"), prepared, "test", tmp_path / "p.jsonl")

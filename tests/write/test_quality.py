@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.base.types import Frames
-from ctscribe.data.prepared import prepare_volume
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.scan.frames import WINDOWS, air_frames, make_frames, noise_frames
+from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.write.quality import why_not_assessable
 
@@ -52,6 +53,9 @@ def test_noise_on_a_chest_stays_assessable(chest: Frames) -> None:
 )
 def test_real_scans(shared_data: Path, name: str, assessable: bool) -> None:
     prepared = prepare_volume(
-        shared_data / "ct" / name, study="a", spacing_mm=(2.8, 2.8, 5.0), frame_size_px=(112, 112)
+        shared_data / "ct" / name,
+        VolumeConfig(spacing_mm=(2.8, 2.8, 5.0)),
+        SlicesConfig(frame_size_px=(112, 112)),
+        study="a",
     )
     assert (why_not_assessable(prepared.frames, prepared.warnings) is None) == assessable

@@ -189,6 +189,8 @@ E_SOURCE             The data set is neither a folder nor a manifest.
     List your scans in a .csv or .jsonl manifest.
 E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.
     Correct the header or the metadata, or believe the sform with `--prefer sform`.
+E_TABLE              What was handed over in Python is no report, or no table of reports.
+    Give texts in one order, names with texts, dicts, or a data frame.
 E_TOKENIZER          The tokenizer does not write Qwen2.5-VL's prompts.
     Use the tokenizer that came with the weights.
 E_TOO_FEW            There are fewer pairs than one training step takes.

@@ -27,6 +27,3 @@ class CtscribeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sentence} [{self.code}]"
-
-
-__all__ = ["CODES", "CtscribeError"]

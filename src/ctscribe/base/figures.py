@@ -22,6 +22,7 @@ Estimate = tuple[float, float, float]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
+"""Colour and shape of the points of each line."""
 
 
 def new_figure(
@@ -89,15 +90,15 @@ def bars(
 
 
 def line(
-    axes: Axes, at: list[float], estimates: list[Estimate], look: tuple[str, str], label: str
+    axes: Axes, at: list[float], estimates: list[Estimate], marker: tuple[str, str], label: str
 ) -> None:
-    """A line with intervals; its look is one of `MARKERS`."""
+    """A line with intervals; its marker is one of `MARKERS`."""
     axes.errorbar(
         at,
         [estimate[0] for estimate in estimates],
         yerr=whiskers(estimates),
-        color=look[0],
-        marker=look[1],
+        color=marker[0],
+        marker=marker[1],
         capsize=2,
         linewidth=1.4,
         elinewidth=0.9,

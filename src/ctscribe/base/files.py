@@ -102,33 +102,24 @@ def _locked(folder: Path, kind: int) -> Iterator[None]:
     """Holds a lock on the file ``.lock``; folders cannot be locked on network storage."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = (folder / ".lock").open("a+b")
     except OSError as error:
         raise _not_writable(folder, error) from error
-    try:
-        _lock(descriptor, folder, kind)
+    with lock:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CtscribeError(
+                "E_BUSY",
+                f"{folder} must be written by one run at a time, but another is at work",
+            ) from error
+        except OSError as error:  # storage that knows no locks
+            raise _not_writable(folder, error) from error
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path, kind: int) -> None:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise CtscribeError(
-            "E_BUSY",
-            f"{folder} must be written by one run at a time, but another is at work",
-        ) from error
-    except OSError as error:  # storage that knows no locks
-        raise _not_writable(folder, error) from error
 
 
 def _not_writable(path: Path, error: OSError) -> CtscribeError:
-    return CtscribeError(
-        "E_WRITE",
-        f"{path} must be writable, but {error.strerror or error}",
-    )
+    return CtscribeError("E_WRITE", f"{path} must be writable, but {error.strerror or error}")
 
 
 def write_text(path: Path, text: str) -> None:

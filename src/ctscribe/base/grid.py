@@ -1,8 +1,4 @@
-"""A recipe's grid: train, write and score every cell, then Tables 1 to 3.
-
-Validation chooses each cell's checkpoint; the test split is read once per cell, with it.
-Every step of a cell is skipped when its result is there, so an interrupted experiment goes on.
-"""
+"""The cells of a recipe's grid: the training runs that Tables 1 and 2 compare."""
 
 from dataclasses import dataclass
 from typing import final
@@ -17,8 +13,8 @@ TEMPLATE_SCORES = "scores_template.json"
 
 @final
 @dataclass(frozen=True)
-class PlannedRun:
-    """One training run of the grid."""
+class Cell:
+    """One training run of the grid: whose negatives, how heavy, and with which seed."""
 
     strategy: str
     beta: float
@@ -30,7 +26,7 @@ class PlannedRun:
         return f"{self.strategy}-beta{self.beta:g}-seed{self.seed}"
 
 
-def grid(recipe: Recipe) -> list[PlannedRun]:
+def grid(recipe: Recipe) -> list[Cell]:
     """The cells of Tables 1 and 2 without repetition; β = 0 is Origin, trained once per seed."""
     beta = recipe.objective.beta
     chosen = {("origin", 0.0), ("gauss", beta), ("heter", beta)}
@@ -39,10 +35,10 @@ def grid(recipe: Recipe) -> list[PlannedRun]:
     }
     order = ("origin", "gauss", "heter")
     cells = sorted(chosen, key=lambda cell: (order.index(cell[0]), cell[1]))
-    return [PlannedRun(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
+    return [Cell(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
 
 
-def cell_recipe(recipe: Recipe, cell: PlannedRun) -> Recipe:
+def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
     """The recipe with which `cell` is trained."""
     tree = recipe.model_dump()
     tree["pairs"] |= {"strategy": cell.strategy, "seed": cell.seed}

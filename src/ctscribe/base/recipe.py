@@ -1,4 +1,4 @@
-"""All knobs together, read from a YAML file and from the command line."""
+"""Every knob once, by section; a YAML file with `--set` overrides → a checked `Recipe`."""
 
 import difflib
 from pathlib import Path
@@ -77,13 +77,9 @@ class SlicesConfig(Section):
     same field of view with larger pixels. None (paper): all that they take on the grid."""
 
     @model_validator(mode="after")
-    def _sides_are_whole_tokens(self) -> "SlicesConfig":
+    def _frames_are_whole_tokens(self) -> "SlicesConfig":
         if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
             raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
-        return self
-
-    @model_validator(mode="after")
-    def _budget_serves(self) -> "SlicesConfig":
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
         return self
@@ -146,7 +142,7 @@ class ObjectiveConfig(Section):
     alpha: float = Field(1.0, ge=0)
     """Weight of the positive."""
     beta: float = Field(0.1, ge=0)
-    """Weight of the negative; at 0 it is not looked at."""
+    """Weight of the negative; 0 leaves it out."""
     max_loss: float = Field(5.0, gt=0)
     """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
     margin: float = Field(1.0, gt=0)
@@ -186,7 +182,7 @@ class WarmUpConfig(Section):
     ``model.lora_r`` on its blocks, which leave a pretrained one nearest to what it was."""
     last_blocks: int = Field(8, ge=1)
     """How many, where the last blocks learn."""
-    where_share: float = Field(1.0, ge=0, le=1)
+    where_share: Fraction = 1.0
     """Share of the studies whose boxes or masks are used; the others teach by labels alone."""
     attention_weight: float = Field(0.0, ge=0)
     """Weight of −log of the attention that falls on lesions."""
@@ -328,6 +324,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *sections, leaf = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise CtscribeError(
+                "E_RECIPE", f"--set {override} must name a knob of a section, but {section} is none"
+            )
     tree[leaf] = yaml.safe_load(value)
 
 
@@ -342,20 +342,3 @@ def _explain(path: Path, error: ValidationError) -> str:
     near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(model.model_fields)}"
     return f"{path}: {where} is not a key of a recipe ({hint})"
-
-
-__all__ = [
-    "EvaluateConfig",
-    "ExperimentConfig",
-    "GenerateConfig",
-    "ModelConfig",
-    "ObjectiveConfig",
-    "PairsConfig",
-    "PhantomConfig",
-    "Recipe",
-    "SlicesConfig",
-    "TrainConfig",
-    "VolumeConfig",
-    "WarmUpConfig",
-    "read_recipe",
-]

@@ -1,4 +1,4 @@
-"""What travels between stages: one row type per JSONL file."""
+"""What travels between stages: one row type per JSONL file, and how rows are read and written."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -158,12 +158,7 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
-    """Reads a JSONL file.
-
-    Args:
-        path: The file.
-        row_type: What each line must be.
-        partial: Accept that the last line was cut by an interruption, and drop it.
+    """Reads a JSONL file; ``partial`` drops a last line that was cut by an interruption.
 
     Raises:
         CtscribeError: As `read_lines`, and ``E_ROW`` with the line number.
@@ -187,10 +182,7 @@ def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
     """The lines of a JSONL file that are not blank, numbered from 1.
 
     Only a line feed ends a line: JSON may hold the other separators of Unicode inside a text.
-
-    Args:
-        path: UTF-8 text.
-        partial: Drop a last line without a line feed.
+    ``partial`` drops a last line without one.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING``.

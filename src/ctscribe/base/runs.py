@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     first_difference,
@@ -25,12 +25,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", 
 
 
 def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
-    """Creates a run folder, or reopens the one that was started with the same request.
-
-    Args:
-        run_dir: Folder to create.
-        stage: Command that owns it.
-        asked: The resolved knobs, JSON-able.
+    """Creates a stage's run folder, or reopens the one that was started with the same request.
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when the folder holds something else.
@@ -66,10 +61,12 @@ def recipe_of(run_dir: Path) -> Recipe:
     try:
         return Recipe.model_validate(asked.get("recipe"))
     except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(["recipe", *map(str, first["loc"])])
+        is_unknown = first["type"] == "extra_forbidden"
+        found = " is no knob of it" if is_unknown else f": {first['msg'].lower()}"
         raise CtscribeError(
-            "E_RUN",
-            f"{run_dir} must hold a run of this version, but its recipe is "
-            f"{error.errors()[0]['msg'].lower()} at {error.errors()[0]['loc']}",
+            "E_RUN", f"{run_dir} must hold a run of this version, but {knob}{found}"
         ) from error
 
 

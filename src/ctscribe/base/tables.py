@@ -1,4 +1,4 @@
-"""Tables as files: CSV read row by row and written, Markdown written.
+"""Tables as files: CSV read and written, Markdown written.
 
 Rows are counted as a spreadsheet shows them: the header is row 1.
 """
@@ -53,15 +53,11 @@ class CellTable:
 
 
 def read_csv(path: Path, code: str | None = None) -> CellTable:
-    """Reads UTF-8 text, with or without byte order mark; cells may hold line breaks.
-
-    Args:
-        path: Columns are parted by commas and named once each.
-        code: Under which to refuse what is no such table, in place of ``E_COLUMN`` for the header
-            and ``E_CSV`` for a row.
+    """Reads columns parted by commas and named once each; cells may hold line breaks.
 
     Raises:
-        CtscribeError: As `read_text`, and as said.
+        CtscribeError: As `read_text`; ``code``, or else ``E_COLUMN`` for the header and ``E_CSV``
+            for a row.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: dict[int, Cells] = {}
@@ -108,28 +104,24 @@ def check_columns(
 ) -> None:
     """Refuses a table without a column that must be there, or with one that is not known.
 
-    Args:
-        table: As read.
-        required: Columns that must be there.
-        known: All that may be there; None allows any.
-        code: Of the error, which names a column that may have been meant.
+    Where ``known`` is None, any further column may be there. The error, which has this code, names
+    a column that may have been meant.
     """
-    required, known = tuple(required), table.columns if known is None else known
+    required = tuple(required)
     for column in required:
         if column not in table.columns:
             near = _nearest(column, set(table.columns) - set(required))
+            found = f" and has {near!r}" if near else ""
             raise CtscribeError(
-                code,
-                f"{table.path} must have the column {column!r}, but lacks it"
-                + (f" and has {near!r}" if near else ""),
+                code, f"{table.path} must have the column {column!r}, but lacks it{found}"
             )
     for column in table.columns:
-        if column not in known:
+        if known is not None and column not in known:
             near = _nearest(column, known)
+            meant = f" (did you mean {near!r}?)" if near else ""
             raise CtscribeError(
                 code,
-                f"{table.path} must have no further columns, but {column[:40]!r} is unknown"
-                + (f" (did you mean {near!r}?)" if near else ""),
+                f"{table.path} must have no further columns, but {column[:40]!r} is unknown{meant}",
             )
 
 
@@ -160,10 +152,8 @@ def format_markdown(
 ) -> list[str]:
     """The lines of a pipe table, padded so that they read as a table in plain text too.
 
-    Args:
-        columns: Their titles.
-        rows: Cells; signs that Markdown would read are escaped.
-        num_texts: How many columns, from the left, hold texts; the others are numbers, set right.
+    The first ``num_texts`` columns hold texts, the others numbers, which are set right. Signs that
+    Markdown would read are escaped.
     """
     grid = [
         [markdown_text(str(cell)).replace("|", "\\|") for cell in row] for row in (columns, *rows)

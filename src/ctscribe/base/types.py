@@ -1,22 +1,7 @@
-"""Arrays and tuples that several wings hand to each other, by name.
-
-Shapes, axis order and element types are checked by jaxtyping and beartype in the tests, and cost
-nothing at run time.
-"""
+"""Tuples and words that several wings hand to each other, by name."""
 
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32, Float64, Int16, UInt8
-
-VolumeHu = Int16[np.ndarray, "x y z"] | Float32[np.ndarray, "x y z"]
-"""Hounsfield units, axes along the affine's columns; float32 where int16 would round."""
-Affine = Float64[np.ndarray, "4 4"]
-"""Voxel index (x, y, z, 1) → RAS+ position in mm (right, anterior, superior, 1 point to +)."""
-NormalisedZxy = Float32[np.ndarray, "z x y"]
-"""Hounsfield units clipped to ±1000 and divided by 1000 (Eq. 3); index order of the paper."""
-Frames = UInt8[np.ndarray, "slices height width 3"]
-"""What the model sees: anterior up, the patient's right on the left, most cranial slice first."""
 Labels = tuple[int, ...]
 """The 18 CT-RATE findings in `findings.FINDINGS` order, 1 present, 0 absent."""
 SpacingMm = tuple[float, float, float]
@@ -28,7 +13,5 @@ SourceSplit = Literal["train", "valid"]
 """The data set's own, as CT-RATE names it; valid becomes the test split."""
 Split = Literal["train", "validation", "test"]
 """Training patients, those held out to choose checkpoints, and those that are scored."""
-
-# Training
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""

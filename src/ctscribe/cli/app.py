@@ -1,17 +1,17 @@
-"""Entry point: all commands, and errors as one sentence."""
+"""The entry point: every command, and errors as one sentence."""
 
 import sys
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.cli import data, learn, measure
+from ctscribe.cli import data, learn, measure  # noqa: F401 - each registers its commands
 from ctscribe.cli.console import complain
 from ctscribe.cli.options import app
 
-__all__ = ["app", "data", "learn", "main", "measure"]
+__all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point: a bad input or request ends in one sentence and status 1."""
+    """Runs a command; bad input or a bad request ends in one sentence and status 1."""
     try:
         app()
     except CtscribeError as error:

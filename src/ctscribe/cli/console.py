@@ -1,4 +1,4 @@
-"""What the user sees: bars, sentences, tables."""
+"""What the user sees: progress and sentences on stderr, tables and texts on stdout."""
 
 import sys
 import time
@@ -118,12 +118,12 @@ def _with_interval(value: str, low: str, high: str) -> str:
 
 
 def say(sentence: str) -> None:
-    """Tells something beside the output proper."""
+    """Prints a sentence on stderr, beside what the command gives out."""
     Console(stderr=True).print(escape(sentence), highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
-    """Prints output proper, which may be piped on."""
+    """Prints what the command gives out, which may be piped on, on stdout."""
     print(text)
 
 

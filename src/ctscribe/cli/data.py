@@ -1,4 +1,4 @@
-"""Commands about data: drawing, examining, preparing, pairing."""
+"""Commands about data: drawing phantoms, examining, preparing, pairing; and a recipe's knobs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -125,11 +125,7 @@ def doctor(
 
 @app.command
 def pairs(
-    prepared: Path,
-    out: Path,
-    *,
-    recipe: RecipeName = "tiny",
-    overrides: Overrides = (),
+    prepared: Path, out: Path, *, recipe: RecipeName = "tiny", overrides: Overrides = ()
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
     from ctscribe.data.prepared import Prepared

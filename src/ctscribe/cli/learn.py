@@ -1,4 +1,4 @@
-"""Commands about models: warming up, training, writing, reporting."""
+"""Commands about models: warming up, training, writing, finding evidence, reporting, exporting."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -164,14 +164,7 @@ def experiment(
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
     with stage("Experiment") as progress:
-        tables = run_experiment(
-            out,
-            studies,
-            knobs,
-            start,
-            parallel=parallel,
-            progress=progress,
-        )
+        tables = run_experiment(out, studies, knobs, start, parallel=parallel, progress=progress)
     show_tables(tables)
     board = write_scoreboard(out, studies, knobs)
     say("Look at: " + ", ".join(str(path) for path in (*tables, board)))

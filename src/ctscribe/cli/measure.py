@@ -1,8 +1,7 @@
 """Commands about scores: scoring, comparing, tabulating, and whether a model looks."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,14 +10,17 @@ from ctscribe.base.files import write_json, write_text
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, stage
 from ctscribe.cli.options import Overrides, RecipeName, app, read_knobs
+from ctscribe.cli.references import (
+    NO_REFERENCES,
+    NO_TRAINING,
+    ReferenceOptions,
+    TrainingOptions,
+    load_references,
+    require_prepared,
+)
 
 if TYPE_CHECKING:
-    from ctscribe.base.recipe import SplitsConfig
-    from ctscribe.data.prepared import Prepared
-    from ctscribe.measure.classifier import Classifier
-    from ctscribe.measure.references import References
     from ctscribe.measure.scans import LabelSource
-
 
 ClassifierFolder = Annotated[
     Path | None,
@@ -37,14 +39,14 @@ def label(
     ] = None,
 ) -> None:
     """Write CT-RATE's 18 labels for each report of the CSV file REPORTS to OUT."""
-    from ctscribe.text.labeler import label_csv, label_reports
+    from ctscribe.text.labeler import label_csv
 
     if classifier and evidence:
         raise CtscribeError(
             "E_OPTION",
             "--evidence is what the rules rest on, but --classifier is to read the findings",
         )
-    read = label_reports if classifier is None else load_classifier(classifier).read
+    read = _label_source(classifier).read
     num_reports = label_csv(reports, out, read=read, evidence_path=evidence)
     say(f"Labels of {num_reports} reports in {out}")
     if evidence:
@@ -66,148 +68,12 @@ def convert(
     say(f"{len(written)} reports in {out}")
 
 
-def load_classifier(folder: Path) -> "Classifier":
-    """The classifier of a folder; tells on the console how many texts it had to cut."""
-    from ctscribe.measure.classifier import MAX_TOKENS, Classifier
-
-    def tell(num_cut: int, num_texts: int) -> None:
-        if num_cut:
-            say(f"note: {num_cut} of {num_texts} texts were cut at {MAX_TOKENS} tokens")
-
-    return Classifier(folder, tell)
-
-
-@final
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Against:
-    """Prepared studies, or tables alone."""
-
-    prepared: Annotated[
-        Path | None, Parameter(help="What `ctscribe prepare` wrote: its reports of SPLIT.")
-    ] = None
-    references: Annotated[
-        Path | None,
-        Parameter(help="In place of PREPARED: CSV of reports, such as CT-RATE's; no volumes."),
-    ] = None
-    labels: Annotated[
-        Path | None,
-        Parameter(help="CSV of their 18 findings; else from columns of REFERENCES, or the text."),
-    ] = None
-    metadata: Annotated[
-        Path | None, Parameter(help="CSV of their scanner, sex and age, such as CT-RATE's.")
-    ] = None
-    split: Annotated[Split | None, Parameter(help="Of PREPARED; test unless another is given.")] = (
-        None
-    )
-
-
-@final
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Training:
-    """What the blind baselines know, beside references out of tables."""
-
-    training: Annotated[
-        Path | None,
-        Parameter(help="CSV of training reports for the baselines; without, REFERENCES serve."),
-    ] = None
-    training_labels: Annotated[
-        Path | None, Parameter(help="CSV of TRAINING's 18 findings, likewise.")
-    ] = None
-
-
-UNSAID = Against()
-NO_TRAINING = Training()
-
-
-def load_references(
-    against: Against, splits: "SplitsConfig", known: Training = NO_TRAINING
-) -> "References":
-    """Reads the references, and says on the console what was assumed of them.
-
-    Args:
-        against: Exactly one of prepared studies and tables.
-        splits: Which training patients of tables are left out.
-        known: Training reports beside tables.
-
-    Raises:
-        CtscribeError: ``E_OPTION`` for options that do not go together, and what is wrong with
-            the files.
-    """
-    from ctscribe.measure.references import TablePaths, prepared_references, table_references
-
-    _require_one(against, known)
-    if against.references is None:
-        return prepared_references(require_prepared(against), against.split or "test")
-    paths = TablePaths(against.references, against.labels, against.metadata)
-    training = None
-    if known.training is not None:
-        training = TablePaths(known.training, known.training_labels)
-    found = table_references(paths, training, splits)
-    if found.without_patient:
-        say(f"note: {found.without_patient} scans name no patient; each counts as one of its own")
-    if found.left_out:
-        say(f"note: {len(found.left_out)} reports without findings are left out")
-    return found
-
-
-def require_prepared(against: Against) -> "Prepared":
-    """The prepared folder, for a command that needs the volumes.
-
-    Raises:
-        CtscribeError: ``E_OPTION``.
-    """
-    from ctscribe.data.prepared import Prepared
-
-    _require_one(against, NO_TRAINING)
-    if against.prepared is None:
-        raise CtscribeError(
-            "E_OPTION",
-            "the card of a run needs volumes (--prepared), but --references gives only reports",
-        )
-    return Prepared(against.prepared)
-
-
-def _require_one(against: Against, known: Training) -> None:
-    if (against.prepared is None) == (against.references is None):
-        found = "neither is" if against.prepared is None else "both are"
-        raise CtscribeError(
-            "E_OPTION",
-            "reports to score against must come from either --prepared or --references, but "
-            f"{found} given",
-        )
-    tables = {
-        "--labels": against.labels,
-        "--metadata": against.metadata,
-        "--training": known.training,
-        "--training-labels": known.training_labels,
-    }
-    needless = [name for name, path in tables.items() if path is not None]
-    if against.prepared is not None and needless:
-        raise CtscribeError(
-            "E_OPTION",
-            f"{needless[0]} goes with --references, but --prepared is given, whose studies hold "
-            "that already",
-        )
-    if against.references is not None and against.split is not None:
-        raise CtscribeError(
-            "E_OPTION",
-            "--split chooses among prepared studies, but of --references every report is scored",
-        )
-    if known.training is None and known.training_labels is not None:
-        raise CtscribeError(
-            "E_OPTION",
-            "--training-labels goes with --training, but that is not given",
-        )
-
-
 @app.command
 def evaluate(
     predictions: Path,
     *,
-    against: Against = UNSAID,
-    known: Training = NO_TRAINING,
+    against: ReferenceOptions = NO_REFERENCES,
+    known: TrainingOptions = NO_TRAINING,
     out: Annotated[
         Path | None, Parameter(help="JSON file; the page beside it has the same name.")
     ] = None,
@@ -245,7 +111,7 @@ def evaluate(
 def compare(
     base: Path,
     *others: Path,
-    against: Against = UNSAID,
+    against: ReferenceOptions = NO_REFERENCES,
     out: Path = Path("comparison.json"),
     classifier: ClassifierFolder = None,
     recipe: RecipeName = "tiny",
@@ -256,11 +122,9 @@ def compare(
     from ctscribe.show.score_tables import differences_table, run_names
     from ctscribe.show.tables import to_markdown
 
-    knobs = read_knobs(recipe, overrides)
-    paths = run_names((base, *others))
-    source = _label_source(classifier)
+    knobs, paths = read_knobs(recipe, overrides), run_names((base, *others))
     references = load_references(against, knobs.splits)
-    found = compare_predictions(paths, references, knobs.evaluate, source)
+    found = compare_predictions(paths, references, knobs.evaluate, _label_source(classifier))
     write_json(out, found)
     print_text(to_markdown(differences_table(found["base"], found)))
     say(f"Comparison in {out}")
@@ -287,7 +151,7 @@ def table(
 def card(
     run: Path,
     *,
-    against: Against = UNSAID,
+    against: ReferenceOptions = NO_REFERENCES,
     min_dependence: Annotated[
         float | None, Parameter(help="Fail when the lower bound of dependence is below.")
     ] = None,
@@ -298,8 +162,8 @@ def card(
 ) -> None:
     """Tell whether a model looks: show it noise, air, other patients' scans, and score.
 
-    RUN is a training run, or a folder with what any model wrote from the volumes of
-    `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
+    RUN is a training run, whose own recipe counts, or a folder with what any model wrote from the
+    volumes of `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
     """
     from ctscribe.measure.card_files import find_view_files, make_card_of_files
     from ctscribe.measure.card_scores import require_dependence
@@ -313,8 +177,12 @@ def card(
         source = _label_source(classifier)
         found = make_card_of_files(paths, references, knobs.evaluate, target, source)
     else:
-        target = out or run / f"card_{split}"
-        found = _card_of_run(run, require_prepared(against), split, target)
+        from ctscribe.measure.card import make_card
+        from ctscribe.write.writer import ReportWriter
+
+        target, studies = out or run / f"card_{split}", require_prepared(against)
+        with stage("Measuring image dependence") as progress:
+            found = make_card(ReportWriter(run), studies, split, target, progress=progress)
     write_card(target, found)
     say(f"{headline(found)} Read {target / 'card.md'}")
     if min_dependence is not None:
@@ -322,12 +190,7 @@ def card(
 
 
 @app.command
-def alter(
-    prepared: Path,
-    out: Path,
-    *,
-    split: Split = "test",
-) -> None:
+def alter(prepared: Path, out: Path, *, split: Split = "test") -> None:
     """Write each scan of SPLIT as itself, noise, air, another's, shuffled and dropped to OUT.
 
     Let any model write reports from each folder, then give their files to `ctscribe card`.
@@ -340,18 +203,16 @@ def alter(
     say(f"{number} scans under every view in {out}")
 
 
-def _card_of_run(run: Path, prepared: "Prepared", split: Split, target: Path) -> dict[str, Any]:
-    from ctscribe.measure.card import make_card
-    from ctscribe.write.writer import ReportWriter
-
-    with stage("Measuring image dependence") as progress:
-        return make_card(ReportWriter(run), prepared, split, target, progress=progress)
-
-
 def _label_source(classifier: Path | None) -> "LabelSource":
+    """Who reads findings: the rules, or a classifier that tells how many texts it had to cut."""
+    from ctscribe.measure.classifier import MAX_TOKENS, Classifier
     from ctscribe.measure.scans import RULES, LabelSource
+
+    def tell(num_cut: int, num_texts: int) -> None:
+        if num_cut:
+            say(f"note: {num_cut} of {num_texts} texts were cut at {MAX_TOKENS} tokens")
 
     if classifier is None:
         return RULES
-    loaded = load_classifier(classifier)
+    loaded = Classifier(classifier, tell)
     return LabelSource(loaded.name, loaded.read)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe.base.about import RESEARCH_USE, __version__
 
 if TYPE_CHECKING:
     from ctscribe.base.recipe import Recipe

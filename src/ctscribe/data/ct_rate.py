@@ -21,6 +21,7 @@ VolumeCells = dict[str, Cells]
 """By VolumeName."""
 
 SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
+_LONG_SPLIT: dict[SourceSplit, str] = {"train": "train", "valid": "validation"}
 METADATA_COLUMNS = tuple(
     """VolumeName Manufacturer SeriesDescription ManufacturerModelName PatientSex PatientAge
     ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient GantryDetectorTilt
@@ -40,20 +41,12 @@ REPORT_COLUMNS = (
     "Impressions_EN",
 )
 LABEL_COLUMNS = ("VolumeName", *FINDINGS)
-_USED_METADATA = (
-    "VolumeName",
-    "Manufacturer",
-    "PatientSex",
-    "PatientAge",
-    "ConvolutionKernel",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "XYSpacing",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "NumberofSlices",
-    "ZSpacing",
+_USED_METADATA = tuple(
+    """VolumeName Manufacturer PatientSex PatientAge ConvolutionKernel ImagePositionPatient
+    ImageOrientationPatient XYSpacing RescaleIntercept RescaleSlope NumberofSlices
+    ZSpacing""".split()  # noqa: SIM905 - as above
 )
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")
 
 
@@ -111,16 +104,15 @@ class CtRateTree:
 
     def metadata_path(self, split: SourceSplit) -> Path:
         """Scanner, geometry and rescale values per volume."""
-        return self._find("metadata", {"train": "train", "valid": "validation"}[split], "metadata")
+        return self._place(f"metadata/{_LONG_SPLIT[split]}_metadata.csv")
 
     def reports_path(self, split: SourceSplit) -> Path:
         """Findings and impression per volume."""
-        long = {"train": "train", "valid": "validation"}[split]
-        return self._find("radiology_text_reports", long, "reports")
+        return self._place(f"radiology_text_reports/{_LONG_SPLIT[split]}_reports.csv")
 
     def labels_path(self, split: SourceSplit) -> Path:
         """The 18 findings per volume; here CT-RATE says ``valid``, not ``validation``."""
-        return self._find("multi_abnormality_labels", split, "predicted_labels")
+        return self._place(f"multi_abnormality_labels/{split}_predicted_labels.csv")
 
     def no_chest_path(self, split: SourceSplit) -> Path:
         """The published list of volumes that are not chests."""
@@ -136,9 +128,6 @@ class CtRateTree:
         """The file of one volume, v2 before v1, or None when neither is there."""
         paths = (self.volume_path(volume_name, "v2"), self.volume_path(volume_name, "v1"))
         return next((path for path in paths if path.exists()), None)
-
-    def _find(self, folder: str, split: str, what: str) -> Path:
-        return self._place(f"{folder}/{split}_{what}.csv")
 
     def _place(self, relative: str) -> Path:
         flat = self.root / Path(relative).name
@@ -170,16 +159,10 @@ def read_no_chest(path: Path) -> frozenset[str]:
 
 
 def read_table(path: Path, *, required: tuple[str, ...], allow_others: bool = True) -> VolumeCells:
-    """Reads a CSV that names each volume once, keeping the required columns.
-
-    Args:
-        path: UTF-8 text with or without byte order mark.
-        required: Columns that must be there, ``VolumeName`` among them.
-        allow_others: Whether further columns are accepted (and dropped).
+    """Reads a CSV that names each volume once; columns beyond the required ones are dropped.
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN`` or
-            ``E_DUPLICATE``, naming the file and, where there is one, the row.
+        CtscribeError: As `read_csv`, `check_columns` and `CellTable.by_name`.
     """
     table = read_csv(path)
     check_columns(table, required, None if allow_others else required)
@@ -187,9 +170,6 @@ def read_table(path: Path, *, required: tuple[str, ...], allow_others: bool = Tr
         name: {column: cells[column] for column in required}
         for name, cells in table.by_name("VolumeName").items()
     }
-
-
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def parse_metadata(row: Cells) -> VolumeMetadata:

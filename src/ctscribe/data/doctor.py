@@ -1,19 +1,19 @@
-"""What is wrong with a data set and what `prepare` would need; reads headers, changes nothing."""
+"""A data set → what is wrong with it, and what preparing it takes; only headers are read."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow
-from ctscribe.base.types import SpacingMm
 from ctscribe.data.engines import local
 from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import list_source
+from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import coarse_size, frame_size
 from ctscribe.scan.nifti_header import Prefer
@@ -21,8 +21,6 @@ from ctscribe.scan.read import read_grid
 from ctscribe.scan.resample import plan_resampling
 
 _NUM_EXAMPLES = 3
-_BASE_BYTES = 110e6
-"""Resident memory of a worker before its first volume."""
 _READ_S_PER_VOXEL = 4e-9
 """Inflating, checking and finding the lungs: 0.31 s for 512 × 512 × 300 on one core."""
 _STORE_S_PER_VOXEL = 12e-9
@@ -34,65 +32,45 @@ _NIFTI_BYTES_PER_VOXEL = 1.2
 @final
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A code with the volumes that it was found in.
-
-    Attributes:
-        count: How many volumes.
-        examples: The first three sentences, or names where the code is a warning, with the
-            series that were left aside and the angle of a tilt.
-    """
+    """A code with the volumes that it was found in."""
 
     count: int
     examples: tuple[str, ...]
+    """The first three sentences, or names where the code is a warning, with the series that were
+    left aside and the angle of a tilt."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What preparing takes.
-
-    Attributes:
-        disk_bytes: Of all outputs together.
-        memory_bytes: Of one process at its largest volume.
-        cpu_hours: Of one core; two cores halve it.
-    """
+    """What preparing takes."""
 
     disk_bytes: int
+    """Of all outputs together."""
     memory_bytes: int
+    """Of one process at its largest volume."""
     cpu_hours: float
+    """Of one core; two cores halve it."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The state of a data set.
-
-    Attributes:
-        num_volumes: Volumes that can be prepared, as far as headers tell.
-        problems: Why others cannot, by code.
-        warnings: What is unusual, by code.
-        need: By what is kept, ``slices`` or ``all``.
-    """
+    """The state of a data set."""
 
     num_volumes: int
+    """Volumes that can be prepared, as far as headers tell."""
     problems: dict[str, Problem]
+    """Why others cannot, by code."""
     warnings: dict[str, Problem]
+    """What is unusual, by code."""
     need: dict[str, Need]
+    """By what is kept, ``slices`` or ``all``."""
 
     @property
     def num_failing(self) -> int:
         """Volumes with a problem, those that the data set's own lists exclude not counted."""
         return sum(found.count for code, found in self.problems.items() if code != NO_CHEST)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    warnings: dict[str, str]
-    """By code, the volume's name with what its header says of the matter."""
-    voxels_in: int
-    voxels_out: int
-    frame_bytes: int
 
 
 def examine(
@@ -103,54 +81,33 @@ def examine(
     prefer: Prefer | None = None,
     reconstructions: Reconstructions = "one",
     processes: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Diagnosis:
     """Examines a data set by its tables and headers.
 
     Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
-    when `prepare` reads the voxels.
-
-    Args:
-        source: A CT-RATE tree, or the manifest of own scans.
-        volume: As for `prepare`.
-        slices: As for `prepare`.
-        prefer: As for `prepare`.
-        reconstructions: As for `prepare`.
-        processes: Headers read at once.
-        progress: Called with (done, total).
+    when `prepare` reads the voxels. The arguments are those of `prepare`.
 
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
     listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
-    look = partial(
-        _look,
-        spacing_mm=volume.spacing_mm,
-        num_slices=slices.num_slices,
-        frame_size_px=slices.frame_size_px,
-        token_budget=slices.token_budget,
-        prefer=prefer,
-        max_tilt_degrees=volume.max_tilt_degrees,
-    )
-    looked = local.work(look, listed, processes, lost=_lost, need_bytes=lambda one: 0)
-    seen: list[_Seen] = []
+    estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
+    estimates: list[_Estimate] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
-    for done, (_, found) in enumerate(looked, 1):
-        if isinstance(found, _Seen):
-            seen.append(found)
-            for code, example in found.warnings.items():
-                warnings[code].append(example)
+    outcomes = local.work(estimate, listed, processes, lost=_lost, need_bytes=lambda one: 0)
+    for done, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, SkippedRow):
+            skipped.append(outcome)
         else:
-            skipped.append(found)
+            estimates.append(outcome)
+            for code, example in outcome.warnings.items():
+                warnings[code].append(example)
         progress(done, len(listed))
-    return Diagnosis(len(seen), _count(_reasons(skipped)), _count(warnings), _needs(seen))
-
-
-def _reasons(skipped: list[SkippedRow]) -> dict[str, list[str]]:
-    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    problems: defaultdict[str, list[str]] = defaultdict(list)
     for row in skipped:
-        reasons[row.code].append(row.reason)
-    return reasons
+        problems[row.code].append(row.reason)
+    return Diagnosis(len(estimates), _count(problems), _count(warnings), _needs(estimates))
 
 
 def describe(found: Diagnosis) -> str:
@@ -173,16 +130,21 @@ def _size(num_bytes: int) -> str:
     return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
-def _look(
-    listed: ListedVolume,
-    *,
-    spacing_mm: SpacingMm,
-    num_slices: int,
-    frame_size_px: tuple[int, int] | None,
-    token_budget: int | None,
-    prefer: Prefer | None,
-    max_tilt_degrees: float,
-) -> tuple[str, _Seen | SkippedRow]:
+@final
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """What the header of one sound volume tells."""
+
+    warnings: dict[str, str]
+    """By code, the volume's name with what its header says of the matter."""
+    voxels_in: int
+    voxels_out: int
+    frame_bytes: int
+
+
+def _estimate(
+    listed: ListedVolume, *, volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None
+) -> _Estimate | SkippedRow:
     name = listed.volume_name
     try:
         grid, notes = read_grid(
@@ -190,28 +152,28 @@ def _look(
             study=name,
             metadata=listed.metadata,
             prefer=prefer,
-            max_tilt_degrees=max_tilt_degrees,
+            max_tilt_degrees=volume.max_tilt_degrees,
         )
     except CtscribeError as error:
-        return name, SkippedRow.of(name, error)
-    width, height, depth = plan_resampling(grid, spacing_mm).shape_xyz
-    full_px = frame_size(width, height, frame_size_px)
-    rows, columns = coarse_size(full_px, num_slices, token_budget)
-    return name, _Seen(
+        return SkippedRow.of(name, error)
+    width, height, depth = plan_resampling(grid, volume.spacing_mm).shape_xyz
+    full_px = frame_size(width, height, slices.frame_size_px)
+    rows, columns = coarse_size(full_px, slices.num_slices, slices.token_budget)
+    return _Estimate(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
-        rows * columns * 3 * num_slices,
+        rows * columns * 3 * slices.num_slices,
     )
 
 
-def _lost(listed: ListedVolume) -> tuple[str, _Seen | SkippedRow]:
+def _lost(listed: ListedVolume) -> SkippedRow:
     name = listed.volume_name
     error = CtscribeError(
         "E_WORKER",
         f"{name} must have a header that can be read, but it ends the process that reads it",
     )
-    return name, SkippedRow.of(name, error)
+    return SkippedRow.of(name, error)
 
 
 def _example(name: str, code: str, details: dict[str, Any]) -> str:
@@ -229,11 +191,11 @@ def _count(found: dict[str, list[str]]) -> dict[str, Problem]:
     }
 
 
-def _needs(seen: list[_Seen]) -> dict[str, Need]:
-    voxels_in = sum(one.voxels_in for one in seen)
-    voxels_out = sum(one.voxels_out for one in seen)
-    frames = sum(one.frame_bytes for one in seen)
-    memory = round(_BASE_BYTES + 2 * max((one.voxels_in for one in seen), default=0))
+def _needs(estimates: list[_Estimate]) -> dict[str, Need]:
+    voxels_in = sum(one.voxels_in for one in estimates)
+    voxels_out = sum(one.voxels_out for one in estimates)
+    frames = sum(one.frame_bytes for one in estimates)
+    memory = round(BASE_BYTES + 2 * max((one.voxels_in for one in estimates), default=0))
     read_h, store_h = voxels_in * _READ_S_PER_VOXEL / 3600, voxels_out * _STORE_S_PER_VOXEL / 3600
     stores = round(voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
     return {

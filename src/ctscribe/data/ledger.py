@@ -35,7 +35,7 @@ _WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)"
 
 @final
 class Ledger:
-    """An open ledger; made by `open_ledger`."""
+    """The rows of an open database; see `open_ledger`."""
 
     def __init__(self, database: sqlite3.Connection, folder: Path) -> None:
         self._database = database
@@ -44,13 +44,7 @@ class Ledger:
     def find(
         self, name: str, request: dict[str, Any], outputs: Sequence[Path]
     ) -> dict[str, Any] | None:
-        """A volume's record, when it was made for this request and its outputs are unchanged.
-
-        Args:
-            name: The volume's.
-            request: What the record must contain.
-            outputs: Files that must be as they were.
-        """
+        """A volume's record, when it contains this request and its outputs are unchanged."""
         row = self._database.execute(
             "SELECT record, files FROM volumes WHERE name = ? AND code IS NULL", (name,)
         ).fetchone()
@@ -59,9 +53,9 @@ class Ledger:
         record: dict[str, Any] = json.loads(row[0])
         if any(record.get(key) != value for key, value in request.items()):
             return None
-        seen = {path: tuple(state) for path, state in json.loads(row[1]).items()}
+        before = {path: tuple(state) for path, state in json.loads(row[1]).items()}
         now = _state(self._folder, outputs)
-        return record if now is not None and now.items() <= seen.items() else None
+        return record if now is not None and now.items() <= before.items() else None
 
     def done(self, name: str, record: dict[str, Any], outputs: Sequence[Path]) -> None:
         """Notes that a volume is prepared.
@@ -90,12 +84,7 @@ class Ledger:
 
 @contextmanager
 def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterator[Ledger]:
-    """Opens a ledger, or begins one.
-
-    Args:
-        path: The SQLite file.
-        folder: The prepared folder, to which the ledger's paths are relative.
-        shards: Ledgers of shards that have ended, whose rows a new ledger takes over.
+    """Opens the ledger of a prepared folder, or begins one with the rows of its shards' ledgers.
 
     Raises:
         CtscribeError: ``E_WRITE``.

@@ -1,4 +1,4 @@
-"""Where findings are, as data sets tell it: a phantom's truth, or masks in a table or folders."""
+"""A phantom's truth, or masks in a table or folders → the boxes of lesions, by volume."""
 
 from collections.abc import Iterator, Mapping
 from itertools import compress
@@ -50,15 +50,10 @@ def read_where(path: Path) -> Places:
     """
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist")
-    if path.suffix == ".jsonl" and not _is_manifest(path):
-        return {
-            stem(row.volume_name): tuple(
-                Place(lesion.finding, lesion.box_mm) for lesion in row.lesions
-            )
-            for row in read_rows(path, TruthRow)
-        }
     if _is_manifest(path):
         listed = _from_manifest(path)
+    elif path.suffix == ".jsonl":
+        return _from_truth(path)
     elif path.suffix == ".csv":
         listed = _from_table(path)
     elif (path / "dataset.json").is_file():
@@ -75,18 +70,6 @@ def read_where(path: Path) -> Places:
     return places
 
 
-def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    table = read_csv(path, "E_WHERE")
-    check_columns(table, _COLUMNS, code="E_WHERE")
-    for number, cells in table.rows.items():
-        volume, finding, mask = (cells[column].strip() for column in _COLUMNS)
-        known = finding_of(Path(finding))
-        if known is None or not volume or not mask:
-            what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
-            raise _refusal(path, f"row {number} {what}")
-        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
-
-
 def _is_manifest(path: Path) -> bool:
     """Whether a table's first line names patients, as a manifest's does and no other's."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
@@ -101,6 +84,25 @@ def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
         if listed.masks_dir is not None:
             name = stem(listed.volume_name)
             yield name, _from_folder(name, listed.masks_dir)
+
+
+def _from_truth(path: Path) -> Places:
+    return {
+        stem(row.volume_name): tuple(Place(each.finding, each.box_mm) for each in row.lesions)
+        for row in read_rows(path, TruthRow)
+    }
+
+
+def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
+    table = read_csv(path, "E_WHERE")
+    check_columns(table, _COLUMNS, code="E_WHERE")
+    for number, cells in table.rows.items():
+        volume, finding, mask = (cells[column].strip() for column in _COLUMNS)
+        known = finding_of(Path(finding))
+        if known is None or not volume or not mask:
+            what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
+            raise _refusal(path, f"row {number} {what}")
+        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
 
 
 def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:

@@ -1,4 +1,4 @@
-"""What a CT-RATE tree holds: one entry per scan with its report, or the reason why not."""
+"""A CT-RATE tree → the volumes to prepare, each with its report, and those to skip, and why."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,52 +24,7 @@ from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
 from ctscribe.text.report_tables import report_fields
 
 Reconstructions = Literal["one", "all"]
-
-
-def choose_reconstructions(
-    metadata: Mapping[str, VolumeMetadata],
-    names: Iterable[str],
-    thin_mm: float,
-    reconstructions: Reconstructions = "one",
-) -> list[str]:
-    """Picks for each scan the reconstruction that serves best, or all of them.
-
-    The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
-    softest kernel, whose noise is lowest; then more slices; then the lower number.
-
-    Args:
-        metadata: Rows by VolumeName; a volume without one comes last in its scan.
-        names: VolumeNames to choose among.
-        thin_mm: Slice distance below which nothing is gained.
-        reconstructions: one picks, all takes every name.
-
-    Returns:
-        VolumeNames in the order of `natural_order`, one per scan unless all are asked for.
-    """
-    if reconstructions == "all":
-        return sorted(names, key=natural_order)
-    by_scan: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        by_scan[parse_volume_name(name).scan_id].append(name)
-
-    def preference(name: str) -> tuple[float, float, int, int]:
-        row = metadata.get(name)
-        number = parse_volume_name(name).reconstruction
-        if row is None or row.spacing_mm is None:
-            return float("inf"), 0.0, 0, number
-        thickness = max(row.spacing_mm[2], thin_mm)
-        return thickness, kernel_sharpness(row.kernel), -(row.num_slices or 0), number
-
-    return sorted((min(group, key=preference) for group in by_scan.values()), key=natural_order)
-
-
-def natural_order(volume_name: str) -> tuple[str, int, str, int]:
-    """Sorts train before valid, then patients and reconstructions by number."""
-    parts = parse_volume_name(volume_name)
-    patient = int(parts.patient_id.split("_")[1])
-    return parts.split, patient, parts.scan_id.rsplit("_", 1)[1], parts.reconstruction
-
-
+"""One reconstruction per scan, or every one."""
 NO_CHEST = "E_NO_CHEST"
 """Code of volumes that the data set's authors exclude; expected, so no failure."""
 
@@ -86,27 +41,14 @@ class ListedVolume(ReportedRow):
     """Folder of lesion masks, each named after its finding, where there is one."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    reports: VolumeCells
-    metadata: VolumeCells
-    labels: VolumeCells | None
-    no_chest: frozenset[str]
-
-
 def list_volumes(
     root: Path, thin_mm: float, reconstructions: Reconstructions = "one"
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Joins volumes, reports, labels and metadata; picks one reconstruction per scan, or all.
+    """Joins the volumes of a tree with their reports, labels and metadata.
 
-    A data set without a labels file gives volumes without labels; one with a labels file must
-    have a row for each volume. Volumes excluded by the published lists come out as skipped.
-
-    Args:
-        root: The tree; see `CtRateTree`.
-        thin_mm: See `choose_reconstructions`.
-        reconstructions: See `choose_reconstructions`.
+    Of each scan one reconstruction is taken, or all: `choose_reconstructions`. Without a labels
+    file the volumes have no labels; a labels file must have a row for each. Volumes that the
+    published lists exclude are skipped.
 
     Returns:
         Volumes to prepare, in natural order, and volumes to skip.
@@ -129,9 +71,21 @@ def list_volumes(
         tables = _read_tables(tree, split)
         reported |= tables.reports.keys()
         for entry in _join(tree, tables, thin_mm, reconstructions):
-            (volumes if isinstance(entry, ListedVolume) else skipped).append(entry)  # type: ignore[arg-type]
+            if isinstance(entry, ListedVolume):
+                volumes.append(entry)
+            else:
+                skipped.append(entry)
     skipped.extend(_without_report(tree.root, reported))
     return volumes, skipped
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    reports: VolumeCells
+    metadata: VolumeCells
+    labels: VolumeCells | None
+    no_chest: frozenset[str]
 
 
 def _read_tables(tree: CtRateTree, split: SourceSplit) -> _Tables:
@@ -176,6 +130,42 @@ def _join(
             yield _listed(name, paths[name], metadata.get(name), tables)
         except CtscribeError as error:
             yield SkippedRow.of(name, error)
+
+
+def choose_reconstructions(
+    metadata: Mapping[str, VolumeMetadata],
+    names: Iterable[str],
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+) -> list[str]:
+    """Chooses for each scan the reconstruction that serves best.
+
+    The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
+    softest kernel, whose noise is lowest; then more slices; then the lower number. A volume
+    without metadata comes last. The names chosen come in `natural_order`.
+    """
+    if reconstructions == "all":
+        return sorted(names, key=natural_order)
+    by_scan: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_scan[parse_volume_name(name).scan_id].append(name)
+
+    def preference(name: str) -> tuple[float, float, int, int]:
+        row = metadata.get(name)
+        number = parse_volume_name(name).reconstruction
+        if row is None or row.spacing_mm is None:
+            return float("inf"), 0.0, 0, number
+        thickness = max(row.spacing_mm[2], thin_mm)
+        return thickness, kernel_sharpness(row.kernel), -(row.num_slices or 0), number
+
+    return sorted((min(group, key=preference) for group in by_scan.values()), key=natural_order)
+
+
+def natural_order(volume_name: str) -> tuple[str, int, str, int]:
+    """Sorts train before valid, then patients and reconstructions by number."""
+    parts = parse_volume_name(volume_name)
+    patient = int(parts.patient_id.split("_")[1])
+    return parts.split, patient, parts.scan_id.rsplit("_", 1)[1], parts.reconstruction
 
 
 def _listed(

@@ -38,10 +38,7 @@ def list_source(
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
     """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
 
-    Args:
-        source: Folder or manifest.
-        thin_mm: See `choose_reconstructions`; a manifest names each volume itself.
-        reconstructions: See `choose_reconstructions`.
+    A manifest names each volume itself; for the other arguments see `choose_reconstructions`.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
@@ -65,9 +62,6 @@ def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
     A scan's name, with everything but letters, digits, ``.``, ``_`` and ``-`` replaced by
     ``-``, names its outputs.
 
-    Args:
-        path: ``.csv`` or ``.jsonl``, UTF-8.
-
     Returns:
         Volumes in the order of their rows, and those without a file or a text.
 
@@ -87,31 +81,24 @@ def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
             else:
                 faults.append((number, error.told))
     if faults:
-        raise _refusal(path, faults)
+        raise _bad_rows(path, faults)
     return volumes, skipped
 
 
 def _read_cells(path: Path) -> dict[int, Cells]:
-    """Reads a manifest's cells by row number, stripped.
+    """Reads a manifest's cells, stripped, by row number; a JSONL file's lines count as rows.
 
     A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
     column, and the findings are there only if the manifest has them.
-
-    Rows are counted as a spreadsheet does: in a CSV file the header is row 1, in a JSONL file
-    each line is a row.
-
-    Raises:
-        CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, or ``E_MANIFEST`` for what is no
-            table or has not the columns of a manifest.
     """
     is_csv = path.suffix.lower() == ".csv"
     table = read_csv(path, "E_MANIFEST") if is_csv else _read_jsonl(path)
     check_columns(table, _REQUIRED, (*COLUMNS, *FINDINGS), "E_MANIFEST")
     found = set(table.columns)
     if ("report" in found) == ("findings" in found) or {"report", "impression"} <= found:
-        raise _refused(path, "it must have either 'report', or 'findings' and 'impression'")
+        raise _not_a_manifest(path, "it must have either 'report', or 'findings' and 'impression'")
     if not table.rows:
-        raise _refused(path, "it has no row")
+        raise _not_a_manifest(path, "it has no row")
     labels = [finding for finding in FINDINGS if finding in found]
     defaults = dict.fromkeys((*COLUMNS, *labels), "")
     if "split" not in found:
@@ -122,19 +109,15 @@ def _read_cells(path: Path) -> dict[int, Cells]:
     }
 
 
-def _refused(path: Path, fault: str) -> CtscribeError:
-    return CtscribeError("E_MANIFEST", f"{path} must be a manifest of scans, but {fault}")
-
-
 def _read_jsonl(path: Path) -> CellTable:
     rows: dict[int, Cells] = {}
     for number, line in read_lines(path):
         try:
             pairs = json.loads(line, object_pairs_hook=tuple)
         except (ValueError, RecursionError) as error:
-            raise _refused(path, f"row {number} is no JSON") from error
+            raise _not_a_manifest(path, f"row {number} is no JSON") from error
         if type(pairs) is not tuple or any(isinstance(cell, tuple | list) for _, cell in pairs):
-            raise _refused(path, f"row {number} is no flat JSON object")
+            raise _not_a_manifest(path, f"row {number} is no flat JSON object")
         check_unique(path, [column for column, _ in pairs], "E_MANIFEST")
         rows[number] = {column: _as_text(cell) for column, cell in pairs}
     columns = dict.fromkeys(column for cells in rows.values() for column in cells)
@@ -147,22 +130,8 @@ def _as_text(cell: object) -> str:
     return str(int(cell)) if isinstance(cell, bool) else str(cell)
 
 
-def safe_name(scan: str) -> str:
-    """A scan's name as file names may hold it; at most 100 characters, maybe none."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", scan)
-    while name.lower().endswith((".gz", ".nii")):
-        name = name[: name.rindex(".")]
-    return name.strip("-.")[:_MAX_NAME]
-
-
-def _refusal(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
-    told = [f"row {number}: {fault}" for number, fault in sorted(faults)]
-    if len(told) > _NUM_TOLD:
-        told[_NUM_TOLD:] = [f"and {len(told) - _NUM_TOLD} more"]
-    return CtscribeError(
-        "E_MANIFEST",
-        f"{path} must describe one scan in each row, but {'; '.join(told)}",
-    )
+def _not_a_manifest(path: Path, fault: str) -> CtscribeError:
+    return CtscribeError("E_MANIFEST", f"{path} must be a manifest of scans, but {fault}")
 
 
 def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
@@ -191,11 +160,11 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     scan, patient = _name(cells, "scan"), _name(cells, "patient")
     name = safe_name(scan)
     if not name:
-        raise _fault(f"scan must have a letter or digit, but {scan!r} has none")
+        raise _bad_cell(f"scan must have a letter or digit, but {scan!r} has none")
     path = _inside(folder, cells, "volume")
     masks_dir = _inside(folder, cells, "masks") if cells["masks"] else None
     if masks_dir is not None and not any(map(finding_of, masks_dir.glob("*.nii*"))):
-        raise _fault("masks must be a folder of masks named after findings, but is none")
+        raise _bad_cell("masks must be a folder of masks named after findings, but is none")
     split = parse_split(name, cells["split"])
     fields = _fields(name, cells)
     if not path.exists():
@@ -214,23 +183,6 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     )
 
 
-def finding_of(mask: Path) -> str | None:
-    """The finding after which a mask is named, whatever its capitals and separators; or None."""
-    plain = re.sub(r"[\W_]+", " ", mask.name.removesuffix(".gz").removesuffix(".nii")).strip()
-    return next((name for name in FINDINGS if name.lower() == plain.lower()), None)
-
-
-def _fault(sentence: str) -> CtscribeError:
-    return CtscribeError("E_MANIFEST", sentence)
-
-
-def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
-    cell = cells[column]
-    if not cell or len(cell) > at_most or not cell.isprintable():
-        raise _fault(f"{column} must be 1 to {at_most} printable characters, but is not")
-    return cell
-
-
 def _inside(folder: Path, cells: Cells, column: str) -> Path:
     """The path of a cell, which must not lead out of the manifest's folder.
 
@@ -238,16 +190,53 @@ def _inside(folder: Path, cells: Cells, column: str) -> Path:
     """
     relative = PurePosixPath(os.path.normpath(_name(cells, column, at_most=4096)))
     if relative.is_absolute() or relative.parts[:1] in ((), ("..",)):
-        raise _fault(f"{column} must be a path inside the manifest's folder, but leads out of it")
+        raise _bad_cell(
+            f"{column} must be a path inside the manifest's folder, but leads out of it"
+        )
     return folder / relative
+
+
+def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
+    cell = cells[column]
+    if not cell or len(cell) > at_most or not cell.isprintable():
+        raise _bad_cell(f"{column} must be 1 to {at_most} printable characters, but is not")
+    return cell
 
 
 def _fields(name: str, cells: Cells) -> ReportFields:
     if max(len(cells[column]) for column in ("report", "findings", "impression")) > _MAX_TEXT:
-        raise _fault(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
+        raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
     whole, sections = (cells["report"],), (cells["findings"], cells["impression"])
     fields = report_fields(name, whole if cells["report"] else sections, cells, cells)
     signs = fields["findings"] + fields["impression"]
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs):
-        raise _fault("its texts must be plain, but one has a control sign or half a character")
+        raise _bad_cell("its texts must be plain, but one has a control sign or half a character")
     return fields
+
+
+def _bad_cell(sentence: str) -> CtscribeError:
+    return CtscribeError("E_MANIFEST", sentence)
+
+
+def _bad_rows(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
+    told = [f"row {number}: {fault}" for number, fault in sorted(faults)]
+    if len(told) > _NUM_TOLD:
+        told[_NUM_TOLD:] = [f"and {len(told) - _NUM_TOLD} more"]
+    return CtscribeError(
+        "E_MANIFEST",
+        f"{path} must describe one scan in each row, but {'; '.join(told)}",
+    )
+
+
+def safe_name(scan: str) -> str:
+    """A scan's name as file names may hold it; at most 100 characters, maybe none."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", scan)
+    while name.lower().endswith((".gz", ".nii")):
+        name = name[: name.rindex(".")]
+    return name.strip("-.")[:_MAX_NAME]
+
+
+def finding_of(mask: Path) -> str | None:
+    """The finding after which a mask is named, whatever its capitals and separators; or None."""
+    plain = re.sub(r"[\W_]+", " ", mask.name.removesuffix(".gz").removesuffix(".nii")).strip()
+    return next((name for name in FINDINGS if name.lower() == plain.lower()), None)

@@ -11,15 +11,21 @@ writes the tables of all.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import first_difference, many_writers, one_writer, read_json, write_json
+from ctscribe.base.files import (
+    ProgressCallback,
+    first_difference,
+    many_writers,
+    one_writer,
+    read_json,
+    write_json,
+)
 from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance
@@ -40,27 +46,163 @@ from ctscribe.data.prepared import STUDIES, split_of
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 
-_BASE_BYTES = 110e6
+Shard = tuple[int, int]
+"""Which part, from 1, and of how many."""
+WHOLE: Shard = (1, 1)
+USUAL_SPLITS = SplitsConfig()
+BASE_BYTES = 110e6
 """Resident memory of a worker before its first volume."""
 _INFLATED = 3
 """Most that chest CT expands from its file; 2.2 is usual."""
-Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
-"""A volume's name, its record or why there is none, and whether an earlier run had made it."""
+_LEDGER = "ledger.sqlite"
+_REPEATED = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
+"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PrepareSummary:
+    """What came of a data set; volumes are counted."""
+
+    num_prepared: int
+    num_reused: int
+    """Of the prepared ones, those that an earlier run had prepared."""
+    num_skipped: int
+    """Those that should have been prepared but could not."""
+    num_excluded: int
+    """Those that the data set's own lists exclude."""
+    skipped_by_code: dict[str, int]
+    examples: dict[str, str]
+    """One failure of each code, in a sentence."""
+    warnings_by_code: dict[str, int]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    splits: SplitsConfig = USUAL_SPLITS,
+    *,
+    keep: Keep = "all",
+    prefer: Prefer | None = None,
+    reconstructions: Reconstructions = "one",
+    shard: Shard = WHOLE,
+    engine: Engine = local.work,
+    processes: int | None = 1,
+    progress: ProgressCallback = lambda done, total: None,
+    failed: Callable[[str], None] = lambda code: None,
+) -> PrepareSummary:
+    """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
+
+    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+
+    Args:
+        source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
+        out: Where everything goes.
+        volume: Grid and intensity.
+        slices: What the model sees.
+        splits: Which patients are held out to choose checkpoints.
+        keep: See `Preparation`.
+        prefer: See `Preparation`.
+        reconstructions: See `choose_reconstructions`.
+        shard: Which part of the volumes to do.
+        engine: Where the volumes are worked on.
+        processes: Volumes worked on at once, each by one process with one thread; None leaves it
+            to the engine.
+        progress: Called first with the volumes that earlier runs have done.
+        failed: Called with the code of each volume that fails, before its progress.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
+            ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
+    """
+    tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
+    how = Preparation(volume, slices, keep, prefer)
+    with _locked_ledger(tables, out) as ledger:
+        manifest = open_prepared(out, tables, how, splits)
+        listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+        listed = listed[shard[0] - 1 :: shard[1]]
+        if shard[0] > 1:  # what the tables alone rule out is the first shard's to tell
+            skipped = []
+        records, tasks = _split_off_done(ledger, listed, out, how)
+        num_reused = len(records)
+        progress(num_reused, len(listed))
+        outcomes = engine(do_task, tasks, processes, lost=_lost, need_bytes=_need_bytes)
+        for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
+            if isinstance(outcome, SkippedRow):
+                skipped.append(outcome)
+                ledger.failed(name, outcome.code, outcome.reason)
+                failed(outcome.code)
+            else:
+                records[name] = outcome
+                ledger.done(name, outcome, outputs_of(out, name, keep))
+                num_reused += reused
+            progress(done, len(listed))
+        studies = [
+            _study_row(one, records[one.volume_name], splits)
+            for one in listed
+            if one.volume_name in records
+        ]
+        return _write_tables(tables, manifest, studies, skipped, num_reused)
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads ``2/8`` as the second of eight shards.
+
+    Raises:
+        CtscribeError: ``E_SHARD``.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise CtscribeError(
+            "E_SHARD",
+            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
+        )
+    return int(match[1]), int(match[2])
+
+
+@contextmanager
+def _locked_ledger(tables: Path, out: Path) -> Iterator[Ledger]:
+    """Locks the folder of the tables and opens their ledger.
+
+    Shards may run beside each other, but not beside the whole, which takes over their ledgers.
+    """
+    is_whole = tables == out
+    with nullcontext() if is_whole else many_writers(out), one_writer(tables):
+        shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if is_whole else []
+        with open_ledger(tables / _LEDGER, out, shards) as ledger:
+            yield ledger
+
+
+def open_prepared(
+    out: Path, tables: Path, how: Preparation, splits: SplitsConfig
+) -> dict[str, Any]:
+    """Writes ``prepare.json``, unless the folder was prepared with other settings.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS``.
+    """
+    path = out / "prepare.json"
+    asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
+    if path.exists():
+        # folders of 0.1 do not say their splits, which every reader decided for itself
+        before = {"splits": asked["splits"], **read_json(path).get("asked", {})}
+        if difference := first_difference(before, asked):
+            raise CtscribeError(
+                "E_RUN_EXISTS",
+                f"{out} must be new or hold the same preparation, but differs in {difference}",
+            )
+    manifest = {"stage": "prepare", "asked": asked, **provenance()}
+    if tables == out or not path.exists():
+        write_json(path, manifest)
+    return manifest
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class VolumeTask:
-    """One volume to prepare, without its report.
-
-    Attributes:
-        name: The volume's.
-        path: File or folder.
-        metadata: CT-RATE's row, where there is one.
-        out: The prepared folder.
-        how: Of all volumes of the folder.
-        source_bytes: Of its files together.
-    """
+    """One volume to prepare, without its report."""
 
     name: str
     path: Path
@@ -68,6 +210,29 @@ class VolumeTask:
     out: Path
     how: Preparation
     source_bytes: int
+    """Of its files together."""
+
+
+Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
+"""A volume's name, its record or why there is none, and whether an earlier run had made it."""
+
+
+def _split_off_done(
+    ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
+) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
+    """Records of the volumes that the ledger knows, by name, and the tasks of all others."""
+    records, tasks = {}, []
+    for one in listed:
+        name, num_bytes, record = one.volume_name, 0, None
+        with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
+            request = request_of(name, one.path, one.metadata, how)
+            num_bytes = request["source_bytes"]
+            record = ledger.find(name, request, outputs_of(out, name, how.keep))
+        if record is None:
+            tasks.append(VolumeTask(name, one.path, one.metadata, out, how, num_bytes))
+        else:
+            records[name] = record
+    return records, tasks
 
 
 def do_task(task: VolumeTask) -> Outcome:
@@ -88,7 +253,7 @@ def do_task(task: VolumeTask) -> Outcome:
     return task.name, record, reused
 
 
-def lost(task: VolumeTask) -> Outcome:
+def _lost(task: VolumeTask) -> Outcome:
     """What is said of a volume whose worker died twice."""
     error = CtscribeError(
         "E_WORKER",
@@ -98,186 +263,33 @@ def lost(task: VolumeTask) -> Outcome:
     return _failed(task, error)
 
 
-def need_bytes(task: VolumeTask) -> int:
-    """Memory that a worker takes for this volume, told by the size of its files."""
-    return round(_BASE_BYTES + _INFLATED * task.source_bytes)
-
-
 def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
-    row = SkippedRow.of(task.name, error)
-    return task.name, row, False
+    return task.name, SkippedRow.of(task.name, error), False
 
 
-Shard = tuple[int, int]
-WHOLE: Shard = (1, 1)
-USUAL_SPLITS = SplitsConfig()
-_LEDGER = "ledger.sqlite"
-_GEOMETRY = (
-    "spacing_mm",
-    "shape_xyz",
-    "slice_indices",
-    "position_mm",
-    "frame_to_ras",
-    "warnings",
-)
-"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+def _need_bytes(task: VolumeTask) -> int:
+    """Memory that a worker takes for this volume, told by the size of its files."""
+    return round(BASE_BYTES + _INFLATED * task.source_bytes)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class PrepareSummary:
-    """What came of a data set.
-
-    Attributes:
-        num_prepared: Volumes in `studies.jsonl`.
-        num_reused: Of them, volumes that an earlier run had prepared.
-        num_skipped: Volumes that should have been prepared but could not.
-        num_excluded: Volumes that the data set's own lists exclude.
-        skipped_by_code: How many volumes failed, by code.
-        examples: One failure of each code, in a sentence.
-        warnings_by_code: How many volumes carry a warning, by code.
-    """
-
-    num_prepared: int
-    num_reused: int
-    num_skipped: int
-    num_excluded: int
-    skipped_by_code: dict[str, int]
-    examples: dict[str, str]
-    warnings_by_code: dict[str, int]
+def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
+    reported = listed.model_dump(include=set(ReportedRow.model_fields))
+    split = split_of(listed.patient_id, listed.source_split, splits)
+    return StudyRow(**reported, split=split, **{key: record[key] for key in _REPEATED})
 
 
-def prepare(
-    source: Path,
-    out: Path,
-    volume: VolumeConfig,
-    slices: SlicesConfig,
-    splits: SplitsConfig = USUAL_SPLITS,
-    *,
-    keep: Keep = "all",
-    prefer: Prefer | None = None,
-    reconstructions: Reconstructions = "one",
-    shard: Shard = WHOLE,
-    engine: Engine = local.work,
-    processes: int | None = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    failed: Callable[[str], None] = lambda code: None,
-) -> PrepareSummary:
-    """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
-
-    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
-
-    Args:
-        source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
-        out: Where everything goes.
-        volume: Grid and intensity.
-        slices: What the model sees.
-        splits: Which patients are held out to choose checkpoints.
-        keep: all writes both stores and the slice cache, slices only the latter.
-        prefer: Which affine to believe where sform and qform disagree; None skips the volume.
-        reconstructions: See `choose_reconstructions`.
-        shard: Which part to do, from 1, and of how many.
-        engine: Where the volumes are worked on.
-        processes: Volumes worked on at once, each by one process with one thread; None leaves it
-            to the engine.
-        progress: Called with (done, total); first with those that earlier runs have done.
-        failed: Called with the code of each volume that fails, before its progress.
-
-    Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
-            ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
-    """
-    tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
-    how = Preparation(volume, slices, keep, prefer)
-    with _locked_ledger(tables, out) as ledger:
-        manifest = _open(out, tables, how, splits)
-        listed, skipped = _part(list_source(source, volume.spacing_mm[2], reconstructions), shard)
-        records, tasks = _known(ledger, listed, out, how)
-        progress(len(records), len(listed))
-        outcomes = engine(do_task, tasks, processes, lost=lost, need_bytes=need_bytes)
-        outputs = partial(outputs_of, out, keep=keep)
-        noted = _note(outcomes, ledger, outputs, failed)
-        num_reused = _take_in(noted, records, skipped, lambda done: progress(done, len(listed)))
-        studies = [
-            _study_row(one, records[one.volume_name], splits)
-            for one in listed
-            if one.volume_name in records
-        ]
-        return _finish(tables, manifest, studies, skipped, num_reused)
-
-
-def _note(
-    outcomes: Iterable[Outcome],
-    ledger: Ledger,
-    outputs: Callable[[str], list[Path]],
-    failed: Callable[[str], None],
-) -> Iterator[Outcome]:
-    """Passes outcomes on as they come, entered into the ledger."""
-    for name, outcome, reused in outcomes:
-        if isinstance(outcome, SkippedRow):
-            ledger.failed(name, outcome.code, outcome.reason)
-            failed(outcome.code)
-        else:
-            ledger.done(name, outcome, outputs(name))
-        yield name, outcome, reused
-
-
-def _take_in(
-    outcomes: Iterable[Outcome],
-    records: dict[str, dict[str, Any]],
-    skipped: list[SkippedRow],
-    progress: Callable[[int], None],
-) -> int:
-    """Adds outcomes to those known so far; returns how many records earlier runs had made."""
-    num_reused = len(records)
-    for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
-        if isinstance(outcome, SkippedRow):
-            skipped.append(outcome)
-        else:
-            records[name] = outcome
-            num_reused += reused
-        progress(done)
-    return num_reused
-
-
-def parse_shard(text: str) -> Shard:
-    """Reads ``2/8`` as the second of eight shards.
-
-    Raises:
-        CtscribeError: ``E_SHARD``.
-    """
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise CtscribeError(
-            "E_SHARD",
-            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
-        )
-    return int(match[1]), int(match[2])
-
-
-def _finish(
-    out: Path,
+def _write_tables(
+    tables: Path,
     manifest: dict[str, Any],
     studies: list[StudyRow],
     skipped: list[SkippedRow],
     num_reused: int,
 ) -> PrepareSummary:
-    skipped.sort(key=lambda row: (row.volume_name, row.code))
-    write_rows(out / STUDIES, studies)
-    write_rows(out / "skipped.jsonl", skipped)
-    summary = _summarise(studies, skipped, num_reused)
-    counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
-    write_json(out / "prepare.json", {**manifest, "result": counts})
-    return summary
-
-
-def _summarise(
-    studies: list[StudyRow], skipped: list[SkippedRow], num_reused: int
-) -> PrepareSummary:
+    skipped = sorted(skipped, key=lambda row: (row.volume_name, row.code))
     failures = Counter(row.code for row in skipped if row.code != NO_CHEST)
     examples = {row.code: row.reason for row in reversed(skipped) if row.code in failures}
     warnings = Counter(code for study in studies for code in study.warnings)
-    return PrepareSummary(
+    summary = PrepareSummary(
         num_prepared=len(studies),
         num_reused=num_reused,
         num_skipped=failures.total(),
@@ -286,67 +298,8 @@ def _summarise(
         examples=dict(sorted(examples.items())),
         warnings_by_code=dict(sorted(warnings.items())),
     )
-
-
-def _open(out: Path, tables: Path, how: Preparation, splits: SplitsConfig) -> dict[str, Any]:
-    """Writes the manifest, unless the folder was prepared with other settings."""
-    path = out / "prepare.json"
-    asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
-    if path.exists():
-        # folders of 0.1 do not say their splits, which every reader decided for itself
-        before = {"splits": asked["splits"], **read_json(path).get("asked", {})}
-        if difference := first_difference(before, asked):
-            raise CtscribeError(
-                "E_RUN_EXISTS",
-                f"{out} must be new or hold the same preparation, but differs in {difference}",
-            )
-    manifest = {"stage": "prepare", "asked": asked, **provenance()}
-    if tables == out or not path.exists():
-        write_json(path, manifest)
-    return manifest
-
-
-@contextmanager
-def _locked_ledger(tables: Path, out: Path) -> Iterator[Ledger]:
-    """Locks the folder of the tables and opens their ledger.
-
-    Parts may run beside each other, but not beside the whole, which takes over their ledgers.
-    """
-    is_whole = tables == out
-    with nullcontext() if is_whole else many_writers(out), one_writer(tables):
-        shards = sorted(out.glob(f"shards/*/{_LEDGER}")) if is_whole else []
-        with open_ledger(tables / _LEDGER, out, shards) as ledger:
-            yield ledger
-
-
-def _known(
-    ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
-) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
-    """Records of the volumes that need no work, by name, and the tasks of all others."""
-    records, tasks = {}, []
-    for one in listed:
-        name, num_bytes, record = one.volume_name, 0, None
-        with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
-            request = request_of(name, one.path, one.metadata, how)
-            num_bytes = request["source_bytes"]
-            record = ledger.find(name, request, outputs_of(out, name, how.keep))
-        if record is None:
-            tasks.append(VolumeTask(name, one.path, one.metadata, out, how, num_bytes))
-        else:
-            records[name] = record
-    return records, tasks
-
-
-def _part(
-    source: tuple[list[ListedVolume], list[SkippedRow]], shard: Shard
-) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """A shard's volumes; what the tables alone rule out is the first shard's to tell."""
-    listed, skipped = source
-    index, count = shard
-    return listed[index - 1 :: count], skipped if index == 1 else []
-
-
-def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
-    reported = listed.model_dump(include=set(ReportedRow.model_fields))
-    split = split_of(listed.patient_id, listed.source_split, splits)
-    return StudyRow(**reported, split=split, **{key: record[key] for key in _GEOMETRY})
+    write_rows(tables / STUDIES, studies)
+    write_rows(tables / "skipped.jsonl", skipped)
+    counts = {key: value for key, value in asdict(summary).items() if key != "num_reused"}
+    write_json(tables / "prepare.json", {**manifest, "result": counts})
+    return summary

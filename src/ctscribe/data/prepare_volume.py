@@ -1,4 +1,4 @@
-"""One volume → frames and stores, in memory or in a prepared folder, made once."""
+"""One volume → its frames in memory, or its frames, record and stores in a prepared folder."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,13 +9,13 @@ import numpy as np
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, sha256_of_json, write_json
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import Frames
 from ctscribe.data.prepared import frames_path, read_frames, record_path, stem
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import fingerprint, read_volume, sha256_of_source
 from ctscribe.scan.stores import GRID, check_stores, npy_writer, store_paths, write_stores
+from ctscribe.scan.types import Frames
 
 Keep = Literal["all", "slices"]
 FORMAT = 2
@@ -41,12 +41,6 @@ class Preparation:
             del slices["token_budget"]
         return {"volume": self.volume.model_dump(mode="json"), "slices": slices}
 
-    def options(self) -> dict[str, Any]:
-        """What decides the bytes of a volume's frames."""
-        sections = self.sections()
-        options = {**sections["volume"], **sections["slices"]}
-        return {**options, "prefer": self.prefer} if self.prefer else options
-
 
 def prepare_volume(
     path: Path,
@@ -59,16 +53,8 @@ def prepare_volume(
 ) -> PreparedVolume:
     """Prepares one NIfTI file or DICOM series in memory.
 
-    Args:
-        path: See `read_volume`.
-        volume: Grid and intensity.
-        slices: What the model sees.
-        study: Name for errors.
-        metadata: CT-RATE's row, where there is one.
-        prefer: See `read_volume`.
-
     Raises:
-        CtscribeError: What is wrong with the volume, in one sentence.
+        CtscribeError: What is wrong with the volume, naming it ``study``; see `read_volume`.
     """
     source, notes = read_volume(
         path,
@@ -86,14 +72,7 @@ def prepare_volume(
 def prepare_into(
     out: Path, name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
 ) -> tuple[dict[str, Any], bool]:
-    """Prepares a volume into a folder, unless an earlier run has done just that.
-
-    Args:
-        out: The prepared folder.
-        name: The volume's.
-        path: See `prepare_volume`.
-        metadata: See `prepare_volume`.
-        how: Of all volumes of the folder.
+    """Prepares a volume into the folder ``out``, unless an earlier run has done just that.
 
     Returns:
         The volume's record, and whether it is an earlier run's.
@@ -112,7 +91,12 @@ def prepare_into(
         "volume_name": name,
         **request,
         "source_sha256": sha256_of_source(path),
-        **_described(prepared),
+        "source_details": prepared.source_details,
+        "spacing_mm": prepared.resampling.spacing_mm,
+        "shape_xyz": prepared.resampling.shape_xyz,
+        "slice_indices": prepared.slice_indices,
+        "position_mm": prepared.position_mm,
+        "frame_to_ras": prepared.frame_to_ras.tolist(),
         "grid": GRID,
         "antialias": how.volume.antialias,
         "warnings": prepared.warnings,
@@ -121,43 +105,6 @@ def prepare_into(
         write_stores(out, stem(name), prepared.resampling, record)
     write_frames(out, name, prepared.frames, record)
     return record, False
-
-
-def request_of(
-    name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
-) -> dict[str, Any]:
-    """What a volume's record must repeat to answer for this source and these options.
-
-    Raises:
-        CtscribeError: ``E_READ``.
-    """
-    cells = asdict(metadata) if metadata else None
-    return {"request": sha256_of_json([FORMAT, how.options(), cells]), **fingerprint(path, name)}
-
-
-def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
-    """All files that a prepared volume consists of."""
-    stores = store_paths(out, stem(name)) if keep == "all" else []
-    return [frames_path(out, name), record_path(out, name), *stores]
-
-
-def write_frames(out: Path, name: str, frames: Frames, record: dict[str, Any]) -> None:
-    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
-    with npy_writer(frames_path(out, name), frames.shape, "|u1") as writer:
-        writer.write(np.ascontiguousarray(frames))
-    write_json(record_path(out, name), {**record, "frames_crc32": writer.crc32})
-
-
-def _described(prepared: PreparedVolume) -> dict[str, Any]:
-    """How the source was read, and where the frames lie."""
-    return {
-        "source_details": prepared.source_details,
-        "spacing_mm": prepared.resampling.spacing_mm,
-        "shape_xyz": prepared.resampling.shape_xyz,
-        "slice_indices": prepared.slice_indices,
-        "position_mm": prepared.position_mm,
-        "frame_to_ras": prepared.frame_to_ras.tolist(),
-    }
 
 
 def _complete_record(
@@ -174,3 +121,32 @@ def _complete_record(
     except CtscribeError:
         return None
     return record
+
+
+def request_of(
+    name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
+) -> dict[str, Any]:
+    """What a volume's record must repeat to answer for this source and these options.
+
+    Raises:
+        CtscribeError: ``E_READ``.
+    """
+    sections = how.sections()
+    options = {**sections["volume"], **sections["slices"]}
+    if how.prefer:
+        options["prefer"] = how.prefer
+    cells = asdict(metadata) if metadata else None
+    return {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
+
+
+def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
+    """All files that a prepared volume consists of."""
+    stores = store_paths(out, stem(name)) if keep == "all" else []
+    return [frames_path(out, name), record_path(out, name), *stores]
+
+
+def write_frames(out: Path, name: str, frames: Frames, record: dict[str, Any]) -> None:
+    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
+    with npy_writer(frames_path(out, name), frames.shape, "|u1") as writer:
+        writer.write(np.ascontiguousarray(frames))
+    write_json(record_path(out, name), {**record, "frames_crc32": writer.crc32})

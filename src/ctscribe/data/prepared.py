@@ -1,4 +1,4 @@
-"""A prepared folder, opened for reading: its studies by split, their frames, what was asked for."""
+"""A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
 
 import hashlib
 from functools import cached_property
@@ -11,9 +11,10 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
-from ctscribe.base.types import Frames, Split
+from ctscribe.base.types import SourceSplit, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
+from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 
 STUDIES = "studies.jsonl"
@@ -63,21 +64,17 @@ class Prepared:
         return scans
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        asked: dict[str, Any] = read_json(self.folder / "prepare.json").get("asked", {})
-        return asked
-
-    @cached_property
     def recipe_of_frames(self) -> tuple[VolumeConfig, SlicesConfig]:
         """The sections of the recipe that the frames were made with.
 
         Raises:
             CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
         """
+        asked = read_json(self.folder / "prepare.json").get("asked", {})
         try:
             return (
-                VolumeConfig.model_validate(self._asked.get("volume")),
-                SlicesConfig.model_validate(self._asked.get("slices")),
+                VolumeConfig.model_validate(asked.get("volume")),
+                SlicesConfig.model_validate(asked.get("slices")),
             )
         except ValidationError as error:
             raise CtscribeError(
@@ -130,25 +127,15 @@ class Prepared:
         return read_volume(path, study=study.volume_name, intensity="hu")[0]
 
     def features(self, tower: str) -> Path:
-        """Where the visual tokens of one vision tower are stored.
-
-        Args:
-            tower: Hash of what computes them; see `learn.model.features`.
-        """
+        """Where the visual tokens of the tower with this hash are; see `learn.model.features`."""
         return self.folder / "features" / tower
 
 
-def split_of(
-    patient_id: str, source_split: Literal["train", "valid"], splits: SplitsConfig
-) -> Split:
+def split_of(patient_id: str, source_split: SourceSplit, splits: SplitsConfig) -> Split:
     """Split of a patient, by a hash of the id: the same on every machine, for any data set.
 
-    `prepare` decides it once and writes it into each row.
-
-    Args:
-        patient_id: All volumes of a patient share it, so no patient is in two splits.
-        source_split: CT-RATE's own; its validation set is the test split.
-        splits: How many training patients are held out.
+    `prepare` decides it once and writes it into each row. No patient is in two splits, and
+    CT-RATE's validation set is the test split.
     """
     if source_split == "valid":
         return "test"

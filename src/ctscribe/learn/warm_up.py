@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import __version__
+from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig

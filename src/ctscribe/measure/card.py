@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
@@ -39,7 +39,8 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
-    views = make_views(writer.qwen, writer.features(prepared, scans), strangers)
+    store = writer.features(prepared, scans)
+    views = make_views(writer.qwen, store, strangers)
     own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
     knobs = writer.recipe.evaluate
     patients = patient_index([scan.patient_id for scan in scans])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
@@ -19,7 +19,7 @@ from ctscribe.base.files import (
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run
-from ctscribe.base.types import Split, VolumeHu
+from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card import scans_with_strangers
@@ -38,6 +38,7 @@ from ctscribe.measure.scans import (
 )
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
+from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import CTVolume
 
 _NOISE_HU = 1000.0

@@ -49,6 +49,19 @@ def read_written(path: Path) -> list[NamedReport]:
         return [
             NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
         ]
+    return named_reports(path, found)
+
+
+def named_reports(path: Path, found: Iterable[tuple[str, Sequence[str]]]) -> list[NamedReport]:
+    """Reports by name.
+
+    Args:
+        path: What a refusal calls them.
+        found: Names, each with the whole text or with Findings and Impression.
+
+    Raises:
+        CtscribeError: ``E_PREDICTION`` for names that differ at most in folder or suffix.
+    """
     written = [NamedReport(volume_stem(name), *report_sections(texts)) for name, texts in found]
     seen: set[str] = set()
     for report in written:
@@ -157,27 +170,47 @@ def read_predictions(
 ) -> list[PredictionRow]:
     """Reads predictions, ours or another tool's, as rows of the studies they answer.
 
-    Others name volumes, of which a scan may have several, each with a report of its own. The
-    report of the prepared volume is taken; without one, that of the first reconstruction.
-
     Args:
         path: See `measure.predictions`; our own ``.jsonl`` comes back as it is.
+        studies: See `put_to_studies`.
+        left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
+
+    Raises:
+        CtscribeError: As `read_written` and `put_to_studies`.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        rows = read_rows(path, PredictionRow)
+        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+    return put_to_studies(read_written(path), path, studies, left_out)
+
+
+def put_to_studies(
+    written: Sequence[NamedReport],
+    path: Path,
+    studies: Sequence[ReportedRow],
+    left_out: Collection[str] = (),
+) -> list[PredictionRow]:
+    """Reports by the names of volumes, as rows of the studies they answer.
+
+    A scan may have several volumes, each with a report of its own. The report of the prepared
+    volume is taken; without one, that of the first reconstruction.
+
+    Args:
+        written: The reports.
+        path: Where they are from.
         studies: The prepared studies; a name is a volume's, its scan's, or that of another
             reconstruction of the scan.
         left_out: Names, without suffix, of volumes that are not scored: theirs are passed over.
 
     Raises:
-        CtscribeError: As `read_written`; ``E_PREDICTION`` for names that belong to no study.
+        CtscribeError: ``E_PREDICTION`` for names that belong to no study.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        rows = read_rows(path, PredictionRow)
-        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
     passed_over = {*left_out, *(_RECONSTRUCTION.sub("", name) for name in left_out)}
     by_volume = {volume_stem(study.volume_name): study for study in studies}
     by_scan = {study.scan_id: study for study in reversed(studies)}
     chosen: dict[str, tuple[int, str, NamedReport, ReportedRow]] = {}
     unknown = []
-    for report in read_written(path):
+    for report in written:
         same_scan = by_scan.get(report.name) or by_scan.get(_RECONSTRUCTION.sub("", report.name))
         study = by_volume.get(report.name) or same_scan
         if study is None and report.name in passed_over:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -16,7 +16,12 @@ from ctscribe.data.manifest import safe_name
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.report_tables import read_beside, read_report_table, report_fields
+from ctscribe.text.report_tables import (
+    ReportTable,
+    read_beside,
+    read_report_table,
+    report_fields,
+)
 
 
 @final
@@ -62,10 +67,19 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTab
         split: Which rows of a table with the column ``split``; what the rows will say.
 
     Raises:
-        CtscribeError: As `read_report_table` and `read_beside`; ``E_COLUMN``,
-            ``E_DUPLICATE``, ``E_NO_LABELS``, ``E_LABELS`` or ``E_METADATA`` naming the report.
+        CtscribeError: As `read_report_table` and `reference_rows`.
     """
     table = read_report_table(paths.reports, allow_empty=True)
+    return reference_rows(table, paths, split)
+
+
+def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+    """As `read_reference_tables`, of a table of reports that is read already.
+
+    Raises:
+        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+            ``E_LABELS`` or ``E_METADATA`` naming the report.
+    """
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
     rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
@@ -191,16 +205,31 @@ def table_references(
         CtscribeError: As `read_reference_tables`, and ``E_EVALUATE`` when a patient is in both.
     """
     scored = read_reference_tables(paths, "valid")
-    facts = None, None, scored.left_out, scored.num_without_patient
     if training_paths is None:
+        return put_together(scored, None)
+    known = read_reference_tables(training_paths, "train")
+    kept = [row for row in known.rows if split_of(row.patient_id, "train", splits) == "train"]
+    return replace(put_together(scored, known), training=kept)
+
+
+def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:
+    """References of tables that are read already.
+
+    Args:
+        scored: Reports to score against.
+        known: Reports the baselines choose from; None where there are none.
+
+    Raises:
+        CtscribeError: ``E_EVALUATE`` when a patient is in both.
+    """
+    facts = None, None, scored.left_out, scored.num_without_patient
+    if known is None:
         return References(scored.rows, None, *facts)
-    training = read_reference_tables(training_paths, "train").rows
-    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training}
+    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in known.rows}
     if both:
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
-            f"patients of {paths.reports} are in {training_paths.reports} too",
+            "patients of the references are in the training reports too",
         )
-    kept = [row for row in training if split_of(row.patient_id, "train", splits) == "train"]
-    return References(scored.rows, kept, *facts)
+    return References(scored.rows, known.rows, *facts)

@@ -13,7 +13,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from ctscribe.base.types import Affine, BoxMm, SpacingMm
+from ctscribe.base.types import BoxMm, SpacingMm
+from ctscribe.scan.types import Affine
 
 Field = npt.NDArray[np.float32]
 """Values over points or voxels; coordinates broadcast against each other."""

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Float64
 from scipy import ndimage
 
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.types import Affine, BoxMm
+from ctscribe.base.types import BoxMm
+from ctscribe.scan.types import Affine
 
 FrameBox = Float64[np.ndarray, "3 2"]
 """Lower and upper bound along (column px, row px, z index); pixel centres are whole numbers."""

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine, VolumeHu
 from ctscribe.scan.dicom_decoder import Stored
 from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal, read_headers
 from ctscribe.scan.dicom_pixels import read_stored
 from ctscribe.scan.dicom_series import choose_series
 from ctscribe.scan.dicom_sources import DicomFile, dicom_files
+from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.scan.volume import Notes, lps_to_ras, note_if
 
 _SAME_PLACE_MM = 0.01

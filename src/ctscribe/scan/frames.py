@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import Affine, Frames, SpacingMm
+from ctscribe.base.types import SpacingMm
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.lungs import find_lungs, spread_slices
 from ctscribe.scan.resample import Resampling, plan_resampling
+from ctscribe.scan.types import Affine, Frames
 from ctscribe.scan.volume import CTVolume
 
 TOKEN_SIDE_PX = 28

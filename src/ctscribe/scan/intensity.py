@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Real
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import VolumeHu
+from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import Notes, note, note_changed
 
 Intensity = Literal["auto", "raw", "hu"]

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine
 from ctscribe.scan.nifti import read_stored
 from ctscribe.scan.nifti_header import NiftiHeader, choose_affine
+from ctscribe.scan.types import Affine
 
 _VOXELS_AT_ONCE = 1 << 20
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import VolumeHu
 from ctscribe.scan.inflate import GZIP, check_size, drain, ends_in_zeros, open_inflated, read_into
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.nifti_header import NiftiHeader, read_header
+from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import Notes, note, note_changed, note_if
 
 _MAX_NAN_SHARE = 0.001

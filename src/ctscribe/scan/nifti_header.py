@@ -12,8 +12,8 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine
 from ctscribe.scan.inflate import check_kind
+from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import MAX_VOXELS, agree, check_affine, is_plausible
 
 Prefer = Literal["sform", "qform"]

@@ -15,7 +15,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32, Int
 
-from ctscribe.base.types import Affine, SpacingMm
+from ctscribe.base.types import SpacingMm
+from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import CTVolume, spacing_of
 
 _TOLERANCE_VOXELS = 1e-3

@@ -17,9 +17,9 @@ from isal import isal_zlib
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import atomic_write, read_json, write_json
-from ctscribe.base.types import Affine, NormalisedZxy
 from ctscribe.scan.intensity import normalise
 from ctscribe.scan.resample import Resampling
+from ctscribe.scan.types import Affine, NormalisedZxy
 
 _LEVEL = 1
 """igzip's fastest that still compresses CT about 2:1."""

@@ -12,8 +12,8 @@ from typing import final
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine
 from ctscribe.scan.intensity import AIR_HU
+from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import MAX_VOXELS, CTVolume
 
 NEGLIGIBLE_DEGREES = 0.5

@@ -9,7 +9,8 @@ from typing import Any, final
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Affine, SpacingMm, VolumeHu
+from ctscribe.base.types import SpacingMm
+from ctscribe.scan.types import Affine, VolumeHu
 
 MIN_SLICES = 20
 """Fewer are a slab, not a chest."""

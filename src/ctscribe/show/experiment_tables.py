@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe.base.files import read_json, write_text
-from ctscribe.base.grid import TEMPLATE_SCORES, PlannedRun
+from ctscribe.base.grid import TEMPLATE_SCORES, Cell
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import Scores, differences_table, systems_table
 from ctscribe.show.tables import FORMS, Table
@@ -26,9 +26,7 @@ METRICS = {
 """Columns of Tables 1 and 2, by the key `measure.scores` writes; more is better in each."""
 
 
-def write_experiment_tables(
-    out: Path, recipe: Recipe, folders: Mapping[PlannedRun, Path]
-) -> list[Path]:
+def write_experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Path]:
     """Writes Tables 1 to 3 into ``out`` in every form; returns the paths of the Markdown."""
     written = []
     for number, table in enumerate(experiment_tables(out, recipe, folders), 1):
@@ -38,7 +36,7 @@ def write_experiment_tables(
     return written
 
 
-def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[PlannedRun, Path]) -> list[Table]:
+def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -> list[Table]:
     """Tables 1 and 2 from the scores of every cell, and Table 3, which differences hold.
 
     Args:

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ctscribe import RESEARCH_USE, __version__
+from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.scan.frames import Window, make_frames
 from ctscribe.scan.volume import CTVolume
 

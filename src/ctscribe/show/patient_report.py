@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
 from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
 from ctscribe.write.draft import (
@@ -143,7 +143,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "study": report.study,
         "findings": list(report.findings),
         "impression": list(report.impression),
-        "sentences": [asdict(row) for row in report.sentences],
+        "sentences": [_without_text(row) for row in report.sentences],
         "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
         "warnings": list(report.warnings),
         "slices": [
@@ -163,6 +163,11 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "provenance": asdict(report.provenance),
         "intended_use": dict(INTENDED_USE),
     }
+
+
+def _without_text(row: SentenceRow) -> dict[str, Any]:
+    """The words stand under findings and impression already."""
+    return {name: value for name, value in asdict(row).items() if name != "text"}
 
 
 def to_text(report: PatientReport) -> str:

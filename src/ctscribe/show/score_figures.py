@@ -24,7 +24,7 @@ from ctscribe.base.figures import (
     style,
 )
 from ctscribe.base.files import read_json
-from ctscribe.base.grid import PlannedRun
+from ctscribe.base.grid import Cell
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import LIKENESS, Scores
 from ctscribe.show.tables import Table, Value, interval_of
@@ -45,7 +45,7 @@ class CaptionedFigure:
 
 
 def experiment_figures(
-    weights: Table, folders: Mapping[PlannedRun, Path], recipe: Recipe
+    weights: Table, folders: Mapping[Cell, Path], recipe: Recipe
 ) -> list[CaptionedFigure]:
     """β curve, nodule sizes, likeness, bars of each variant's findings, and all loss curves.
 
@@ -109,9 +109,9 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
     with style():
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        for (metric, curve), look in zip(curves.items(), MARKERS, strict=False):
+        for (metric, curve), marker in zip(curves.items(), MARKERS, strict=False):
             betas = sorted(curve)
-            line(axes, betas, [curve[beta] for beta in betas], look, metric)
+            line(axes, betas, [curve[beta] for beta in betas], marker, metric)
         axes.set_xticks(sorted({beta for curve in curves.values() for beta in curve}))
         axes.set_xlabel(f"β, weight of the {strategy} negatives")
         axes.set_ylabel("Score, with 95 % interval")
@@ -137,11 +137,11 @@ def strata_figure(
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         shift = 0.12
-        for number, (system, look) in enumerate(zip(curves, MARKERS, strict=False)):
+        for number, (system, marker) in enumerate(zip(curves, MARKERS, strict=False)):
             curve, beside = curves[system], shift * (number - (len(curves) - 1) / 2)
             shown = [place for place, name in enumerate(strata) if name in curve]
             estimates = [curve[strata[place]] for place in shown]
-            line(axes, [place + beside for place in shown], estimates, look, system)
+            line(axes, [place + beside for place in shown], estimates, marker, system)
         axes.set_xticks(range(len(strata)), [f"{name}\n({num_scans[name]})" for name in strata])
         axes.set_xlim(-0.5, len(strata) - 0.5)
         axes.set_xlabel("Largest nodule (in brackets: scans)")

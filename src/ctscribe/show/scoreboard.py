@@ -14,7 +14,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from ctscribe import __version__
+from ctscribe.base.about import __version__
 from ctscribe.base.files import read_json, write_text
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe

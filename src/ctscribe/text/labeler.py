@@ -1,4 +1,4 @@
-"""The 18 findings a report states, each with the words it rests on; of a text, or of a table."""
+"""A report, or a table of reports → the 18 findings, each with the words that it rests on."""
 
 import json
 import re
@@ -20,6 +20,8 @@ from ctscribe.text.polarity import Status, read_polarity
 from ctscribe.text.report_tables import ReportTable, read_report_table
 from ctscribe.text.sections import sentence_spans
 
+ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
+"""Texts → whether each states each of `FINDINGS`."""
 _WIDE_SPACE = re.compile(r"[^\S ]|\s\s")
 _SIGN_OR_SPACE = re.compile(r"\S|\s+")
 _WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
@@ -66,49 +68,9 @@ def label_report(text: str) -> Labels:
 
 
 def label_reports(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:
-    """Whether each text affirms each of `FINDINGS`; the form in which readers take turns."""
+    """Whether each text affirms each of `FINDINGS`; a `ReadFindings`."""
     labels = [label_report(text) for text in texts]
     return np.array(labels, dtype=bool).reshape(-1, len(FINDINGS))
-
-
-@lru_cache(maxsize=1 << 15)
-def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
-    """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
-    lowered = sentence.lower()
-    if len(lowered) != len(sentence):
-        # A few capitals grow when lowered; places must stay those of the text given.
-        lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
-    if not _WIDE_SPACE.search(lowered):
-        return _read_plain(lowered)
-    # Words are parted by one space in what is read; their places are those of the text given.
-    places = [match.start() for match in _SIGN_OR_SPACE.finditer(lowered)]
-    plain = " ".join(lowered.split())
-    return tuple(
-        (finding, status, places[start], places[end - 1] + 1)
-        for finding, status, start, end in _read_plain(plain)
-    )
-
-
-def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
-    found = [
-        (concept, match.span())
-        for concept in CONCEPTS
-        if any(literal in lowered for literal in concept.literals)
-        for match in concept.pattern.finditer(lowered)
-    ]
-    if not found:
-        return ()
-    polarity = read_polarity(lowered)
-    read = (
-        (concept.finding, polarity.status(*span), *span)
-        for concept, span in found
-        if not concept.is_void(lowered, span, polarity.clause(*span))
-    )
-    return tuple(sorted(read, key=lambda mention: mention[2:]))
-
-
-ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
-"""Texts → whether each states each of `FINDINGS`."""
 
 
 def label_csv(
@@ -163,3 +125,39 @@ def _evidence(table: ReportTable) -> list[dict[str, Any]]:
         }
         for name, cells in zip(table.names, table.texts, strict=True)
     ]
+
+
+@lru_cache(maxsize=1 << 15)
+def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
+    """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
+    lowered = sentence.lower()
+    if len(lowered) != len(sentence):
+        # A few capitals grow when lowered; places must stay those of the text given.
+        lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
+    if not _WIDE_SPACE.search(lowered):
+        return _read_plain(lowered)
+    # Words are parted by one space in what is read; their places are those of the text given.
+    places = [match.start() for match in _SIGN_OR_SPACE.finditer(lowered)]
+    plain = " ".join(lowered.split())
+    return tuple(
+        (finding, status, places[start], places[end - 1] + 1)
+        for finding, status, start, end in _read_plain(plain)
+    )
+
+
+def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
+    found = [
+        (concept, match.span())
+        for concept in CONCEPTS
+        if any(literal in lowered for literal in concept.literals)
+        for match in concept.pattern.finditer(lowered)
+    ]
+    if not found:
+        return ()
+    polarity = read_polarity(lowered)
+    read = (
+        (concept.finding, polarity.status(*span), *span)
+        for concept, span in found
+        if not concept.is_void(lowered, span, polarity.clause(*span))
+    )
+    return tuple(sorted(read, key=lambda mention: mention[2:]))

@@ -68,7 +68,8 @@ _EVENT = re.compile(
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bwithout\b|{_START}resolved\b|\bnot\s+{_SEEN}\w*\s*:|\b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
+        \bno\b(?!\.)|\bwithout\b|{_START}resolved\b|\bnot\s+{_SEEN}\w*\s*:
+      | \b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
       | \bfree\s+(?:of|from)\b|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
       )
     | (?P<inside>\b(?:rather\s+than|instead\s+of)\b[^,.;]*)

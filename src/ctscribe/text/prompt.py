@@ -1,4 +1,4 @@
-"""All prompt wording, and the token ids made from it.
+"""All prompt wording, and the token ids of prompts and answers.
 
 The slices come before the question, so that everything the model computes up to there depends
 on the scan alone.
@@ -45,10 +45,9 @@ class ChatTokenizer(Protocol):
 
 def prompt_messages() -> list[dict[str, Any]]:
     """The chat before the answer: system, then a user who shows the slices and asks."""
-    shown_then_asked = [{"type": "video"}, {"type": "text", "text": QUESTION}]
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": shown_then_asked},
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]},
     ]
 
 
@@ -68,12 +67,7 @@ def num_visual_tokens(grid_thw: GridThw) -> int:
 
 
 def encode_prompt(tokenizer: ChatTokenizer, grid_thw: GridThw) -> list[int]:
-    """Token ids up to where the answer begins, for generation.
-
-    Args:
-        tokenizer: Qwen's, or one with its special tokens and chat template.
-        grid_thw: Of the volume shown.
-    """
+    """Token ids up to where the answer begins, for generation; see `encode_example`."""
     rendered = _render(tokenizer)
     pads = [rendered.video_pad] * num_visual_tokens(grid_thw)
     return [*rendered.before, *pads, *rendered.after]
@@ -90,8 +84,8 @@ def encode_example(
     Args:
         tokenizer: Qwen's, or one with its special tokens and chat template.
         report: The answer, as `sections.join_report` writes it.
-        grid_thw: Of the volume shown.
-        study: Its name, for errors.
+        grid_thw: Of the study's frames.
+        study: Named in errors.
 
     Returns:
         ``input_ids`` and ``labels`` of equal length; labels are −100 outside the answer.

@@ -1,4 +1,4 @@
-"""Tables of reports as they come, and what their cells say of a report and its patient.
+"""Tables of reports → their texts, and what their cells say of a report and its patient.
 
 Everything that reads reports asks here: CT-RATE's own tables, manifests of own scans, references
 and predictions.
@@ -47,7 +47,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     """Reads a CSV of reports.
 
     Args:
-        path: UTF-8, with or without byte order mark. It has ``VolumeName`` or ``AccessionNo``,
+        path: It has ``VolumeName`` or ``AccessionNo``,
             and either one text column (``report_text``, ``report``, ``generated_report``,
             ``prediction``, ``text``, or the only other column whatever its name) or
             ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
@@ -58,17 +58,27 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
             ``E_DUPLICATE`` or ``E_EMPTY_REPORT``, with the numbers of the rows.
     """
-    table = read_csv(path)
+    return report_table(read_csv(path), allow_empty=allow_empty)
+
+
+def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
+    """As `read_report_table`, of cells that are read already.
+
+    Raises:
+        CtscribeError: ``E_CSV``, ``E_COLUMN``, ``E_DUPLICATE`` or ``E_EMPTY_REPORT``.
+    """
     key, columns = _choose_columns(table)
     if not table.rows:
-        raise CtscribeError("E_EMPTY_REPORT", f"{path} must hold reports, but has only a header")
+        raise CtscribeError(
+            "E_EMPTY_REPORT", f"{table.path} must hold reports, but has only a header"
+        )
     by_name = table.by_name(key)
     texts = [tuple(_written(cells[column]) for column in columns) for cells in by_name.values()]
     empty = [number for number, parts in zip(table.rows, texts, strict=True) if not any(parts)]
     if empty and not allow_empty:
         raise CtscribeError(
             "E_EMPTY_REPORT",
-            f"every report in {path} must have text, but {tell_rows(empty)} in "
+            f"every report in {table.path} must have text, but {tell_rows(empty)} in "
             f"{' and '.join(columns)}",
         )
     others = [_stripped(cells, without=(key, *columns)) for cells in by_name.values()]
@@ -77,10 +87,6 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
 
 def read_beside(path: Path, required: Sequence[str]) -> dict[str, Cells]:
     """Reads a CSV of anything else about reports: name → column → cell, stripped.
-
-    Args:
-        path: As for `read_report_table`, with one of `KEYS`.
-        required: Columns that must be there.
 
     Raises:
         CtscribeError: As `read_report_table`, but for ``E_EMPTY_REPORT``.

@@ -1,4 +1,4 @@
-"""Sizes in millimetres, read from report text."""
+"""Report text → the sizes it states, in millimetres, and the sides it names."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,23 +6,6 @@ from collections.abc import Iterable, Iterator
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.polarity import read_polarity
 from ctscribe.text.sections import split_sentences
-
-_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
-_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
-_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
-
-
-def sides_named(sentences: Iterable[str]) -> frozenset[str]:
-    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
-    sides: set[str] = set()
-    for sentence in sentences:
-        if _BOTH.search(sentence):
-            return frozenset({"right", "left"})
-        sides.update(
-            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
-        )
-    return frozenset(sides)
-
 
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _SIZE = re.compile(
@@ -45,14 +28,23 @@ _OTHER = re.compile(
 )
 _MASS = re.compile(r"\bmass(?:es)?\b", re.IGNORECASE)
 _LUNG = re.compile(r"\b(?:lungs?|lobes?|pulmonary|lingul|segment)", re.IGNORECASE)
+_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
+_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
+_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
 
 
-def sizes_mm(text: str) -> list[float]:
-    """Every current size in ``text``: the largest diameter of each measurement, in mm.
+def find_sizes(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
+    """The largest diameter of each current measurement in mm, and its start and end in ``text``.
 
     Dates, density values and sizes of an earlier examination are not sizes.
     """
-    return [size for size, _ in _measurements(text)]
+    for match in _SIZE.finditer(text):
+        before = text[max(0, match.start() - 60) : match.start()]
+        if _EARLIER_AFTER.match(text, match.end()) or _EARLIER_BEFORE.search(before):
+            continue
+        numbers = [float(n.replace(",", ".")) for n in re.findall(_NUMBER, match["numbers"])]
+        factor = 10.0 if match["unit"].lower().startswith("c") else 1.0
+        yield factor * max(numbers), match.span()
 
 
 def largest_nodule_mm(text: str) -> float | None:
@@ -70,21 +62,23 @@ def largest_nodule_mm(text: str) -> float | None:
         (
             size
             for sentence in sentences
-            for size, place in _measurements(sentence)
+            for size, place in find_sizes(sentence)
             if _distance(_NODULE, sentence, place) < _distance(_OTHER, sentence, place)
         ),
         default=None,
     )
 
 
-def _measurements(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
-    for match in _SIZE.finditer(text):
-        before = text[max(0, match.start() - 60) : match.start()]
-        if _EARLIER_AFTER.match(text, match.end()) or _EARLIER_BEFORE.search(before):
-            continue
-        numbers = [float(n.replace(",", ".")) for n in re.findall(_NUMBER, match["numbers"])]
-        factor = 10.0 if match["unit"].lower().startswith("c") else 1.0
-        yield factor * max(numbers), match.span()
+def sides_named(sentences: Iterable[str]) -> frozenset[str]:
+    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
+    sides: set[str] = set()
+    for sentence in sentences:
+        if _BOTH.search(sentence):
+            return frozenset({"right", "left"})
+        sides.update(
+            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
+        )
+    return frozenset(sides)
 
 
 def _distance(pattern: re.Pattern[str], sentence: str, place: tuple[int, int]) -> float:

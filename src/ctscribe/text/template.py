@@ -1,4 +1,4 @@
-"""Labels → a report in stock sentences: what a label reader alone can say."""
+"""The 18 labels → a report in stock sentences."""
 
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
@@ -57,11 +57,7 @@ _NOTHING = "No abnormality is seen."
 
 
 def write_template(labels: Labels) -> tuple[str, str]:
-    """Findings and Impression that state exactly the labels that are 1.
-
-    Args:
-        labels: 18, in the order of `FINDINGS`.
-    """
+    """Findings and Impression that state exactly the labels that are 1."""
     present = [finding for finding, label in zip(FINDINGS, labels, strict=True) if label]
     normal = [text for findings, text in _NORMAL if not set(findings) & set(present)]
     findings = " ".join([*(_STATED[finding][0] for finding in present), *normal])

@@ -15,7 +15,7 @@ SourceKind = Literal["DICOM", "NIfTI", "memory"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FindingRow:
     """What the written report says about one finding, read off by the labeler.
 
@@ -27,6 +27,9 @@ class FindingRow:
     status: Literal["present", "uncertain", "absent", "not mentioned"]
     sentences: tuple[str, ...] = ()
     probability: float | None = None
+
+    def __repr__(self) -> str:
+        return f"FindingRow({self.finding!r}, {self.status}{_told(self.probability)})"
 
 
 @final
@@ -44,19 +47,29 @@ class SliceEvidence:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SentenceRow:
-    """What one sentence rests on, and how sure it is.
+    """One sentence, what it rests on, and how sure it is.
 
-    ``confidence`` is the calibrated probability that what it says of the 18 findings is true;
-    ``boilerplate`` sentences rest on no particular slice; ``drop`` is how many nats less probable
-    the sentence is without the slices named.
+    ``text`` is verbatim; ``confidence`` is the calibrated probability that what it says of the 18
+    findings is true; ``boilerplate`` sentences rest on no particular slice; ``drop`` is how many
+    nats less probable the sentence is without the slices named.
     """
 
+    text: str
     slices: tuple[SliceEvidence, ...]
     boilerplate: bool
     drop: float
     confidence: float | None = None
+
+    def __repr__(self) -> str:
+        seen = " and ".join(str(each.number) for each in self.slices)
+        rests = f"slices {seen}" if seen else "boilerplate"
+        return f"SentenceRow({self.text!r}, {rests}{_told(self.confidence)})"
+
+
+def _told(probability: float | None) -> str:
+    return "" if probability is None else f", {probability:.2f}"
 
 
 @final
@@ -109,7 +122,7 @@ class Draft:
         provenance: What made it.
         saver: See `save`.
         text: As written; empty where the scan could not be assessed.
-        sentences: What each sentence rests on, those of the Findings first; empty when unknown.
+        sentences: Each with what it rests on, those of the Findings first; empty when unknown.
         findings: What the text says of each of the 18 findings.
         not_assessable: Why there is no text, in a clause; None for a draft with one.
     """

@@ -278,5 +278,6 @@ def sentence_rows(
                 numbers, best.slice_indices, best.position_mm, strict=True
             )
         )
-        rows.append(SentenceRow(() if boilerplate else slices, boilerplate, best.drop, confidence))
+        shown = () if boilerplate else slices
+        rows.append(SentenceRow(each.text, shown, boilerplate, best.drop, confidence))
     return tuple(rows)

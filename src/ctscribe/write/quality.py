@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ctscribe.base.types import Frames
+from ctscribe.scan.types import Frames
 
 UNREADABLE = frozenset(
     {"E_NAN", "E_NOT_CT", "E_NOT_HU", "E_NO_CONTENT", "E_TOO_FEW_SLICES", "E_HU_AMBIGUOUS"}

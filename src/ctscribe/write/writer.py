@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe import __version__
+from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json
@@ -32,7 +32,7 @@ from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
-from ctscribe.scan.volume import CTVolume
+from ctscribe.scan.volume import CTVolume, note_unusual
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_example, encode_prompt
 from ctscribe.text.sections import split_report
@@ -256,27 +256,33 @@ class ReportWriter:
         if not source.exists():
             raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
         kind: SourceKind = "DICOM" if is_dicom(source) else "NIfTI"
-        try:
-            prepared = prepare_volume(
-                source, self.recipe.volume, self.recipe.slices, study="the scan"
-            )
-        except CtscribeError as error:
-            if error.code not in UNREADABLE:
-                raise
-            return self._draft(name or "scan", kind, None, refused=CODES[error.code].meaning)
-        return self._write(prepared, name, kind)
+        knobs = self.recipe.volume, self.recipe.slices
+        return self._write(lambda: prepare_volume(source, *knobs, study="the scan"), name, kind)
 
     def write(self, scan: CTVolume, name: str | None = None) -> Draft:
         """Writes a draft of one scan in memory, as `report` does of a file.
 
         Args:
-            scan: In HU.
+            scan: HU in RAS orientation, as `ctscribe.read_scan` gives it.
             name: How the draft shall call the study; else it is called after its voxels.
         """
-        prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
-        return self._write(prepared, name, "memory")
 
-    def _write(self, scan: PreparedVolume, name: str | None, kind: SourceKind) -> Draft:
+        def prepare() -> PreparedVolume:
+            prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
+            codes = note_unusual(scan).codes | set(prepared.warnings)
+            return replace(prepared, warnings=tuple(sorted(codes)))
+
+        return self._write(prepare, name, "memory")
+
+    def _write(
+        self, prepare: Callable[[], PreparedVolume], name: str | None, kind: SourceKind
+    ) -> Draft:
+        try:
+            scan = prepare()
+        except CtscribeError as error:
+            if error.code not in UNREADABLE:
+                raise
+            return self._draft(name or "scan", kind, None, refused=CODES[error.code].meaning)
         study = name or f"scan {hashlib.sha256(scan.frames.tobytes()).hexdigest()[:10]}"
         reason = why_not_assessable(scan.frames, scan.warnings)
         if reason:

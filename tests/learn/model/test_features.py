@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow
-from ctscribe.data.prepared import read_frames, write_frames
+from ctscribe.data.prepare_volume import write_frames
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model import features
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.qwen import answer_losses, encode_frames, merge
@@ -31,24 +32,22 @@ def study(number: int, num_slices: int) -> StudyRow:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, random_frames: Frames) -> tuple[Path, list[StudyRow]]:
+def prepared(tmp_path: Path, random_frames: Frames) -> Prepared:
     studies = [study(number, size[0]) for number, size in enumerate(SIZES)]
     frames = [random_frames(*size, number).numpy() for number, size in enumerate(SIZES)]
-    return write_prepared(tmp_path, studies, frames=frames), studies
+    return write_prepared(tmp_path, studies, frames=frames)
 
 
 def test_stored_features_equal_live_ones(
-    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared
 ) -> None:
-    folder, studies = prepared
+    studies = prepared.studies
     told: list[tuple[int, int]] = []
-    store = store_features(
-        qwen, folder, studies, windows="single", progress=lambda *done: told.append(done)
-    )
+    store = store_features(qwen, prepared, studies, progress=lambda *done: told.append(done))
     assert told[0] == (0, 3)
     assert told[-1] == (3, 3)
     for row, (slices, height, width) in zip(studies, SIZES, strict=True):
-        frames = torch.from_numpy(np.array(read_frames(folder, row.volume_name)))
+        frames = torch.from_numpy(np.array(prepared.frames(row)))
         with torch.inference_mode():
             live = encode_frames(qwen, [frames])
         visual = store.visual(row)
@@ -56,7 +55,7 @@ def test_stored_features_equal_live_ones(
         torch.testing.assert_close(visual.visual_tokens, live, atol=1e-4, rtol=1e-4)
         assert visual.grid_thw == (slices // 2, height // 14, width // 14)
         assert visual.position_mm == tuple(-5.0 - 20 * pair for pair in range(slices // 2))
-        shown = frames_of(folder, row, windows="single")
+        shown = frames_of(prepared, row)
         assert shown.frames is not None
         assert torch.equal(shown.frames, frames)
         assert (shown.grid_thw, shown.position_mm) == (visual.grid_thw, visual.position_mm)
@@ -64,12 +63,12 @@ def test_stored_features_equal_live_ones(
 
 def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_frames(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared: tuple[Path, list[StudyRow]],
+    prepared: Prepared,
     random_frames: Frames,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, studies = prepared
-    first = store_features(qwen, folder, studies[:2], windows="single")
+    studies = prepared.studies
+    first = store_features(qwen, prepared, studies[:2])
     encoded: list[int] = []
     real = features._encode
 
@@ -80,35 +79,35 @@ def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_fram
         return real(model, frames, merged=merged)
 
     monkeypatch.setattr(features, "_encode", counting)
-    assert store_features(qwen, folder, studies, windows="single") == first
+    assert store_features(qwen, prepared, studies) == first
     assert sum(encoded) == 1
-    write_frames(folder, studies[0].volume_name, random_frames(4, 56, 84, 77).numpy(), {})
-    store_features(qwen, folder, studies, windows="single")
+    write_frames(prepared.folder, studies[0].volume_name, random_frames(4, 56, 84, 77).numpy(), {})
+    store_features(qwen, prepared, studies)
     assert sum(encoded) == 2
     other = deepcopy(qwen)
     with torch.no_grad():
         other.model.visual.merger.ln_q.weight[0] += 1e-3
-    assert store_features(other, folder, studies, windows="single").folder != first.folder
+    assert store_features(other, prepared, studies).folder != first.folder
     assert sum(encoded) == 5
 
 
 def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared: tuple[Path, list[StudyRow]],
+    prepared: Prepared,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, studies = prepared
+    studies = prepared.studies
     monkeypatch.setattr(features, "NOISE_PAIRS", 8)
-    store = store_features(qwen, folder, studies, windows="three", noise=True)
+    store = store_features(qwen, prepared, studies, noise=True)
     for row in studies:
         noise, own = store.visual(row, 5), store.visual(row)
         assert noise.visual_tokens is not None
         assert own.visual_tokens is not None
         assert noise.visual_tokens.shape == own.visual_tokens.shape
         assert noise.grid_thw == own.grid_thw
-        shown = frames_of(folder, row, 5, windows="three").frames
+        shown = frames_of(prepared, row, 5).frames
         assert shown is not None
-        assert shown.shape == read_frames(folder, row.volume_name).shape
+        assert shown.shape == prepared.frames(row).shape
     again, other = store.noise_tokens(5, 3, (2, 3)), store.noise_tokens(6, 3, (2, 3))
     assert torch.equal(again, store.noise_tokens(5, 3, (2, 3)))
     assert not torch.equal(again, other)
@@ -118,16 +117,16 @@ def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
 
 
 def test_the_models_own_number_type_is_stored(
-    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared
 ) -> None:
-    folder, studies = prepared
+    studies = prepared.studies
     half = deepcopy(qwen).to(torch.bfloat16)
     with torch.no_grad():
         half.model.visual.merger.mlp[2].bias.fill_(1e6)  # beyond float16
-    store = store_features(half, folder, studies[:1], windows="single")
-    tokens = store.visual_tokens(studies[0].volume_name)
+    store = store_features(half, prepared, studies[:1])
+    tokens = store.visual_tokens(studies[0])
     assert tokens.dtype is torch.bfloat16
-    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    frames = torch.from_numpy(np.array(prepared.frames(studies[0])))
     with torch.inference_mode():
         assert torch.equal(tokens, encode_frames(half, [frames]))
 
@@ -135,20 +134,20 @@ def test_the_models_own_number_type_is_stored(
 def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    prepared: tuple[Path, list[StudyRow]],
+    prepared: Prepared,
     make_batch: Callable[..., Any],
 ) -> None:
     """A size with ragged windows: the tower reorders its patches, and they must come back."""
-    folder, studies = prepared
-    before = store_features(qwen, folder, studies, windows="single", merged=False, noise=True)
-    behind = store_features(qwen, folder, studies, windows="single")
+    studies = prepared.studies
+    before = store_features(qwen, prepared, studies, merged=False, noise=True)
+    behind = store_features(qwen, prepared, studies)
     assert before.folder != behind.folder
     for row in studies:
-        tokens, expected = (store.visual_tokens(row.volume_name) for store in (before, behind))
+        tokens, expected = (store.visual_tokens(row) for store in (before, behind))
         assert tokens.shape == (len(expected), 4 * 128)
         torch.testing.assert_close(merge(qwen, tokens), expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(merge(qwen, expected), expected)
-    frames = torch.from_numpy(np.array(read_frames(folder, studies[0].volume_name)))
+    frames = torch.from_numpy(np.array(prepared.frames(studies[0])))
     batch = make_batch(tokenizer, ["Findings: clear."], [frames])
     slopes = []
     for shown in ({"frames": [frames]}, {"visual_tokens": before.visual(studies[0]).visual_tokens}):
@@ -162,15 +161,15 @@ def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
 
 
 def test_what_is_missing_damaged_or_too_large_is_told(
-    qwen: Qwen2_5_VLForConditionalGeneration, prepared: tuple[Path, list[StudyRow]]
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared
 ) -> None:
-    folder, studies = prepared
-    store = store_features(qwen, folder, studies[:1], windows="single")
+    studies = prepared.studies
+    store = store_features(qwen, prepared, studies[:1])
     with pytest.raises(CtscribeError, match="E_FEATURES"):
         store.visual(studies[1])
     with pytest.raises(CtscribeError, match="E_FEATURES"):
         store.noise_tokens(0, 2, (2, 3))
-    path = store.path(studies[0].volume_name)
+    path = store.path(studies[0])
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(CtscribeError, match="E_FEATURES"):
         store.visual(studies[0])
@@ -178,4 +177,4 @@ def test_what_is_missing_damaged_or_too_large_is_told(
     with torch.no_grad():
         large.model.visual.merger.mlp[2].bias.fill_(torch.inf)
     with pytest.raises(CtscribeError, match="E_OVERFLOW"):
-        store_features(large, folder, studies[:1], windows="single")
+        store_features(large, prepared, studies[:1])

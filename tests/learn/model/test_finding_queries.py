@@ -16,7 +16,7 @@ from ctscribe.learn.model.finding_queries import (
     attached,
     gate,
     label_loss,
-    look,
+    locate_findings,
 )
 from ctscribe.learn.model.qwen import answer_losses, encode_frames
 
@@ -88,7 +88,7 @@ def test_the_gate_by_hand() -> None:
     gated, logits = attention(visual, GRIDS)
     assert logits is not None
     for rows, grid, found in zip(torch.split(visual, [18, 8]), GRIDS.tolist(), logits, strict=True):
-        seen = look(attention.head, rows, grid)
+        seen = locate_findings(attention.head, rows, grid)
         torch.testing.assert_close(seen.logits, found)
         excess = grid[0] * seen.slices - 1
         factor = 1 + torch.tanh((attention.gate * found.sigmoid()) @ excess)
@@ -102,7 +102,7 @@ def test_the_gate_by_hand() -> None:
 
 def test_attention_is_the_gradient_of_the_log_odds() -> None:
     head, visual = queries().head, tokens()[:18]
-    seen = look(head, visual, (3, 4, 6))
+    seen = locate_findings(head, visual, (3, 4, 6))
     assert seen.maps.shape == (18, 3, 8, 12)
     torch.testing.assert_close(seen.slices.sum(1), torch.ones(18))
     cells, _ = head(visual, [18])
@@ -115,8 +115,8 @@ def test_attention_is_the_gradient_of_the_log_odds() -> None:
 def test_a_pair_of_slices_draws_attention_wherever_it_stands() -> None:
     head, visual = queries().head, tokens()[:18].reshape(3, 6, 12)
     order = [2, 0, 1]
-    seen = look(head, visual.flatten(0, 1), (3, 4, 6))
-    moved = look(head, visual[order].flatten(0, 1), (3, 4, 6))
+    seen = locate_findings(head, visual.flatten(0, 1), (3, 4, 6))
+    moved = locate_findings(head, visual[order].flatten(0, 1), (3, 4, 6))
     torch.testing.assert_close(moved.slices, seen.slices[:, order])
     torch.testing.assert_close(moved.logits, seen.logits)
 

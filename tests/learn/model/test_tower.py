@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.recipe import read_recipe
 from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.finding_queries import FindingsHead, attach, look, warmed_head
+from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
 from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.model.teach import let_tower_learn, teach
 from ctscribe.learn.warm_up import shipped_start
@@ -84,4 +84,4 @@ def finding_log_odds(
     frames, _ = make_frames(volume, range(10), WINDOWS[windows])
     with torch.inference_mode():
         tokens = encode_frames(qwen, [torch.from_numpy(frames)])
-        return look(head, tokens, (5, 8, 8)).logits.numpy()
+        return locate_findings(head, tokens, (5, 8, 8)).logits.numpy()

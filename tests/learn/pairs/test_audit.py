@@ -84,9 +84,10 @@ def test_files_are_written_for_every_strategy(
     tmp_path: Path, cohort: list[StudyRow], strategy: Literal["origin", "gauss", "heter"]
 ) -> None:
     cohort = cohort[:20]
-    write_prepared(tmp_path, cohort, frames=[np.zeros((4, 28, 28, 3), np.uint8)] * 20)
+    frames = [np.zeros((4, 28, 28, 3), np.uint8)] * 20
+    prepared = write_prepared(tmp_path, cohort, frames=frames)
     out = tmp_path / strategy
-    warnings = write_audit(tmp_path, out, build_pairs(cohort, strategy, 10, 0))
+    warnings = write_audit(prepared, out, build_pairs(cohort, strategy, 10, 0))
     assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings
     assert (out / "pairs_examples.png").exists() == (strategy == "heter")
     for path in out.glob("*.png"):

@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import PairsConfig, Recipe
+from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, StudyRow, read_rows
-from ctscribe.data.splits import split_of
 from ctscribe.learn.pairs.build import build_pairs, build_training_pairs, noise_seeds
 from ctscribe.text.findings import FINDINGS
 from tests.studies import study_row, write_prepared
@@ -65,18 +64,16 @@ def test_a_study_without_labels_is_named(cohort: list[StudyRow]) -> None:
 def test_training_pairs_stay_inside_the_training_split(
     tmp_path: Path, cohort: list[StudyRow]
 ) -> None:
-    config = PairsConfig(strategy="heter", validation_fraction=0.3)
-    write_prepared(tmp_path, cohort, Recipe(pairs=config))
-    rows = build_training_pairs(tmp_path, tmp_path / "out", config)
+    prepared = write_prepared(tmp_path, cohort)
+    rows = build_training_pairs(prepared, tmp_path / "out", PairsConfig(strategy="heter"))
     assert read_rows(tmp_path / "out" / "pairs.jsonl", PairRow) == rows
-    patients = {study.volume_name: study.patient_id for study in cohort}
-    named = {patients[name] for row in rows for name in (row.study, row.volume) if name}
-    assert {split_of(patient, "train", 0.3) for patient in named} == {"train"}
+    named = {name for row in rows for name in (row.study, row.volume) if name}
+    assert {prepared.by_name[name].split for name in named} == {"train"}
     assert 0 < len(rows) // 2 < len(cohort)
 
 
 def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRow]) -> None:
-    tested = [study.model_copy(update={"source_split": "valid"}) for study in cohort]
-    write_prepared(tmp_path, tested)
+    tested = [study.model_copy(update={"split": "test"}) for study in cohort]
+    prepared = write_prepared(tmp_path, tested)
     with pytest.raises(CtscribeError, match="training split must have studies"):
-        build_training_pairs(tmp_path, tmp_path, PairsConfig())
+        build_training_pairs(prepared, tmp_path, PairsConfig())

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import PairsConfig, Recipe
-from ctscribe.base.rows import GapRow, PairRow, StudyRow
-from ctscribe.base.types import Frames, Labels
+from ctscribe.base.recipe import PairsConfig
+from ctscribe.base.rows import GapRow, PairRow
+from ctscribe.base.types import Labels
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.pairs.hard import (
     appearances,
@@ -18,6 +19,7 @@ from ctscribe.learn.pairs.hard import (
     nearest_contradictions,
     refresh_hard,
 )
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 from tests.learn.pairs.test_heter import Arrays, cohorts
 from tests.studies import study_row, write_prepared
@@ -129,8 +131,8 @@ def frames(seed: int, brightness: int = 100, noise: int = 4) -> Frames:
     return grey.astype(np.uint8)
 
 
-def nearest_to_first(folder: Path, studies: list[StudyRow]) -> int:
-    rows = appearances(folder, studies)
+def nearest_to_first(prepared: Prepared) -> int:
+    rows = appearances(prepared, prepared.studies)
     return 1 + int(np.linalg.norm(rows[1:] - rows[0], axis=1).argmin())
 
 
@@ -151,22 +153,21 @@ def test_what_prepare_knows_of_scan_and_patient_counts(
         study_row(f"s{n}").model_copy(update={knob: value})
         for n, value in enumerate((alike, other, alike, other))
     ]
-    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 4)
-    assert nearest_to_first(tmp_path, studies) == 2
+    prepared = write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 4)
+    assert nearest_to_first(prepared) == 2
 
 
 @pytest.mark.parametrize(("knob", "values"), [("brightness", (80, 160)), ("noise", (3, 30))])
 def test_what_the_frames_show_counts(tmp_path: Path, knob: str, values: tuple[int, int]) -> None:
     studies = [study_row(f"s{n}") for n in range(4)]
     shown = [frames(seed=n, **{knob: values[n % 2]}) for n in range(4)]
-    write_prepared(tmp_path, studies, frames=shown)
-    assert nearest_to_first(tmp_path, studies) == 2
+    assert nearest_to_first(write_prepared(tmp_path, studies, frames=shown)) == 2
 
 
 def test_the_unknown_lies_in_the_middle(tmp_path: Path) -> None:
     studies = [study_row(f"s{n}", age_years=age) for n, age in enumerate((20.0, None, 80.0))]
-    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
-    rows = appearances(tmp_path, studies)
+    prepared = write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
+    rows = appearances(prepared, studies)
     assert np.isfinite(rows).all()
     assert np.linalg.norm(rows[0] - rows[1]) == pytest.approx(np.linalg.norm(rows[2] - rows[1]))
 
@@ -174,11 +175,13 @@ def test_the_unknown_lies_in_the_middle(tmp_path: Path) -> None:
 def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path) -> None:
     ill = (1,) + (0,) * 17
     names = [f"train_{n}_a_1.nii.gz" for n in range(20)]
-    studies = [study_row(name, labels=ill if n % 2 else (0,) * 18) for n, name in enumerate(names)]
-    config = PairsConfig(strategy="hard", num_alternatives=2, validation_fraction=0.01)
+    studies = [
+        study_row(name, split="train", labels=ill if n % 2 else (0,) * 18)
+        for n, name in enumerate(names)
+    ]
+    config = PairsConfig(strategy="hard", num_alternatives=2)
     shown = [frames(seed=0, brightness=40 + 10 * (n // 2)) for n in range(20)]
-    write_prepared(tmp_path, studies, Recipe(pairs=config), frames=shown)
-    rows = build_training_pairs(tmp_path, tmp_path, config)
+    rows = build_training_pairs(write_prepared(tmp_path, studies, frames=shown), tmp_path, config)
     number = {name: n for n, name in enumerate(names)}
     for row in rows[1::2]:
         assert row.alternatives is not None
@@ -191,6 +194,6 @@ def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path) -> None:
 
 def test_patients_who_are_all_alike_have_no_hard_negative(tmp_path: Path) -> None:
     studies = [study_row(f"train_{n}_a_1.nii.gz", labels=(0,) * 18) for n in range(3)]
-    write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
+    prepared = write_prepared(tmp_path, studies, frames=[frames(seed=0)] * 3)
     with pytest.raises(CtscribeError, match="another patient whose labels differ"):
-        build_training_pairs(tmp_path, tmp_path, PairsConfig(strategy="hard"))
+        build_training_pairs(prepared, tmp_path, PairsConfig(strategy="hard"))

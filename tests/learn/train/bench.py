@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PairRow, StudyRow, read_rows
+from ctscribe.base.rows import PairRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.objective import negative_term, pair_losses
 from ctscribe.learn.pairs.collate import collate_pairs
@@ -43,8 +44,7 @@ class Catch(TrainerCallback):  # type: ignore[misc]  # untyped in the library
 class Bench:
     """A fresh model and the first eight pairs."""
 
-    def __init__(self, prepared: Path, start: Path, pairs: Path, recipe: Recipe) -> None:
-        studies = read_rows(prepared / "studies.jsonl", StudyRow)
+    def __init__(self, prepared: Prepared, start: Path, pairs: Path, recipe: Recipe) -> None:
         rows = read_rows(pairs, PairRow)
         self.recipe, self.pairs = recipe, pairs
         self.qwen, self.tokenizer = load_model(start)
@@ -57,10 +57,8 @@ class Bench:
             lora_r=1,
             lora_alpha=1,
         )
-        visual = visual_source(self.qwen, prepared, studies, rows, recipe)
-        self.dataset = PairDataset(
-            {study.volume_name: study for study in studies}, rows, self.tokenizer, visual, 4096
-        )
+        visual = visual_source(self.qwen, prepared, prepared.studies, rows, recipe)
+        self.dataset = PairDataset(prepared.by_name, rows, self.tokenizer, visual, 4096)
         self.scorer = ReportScorer(self.qwen, "depth")
         self.module: nn.Module = self.scorer
         self.trainer: PairTrainer

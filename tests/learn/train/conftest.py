@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import Recipe
+from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
-from ctscribe.data.splits import split_of, studies_of
+from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.hard import hard_negatives
@@ -20,7 +20,7 @@ from tests.learn.train.bench import Bench
 from tests.models import tiny_model
 from tests.studies import study_row, write_prepared
 
-FRACTION = 0.2
+SPLITS = SplitsConfig(validation_fraction=0.2)
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
 Train = Callable[..., TrainResult]
@@ -31,6 +31,7 @@ def _study(number: int) -> StudyRow:
     texts = {"findings": "A nodule is seen in the right lung.", "impression": "Lung nodule."}
     return study_row(
         f"train_{number}_a_1.nii.gz",
+        split=split_of(f"train_{number}", "train", SPLITS),
         labels=(ill,) * 18,
         spacing_mm=(1.0, 1.0, 1.0),
         slice_indices=(35, 25, 15, 5),
@@ -42,17 +43,16 @@ STUDIES = [_study(number) for number in range(16)]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe) -> Prepared:
     rng = np.random.default_rng(0)
     frames = [
         rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(100 * (number % 2))
         for number in range(len(STUDIES))
     ]
-    splits = [split_of(study.patient_id, "train", FRACTION) for study in STUDIES]
-    assert splits.count("train") == 12
-    return write_prepared(
-        tmp_path_factory.mktemp("prepared"), STUDIES, make_recipe(), frames=frames
-    )
+    folder = tmp_path_factory.mktemp("prepared")
+    prepared = write_prepared(folder, STUDIES, make_recipe(), frames=frames)
+    assert len(prepared.split("train")) == 12
+    return prepared
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +63,8 @@ def start(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def write_pairs(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
-    studies = studies_of(STUDIES, "train", FRACTION)
+def write_pairs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
+    studies = prepared.split("train")
 
     def write(strategy: str) -> Path:
         path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
@@ -92,7 +92,8 @@ def _hard(studies: list[StudyRow]) -> list[PairRow]:
 def make_recipe() -> MakeRecipe:
     def make(strategy: str = "origin", **sections: dict[str, Any]) -> Recipe:
         tree: dict[str, dict[str, Any]] = {
-            "pairs": {"validation_fraction": FRACTION, "strategy": strategy},
+            "pairs": {"strategy": strategy},
+            "splits": SPLITS.model_dump(),
             "model": {"positions": "depth", "dtype": "float32"},
             "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
             "objective": {"beta": 0.1, "max_loss": 8.0},
@@ -111,7 +112,7 @@ def make_recipe() -> MakeRecipe:
 
 
 @pytest.fixture
-def run(prepared: Path, start: Path) -> Train:
+def run(prepared: Prepared, start: Path) -> Train:
     def run_(
         folder: Path,
         pairs: Path,
@@ -127,7 +128,7 @@ def run(prepared: Path, start: Path) -> Train:
 
 @pytest.fixture
 def bench(
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],

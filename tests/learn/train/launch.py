@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from ctscribe.base.recipe import Recipe
+from ctscribe.data.prepared import Prepared
 
 _SHARDED = Path(__file__).with_name("gloo_shards.py")
 
@@ -15,7 +16,7 @@ _SHARDED = Path(__file__).with_name("gloo_shards.py")
 def torchrun(
     recipe: Recipe,
     run: Path,
-    prepared: Path,
+    prepared: Prepared,
     pairs: Path,
     start: Path,
     *,
@@ -29,8 +30,8 @@ def torchrun(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2"]
     command += [str(_SHARDED)] if sharded else ["-m", "ctscribe.cli"]
-    command += ["train", str(run), "--prepared", str(prepared), "--pairs", str(pairs)]
-    command += ["--weights", str(start), "--recipe", str(recipe_path)]
+    command += ["train", str(run), "--prepared", str(prepared.folder), "--pairs", str(pairs)]
+    command += ["--start", str(start), "--recipe", str(recipe_path)]
     # CUDA is hidden so that the machine's GPUs, if any, do not change what is compared.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if sharded:

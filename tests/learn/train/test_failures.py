@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, read_rows, write_rows
-from ctscribe.data.splits import studies_of
+from ctscribe.base.rows import write_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.train.checkpoints import newest_complete
@@ -26,15 +26,15 @@ Train = Callable[..., TrainResult]
 
 def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: WritePairs,
     make_recipe: MakeRecipe,
 ) -> None:
     folder = tmp_path / "prepared"
-    shutil.copytree(prepared, folder)
+    shutil.copytree(prepared.folder, folder)
     recipe, pairs = make_recipe(), write_pairs("origin")
-    victim = studies_of(read_rows(folder / "studies.jsonl", StudyRow), "train", 0.2)[5]
+    victim = prepared.split("train")[5]
 
     def spoil(step: int, total: int) -> None:
         if step == 3:
@@ -42,7 +42,7 @@ def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
                 save_file({"features": load_file(path)["features"] * torch.nan}, path)
 
     with pytest.raises(CtscribeError, match=f"must be finite.*{victim.volume_name}") as error:
-        train(tmp_path / "run", folder, pairs, recipe, start, progress=spoil)
+        train(tmp_path / "run", Prepared(folder), pairs, recipe, start, progress=spoil)
     assert error.value.code == "E_NAN"
     assert (tmp_path / "run" / "checkpoint-3" / "complete.json").exists()
     assert (tmp_path / "run" / "best").is_dir()
@@ -98,23 +98,22 @@ def test_other_errors_are_not_taken_for_a_full_device(
 
 def test_an_over_long_report_is_named_and_the_checkpoint_kept(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: WritePairs,
     make_recipe: MakeRecipe,
 ) -> None:
     folder = tmp_path / "prepared"
-    shutil.copytree(prepared, folder)
-    studies = read_rows(folder / "studies.jsonl", StudyRow)
+    shutil.copytree(prepared.folder, folder)
     last = EpochsInOrder(range(12), 1, seed=0)[11]
-    victim = studies_of(studies, "train", 0.2)[last]
+    victim = prepared.split("train")[last]
     long = victim.model_copy(update={"findings": "The lungs are clear. " * 2000})
-    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in studies])
+    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in prepared.studies])
     recipe = make_recipe("origin", train={"checkpoints_per_epoch": 3})
     with pytest.raises(
         CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
     ) as error:
-        train(tmp_path / "run", folder, write_pairs("origin"), recipe, start)
+        train(tmp_path / "run", Prepared(folder), write_pairs("origin"), recipe, start)
     assert error.value.code == "E_TOO_LONG"
     found = newest_complete(tmp_path / "run")
     assert found is not None

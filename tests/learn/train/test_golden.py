@@ -7,6 +7,7 @@ import torch
 
 from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
@@ -43,19 +44,18 @@ def visual(study: StudyRow, noise_seed: int | None) -> Visual:
 
 
 @pytest.mark.parametrize("strategy", ["origin", "gauss", "heter"])
-def test_first_losses(tmp_path: Path, prepared: Path, strategy: str) -> None:
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
+def test_first_losses(tmp_path: Path, prepared: Prepared, strategy: str) -> None:
+    studies = prepared.studies
     texts = [SYSTEM, QUESTION, *(join_report(s.findings, s.impression) for s in studies)]
     tokenizer = train_tokenizer(texts, vocab_size=400)
-    by_name = {study.volume_name: study for study in studies}
     rows = build_pairs(studies[:12], strategy, 10, 0)  # type: ignore[arg-type]
     recipe = tiny_recipe()
     fit(
         training_arguments(tmp_path, recipe),
         tiny_model(tokenizer),
         tokenizer,
-        PairDataset(by_name, rows, tokenizer, visual, 4096),
-        PairDataset(by_name, validation_pairs(studies[12:]), tokenizer, visual, 4096),
+        PairDataset(prepared.by_name, rows, tokenizer, visual, 4096),
+        PairDataset(prepared.by_name, validation_pairs(studies[12:]), tokenizer, visual, 4096),
         recipe,
     )
     written = read_rows(tmp_path / "metrics.jsonl", MetricsRow)

@@ -6,21 +6,21 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.rows import GapRow, PairRow, StudyRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
 
 
 @pytest.fixture
 def dataset(
-    prepared: Path, write_pairs: Callable[[str], Path], tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared, write_pairs: Callable[[str], Path], tokenizer: PreTrainedTokenizerBase
 ) -> PairDataset:
-    studies = {s.volume_name: s for s in read_rows(prepared / "studies.jsonl", StudyRow)}
     rows = read_rows(write_pairs("hard"), PairRow)
 
     def visual(study: StudyRow, noise_seed: int | None) -> Visual:
         return Visual((2, 2, 2), (0.0, 1.0), visual_tokens=torch.zeros(2, 3))
 
-    return PairDataset(studies, rows, tokenizer, visual, 4096)
+    return PairDataset(prepared.by_name, rows, tokenizer, visual, 4096)
 
 
 def hard(dataset: PairDataset, folder: Path, step: int = 0) -> HardPairs:

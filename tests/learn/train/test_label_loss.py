@@ -7,8 +7,7 @@ import torch
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, read_recipe
-from ctscribe.base.rows import StudyRow, read_rows
-from ctscribe.data.prepared import read_frames
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import attached, label_loss
 from ctscribe.learn.model.qwen import encode_frames
@@ -18,20 +17,23 @@ MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
 
 
-def label_ce(weights: Path, prepared: Path) -> float:
+def label_ce(weights: Path, prepared: Prepared) -> float:
     """Of the queries, over all studies of the fixture."""
     qwen, _ = load_model(weights)
     queries = attached(qwen)
     assert queries is not None
-    studies = read_rows(prepared / "studies.jsonl", StudyRow)
-    frames = [torch.from_numpy(np.array(read_frames(prepared, s.volume_name))) for s in studies]
+    frames = [torch.from_numpy(np.array(prepared.frames(s))) for s in prepared.studies]
     with torch.inference_mode():
         logits = queries(encode_frames(qwen, frames), torch.tensor([[2, 4, 4]] * len(frames)))[1]
-        return float(label_loss(logits, torch.tensor([s.labels for s in studies]).float()))
+        return float(label_loss(logits, torch.tensor([s.labels for s in prepared.studies]).float()))
 
 
 def test_labels_teach_the_queries_and_reports_the_gate(
-    tmp_path: Path, prepared: Path, start: Path, make_recipe: MakeRecipe, write_pairs: WritePairs
+    tmp_path: Path,
+    prepared: Prepared,
+    start: Path,
+    make_recipe: MakeRecipe,
+    write_pairs: WritePairs,
 ) -> None:
     found = []
     for weight in (0.0, 3.0):
@@ -53,7 +55,11 @@ def test_a_label_loss_needs_queries() -> None:
 
 
 def test_queries_learn_beside_adapters_in_half_precision(
-    tmp_path: Path, prepared: Path, start: Path, make_recipe: MakeRecipe, write_pairs: WritePairs
+    tmp_path: Path,
+    prepared: Prepared,
+    start: Path,
+    make_recipe: MakeRecipe,
+    write_pairs: WritePairs,
 ) -> None:
     recipe = make_recipe(
         model={"slice_attention": True, "tuning": "lora", "lora_r": 2, "dtype": "bfloat16"},

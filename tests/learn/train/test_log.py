@@ -55,4 +55,4 @@ def test_the_curve_is_drawn_from_what_there_is(tmp_path: Path, validated: bool) 
         log.add(row(step, **extra))
     log.draw()
     with Image.open(tmp_path / "loss_curve.png") as picture:
-        assert picture.size == (840, 480)
+        assert picture.size == (1120, 640)

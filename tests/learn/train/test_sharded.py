@@ -1,5 +1,6 @@
 """Two processes that each hold half of every weight see, learn and write what one process does."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import read_rows
+from ctscribe.base.rows import read_rows, write_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.train.checkpoints import newest_complete
 from ctscribe.learn.train.follow import MetricsRow
@@ -28,7 +30,6 @@ WritePairs = Callable[[str], Path]
 TOWER: dict[str, dict[str, Any]] = {
     "objective": {"beta": 0.2, "max_loss": 4.38},
     "model": {"freeze_tower": False},
-    "pairs": {"validation_fraction": 0.15},
     "train": {
         **{"learning_rate": 5e-4, "tower_learning_rate": 1e-4, "gradient_checkpointing": True},
     },
@@ -87,13 +88,18 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_shards_learn_as_one_process_and_resume_exactly(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: WritePairs,
     make_two: Callable[..., tuple[Recipe, Recipe]],
 ) -> None:
     one, two = make_two("heter", TOWER)
     pairs = write_pairs("heter")
+    shutil.copytree(prepared.folder, tmp_path / "prepared")
+    one_less = [study for study in prepared.studies if study != prepared.split("validation")[-1]]
+    write_rows(tmp_path / "prepared/studies.jsonl", one_less)
+    prepared = Prepared(tmp_path / "prepared")
+    assert len(prepared.scans("validation")) == 3
     train(tmp_path / "one", prepared, pairs, one, start)
     torchrun(two, tmp_path / "two", prepared, pairs, start, sharded=True)
     assert read_json(tmp_path / "two/run.json")["asked"]["sharded"] is True
@@ -122,7 +128,7 @@ def test_shards_learn_as_one_process_and_resume_exactly(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_adapters_and_finding_queries_learn_in_shards(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: WritePairs,
     make_two: Callable[..., tuple[Recipe, Recipe]],

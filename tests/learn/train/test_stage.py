@@ -10,10 +10,12 @@ import torch
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import GapRow, PairRow, read_rows, write_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.train import stage
 from ctscribe.learn.train.stage import TrainResult, train
 from tests.learn.train.runs import assert_equal_runs, metrics, weights
+from tests.studies import write_prepared
 
 MakeRecipe = Callable[..., Recipe]
 WritePairs = Callable[[str], Path]
@@ -134,7 +136,7 @@ def test_too_few_pairs_are_refused(
 
 def test_pairs_of_another_strategy_are_refused(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: WritePairs,
     make_recipe: MakeRecipe,
@@ -144,10 +146,15 @@ def test_pairs_of_another_strategy_are_refused(
 
 
 def test_missing_inputs_are_named(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+    tmp_path: Path,
+    prepared: Prepared,
+    run: Train,
+    write_pairs: WritePairs,
+    make_recipe: MakeRecipe,
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.jsonl must exist"):
         run(tmp_path / "run", tmp_path / "pairs.jsonl", make_recipe())
-    recipe = make_recipe(pairs={"validation_fraction": 0.001})
+    pairs, recipe = write_pairs("origin"), make_recipe()
+    taught = write_prepared(tmp_path / "prepared", prepared.split("train"), recipe)
     with pytest.raises(CtscribeError, match="validation needs two patients or more"):
-        run(tmp_path / "run", write_pairs("origin"), recipe)
+        train(tmp_path / "run", taught, pairs, recipe)

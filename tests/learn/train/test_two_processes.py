@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.train.follow import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun
@@ -35,7 +36,7 @@ from tests.learn.train.launch import torchrun
 )
 def test_two_processes_equal_one(
     tmp_path: Path,
-    prepared: Path,
+    prepared: Prepared,
     start: Path,
     write_pairs: Callable[[str], Path],
     make_recipe: Callable[..., Recipe],

@@ -1,12 +1,11 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.rows import StudyRow
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
@@ -14,8 +13,8 @@ from ctscribe.learn.train.scorer import Validation, validate, validation_pairs
 
 
 @pytest.fixture
-def studies(prepared: Path) -> list[StudyRow]:
-    return read_rows(prepared / "studies.jsonl", StudyRow)
+def studies(prepared: Prepared) -> list[StudyRow]:
+    return prepared.studies
 
 
 class MeanOfFeatures(nn.Module):

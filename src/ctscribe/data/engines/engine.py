@@ -1,4 +1,4 @@
-"""What every engine does, and which there are."""
+"""What every engine does, and how to choose one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,11 +43,9 @@ class Engine(Protocol):
 
 
 def choose_engine(name: EngineName, folder: Path) -> Engine:
-    """The engine of that name; importing no other.
+    """Imports the engine of that name.
 
-    Args:
-        name: local, ray or slurm.
-        folder: Where Slurm jobs keep what they exchange; on storage that their machines share.
+    In ``folder``, on storage that their machines share, Slurm's jobs keep what they exchange.
     """
     work = import_module(f"ctscribe.data.engines.{name}").work
     engine: Engine = partial(work, folder=folder) if name == "slurm" else work
@@ -55,7 +53,7 @@ def choose_engine(name: EngineName, folder: Path) -> Engine:
 
 
 def import_extra(package: str, extra: EngineName) -> ModuleType:
-    """An optional dependency.
+    """Imports an optional dependency.
 
     Raises:
         CtscribeError: ``E_ENGINE`` with what to install.

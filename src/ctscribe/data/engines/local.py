@@ -14,33 +14,10 @@ from threading import Thread
 
 from ctscribe.data.engines.engine import Result, Task
 
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """What the machine has free or can free, or the container's limit leaves; None if unknown.
-
-    Sources: MemAvailable of proc(5); memory.max and memory.stat of the kernel's cgroup v2.
-    """
-    machine = _number(meminfo, r"^MemAvailable:\s+(\d+) kB")
-    limit = _number(cgroup / "memory.max", r"^(\d+)$")
-    free = [] if machine is None else [1024 * machine]
-    if limit is not None:
-        free.append(max(0, limit - (_number(cgroup / "memory.stat", r"^anon (\d+)") or 0)))
-    return min(free, default=None)
-
-
-def _number(path: Path, pattern: str) -> int | None:
-    try:
-        found = re.search(pattern, path.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) if found else None
-
-
 _SHARE = 0.8
 """Of the memory that is free at the start; the rest is for everybody else."""
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def work(
@@ -143,3 +120,24 @@ def _end_with_parent() -> None:
 def _end_after(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)
+
+
+def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """What the machine has free or can free, or the container's limit leaves; None if unknown.
+
+    Sources: MemAvailable of proc(5); memory.max and memory.stat of the kernel's cgroup v2.
+    """
+    machine = _number(meminfo, r"^MemAvailable:\s+(\d+) kB")
+    limit = _number(cgroup / "memory.max", r"^(\d+)$")
+    free = [] if machine is None else [1024 * machine]
+    if limit is not None:
+        free.append(max(0, limit - (_number(cgroup / "memory.stat", r"^anon (\d+)") or 0)))
+    return min(free, default=None)
+
+
+def _number(path: Path, pattern: str) -> int | None:
+    try:
+        found = re.search(pattern, path.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Slurm through submitit: arrays of jobs, each of which does its share one after the other."""
+"""Slurm through submitit: arrays of jobs, each of which does a share of the tasks."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,6 @@ _SHARES_PER_PROCESS = 4
 _MINUTES_PER_TASK = 1
 _MINUTES_AT_LEAST = 30
 _POLL_S = {"slurm": 10.0, "local": 0.2}
-Cluster = Literal["slurm", "local"]
 
 
 def work(
@@ -26,7 +25,7 @@ def work(
     lost: Callable[[Task], Result],
     need_bytes: Callable[[Task], int],
     folder: Path,
-    cluster: Cluster = "slurm",
+    cluster: Literal["slurm", "local"] = "slurm",
 ) -> Iterator[Result]:
     """See `Engine`; `processes` jobs run at once, each on one core.
 
@@ -34,15 +33,9 @@ def work(
     ``SBATCH_PARTITION``. When a job dies, its tasks are repeated one per job, so that only those
     that kill theirs are lost. Jobs that a killed driver leaves behind end by themselves.
 
-    Args:
-        function: See `Engine`.
-        tasks: See `Engine`.
-        processes: See `Engine`.
-        lost: See `Engine`.
-        need_bytes: See `Engine`.
-        folder: For submitit's files, on storage that all machines share; removed when every job
-            has ended well, kept with the jobs' logs otherwise.
-        cluster: local runs the jobs on this machine.
+    ``folder`` is for submitit's files, on storage that all machines share; it is removed when
+    every job has ended well, and kept with the jobs' logs otherwise. The cluster ``local`` runs
+    the jobs on this machine.
     """
     submitit = import_extra("submitit", "slurm")
     if cluster == "slurm" and shutil.which("sbatch") is None:

@@ -16,12 +16,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import ModelConfig, WarmUpConfig
-from ctscribe.base.types import Frames, Labels
+from ctscribe.base.types import Labels
 from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters
 from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
 from ctscribe.learn.model.finding_queries import FindingsHead
 from ctscribe.learn.model.tower import encode_frames, patchify
 from ctscribe.scan.boxes import FrameBoxes
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 _MAX_SHIFT_PX = 14

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 
 from ctscribe.base.files import write_json
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.base.types import Frames
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.dataset import pair_up
+from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 SICKER_LIMIT = 0.65

@@ -12,9 +12,10 @@ from jaxtyping import Float64, Int64, UInt8
 from scipy.spatial.distance import cdist
 
 from ctscribe.base.rows import GapRow, PairRow, StudyRow
-from ctscribe.base.types import Frames, Labels
+from ctscribe.base.types import Labels
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.heter import disputed_findings, encode_patterns
+from ctscribe.scan.types import Frames
 
 THUMBNAIL = 4
 """Rows and columns of the mean frame, scaled down."""

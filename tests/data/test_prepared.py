@@ -1,0 +1,249 @@
+"""A prepared folder as its readers open it, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, write_json
+from ctscribe.base.recipe import Recipe, SplitsConfig
+from ctscribe.data.ct_rate import CtRateTree
+from ctscribe.data.prepare import prepare
+from ctscribe.data.prepare_volume import write_frames
+from ctscribe.data.prepared import (
+    Prepared,
+    frames_path,
+    read_frames,
+    record_path,
+    split_of,
+    stem,
+)
+from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.studies import random_frames, study_row, write_prepared
+
+NAME = "train_1_a_1.nii.gz"
+FRAMES = random_frames(1, (4, 28, 56, 3))[0]
+# By their names both train, and the third is tested.
+STUDIES = [
+    study_row("train_2_a_1.nii.gz", split="validation"),
+    study_row("train_3_a_1.nii.gz", split="test"),
+    study_row("valid_1_a_2.nii.gz", split="train"),
+    study_row("valid_1_a_1.nii.gz", split="train"),
+]
+
+
+# The first 16 digits of `printf train_1 | sha256sum`, as a share of 16^16, are 0.025, and so on.
+@pytest.mark.parametrize(
+    ("patient", "fraction", "split"),
+    [
+        ("train_1", 0.1, "validation"),
+        ("train_1", 0.02, "train"),
+        ("train_2", 0.1, "train"),
+        ("train_2", 0.499, "validation"),
+        ("train_53", 0.38, "validation"),
+        ("train_53", 0.379, "train"),
+    ],
+)
+def test_splits_never_change_between_releases(patient: str, fraction: float, split: str) -> None:
+    assert split_of(patient, "train", SplitsConfig(validation_fraction=fraction)) == split
+
+
+def test_the_sources_validation_set_is_the_test_split() -> None:
+    splits = SplitsConfig(validation_fraction=0.4)
+    assert all(split_of(f"valid_{n}", "valid", splits) == "test" for n in range(50))
+
+
+def held_out(fraction: float) -> set[str]:
+    """Of 20,000 patients."""
+    splits = SplitsConfig(validation_fraction=fraction)
+    names = (f"train_{n}" for n in range(20_000))
+    return {name for name in names if split_of(name, "train", splits) == "validation"}
+
+
+def test_a_larger_fraction_only_adds_patients_and_its_share_is_near_what_was_asked_for() -> None:
+    small, large = held_out(0.1), held_out(0.2)
+    assert small < large
+    assert 0.09 < len(small) / 20_000 < 0.11
+
+
+def test_splits_are_those_of_the_rows_in_their_order(tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path, STUDIES)
+    assert prepared.studies == STUDIES
+    assert prepared.split("validation") == STUDIES[:1]
+    assert prepared.split("test") == STUDIES[1:2]
+    assert prepared.split("train") == STUDIES[2:]
+    assert prepared.by_name == {study.volume_name: study for study in STUDIES}
+
+
+def test_a_scan_is_its_first_reconstruction(tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path, STUDIES)
+    assert prepared.scans("train") == STUDIES[2:3]
+    assert prepared.scans("test") == STUDIES[1:2]
+
+
+def test_a_split_without_scans_is_told(tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path, STUDIES[:1])
+    assert prepared.split("test") == []
+    with pytest.raises(CtscribeError, match=r"none of the 1 volumes in .* belongs to it") as caught:
+        prepared.scans("test")
+    assert caught.value.code == "E_EMPTY_SPLIT"
+
+
+def prepare_tree(tree: CtRateTree, out: Path, fraction: float = 0.1) -> int:
+    """Slices only; how many volumes an earlier run had prepared."""
+    splits = SplitsConfig(validation_fraction=fraction)
+    return prepare(tree.root, out, VOLUME, SLICES, splits, keep="slices").num_reused
+
+
+def test_prepare_decides_the_split_once(tree: CtRateTree, tmp_path: Path) -> None:
+    prepare_tree(tree, tmp_path / "out", fraction=0.2)
+    assert [(study.volume_name, study.split) for study in Prepared(tmp_path / "out").studies] == [
+        (NAMES[0], "validation"),
+        (NAMES[1], "train"),
+        (NAMES[2], "validation"),
+        (NAMES[3], "test"),
+    ]
+    with pytest.raises(CtscribeError, match=r"splits\.validation_fraction \(0\.2 there") as caught:
+        prepare_tree(tree, tmp_path / "out", fraction=0.3)
+    assert caught.value.code == "E_RUN_EXISTS"
+
+
+def test_a_folder_of_0_1_is_prepared_again_without_doing_a_volume(
+    tree: CtRateTree, tmp_path: Path
+) -> None:
+    """Its rows lacked the split, and its manifest how patients were split."""
+    out = tmp_path / "out"
+    prepare_tree(tree, out)
+    now = hashes(out)
+    rows = [json.loads(line) for line in (out / "studies.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["split"]
+    (out / "studies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = read_json(out / "prepare.json")
+    del manifest["asked"]["splits"]
+    write_json(out / "prepare.json", manifest)
+    with pytest.raises(CtscribeError, match=r"line 1 must be a StudyRow, but split: ") as caught:
+        Prepared(out).split("train")
+    assert caught.value.code == "E_ROW"
+    assert "run the stage again" in caught.value.sentence
+    assert prepare_tree(tree, out) == len(NAMES)
+    assert hashes(out) == now
+
+
+def test_other_frames_than_a_recipe_asks_for_are_refused_by_the_first_knob(tmp_path: Path) -> None:
+    recipe = Recipe(volume=VOLUME, slices=SLICES)
+    prepared = write_prepared(tmp_path, STUDIES, recipe)
+    assert prepared.recipe_of_frames == (VOLUME, SLICES)
+    assert prepared.windows == "three"
+    prepared.require(recipe)
+    fewer = SLICES.model_copy(update={"num_slices": 2, "windows": "single"})
+    with pytest.raises(
+        CtscribeError, match=r"in slices\.num_slices \(4 there, 2 asked\)"
+    ) as caught:
+        prepared.require(Recipe(volume=VOLUME.model_copy(update={"antialias": True}), slices=fewer))
+    assert caught.value.code == "E_PREPARED"
+
+
+def test_a_folder_whose_knobs_are_unknown_is_refused(tmp_path: Path) -> None:
+    prepared = write_prepared(tmp_path, STUDIES)
+    manifest = read_json(tmp_path / "prepare.json")
+    manifest["asked"]["slices"]["crop"] = "lungs"
+    write_json(tmp_path / "prepare.json", manifest)
+    with pytest.raises(CtscribeError, match="prepared by this version, but ") as caught:
+        _ = prepared.recipe_of_frames
+    assert caught.value.code == "E_PREPARED"
+
+
+def test_what_is_not_there_is_missed_when_it_is_asked_for(tmp_path: Path) -> None:
+    prepared = Prepared(tmp_path / "nowhere")
+    for ask in (
+        lambda: prepared.studies,
+        lambda: prepared.recipe_of_frames,
+        lambda: prepared.frames(STUDIES[0]),
+        lambda: prepared.record(STUDIES[0]),
+    ):
+        with pytest.raises(CtscribeError, match="must exist") as caught:
+            ask()
+        assert caught.value.code == "E_MISSING"
+
+
+def test_features_lie_apart_by_tower(tmp_path: Path) -> None:
+    prepared = Prepared(tmp_path)
+    assert prepared.features("0f") == tmp_path / "features" / "0f"
+
+
+def test_a_volume_is_read_from_its_store(tree: CtRateTree, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare_tree(tree, out)
+    prepared = Prepared(out)
+    study = prepared.by_name[NAME]
+    with pytest.raises(CtscribeError, match="as `prepare --keep all` writes it") as caught:
+        prepared.volume(study)
+    assert caught.value.code == "E_MISSING"
+    prepare(tree.root, out, VOLUME, SLICES)
+    volume = prepared.volume(study)
+    assert volume.hu.shape == study.shape_xyz
+    assert volume.hu.min() < -900
+    assert volume.affine[2, 3] == pytest.approx(700.0)
+
+
+def test_frames_and_their_record_are_found_by_study(tmp_path: Path) -> None:
+    study = study_row(NAME)
+    prepared = write_prepared(tmp_path, [study], frames=[FRAMES])
+    found = prepared.frames(study)
+    np.testing.assert_array_equal(found, FRAMES)
+    assert isinstance(found, np.memmap)
+    assert not found.flags.writeable
+    assert prepared.record(study)["volume_name"] == NAME
+    assert sorted(path.name for path in (tmp_path / "slices").iterdir()) == [
+        "train_1_a_1.json",
+        "train_1_a_1.npy",
+    ]
+
+
+def test_same_frames_same_bytes(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", NAME, FRAMES, {})
+    write_frames(tmp_path / "b", NAME, np.asfortranarray(FRAMES), {})
+    for path in (frames_path, record_path):
+        assert path(tmp_path / "a", NAME).read_bytes() == path(tmp_path / "b", NAME).read_bytes()
+
+
+@pytest.mark.parametrize("place", [5, 60, 130, 5000, -1])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
+    prepared = write_prepared(tmp_path, [study_row(NAME)], frames=[FRAMES])
+    path = frames_path(tmp_path, NAME)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(
+        CtscribeError, match="damaged; run the stage that writes it again"
+    ) as caught:
+        prepared.frames(prepared.studies[0])
+    assert caught.value.code == "E_CACHE"
+
+
+def test_missing_and_cut_frames(tmp_path: Path) -> None:
+    with pytest.raises(CtscribeError, match="must exist"):
+        read_frames(tmp_path, NAME)
+    write_frames(tmp_path, NAME, FRAMES, {})
+    path = frames_path(tmp_path, NAME)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CtscribeError, match="missing or damaged"):
+        read_frames(tmp_path, NAME)
+    path.unlink()
+    with pytest.raises(CtscribeError, match="missing or damaged"):
+        read_frames(tmp_path, NAME)
+
+
+def test_pickled_arrays_are_never_opened(tmp_path: Path) -> None:
+    write_frames(tmp_path, NAME, FRAMES, {})
+    with frames_path(tmp_path, NAME).open("wb") as file:
+        np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(CtscribeError, match="missing or damaged"):
+        read_frames(tmp_path, NAME)
+
+
+def test_names() -> None:
+    assert [stem(name) for name in (NAME, "a.nii", "b")] == ["train_1_a_1", "a", "b"]
