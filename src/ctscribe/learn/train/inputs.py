@@ -15,7 +15,7 @@ from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.pairs.dataset import VisualSource, strategy_of
-from ctscribe.learn.train.arguments import pairs_per_micro_step, sharding_asked
+from ctscribe.learn.train.arguments import pairs_per_update, sharding_asked
 
 
 def request_of(
@@ -28,12 +28,11 @@ def request_of(
     """
     if not pairs_path.is_file():
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist, as `ctscribe pairs` writes it")
-    together = pairs_per_micro_step(arguments) * arguments.gradient_accumulation_steps
     return {
         "recipe": recipe.model_dump(mode="json"),
         "pairs_sha256": sha256_of_file(pairs_path),
         "start": None if start is None else _fingerprint(Path(start)),
-        "pairs_per_update": together,
+        "pairs_per_update": pairs_per_update(arguments),
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
     }

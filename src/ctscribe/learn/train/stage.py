@@ -26,7 +26,7 @@ from ctscribe.learn.pairs.dataset import Pair, PairDataset
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
     count_updates,
-    pairs_per_micro_step,
+    pairs_per_update,
     require_sharding,
     training_arguments,
 )
@@ -158,7 +158,7 @@ def _hard_pairs(
     return HardPairs(
         training,
         recipe.pairs.seed,
-        pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps),
+        pairs_per_update(arguments),
         Path(arguments.output_dir) / "gaps",
         steps_done,
     )

@@ -114,12 +114,16 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             self._objective, *branches, losses.rows, len(self.studies), batch["disputed"]
         )
         term = negative_term(self._objective, pair)
-        is_needed = self._on_any_process(~term.satisfied.all())
+        # processes meet in every backward pass that sends gradients, so all must decide alike
+        wanting = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
+        is_needed = bool(wanting > 0)
         square = losses.values.new_zeros(())
         if is_needed:
             square = self._differentiate(self.beta * term.values.mean() + _zero(losses))
-        else:
-            _reshard(model)
+        elif isinstance(model, FSDPModule):
+            # without a backward pass the outermost weights would stay as they were gathered,
+            # through the update, which changes the shards alone
+            model.reshard()
         ce = losses.per_sample()
         self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
@@ -137,10 +141,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         square: Tensor = self._gradient.square() * int(steps) ** 2
         return square
 
-    def _on_any_process(self, flag: Tensor) -> bool:
-        # Processes meet in every backward pass that sends gradients, so all must decide alike.
-        return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
-
     def _require_numbers(self, fine: Tensor) -> None:
         if not bool(fine.all()):
             wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
@@ -150,16 +150,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 def _zero(losses: AnswerLosses) -> Tensor | float:
     """Zero that still reaches the finding queries: processes wait for every weight that learns."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
-
-
-def _reshard(model: nn.Module) -> None:
-    """Ends a forward pass that no backward pass follows, where weights are sharded.
-
-    The outermost weights wait for their backward pass as they were gathered, and would go on
-    through the update, which changes the shards alone.
-    """
-    if isinstance(model, FSDPModule):
-        model.reshard()
 
 
 def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:
