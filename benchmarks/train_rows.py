@@ -256,7 +256,7 @@ def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow],
         studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
         pairs.append(PairRow(study=name, role="negative", volume=shown))
-    write_rows(folder / STUDIES, studies)
+    write_rows(folder / "studies.jsonl", studies)
     return studies, pairs
 
 

@@ -29,7 +29,7 @@ def test_only_what_shall_learn_changes(
 ) -> None:
     model = deepcopy(qwen)
     config = WarmUpConfig(
-        tower=tower,  # type: ignore[arg-type]
+        tower=tower,
         last_blocks=1,
         epochs=1,
         batch_size=4,

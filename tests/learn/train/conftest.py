@@ -68,7 +68,7 @@ def write_pairs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 
     def write(strategy: str) -> Path:
         path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
-        config = PairsConfig(strategy=strategy)  # type: ignore[arg-type]
+        config = PairsConfig(strategy=strategy)
         rows = _hard(studies) if strategy == "hard" else build_pairs(studies, config)
         write_rows(path, rows)
         return path

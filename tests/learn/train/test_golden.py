@@ -48,7 +48,7 @@ def test_first_losses(tmp_path: Path, prepared: Prepared, strategy: str) -> None
     studies = prepared.studies
     texts = [SYSTEM, QUESTION, *(join_report(s.findings, s.impression) for s in studies)]
     tokenizer = train_tokenizer(texts, vocab_size=400)
-    rows = build_pairs(studies[:12], PairsConfig(strategy=strategy))  # type: ignore[arg-type]
+    rows = build_pairs(studies[:12], PairsConfig(strategy=strategy))
     recipe = tiny_recipe()
     fit(
         training_arguments(tmp_path, recipe),
