@@ -22,8 +22,7 @@ from transformers import Trainer, TrainerCallback
 from benchmarks.harness import record
 from benchmarks.timing import alone, measured
 from benchmarks.train_rows import OURS, PLAIN, PRESETS, ROWS, SKIPPED, Row, make
-from ctscribe.learn.train.tally import means
-from ctscribe.learn.train.trainer import PairTrainer
+from ctscribe.learn.train.trainer import PairTrainer, means
 
 UPDATES = 2
 """Of one pair each; the first is not timed."""

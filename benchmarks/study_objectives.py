@@ -37,9 +37,8 @@ from ctscribe.learn.model.features import store_features
 from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.train.arguments import training_arguments
-from ctscribe.learn.train.inputs import visual_source
 from ctscribe.learn.train.run_log import MetricsRow
-from ctscribe.learn.train.stage import fit
+from ctscribe.learn.train.stage import fit, visual_source
 from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.measure.card import measure_gap
 from ctscribe.measure.intervals import patient_index

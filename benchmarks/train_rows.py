@@ -32,8 +32,8 @@ from ctscribe.learn.model.tower import patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
 from ctscribe.learn.train.arguments import training_arguments
-from ctscribe.learn.train.inputs import visual_source
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
+from ctscribe.learn.train.stage import visual_source
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.text.prompt import QUESTION, SYSTEM
 

@@ -36,7 +36,7 @@ class ReportedRow(Row):
 
 
 class StudyRow(ReportedRow):
-    """``studies.jsonl``: one prepared volume with its report."""
+    """One prepared volume with its report; see `prepared.Prepared`."""
 
     split: Split
     """Decided by `prepare`, once; see `prepared.split_of`."""

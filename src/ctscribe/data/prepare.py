@@ -1,4 +1,4 @@
-"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`.
+"""Volumes with reports → what training reads: stores, slice cache and a row per study.
 
 Of each scan one reconstruction is used (`data.listing`), or all. A volume whose outputs
 exist for the same request and the same file is not done again, so that an interrupted run
@@ -56,7 +56,7 @@ _INFLATED = 3
 """Most that chest CT expands from its file; 2.2 is usual."""
 _LEDGER = "ledger.sqlite"
 _REPEATED = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
-"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+"""Fields of a volume's record that its row repeats."""
 
 
 @final
@@ -95,7 +95,7 @@ def prepare(
 ) -> PrepareSummary:
     """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
-    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+    The rows of studies, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.

@@ -89,7 +89,7 @@ def test_a_missing_volume_never_becomes_another(
     rows = build_pairs(cohort, PairsConfig(strategy="heter"))
     gone = rows[1].volume
     left = [study for study in cohort if study.volume_name != gone]
-    with pytest.raises(CtscribeError, match=f"{gone} is not in studies.jsonl"):
+    with pytest.raises(CtscribeError, match=f"but {gone} is none"):
         make_dataset(left, rows, tokenizer, 500)
 
 

@@ -16,8 +16,8 @@ from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.train.arguments import training_arguments
 from ctscribe.learn.train.epochs import EpochsInOrder
-from ctscribe.learn.train.inputs import visual_source
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates
+from ctscribe.learn.train.stage import visual_source
 from ctscribe.learn.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]

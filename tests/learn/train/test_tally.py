@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ctscribe.learn.train.tally import Tally, means
+from ctscribe.learn.train.trainer import Tally, means
 
 FINDING = torch.tensor([True, False, False])
 

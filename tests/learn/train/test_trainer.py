@@ -13,7 +13,7 @@ from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch, collate_pairs
 from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import ReportScorer
-from ctscribe.learn.train.tally import means
+from ctscribe.learn.train.trainer import means
 from tests.learn.train.bench import Bench, Gradients
 
 

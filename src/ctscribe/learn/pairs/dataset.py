@@ -107,7 +107,7 @@ class PairDataset(Dataset[Pair]):
                 if name not in studies:
                     raise CtscribeError(
                         "E_PAIRS",
-                        f"pairs may only name prepared volumes, but {name} is not in studies.jsonl",
+                        f"pairs may only name prepared volumes, but {name} is none",
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
