@@ -17,8 +17,8 @@ from ctscribe.measure.baselines import BASELINE_RULES, write_baselines
 from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import LANGUAGE_METRICS, Profile
-from ctscribe.measure.likeness import template_statistics
 from ctscribe.measure.scans import RULES, ScanReport, Sections, read_answers
+from ctscribe.measure.scores import template_statistics
 from ctscribe.measure.statistics import scan_statistics, score_table
 
 FOLDS = 5

@@ -3,13 +3,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import (
-    atomic_write,
-    read_json,
-    sha256_of_file,
-    sha256_of_json,
-    write_json,
-)
+from ctscribe.base.files import atomic_write, read_json, sha256_of_file, sha256_of_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

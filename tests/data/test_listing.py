@@ -5,12 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.data.ct_rate import (
-    LABEL_COLUMNS,
-    METADATA_COLUMNS,
-    REPORT_COLUMNS,
-    CtRateTree,
-)
+from ctscribe.data.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
 from ctscribe.data.listing import NO_CHEST, list_volumes
 
 Row = dict[str, str]

@@ -6,12 +6,7 @@ import re
 from pathlib import Path
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.data.ct_rate import (
-    LABEL_COLUMNS,
-    METADATA_COLUMNS,
-    REPORT_COLUMNS,
-    CtRateTree,
-)
+from ctscribe.data.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
 
 VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
 SLICES = SlicesConfig(num_slices=4, windows="three", frame_size_px=(56, 84))

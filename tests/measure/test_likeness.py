@@ -1,6 +1,6 @@
 import pytest
 
-from ctscribe.measure.likeness import template_statistics
+from ctscribe.measure.scores import template_statistics
 
 
 def test_shared_words_are_counted_by_patients_not_reports() -> None:

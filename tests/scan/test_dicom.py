@@ -20,14 +20,7 @@ from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.volume import Notes
 from tests.dicom import Edit
-from tests.scan.dicom_slices import (
-    COLUMNS,
-    HU,
-    STUDY,
-    make_slice,
-    stored,
-    write_series,
-)
+from tests.scan.dicom_slices import COLUMNS, HU, STUDY, make_slice, stored, write_series
 
 
 def test_series_in_order_of_position(tmp_path: Path) -> None:

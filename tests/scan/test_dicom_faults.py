@@ -8,22 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
-from pydicom.uid import (
-    UID,
-)
+from pydicom.uid import UID
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom
 from tests.dicom import Edit, on_slice
-from tests.scan.dicom_slices import (
-    COLUMNS,
-    ROWS,
-    SHARED,
-    STUDY,
-    make_slice,
-    refused,
-    write_series,
-)
+from tests.scan.dicom_slices import COLUMNS, ROWS, SHARED, STUDY, make_slice, refused, write_series
 
 
 def shift(*missing: int) -> Edit:

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    RLELossless,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom

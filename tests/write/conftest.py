@@ -9,8 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.write.evidence import ReportOnScan
-from ctscribe.write.sentences import ReadReport
+from ctscribe.write.evidence import ReadReport, ReportOnScan
 from ctscribe.write.writer import ReportWriter
 from tests.models import write_run
 

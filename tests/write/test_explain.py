@@ -5,6 +5,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.scan.boxes import box_around_peak
 from ctscribe.write.evidence import (
+    ReadReport,
     ReportOnScan,
     attention_of,
     drops_of,
@@ -14,7 +15,6 @@ from ctscribe.write.evidence import (
     log_probs,
     rank_pairs,
 )
-from ctscribe.write.sentences import ReadReport
 
 
 def test_drops_add_up_over_a_sentences_tokens(report: ReadReport) -> None:

@@ -9,8 +9,7 @@ from ctscribe.scan.boxes import overlap
 from ctscribe.show.tables import Value
 from ctscribe.show.trust_tables import faithfulness_tables
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.evidence import ReportOnScan
-from ctscribe.write.sentences import ReadReport
+from ctscribe.write.evidence import ReadReport, ReportOnScan
 
 NODULE = FINDINGS.index("Lung nodule")
 TRUTH = Truth(

@@ -7,8 +7,7 @@ from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.text.prompt import encode_example
-from ctscribe.write.evidence import ReportOnScan, log_probs
-from ctscribe.write.sentences import ReadReport
+from ctscribe.write.evidence import ReadReport, ReportOnScan, log_probs
 
 EVERY = frozenset({0, 1, 2})
 

@@ -1,7 +1,7 @@
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.sentences import ReadReport, read_report
+from ctscribe.write.evidence import ReadReport, read_report
 
 NODULE, EFFUSION = FINDINGS.index("Lung nodule"), FINDINGS.index("Pleural effusion")
 

@@ -81,7 +81,6 @@ def score_card(
         cross_entropy: View → of each scan's true report; empty where only reports are known.
         answers: View → what was written, in the same order; ``real`` and ``other_patient`` at
             least.
-        truth: The references.
         config: Text profile, draws and their seed.
         source_name: Who read the findings of what was written.
 

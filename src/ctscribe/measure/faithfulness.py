@@ -29,6 +29,7 @@ from ctscribe.scan.boxes import BoxPx, FrameBoxes, box_in_pixels, boxes_in_frame
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
     Kept,
+    ReadReport,
     ReportOnScan,
     attention_of,
     box_of,
@@ -38,7 +39,6 @@ from ctscribe.write.evidence import (
     log_probs,
 )
 from ctscribe.write.find_evidence import match_predictions
-from ctscribe.write.sentences import ReadReport
 from ctscribe.write.writer import ReportWriter
 
 METHODS = ("attention", "leave_one_out", "random")

@@ -66,7 +66,6 @@ def put_to_studies(
     volume is taken; without one, that of the first reconstruction.
 
     Args:
-        written: The reports.
         path: Where they are from.
         studies: The prepared studies; a name is a volume's, its scan's, or that of another
             reconstruction of the scan.

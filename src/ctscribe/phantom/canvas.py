@@ -22,7 +22,6 @@ class Stroke:
     """A solid and the densities painted for it.
 
     Args:
-        shape: The solid.
         layers: (depth in mm, HU) from the surface inwards; the first is the surface itself.
         space: any: replaces whatever is there; organ: the same, and the place is lung no more;
             lung: only where lung is left.

@@ -81,7 +81,6 @@ class Exposure:
     """One acquisition on one scanner, shared by its reconstructions.
 
     Args:
-        scanner: The model.
         roll_rad: Rotation of the patient on the table.
         shift_mm: World position of the carina.
         centre_mm: World (x, y) of the middle of the field of view.

@@ -72,7 +72,6 @@ def box_around_peak(cells: Float[np.ndarray, "rows columns"], share: float, cell
     """Around the cells that hang together with a map's peak and hold a share of it or more.
 
     Args:
-        cells: The map.
         share: Of the peak.
         cell_px: Pixels along a cell's side.
     """

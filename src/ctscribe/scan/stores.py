@@ -32,7 +32,6 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
     """Writes both stores in one pass over the slices, so that no volume is held in memory.
 
     Args:
-        out: The prepared folder.
         stem: Name without suffix.
         resampling: The planned volume in RAS orientation.
         record: What else the sidecar holds.

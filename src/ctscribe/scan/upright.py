@@ -47,7 +47,6 @@ def plan_upright(
 
     Args:
         shape_xyz: Of a volume whose third axis is the stack's.
-        affine: Of that volume.
         max_tilt_degrees: Stacks that lean further are refused.
         study: Name for errors.
 

@@ -130,7 +130,6 @@ def card_figure(
     """What a model makes of its scans and of what is shown instead of them.
 
     Args:
-        title: Above everything.
         panels: Metric to {what was shown: estimate}, one panel each. The first has every view
             and gives their order. One with a value beyond 1 has a scale of its own,
             logarithmic where a tenth of the largest value is larger than the smallest.

@@ -41,7 +41,6 @@ def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -
 
     Args:
         out: Experiment folder with its comparison.
-        recipe: The experiment's.
         folders: Of all cells of its grid, finished.
 
     Raises:

@@ -52,7 +52,6 @@ def experiment_figures(
     Args:
         weights: Table 2.
         folders: Of all cells; figures show those of the first training seed.
-        recipe: The experiment's.
     """
     seed, beta = recipe.experiment.seeds[0], recipe.objective.beta
     first = {cell: folder for cell, folder in folders.items() if cell.seed == seed}

@@ -52,7 +52,7 @@ LIKENESS = {
     "repeated_share": "Repeated reports",
     "self_bleu_4": "Self-BLEU-4",
 }
-"""Measures of `measure.likeness` and their titles."""
+"""Measures of `measure.scores` and their titles."""
 
 BASELINES = {
     "constant_report": "Constant report",
@@ -179,7 +179,6 @@ def systems_table(
     """Systems, then the baselines of the first; scores are means over a system's training seeds.
 
     Args:
-        title: Of the table.
         corner: What the first column holds.
         systems: Row title to scores, one per training seed; with ``gap`` where it was measured.
         metrics: Key to the title of its column.

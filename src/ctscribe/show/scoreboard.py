@@ -60,7 +60,6 @@ def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     Args:
         out: Experiment folder with every cell finished.
         prepared: Holds the scans.
-        recipe: The experiment's.
 
     Raises:
         CtscribeError: ``E_MISSING`` when a cell is not finished.
@@ -92,7 +91,6 @@ def write_run_board(
     """Writes the page of one run, ours or not.
 
     Args:
-        path: The page.
         scores: What `evaluate` made of the predictions.
         predictions_path: The predictions; the loss curve beside them is shown too, if any.
         references: What they were scored against; the frames of prepared studies are shown, in
@@ -145,7 +143,6 @@ def scoreboard_page(
     """The page.
 
     Args:
-        title: Of the page.
         facts: Short texts under the title: which system the studies show, date, versions.
         tables: In the order given.
         figures: With their captions.

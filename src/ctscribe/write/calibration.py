@@ -17,7 +17,7 @@ from scipy.special import expit
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import Row
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.sentences import ReadSentence
+from ctscribe.write.evidence import ReadSentence
 
 FILE = "calibration.json"
 _PRIOR_SD = 1.0
@@ -153,7 +153,6 @@ def sentence_log_odds(
     Args:
         sentence: Without a named finding there is nothing to be sure of, so the answer is None.
         log_prob: Of all its tokens.
-        num_tokens: How many.
         probabilities: Of the 18 findings, calibrated.
     """
     said = [probabilities[i] for i in sentence.present]

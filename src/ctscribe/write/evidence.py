@@ -10,18 +10,78 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import Row
 from ctscribe.learn.model.cells import CELL_PX
 from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
 from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import find_mentions
+from ctscribe.text.sections import join_report, sentence_spans
 from ctscribe.write.draft import SentenceRow, SliceEvidence
-from ctscribe.write.sentences import ReadReport, ReadSentence
+
+
+@final
+@dataclass(frozen=True)
+class ReadSentence:
+    """A sentence, and what it says of the 18 findings."""
+
+    section: Literal["findings", "impression"]
+    text: str
+    present: tuple[int, ...]
+    """Index into `FINDINGS` of what it affirms."""
+    absent: tuple[int, ...]
+    """Of what it denies."""
+
+
+@final
+@dataclass(frozen=True)
+class ReadReport:
+    """A report as one answer, its sentences, and which of its tokens belong to which."""
+
+    answer: str
+    sentences: tuple[ReadSentence, ...]
+    tokens: Bool[Tensor, "sentences tokens"]
+
+
+def read_report(findings: str, impression: str, tokenizer: PreTrainedTokenizerBase) -> ReadReport:
+    """Cuts a report's two sections into sentences and their tokens.
+
+    A token that two sentences share, such as a space between them, belongs to the later one. The
+    tokenizer must be a fast one, which knows the place of each token.
+    """
+    answer = join_report(findings, impression)
+    start = len("Findings: ")
+    sections = (
+        ("findings", findings.strip(), start),
+        ("impression", impression.strip(), len(answer) - len(impression.strip())),
+    )
+    offsets = tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+    ends = torch.tensor(offsets["offset_mapping"]).reshape(-1, 2)[:, 1]
+    sentences, members = [], []
+    for section, text, shift in sections:
+        for first, last in sentence_spans(text):
+            sentences.append(_sentence(section, text[first:last]))
+            members.append((ends > shift + first) & (ends <= shift + last))
+    nothing = torch.zeros(0, len(ends), dtype=torch.bool)
+    return ReadReport(answer, tuple(sentences), torch.stack(members) if members else nothing)
+
+
+def _sentence(section: str, text: str) -> ReadSentence:
+    said = {name: set[int]() for name in ("present", "absent", "uncertain")}
+    for mention in find_mentions(text):
+        said[mention.status].add(FINDINGS.index(mention.finding))
+    return ReadSentence(
+        "findings" if section == "findings" else "impression",
+        text,
+        tuple(sorted(said["present"])),
+        tuple(sorted(said["absent"] - said["present"])),
+    )
+
 
 SETS_PER_CALL = 16
 
@@ -106,7 +166,6 @@ def explain(
 
     Args:
         qwen: Says how probable the sentences are.
-        report: Whose sentences.
         on_scan: The same report behind its scan.
         slice_indices: z index of each frame.
         position_mm: Superior coordinate of each frame, RAS+ mm.

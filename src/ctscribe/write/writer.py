@@ -50,8 +50,14 @@ from ctscribe.write.draft import (
     finding_rows,
     why_not_assessable,
 )
-from ctscribe.write.evidence import ReportOnScan, SentenceEvidence, explain, sentence_rows
-from ctscribe.write.sentences import ReadReport, read_report
+from ctscribe.write.evidence import (
+    ReadReport,
+    ReportOnScan,
+    SentenceEvidence,
+    explain,
+    read_report,
+    sentence_rows,
+)
 
 View = Callable[[StudyRow], Visual]
 """Gives what is shown as a study: its own scan, or something else in its place."""
@@ -65,7 +71,6 @@ class ReportWriter:
     written at temperature 0.
 
     Args:
-        run_dir: Training run.
         save: What `Draft.save` calls; the front door hands over the pages of `show`.
 
     Raises:

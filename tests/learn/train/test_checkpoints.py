@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from ctscribe.learn.train.checkpoints import newest_complete, seal
+from ctscribe.learn.train.callback import newest_complete, seal
 
 
 def write(run: Path, step: int) -> Path:

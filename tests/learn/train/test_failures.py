@@ -14,7 +14,7 @@ from ctscribe.base.rows import write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
-from ctscribe.learn.train.checkpoints import newest_complete
+from ctscribe.learn.train.callback import newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.learn.train.stage import TrainResult, train

@@ -17,7 +17,7 @@ from ctscribe.base.rows import read_rows, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.train.arguments import require_sharding, training_arguments
-from ctscribe.learn.train.checkpoints import newest_complete
+from ctscribe.learn.train.callback import newest_complete
 from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun

@@ -56,7 +56,6 @@ def save_model(
     Args:
         folder: Final place; what is there is replaced.
         qwen: Unchanged, adapters stay separate in it.
-        tokenizer: The model's.
         extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
         documents: Further JSON by file name, e.g. ``warm_up.json``.
 

@@ -34,8 +34,7 @@ from ctscribe.learn.train.arguments import (
     sharding_asked,
     training_arguments,
 )
-from ctscribe.learn.train.callback import Beta, RunCallback
-from ctscribe.learn.train.checkpoints import newest_complete
+from ctscribe.learn.train.callback import Beta, RunCallback, newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
 from ctscribe.learn.train.run_log import RunLog
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
