@@ -29,7 +29,8 @@ def torchrun(
     recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2"]
-    command += [str(_SHARDED)] if sharded else ["-m", "ctscribe.cli"]
+    # behind "--" torchrun does not take --start for a short --start-method
+    command += ["--", str(_SHARDED)] if sharded else ["-m", "--", "ctscribe.cli"]
     command += ["train", str(run), "--prepared", str(prepared.folder), "--pairs", str(pairs)]
     command += ["--start", str(start), "--recipe", str(recipe_path)]
     # CUDA is hidden so that the machine's GPUs, if any, do not change what is compared.
