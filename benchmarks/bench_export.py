@@ -23,10 +23,11 @@ LARGEST_DIFFERENCE = 1e-3
 def write(folder: Path) -> None:
     # the other release cannot import these
     from ctscribe.base.recipe import Recipe
-    from ctscribe.learn.model.checkpoint import add_adapters, save_model
-    from ctscribe.learn.model.patches import patchify
+    from ctscribe.learn.model.adapters import add_adapters
+    from ctscribe.learn.model.checkpoint import save_model
     from ctscribe.learn.model.presets import build_config, train_tokenizer
     from ctscribe.learn.model.publish import publish, publish_merged
+    from ctscribe.learn.model.tower import patchify
     from ctscribe.text.prompt import encode_example
 
     report = "Findings: a 12 mm nodule in the right upper lobe.\nImpression: nodule."

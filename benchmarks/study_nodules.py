@@ -33,18 +33,11 @@ from ctscribe.base.files import write_text
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.cells import CELL_PX, CELLS_PER_SIDE, cell_targets
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.finding_queries import (
-    CELL_PX,
-    CELLS_PER_SIDE,
-    FindingsHead,
-    cell_targets,
-    locate_findings,
-    warmed_head,
-)
-from ctscribe.learn.model.patches import PATCH_PX
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.finding_queries import FindingsHead, locate_findings, warmed_head
 from ctscribe.learn.model.teach import auroc
+from ctscribe.learn.model.tower import PATCH_PX, encode_frames
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.measure.intervals import patient_index
 from ctscribe.scan.boxes import boxes_in_frames

@@ -36,10 +36,10 @@ from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.features import store_features
 from ctscribe.learn.pairs.build import build_training_pairs
 from ctscribe.learn.pairs.dataset import PairDataset
-from ctscribe.learn.train.follow import MetricsRow
-from ctscribe.learn.train.scorer import validation_pairs
-from ctscribe.learn.train.setup import training_arguments, visual_source
-from ctscribe.learn.train.stage import fit
+from ctscribe.learn.train.arguments import training_arguments
+from ctscribe.learn.train.run_log import MetricsRow
+from ctscribe.learn.train.stage import fit, visual_source
+from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.measure.card import measure_gap
 from ctscribe.measure.intervals import patient_index
 from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
@@ -111,7 +111,7 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
         validation_pairs(prepared.split("validation")),
     )
     qwen, tokenizer = load_model(warm_start(), recipe.model.dtype)
-    visual = visual_source(qwen, prepared, prepared.studies, [*rows[0], *rows[1]], recipe)
+    visual = visual_source(qwen, prepared, [*rows[0], *rows[1]], recipe)
     taught, asked = (PairDataset(prepared.by_name, r, tokenizer, visual, 4096) for r in rows)
     fit(training_arguments(run, recipe), qwen, tokenizer, taught, asked, recipe)
     save_model(run / "best", qwen, tokenizer)  # the last weights, whichever validated best

@@ -45,8 +45,7 @@ from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.text.sections import join_report
-from ctscribe.write.generate import generate
-from ctscribe.write.template import generate_template
+from ctscribe.write.generate import generate, generate_template
 from ctscribe.write.writer import ReportWriter
 
 SHARES = (1.0, 0.0, 0.25, 0.05)

@@ -22,21 +22,18 @@ from transformers import (
     Trainer,
 )
 
-from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.recipe import ModelConfig, Recipe
+from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.fast import narrow, recompute, speed_up_tower
-from ctscribe.learn.model.patches import patchify
 from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.model.segments import narrow
+from ctscribe.learn.model.tower import patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
-from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
-from ctscribe.learn.train.setup import (
-    learning_rates,
-    training_arguments,
-    visual_source,
-)
+from ctscribe.learn.train.arguments import training_arguments
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
+from ctscribe.learn.train.stage import visual_source
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.text.prompt import QUESTION, SYSTEM
 
@@ -148,7 +145,7 @@ def make(
     studies, pairs = made_up(folder, num_pairs, preset.side_px)
     source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
     began = perf_counter()
-    visual = visual_source(qwen, Prepared(folder), studies, pairs, source_recipe)
+    visual = visual_source(qwen, Prepared(folder), pairs, source_recipe)
     seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
     dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
     recipe = recipe_of(preset, row, pairs_per_update)
@@ -168,7 +165,7 @@ def model_of(
         speed_up_tower(qwen)
     tuning: Literal["full", "lora"] = "lora" if row.adapters else preset.tuning
     frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
-    choose_trainable(qwen, tuning=tuning, **frozen, lora_r=64, lora_alpha=128)
+    choose_trainable(qwen, ModelConfig(tuning=tuning, **frozen))
     if row.narrow:
         narrow(qwen)
     if row.recomputed != "none":
@@ -191,7 +188,7 @@ def trainer_of(
     shared |= {"model": ReportScorer(qwen, "index"), "data_collator": collate}
     if not row.in_turn:
         return Together(**shared)
-    return PairTrainer(objective=recipe.objective, rates=learning_rates(recipe), **shared)
+    return PairTrainer(objective=recipe.objective, rates=learning_rates(recipe.train), **shared)
 
 
 def collate_plain(
@@ -259,6 +256,7 @@ def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow],
         studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
         pairs.append(PairRow(study=name, role="negative", volume=shown))
+    write_rows(folder / "studies.jsonl", studies)
     return studies, pairs
 
 

@@ -53,7 +53,7 @@ def tokenizer() -> "PreTrainedTokenizerBase":
 @pytest.fixture(scope="session")
 def qwen(tokenizer: "PreTrainedTokenizerBase") -> "Qwen2_5_VLForConditionalGeneration":
     """The tiny model, to be copied before it is changed."""
-    from ctscribe.learn.model.fast import speed_up_tower
+    from ctscribe.learn.model.tower import speed_up_tower
     from tests.models import tiny_model
 
     model = tiny_model(tokenizer, decided=True)

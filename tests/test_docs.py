@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.cli.app import app
+from ctscribe.cli.options import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "LOG.md")

@@ -101,7 +101,7 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
 def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[PredictionRow]:
     """Writes what a run with finding queries says by its labels alone."""
     from ctscribe.measure.calibrate import calibrate
-    from ctscribe.write.template import generate_template
+    from ctscribe.write.generate import generate_template
 
     calibrate(writer, prepared)
     target = writer.run_dir / "predictions_test_template.jsonl"

@@ -118,7 +118,7 @@ def find_findings(text: object) -> dict[str, str]:
 class Scores:
     """Scores of one system with intervals, beside what blind systems score.
 
-    ``values`` is what `measure.scores.evaluate` returns and ``ctscribe evaluate`` writes.
+    ``values`` is what `scores.evaluate` returns and ``ctscribe evaluate`` writes.
     """
 
     values: Mapping[str, Any]

@@ -45,12 +45,12 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "learn/pairs/test_build.py::test_training_pairs_stay_inside_the_training_split",
     ),
     48: (
-        "data/test_cache.py::test_pickled_arrays_are_never_opened",
-        "data/test_cache.py::test_missing_and_cut_frames",
+        "data/test_prepared.py::test_pickled_arrays_are_never_opened",
+        "data/test_prepared.py::test_missing_and_cut_frames",
         "learn/model/test_checkpoint.py::test_a_harmed_folder_is_refused_in_one_sentence",
     ),
     49: (
-        "data/test_cache.py::test_a_flipped_bit_is_noticed",
+        "data/test_prepared.py::test_a_flipped_bit_is_noticed",
         "scan/test_stores.py::test_damage_is_noticed",
         "data/test_prepare_again.py::test_running_again_redoes_only_what_changed",
         "data/test_prepare_again.py::test_other_settings_need_another_folder",

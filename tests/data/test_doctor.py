@@ -9,7 +9,7 @@ from pydicom.dataset import FileDataset
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.cli.app import app
+from ctscribe.cli.options import app
 from ctscribe.data.ct_rate import REPORT_COLUMNS, CtRateTree
 from ctscribe.data.doctor import examine
 from ctscribe.data.prepare import prepare

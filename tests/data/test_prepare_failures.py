@@ -9,7 +9,7 @@ import pytest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.rows import SkippedRow, StudyRow, read_rows
-from ctscribe.cli.app import app
+from ctscribe.cli.options import app
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepare_volume import FORMAT

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctscribe.base.recipe import ObjectiveConfig
-from ctscribe.learn.objective import (
-    PairLosses,
-    Term,
-    logistic,
-    negative_term,
-    pair_losses,
-    paper,
-)
+from ctscribe.learn.objective import PairLosses, Term, logistic, negative_term, pair_losses, paper
 
 Name = Literal["paper", "logistic"]
 Scope = Literal["all", "disputed", "weighted"]

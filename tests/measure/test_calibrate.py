@@ -23,8 +23,8 @@ from ctscribe.write.calibration import (
     sentence_confidences,
     sentence_log_odds,
 )
+from ctscribe.write.generate import generate_template
 from ctscribe.write.sentences import ReadSentence
-from ctscribe.write.template import generate_template
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 from tests.studies import study_row, write_prepared

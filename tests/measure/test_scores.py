@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.language import Profile

@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Qwen2_5_VLConfig
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.learn.model.qwen import position_ids
+from ctscribe.learn.model.positions import position_ids
 from ctscribe.scan.frames import PreparedVolume, coarse_size, frames_of_lungs
 from ctscribe.scan.volume import CTVolume
 from tests.scans import chest
@@ -104,13 +105,14 @@ def test_depth_places_120_slices() -> None:
     grid = (60, height // 14, width // 14)
     count = grid[0] * grid[1] * grid[2] // 4
     position_mm = torch.tensor(few.position_mm).reshape(1, 60, 2).mean(2)
+    config = Qwen2_5_VLConfig(video_token_id=7, vision_config={"tokens_per_second": 2})
     ids = position_ids(
+        config,
         torch.full((1, count), 7),
         torch.ones(1, count, dtype=torch.long),
         torch.tensor([grid]),
         position_mm,
         "depth",
-        video_token_id=7,
     )
     assert len(set(ids[0, 0].tolist())) == 60
 

@@ -1,7 +1,7 @@
 import json
 from collections.abc import Callable
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.show.patient_report import SCHEMA, PatientReport, to_json
 
 MakeReport = Callable[..., PatientReport]

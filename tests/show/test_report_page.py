@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.show.patient_report import INTENDED_USE, PatientReport, report_page
 from ctscribe.write.draft import FindingRow
 

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.show.patient_report import WIDTH, PatientReport, to_text
 
 MakeReport = Callable[..., PatientReport]

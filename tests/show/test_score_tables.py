@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctscribe import RESEARCH_USE
+from ctscribe.base.about import RESEARCH_USE
 from ctscribe.show.experiment_tables import METRICS, table_1, table_2
 from ctscribe.show.score_tables import BASELINES
 from ctscribe.show.tables import Table, Value, to_csv, to_latex, to_markdown

@@ -12,7 +12,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import compare_cells
-from ctscribe.learn.train.follow import draw_loss_curve
+from ctscribe.learn.train.run_log import draw_loss_curve
 from ctscribe.measure.scores import evaluate
 from ctscribe.show.scoreboard import write_scoreboard
 from tests.show.chests import chest

@@ -9,7 +9,7 @@ from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.scan.frames import WINDOWS, air_frames, make_frames, noise_frames
 from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
-from ctscribe.write.quality import why_not_assessable
+from ctscribe.write.draft import why_not_assessable
 
 THREE = WINDOWS["three"]
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, fonts, intervals, and how they are written.
+"""What all figures share: colours, fonts, bars and lines with intervals, and writing to a file.
 
 Colours are Okabe and Ito's (2008), told apart by readers with any colour vision; figures keep
 a white ground so that they read the same on paper, in print and on a dark page.

@@ -1,4 +1,4 @@
-"""Writing that is all or nothing, reading text, and hashes of what was written."""
+"""Files written whole or not at all, folders locked, text and JSON read, and hashes."""
 
 import fcntl
 import hashlib
@@ -51,7 +51,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _flush(folder: Path) -> None:
-    """Makes a folder's own entries, such as a rename, outlive a power cut."""
+    """Flushes a folder's own entries, such as a rename, to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,7 +61,7 @@ def _flush(folder: Path) -> None:
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """Keeps a folder to one process for the length of the block; ends with that process.
+    """Locks a folder for one process, for the length of the block or until that process dies.
 
     Temporary files that a killed process left directly below or in a subfolder are removed,
     those of predecessors before the block and those of its own workers after it.
@@ -86,7 +86,7 @@ def _remove_parts(folder: Path) -> None:
 
 @contextmanager
 def many_writers(folder: Path) -> Iterator[None]:
-    """Shares a folder with other blocks of this kind, none of which writes another's files.
+    """Locks a folder for any number of processes, none of which writes another's files.
 
     `one_writer` is kept out meanwhile. Nothing is removed.
 
@@ -110,8 +110,7 @@ def _locked(folder: Path, kind: int) -> Iterator[None]:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CtscribeError(
-                "E_BUSY",
-                f"{folder} must be written by one run at a time, but another is at work",
+                "E_BUSY", f"{folder} must be written by one run at a time, but another is at work"
             ) from error
         except OSError as error:  # storage that knows no locks
             raise _not_writable(folder, error) from error

@@ -167,7 +167,7 @@ class ObjectiveConfig(Section):
 
 
 class WarmUpConfig(Section):
-    """Teaching the tower where findings are, before any report is read."""
+    """Training the vision tower to locate findings, before any report is read."""
 
     num_patients: int = Field(400, ge=1)
     """Phantom patients drawn for the warm-up; none of them occurs in the data set."""
@@ -191,7 +191,7 @@ class WarmUpConfig(Section):
 
 
 class TrainConfig(Section):
-    """Optimisation."""
+    """Optimiser, batches, checkpoints."""
 
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of AdamW (paper: 2e-5)."""

@@ -18,7 +18,7 @@ class Row(BaseModel):
 
 
 class ReportedRow(Row):
-    """A report by the name of its volume, which need not be there; predictions are scored by it."""
+    """A report with its labels, named by its volume, which need not be on disk."""
 
     volume_name: str
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
@@ -36,7 +36,7 @@ class ReportedRow(Row):
 
 
 class StudyRow(ReportedRow):
-    """``studies.jsonl``: one prepared volume with its report."""
+    """One prepared volume with its report; see `prepared.Prepared`."""
 
     split: Split
     """Decided by `prepare`, once; see `prepared.split_of`."""
@@ -67,7 +67,7 @@ class SkippedRow(Row):
 
 
 class Lesion(Row):
-    """One finding where it truly is."""
+    """One finding that the phantom drew, and where."""
 
     finding: str
     """One of `findings.FINDINGS`."""
@@ -152,7 +152,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Appends one row; a half-written last line is what `read_rows` forgives on resume."""
+    """Appends one row; `read_rows` can drop a last line that an interruption cut."""
     with path.open("a", encoding="utf-8") as file:
         file.write(row.model_dump_json() + "\n")
 

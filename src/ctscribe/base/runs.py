@@ -43,8 +43,7 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
         )
     if run_dir.exists() and any(run_dir.iterdir()):
         raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{run_dir} must be new or hold a run, but it holds other files",
+            "E_RUN_EXISTS", f"{run_dir} must be new or hold a run, but it holds other files"
         )
     write_json(manifest, {"stage": stage, "asked": asked, **provenance()})
     return run_dir

@@ -132,7 +132,7 @@ def _nearest(column: str, others: Iterable[str]) -> str | None:
 
 
 def tell_rows(numbers: Sequence[int]) -> str:
-    """Such as "row 4 has none", for at most five rows by their numbers."""
+    """Says that these rows have none, naming at most five of them."""
     if len(numbers) == 1:
         return f"row {numbers[0]} has none"
     shown = ", ".join(map(str, numbers[:_NUM_TOLD]))

@@ -62,7 +62,7 @@ def stage_with_failures(title: str) -> Iterator[tuple[ProgressCallback, Callable
 
 @final
 class _Pace:
-    """How fast a stage goes since its first report, which may count what was done before."""
+    """Measures how fast a stage goes since its first report, and counts its failures."""
 
     def __init__(self) -> None:
         self._failures: Counter[str] = Counter()
@@ -87,7 +87,7 @@ class _Pace:
 
 
 def _duration(seconds: float) -> str:
-    """Such as 9 s, 5:03 or 2:05:00."""
+    """Formats as 9 s, 5:03 or 2:05:00."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -96,7 +96,7 @@ def _duration(seconds: float) -> str:
 
 
 def show_tables(paths: Sequence[Path]) -> None:
-    """Each table as it stands in its CSV file, fitted to the terminal."""
+    """Prints each table from its CSV file, fitted to the terminal."""
     for path in paths:
         table = read_csv(path.with_suffix(".csv"))
         header, rows = table.columns, [[*cells.values()] for cells in table.rows.values()]

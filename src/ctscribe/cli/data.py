@@ -118,8 +118,7 @@ def doctor(
     print_text(describe(found))
     if found.num_failing:
         raise CtscribeError(
-            "E_UNHEALTHY",
-            f"every volume should be ready, but {found.num_failing} have problems",
+            "E_UNHEALTHY", f"every volume should be ready, but {found.num_failing} have problems"
         )
 
 

@@ -85,7 +85,7 @@ def generate(
     """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.generate import generate as generate_stage
-    from ctscribe.write.template import generate_template
+    from ctscribe.write.generate import generate_template
     from ctscribe.write.writer import ReportWriter
 
     writer, studies = ReportWriter(run), Prepared(prepared)

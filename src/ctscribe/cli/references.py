@@ -45,7 +45,7 @@ class ReferenceOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the blind baselines know, beside references out of tables."""
+    """The reports that the blind baselines know, beside references out of tables."""
 
     training: Annotated[
         Path | None,

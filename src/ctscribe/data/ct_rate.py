@@ -53,7 +53,7 @@ _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.
 @final
 @dataclass(frozen=True, slots=True)
 class VolumeName:
-    """``split_patient_scan_reconstruction.nii.gz`` taken apart."""
+    """The parts of ``split_patient_scan_reconstruction.nii.gz``."""
 
     split: SourceSplit
     patient_id: str
@@ -64,7 +64,7 @@ class VolumeName:
 
 
 def parse_volume_name(name: str) -> VolumeName:
-    """Takes a name such as ``valid_53_a_1.nii.gz`` apart.
+    """Parses a name such as ``valid_53_a_1.nii.gz``.
 
     Raises:
         CtscribeError: ``E_VOLUME_NAME``.
@@ -82,7 +82,7 @@ def parse_volume_name(name: str) -> VolumeName:
 
 
 def parse_split(name: str, cell: str) -> SourceSplit:
-    """The split that a row of own data states.
+    """Parses the split that a row of own data states.
 
     Raises:
         CtscribeError: ``E_COLUMN`` naming the row's scan.
@@ -98,7 +98,7 @@ def parse_split(name: str, cell: str) -> SourceSplit:
 @final
 @dataclass(frozen=True, slots=True)
 class CtRateTree:
-    """Where everything lies: below ``root/dataset``, below ``root``, or flat in ``root``."""
+    """The paths of a data set: below ``root/dataset``, below ``root``, or flat in ``root``."""
 
     root: Path
 

@@ -133,7 +133,7 @@ def _size(num_bytes: int) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """What the header of one sound volume tells."""
+    """What one volume takes, and its warnings, as far as its header tells."""
 
     warnings: dict[str, str]
     """By code, the volume's name with what its header says of the matter."""

@@ -140,7 +140,4 @@ def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
 
 
 def _not_writable(folder: Path, error: sqlite3.Error) -> CtscribeError:
-    return CtscribeError(
-        "E_WRITE",
-        f"the ledger of {folder} must be writable, but {error}",
-    )
+    return CtscribeError("E_WRITE", f"the ledger of {folder} must be writable, but {error}")

@@ -19,7 +19,7 @@ from ctscribe.text.labeler import label_report
 
 
 class Place(NamedTuple):
-    """One lesion."""
+    """A finding and its box."""
 
     finding: str
     """One of `findings.FINDINGS`."""
@@ -34,7 +34,7 @@ _COLUMNS = ("volume", "finding", "mask")
 
 
 def read_where(path: Path) -> Places:
-    """Reads places from whatever they come in.
+    """Reads the places of lesions from any of five forms.
 
     Args:
         path: The manifest of own scans, whose column ``masks`` names folders of masks.
@@ -140,7 +140,7 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
 
 
 def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
-    """Boxes of a file's masks of one volume; the n-th shows ``findings[n]``."""
+    """Reads the masks of one volume; the n-th shows ``findings[n]``."""
     told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
     masks, affine = read_masks(path, told)
     if len(masks) != len(findings):

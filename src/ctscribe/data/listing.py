@@ -31,7 +31,7 @@ NO_CHEST = "E_NO_CHEST"
 
 @final
 class ListedVolume(ReportedRow):
-    """A volume on disk with everything the tables say about it."""
+    """A volume on disk, with its report and metadata."""
 
     path: Path
     """File or folder."""

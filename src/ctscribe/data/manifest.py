@@ -135,7 +135,7 @@ def _not_a_manifest(path: Path, fault: str) -> CtscribeError:
 
 
 def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
-    """Rows that say what another row has said, or put one patient into both splits."""
+    """Rows that repeat another row's scan or volume, or put one patient into both splits."""
 
     def repeated(key: Callable[[Cells], str], fault: str) -> Iterable[tuple[int, str]]:
         first: dict[str, int] = {}
@@ -169,8 +169,7 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     fields = _fields(name, cells)
     if not path.exists():
         raise CtscribeError(
-            "E_MISSING",
-            f"{name} must be on disk because the manifest names it, but is not",
+            "E_MISSING", f"{name} must be on disk because the manifest names it, but is not"
         )
     return ListedVolume(
         volume_name=name,
@@ -184,7 +183,7 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
 
 
 def _inside(folder: Path, cells: Cells, column: str) -> Path:
-    """The path of a cell, which must not lead out of the manifest's folder.
+    """The path in a cell, which must not lead out of the manifest's folder.
 
     A manifest comes with the data it names; one from elsewhere shall not reach other files.
     """
@@ -223,13 +222,12 @@ def _bad_rows(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
     if len(told) > _NUM_TOLD:
         told[_NUM_TOLD:] = [f"and {len(told) - _NUM_TOLD} more"]
     return CtscribeError(
-        "E_MANIFEST",
-        f"{path} must describe one scan in each row, but {'; '.join(told)}",
+        "E_MANIFEST", f"{path} must describe one scan in each row, but {'; '.join(told)}"
     )
 
 
 def safe_name(scan: str) -> str:
-    """A scan's name as file names may hold it; at most 100 characters, maybe none."""
+    """A scan's name made fit for file names; at most 100 characters, maybe none."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", scan)
     while name.lower().endswith((".gz", ".nii")):
         name = name[: name.rindex(".")]

@@ -1,4 +1,4 @@
-"""Volumes with reports → what training reads: stores, slice cache and `studies.jsonl`.
+"""Volumes with reports → what training reads: stores, slice cache and a row per study.
 
 Of each scan one reconstruction is used (`data.listing`), or all. A volume whose outputs
 exist for the same request and the same file is not done again, so that an interrupted run
@@ -56,7 +56,7 @@ _INFLATED = 3
 """Most that chest CT expands from its file; 2.2 is usual."""
 _LEDGER = "ledger.sqlite"
 _REPEATED = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
-"""Fields of a volume's record that its row in `studies.jsonl` repeats."""
+"""Fields of a volume's record that its row repeats."""
 
 
 @final
@@ -95,7 +95,7 @@ def prepare(
 ) -> PrepareSummary:
     """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
-    ``studies.jsonl``, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
+    The rows of studies, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
@@ -156,8 +156,7 @@ def parse_shard(text: str) -> Shard:
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise CtscribeError(
-            "E_SHARD",
-            f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}",
+            "E_SHARD", f"a shard must be written i/n with i from 1 to n, but is {text[:20]!r}"
         )
     return int(match[1]), int(match[2])
 
@@ -220,7 +219,7 @@ Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
 def _split_off_done(
     ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
 ) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
-    """Records of the volumes that the ledger knows, by name, and the tasks of all others."""
+    """Finds the records of volumes that are done, by name; makes tasks of all others."""
     records, tasks = {}, []
     for one in listed:
         name, num_bytes, record = one.volume_name, 0, None
@@ -236,7 +235,7 @@ def _split_off_done(
 
 
 def do_task(task: VolumeTask) -> Outcome:
-    """Prepares one volume in whatever process; only what stops every volume is raised.
+    """Prepares one volume, in any process; only what stops every volume is raised.
 
     Raises:
         CtscribeError: ``E_WRITE``.
@@ -254,7 +253,7 @@ def do_task(task: VolumeTask) -> Outcome:
 
 
 def _lost(task: VolumeTask) -> Outcome:
-    """What is said of a volume whose worker died twice."""
+    """The outcome of a volume whose worker died twice."""
     error = CtscribeError(
         "E_WORKER",
         f"{task.name} must be read to its end, but the worker that read it was ended, also when "
@@ -268,7 +267,7 @@ def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
 
 
 def _need_bytes(task: VolumeTask) -> int:
-    """Memory that a worker takes for this volume, told by the size of its files."""
+    """Estimates a worker's memory by the size of the volume's files."""
     return round(BASE_BYTES + _INFLATED * task.source_bytes)
 
 

@@ -35,7 +35,7 @@ class Preparation:
     """Which affine to believe where sform and qform disagree; None refuses the volume."""
 
     def sections(self) -> dict[str, Any]:
-        """Both sections; a budget that is not set goes unsaid, as it did before there was one."""
+        """Both sections as JSON; an unset budget is left out, so that older folders stay valid."""
         slices = self.slices.model_dump(mode="json")
         if slices["token_budget"] is None:
             del slices["token_budget"]
@@ -126,7 +126,7 @@ def _complete_record(
 def request_of(
     name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
 ) -> dict[str, Any]:
-    """What a volume's record must repeat to answer for this source and these options.
+    """The fields by which a volume's record says that it was made of this source as asked.
 
     Raises:
         CtscribeError: ``E_READ``.

@@ -132,7 +132,7 @@ class Prepared:
 
 
 def split_of(patient_id: str, source_split: SourceSplit, splits: SplitsConfig) -> Split:
-    """Split of a patient, by a hash of the id: the same on every machine, for any data set.
+    """Decides a patient's split by a hash of the id: the same on every machine, for any data set.
 
     `prepare` decides it once and writes it into each row. No patient is in two splits, and
     CT-RATE's validation set is the test split.
@@ -145,12 +145,12 @@ def split_of(patient_id: str, source_split: SourceSplit, splits: SplitsConfig) -
 
 
 def frames_path(folder: Path, volume_name: str) -> Path:
-    """Where a volume's frames lie: ``slices/<name>.npy``."""
+    """The file of a volume's frames."""
     return folder / "slices" / f"{stem(volume_name)}.npy"
 
 
 def record_path(folder: Path, volume_name: str) -> Path:
-    """Where a volume's record lies; written last, it says that the volume is complete."""
+    """The file of a volume's record, which is written last: the volume is complete."""
     return folder / "slices" / f"{stem(volume_name)}.json"
 
 

@@ -102,8 +102,9 @@ def negative_term(objective: ObjectiveConfig, losses: PairLosses) -> Term:
     if objective.name == "paper":
         term = paper(negative_ce, objective.max_loss)
     else:
-        knobs = objective.margin, objective.scale, objective.negligible
-        term = logistic(positive_ce, negative_ce, *knobs)
+        term = logistic(
+            positive_ce, negative_ce, objective.margin, objective.scale, objective.negligible
+        )
     left_out = ~losses.has_weight()
     return Term(torch.where(left_out, 0.0, term.values), term.satisfied | left_out)
 

@@ -30,9 +30,9 @@ from ctscribe.write.calibration import (
     is_true,
     sentence_log_odds,
 )
+from ctscribe.write.draft import why_not_assessable
 from ctscribe.write.evidence import log_probs
 from ctscribe.write.generate import generate
-from ctscribe.write.quality import why_not_assessable
 from ctscribe.write.writer import ReportWriter
 
 

@@ -19,12 +19,7 @@ from ctscribe.data.manifest import safe_name
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.report_tables import (
-    ReportTable,
-    read_beside,
-    read_report_table,
-    report_fields,
-)
+from ctscribe.text.report_tables import ReportTable, read_beside, read_report_table, report_fields
 
 
 @final

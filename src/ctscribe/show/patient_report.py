@@ -16,13 +16,7 @@ from PIL import Image
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
 from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
-from ctscribe.write.draft import (
-    FindingRow,
-    Provenance,
-    SentenceRow,
-    SliceEvidence,
-    SourceKind,
-)
+from ctscribe.write.draft import FindingRow, Provenance, SentenceRow, SliceEvidence, SourceKind
 
 SCHEMA = "ctscribe.report/1"
 """Name and version; a field changes its meaning only with the version."""

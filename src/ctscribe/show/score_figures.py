@@ -1,6 +1,6 @@
 """Scores as figures with captions, for an experiment and for one run.
 
-In: what `measure.scores.evaluate` returns, Table 2, and the loss curves of an experiment's cells.
+In: what `scores.evaluate` returns, Table 2, and the loss curves of an experiment's cells.
 Out: PNG with a sentence that says what to see in it.
 """
 

@@ -1,6 +1,6 @@
 """Scores of runs as tables: words, findings, single runs taken apart, and differences of runs.
 
-In: what `measure.scores.evaluate` and `measure.compare` return, or the files that hold it. Out:
+In: what `scores.evaluate` and `measure.compare` return, or the files that hold it. Out:
 `Table`. Systems are rows and metrics are columns: a metric is compared down one column, and
 further baselines make a table longer, not wider.
 """

@@ -60,8 +60,7 @@ def num_visual_tokens(grid_thw: GridThw) -> int:
     slice_pairs, rows, columns = grid_thw
     if min(grid_thw) < 1 or rows % 2 or columns % 2:
         raise CtscribeError(
-            "E_GRID",
-            f"a grid must be (slice pairs, even rows, even columns), but it is {grid_thw}",
+            "E_GRID", f"a grid must be (slice pairs, even rows, even columns), but it is {grid_thw}"
         )
     return slice_pairs * rows * columns // 4
 
@@ -98,8 +97,7 @@ def encode_example(
     for token in tokenizer.all_special_tokens:
         if token in report:
             raise CtscribeError(
-                "E_REPORT",
-                f"the report of {study} must be plain text, but it contains {token}",
+                "E_REPORT", f"the report of {study} must be plain text, but it contains {token}"
             )
     prompt = encode_prompt(tokenizer, grid_thw)
     answer = [*tokenizer.encode(report, add_special_tokens=False), _render(tokenizer).closing]

@@ -169,8 +169,7 @@ def report_fields(
     findings, impression = (" ".join(text.split()) for text in report_sections(texts))
     if not findings:
         raise CtscribeError(
-            "E_EMPTY_REPORT",
-            f"{name} must have findings in its report, but they are empty",
+            "E_EMPTY_REPORT", f"{name} must have findings in its report, but they are empty"
         )
     return ReportFields(
         findings=findings,

@@ -27,10 +27,7 @@ _STATED = {
         "A mosaic attenuation pattern is seen in both lungs.",
         "Mosaic attenuation pattern.",
     ),
-    "Peribronchial thickening": (
-        "Peribronchial thickening is seen.",
-        "Peribronchial thickening.",
-    ),
+    "Peribronchial thickening": ("Peribronchial thickening is seen.", "Peribronchial thickening."),
     "Consolidation": ("Consolidation is seen.", "Consolidation."),
     "Bronchiectasis": ("Bronchiectasis is seen.", "Bronchiectasis."),
     "Interlobular septal thickening": (
@@ -42,10 +39,7 @@ _STATED = {
 
 _NORMAL = (
     (("Cardiomegaly",), "The heart is normal in size."),
-    (
-        ("Pleural effusion", "Pericardial effusion"),
-        "No pleural or pericardial effusion is seen.",
-    ),
+    (("Pleural effusion", "Pericardial effusion"), "No pleural or pericardial effusion is seen."),
     (("Lymphadenopathy",), "No enlarged lymph nodes are seen."),
     (
         ("Lung nodule", "Lung opacity", "Consolidation"),

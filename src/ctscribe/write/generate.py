@@ -3,13 +3,56 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.text.sections import split_report
+from ctscribe.text.template import write_template
+from ctscribe.write.calibration import FILE
 from ctscribe.write.writer import ReportWriter, View
+
+
+def generate_template(
+    writer: ReportWriter, prepared: Prepared, split: Split, out_path: Path
+) -> list[PredictionRow]:
+    """Writes JSONL, one report per scan: the findings whose calibrated probability is high enough.
+
+    Raises:
+        CtscribeError: ``E_MISSING`` when the run is not calibrated, ``E_NO_QUERIES``,
+            ``E_EMPTY_SPLIT``, ``E_PREPARED``.
+    """
+    calibration = writer.calibration
+    if calibration is None:
+        raise CtscribeError(
+            "E_MISSING",
+            f"the template needs {writer.run_dir / FILE} of the run's best weights, as "
+            "`ctscribe calibrate` writes it",
+        )
+    scans = prepared.scans(split)
+    store = writer.features(prepared, scans)
+    logits = writer.finding_logits([store.visual(study) for study in scans])
+    stated = calibration.findings(logits) >= calibration.threshold
+    rows = [_template_row(study, labels) for study, labels in zip(scans, stated, strict=True)]
+    write_rows(out_path, rows)
+    return rows
+
+
+def _template_row(study: StudyRow, stated: np.ndarray) -> PredictionRow:
+    findings, impression = write_template(tuple(int(each) for each in stated))
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=findings,
+        impression=impression,
+        num_tokens=0,
+        finished=True,
+    )
 
 
 def generate(
@@ -59,7 +102,7 @@ def write_scans(
         batch = missing[start : start + size]
         written = writer.answers([view(study) for study in batch])
         for study, answer in zip(batch, written, strict=True):
-            append_row(out_path, _to_row(study, answer))
+            append_row(out_path, _answer_row(study, answer))
         progress(done + start + len(batch), len(scans))
 
 
@@ -75,7 +118,7 @@ def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
     return [study for study in scans if study.scan_id not in written]
 
 
-def _to_row(study: StudyRow, answer: Answer) -> PredictionRow:
+def _answer_row(study: StudyRow, answer: Answer) -> PredictionRow:
     findings, impression = split_report(answer.text)
     return PredictionRow(
         scan_id=study.scan_id,

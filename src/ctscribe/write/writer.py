@@ -41,9 +41,16 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_example, encode_prompt
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import Calibration, read_calibration, sentence_confidences
-from ctscribe.write.draft import Draft, Provenance, SaveDraft, SourceKind, finding_rows
+from ctscribe.write.draft import (
+    UNREADABLE,
+    Draft,
+    Provenance,
+    SaveDraft,
+    SourceKind,
+    finding_rows,
+    why_not_assessable,
+)
 from ctscribe.write.evidence import ReportOnScan, SentenceEvidence, explain, sentence_rows
-from ctscribe.write.quality import UNREADABLE, why_not_assessable
 from ctscribe.write.sentences import ReadReport, read_report
 
 View = Callable[[StudyRow], Visual]
@@ -252,7 +259,7 @@ class ReportWriter:
         """Writes a draft of one scan in memory, as `report` does of a file.
 
         Args:
-            scan: HU in RAS orientation, as `ctscribe.read_scan` gives it.
+            scan: HU in RAS orientation, as `front.read_scan` gives it.
             name: How the draft shall call the study; else it is called after its voxels.
         """
 

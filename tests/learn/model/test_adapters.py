@@ -11,7 +11,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from ctscribe.learn.model.checkpoint import add_adapters
+from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.presets import build_config
 
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model import checkpoint
-from ctscribe.learn.model.checkpoint import add_adapters, is_complete, load_model, save_model
+from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.qwen import answer_losses
 
 Losses = Callable[[Qwen2_5_VLForConditionalGeneration], torch.Tensor]

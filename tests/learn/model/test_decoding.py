@@ -7,7 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.decoding import Answer, write_reports
-from ctscribe.learn.model.qwen import embed, encode_frames, positions_for
+from ctscribe.learn.model.positions import position_ids
+from ctscribe.learn.model.qwen import embed
+from ctscribe.learn.model.tower import encode_frames
 
 Frames = Callable[..., torch.Tensor]
 
@@ -38,8 +40,8 @@ def test_writing_equals_teacher_forcing_step_by_step(
         ids = prompts[row]
         for step, token in enumerate(answer.token_ids):
             with torch.inference_mode():
-                place = positions_for(
-                    qwen,
+                place = position_ids(
+                    qwen.config,
                     ids[None],
                     torch.ones(1, len(ids), dtype=torch.long),
                     grids[row : row + 1],

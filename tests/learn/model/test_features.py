@@ -15,7 +15,8 @@ from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model import features
 from ctscribe.learn.model.features import frames_of, store_features
-from ctscribe.learn.model.qwen import answer_losses, encode_frames, merge
+from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.tower import encode_frames, merge
 from tests.studies import study_row, write_prepared
 
 Frames = Callable[..., torch.Tensor]

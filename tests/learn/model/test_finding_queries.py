@@ -18,7 +18,8 @@ from ctscribe.learn.model.finding_queries import (
     label_loss,
     locate_findings,
 )
-from ctscribe.learn.model.qwen import answer_losses, encode_frames
+from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.tower import encode_frames
 
 MakeBatch = Callable[..., dict[str, Any]]
 MakeFrames = Callable[..., Tensor]

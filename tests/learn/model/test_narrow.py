@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.checkpoint import add_adapters
-from ctscribe.learn.model.fast import narrow
+from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.segments import narrow
 
 ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
 Make = Callable[..., Any]

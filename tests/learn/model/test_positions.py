@@ -4,12 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.model.qwen import position_ids
+from ctscribe.learn.model.positions import position_ids
 
 VIDEO, TEXT, PAD = 7, 1, 0
+CONFIG = Qwen2_5_VLConfig(video_token_id=VIDEO, vision_config={"tokens_per_second": 2})
 
 
 def tokens(before: int, grid: tuple[int, int, int], after: int) -> list[int]:
@@ -21,12 +22,7 @@ def place(
 ) -> torch.Tensor:
     row = torch.tensor([ids])
     return position_ids(
-        row,
-        (row != PAD).long(),
-        torch.tensor([grid]),
-        torch.tensor([mm]),
-        mode,
-        video_token_id=VIDEO,
+        CONFIG, row, (row != PAD).long(), torch.tensor([grid]), torch.tensor([mm]), mode
     )
 
 
@@ -68,7 +64,7 @@ def test_index_equals_the_installed_transformers_in_the_safe_regime(
         second_per_grid_ts=torch.tensor([1.0, 1.0]),
         attention_mask=mask,
     )
-    ours = position_ids(ids, mask, grid, torch.zeros(2, pairs), "index", video_token_id=video)
+    ours = position_ids(qwen.config, ids, mask, grid, torch.zeros(2, pairs), "index")
     assert torch.equal(ours, expected.long())
 
 

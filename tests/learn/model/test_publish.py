@@ -19,9 +19,10 @@ from transformers import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
-from ctscribe.learn.model.checkpoint import add_adapters, save_model
-from ctscribe.learn.model.patches import patchify
+from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.publish import publish
+from ctscribe.learn.model.tower import patchify
 
 FULL = Recipe.model_validate({"model": {"dtype": "float32"}})
 LORA = Recipe.model_validate({"model": {"dtype": "float32", "tuning": "lora"}})

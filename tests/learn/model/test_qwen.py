@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.model.patches import patchify
-from ctscribe.learn.model.qwen import answer_losses, embed, encode_frames
+from ctscribe.learn.model.qwen import answer_losses, embed
+from ctscribe.learn.model.tower import encode_frames, patchify
 
 Frames = Callable[..., torch.Tensor]
 Batch = Callable[..., Any]

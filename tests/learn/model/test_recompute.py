@@ -9,8 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.fast import recompute
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.train.scorer import recompute
 
 Make = Callable[..., Any]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctscribe.learn.model.finding_queries import cell_targets
+from ctscribe.learn.model.cells import cell_targets
 from ctscribe.scan.boxes import boxes_in_frames
 from ctscribe.text.findings import FINDINGS
 from tests.studies import study_row

@@ -7,17 +7,14 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.finding_queries import (
-    FindingsHead,
-    attention_loss,
-    positive_weights,
-    where_loss,
-)
-from ctscribe.learn.model.teach import Look, auroc, examine, teach
+from ctscribe.base.recipe import WarmUpConfig
+from ctscribe.learn.model.cells import attention_loss, positive_weights, where_loss
+from ctscribe.learn.model.finding_queries import FindingsHead
+from ctscribe.learn.model.teach import Lesson, auroc, examine, teach
 from ctscribe.text.findings import FINDINGS
 
 
-def looks(count: int, seed: int) -> list[Look]:
+def lessons(count: int, seed: int) -> list[Lesson]:
     """Noise in which half of the volumes hold one bright square, a nodule, somewhere."""
     draw = np.random.default_rng(seed)
     nodule = FINDINGS.index("Lung nodule")
@@ -32,7 +29,7 @@ def looks(count: int, seed: int) -> list[Look]:
         boxes = np.array([box] if present else [], np.float64).reshape(-1, 3, 2)
         findings = (nodule,) if present else ()
         labels = tuple(int(present and i == nodule) for i in range(18))
-        made.append(Look(frames, (0, 1, 2, 3), boxes, findings, labels))
+        made.append(Lesson(frames, (0, 1, 2, 3), boxes, findings, labels))
     return made
 
 
@@ -40,18 +37,11 @@ def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration)
     model = deepcopy(qwen)
     before = {k: v.clone() for k, v in model.model.language_model.state_dict().items()}
     told: list[tuple[int, int]] = []
-    learned = teach(
-        model,
-        looks(64, 0),
-        epochs=5,
-        batch_size=8,
-        learning_rate=5e-3,
-        seed=0,
-        progress=lambda *done: told.append(done),
-    )
-    assert learned.losses[-1] < 0.6 * learned.losses[0]
+    config = WarmUpConfig(epochs=5, batch_size=8, learning_rate=5e-3, seed=0)
+    head, losses = teach(model, lessons(64, 0), config, progress=lambda *done: told.append(done))
+    assert losses[-1] < 0.6 * losses[0]
     assert told[-1] == (40, 40)
-    result = examine(model, learned.head, looks(40, 1))
+    result = examine(model, head, lessons(40, 1))
     assert result["auroc"]["Lung nodule"] > 0.9
     assert result["auroc_shown"] == result["auroc"]
     assert result["auroc"]["Emphysema"] is None
@@ -61,11 +51,9 @@ def test_a_tower_learns_to_see_squares(qwen: Qwen2_5_VLForConditionalGeneration)
 
 
 def test_the_same_seed_teaches_the_same(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
-    first, second = (
-        teach(deepcopy(qwen), looks(8, 0), epochs=1, batch_size=4, learning_rate=1e-3, seed=3)
-        for _ in range(2)
-    )
-    assert first.losses == second.losses
+    config = WarmUpConfig(epochs=1, batch_size=4, learning_rate=1e-3, seed=3)
+    (_, first), (_, second) = (teach(deepcopy(qwen), lessons(8, 0), config) for _ in range(2))
+    assert first == second
 
 
 def test_a_volume_scores_by_its_best_cells() -> None:
@@ -122,10 +110,10 @@ def test_a_finding_without_a_place_teaches_its_volume_alone() -> None:
 
 
 def test_present_without_a_box_is_not_located() -> None:
-    (look,) = looks(1, 5)
+    (lesson,) = lessons(1, 5)
     nodule = FINDINGS.index("Lung nodule")
     labels = tuple(int(i in (nodule, 0)) for i in range(18))
-    boxed = replace(look, labels=labels, findings=(nodule,), boxes=np.zeros((1, 3, 2)))
+    boxed = replace(lesson, labels=labels, findings=(nodule,), boxes=np.zeros((1, 3, 2)))
     assert [i for i, known in enumerate(boxed.located) if not known] == [0]
 
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.base.recipe import read_recipe
+from ctscribe.base.recipe import ModelConfig, WarmUpConfig, read_recipe
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
-from ctscribe.learn.model.qwen import encode_frames
 from ctscribe.learn.model.teach import let_tower_learn, teach
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.warm_up import shipped_start
 from ctscribe.scan.frames import WINDOWS, make_frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.text.findings import FINDINGS
-from tests.learn.model.test_teach import looks
+from tests.learn.model.test_teach import lessons
 from tests.models import tiny_model
 
 
@@ -28,8 +28,16 @@ def test_only_what_shall_learn_changes(
     tower: str,
 ) -> None:
     model = deepcopy(qwen)
-    let_tower_learn(model, tower, last_blocks=1, lora_r=2, lora_alpha=4)  # type: ignore[arg-type]
-    teach(model, looks(8, 0), epochs=1, batch_size=4, learning_rate=1e-2, seed=0)
+    config = WarmUpConfig(
+        tower=tower,
+        last_blocks=1,
+        epochs=1,
+        batch_size=4,
+        learning_rate=1e-2,
+        seed=0,
+    )
+    let_tower_learn(model, config, ModelConfig(lora_r=2, lora_alpha=4))
+    teach(model, lessons(8, 0), config)
     save_model(tmp_path / "taught", model, tokenizer)
     taught, _ = load_model(tmp_path / "taught")
     before, after = qwen.state_dict(), taught.state_dict()

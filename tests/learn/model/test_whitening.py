@@ -5,8 +5,8 @@ import torch
 from scipy import ndimage
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.patches import patchify
 from ctscribe.learn.model.teach import whiten_patches
+from ctscribe.learn.model.tower import patchify
 
 
 def smooth_frames(seed: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.learn.pairs.audit import audit_pairs, write_audit
 from ctscribe.learn.pairs.build import build_pairs
@@ -64,7 +65,7 @@ def test_scanner_and_healthier_skews_are_told() -> None:
 
 
 def test_noise_has_no_partner_to_audit(cohort: list[StudyRow]) -> None:
-    audit = audit_pairs(cohort, build_pairs(cohort, "gauss", 10, 0))
+    audit = audit_pairs(cohort, build_pairs(cohort, PairsConfig(strategy="gauss")))
     assert audit["num_noise"] == audit["num_negatives"] == len(cohort)
     assert audit["reuse"] is audit["direction"] is audit["label_distance"] is None
     assert audit["warnings"] == []
@@ -73,7 +74,7 @@ def test_noise_has_no_partner_to_audit(cohort: list[StudyRow]) -> None:
 def test_each_finding_counts_the_pairs_that_dispute_it() -> None:
     studies = [study_row("a", labels=(0,) * 18), study_row("b", labels=(1, 1) + (0,) * 16)]
     studies += [study_row("c", labels=(1,) + (0,) * 17)]
-    rows = build_pairs(studies, "heter", 1, 0)
+    rows = build_pairs(studies, PairsConfig(strategy="heter", min_label_distance=1))
     disputed = Counter(finding for row in rows for finding in row.disputed or ())
     assert audit_pairs(studies, rows)["disputed"] == disputed
     assert 3 <= disputed.total() <= 5
@@ -87,7 +88,7 @@ def test_files_are_written_for_every_strategy(
     frames = [np.zeros((4, 28, 28, 3), np.uint8)] * 20
     prepared = write_prepared(tmp_path, cohort, frames=frames)
     out = tmp_path / strategy
-    warnings = write_audit(prepared, out, build_pairs(cohort, strategy, 10, 0))
+    warnings = write_audit(prepared, out, build_pairs(cohort, PairsConfig(strategy=strategy)))
     assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings
     assert (out / "pairs_examples.png").exists() == (strategy == "heter")
     for path in out.glob("*.png"):

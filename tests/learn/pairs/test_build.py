@@ -11,13 +11,13 @@ from tests.studies import study_row, write_prepared
 
 
 def test_origin_has_positives_only(cohort: list[StudyRow]) -> None:
-    rows = build_pairs(cohort, "origin", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="origin"))
     assert [row.study for row in rows] == [study.volume_name for study in cohort]
     assert all(row.role == "positive" and row.volume == row.study for row in rows)
 
 
 def test_gauss_follows_each_positive_with_seeded_noise(cohort: list[StudyRow]) -> None:
-    rows = build_pairs(cohort, "gauss", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="gauss"))
     positives, negatives = rows[::2], rows[1::2]
     assert [row.study for row in positives] == [row.study for row in negatives]
     assert {(row.role, row.volume, row.disputed) for row in negatives} == {("negative", None, None)}
@@ -34,7 +34,7 @@ def test_noise_seeds_depend_on_name_and_seed_alone() -> None:
 
 def test_heter_shows_another_patient_and_records_the_distance(cohort: list[StudyRow]) -> None:
     by_name = {study.volume_name: study for study in cohort}
-    rows = build_pairs(cohort, "heter", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="heter"))
     assert [row.study for row in rows[::2]] == [study.volume_name for study in cohort]
     for row in rows[1::2]:
         assert row.volume is not None
@@ -51,14 +51,17 @@ def test_heter_shows_another_patient_and_records_the_distance(cohort: list[Study
 
 def test_draws_do_not_depend_on_the_order_of_the_studies(cohort: list[StudyRow]) -> None:
     def negatives(studies: list[StudyRow]) -> dict[str, PairRow]:
-        return {row.study: row for row in build_pairs(studies, "heter", 10, 3)[1::2]}
+        return {
+            row.study: row
+            for row in build_pairs(studies, PairsConfig(strategy="heter", seed=3))[1::2]
+        }
 
     assert negatives(cohort) == negatives(cohort[::-1])
 
 
 def test_a_study_without_labels_is_named(cohort: list[StudyRow]) -> None:
     with pytest.raises(CtscribeError, match=r"train_9_z_1\.nii\.gz has none.*gauss"):
-        build_pairs([*cohort, study_row("train_9_z_1.nii.gz")], "heter", 10, 0)
+        build_pairs([*cohort, study_row("train_9_z_1.nii.gz")], PairsConfig(strategy="heter"))
 
 
 def test_training_pairs_stay_inside_the_training_split(

@@ -3,6 +3,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.collate import collate_pairs
@@ -43,7 +44,7 @@ def test_an_item_is_a_whole_pair(
         study.model_copy(update={"position_mm": (float(n), n - 1.0, n - 2.0, n - 3.0)})
         for n, study in enumerate(cohort)
     ]
-    rows = build_pairs(studies, "heter", 10, 0)
+    rows = build_pairs(studies, PairsConfig(strategy="heter"))
     dataset = make_dataset(studies, rows, tokenizer, 500)
     assert len(dataset) == len(studies)
     names = [study.volume_name for study in studies]
@@ -62,7 +63,7 @@ def test_an_item_is_a_whole_pair(
 def test_noise_is_asked_for_by_seed(
     cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    rows = build_pairs(cohort, "gauss", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="gauss"))
     negative = make_dataset(cohort, rows, tokenizer, 500)[3].negative
     assert negative is not None
     assert negative.visual.visual_tokens is not None
@@ -72,7 +73,9 @@ def test_noise_is_asked_for_by_seed(
 
 def test_an_over_long_sample_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
     study = study_row("train_5_a_1.nii.gz", findings="The lungs are clear. " * 40)
-    dataset = make_dataset([study], build_pairs([study], "origin", 10, 0), tokenizer, 200)
+    dataset = make_dataset(
+        [study], build_pairs([study], PairsConfig(strategy="origin")), tokenizer, 200
+    )
     with pytest.raises(
         CtscribeError, match=r"fit into 200 tokens, but train_5_a_1\.nii\.gz"
     ) as told:
@@ -83,15 +86,15 @@ def test_an_over_long_sample_is_named(tokenizer: PreTrainedTokenizerBase) -> Non
 def test_a_missing_volume_never_becomes_another(
     cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    rows = build_pairs(cohort, "heter", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="heter"))
     gone = rows[1].volume
     left = [study for study in cohort if study.volume_name != gone]
-    with pytest.raises(CtscribeError, match=f"{gone} is not in studies.jsonl"):
+    with pytest.raises(CtscribeError, match=f"but {gone} is none"):
         make_dataset(left, rows, tokenizer, 500)
 
 
 def test_torn_pairs_are_refused(cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = build_pairs(cohort, "gauss", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="gauss"))
     for torn in (rows[1:], rows[:-1], [rows[0], rows[3], rows[2], rows[1]]):
         with pytest.raises(CtscribeError, match="followed by its own negative"):
             make_dataset(cohort, torn, tokenizer, 500)
@@ -104,7 +107,7 @@ def test_batches_are_padded_right_and_carry_loss_on_the_answer_only(
         study_row("a", labels=(0,) * 18, findings="Trachea open."),
         study_row("b", labels=(1,) * 18, findings="Both main bronchi are open. " * 3),
     ]
-    rows = build_pairs(studies, "heter", 10, 0)
+    rows = build_pairs(studies, PairsConfig(strategy="heter"))
     dataset = make_dataset(studies, rows, tokenizer, 500)
     batch = collate_pairs([dataset[0], dataset[1]], pad_id=tokenizer.pad_token_id)
     positive, negative = batch["positive"], batch["negative"]
@@ -133,7 +136,7 @@ def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokeniz
         return Visual((2, 2, 4), slice_pair_positions(study.position_mm), frames=seen)
 
     by_name = {study.volume_name: study for study in cohort}
-    rows = build_pairs(cohort, "origin", 10, 0)
+    rows = build_pairs(cohort, PairsConfig(strategy="origin"))
     dataset = PairDataset(by_name, rows, tokenizer, frames, 500)
     batch = collate_pairs([dataset[0], dataset[1]], pad_id=0)
     assert batch["negative"] is None
@@ -143,11 +146,13 @@ def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokeniz
 
 def test_strategies_are_told_from_the_rows_and_never_mixed(cohort: list[StudyRow]) -> None:
     for strategy in ("origin", "gauss", "heter"):
-        rows = build_pairs(cohort, strategy, 10, 0)
+        rows = build_pairs(cohort, PairsConfig(strategy=strategy))
         assert strategy_of(rows) == strategy
     hard = [row.model_copy(update={"alternatives": ("a",)}) for row in rows]
     assert strategy_of(hard) == "hard"
-    mixed = build_pairs(cohort[:50], "gauss", 10, 0) + build_pairs(cohort[50:], "heter", 10, 0)
+    mixed = build_pairs(cohort[:50], PairsConfig(strategy="gauss")) + build_pairs(
+        cohort[50:], PairsConfig(strategy="heter")
+    )
     with pytest.raises(CtscribeError, match="must be of one kind"):
         strategy_of(mixed)
 

@@ -7,20 +7,17 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
-from ctscribe.base.recipe import Recipe
+from ctscribe.base.recipe import ModelConfig, Recipe
 from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.objective import negative_term, pair_losses
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset
+from ctscribe.learn.train.arguments import training_arguments
 from ctscribe.learn.train.epochs import EpochsInOrder
-from ctscribe.learn.train.scorer import ReportScorer, choose_trainable
-from ctscribe.learn.train.setup import (
-    learning_rates,
-    training_arguments,
-    visual_source,
-)
+from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates
+from ctscribe.learn.train.stage import visual_source
 from ctscribe.learn.train.trainer import PairTrainer
 
 Gradients = dict[str, Tensor]
@@ -49,15 +46,8 @@ class Bench:
         self.recipe, self.pairs = recipe, pairs
         self.qwen, self.tokenizer = load_model(start)
         frozen = recipe.model.freeze_tower
-        choose_trainable(
-            self.qwen,
-            tuning="full",
-            freeze_tower=frozen,
-            freeze_merger=frozen,
-            lora_r=1,
-            lora_alpha=1,
-        )
-        visual = visual_source(self.qwen, prepared, prepared.studies, rows, recipe)
+        choose_trainable(self.qwen, ModelConfig(freeze_tower=frozen, freeze_merger=frozen))
+        visual = visual_source(self.qwen, prepared, rows, recipe)
         self.dataset = PairDataset(prepared.by_name, rows, self.tokenizer, visual, 4096)
         self.scorer = ReportScorer(self.qwen, "depth")
         self.module: nn.Module = self.scorer
@@ -68,7 +58,7 @@ class Bench:
         catch = Catch()
         self.trainer = trainer = PairTrainer(
             objective=self.recipe.objective,
-            rates=learning_rates(self.recipe),
+            rates=learning_rates(self.recipe.train),
             model=self.module,
             args=training_arguments(folder, self.recipe),
             train_dataset=EpochsInOrder(self.dataset, 1, 0),

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import Recipe, SplitsConfig
+from ctscribe.base.recipe import PairsConfig, Recipe, SplitsConfig
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.checkpoint import save_model
@@ -68,7 +68,8 @@ def write_pairs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 
     def write(strategy: str) -> Path:
         path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
-        rows = _hard(studies) if strategy == "hard" else build_pairs(studies, strategy, 10, 0)  # type: ignore[arg-type]
+        config = PairsConfig(strategy=strategy)
+        rows = _hard(studies) if strategy == "hard" else build_pairs(studies, config)
         write_rows(path, rows)
         return path
 

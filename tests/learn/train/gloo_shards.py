@@ -15,10 +15,10 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.cli.app import main
-from ctscribe.learn.train import setup as sharding
-from ctscribe.learn.train.follow import Follower
+from ctscribe.learn.train import arguments
+from ctscribe.learn.train.callback import RunCallback
 
-_initialise, _begin = AcceleratorState.__init__, Follower.on_step_begin
+_initialise, _begin = AcceleratorState.__init__, RunCallback.on_step_begin
 
 
 def _shard_on_any_device(
@@ -34,7 +34,7 @@ def _shard_on_any_device(
 
 
 def _die(
-    self: Follower,
+    self: RunCallback,
     args: TrainingArguments,
     state: TrainerState,
     control: TrainerControl,
@@ -48,7 +48,7 @@ def _die(
 
 if __name__ == "__main__":
     patch.object(AcceleratorState, "__init__", _shard_on_any_device).start()
-    patch.object(sharding, "_shards_here", lambda: True).start()
+    patch.object(arguments, "_shards_here", lambda: True).start()
     if "DIE_AT" in os.environ:
-        patch.object(Follower, "on_step_begin", _die).start()
+        patch.object(RunCallback, "on_step_begin", _die).start()
     main()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from ctscribe.base.rows import read_rows
-from ctscribe.learn.train.follow import MetricsRow
+from ctscribe.learn.train.run_log import MetricsRow
 
 
 def metrics(folder: Path) -> list[MetricsRow]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.recipe import ObjectiveConfig
-from ctscribe.learn.train.beta import Beta
+from ctscribe.learn.train.callback import Beta
 
 
 def steered(target_gap: float, checkpoint: Path | None = None) -> Beta:

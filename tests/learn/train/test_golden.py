@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.recipe import PairsConfig, Recipe, read_recipe
 from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
-from ctscribe.learn.train.follow import MetricsRow
-from ctscribe.learn.train.scorer import validation_pairs
-from ctscribe.learn.train.setup import training_arguments
+from ctscribe.learn.train.arguments import training_arguments
+from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import fit
+from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 from tests.models import tiny_model
@@ -48,7 +48,7 @@ def test_first_losses(tmp_path: Path, prepared: Prepared, strategy: str) -> None
     studies = prepared.studies
     texts = [SYSTEM, QUESTION, *(join_report(s.findings, s.impression) for s in studies)]
     tokenizer = train_tokenizer(texts, vocab_size=400)
-    rows = build_pairs(studies[:12], strategy, 10, 0)  # type: ignore[arg-type]
+    rows = build_pairs(studies[:12], PairsConfig(strategy=strategy))
     recipe = tiny_recipe()
     fit(
         training_arguments(tmp_path, recipe),

@@ -24,7 +24,7 @@ def dataset(
 
 
 def hard(dataset: PairDataset, folder: Path, step: int = 0) -> HardPairs:
-    return HardPairs(dataset, dataset.labels(), 7, 5, folder, step)
+    return HardPairs(dataset, 7, 5, folder, step)
 
 
 def told(dataset: PairDataset, gap: float) -> list[GapRow]:

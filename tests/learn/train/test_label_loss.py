@@ -10,7 +10,7 @@ from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import attached, label_loss
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.train.stage import train
 
 MakeRecipe = Callable[..., Recipe]

@@ -5,7 +5,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from ctscribe.base.rows import read_rows
-from ctscribe.learn.train.follow import EVENTS, MetricsRow, RunLog
+from ctscribe.learn.train.run_log import EVENTS, MetricsRow, RunLog
 
 
 def row(step: int, **values: float) -> MetricsRow:

@@ -2,8 +2,8 @@ import pytest
 from transformers import TrainingArguments
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.learn.train.arguments import checkpoint_steps, count_updates
 from ctscribe.learn.train.epochs import EpochsInOrder
-from ctscribe.learn.train.setup import checkpoint_steps, count_updates
 
 
 class Numbers:

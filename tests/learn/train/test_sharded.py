@@ -16,9 +16,9 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import read_rows, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.train.arguments import require_sharding, training_arguments
 from ctscribe.learn.train.checkpoints import newest_complete
-from ctscribe.learn.train.follow import MetricsRow
-from ctscribe.learn.train.setup import require_sharding, training_arguments
+from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun
 
@@ -169,7 +169,7 @@ def test_one_process_has_nobody_to_share_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setattr("ctscribe.learn.train.setup._shards_here", lambda: True)
+    monkeypatch.setattr("ctscribe.learn.train.arguments._shards_here", lambda: True)
     with pytest.raises(CtscribeError, match="two processes or more, but there is one"):
         training_arguments(tmp_path, Recipe())
 

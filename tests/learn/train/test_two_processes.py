@@ -11,7 +11,7 @@ from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import read_rows
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.train.follow import MetricsRow
+from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun
 

@@ -9,7 +9,7 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
-from ctscribe.learn.train.scorer import Validation, validate, validation_pairs
+from ctscribe.learn.train.validation import Validation, validate, validation_pairs
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def _fits(
     need_bytes: Callable[[Task], int],
     budget: float | None,
 ) -> bool:
-    """Whether a task may join those at work; a task alone always may."""
+    """Whether memory and processes allow a task beside those at work; alone it always starts."""
     if not at_work or budget is None:
         return len(at_work) < count
     taken = sum(map(need_bytes, at_work.values()))
@@ -111,7 +111,7 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed; it would wait for tasks for ever."""
+    """Ends this worker when its parent is killed, instead of waiting for tasks for ever."""
     parent = parent_process()
     if parent is not None:
         Thread(target=_end_after, args=(parent,), daemon=True).start()

@@ -102,7 +102,7 @@ def _run(
 def _each(
     function: Callable[[Task], Result], share: tuple[Task, ...]
 ) -> list[Result] | CtscribeError:
-    """What a job does. Errors travel as results: submitit passes on no more than their text."""
+    """Does a job's share; an error is its result, as submitit passes on no more than its text."""
     try:
         return [function(task) for task in share]
     except CtscribeError as error:

@@ -76,15 +76,17 @@ def save_model(
         if adapters:
             extras = {ADAPTERS: adapters, **(extras or {})}
             documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
-        _write_beside(partial, {**(extras or {}), **queries}, documents or {})
+        for name, tensors in {**(extras or {}), **queries}.items():
+            save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
+        for name, document in (documents or {}).items():
+            write_json(partial / name, document)
         _write_older_names(partial)
         sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
         write_json(partial / MARKER, {"complete": True, "bytes": sizes})
         _swap(partial, folder)
     except (OSError, SafetensorError) as error:
         raise CtscribeError(
-            "E_WRITE",
-            f"the checkpoint {folder} must be writable, but {error}",
+            "E_WRITE", f"the checkpoint {folder} must be writable, but {error}"
         ) from error
 
 
@@ -100,15 +102,6 @@ def _published(
         return whole(weights), {}, adapters
     ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
     return whole(weights), {ATTENTION_FILE: whole(ours)}, adapters
-
-
-def _write_beside(
-    folder: Path, files: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
-) -> None:
-    for name, tensors in files.items():
-        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, folder / name)
-    for name, value in documents.items():
-        write_json(folder / name, value)
 
 
 def _write_older_names(folder: Path) -> None:
@@ -151,9 +144,8 @@ def load_model(
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """Reads a model and its tokenizer, refusing anything incomplete or foreign.
 
-    Args:
-        source: A folder, a hub id, or the name of a preset with public weights.
-        dtype: Of weights and activations, e.g. `torch.bfloat16` or ``"bfloat16"``.
+    ``source`` is a folder, a hub id, or the name of a preset with public weights; ``dtype`` is that
+    of weights and activations.
 
     Raises:
         CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete
@@ -210,8 +202,7 @@ def _check_folder(folder: Path) -> None:
         previous.rename(folder)  # the swap was interrupted between its two renames
     if not folder.is_dir():
         raise CtscribeError(
-            "E_WEIGHTS",
-            f"{folder} must be a folder with Qwen2.5-VL weights, but there is none",
+            "E_WEIGHTS", f"{folder} must be a folder with Qwen2.5-VL weights, but there is none"
         )
     if (folder / MARKER).exists() and not is_complete(folder):
         raise CtscribeError(

@@ -7,6 +7,7 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.finding_queries import gate
@@ -49,7 +50,9 @@ def write_reports(
     """
     device = qwen.lm_head.weight.device
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
-    input_ids, mask = _pad_left(prompts, pad, device)
+    input_ids = pad_sequence([*prompts], True, pad, padding_side="left").to(device)
+    ones = [torch.ones_like(prompt) for prompt in prompts]
+    mask = pad_sequence(ones, True, 0, padding_side="left").to(device)
     place = position_ids(
         qwen.config, input_ids, mask, video_grid_thw, position_mm.to(device), positions
     )
@@ -90,18 +93,6 @@ def _likeliest(
     ).last_hidden_state[:, -1]
     best, token = qwen.lm_head(hidden).float().log_softmax(-1).max(-1)
     return best, token
-
-
-def _pad_left(
-    prompts: Sequence[Tensor], pad: int, device: torch.device
-) -> tuple[Int[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), longest), pad, device=device)
-    mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = prompt.to(device)
-        mask[row, longest - len(prompt) :] = 1
-    return input_ids, mask
 
 
 def _collect(

@@ -87,8 +87,7 @@ class FeatureStore:
                 mapped: Tensor = file.get_tensor(_KEY)
         except (FileNotFoundError, SafetensorError) as error:
             raise CtscribeError(
-                "E_FEATURES",
-                f"the stored features {path} must be there and whole, but {error}",
+                "E_FEATURES", f"the stored features {path} must be there and whole, but {error}"
             ) from error
         return mapped
 
@@ -189,8 +188,7 @@ def _encode(
 def _write(path: Path, features: Tensor, name: str) -> None:
     if not bool(torch.isfinite(features).all()):
         raise CtscribeError(
-            "E_OVERFLOW",
-            f"visual tokens must be finite, but those of {name} are not",
+            "E_OVERFLOW", f"visual tokens must be finite, but those of {name} are not"
         )
     with atomic_write(path) as file:
         file.write(save({_KEY: features.contiguous()}))

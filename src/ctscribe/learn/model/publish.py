@@ -46,8 +46,9 @@ def publish(
     these are at ``base``, else where the recipe's preset has them.
 
     Raises:
-        CtscribeError: As `publish_merged` and `publish_adapters` do, and ``E_EXPORT`` when the
-            model has finding queries, or when more than adapters was trained.
+        CtscribeError: ``E_EXPORT`` when the model has finding queries, or when adapters are asked
+            for and there are none or more was trained; ``E_WEIGHTS`` without complete weights,
+            ``E_EXISTS`` when ``out`` holds something, ``E_WRITE`` when it cannot be written.
     """
     if recipe.model.slice_attention:
         raise CtscribeError(
@@ -76,7 +77,7 @@ def publish(
             "adapters alone must be all that was trained, but the vision tower or its merger "
             "learned too",
         )
-    publish_adapters(best, out, base or HUB_IDS.get(recipe.model.preset, ""), about)
+    _publish_adapters(best, out, base or HUB_IDS.get(recipe.model.preset, ""), about)
 
 
 def publish_merged(
@@ -86,10 +87,6 @@ def publish_merged(
 
     Every weight gets ``dtype``; training keeps those that learn in float32. ``about`` becomes
     ``ctscribe.json``.
-
-    Raises:
-        CtscribeError: ``E_WEIGHTS`` without complete weights, ``E_EXISTS`` when ``out`` holds
-            something, ``E_WRITE`` when it cannot be written.
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
@@ -98,23 +95,13 @@ def publish_merged(
     (out / MARKER).unlink()
 
 
-def publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
-    """Writes the adapters alone, as PEFT does, for use on the weights they were trained on.
-
-    ``base`` is the folder or hub id of these; ``about`` becomes ``ctscribe.json``.
-
-    Raises:
-        CtscribeError: ``E_EXPORT`` when the run has none, ``E_WEIGHTS`` when its weights are
-            not complete, ``E_EXISTS`` when ``out`` holds something.
-    """
+def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
+    """Writes the adapters alone, as PEFT does, for use on ``base``, a folder or hub id."""
     _require_new(out)
     if not is_complete(best):
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
     if not (best / ADAPTERS).exists():
-        raise CtscribeError(
-            "E_EXPORT",
-            f"{best} must hold adapters, but model.tuning was full",
-        )
+        raise CtscribeError("E_EXPORT", f"{best} must hold adapters, but model.tuning was full")
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
     config = read_json(best / ADAPTER_CONFIG)

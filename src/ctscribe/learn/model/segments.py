@@ -69,8 +69,8 @@ def narrow(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
 def _attend(
     module: nn.Module,
     query: Float[Tensor, "batch heads tokens width"],
-    key: Float[Tensor, "batch groups seen width"],
-    value: Float[Tensor, "batch groups seen width"],
+    key: Float[Tensor, "batch groups keys width"],
+    value: Float[Tensor, "batch groups keys width"],
     attention_mask: Tensor | None,
     *,
     segments: tuple[int, ...] | None = None,
@@ -84,21 +84,16 @@ def _attend(
         return attended
     parts = []
     if len(set(segments)) == 1:
-        stacked = (_stack(t, len(segments)) for t in (query, key, value))
+        stacked = (  # segments of equal length, as a batch
+            t[0].reshape(t.shape[1], len(segments), -1, t.shape[3]).transpose(0, 1)
+            for t in (query, key, value)
+        )
         parts.append(_causal(*stacked, scaling=scaling).transpose(1, 2).flatten(0, 1))
     else:
         split = (torch.split(t, list(segments), dim=2) for t in (query, key, value))
         for each in zip(*split, strict=True):
             parts.append(_causal(*each, scaling=scaling).transpose(1, 2)[0])
     return torch.cat(parts)[None], None
-
-
-def _stack(
-    tensor: Float[Tensor, "1 heads tokens width"], segments: int
-) -> Float[Tensor, "segments heads length width"]:
-    """Segments of equal length as a batch."""
-    heads, tokens, width = tensor.shape[1:]
-    return tensor[0].reshape(heads, segments, tokens // segments, width).transpose(0, 1)
 
 
 def _causal(
@@ -180,5 +175,5 @@ def _tails(
 
 def _causal_mask(wanted: int, tokens: int, device: torch.device) -> Bool[Tensor, "wanted tokens"]:
     """Which keys each of the last queries sees; the very last sees all."""
-    seen = torch.ones(wanted, tokens, dtype=torch.bool, device=device)
-    return seen.tril(diagonal=tokens - wanted)
+    every = torch.ones(wanted, tokens, dtype=torch.bool, device=device)
+    return every.tril(diagonal=tokens - wanted)

@@ -60,13 +60,8 @@ def teach(
     Of the tower, what requires gradients learns; nothing else of the model does. Each lesson is
     moved by up to half a token every time it is taught, so that lesions meet all places of the
     patch grid. A finding that is present but not boxed teaches its volume alone. The learning
-    rate rises for a twentieth of the steps, then decays as a cosine.
-
-    Args:
-        qwen: With `let_tower_learn`'s choice of what learns.
-        lessons: Training set.
-        config: Epochs, lessons per step, learning rate, seed, weight of `attention_loss`.
-        progress: Told (steps done, all steps).
+    rate rises for a twentieth of the steps, then decays as a cosine. ``progress`` is told (steps
+    done, all steps).
     """
     tower = qwen.model.visual.train()
     torch.manual_seed(config.seed)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -107,7 +107,7 @@ class PairDataset(Dataset[Pair]):
                 if name not in studies:
                     raise CtscribeError(
                         "E_PAIRS",
-                        f"pairs may only name prepared volumes, but {name} is not in studies.jsonl",
+                        f"pairs may only name prepared volumes, but {name} is none",
                     )
         self._studies = studies
         self._pairs = pair_up(pairs)
@@ -221,23 +221,18 @@ def mark_tokens(
     one is disputed.
     """
     sentences = _sentences(report)
-    finding = [(s.start, s.end) for s in sentences if s.stated]
-    chosen = (
-        finding
-        if disputed is None
-        else [(s.start, s.end) for s in sentences if not s.named.isdisjoint(disputed)]
-    )
+    finding = chosen = [each.span for each in sentences if each.stated]
+    if disputed is not None:
+        chosen = [each.span for each in sentences if not each.named.isdisjoint(disputed)]
     return Marks(_inside(offsets, finding), _inside(offsets, chosen))
 
 
-@final
-@dataclass(frozen=True)
-class _Sentence:
-    start: int
-    end: int
-    stated: frozenset[str]
+class _Sentence(NamedTuple):
+    span: tuple[int, int]
+    stated: bool
+    """Whether a finding is."""
     named: frozenset[str]
-    """Stated, denied or left open."""
+    """Findings stated, denied or left open."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -250,14 +245,9 @@ def _sentences(report: str) -> tuple[_Sentence, ...]:
         if not inside:
             continue
         heading = _HEADING.match(report, start, end)
-        found.append(
-            _Sentence(
-                heading.end() if heading else start,
-                end,
-                frozenset(m.finding for m in inside if m.status == "present"),
-                frozenset(m.finding for m in inside),
-            )
-        )
+        span = (heading.end() if heading else start, end)
+        stated = any(mention.status == "present" for mention in inside)
+        found.append(_Sentence(span, stated, frozenset(mention.finding for mention in inside)))
     return tuple(found)
 
 

@@ -36,10 +36,10 @@ def appearances(
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_CACHE`` when frames are not as prepared.
     """
-    looks = [_thumbnail_and_grain(prepared.frames(study)) for study in studies]
+    images = [_thumbnail_and_grain(prepared.frames(study)) for study in studies]
     groups = [
-        np.array([thumbnail for thumbnail, _ in looks]),
-        np.array([[grain] for _, grain in looks]),
+        np.array([thumbnail for thumbnail, _ in images]),
+        np.array([[grain] for _, grain in images]),
         np.array([[s.spacing_mm[0], s.position_mm[0] - s.position_mm[-1]] for s in studies]),
         np.column_stack(
             [

@@ -85,8 +85,7 @@ def draw_strangers(
     _, group, sizes = np.unique(patients, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         raise CtscribeError(
-            "E_NO_NEGATIVE",
-            f"there must be two patients or more, but there are {len(sizes)}",
+            "E_NO_NEGATIVE", f"there must be two patients or more, but there are {len(sizes)}"
         )
     start = (np.cumsum(sizes) - sizes)[group]
     size = sizes[group]

@@ -70,8 +70,13 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
 
 
 def pairs_per_micro_step(arguments: TrainingArguments) -> int:
-    """Pairs all processes together look at between two backward passes."""
+    """Pairs of all processes together between two backward passes."""
     return int(arguments.per_device_train_batch_size * arguments.world_size)
+
+
+def pairs_per_update(arguments: TrainingArguments) -> int:
+    """Pairs of all processes together between two updates."""
+    return pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps)
 
 
 def count_updates(num_items: int, arguments: TrainingArguments) -> int:
@@ -83,8 +88,7 @@ def count_updates(num_items: int, arguments: TrainingArguments) -> int:
     together = pairs_per_micro_step(arguments)
     if num_items < together:
         raise CtscribeError(
-            "E_TOO_FEW",
-            f"a training step takes {together} pairs, but there are {num_items}",
+            "E_TOO_FEW", f"a training step takes {together} pairs, but there are {num_items}"
         )
     return -(-(num_items // together) // int(arguments.gradient_accumulation_steps))
 
@@ -115,15 +119,13 @@ def _sharding_arguments() -> dict[str, Any]:
     for (variable, value), what in _REFUSED.items():
         if os.environ.get(variable, "").lower() == value:
             raise CtscribeError(
-                "E_SHARDED",
-                f"weights are sharded by FSDP2 alone, but the launcher asks for {what}",
+                "E_SHARDED", f"weights are sharded by FSDP2 alone, but the launcher asks for {what}"
             )
     if not _shards_here():
         raise _whole_models()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise CtscribeError(
-            "E_SHARDED",
-            "weights are sharded over two processes or more, but there is one",
+            "E_SHARDED", "weights are sharded over two processes or more, but there is one"
         )
     return {
         "fsdp": True,

@@ -1,14 +1,16 @@
 """One override of the Trainer: how a pair becomes gradients."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -20,7 +22,124 @@ from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.objective import negative_term, pair_losses
 from ctscribe.learn.pairs.collate import PairBatch
 from ctscribe.learn.train.scorer import Part, set_rates
-from ctscribe.learn.train.tally import GradientNorm, Tally
+
+Branch = Literal["positive", "negative"]
+_MEANS = (
+    *("positive_ce", "positive_finding_ce", "positive_boilerplate_ce", "positive_square"),
+    *("negative_ce", "negative_finding_ce", "negative_boilerplate_ce", "negative_square"),
+    *("scope_gap", "share_capped", "share_skipped"),
+)
+
+
+@final
+class Tally:
+    """Sums and counts over one update; no value leaves the device until it is read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums = self._nothing()
+
+    def add_branch(
+        self,
+        branch: Branch,
+        token_ce: Float[Tensor, "tokens"],
+        study_ce: Float[Tensor, "studies"],
+        finding: Bool[Tensor, "tokens"],
+        square: Float[Tensor, ""],
+    ) -> None:
+        """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
+
+        Cross entropies are nats, of tokens and per token; ``finding`` marks tokens in sentences
+        that state a finding; ``square`` is the squared norm of the branch's gradient.
+        """
+        self._add(f"{branch}_ce", study_ce)
+        self._add(f"{branch}_finding_ce", token_ce[finding])
+        self._add(f"{branch}_boilerplate_ce", token_ce[~finding])
+        self._add(f"{branch}_square", square)
+
+    def add_pair(
+        self,
+        gap: Float[Tensor, "studies_in_scope"],
+        satisfied: Bool[Tensor, "studies"],
+        *,
+        skipped: bool,
+    ) -> None:
+        """Counts how a micro-batch's negatives compare with its positives."""
+        self._add("scope_gap", gap)
+        self._add("share_capped", satisfied.double())
+        self._add("share_skipped", torch.tensor(float(skipped), device=self._device))
+
+    def take(self) -> Float64[Tensor, "2 means"]:
+        """Sums and counts in a fixed order, ready to be added over processes; starts anew."""
+        sums, self._sums = self._sums, self._nothing()
+        return sums
+
+    def _nothing(self) -> Float64[Tensor, "2 means"]:
+        return torch.zeros(2, len(_MEANS), dtype=torch.float64, device=self._device)
+
+    def _add(self, name: str, values: Float[Tensor, "*values"]) -> None:
+        finite = torch.isfinite(values)
+        self._sums[0, _MEANS.index(name)] += torch.where(finite, values, 0).detach().double().sum()
+        self._sums[1, _MEANS.index(name)] += finite.sum()
+
+
+def means(sums: Float64[Tensor, "2 means"]) -> dict[str, float | None]:
+    """Means of what `Tally.take` gives; None where nothing was counted.
+
+    A branch's gradient norm is the root mean square over micro-batches.
+    """
+    found = {
+        name: total / count if count else None
+        for name, total, count in zip(_MEANS, *sums.tolist(), strict=True)
+    }
+    positive, negative = found["positive_ce"], found["negative_ce"]
+    found["gap"] = None if positive is None or negative is None else negative - positive
+    for branch in ("positive", "negative"):
+        square = found.pop(f"{branch}_square")
+        found[f"{branch}_grad_norm"] = None if square is None else math.sqrt(square)
+    return found
+
+
+@final
+class GradientNorm:
+    """Hooks on every weight that learns, which measure the gradient of one backward pass.
+
+    A hook sees that gradient before it is added to what is there, so each branch's norm is exact,
+    costs one read of the gradients and keeps no copy. Of sharded weights the hooks see what the
+    process's own micro-batch gives to the whole weight, before it is summed into the shards, so
+    norms are the same as of unsharded ones. The model's forward passes put the hooks in place.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._squares: list[Tensor] = []
+        self._watched: set[Tensor] = set()
+        for module in model.modules():
+            if module is model or isinstance(module, FSDPModule):
+                module.register_forward_pre_hook(self._watch)
+
+    def restart(self) -> None:
+        """Forgets what has been measured."""
+        self._squares = []
+
+    def square(self) -> Float[Tensor, ""]:
+        """Squared norm of the gradient since `restart`."""
+        return torch.stack(self._squares).sum()
+
+    def _watch(self, module: nn.Module, _: object) -> None:
+        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
+
+        FSDP gathers into the same tensor every time, so a hook stays.
+        """
+        for weight in module.parameters():
+            is_whole = not isinstance(weight, DTensor)
+            if weight.requires_grad and is_whole and weight not in self._watched:
+                weight.register_hook(self._measure)  # type: ignore[no-untyped-call]
+                self._watched.add(weight)
+
+    def _measure(self, gradient: Tensor) -> None:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        self._squares.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide) ** 2)
+
 
 _LARGEST_GAP = 1e3
 """Nats; rows hold finite numbers."""
@@ -114,12 +233,16 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             self._objective, *branches, losses.rows, len(self.studies), batch["disputed"]
         )
         term = negative_term(self._objective, pair)
-        is_needed = self._on_any_process(~term.satisfied.all())
+        # processes meet in every backward pass that sends gradients, so all must decide alike
+        wanting = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
+        is_needed = bool(wanting > 0)
         square = losses.values.new_zeros(())
         if is_needed:
             square = self._differentiate(self.beta * term.values.mean() + _zero(losses))
-        else:
-            _reshard(model)
+        elif isinstance(model, FSDPModule):
+            # without a backward pass the outermost weights would stay as they were gathered,
+            # through the update, which changes the shards alone
+            model.reshard()
         ce = losses.per_sample()
         self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
@@ -137,10 +260,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         square: Tensor = self._gradient.square() * int(steps) ** 2
         return square
 
-    def _on_any_process(self, flag: Tensor) -> bool:
-        # Processes meet in every backward pass that sends gradients, so all must decide alike.
-        return bool(self.accelerator.reduce(flag.float(), reduction="sum") > 0)
-
     def _require_numbers(self, fine: Tensor) -> None:
         if not bool(fine.all()):
             wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
@@ -150,16 +269,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
 def _zero(losses: AnswerLosses) -> Tensor | float:
     """Zero that still reaches the finding queries: processes wait for every weight that learns."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
-
-
-def _reshard(model: nn.Module) -> None:
-    """Ends a forward pass that no backward pass follows, where weights are sharded.
-
-    The outermost weights wait for their backward pass as they were gathered, and would go on
-    through the update, which changes the shards alone.
-    """
-    if isinstance(model, FSDPModule):
-        model.reshard()
 
 
 def not_a_number(studies: Sequence[str], step: int) -> CtscribeError:

@@ -44,8 +44,7 @@ def validation_pairs(studies: Sequence[StudyRow]) -> list[PairRow]:
     num_patients = len({scan.patient_id for scan in scans})
     if num_patients < 2:
         raise CtscribeError(
-            "E_EMPTY_SPLIT",
-            f"validation needs two patients or more, but it has {num_patients}",
+            "E_EMPTY_SPLIT", f"validation needs two patients or more, but it has {num_patients}"
         )
     rows = []
     for scan, other in zip(scans, draw_strangers(patient_numbers(scans), seed=0), strict=True):
