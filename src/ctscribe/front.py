@@ -17,7 +17,7 @@ from ctscribe.base.types import SourceSplit
 from ctscribe.text.findings import FINDINGS
 
 if TYPE_CHECKING:
-    from ctscribe.measure.references import ReferenceTable
+    from ctscribe.measure.references import References
     from ctscribe.scan.volume import CTVolume
     from ctscribe.text.report_tables import ReportTable
     from ctscribe.write.writer import ReportWriter
@@ -203,7 +203,7 @@ _REFERENCES, _TRAINING = Path("the references"), Path("the training reports")
 """What refusals call them, in a file's place."""
 
 
-def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "ReferenceTable":
+def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "References":
     from ctscribe.measure.references import TablePaths, reference_rows
 
     return reference_rows(_table(records, path), TablePaths(path), split)

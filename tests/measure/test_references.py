@@ -169,19 +169,19 @@ def test_patient_and_scan_come_from_the_name(
 ) -> None:
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate(name)))
     table = read_reference_tables(paths, "valid")
-    (row,) = table.rows
+    (row,) = table.studies
     assert (row.volume_name, row.patient_id, row.scan_id) == (name, patient_id, scan_id)
     assert (row.findings, row.impression, row.labels) == ("Clear lungs.", "", None)
-    assert table.num_without_patient == alone
+    assert table.without_patient == alone
 
 
 def test_columns_beside_the_reports_are_honoured(tmp_path: Path) -> None:
     more = {"patient": "P1", "manufacturer": "PNMS", "sex": "F", "age": "61.5", **LABELS}
     paths = TablePaths(saved(tmp_path / "r.csv", ct_rate("a", **more), ct_rate("b", **more)))
     table = read_reference_tables(paths, "valid")
-    assert {row.patient_id for row in table.rows} == {"P1"}
-    assert table.num_without_patient == 0
-    row = table.rows[0]
+    assert {row.patient_id for row in table.studies} == {"P1"}
+    assert table.without_patient == 0
+    row = table.studies[0]
     assert row.labels == tuple(map(int, LABELS.values()))
     assert (row.manufacturer, row.sex, row.age_years) == ("PNMS", "F", 61.5)
 
@@ -203,7 +203,7 @@ def test_labels_and_metadata_are_joined_whatever_the_suffix(tmp_path: Path) -> N
             },
         ),
     )
-    one, two = read_reference_tables(paths, "valid").rows
+    one, two = read_reference_tables(paths, "valid").studies
     assert one.labels == two.labels == tuple(map(int, LABELS.values()))
     assert (one.manufacturer, one.sex, one.age_years) == ("PNMS", "M", 61.0)
     assert (two.manufacturer, two.sex, two.age_years) == (None, None, None)
@@ -222,19 +222,19 @@ def test_a_manifest_gives_each_split_its_rows_under_the_names_of_scans(tmp_path:
         for scan, split in (("P1-2020", "train"), ("P2-2021", "valid"), ("P2-2022", "valid"))
     ]
     paths = TablePaths(saved(tmp_path / "scans.csv", *rows))
-    scored = read_reference_tables(paths, "valid").rows
+    scored = read_reference_tables(paths, "valid").studies
     assert [(row.volume_name, row.patient_id) for row in scored] == [
         ("P2-2021", "P2"),
         ("P2-2022", "P2"),
     ]
-    (known,) = read_reference_tables(paths, "train").rows
+    (known,) = read_reference_tables(paths, "train").studies
     assert (known.scan_id, known.source_split) == ("P1-2020", "train")
 
 
 def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None:
     rows = [ct_rate("valid_1_a_1.nii.gz", "Not given."), ct_rate("valid_2_a_1.nii.gz")]
     table = read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows)), "valid")
-    assert [row.scan_id for row in table.rows] == ["valid_2_a"]
+    assert [row.scan_id for row in table.studies] == ["valid_2_a"]
     assert table.left_out == {"valid_1_a_1"}
 
 

@@ -1,5 +1,8 @@
 """From what was measured under every view to the card: numbers with intervals, and one score.
 
+In: what was written under each view, the references, and where a model was asked their cross
+entropy. Out: the numbers of ``card.json``.
+
 Dependence is the share of the F1 still to be gained over another patient's volume that the own
 volume gains: (F1 own − F1 other) / (1 − F1 other), from the 18 findings of the written reports.
 
@@ -79,8 +82,8 @@ def score_card(
 
     Args:
         cross_entropy: View → of each scan's true report; empty where only reports are known.
-        answers: View → what was written, in the same order; ``real`` and ``other_patient`` at
-            least.
+        answers: View → what was written for the scans of ``truth``, in their order; ``real`` and
+            ``other_patient`` at least.
         config: Text profile, draws and their seed.
         source_name: Who read the findings of what was written.
 
@@ -97,8 +100,12 @@ def score_card(
         ce = cross_entropy.get(name, unknown)
         rows = _statistics(ce, written, answers["real"], truth, config.profile)
         point[name], drawn[name] = resampler.sums(rows)
-    left_out = () if cross_entropy else FIT
-    views = {name: _view_scores(point, drawn, name, left_out) for name in answers}
+    known = [name for name in METRICS if cross_entropy or name not in FIT]
+    told = {
+        view: [name for name in known if view != "real" or name not in _COMPARED]
+        for view in answers
+    }
+    views = {name: _view_scores(point, drawn, name, told[name]) for name in answers}
     return {
         "n": {
             "scans": len(truth),
@@ -108,10 +115,10 @@ def score_card(
         },
         "dependence": views[AGAINST]["dependence"] | {"against": AGAINST},
         "views": views,
-        "per_finding": _per_finding(point, drawn, truth, left_out),
+        "per_finding": _per_finding(point, drawn, truth, told),
         "definitions": {
             "views": {name: VIEWS[name] for name in answers},
-            "metrics": {name: told for name, told in METRICS.items() if name not in left_out},
+            "metrics": {name: METRICS[name] for name in known},
             "bleu_4": language_signature("bleu_4", config.profile, len(truth)),
             "labels": source_name,
         },
@@ -161,14 +168,10 @@ def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 76"]:
 
 
 def _view_scores(
-    point: ByView, drawn: ByView, name: str, left_out: Sequence[str]
+    point: ByView, drawn: ByView, name: str, told: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     values, draws = (_metrics(sums[name], sums["real"]) for sums in (point, drawn))
-    return {
-        metric: with_interval(values[metric], draws[metric])
-        for metric in METRICS
-        if (name != "real" or metric not in _COMPARED) and metric not in left_out
-    }
+    return {metric: with_interval(values[metric], draws[metric]) for metric in told}
 
 
 def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "draws"]]:
@@ -189,7 +192,7 @@ def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "dra
 
 
 def _per_finding(
-    point: ByView, drawn: ByView, truth: Sequence[ScanReport], left_out: Sequence[str]
+    point: ByView, drawn: ByView, truth: Sequence[ScanReport], told: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     positives: Int64[np.ndarray, "18"] = np.sum([report.labels for report in truth], axis=0)
     views = {
@@ -204,7 +207,7 @@ def _per_finding(
                 name: {
                     metric: with_interval(values[metric][:, i], draws[metric][:, i])
                     for metric in values
-                    if metric not in left_out and (name != "real" or metric not in _COMPARED)
+                    if metric in told[name]
                 }
                 for name, (values, draws) in views.items()
             },

@@ -29,16 +29,17 @@ class References:
 
     studies: Sequence[ReportedRow]
     """To be scored; reconstructions of one scan may be several."""
-    training: Sequence[ReportedRow] | None
-    """None: no training reports are known; see `baselines.choose_reports`."""
-    split: Split | None
+    training: Sequence[ReportedRow] | None = None
+    """None: no training reports are known; see `baselines.write_baselines`."""
+    split: Split | None = None
     """The studies'; None for tables, of which all rows are scored."""
     prepared: Prepared | None = None
     """Holds their frames, if there are any."""
     left_out: frozenset[str] = frozenset()
-    """Names of volumes without findings in their report, which are not scored."""
+    """Names, without suffix, of volumes whose report has no findings; they are not scored."""
     without_patient: int = 0
-    """Scans that name no patient, so each counts as a patient of its own."""
+    """Scans whose patient neither a column nor a name of CT-RATE's kind states: each counts as a
+    patient of its own."""
 
     def facts(self) -> dict[str, int]:
         """What belongs beside the number of scans."""
@@ -77,18 +78,6 @@ class TablePaths:
     metadata: Path | None = None
 
 
-@final
-@dataclass(frozen=True)
-class ReferenceTable:
-    """What the tables say."""
-
-    rows: list[ReportedRow]
-    left_out: frozenset[str]
-    """Names, without suffix, of volumes whose report has no findings, as `prepare` leaves out."""
-    num_without_patient: int
-    """Scans whose patient neither a column nor a name of CT-RATE's kind states."""
-
-
 def table_references(
     paths: TablePaths, training_paths: TablePaths | None, splits: SplitsConfig
 ) -> References:
@@ -103,36 +92,31 @@ def table_references(
     """
     scored = read_reference_tables(paths, "valid")
     if training_paths is None:
-        return put_together(scored, None)
+        return scored
     known = read_reference_tables(training_paths, "train")
-    kept = [row for row in known.rows if split_of(row.patient_id, "train", splits) == "train"]
+    kept = [row for row in known.studies if split_of(row.patient_id, "train", splits) == "train"]
     return replace(put_together(scored, known), training=kept)
 
 
-def put_together(scored: ReferenceTable, known: ReferenceTable | None) -> References:
-    """References of tables that are read already; of ``known`` the baselines choose theirs.
+def put_together(scored: References, known: References | None) -> References:
+    """References whose baselines choose from what is ``known``, if anything is.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` when a patient is in both.
     """
-    training = None if known is None else known.rows
-    both = {row.patient_id for row in scored.rows} & {row.patient_id for row in training or ()}
+    if known is None:
+        return scored
+    both = {row.patient_id for row in scored.studies} & {row.patient_id for row in known.studies}
     if both:
         raise CtscribeError(
             "E_EVALUATE",
             f"training reports must be of other patients than the references, but {len(both)} "
             "patients of the references are in the training reports too",
         )
-    return References(
-        scored.rows,
-        training,
-        split=None,
-        left_out=scored.left_out,
-        without_patient=scored.num_without_patient,
-    )
+    return replace(scored, training=known.studies)
 
 
-def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+def read_reference_tables(paths: TablePaths, split: SourceSplit) -> References:
     """Reads reports with their labels and metadata; see `reference_rows`.
 
     Raises:
@@ -141,7 +125,7 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> ReferenceTab
     return reference_rows(read_report_table(paths.reports, allow_empty=True), paths, split)
 
 
-def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> ReferenceTable:
+def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> References:
     """Reports of a table with their labels and metadata, their texts spaced as by `prepare`.
 
     Patient and scan are those of the columns ``patient`` and ``scan``, else those of CT-RATE's
@@ -180,7 +164,9 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
             raise _repeated(paths.reports, name)
         if patient_id is None:
             nameless.add(scan_id)
-    return ReferenceTable(list(rows.values()), frozenset(left_out), len(nameless))
+    return References(
+        list(rows.values()), left_out=frozenset(left_out), without_patient=len(nameless)
+    )
 
 
 def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:

@@ -124,13 +124,10 @@ def sentence_confidences(
     probabilities: Sequence[float],
     calibration: Calibration,
 ) -> list[float | None]:
-    """Calibrated probability that each sentence is true of the findings it names.
+    """Calibrated probability that each sentence of a report is true of the findings it names.
 
-    Args:
-        sentences: Of one report.
-        scores: Log-probability and number of tokens of each.
-        probabilities: Of the 18 findings, calibrated.
-        calibration: Of the run that gave the scores.
+    ``scores`` are the log-probability and number of tokens of each sentence, ``probabilities``
+    the calibrated ones of the 18 findings.
     """
     found: list[float | None] = []
     for sentence, (log_prob, num_tokens) in zip(sentences, scores, strict=True):
