@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "LOG.md")
 FRONT = [*ROOT.glob("*.md"), *(ROOT / "recipes").rglob("*.md")]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 COMMAND = re.compile(r"(?:^|`|&& )ctscribe ([a-z-]+)", re.MULTILINE)
-CALL = re.compile(r"\bctscribe(?:\.cli)? ([a-z-]+)([^#&\n]*)")
+CALL = re.compile(r"(?<!import )\bctscribe(?:\.cli)? ([a-z-]+)([^#&\n]*)")
 OPTION = re.compile(r"(?<= )--[a-z-]+")
 SOURCE = re.compile(r"`([a-z_/]+\.(?:py|html))`")
 ADDRESS = re.compile(r"<(\w+)\b[^>]*?\s(?:src|href)=\"?([^\">\s]+)")
