@@ -35,6 +35,11 @@ def chest(
     return CTVolume(np.asfortranarray(np.rint(hu).astype(np.int16)), affine)
 
 
+def coarse_chest() -> CTVolume:
+    """The same in few voxels, made anew at each call."""
+    return chest((64, 56, 40), (6.0, 6.0, 8.0))
+
+
 def resample(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) -> CTVolume:
     """A whole volume on another grid, float32 HU."""
     grid = plan_resampling(volume, spacing_mm, antialias=antialias)

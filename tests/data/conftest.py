@@ -1,6 +1,5 @@
 """What is prepared."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -8,16 +7,14 @@ import numpy as np
 import pytest
 
 from ctscribe.data.ct_rate import CtRateTree
-from ctscribe.scan.volume import CTVolume
 from tests.data.tree import NAMES, write_tables
-
-Chest = Callable[..., CTVolume]
+from tests.scans import coarse_chest
 
 
 @pytest.fixture
-def tree(tmp_path: Path, make_chest: Chest) -> CtRateTree:
+def tree(tmp_path: Path) -> CtRateTree:
     tree = CtRateTree(tmp_path / "data")
-    chest = make_chest()
+    chest = coarse_chest()
     for number, name in enumerate(NAMES):
         affine = np.diag([-6.0, -6.0, 8.0, 1.0])
         affine[:3, 3] = (150.0, 120.0, 700.0 + number)

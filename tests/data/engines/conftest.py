@@ -11,7 +11,7 @@ import pytest
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.data.prepare import prepare
-from ctscribe.scan.volume import CTVolume
+from tests.scans import coarse_chest
 
 NUM_SCANS = 12
 
@@ -31,10 +31,10 @@ def knobs() -> tuple[VolumeConfig, SlicesConfig]:
 
 
 @pytest.fixture(scope="session")
-def scans(tmp_path_factory: pytest.TempPathFactory, make_chest: Callable[..., CTVolume]) -> Path:
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of twelve scans, all different."""
     folder = tmp_path_factory.mktemp("scans")
-    chest = make_chest()
+    chest = coarse_chest()
     rows = ["volume,patient,scan,split,findings,impression"]
     for number in range(NUM_SCANS):
         hu = chest.hu + np.int16(number)
