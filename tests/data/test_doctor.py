@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -8,9 +7,10 @@ from pydicom.dataset import FileDataset
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.cli.app import app
-from ctscribe.data.ct_rate import REPORT_COLUMNS, CtRateTree
+from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.doctor import examine
 from ctscribe.data.prepare import prepare
+from tests.data.tree import write_tree
 from tests.dicom import write_series
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -22,19 +22,7 @@ NAMES = [f"train_{patient}_a_1.nii.gz" for patient in range(1, 7)]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> CtRateTree:
-    tree = CtRateTree(tmp_path / "data")
-    chest = coarse_chest()
-    for name in NAMES:
-        path = tree.volume_path(name, "v2")
-        path.parent.mkdir(parents=True)
-        nib.save(nib.Nifti1Image(chest.hu, chest.affine), path)
-    path = tree.reports_path("train")
-    path.parent.mkdir(parents=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, REPORT_COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows({"VolumeName": name, "Findings_EN": "Normal."} for name in NAMES)
-    return tree
+    return write_tree(tmp_path / "data", NAMES)
 
 
 def test_problems_by_code_with_examples(tree: CtRateTree) -> None:
@@ -61,7 +49,6 @@ def test_the_command_prints_and_fails_while_there_are_problems(
     app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
     assert "6 volumes can be prepared" in capsys.readouterr().out
     tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
-    tree.no_chest_path("train").parent.mkdir(parents=True)
     tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
     with refusal("E_UNHEALTHY", "but 1 have problems"):
         app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")

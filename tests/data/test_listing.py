@@ -6,49 +6,34 @@ import pytest
 
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
-    METADATA_COLUMNS,
-    REPORT_COLUMNS,
     CtRateTree,
 )
 from ctscribe.data.listing import NO_CHEST, choose_reconstructions, list_volumes, natural_order
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
+from tests.data.tree import write_csv, write_tables
 from tests.refusals import refusal
 
 Row = dict[str, str]
-SPACING = {"XYSpacing": "[0.7, 0.7]", "ZSpacing": "1"}
 A1, A2, B1 = "train_1_a_1.nii.gz", "train_1_a_2.nii.gz", "train_2_a_1.nii.gz"
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> CtRateTree:
     tree = CtRateTree(tmp_path)
-    names = [A1, A2, B1]
-    texts = {"Findings_EN": "Heart normal.", "Impressions_EN": "Normal."}
-    zeros = dict.fromkeys(LABEL_COLUMNS[1:], "0")
-    reports = [{"VolumeName": name, **texts} for name in names]
-    labels = [{"VolumeName": name, **zeros} for name in names]
-    kernels = ["B70f", "B31f", "B31f"]
-    metadata = [
+    rows = [
         {
+            **dict.fromkeys(LABEL_COLUMNS[1:], "0"),
             "VolumeName": name,
+            "Findings_EN": "Heart normal.",
+            "Impressions_EN": "Normal.",
             "ConvolutionKernel": kernel,
             "XYSpacing": "[0.7, 0.7]",
             "ZSpacing": "1",
         }
-        for name, kernel in zip(names, kernels, strict=True)
+        for name, kernel in ((A1, "B70f"), (A2, "B31f"), (B1, "B31f"))
     ]
-    write_csv(tree.reports_path("train"), REPORT_COLUMNS, reports)
-    write_csv(tree.labels_path("train"), LABEL_COLUMNS, labels)
-    write_csv(tree.metadata_path("train"), METADATA_COLUMNS, metadata)
-    for name in names:
+    write_tables(tree, "train", rows)
+    for name in (A1, A2, B1):
         path = tree.volume_path(name, "v2")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -19,7 +19,8 @@ from ctscribe.data.prepare import parse_shard, prepare
 from ctscribe.data.prepare_volume import FORMAT
 from ctscribe.data.prepared import read_frames
 from ctscribe.scan.stores import read_normalised
-from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.outputs import hashes
 from tests.refusals import refusal
 from tests.scans import coarse_chest
 

@@ -16,7 +16,8 @@ from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import Outcome, VolumeTask, do_task, prepare
 from ctscribe.data.prepared import frames_path
-from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.outputs import hashes
 from tests.refusals import refusal
 
 

@@ -20,7 +20,8 @@ from ctscribe.data.prepared import (
     split_of,
     stem,
 )
-from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.outputs import hashes
 from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 

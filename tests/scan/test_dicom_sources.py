@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     RLELossless,
@@ -18,6 +18,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.scan import dicom_sources as zipped
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.read import read_grid
+from tests.catalogue.dicom_bytes import claiming_4_gb, nested
 from tests.dicom import bytes_of, group
 from tests.scan.dicom_slices import (
     COLUMNS,
@@ -148,30 +149,10 @@ def test_wholly_deflated_files_are_not_inflated(tmp_path: Path) -> None:
     assert refused(put(tmp_path / "one.dcm", bytes_of(image))).code == "E_CODEC"
 
 
-def test_a_thousand_nested_sequences(tmp_path: Path) -> None:
-    image = make_slice(0)
-    inner = Dataset()
-    for _ in range(150):
-        outer = Dataset()
-        outer.ReferencedSeriesSequence = [inner]
-        inner = outer
-    image.ReferencedSeriesSequence = [inner]
-    content = bytes_of(image)
-    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff"
-    tag = item[8:]
-    deep = (
-        content.replace(tag, tag + item * 1000, 1)
-        if tag in content
-        else content + tag + item * 1000
-    )
-    assert refused(put(tmp_path / "one.dcm", deep)).code in ("E_TRUNCATED", "E_TOO_FEW_SLICES")
-
-
-def test_an_element_of_four_gigabytes(tmp_path: Path) -> None:
-    content = bytes_of(make_slice(0))
-    at = content.index(b"\xe0\x7f\x10\x00OW") + 8
-    huge = content[:at] + b"\xfe\xff\xff\xff" + content[at + 4 :]
-    assert refused(put(tmp_path / "one.dcm", huge)).code in ("E_TRUNCATED", "E_TOO_FEW_SLICES")
+@pytest.mark.parametrize("change", [nested(1000), claiming_4_gb(b"\xe0\x7f\x10\x00OW")])
+def test_hostile_elements_of_one_file(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    content = change(bytes_of(make_slice(0)))
+    assert refused(put(tmp_path / "one.dcm", content)).code in ("E_TRUNCATED", "E_TOO_FEW_SLICES")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.learn.model.qwen import position_ids
@@ -21,7 +20,7 @@ from ctscribe.scan.frames import (
     noise_frames,
 )
 from ctscribe.scan.volume import CTVolume, to_ras
-from tests.scans import ORIENTATIONS, chest
+from tests.scans import ORIENTATIONS, chest, stored_as
 
 AFFINE = np.array([[0.75, 0, 0, -30.0], [0, 0.75, 0, -40.0], [0, 0, 1.5, 900.0], [0, 0, 0, 1.0]])
 
@@ -35,11 +34,9 @@ def test_a_marked_voxel_is_found_where_it_lies(orientation: str) -> None:
     """Anterior up, the patient's right on the left, however the voxels were stored."""
     volume = empty((30, 40, 8))
     volume.hu[25, 33, 6] = 1000  # right, anterior, cranial
-    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    stored = CTVolume(
-        apply_orientation(volume.hu, change), AFFINE @ inv_ornt_aff(change, volume.hu.shape)
+    frames, frame_to_ras = make_frames(
+        to_ras(stored_as(volume, orientation)), (7, 6, 1), WINDOWS["single"], (56, 28)
     )
-    frames, frame_to_ras = make_frames(to_ras(stored), (7, 6, 1), WINDOWS["single"], (56, 28))
     frame, row, column, _ = (int(i[0]) for i in np.nonzero(frames == 255))
     assert frame == 1
     assert row < 28

@@ -88,23 +88,6 @@ def test_true_header_wins_over_wrong_metadata(tmp_path: Path, lps: CTVolume) -> 
     assert "W_SPACING_METADATA" in notes.codes
 
 
-def test_slabs_and_empty_volumes_are_refused(tmp_path: Path, lps: CTVolume) -> None:
-    slab = save(tmp_path, lps.hu[:, :, 10:29], lps.affine)
-    assert refused(slab).code == "E_TOO_FEW_SLICES"
-    empty = save(tmp_path, np.full((8, 8, 30), -1000, dtype=np.int16), lps.affine)
-    assert refused(empty).code == "E_NO_CONTENT"
-
-
-def test_equal_neighbours_are_told(tmp_path: Path, lps: CTVolume) -> None:
-    hu = lps.hu.copy()
-    hu[:, :, 30:34] = 0
-    assert (
-        "W_REPEATED_SLICES" not in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes
-    )
-    hu[:, :, 30:35] = 0
-    assert "W_REPEATED_SLICES" in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes
-
-
 STUDY = "scan 1"
 
 

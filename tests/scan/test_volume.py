@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from ctscribe.scan.volume import (
     CTVolume,
@@ -12,7 +11,7 @@ from ctscribe.scan.volume import (
     to_ras,
 )
 from tests.refusals import refusal
-from tests.scans import ORIENTATIONS
+from tests.scans import ORIENTATIONS, stored_as
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +20,6 @@ def marked() -> CTVolume:
     affine = np.diag([0.7, 0.8, 2.0, 1.0])
     affine[:3, 3] = (-20.0, 13.0, 400.0)
     return CTVolume(hu, affine)
-
-
-def stored_as(volume: CTVolume, orientation: str) -> CTVolume:
-    """The same volume along other axes, by nibabel."""
-    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    affine = volume.affine @ inv_ornt_aff(change, volume.hu.shape)
-    return CTVolume(apply_orientation(volume.hu, change), affine)
 
 
 def test_there_are_48() -> None:

@@ -1,7 +1,6 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +10,7 @@ import pytest
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.data.prepare import prepare
+from tests.outputs import hashes
 from tests.scans import coarse_chest
 
 NUM_SCANS = 12
@@ -49,22 +49,8 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory,
     scans: Path,
     knobs: tuple[VolumeConfig, SlicesConfig],
-) -> dict[str, bytes]:
+) -> dict[str, str]:
     """What preparing them gives in one process, by file."""
     out = tmp_path_factory.mktemp("prepared")
     prepare(scans, out, *knobs)
-    return read_all(out)
-
-
-@pytest.fixture(scope="session")
-def contents() -> Callable[[Path], dict[str, bytes]]:
-    return read_all
-
-
-def read_all(out: Path) -> dict[str, bytes]:
-    """By file, but for the ledger with its times and the manifest with its commit."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("ledger.sqlite", "prepare.json")
-    }
+    return hashes(out)
