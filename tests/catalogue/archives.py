@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    MediaStorageDirectoryStorage,
-)
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.data.ct_rate import (
-    LABEL_COLUMNS,
-    CtRateTree,
-)
+from ctscribe.data.ct_rate import LABEL_COLUMNS, CtRateTree
 from ctscribe.data.listing import NO_CHEST, choose_reconstructions, list_volumes, natural_order
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
 from tests.data.tree import write_csv, write_tables

@@ -12,14 +12,7 @@ from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepare_volume import write_frames
-from ctscribe.data.prepared import (
-    Prepared,
-    frames_path,
-    read_frames,
-    record_path,
-    split_of,
-    stem,
-)
+from ctscribe.data.prepared import Prepared, frames_path, read_frames, record_path, split_of, stem
 from tests.data.tree import NAMES, SLICES, VOLUME
 from tests.outputs import hashes
 from tests.refusals import refusal

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
-from pydicom.uid import (
-    UID,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-)
+from pydicom.uid import UID, MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom

@@ -9,10 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    RLELossless,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan import dicom_sources as zipped

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Qwen2_5_VLConfig
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.learn.model.qwen import position_ids
+from ctscribe.learn.model.positions import position_ids
 from ctscribe.scan.frames import (
     WINDOWS,
     PreparedVolume,
@@ -211,12 +212,12 @@ def test_depth_places_120_slices() -> None:
     count = grid[0] * grid[1] * grid[2] // 4
     position_mm = torch.tensor(few.position_mm).reshape(1, 60, 2).mean(2)
     ids = position_ids(
+        Qwen2_5_VLConfig(video_token_id=7),
         torch.full((1, count), 7),
         torch.ones(1, count, dtype=torch.long),
         torch.tensor([grid]),
         position_mm,
         "depth",
-        video_token_id=7,
     )
     assert len(set(ids[0, 0].tolist())) == 60
 

@@ -41,21 +41,6 @@ def test_padding_does_not_mislead(hu: np.ndarray, intercept: float, padding: int
     np.testing.assert_array_equal(from_raw, found)
 
 
-def test_rescaling_what_is_hu_is_refused(hu: np.ndarray) -> None:
-    with refusal("E_NOT_HU", "after slope and intercept it does not"):
-        to_hu(hu, (1.0, -1024.0), "raw", "train_1_a_1.nii.gz")
-
-
-def test_raw_without_metadata_is_refused(hu: np.ndarray) -> None:
-    with refusal("E_NO_RESCALE", "must have a rescale slope"):
-        to_hu(hu, None, "raw", "s")
-
-
-def test_ambiguous_is_refused(hu: np.ndarray) -> None:
-    with refusal("E_HU_AMBIGUOUS", "either raw or"):
-        to_hu(hu, (1.0, 30.0), "auto", "s")
-
-
 @pytest.mark.parametrize(
     ("make", "guess"),
     [

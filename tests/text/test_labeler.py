@@ -233,9 +233,7 @@ def test_the_labels_of_real_reports_are_those_of_their_texts(
 
 
 def test_people_and_rules_agree_on_800_real_reports(shared_data: Path) -> None:
-    path = shared_data / "ct_rate_text" / "labelled_reports_800.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_cells(shared_data / "ct_rate_text" / "labelled_reports_800.csv")
     true = [tuple(int(row[finding]) for finding in FINDINGS) for row in rows]
     stated = [label_report(row["report_text"]) for row in rows]
     totals = clinical_statistics(predictions=stated, references=true).sum(axis=0, keepdims=True)

@@ -4,12 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctscribe.text.sections import (
-    join_report,
-    sentence_spans,
-    split_report,
-    split_sentences,
-)
+from ctscribe.text.sections import join_report, sentence_spans, split_report, split_sentences
 
 SECTION = st.text(alphabet='abcXYZ .,;?"\n:0123456789', max_size=80)
 
