@@ -34,8 +34,7 @@ from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.read import read_grid, read_volume
 from ctscribe.scan.volume import CTVolume
-from tests.catalogue.dicom_bytes import enhanced_of
-from tests.dicom import bytes_of, slice_of
+from tests.dicom import bytes_of, enhanced_of, slice_of
 from tests.scans import chest, image_of
 
 NUM_FILES = 10_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ctscribe.scan.volume import CTVolume
-from tests.scans import chest
+from tests.scans import coarse_chest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
@@ -28,15 +28,8 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def make_chest() -> Callable[..., CTVolume]:
-    """A coarse chest of ellipses; see `tests.scans.chest`."""
-
-    def make(
-        shape: tuple[int, int, int] = (64, 56, 40),
-        spacing_mm: tuple[float, float, float] = (6.0, 6.0, 8.0),
-    ) -> CTVolume:
-        return chest(shape, spacing_mm)
-
-    return make
+    """See `tests.scans.coarse_chest`."""
+    return coarse_chest
 
 
 # What needs a model imports it inside, so that tests of scans and words start at once.

@@ -5,8 +5,19 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from PIL import Image
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+    generate_uid,
+)
 
 from ctscribe.scan.volume import CTVolume
 from tests.scans import CHEST
@@ -88,3 +99,62 @@ def on_slice(index: int | None, **tags: object) -> Edit:
                 setattr(image, tag, value)
 
     return edit
+
+
+def as_syntax(uid: UID) -> Edit:
+    def edit(image: FileDataset, z: int) -> None:
+        image.file_meta.TransferSyntaxUID = uid
+        if uid == ExplicitVRBigEndian:
+            image.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
+            image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+
+    return edit
+
+
+def as_rle(image: FileDataset, z: int) -> None:
+    image.compress(RLELossless, generate_instance_uid=False)
+
+
+def as_jpeg_2000(image: FileDataset, z: int) -> None:
+    stream = BytesIO()
+    plane = np.frombuffer(image.PixelData, np.uint16).reshape(image.Rows, image.Columns)
+    Image.fromarray(plane).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
+    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    image.BitsStored, image.HighBit = 16, 15
+    image.PixelData = encapsulate([stream.getvalue()])
+    image["PixelData"].VR = "OB"
+
+
+def group(**tags: object) -> list[Dataset]:
+    """A sequence of one item."""
+    item = Dataset()
+    for tag, value in tags.items():
+        setattr(item, tag, value)
+    return [item]
+
+
+def enhanced_of(volume: CTVolume) -> FileDataset:
+    """All slices in one file, from the head down; what they share is stated once."""
+    slices = [slice_of(z, volume) for z in reversed(range(volume.shape_xyz[2]))]
+    image = slice_of(0, volume)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    image.NumberOfFrames = len(slices)
+    stated = {
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    }
+    image.SharedFunctionalGroupsSequence = group(
+        **{name: group(**{tag: image[tag].value for tag in tags}) for name, tags in stated.items()}
+    )
+    image.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence=group(ImagePositionPatient=one.ImagePositionPatient),
+            CTImageFrameTypeSequence=group(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]),
+        )[0]
+        for one in slices
+    ]
+    image.PixelData = b"".join(one.PixelData for one in slices)
+    for tag in ("ImagePositionPatient", *(tag for tags in stated.values() for tag in tags)):
+        delattr(image, tag)
+    return image

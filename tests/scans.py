@@ -2,6 +2,7 @@
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from ctscribe.base.types import SpacingMm
 from ctscribe.scan.resample import plan_resampling
@@ -33,6 +34,18 @@ def chest(
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = (-150.0, -120.0, 700.0)
     return CTVolume(np.asfortranarray(np.rint(hu).astype(np.int16)), affine)
+
+
+def stored_as(volume: CTVolume, orientation: str) -> CTVolume:
+    """The same volume along other axes, by nibabel."""
+    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
+    affine = volume.affine @ inv_ornt_aff(change, volume.hu.shape)
+    return CTVolume(apply_orientation(volume.hu, change), affine)
+
+
+def coarse_chest() -> CTVolume:
+    """The same in few voxels, made anew at each call."""
+    return chest((64, 56, 40), (6.0, 6.0, 8.0))
 
 
 def resample(volume: CTVolume, spacing_mm: SpacingMm, *, antialias: bool = False) -> CTVolume:

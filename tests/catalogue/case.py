@@ -25,9 +25,8 @@ class Case:
         row: Of the catalogue.
         name: Of the case within it.
         build: Makes the input in an empty folder; gives what is to be read.
-        code: Of the refusal, or of the only warning; "" where it is read without a word.
+        code: Of the refusal, or of all warnings, parted by spaces; "" where there are none.
         says: Part of the refusal's sentence.
-        also: Further warnings.
         options: Of `read_volume`.
         check: What else must hold of the volume and its notes; None compares it with `CHEST`.
     """
@@ -37,14 +36,13 @@ class Case:
     build: Build
     code: str = ""
     says: str = ""
-    also: frozenset[str] = frozenset()
     options: dict[str, Any] = field(default_factory=dict)
     check: Callable[..., None] | None = None
 
     @property
     def codes(self) -> frozenset[str]:
         """All that it ends in."""
-        return frozenset({self.code} - {""}) | self.also
+        return frozenset(self.code.split())
 
     def hold(self, folder: Path) -> None:
         """Builds the input, reads it, and asserts that it ends as it must."""

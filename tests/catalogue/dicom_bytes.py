@@ -6,23 +6,27 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    RLELossless,
 )
 
-from ctscribe.scan.volume import CTVolume
 from tests.catalogue.case import Build, Case
 from tests.catalogue.dicom_folders import DEPTH, series
-from tests.dicom import Edit, bytes_of, on_slice, slice_of, write_series
+from tests.dicom import (
+    as_jpeg_2000,
+    as_rle,
+    as_syntax,
+    bytes_of,
+    enhanced_of,
+    on_slice,
+    slice_of,
+    write_series,
+)
 from tests.scans import CHEST
 
 
@@ -38,30 +42,6 @@ def with_bytes(change: Callable[[bytes], bytes]) -> Build:
     return build
 
 
-def as_syntax(uid: UID) -> Edit:
-    def edit(image: FileDataset, z: int) -> None:
-        image.file_meta.TransferSyntaxUID = uid
-        if uid == ExplicitVRBigEndian:
-            image.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
-            image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
-
-    return edit
-
-
-def as_rle(image: FileDataset, z: int) -> None:
-    image.compress(RLELossless, generate_instance_uid=False)
-
-
-def as_jpeg_2000(image: FileDataset, z: int) -> None:
-    stream = BytesIO()
-    plane = np.frombuffer(image.PixelData, np.uint16).reshape(image.Rows, image.Columns)
-    Image.fromarray(plane).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
-    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    image.BitsStored, image.HighBit = 16, 15
-    image.PixelData = encapsulate([stream.getvalue()])
-    image["PixelData"].VR = "OB"
-
-
 def as_unknown(image: FileDataset, z: int) -> None:
     image.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")  # MPEG2
     image.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
@@ -72,35 +52,6 @@ def with_damaged_rle(image: FileDataset, z: int) -> None:
     as_rle(image, z)
     image.PixelData = encapsulate([b"\x01" + bytes(90)])
     image["PixelData"].VR = "OB"
-
-
-def enhanced_of(volume: CTVolume) -> FileDataset:
-    """All slices of a volume in one file; what they share is stated once."""
-    depth = volume.shape_xyz[2]
-    image = slice_of(0, volume)
-    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
-    image.NumberOfFrames = depth
-    measures, plane, scaling = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = image.PixelSpacing, image.SliceThickness
-    plane.ImageOrientationPatient = image.ImageOrientationPatient
-    scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = 1, -1024, "HU"
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [measures]
-    shared.PlaneOrientationSequence = [plane]
-    shared.PixelValueTransformationSequence = [scaling]
-    image.SharedFunctionalGroupsSequence = [shared]
-    slices = [slice_of(z, volume) for z in range(depth)]
-    frames = []
-    for one in slices:
-        position, frame = Dataset(), Dataset()
-        position.ImagePositionPatient = one.ImagePositionPatient
-        frame.PlanePositionSequence = [position]
-        frames.append(frame)
-    image.PerFrameFunctionalGroupsSequence = frames
-    image.PixelData = b"".join(one.PixelData for one in slices)
-    for tag in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
-        delattr(image, tag)
-    return image
 
 
 def enhanced(folder: Path) -> Path:

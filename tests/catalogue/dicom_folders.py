@@ -224,8 +224,7 @@ CASES = [
         32,
         "all",
         beside(slab, coronal, marked_scout, dose_report, film, licence),
-        OTHER,
-        also=frozenset({"W_OTHER_FILES"}),
+        f"{OTHER} W_OTHER_FILES",
         check=names_others(5, 2),
     ),
     Case(

@@ -33,8 +33,8 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "data/test_ct_rate.py::test_reports_with_bom_quotes_and_newlines",
         "data/test_ct_rate.py::test_bad_tables",
         "data/test_ct_rate.py::test_wrong_encoding_and_missing_file",
-        "data/test_ct_rate_cells.py::test_report_sections",
-        "data/test_ct_rate_cells.py::test_empty_findings_are_refused",
+        "data/test_ct_rate.py::test_report_sections",
+        "data/test_ct_rate.py::test_empty_findings_are_refused",
         "data/test_listing.py::test_empty_report_and_bad_cells",
         "data/test_manifest.py::test_faults_name_their_row",
     ),
@@ -54,8 +54,8 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "scan/test_stores.py::test_damage_is_noticed",
         "data/test_prepare_again.py::test_running_again_redoes_only_what_changed",
         "data/test_prepare_again.py::test_other_settings_need_another_folder",
-        "data/test_prepare_shards.py::test_shards_run_at_once_but_not_beside_a_whole_run",
-        "data/test_prepare_failures.py::test_unwritable_target_stops_with_one_sentence",
+        "data/test_prepare.py::test_shards_run_at_once_but_not_beside_a_whole_run",
+        "data/test_prepare.py::test_unwritable_target_stops_with_one_sentence",
         "base/test_files.py::test_a_failed_write_leaves_the_old_file_and_no_other",
     ),
     50: (
@@ -79,7 +79,7 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
     ),
     54: (
         "catalogue/test_surroundings.py::test_locale_time_zone_and_umask_change_nothing",
-        "data/test_prepare_shards.py::test_processes_change_nothing",
+        "data/test_prepare.py::test_processes_change_nothing",
     ),
 }
 """By row: file below ``tests`` and function."""

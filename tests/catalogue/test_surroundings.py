@@ -1,6 +1,5 @@
 """Row 54: where and how a process runs changes no output."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import nibabel as nib
 import pytest
 
 from tests.dicom import write_series
+from tests.outputs import hashes
 from tests.scans import image_of
 
 SCRIPT = """
@@ -41,22 +41,18 @@ def own_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(manifest: Path, out: Path, umask: str = "022", **surroundings: str) -> dict[str, str]:
-    """Hashes of all outputs but the run's own records, which have the time."""
+    """Hashes of what a run in these surroundings writes."""
     subprocess.run(
         [sys.executable, "-c", SCRIPT, str(manifest), str(out), umask],
         env={**os.environ, **surroundings},
         check=True,
     )
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("prepare.json", "ledger.sqlite", ".lock")
-    }
+    return hashes(out)
 
 
 def test_locale_time_zone_and_umask_change_nothing(own_scans: Path, tmp_path: Path) -> None:
     plain = prepared(own_scans, tmp_path / "plain", LC_ALL="C", TZ="UTC", PYTHONHASHSEED="0")
-    assert len(plain) == 2 * 5 + 2
+    assert len(plain) == 2 * 5 + 3
     turkish = {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "TZ": "Asia/Kolkata"}
     odd = prepared(own_scans, tmp_path / "odd", umask="077", PYTHONHASHSEED="7", **turkish)
     assert odd == plain

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 
 
 def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":

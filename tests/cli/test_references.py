@@ -8,7 +8,7 @@ import pytest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import SplitsConfig
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from ctscribe.cli.references import (
     ReferenceOptions,
     TrainingOptions,

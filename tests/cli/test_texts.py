@@ -7,7 +7,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import write_rows
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from tests.studies import prediction, reported_studies, write_prepared
 
 

@@ -1,5 +1,3 @@
-import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -7,42 +5,30 @@ import numpy as np
 import pytest
 from pydicom.dataset import FileDataset
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.cli.options import app
-from ctscribe.data.ct_rate import REPORT_COLUMNS, CtRateTree
+from ctscribe.cli.app import app
+from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.doctor import examine
 from ctscribe.data.prepare import prepare
-from ctscribe.scan.volume import CTVolume
+from tests.data.tree import write_tree
 from tests.dicom import write_series
+from tests.refusals import refusal
+from tests.scans import coarse_chest
 
-Chest = Callable[..., CTVolume]
 VOLUME = VolumeConfig(spacing_mm=(6.0, 6.0, 8.0))
 SLICES = SlicesConfig(num_slices=4)
 NAMES = [f"train_{patient}_a_1.nii.gz" for patient in range(1, 7)]
 
 
 @pytest.fixture
-def tree(tmp_path: Path, make_chest: Chest) -> CtRateTree:
-    tree = CtRateTree(tmp_path / "data")
-    chest = make_chest()
-    for name in NAMES:
-        path = tree.volume_path(name, "v2")
-        path.parent.mkdir(parents=True)
-        nib.save(nib.Nifti1Image(chest.hu, chest.affine), path)
-    path = tree.reports_path("train")
-    path.parent.mkdir(parents=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, REPORT_COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows({"VolumeName": name, "Findings_EN": "Normal."} for name in NAMES)
-    return tree
+def tree(tmp_path: Path) -> CtRateTree:
+    return write_tree(tmp_path / "data", NAMES)
 
 
-def test_problems_by_code_with_examples(tree: CtRateTree, make_chest: Chest) -> None:
+def test_problems_by_code_with_examples(tree: CtRateTree) -> None:
     for name in NAMES[:4]:
         tree.volume_path(name, "v2").write_bytes(b"<html>sign in</html>")
-    slab = nib.Nifti1Image(make_chest().hu[:, :, :10], np.eye(4) * 6)
+    slab = nib.Nifti1Image(coarse_chest().hu[:, :, :10], np.eye(4) * 6)
     nib.save(slab, tree.volume_path(NAMES[4], "v2"))
     found = examine(tree.root, VOLUME, SLICES)
     assert found.num_volumes == 1
@@ -63,11 +49,9 @@ def test_the_command_prints_and_fails_while_there_are_problems(
     app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
     assert "6 volumes can be prepared" in capsys.readouterr().out
     tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
-    tree.no_chest_path("train").parent.mkdir(parents=True)
     tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
-    with pytest.raises(CtscribeError, match="but 1 have problems") as caught:
+    with refusal("E_UNHEALTHY", "but 1 have problems"):
         app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
-    assert caught.value.code == "E_UNHEALTHY"
     told = capsys.readouterr().out
     assert "4 volumes can be prepared" in told
     assert "problem E_NOT_MEDICAL, 1 times, for example" in told

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.data.ledger import open_ledger
+from tests.refusals import refusal
 
 RECORD = {"request": "abc", "source_bytes": 5, "source_mtime_ns": 7, "spacing_mm": [1.0, 1.0, 2.0]}
 REQUEST = {key: RECORD[key] for key in ("request", "source_bytes", "source_mtime_ns")}
@@ -85,11 +85,10 @@ def test_a_new_one_takes_over_what_shards_did(
 
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     with (
-        pytest.raises(CtscribeError, match="must be writable") as caught,
+        refusal("E_WRITE", "must be writable"),
         open_ledger(tmp_path / "missing" / "ledger.sqlite", tmp_path),
     ):
         pass
-    assert caught.value.code == "E_WRITE"
 
 
 def test_records_are_plain_json(path: Path) -> None:

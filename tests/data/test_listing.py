@@ -4,45 +4,33 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.base.errors import CtscribeError
-from ctscribe.data.ct_rate import LABEL_COLUMNS, METADATA_COLUMNS, REPORT_COLUMNS, CtRateTree
-from ctscribe.data.listing import NO_CHEST, list_volumes
+from ctscribe.data.ct_rate import LABEL_COLUMNS, CtRateTree
+from ctscribe.data.listing import NO_CHEST, choose_reconstructions, list_volumes, natural_order
+from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
+from tests.data.tree import write_csv, write_tables
+from tests.refusals import refusal
 
 Row = dict[str, str]
-SPACING = {"XYSpacing": "[0.7, 0.7]", "ZSpacing": "1"}
 A1, A2, B1 = "train_1_a_1.nii.gz", "train_1_a_2.nii.gz", "train_2_a_1.nii.gz"
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> CtRateTree:
     tree = CtRateTree(tmp_path)
-    names = [A1, A2, B1]
-    texts = {"Findings_EN": "Heart normal.", "Impressions_EN": "Normal."}
-    zeros = dict.fromkeys(LABEL_COLUMNS[1:], "0")
-    reports = [{"VolumeName": name, **texts} for name in names]
-    labels = [{"VolumeName": name, **zeros} for name in names]
-    kernels = ["B70f", "B31f", "B31f"]
-    metadata = [
+    rows = [
         {
+            **dict.fromkeys(LABEL_COLUMNS[1:], "0"),
             "VolumeName": name,
+            "Findings_EN": "Heart normal.",
+            "Impressions_EN": "Normal.",
             "ConvolutionKernel": kernel,
             "XYSpacing": "[0.7, 0.7]",
             "ZSpacing": "1",
         }
-        for name, kernel in zip(names, kernels, strict=True)
+        for name, kernel in ((A1, "B70f"), (A2, "B31f"), (B1, "B31f"))
     ]
-    write_csv(tree.reports_path("train"), REPORT_COLUMNS, reports)
-    write_csv(tree.labels_path("train"), LABEL_COLUMNS, labels)
-    write_csv(tree.metadata_path("train"), METADATA_COLUMNS, metadata)
-    for name in names:
+    write_tables(tree, "train", rows)
+    for name in (A1, A2, B1):
         path = tree.volume_path(name, "v2")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -137,6 +125,66 @@ def test_misnamed_volume_in_the_reports(tree: CtRateTree) -> None:
 
 
 def test_folder_without_reports(tmp_path: Path) -> None:
-    with pytest.raises(CtscribeError, match="must hold CT-RATE's reports") as caught:
+    with refusal("E_MISSING", "must hold CT-RATE's reports"):
         list_volumes(tmp_path, 1.5)
-    assert caught.value.code == "E_MISSING"
+
+
+def row(z_mm: float | None, kernel: str, num_slices: int = 200) -> VolumeMetadata:
+    spacing = None if z_mm is None else (0.7, 0.7, z_mm)
+    return VolumeMetadata(spacing, 1.0, -1024.0, None, None, kernel, num_slices)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"),
+    [
+        (row(3.0, "B31f"), row(1.0, "B70f"), 2),  # thin before soft
+        (row(1.0, "B70f"), row(1.5, "B31f"), 2),  # both thin enough: soft wins
+        (row(1.0, "B"), row(1.0, "YA"), 1),
+        (row(1.0, "B31f", 100), row(1.0, "B31f", 300), 2),
+        (row(1.0, "B31f"), row(1.0, "B31f"), 1),
+        (row(None, "B31f"), row(5.0, "B70f"), 2),
+        (None, row(5.0, "B70f"), 2),
+    ],
+)
+def test_rule(first: VolumeMetadata | None, second: VolumeMetadata, chosen: int) -> None:
+    names = ["train_1_a_1.nii.gz", "train_1_a_2.nii.gz"]
+    metadata = {name: one for name, one in zip(names, (first, second), strict=True) if one}
+    assert choose_reconstructions(metadata, names, 1.5) == [names[chosen - 1]]
+
+
+def test_one_per_scan_in_natural_order() -> None:
+    names = [
+        "train_10_a_1.nii.gz",
+        "train_2_b_2.nii.gz",
+        "train_2_b_1.nii.gz",
+        "train_2_a_1.nii.gz",
+    ]
+    assert choose_reconstructions({}, names, 1.5) == [
+        "train_2_a_1.nii.gz",
+        "train_2_b_1.nii.gz",
+        "train_10_a_1.nii.gz",
+    ]
+    assert sorted(["valid_1_a_1.nii.gz", "train_3_a_1.nii.gz"], key=natural_order)[0] == (
+        "train_3_a_1.nii.gz"
+    )
+
+
+@pytest.mark.parametrize(
+    ("soft", "sharp"),
+    [
+        ("B31f", "B70f"),
+        ("['Br36d', '3']", "['Bl57d', '3']"),
+        ("FC08", "FC52"),
+        ("STANDARD", "LUNG"),
+        ("SOFT", "BONEPLUS"),
+        ("A", "L"),
+        ("B", "YC"),
+        ("C", "D"),
+    ],
+)
+def test_kernels(soft: str, sharp: str) -> None:
+    assert kernel_sharpness(soft) < kernel_sharpness(sharp)
+
+
+def test_unknown_kernel_is_in_the_middle() -> None:
+    assert kernel_sharpness("Qwerty") == kernel_sharpness("") == 0.5

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import SlicesConfig
 from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import Outcome, VolumeTask, do_task, prepare
 from ctscribe.data.prepared import frames_path
-from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.outputs import hashes
+from tests.refusals import refusal
 
 
 def test_running_again_redoes_only_what_changed(tree: CtRateTree, tmp_path: Path) -> None:
@@ -100,11 +101,10 @@ def test_corrected_metadata_are_used(tree: CtRateTree, tmp_path: Path) -> None:
 
 def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
-    with pytest.raises(
-        CtscribeError, match=r"differs in slices\.frame_size_px \(\[56, 84\] there, None asked\)"
-    ) as caught:
+    with refusal(
+        "E_RUN_EXISTS", r"differs in slices\.frame_size_px \(\[56, 84\] there, None asked\)"
+    ):
         prepare(tree.root, tmp_path / "out", VOLUME, SlicesConfig(num_slices=6), keep="slices")
-    assert caught.value.code == "E_RUN_EXISTS"
 
 
 SCRIPT = (

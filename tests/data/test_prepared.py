@@ -13,7 +13,9 @@ from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared, frames_path, read_frames, record_path, split_of, stem
-from tests.data.tree import NAMES, SLICES, VOLUME, hashes
+from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.outputs import hashes
+from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 
 NAME = "train_1_a_1.nii.gz"
@@ -79,9 +81,8 @@ def test_a_scan_is_its_first_reconstruction(tmp_path: Path) -> None:
 def test_a_split_without_scans_is_told(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, STUDIES[:1])
     assert prepared.split("test") == []
-    with pytest.raises(CtscribeError, match=r"none of the 1 volumes in .* belongs to it") as caught:
+    with refusal("E_EMPTY_SPLIT", r"none of the 1 volumes in .* belongs to it"):
         prepared.scans("test")
-    assert caught.value.code == "E_EMPTY_SPLIT"
 
 
 def prepare_tree(tree: CtRateTree, out: Path, fraction: float = 0.1) -> int:
@@ -98,9 +99,8 @@ def test_prepare_decides_the_split_once(tree: CtRateTree, tmp_path: Path) -> Non
         (NAMES[2], "validation"),
         (NAMES[3], "test"),
     ]
-    with pytest.raises(CtscribeError, match=r"splits\.validation_fraction \(0\.2 there") as caught:
+    with refusal("E_RUN_EXISTS", r"splits\.validation_fraction \(0\.2 there"):
         prepare_tree(tree, tmp_path / "out", fraction=0.3)
-    assert caught.value.code == "E_RUN_EXISTS"
 
 
 def test_a_folder_of_0_1_is_prepared_again_without_doing_a_volume(
@@ -117,9 +117,8 @@ def test_a_folder_of_0_1_is_prepared_again_without_doing_a_volume(
     manifest = read_json(out / "prepare.json")
     del manifest["asked"]["splits"]
     write_json(out / "prepare.json", manifest)
-    with pytest.raises(CtscribeError, match=r"line 1 must be a StudyRow, but split: ") as caught:
+    with refusal("E_ROW", r"line 1 must be a StudyRow, but split: ") as caught:
         Prepared(out).split("train")
-    assert caught.value.code == "E_ROW"
     assert "run the stage again" in caught.value.sentence
     assert prepare_tree(tree, out) == len(NAMES)
     assert hashes(out) == now
@@ -132,11 +131,8 @@ def test_other_frames_than_a_recipe_asks_for_are_refused_by_the_first_knob(tmp_p
     assert prepared.windows == "three"
     prepared.require(recipe)
     fewer = SLICES.model_copy(update={"num_slices": 2, "windows": "single"})
-    with pytest.raises(
-        CtscribeError, match=r"in slices\.num_slices \(4 there, 2 asked\)"
-    ) as caught:
+    with refusal("E_PREPARED", r"in slices\.num_slices \(4 there, 2 asked\)"):
         prepared.require(Recipe(volume=VOLUME.model_copy(update={"antialias": True}), slices=fewer))
-    assert caught.value.code == "E_PREPARED"
 
 
 def test_a_folder_whose_knobs_are_unknown_is_refused(tmp_path: Path) -> None:
@@ -144,9 +140,8 @@ def test_a_folder_whose_knobs_are_unknown_is_refused(tmp_path: Path) -> None:
     manifest = read_json(tmp_path / "prepare.json")
     manifest["asked"]["slices"]["crop"] = "lungs"
     write_json(tmp_path / "prepare.json", manifest)
-    with pytest.raises(CtscribeError, match="prepared by this version, but ") as caught:
+    with refusal("E_PREPARED", "prepared by this version, but "):
         _ = prepared.recipe_of_frames
-    assert caught.value.code == "E_PREPARED"
 
 
 def test_what_is_not_there_is_missed_when_it_is_asked_for(tmp_path: Path) -> None:
@@ -157,9 +152,8 @@ def test_what_is_not_there_is_missed_when_it_is_asked_for(tmp_path: Path) -> Non
         lambda: prepared.frames(STUDIES[0]),
         lambda: prepared.record(STUDIES[0]),
     ):
-        with pytest.raises(CtscribeError, match="must exist") as caught:
+        with refusal("E_MISSING", "must exist"):
             ask()
-        assert caught.value.code == "E_MISSING"
 
 
 def test_features_lie_apart_by_tower(tmp_path: Path) -> None:
@@ -172,9 +166,8 @@ def test_a_volume_is_read_from_its_store(tree: CtRateTree, tmp_path: Path) -> No
     prepare_tree(tree, out)
     prepared = Prepared(out)
     study = prepared.by_name[NAME]
-    with pytest.raises(CtscribeError, match="as `prepare --keep all` writes it") as caught:
+    with refusal("E_MISSING", "as `prepare --keep all` writes it"):
         prepared.volume(study)
-    assert caught.value.code == "E_MISSING"
     prepare(tree.root, out, VOLUME, SLICES)
     volume = prepared.volume(study)
     assert volume.hu.shape == study.shape_xyz
@@ -210,11 +203,8 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 4
     path.write_bytes(content)
-    with pytest.raises(
-        CtscribeError, match="damaged; run the stage that writes it again"
-    ) as caught:
+    with refusal("E_CACHE", "damaged; run the stage that writes it again"):
         prepared.frames(prepared.studies[0])
-    assert caught.value.code == "E_CACHE"
 
 
 def test_missing_and_cut_frames(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import hashlib
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +16,7 @@ from ctscribe.data.ct_rate import (
 )
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
+from tests.outputs import hashes
 
 CONFIG = PhantomConfig(
     num_train_patients=3,
@@ -26,14 +26,6 @@ CONFIG = PhantomConfig(
     second_reconstruction=0.5,
     seed=11,
 )
-
-
-def digest(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +101,14 @@ def test_two_processes_and_an_interruption_give_the_same_bytes(
     before = some.stat().st_mtime_ns
     write_dataset(tmp_path, CONFIG, processes=2)
     assert some.stat().st_mtime_ns == before
-    assert digest(tmp_path) == digest(dataset)
+    assert hashes(tmp_path) == hashes(dataset)
 
 
 def test_another_configuration_never_mixes_with_what_is_there(dataset: Path) -> None:
-    before = digest(dataset)
+    before = hashes(dataset)
     with pytest.raises(CtscribeError, match="E_EXISTS"):
         write_dataset(dataset, CONFIG.model_copy(update={"seed": 12}))
-    assert digest(dataset) == before
+    assert hashes(dataset) == before
 
 
 def test_progress_counts_patients(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import Lesion
 from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import VoxelGrid
-from ctscribe.phantom.study import DRAW_FINDING, Study, lesions, render, study_of_labels
+from ctscribe.phantom.study import (
+    DRAW_FINDING,
+    FINDING_MODEL,
+    Study,
+    draw_labels,
+    draw_patient,
+    lesions,
+    render,
+    study_of_labels,
+)
 from ctscribe.text.findings import FINDINGS
 
 
@@ -147,3 +156,47 @@ def test_an_unusual_build_can_have_every_finding() -> None:
         study = study_of_labels(np.random.default_rng(1), body, (1,) * 18, PhantomConfig())
         assert np.isfinite(render(study, grid_of())).all()
         assert {lesion.finding for lesion in lesions(study, grid_of())} == set(FINDINGS)
+
+
+@pytest.fixture(scope="module")
+def labels() -> npt.NDArray[np.int64]:
+    rng = np.random.default_rng(0)
+    return np.array([draw_labels(rng, draw_patient(rng), 0.0) for _ in range(6000)])
+
+
+def test_each_finding_is_as_frequent_as_in_ct_rate(labels: npt.NDArray[np.int64]) -> None:
+    wanted = [FINDING_MODEL[finding][0] for finding in FINDINGS]
+    np.testing.assert_allclose(labels.mean(axis=0), wanted, atol=0.02)
+
+
+def test_patients_have_as_many_findings_as_in_ct_rate(labels: npt.NDArray[np.int64]) -> None:
+    assert labels.sum(axis=1).mean() == pytest.approx(3.41, abs=0.12)
+    assert (labels.sum(axis=1) == 0).mean() == pytest.approx(0.113, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Arterial wall calcification", "Coronary artery wall calcification"),
+        ("Consolidation", "Lung opacity"),
+        ("Cardiomegaly", "Pleural effusion"),
+        ("Emphysema", "Peribronchial thickening"),
+    ],
+)
+def test_findings_of_one_disease_come_together(
+    labels: npt.NDArray[np.int64], first: str, second: str
+) -> None:
+    a, b = (labels[:, FINDINGS.index(name)] for name in (first, second))
+    assert np.corrcoef(a, b)[0, 1] > 0.15
+
+
+def test_lasting_findings_stay_between_scans_and_passing_ones_may_go() -> None:
+    rng = np.random.default_rng(1)
+    lasting = np.array([FINDING_MODEL[finding][1] for finding in FINDINGS])
+    pairs = []
+    for _ in range(300):
+        patient = draw_patient(rng)
+        pairs.append((draw_labels(rng, patient, 0.0), draw_labels(rng, patient, 0.0)))
+    first, second = (np.array(side) for side in zip(*pairs, strict=True))
+    assert (first[:, lasting] == second[:, lasting]).all()
+    assert (first[:, ~lasting] != second[:, ~lasting]).any()

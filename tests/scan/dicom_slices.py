@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.dataset import FileDataset
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
@@ -47,32 +46,8 @@ def refused(folder: Path) -> CtscribeError:
     return caught.value
 
 
-def group(**tags: object) -> list[Dataset]:
-    item = Dataset()
-    for tag, value in tags.items():
-        setattr(item, tag, value)
-    return [item]
-
-
 def enhanced() -> FileDataset:
-    """Frames stored from the head down, what they share stated once."""
-    image = dicom.blank(EnhancedCTImageStorage, "1.2.3", "all")
-    image.Rows, image.Columns, image.NumberOfFrames = ROWS, COLUMNS, DEPTH
-    image.SharedFunctionalGroupsSequence = group(
-        PixelMeasuresSequence=group(PixelSpacing=[0.8, 0.7], SliceThickness=2.0),
-        PlaneOrientationSequence=group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
-        PixelValueTransformationSequence=group(RescaleSlope=1, RescaleIntercept=-1024),
-    )
-    order = range(DEPTH - 1, -1, -1)
-    image.PerFrameFunctionalGroupsSequence = [
-        group(
-            PlanePositionSequence=group(ImagePositionPatient=[-100.0, -90.0, 300.0 + 2 * z]),
-            CTImageFrameTypeSequence=group(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]),
-        )[0]
-        for z in order
-    ]
-    image.PixelData = b"".join(stored(z).tobytes() for z in order)
-    return image
+    return dicom.enhanced_of(SMALL)
 
 
 def pack(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -20,6 +20,7 @@ from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.dicom_decoder import open_decoder
 from ctscribe.scan.volume import CTVolume
 from tests.dicom import bytes_of, slice_of, write_series
+from tests.refusals import refusal
 
 RANDOM = np.random.default_rng(0)
 SMALL = CTVolume(
@@ -115,10 +116,9 @@ def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     with_child(monkeypatch, "time.sleep(60)")
     monkeypatch.setattr(decoder, "_FRAME_S", 0.3)
     begun = time.monotonic()
-    with open_decoder("scan-7") as child, pytest.raises(CtscribeError) as caught:
+    with open_decoder("scan-7") as child, refusal("E_BOMB") as caught:
         child.decode(bytes(1 << 20), 0, (6, 7))
     assert time.monotonic() - begun < 5
-    assert caught.value.code == "E_BOMB"
     assert "scan-7 must be CT, but one slice cannot be decompressed within" in caught.value.sentence
 
 
@@ -130,9 +130,8 @@ def decoder_refuses(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
         "decode.serve(sys.stdin.buffer, sys.stdout.buffer)",
     )
     with_child(monkeypatch, "\n".join(script))
-    with open_decoder("scan-7") as child, pytest.raises(CtscribeError) as caught:
+    with open_decoder("scan-7") as child, refusal("E_BOMB"):
         child.decode(bytes_of(slice_of(0)), 0, (128, 160))
-    assert caught.value.code == "E_BOMB"
 
 
 def test_a_decoder_that_works_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,26 +1,31 @@
 """DICOM folders as they come: the series in them is read, whatever lies beside it."""
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    RLELossless,
-)
+from pydicom.uid import UID, MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.volume import Notes
-from tests.dicom import Edit
-from tests.scan.dicom_slices import COLUMNS, HU, STUDY, make_slice, stored, write_series
+from tests.dicom import Edit, on_slice
+from tests.scan.dicom_slices import (
+    COLUMNS,
+    HU,
+    ROWS,
+    SHARED,
+    STUDY,
+    make_slice,
+    refused,
+    stored,
+    write_series,
+)
 
 
 def test_series_in_order_of_position(tmp_path: Path) -> None:
@@ -45,45 +50,11 @@ def test_feet_first_lies_at_the_same_place(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diag(affine), (0.7, -0.8, -2.0, 1.0))
 
 
-def as_big_endian(image: FileDataset, z: int) -> None:
-    image.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
-    image.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
-    image.PixelData = stored(z).astype(">u2").tobytes()
+def test_signed_pixels(tmp_path: Path) -> None:
+    def edit(image: FileDataset, z: int) -> None:
+        image.PixelRepresentation, image.RescaleIntercept = 1, 0
+        image.PixelData = (stored(z).astype(np.int16) - 1024).tobytes()
 
-
-def as_implicit(image: FileDataset, z: int) -> None:
-    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-
-
-def as_rle(image: FileDataset, z: int) -> None:
-    image.compress(RLELossless, generate_instance_uid=False)
-
-
-def as_jpeg_2000(image: FileDataset, z: int) -> None:
-    stream = BytesIO()
-    Image.fromarray(stored(z)).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
-    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    image.PixelData = pydicom.encaps.encapsulate([stream.getvalue()])
-    image.BitsStored, image.HighBit = 16, 15
-    image["PixelData"].VR = "OB"
-
-
-def as_signed(image: FileDataset, z: int) -> None:
-    image.PixelRepresentation = 1
-    image.RescaleIntercept = 0
-    image.PixelData = (stored(z).astype(np.int16) - 1024).tobytes()
-
-
-def with_own_intercepts(image: FileDataset, z: int) -> None:
-    image.RescaleIntercept = -1024 - z
-    image.PixelData = (stored(z) + np.uint16(z)).tobytes()
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [as_big_endian, as_implicit, as_rle, as_jpeg_2000, as_signed, with_own_intercepts],
-)
-def test_the_same_hu_however_stored(tmp_path: Path, edit: Edit) -> None:
     hu, _, _ = read_dicom(write_series(tmp_path, edit), STUDY)
     np.testing.assert_array_equal(hu, HU)
 
@@ -146,17 +117,93 @@ def test_localizer_within_the_series(tmp_path: Path) -> None:
     assert affine[2, 2] == 2.0
 
 
-def test_a_repeated_slice_is_dropped_and_told(tmp_path: Path) -> None:
-    write_series(tmp_path)
-    make_slice(3).save_as(tmp_path / "again.dcm", enforce_file_format=True)
-    hu, _, notes = read_dicom(tmp_path, STUDY)
-    np.testing.assert_array_equal(hu, HU)
-    assert notes.codes == {"W_DUPLICATE_SLICE"}
-
-
-def test_elf_preamble_is_no_obstacle(tmp_path: Path) -> None:
+def shift(*missing: int) -> Edit:
     def edit(image: FileDataset, z: int) -> None:
-        image.preamble = b"\x7fELF" + b"\0" * 124
+        image.ImagePositionPatient[2] += 2 * sum(z >= at for at in missing)
 
-    hu, _, _ = read_dicom(write_series(tmp_path, edit), STUDY)
-    np.testing.assert_array_equal(hu, HU)
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "says"),
+    [
+        (shift(3, 3, 6), "E_GAP", "about 3 are missing"),
+        (on_slice(4, ImagePositionPatient=[-100, -90, 308.5]), "E_UNEVEN_SPACING", "1.5 to 2.5"),
+        (on_slice(4, ImagePositionPatient=[-98, -90, 308]), "E_UNEVEN_SPACING", "2.0 mm beside"),
+        (
+            on_slice(3, ImageOrientationPatient=[1, 0, 0, 0, 0.99, 0.14]),
+            "E_MIXED_GEOMETRY",
+            "one I",
+        ),
+        (on_slice(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), "E_GAP", "about 1"),
+        (on_slice(3, ImageOrientationPatient=[0, 0, 0, 0, 1, 0]), "E_DICOM_TAG", "ImageOrient"),
+        (on_slice(3, ImageOrientationPatient=None), "E_DICOM_TAG", "ImageOrientationPatient"),
+        (on_slice(3, RescaleSlope=None), "E_NO_RESCALE", "slope and intercept"),
+        (on_slice(None, RescaleIntercept=None), "E_NO_RESCALE", "slope and intercept"),
+        (on_slice(3, PixelData=None), "E_TRUNCATED", "cut or damaged"),
+        (on_slice(None, NumberOfFrames=3), "E_MULTIFRAME", "where each slice lies"),
+        (on_slice(None, SamplesPerPixel=3), "E_DATATYPE", "16 bits"),
+    ],
+)
+def test_faults(tmp_path: Path, edit: Edit, code: str, says: str) -> None:
+    error = refused(write_series(tmp_path, edit))
+    assert error.code == code
+    assert says in error.sentence
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_a_cut_file_is_never_passed_over(tmp_path: Path, share: float) -> None:
+    write_series(tmp_path)
+    victim = sorted(tmp_path.iterdir())[3]
+    content = victim.read_bytes()
+    victim.write_bytes(content[: int(len(content) * share)])
+    assert refused(tmp_path).code in ("E_TRUNCATED", "E_DICOM_TAG", "E_NO_RESCALE")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=SHARED)
+@given(data=st.data())
+def test_mutated_bytes_give_a_volume_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "mutated"
+    if not folder.exists():
+        write_series(folder, slices=range(8))
+    victim = sorted(folder.iterdir())[data.draw(st.integers(0, 7))]
+    whole = victim.read_bytes()
+    changed = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(132, len(changed) - 1))
+        stop = at + data.draw(st.sampled_from([0, 1, 1, 1, 9]))
+        changed[at:stop] = data.draw(st.binary(max_size=4))
+    victim.write_bytes(changed)
+    try:
+        hu, affine, _ = read_dicom(folder, STUDY)
+    except CtscribeError as error:
+        told = error.sentence
+    else:
+        told = ""
+        assert hu.shape[:2] == (COLUMNS, ROWS)
+        assert np.isfinite(affine).all()
+    finally:
+        victim.write_bytes(whole)
+    assert "PLANTED" not in told
+
+
+def test_a_syntax_nobody_knows_is_not_quoted(tmp_path: Path) -> None:
+    def edit(image: FileDataset, z: int) -> None:
+        image.file_meta.TransferSyntaxUID = UID("1.2.3.4")
+        image.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + b"\0" * 60])
+        image["PixelData"].VR = "OB"
+
+    error = refused(write_series(tmp_path, edit))
+    assert error.code == "E_CODEC"
+    assert "but it cannot" in error.sentence
+    assert "1.2.3.4" not in error.sentence
+
+
+def test_folders_without_a_series(tmp_path: Path) -> None:
+    assert refused(tmp_path).code == "E_NOT_DICOM"
+    (tmp_path / "notes.txt").write_text("words")
+    assert refused(tmp_path).code == "E_NOT_DICOM"
+    make_slice(0).save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    assert refused(tmp_path).code == "E_TOO_FEW_SLICES"

@@ -2,13 +2,26 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from transformers import Qwen2_5_VLConfig
 
-from ctscribe.scan.frames import WINDOWS, air_frames, make_frames, noise_frames
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.learn.model.positions import position_ids
+from ctscribe.scan.frames import (
+    WINDOWS,
+    PreparedVolume,
+    Window,
+    air_frames,
+    apply_window,
+    coarse_size,
+    frames_of_lungs,
+    make_frames,
+    noise_frames,
+)
 from ctscribe.scan.volume import CTVolume, to_ras
-from tests.scans import ORIENTATIONS
+from tests.scans import ORIENTATIONS, chest, stored_as
 
 AFFINE = np.array([[0.75, 0, 0, -30.0], [0, 0.75, 0, -40.0], [0, 0, 1.5, 900.0], [0, 0, 0, 1.0]])
 
@@ -22,11 +35,9 @@ def test_a_marked_voxel_is_found_where_it_lies(orientation: str) -> None:
     """Anterior up, the patient's right on the left, however the voxels were stored."""
     volume = empty((30, 40, 8))
     volume.hu[25, 33, 6] = 1000  # right, anterior, cranial
-    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    stored = CTVolume(
-        apply_orientation(volume.hu, change), AFFINE @ inv_ornt_aff(change, volume.hu.shape)
+    frames, frame_to_ras = make_frames(
+        to_ras(stored_as(volume, orientation)), (7, 6, 1), WINDOWS["single"], (56, 28)
     )
-    frames, frame_to_ras = make_frames(to_ras(stored), (7, 6, 1), WINDOWS["single"], (56, 28))
     frame, row, column, _ = (int(i[0]) for i in np.nonzero(frames == 255))
     assert frame == 1
     assert row < 28
@@ -104,3 +115,147 @@ def test_air_looks_as_in_a_volume_of_air(windows: Literal["single", "three"]) ->
     volume = CTVolume(np.full((28, 28, 2), -1024, dtype=np.int16), AFFINE)
     frames, _ = make_frames(volume, (1, 0), WINDOWS[windows])
     np.testing.assert_array_equal(air_frames(2, (28, 28), WINDOWS[windows]), frames)
+
+
+SPACING_MM = (1.0, 1.0, 2.5)
+
+
+def shown(
+    num_slices: int, token_budget: int | None, frame_size_px: tuple[int, int] | None = None
+) -> PreparedVolume:
+    return frames_of_lungs(
+        chest((80, 96, 130), (4.0, 3.0, 2.5)),
+        VolumeConfig(spacing_mm=SPACING_MM),
+        SlicesConfig(num_slices=num_slices, frame_size_px=frame_size_px, token_budget=token_budget),
+    )
+
+
+@given(st.tuples(*[st.integers(1, 30)] * 2), st.integers(5, 60), st.integers(1, 400), st.booleans())
+def test_tokens_keep_to_the_budget_and_the_aspect(
+    cells: tuple[int, int], pairs: int, a_pair: int, spare: bool
+) -> None:
+    full = (28 * cells[0], 28 * cells[1])
+    budget = a_pair * pairs + spare * (pairs - 1)
+    height, width = coarse_size(full, 2 * pairs, budget)
+    rows, columns = height // 28, width // 28
+    assert (28 * rows, 28 * columns) == (height, width)
+    assert rows * columns * pairs <= budget
+    assert height <= full[0]
+    assert width <= full[1]
+    if cells[0] * cells[1] <= a_pair:
+        assert (height, width) == full
+    if cells[0] == cells[1]:
+        assert rows == columns == min(cells[0], int(a_pair**0.5))
+
+
+def test_without_a_budget_frames_are_full() -> None:
+    assert coarse_size((588, 560), 240, None) == (588, 560)
+    full, roomy = shown(10, None), shown(10, 10**6)
+    np.testing.assert_array_equal(full.frames, roomy.frames)
+    np.testing.assert_array_equal(full.frame_to_ras, roomy.frame_to_ras)
+
+
+@pytest.mark.parametrize("num_slices", [10, 30, 60, 120])
+def test_more_slices_within_the_same_budget(num_slices: int) -> None:
+    full, few = shown(num_slices, None), shown(num_slices, 600)
+    _, height, width, _ = few.frames.shape
+    assert height * width // 28**2 * num_slices // 2 <= 600
+    assert few.slice_indices == full.slice_indices
+    assert few.position_mm == full.position_mm
+    assert few.resampling.shape_xyz == full.resampling.shape_xyz
+    assert few.shown.shape_xyz[2] == num_slices
+
+
+@pytest.mark.parametrize("frame_size_px", [None, (252, 308), (336, 336)])
+@pytest.mark.parametrize("token_budget", [None, 300, 60])
+def test_millimetres_lie_where_coarse_frames_show_them(
+    token_budget: int | None, frame_size_px: tuple[int, int] | None
+) -> None:
+    volume = chest((80, 96, 130), (4.0, 3.0, 2.5))
+    volume.hu[...] = np.where(volume.hu > 0, 0, volume.hu)
+    low, high = np.array([45, 60, 0]), np.array([56, 71, 129])
+    volume.hu[45:57, 60:72] = 3000
+    bone = volume.affine[:3, :3] @ np.array([low - 0.5, high + 0.5]).T
+    bone += volume.affine[:3, 3:]
+    found = frames_of_lungs(
+        volume,
+        VolumeConfig(spacing_mm=SPACING_MM),
+        SlicesConfig(frame_size_px=frame_size_px, token_budget=token_budget),
+    )
+    corners = np.linalg.inv(found.frame_to_ras) @ np.vstack([bone, [1.0, 1.0]])
+    rows, columns = np.nonzero(found.frames[4, ..., 0] > 250)
+    first, last = (np.array([end(columns), end(rows)]) for end in (np.min, np.max))
+    seen = np.stack([first - 0.5, last + 0.5], axis=1)
+    pixel_mm = np.linalg.norm(found.frame_to_ras[:3, :2], axis=0)
+    reach = 1 + np.array([4.0, 3.0]) / 2 / pixel_mm  # interpolation blurs by half a voxel
+    assert (np.abs(np.sort(corners[:2], axis=1) - seen) <= reach[:, None]).all()
+
+
+def test_coarse_frames_show_the_same_field_of_view() -> None:
+    full, few = shown(10, None), shown(10, 200)
+
+    def extent(prepared: PreparedVolume) -> np.ndarray:
+        _, height, width, _ = prepared.frames.shape
+        corners = np.array([[-0.5, -0.5, 0, 1], [width - 0.5, height - 0.5, 0, 1]])
+        return np.asarray((corners @ prepared.frame_to_ras.T)[:, :2])
+
+    pixel_mm = np.linalg.norm(few.frame_to_ras[:3, :2], axis=0)
+    lost = extent(few) - extent(full)
+    assert (lost[0] >= -28 * pixel_mm).all()
+    assert (np.sign(lost) * [[1, 1], [-1, -1]] >= 0).all()
+
+
+def test_depth_places_120_slices() -> None:
+    few = shown(120, 600)
+    _, height, width, _ = few.frames.shape
+    grid = (60, height // 14, width // 14)
+    count = grid[0] * grid[1] * grid[2] // 4
+    position_mm = torch.tensor(few.position_mm).reshape(1, 60, 2).mean(2)
+    ids = position_ids(
+        Qwen2_5_VLConfig(video_token_id=7, vision_config={"tokens_per_second": 2}),
+        torch.full((1, count), 7),
+        torch.ones(1, count, dtype=torch.long),
+        torch.tensor([grid]),
+        position_mm,
+        "depth",
+    )
+    assert len(set(ids[0, 0].tolist())) == 60
+
+
+def test_a_budget_averages_pixels_but_no_slices() -> None:
+    """Slices twice as far apart as the scan's: a density that alternates must not be blurred."""
+    source = chest((80, 96, 130), (4.0, 3.0, 2.5))
+    hu = np.broadcast_to(np.arange(130) % 4 * 200.0 - 600, source.hu.shape).astype(np.float32)
+    full, coarse = (
+        frames_of_lungs(
+            CTVolume(hu, source.affine),
+            VolumeConfig(spacing_mm=(1.0, 1.0, 5.0)),
+            SlicesConfig(num_slices=60, token_budget=budget),
+        )
+        for budget in (None, 300)
+    )
+    assert coarse.frames.shape[1:] < full.frames.shape[1:]
+    first, second = (
+        shown.frames[:, shown.frames.shape[1] // 2, shown.frames.shape[2] // 2, 0]
+        for shown in (full, coarse)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_published_windows() -> None:
+    edges = [
+        (window.center_hu - window.width_hu / 2, window.center_hu + window.width_hu / 2)
+        for window in WINDOWS["three"]
+    ]
+    assert edges == [(-1000, 1000), (-160, 240), (-1000, -400)]
+    for window, edge in zip(WINDOWS["three"], edges, strict=True):
+        assert apply_window(np.array(edge), window).tolist() == [0, 255]
+    assert WINDOWS["single"] == WINDOWS["three"][:1]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_linear_rounded_and_clipped(dtype: type) -> None:
+    hu: np.ndarray = np.array([-3000, -1000, -992, -500, 0, 500, 1000, 3000], dtype=dtype)
+    grey = apply_window(hu, Window("wide", 0.0, 2000.0))
+    assert grey.dtype == np.uint8
+    assert grey.tolist() == [0, 0, 1, 64, 128, 191, 255, 255]

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,13 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.lungs import Lungs, find_lungs, spread_slices
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
-from tests.scans import resample
-
-Chest = Callable[..., CTVolume]
+from tests import scans
 
 
 @pytest.fixture
-def chest(make_chest: Chest) -> CTVolume:
+def chest() -> CTVolume:
     """Lungs of 0.8 of the height: |z| < 0.8 of 20 half-slices."""
-    volume = make_chest((80, 70, 40), (4.5, 4.5, 8.0))
-    return CTVolume(volume.hu.copy(order="F"), volume.affine)
+    return scans.chest((80, 70, 40), (4.5, 4.5, 8.0))
 
 
 def test_extent_of_known_lungs(chest: CTVolume) -> None:
@@ -44,7 +40,7 @@ def test_trachea_above_the_apices_does_not_count(chest: CTVolume) -> None:
 
 
 def test_extent_is_the_same_in_any_resolution(chest: CTVolume) -> None:
-    coarse, fine = find_lungs(chest), find_lungs(resample(chest, (1.5, 1.5, 2.0)))
+    coarse, fine = find_lungs(chest), find_lungs(scans.resample(chest, (1.5, 1.5, 2.0)))
     fine_mm, coarse_mm = (
         (fine.first * 2.0, fine.last * 2.0),
         (coarse.first * 8.0, coarse.last * 8.0),
@@ -69,7 +65,7 @@ def test_real_chest(shared_data: Path) -> None:
 def test_abdomen_is_no_chest(shared_data: Path) -> None:
     volume, _ = read_volume(shared_data / "ct/abdomen_3mm.nii.gz", study="abdomen")
     assert not find_lungs(volume).found
-    assert not find_lungs(resample(volume, (0.75, 0.75, 1.5))).found
+    assert not find_lungs(scans.resample(volume, (0.75, 0.75, 1.5))).found
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([2, 4, 10, 16]), st.integers(0, 40))

@@ -4,33 +4,69 @@ import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.nifti import read_nifti, read_nifti_header
 from ctscribe.scan.nifti_header import choose_affine
-from tests.scan.nifti_files import HEADER, NAME, put, refused, with_field
+
+NAME = "train_1_a_1.nii.gz"
+HEADER = 352
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+"""The empty block that ends a file of htslib's bgzip (SAM specification, 4.1.2)."""
+SHARED = [HealthCheck.function_scoped_fixture]
+IMAGE = nib.Nifti1Image(
+    np.random.default_rng(0).integers(-1024, 2000, (12, 10, 8), dtype=np.int16),
+    np.diag([-0.7, -0.7, 2.0, 1.0]),
+)
+IMAGE.header.set_xyzt_units("mm")
+IMAGE.set_qform(IMAGE.affine, code=1)
+IMAGE.set_sform(IMAGE.affine, code=1)
+PLAIN = bytes(IMAGE.to_bytes())
 
 
-def test_reads_what_nibabel_reads(tmp_path: Path, image: nib.Nifti1Image, plain: bytes) -> None:
-    values, header, notes = read_nifti(put(tmp_path, gzip.compress(plain)), NAME)
-    np.testing.assert_array_equal(values, np.asarray(image.dataobj))
+def put(tmp_path: Path, content: bytes, name: str = NAME) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def with_field(plain: bytes, at: int, form: str, *values: float | bytes) -> bytes:
+    changed = bytearray(plain)
+    struct.pack_into("<" + form, changed, at, *values)
+    return bytes(changed)
+
+
+def refused(path: Path) -> CtscribeError:
+    with pytest.raises(CtscribeError) as caught:
+        _, header, _ = read_nifti(path, NAME)
+        choose_affine(header, NAME, None)
+    assert caught.value.sentence.startswith(f"{NAME} must ")
+    assert str(path.parent) not in caught.value.sentence
+    return caught.value
+
+
+def test_reads_what_nibabel_reads(tmp_path: Path) -> None:
+    values, header, notes = read_nifti(put(tmp_path, gzip.compress(PLAIN)), NAME)
+    np.testing.assert_array_equal(values, np.asarray(IMAGE.dataobj))
     assert values.dtype == np.int16
     assert notes.codes == set()
     affine = choose_affine(header, NAME, None)
     assert affine is not None
-    np.testing.assert_allclose(affine, image.affine, atol=1e-6)
+    np.testing.assert_allclose(affine, IMAGE.affine, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.NII.GZ", "A B ü\n=x().nii", "-a.gz"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_type_is_told_by_content(
-    tmp_path: Path, image: nib.Nifti1Image, plain: bytes, name: str, pack: Callable[..., bytes]
-) -> None:
-    values, _, _ = read_nifti(put(tmp_path, pack(plain), name), NAME)
-    np.testing.assert_array_equal(values, np.asarray(image.dataobj))
+def test_type_is_told_by_content(tmp_path: Path, name: str, pack: Callable[..., bytes]) -> None:
+    values, _, _ = read_nifti(put(tmp_path, pack(PLAIN), name), NAME)
+    np.testing.assert_array_equal(values, np.asarray(IMAGE.dataobj))
 
 
 @pytest.mark.parametrize(
@@ -46,49 +82,13 @@ def test_all_number_types(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(found, values)
 
 
-def test_nifti_2(tmp_path: Path, image: nib.Nifti1Image) -> None:
-    second = nib.Nifti2Image.from_image(image)
-    values, _, _ = read_nifti(put(tmp_path, second.to_bytes()), NAME)
-    np.testing.assert_array_equal(values, np.asarray(image.dataobj))
-
-
-def test_several_gzip_members(tmp_path: Path, image: nib.Nifti1Image, plain: bytes) -> None:
-    split = gzip.compress(plain[:700]) + gzip.compress(plain[700:])
-    values, _, _ = read_nifti(put(tmp_path, split), NAME)
-    np.testing.assert_array_equal(values, np.asarray(image.dataobj))
-
-
-def test_metres_become_millimetres(tmp_path: Path, image: nib.Nifti1Image) -> None:
-    metres = nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1e-3] * 3 + [1]))
-    metres.header.set_xyzt_units("meter")
-    _, header, notes = read_nifti(put(tmp_path, metres.to_bytes()), NAME)
-    affine = choose_affine(header, NAME, None)
-    assert affine is not None
-    np.testing.assert_allclose(np.diag(affine)[:3], (-0.7, -0.7, 2.0), rtol=1e-6)
-    assert "W_UNITS" in notes.codes
-
-
-def test_preferred_affine_settles_a_conflict(tmp_path: Path, plain: bytes) -> None:
-    changed = with_field(plain, 320, "f", 5.0)
-    _, header, _ = read_nifti(put(tmp_path, changed), NAME)
-    for prefer, z_mm in (("sform", 5.0), ("qform", 2.0)):
-        affine = choose_affine(header, NAME, prefer)  # type: ignore[arg-type]
-        assert affine is not None
-        assert affine[2, 2] == pytest.approx(z_mm)
-
-
-def test_no_geometry_is_none(tmp_path: Path, plain: bytes) -> None:
-    _, header, _ = read_nifti(put(tmp_path, with_field(plain, 252, "2h", 0, 0)), NAME)
-    assert choose_affine(header, NAME, None) is None
-
-
-def test_header_scaling(tmp_path: Path, image: nib.Nifti1Image, plain: bytes) -> None:
-    stored = np.asarray(image.dataobj)
-    whole, _, notes = read_nifti(put(tmp_path, with_field(plain, 112, "2f", 20.0, -1024.0)), NAME)
+def test_header_scaling(tmp_path: Path) -> None:
+    stored = np.asarray(IMAGE.dataobj)
+    whole, _, notes = read_nifti(put(tmp_path, with_field(PLAIN, 112, "2f", 20.0, -1024.0)), NAME)
     assert whole.dtype == np.int16
     assert "W_CLIPPED" in notes.codes
     np.testing.assert_array_equal(whole, np.clip(stored * 20.0 - 1024, -32768, 32767))
-    half, _, _ = read_nifti(put(tmp_path, with_field(plain, 112, "2f", 0.5, 3.25)), NAME)
+    half, _, _ = read_nifti(put(tmp_path, with_field(PLAIN, 112, "2f", 0.5, 3.25)), NAME)
     assert half.dtype == np.float32
     np.testing.assert_array_equal(half, stored * 0.5 + 3.25)
 
@@ -104,9 +104,9 @@ def test_holes_in_real_numbers(tmp_path: Path) -> None:
     assert refused(put(tmp_path, nib.Nifti1Image(values, np.eye(4)).to_bytes())).code == "E_NAN"
 
 
-def test_extensions_are_stepped_over_or_refused(tmp_path: Path, plain: bytes) -> None:
-    values = plain[HEADER:]
-    good = with_field(plain[:HEADER], 108, "f", 384.0)[:348] + b"\x01\0\0\0"
+def test_extensions_are_stepped_over_or_refused(tmp_path: Path) -> None:
+    values = PLAIN[HEADER:]
+    good = with_field(PLAIN[:HEADER], 108, "f", 384.0)[:348] + b"\x01\0\0\0"
     block = struct.pack("<2i", 32, 6) + b"x" * 24
     found, _, _ = read_nifti(put(tmp_path, good + block + values), NAME)
     assert found.tobytes("F") == values
@@ -116,23 +116,125 @@ def test_extensions_are_stepped_over_or_refused(tmp_path: Path, plain: bytes) ->
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("suffixes", [(".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR", ".IMG")])
-def test_pairs(
-    tmp_path: Path, image: nib.Nifti1Image, version: int, suffixes: tuple[str, str]
-) -> None:
+def test_pairs(tmp_path: Path, version: int, suffixes: tuple[str, str]) -> None:
     kind = nib.Nifti1Pair if version == 1 else nib.Nifti2Pair
-    nib.save(kind(np.asarray(image.dataobj), image.affine), tmp_path / "plain.img")
+    nib.save(kind(np.asarray(IMAGE.dataobj), IMAGE.affine), tmp_path / "plain.img")
     pack = gzip.compress if suffixes[0].endswith(".gz") else bytes
     paths = [tmp_path / f"a{suffix}" for suffix in suffixes]
     for path, plain in zip(paths, ("plain.hdr", "plain.img"), strict=True):
         path.write_bytes(pack((tmp_path / plain).read_bytes()))
     for path in paths:
         values, header, _ = read_nifti(path, NAME)
-        np.testing.assert_array_equal(values, np.asarray(image.dataobj))
+        np.testing.assert_array_equal(values, np.asarray(IMAGE.dataobj))
         affine = choose_affine(header, NAME, None)
         assert affine is not None
-        np.testing.assert_allclose(affine, image.affine, atol=1e-6)
-        assert read_nifti_header(path, NAME).shape == image.shape
+        np.testing.assert_allclose(affine, IMAGE.affine, atol=1e-6)
+        assert read_nifti_header(path, NAME).shape == IMAGE.shape
     paths[1].write_bytes(paths[1].read_bytes()[:-100])
     assert refused(paths[0]).code == "E_TRUNCATED"
     paths[1].unlink()
     assert refused(paths[0]).code == "E_NIFTI_PAIR"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=SHARED)
+@given(data=st.data())
+def test_a_flipped_bit_never_changes_a_voxel(tmp_path: Path, data: st.DataObject) -> None:
+    level = data.draw(st.sampled_from([0, 1, 9]))
+    packed = bytearray(gzip.compress(PLAIN, level, mtime=0))
+    bit = data.draw(st.integers(10 * 8, len(packed) * 8 - 1))
+    packed[bit // 8] ^= 1 << (bit % 8)
+    try:
+        values, _, _ = read_nifti(put(tmp_path, bytes(packed)), NAME)
+    except CtscribeError:
+        return
+    np.testing.assert_array_equal(values, np.asarray(IMAGE.dataobj))  # an unused bit of a block
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=SHARED)
+@given(at=st.integers(0, HEADER - 1), byte=st.integers(0, 255))
+def test_any_header_byte_gives_a_volume_or_a_sentence(tmp_path: Path, at: int, byte: int) -> None:
+    changed = bytearray(PLAIN)
+    changed[at] = byte
+    try:
+        values, header, _ = read_nifti(put(tmp_path, bytes(changed)), NAME)
+        choose_affine(header, NAME, None)
+    except CtscribeError:
+        return
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        (b"PK\x03\x04" + b"0" * 400, "E_NOT_MEDICAL", "a zip archive"),
+        (b"x" * 1000, "E_NOT_NIFTI", "does not begin as one"),
+        (b"\x5c\x01\0\0" + b"\0" * 1000, "E_NOT_NIFTI", "does not begin as one"),
+        (gzip.compress(b"hello", mtime=0), "E_NOT_NIFTI", "does not begin as one"),
+    ],
+)
+def test_other_files(tmp_path: Path, content: bytes, code: str, says: str) -> None:
+    error = refused(put(tmp_path, content))
+    assert (error.code, says in error.sentence) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "values", "code"),
+    [
+        (40, "4h", (3, 0, 10, 8), "E_DIMENSIONS"),
+        (40, "4h", (3, -12, 10, 8), "E_DIMENSIONS"),
+        (40, "h", (0,), "E_DIMENSIONS"),
+        (40, "h", (9,), "E_DIMENSIONS"),
+        (40, "4h", (3, 32767, 32767, 32767), "E_TOO_LARGE"),
+        (40, "4h", (3, 32767, 32767, 2), "E_TRUNCATED"),
+        (40, "4h", (3, 12, 10, 9), "E_TRUNCATED"),
+        (40, "3h", (2, 12, 80), "E_TOO_FEW_SLICES"),
+        (40, "4h", (3, 12, 80, 1), "E_TOO_FEW_SLICES"),
+        (40, "5h", (4, 12, 10, 4, 2), "E_4D"),
+        (70, "2h", (128, 24), "E_DATATYPE"),
+        (70, "2h", (32, 64), "E_DATATYPE"),
+        (70, "2h", (1, 1), "E_DATATYPE"),
+        (70, "2h", (999, 16), "E_DATATYPE"),
+        (108, "f", (0.0,), "E_HEADER"),
+        (108, "f", (-352.0,), "E_HEADER"),
+        (108, "f", (float("nan"),), "E_HEADER"),
+        (108, "f", (1e9,), "E_HEADER"),
+        (344, "4s", (b"ni1\0",), "E_NIFTI_PAIR"),
+        (280, "f", (float("nan"),), "E_AFFINE"),
+        (280, "4f", (0.0, 0.0, 0.0, 0.0), "E_AFFINE"),
+        (312 + 8, "f", (5.0,), "E_GEOMETRY_CONFLICT"),
+        (256, "f", (5.0,), "E_AFFINE"),
+    ],
+)
+def test_impossible_headers(
+    tmp_path: Path, at: int, form: str, values: tuple[Any, ...], code: str
+) -> None:
+    changed = with_field(PLAIN, at, form, *values)
+    assert refused(put(tmp_path, changed)).code == code
+    assert refused(put(tmp_path, gzip.compress(changed))).code == code
+
+
+def test_what_follows_the_voxels(tmp_path: Path) -> None:
+    _, _, notes = read_nifti(put(tmp_path, PLAIN + b"\0" * 100, "a.nii"), NAME)
+    assert notes.codes == {"W_TRAILING"}
+    assert refused(put(tmp_path, PLAIN + b"\0" * (2 << 20))).code == "E_TRAILING"
+    packed = gzip.compress(PLAIN)
+    assert refused(put(tmp_path, packed + b"garbage" * 9)).code == "E_TRAILING"
+    _, _, notes = read_nifti(put(tmp_path, packed + b"\0" * 100), NAME)
+    assert notes.codes == {"W_TRAILING"}
+    _, _, notes = read_nifti(put(tmp_path, packed + BGZF_END), NAME)
+    assert notes.codes == set()
+
+
+@pytest.mark.parametrize(("stored", "code"), [(500_000, "E_TRUNCATED"), (1_000_000, "E_BOMB")])
+def test_a_bomb_is_refused_unread(tmp_path: Path, stored: int, code: str) -> None:
+    header = with_field(PLAIN[:HEADER], 40, "4h", 3, 1000, 1000, 400)
+    packed = gzip.compress(header + np.random.default_rng(0).bytes(stored))
+    assert refused(put(tmp_path, packed)).code == code
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.nii.gz").code == "E_MISSING"
+    assert refused(tmp_path).code == "E_READ"
+    loop = tmp_path / "loop.nii.gz"
+    loop.symlink_to(loop)
+    assert refused(loop).code == "E_READ"

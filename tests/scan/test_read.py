@@ -1,3 +1,7 @@
+"""A scan of any release; a path that is not what it seems neither hangs nor loses a slice."""
+
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +11,11 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.metadata import VolumeMetadata
-from ctscribe.scan.read import read_volume
+from ctscribe.scan.read import fingerprint, read_grid, read_volume, sha256_of_source
 from ctscribe.scan.volume import CTVolume
+from tests.scans import coarse_chest
 
 NAME = "train_1_a_1.nii.gz"
-Chest = Callable[..., CTVolume]
 
 
 def metadata(
@@ -37,9 +41,9 @@ def refused(path: Path, row: VolumeMetadata | None = None) -> CtscribeError:
 
 
 @pytest.fixture
-def lps(make_chest: Chest) -> CTVolume:
+def lps() -> CTVolume:
     """The chest as CT-RATE stores it: axes left, posterior, superior."""
-    chest = make_chest()
+    chest = coarse_chest()
     affine = np.diag([-6.0, -6.0, 8.0, 1.0])
     affine[:3, 3] = (150.0, 120.0, 700.0)
     return CTVolume(chest.hu, affine)
@@ -84,18 +88,74 @@ def test_true_header_wins_over_wrong_metadata(tmp_path: Path, lps: CTVolume) -> 
     assert "W_SPACING_METADATA" in notes.codes
 
 
-def test_slabs_and_empty_volumes_are_refused(tmp_path: Path, lps: CTVolume) -> None:
-    slab = save(tmp_path, lps.hu[:, :, 10:29], lps.affine)
-    assert refused(slab).code == "E_TOO_FEW_SLICES"
-    empty = save(tmp_path, np.full((8, 8, 30), -1000, dtype=np.int16), lps.affine)
-    assert refused(empty).code == "E_NO_CONTENT"
+STUDY = "scan 1"
 
 
-def test_equal_neighbours_are_told(tmp_path: Path, lps: CTVolume) -> None:
-    hu = lps.hu.copy()
-    hu[:, :, 30:34] = 0
-    assert (
-        "W_REPEATED_SLICES" not in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes
-    )
-    hu[:, :, 30:35] = 0
-    assert "W_REPEATED_SLICES" in read_volume(save(tmp_path, hu, lps.affine), study=NAME)[1].codes
+def code_of(path: Path) -> str:
+    """Of the refusal, which is the same for the volume and for its grid alone."""
+    codes = set()
+    for read in (read_volume, read_grid):
+        with pytest.raises(CtscribeError) as caught:
+            read(path, study=STUDY)
+        assert caught.value.sentence.startswith(f"{STUDY} must ")
+        codes.add(caught.value.code)
+    assert len(codes) == 1
+    return codes.pop()
+
+
+def make_folder_with_dangling_slice(path: Path) -> None:
+    path.mkdir()
+    (path / "1.dcm").symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda path: None, "E_MISSING"),
+        (Path.touch, "E_EMPTY"),
+        (Path.mkdir, "E_NOT_DICOM"),
+        (os.mkfifo, "E_READ"),
+        (lambda path: path.symlink_to(path), "E_READ"),
+        (lambda path: path.symlink_to("nowhere"), "E_MISSING"),
+        (make_folder_with_dangling_slice, "E_READ"),
+        (lambda path: path.symlink_to("/dev/zero"), "E_READ"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.nii.gz", "-rf ü\n=cmd().dcm", "a" * 250])
+def test_what_is_no_file(
+    tmp_path: Path, make: Callable[[Path], None], code: str, name: str
+) -> None:
+    path = tmp_path / name
+    make(path)
+    assert code_of(path) == code
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    path.touch(mode=0)
+    assert code_of(path) == "E_READ"
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    chest = coarse_chest()
+    nib.save(nib.Nifti1Image(chest.hu, chest.affine), tmp_path / "a.nii")
+    (tmp_path / "b.nii.gz").symlink_to("a.nii")
+    volume, _ = read_volume(tmp_path / "b.nii.gz", study=STUDY)
+    np.testing.assert_array_equal(volume.hu, np.maximum(chest.hu, -1024))
+
+
+def test_a_source_is_known_by_all_its_files(tmp_path: Path) -> None:
+    for name in ("a.hdr", "a.img", "b.nii"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert fingerprint(tmp_path / "a.img", NAME) == fingerprint(tmp_path / "a.hdr", NAME)
+    assert fingerprint(tmp_path / "a.hdr", NAME)["source_bytes"] == 10
+    pair, single = sha256_of_source(tmp_path / "a.hdr"), sha256_of_source(tmp_path / "b.nii")
+    assert single == hashlib.sha256(b"b.nii").hexdigest()
+    (tmp_path / "a.img").write_bytes(b"other")
+    assert sha256_of_source(tmp_path / "a.hdr") != pair
+    whole = sha256_of_source(tmp_path)
+    (tmp_path / "b.nii").rename(tmp_path / "renamed")
+    assert sha256_of_source(tmp_path) == whole
+    with pytest.raises(CtscribeError, match="must be readable"):
+        fingerprint(tmp_path / "none.nii", NAME)

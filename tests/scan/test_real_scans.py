@@ -13,7 +13,6 @@ from scipy import ndimage
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import read_dicom
 from ctscribe.scan.intensity import to_hu
-from ctscribe.scan.lungs import find_lungs
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
 from tests.scans import resample
@@ -173,9 +172,3 @@ def test_padding_of_a_real_scanner_becomes_air(shared_data: Path) -> None:
     assert (limited[padding] == -1024).all()
     with pytest.raises(CtscribeError, match="at least 20 axial slices, but has 16"):
         read_volume(shared_data / "ct/lidc_0001_slab", study="lidc")
-
-
-def test_an_abdomen_is_told_from_a_chest(shared_data: Path) -> None:
-    volume, _ = read_volume(shared_data / "ct/abdomen_3mm.nii.gz", study="abdomen")
-    assert not find_lungs(volume).found
-    assert find_lungs(chest(shared_data)).found

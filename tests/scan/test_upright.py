@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.upright import NEGLIGIBLE_DEGREES, UprightGrid, plan_upright, set_upright
 from ctscribe.scan.volume import CTVolume
+from tests.refusals import refusal
 
 SHAPE = (40, 48, 30)
 SPACING = (1.5, 1.2, 2.5)
@@ -135,15 +135,12 @@ def test_what_hardly_leans_is_left_alone(degrees: float, towards: float) -> None
 
 
 def test_limits() -> None:
-    with pytest.raises(CtscribeError, match=r"10 degrees off .* 15\.0 degrees off") as caught:
+    with refusal("E_SHEAR", r"10 degrees off .* 15\.0 degrees off") as caught:
         plan_upright(SHAPE, leaning(15), 10.0, "scan-7")
-    assert caught.value.code == "E_SHEAR"
     assert caught.value.sentence.startswith("scan-7 must ")
     within = np.diag([1.0, 1.0, 2.0, 1.0])
     within[0, 1] = 0.1
-    with pytest.raises(CtscribeError, match="rows and columns at right angles") as caught:
+    with refusal("E_SHEAR", "rows and columns at right angles"):
         plan_upright(SHAPE, within, 45.0, "scan-7")
-    assert caught.value.code == "E_SHEAR"
-    with pytest.raises(CtscribeError, match="once it stands upright") as caught:
+    with refusal("E_TOO_LARGE", "once it stands upright"):
         plan_upright((20_724, 20_724, 5), leaning(30), 45.0, "scan-7")
-    assert caught.value.code == "E_TOO_LARGE"

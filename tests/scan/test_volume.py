@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from ctscribe.scan.volume import CTVolume, spacing_of, to_ras
-from tests.scans import ORIENTATIONS
+from ctscribe.scan.volume import (
+    CTVolume,
+    agree,
+    check_affine,
+    lps_affine,
+    note_unusual,
+    spacing_of,
+    to_ras,
+)
+from tests.refusals import refusal
+from tests.scans import ORIENTATIONS, stored_as
 
 
 @pytest.fixture(scope="module")
@@ -12,13 +20,6 @@ def marked() -> CTVolume:
     affine = np.diag([0.7, 0.8, 2.0, 1.0])
     affine[:3, 3] = (-20.0, 13.0, 400.0)
     return CTVolume(hu, affine)
-
-
-def stored_as(volume: CTVolume, orientation: str) -> CTVolume:
-    """The same volume along other axes, by nibabel."""
-    change = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    affine = volume.affine @ inv_ornt_aff(change, volume.hu.shape)
-    return CTVolume(apply_orientation(volume.hu, change), affine)
 
 
 def test_there_are_48() -> None:
@@ -51,3 +52,54 @@ def test_voxels_are_not_copied(marked: CTVolume) -> None:
 
 def test_spacing_of_axes() -> None:
     assert spacing_of(np.diag([-3.0, 4.0, 5.0, 1.0])) == (3.0, 4.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("affine", "code"),
+    [
+        (np.full((4, 4), np.nan), "E_AFFINE"),
+        (np.full((4, 4), 1e200), "E_AFFINE"),
+        (np.diag([0.8, 0.8, 0.0, 1.0]), "E_AFFINE"),
+        (np.diag([0.8, 0.8, 30.0, 1.0]), "E_SPACING"),
+        (np.diag([0.01, 0.8, 1.0, 1.0]), "E_SPACING"),
+        (np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "E_AFFINE"),
+    ],
+)
+def test_impossible_affines(affine: np.ndarray, code: str) -> None:
+    with refusal(code) as caught:
+        check_affine(affine.astype(float), "train_1_a_1.nii.gz")
+    assert caught.value.sentence.startswith("train_1_a_1.nii.gz must have")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "width", "codes"),
+    [
+        ((0.7, 0.7, 1.5), 500, set()),
+        ((3.0, 3.0, 3.0), 100, {"W_SPACING"}),
+        ((0.7, 0.7, 12.0), 500, {"W_SPACING"}),
+        ((0.1, 0.1, 1.0), 2000, {"W_SPACING"}),
+        ((0.7, 0.7, 1.5), 200, {"W_FIELD"}),
+        ((1.5, 1.5, 1.5), 500, {"W_FIELD"}),
+    ],
+)
+def test_an_unusual_grid_is_warned_about(
+    spacing: tuple[float, ...], width: int, codes: set[str]
+) -> None:
+    hu = np.broadcast_to(np.int16(0), (width, width, 30))
+    assert note_unusual(CTVolume(hu, np.diag([*spacing, 1.0]))).codes == codes
+
+
+def test_agreement() -> None:
+    affine = np.diag([0.8, 0.8, 2.0, 1.0])
+    assert agree(affine, affine * 1.001)
+    assert not agree(affine, np.diag([0.8, 0.8, 5.0, 1.0]))
+    assert not agree(affine, np.diag([-0.8, 0.8, 2.0, 1.0]))
+    moved = affine.copy()
+    moved[2, 3] = 10
+    assert not agree(affine, moved)
+
+
+def test_lps_becomes_ras() -> None:
+    affine = lps_affine((0.7, 0.8, 2.0), (-170.0, -160.0, 300.0))
+    np.testing.assert_allclose(np.diag(affine), (-0.7, -0.8, 2.0, 1.0))
+    np.testing.assert_allclose(affine[:3, 3], (170.0, 160.0, 300.0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctscribe.base.files import read_json
-from ctscribe.cli.options import app
+from ctscribe.cli.app import app
 from tests.show.chests import NODULE, chest
 from tests.studies import write_prepared
 

@@ -6,84 +6,32 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import finding_statuses
 
 TERMS = {
-    "Medical material": (
-        "catheter",
-        "tracheostomy cannula",
-        "surgical material",
-    ),
+    "Medical material": ("catheter", "tracheostomy cannula", "surgical material"),
     "Arterial wall calcification": (
         "calcific atheroma plaque in the aorta",
         "aortic wall calcification",
     ),
-    "Cardiomegaly": (
-        "cardiomegaly",
-        "enlargement of the heart",
-    ),
-    "Pericardial effusion": (
-        "pericardial effusion",
-        "fluid in the pericardium",
-    ),
+    "Cardiomegaly": ("cardiomegaly", "enlargement of the heart"),
+    "Pericardial effusion": ("pericardial effusion", "fluid in the pericardium"),
     "Coronary artery wall calcification": (
         "coronary artery calcification",
         "calcified plaque in the LAD",
     ),
-    "Hiatal hernia": (
-        "hiatal hernia",
-        "sliding type hiatal hernia",
-    ),
-    "Lymphadenopathy": (
-        "lymphadenopathy",
-        "lymph node",
-        "mediastinal LAP",
-    ),
-    "Emphysema": (
-        "emphysema",
-        "bulla",
-        "emphysematous change",
-    ),
-    "Atelectasis": (
-        "atelectasis",
-        "atelectatic change",
-        "linear atelectasis",
-    ),
-    "Lung nodule": (
-        "nodule",
-        "lung nodule",
-        "pulmonary nodule",
-        "nodular lesion",
-    ),
-    "Lung opacity": (
-        "ground glass opacity",
-        "ground-glass density increase",
-        "ground glass area",
-    ),
-    "Pulmonary fibrotic sequela": (
-        "sequela change",
-        "fibrotic band",
-        "scar",
-    ),
-    "Pleural effusion": (
-        "pleural effusion",
-        "effusion",
-        "fluid in the pleural space",
-    ),
-    "Mosaic attenuation pattern": (
-        "mosaic attenuation pattern",
-        "mosaic attenuation",
-    ),
+    "Hiatal hernia": ("hiatal hernia", "sliding type hiatal hernia"),
+    "Lymphadenopathy": ("lymphadenopathy", "lymph node", "mediastinal LAP"),
+    "Emphysema": ("emphysema", "bulla", "emphysematous change"),
+    "Atelectasis": ("atelectasis", "atelectatic change", "linear atelectasis"),
+    "Lung nodule": ("nodule", "lung nodule", "pulmonary nodule", "nodular lesion"),
+    "Lung opacity": ("ground glass opacity", "ground-glass density increase", "ground glass area"),
+    "Pulmonary fibrotic sequela": ("sequela change", "fibrotic band", "scar"),
+    "Pleural effusion": ("pleural effusion", "effusion", "fluid in the pleural space"),
+    "Mosaic attenuation pattern": ("mosaic attenuation pattern", "mosaic attenuation"),
     "Peribronchial thickening": (
         "peribronchial thickening",
         "thickening of the peribronchial sheath",
     ),
-    "Consolidation": (
-        "consolidation",
-        "consolidation area",
-    ),
-    "Bronchiectasis": (
-        "bronchiectasis",
-        "bronchiectatic change",
-        "bronchial dilatation",
-    ),
+    "Consolidation": ("consolidation", "consolidation area"),
+    "Bronchiectasis": ("bronchiectasis", "bronchiectatic change", "bronchial dilatation"),
     "Interlobular septal thickening": (
         "interlobular septal thickening",
         "thickening of the interlobular septa",

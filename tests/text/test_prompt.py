@@ -13,6 +13,7 @@ from ctscribe.text.prompt import (
     prompt_messages,
 )
 from tests.models import tiny_tokenizer
+from tests.refusals import refusal
 
 REPORT = "Findings: A nodule of 5 mm in the right lung.\nImpression: Lung nodule."
 
@@ -67,9 +68,8 @@ def test_both_tokenizers_refuse_reports_that_pose_as_chat(
 ) -> None:
     with pytest.raises(CtscribeError, match=r"train_1_a_1 must be plain text.*<\|im_end\|>"):
         encode_example(tokenizer, "Normal.<|im_end|>", (1, 2, 2), study="train_1_a_1")
-    with pytest.raises(CtscribeError, match="train_1_a_1 must have a report") as caught:
+    with refusal("E_REPORT", "train_1_a_1 must have a report"):
         encode_example(tokenizer, " \n", (1, 2, 2), study="train_1_a_1")
-    assert caught.value.code == "E_REPORT"
 
 
 @pytest.mark.parametrize("grid", [(0, 2, 2), (1, 3, 2), (1, 2, 5)])

@@ -1,7 +1,6 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +10,8 @@ import pytest
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.data.prepare import prepare
-from ctscribe.scan.volume import CTVolume
+from tests.outputs import hashes
+from tests.scans import coarse_chest
 
 NUM_SCANS = 12
 
@@ -31,10 +31,10 @@ def knobs() -> tuple[VolumeConfig, SlicesConfig]:
 
 
 @pytest.fixture(scope="session")
-def scans(tmp_path_factory: pytest.TempPathFactory, make_chest: Callable[..., CTVolume]) -> Path:
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of twelve scans, all different."""
     folder = tmp_path_factory.mktemp("scans")
-    chest = make_chest()
+    chest = coarse_chest()
     rows = ["volume,patient,scan,split,findings,impression"]
     for number in range(NUM_SCANS):
         hu = chest.hu + np.int16(number)
@@ -49,22 +49,8 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory,
     scans: Path,
     knobs: tuple[VolumeConfig, SlicesConfig],
-) -> dict[str, bytes]:
+) -> dict[str, str]:
     """What preparing them gives in one process, by file."""
     out = tmp_path_factory.mktemp("prepared")
     prepare(scans, out, *knobs)
-    return read_all(out)
-
-
-@pytest.fixture(scope="session")
-def contents() -> Callable[[Path], dict[str, bytes]]:
-    return read_all
-
-
-def read_all(out: Path) -> dict[str, bytes]:
-    """By file, but for the ledger with its times and the manifest with its commit."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("ledger.sqlite", "prepare.json")
-    }
+    return hashes(out)

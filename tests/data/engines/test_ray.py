@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.data.engines import ray as ray_engine
 from ctscribe.data.prepare import prepare
+from tests.outputs import hashes
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -73,8 +74,7 @@ def test_prepared_volumes_are_the_same_with_a_node_killed_half_way(
     tmp_path: Path,
     scans: Path,
     knobs: tuple[VolumeConfig, SlicesConfig],
-    undisturbed: dict[str, bytes],
-    contents: Callable[[Path], dict[str, bytes]],
+    undisturbed: dict[str, str],
 ) -> None:
     second = cluster.add_node(**NODE)
     done_when_killed: list[int] = []
@@ -89,7 +89,7 @@ def test_prepared_volumes_are_the_same_with_a_node_killed_half_way(
     summary = prepare(scans, out, *knobs, engine=engine, processes=None, progress=kill_half_way)
     assert done_when_killed == [6]
     assert (summary.num_prepared, summary.num_reused) == (12, 0)
-    assert contents(out) == undisturbed
+    assert hashes(out) == undisturbed
 
 
 def test_only_the_task_that_kills_again_is_lost(
