@@ -115,24 +115,16 @@ ROWS = (
 )
 
 
-class Plain(Trainer):  # type: ignore[misc]
-    """Hugging Face's own forward pass for each branch: all logits, both graphs, the tower too."""
+class Together(Trainer):  # type: ignore[misc]
+    """Both branches in one graph, by a loss of each: Hugging Face's own, or our answer losses."""
 
-    def __init__(self, **trainer: Any) -> None:
+    def __init__(self, loss_of: Callable[[nn.Module, Any], Tensor], **trainer: Any) -> None:
         super().__init__(**trainer)
         self.model_accepts_loss_kwargs = False  # divide each micro-batch's mean
+        self._loss_of = loss_of
 
     def compute_loss(self, model: nn.Module, inputs: Any, **_: Any) -> Tensor:
-        positive, negative = (model(**inputs[name]).loss for name in ("positive", "negative"))
-        return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
-
-
-class Together(Trainer):  # type: ignore[misc]
-    """The same loss from our answer losses, both branches still in one graph."""
-
-    def compute_loss(self, model: nn.Module, inputs: PairBatch, **_: Any) -> Tensor:
-        branches = (inputs["positive"], inputs["negative"])
-        positive, negative = (model(branch).per_sample().mean() for branch in branches)
+        positive, negative = (self._loss_of(model, inputs[n]) for n in ("positive", "negative"))
         return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
 
 
@@ -184,10 +176,15 @@ def trainer_of(
     shared: dict[str, Any] = {"args": training_arguments(run_dir, recipe), "train_dataset": dataset}
     if not row.answers_only:
         as_wanted = partial(collate_plain, collate, int(qwen.config.video_token_id))
-        return Plain(model=qwen, data_collator=as_wanted, **shared)
+        return Together(
+            lambda model, branch: model(**branch).loss,
+            model=qwen,
+            data_collator=as_wanted,
+            **shared,
+        )
     shared |= {"model": ReportScorer(qwen, "index"), "data_collator": collate}
     if not row.in_turn:
-        return Together(**shared)
+        return Together(lambda model, branch: model(branch).per_sample().mean(), **shared)
     return PairTrainer(objective=recipe.objective, rates=learning_rates(recipe.train), **shared)
 
 
