@@ -86,9 +86,5 @@ def page(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    report("blind", measure, page)
-
-
 if __name__ == "__main__":
-    main()
+    report("blind", measure, page)

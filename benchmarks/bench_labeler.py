@@ -40,8 +40,8 @@ def measure(path: Path) -> dict[str, Any]:
 
 
 def forget() -> None:
-    labeler._read_sentence.cache_clear()
-    sections.sentence_spans.cache_clear()
+    for read in (labeler.label_report, labeler._read_sentence, sections.sentence_spans):
+        read.cache_clear()
 
 
 def timed(texts: list[str], *, remembering: bool) -> float:
@@ -119,9 +119,5 @@ def page(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    report("labeler", measure, page)
-
-
 if __name__ == "__main__":
-    main()
+    report("labeler", measure, page)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,14 +93,10 @@ def seconds_per_volume(volume: Path, processes: int) -> float:
         TemporaryDirectory(dir=volume.parent) as out,
         ProcessPoolExecutor(processes, get_context("spawn")) as pool,
     ):
-
-        def prepare_all(numbers: range) -> None:
-            for future in [pool.submit(prepare_one, volume, Path(out), n) for n in numbers]:
-                future.result()
-
-        prepare_all(range(-4, 0))
+        work = partial(prepare_one, volume, Path(out))
+        list(pool.map(work, range(-4, 0)))
         began = time.perf_counter()
-        prepare_all(range(NUM_SCALED))
+        list(pool.map(work, range(NUM_SCALED)))
         return (time.perf_counter() - began) / NUM_SCALED
 
 
@@ -117,10 +114,7 @@ def main() -> None:
             for processes in (1, 2)
         )
     cpu, peak = (
-        {
-            name: round(statistics.median(run[key] for run in found), 3)
-            for name, found in runs.items()
-        }
+        {name: round(statistics.median(r[key] for r in found), 3) for name, found in runs.items()}
         for key in ("cpu_s", "peak_mb")
     )
     result = {

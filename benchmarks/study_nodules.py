@@ -283,10 +283,7 @@ def _found(runs: Sequence[Cell], alarms: int) -> Draws:
     for scans in (cell["scans"] for cell in runs):
         false = sorted((odds for scan in scans for odds, hit in scan["alarms"] if hit < 0))[::-1]
         threshold = false[min(alarms * len(scans), len(false) - 1)]
-        small = [
-            {n for n, mm in enumerate(scan["nodules_mm"]) if mm < STRATA[SMALL][1]}
-            for scan in scans
-        ]
+        small = list(map(_small, scans))
         hit = [{nodule for odds, nodule in s["alarms"] if odds > threshold} for s in scans]
         drawn = _weights(scans)
         above += drawn @ np.array([len(a & b) for a, b in zip(small, hit, strict=True)])
@@ -296,18 +293,13 @@ def _found(runs: Sequence[Cell], alarms: int) -> Draws:
 
 def _findable(scans: Sequence[Mapping[str, Any]]) -> float:
     """Share of nodules under 6 mm that alarms without fault would hit."""
-    seen = [
-        findable
-        for scan in scans
-        for mm, findable in zip(scan["nodules_mm"], scan["findable"], strict=True)
-        if mm < STRATA[SMALL][1]
-    ]
-    return float(np.mean(seen))
+    return float(np.mean([scan["findable"][n] for scan in scans for n in _small(scan)]))
 
 
-def main() -> None:
-    run_study(STUDY, draw_data, run_cell, page)
+def _small(scan: Mapping[str, Any]) -> set[int]:
+    """Which of a scan's nodules are under 6 mm."""
+    return {n for n, mm in enumerate(scan["nodules_mm"]) if mm < STRATA[SMALL][1]}
 
 
 if __name__ == "__main__":
-    main()
+    run_study(STUDY, draw_data, run_cell, page)

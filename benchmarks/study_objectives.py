@@ -29,8 +29,9 @@ from benchmarks.harness import (
     weights,
 )
 from ctscribe.base.figures import BLUE, GREY, style, write_figure
-from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.rows import read_rows
 from ctscribe.base.runs import open_run
+from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.features import store_features
@@ -116,13 +117,11 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
     fit(training_arguments(run, recipe), qwen, tokenizer, taught, asked, recipe)
     save_model(run / "best", qwen, tokenizer)  # the last weights, whichever validated best
     writer = ReportWriter(run)
-    validation, test = (
-        scan_columns(generate(writer, prepared, split, run / f"{split}.jsonl"), scans)
-        for split, scans in ((split, prepared.scans(split)) for split in SPLITS)
-    )
+    validation, test = (scan_columns(writer, prepared, split) for split in SPLITS)
+    stated = stated_scores({name: values.sum() for name, values in validation.items()})
     return {
         "knobs": ARMS[arm],
-        "validation": stated_scores(validation),
+        "validation": {name: round(float(value), 4) for name, value in stated.items()},
         "training": training_summary(run),
         "test": {
             name: " ".join(str(round(float(value))) for value in values)
@@ -131,18 +130,21 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
     }
 
 
-def stated_scores(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-    hits, false, missed = (columns[n].sum() for n in ("hits", "false_alarms", "misses"))
-    precision = hits / max(hits + false, 1)
-    found = {"coverage": hits / (hits + missed), "precision": precision}
-    found["f1"] = 2 * hits / (2 * hits + false + missed)
-    return {name: round(float(value), 4) for name, value in found.items()}
+def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Coverage, precision and F1 from sums over scans: numbers, or one of every draw."""
+    hits, false, missed = sums["hits"], sums["false_alarms"], sums["misses"]
+    return {
+        "coverage": hits / (hits + missed),
+        "precision": hits / np.maximum(hits + false, 1),
+        "f1": 2 * hits / (2 * hits + false + missed),
+    }
 
 
-def scan_columns(predictions: list[PredictionRow], scans: list[StudyRow]) -> dict[str, np.ndarray]:
+def scan_columns(writer: ReportWriter, prepared: Prepared, split: Split) -> dict[str, np.ndarray]:
     """What the page resamples: one number per scan, in alphabetical order of the scans."""
-    truth = as_reports(one_row_per_scan(scans))
-    statistics = scan_statistics(match_predictions(predictions, truth)[0], truth, "ctrate-raw")
+    truth = as_reports(one_row_per_scan(prepared.split(split)))
+    written = generate(writer, prepared, split, writer.run_dir / f"{split}.jsonl")
+    statistics = scan_statistics(match_predictions(written, truth)[0], truth, "ctrate-raw")
     clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
     counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
     return {
@@ -210,11 +212,8 @@ def _scores(cell: Cell) -> dict[str, Draws]:
     counted = [f"{kind}_{n}" for kind in ("matches", "written") for n in (1, 2, 3, 4)]
     language[:, :10] = np.stack([at[name] for name in (*counted, "words", "true_words")], 1)
     language[:, -1] = scans = drawn.sum(1)
-    hits, false, missed = at["hits"], at["false_alarms"], at["misses"]
     return {
-        "coverage": hits / (hits + missed),
-        "precision": hits / np.maximum(hits + false, 1),
-        "f1": 2 * hits / (2 * hits + false + missed),
+        **stated_scores(at),
         "bleu_4": language_scores(language)["bleu_4"],
         "gap": (at["other_ce"] - at["own_ce"]) / scans / 1e4,
     }
@@ -313,9 +312,5 @@ def _figure(others: Scores) -> Figure:
     return figure
 
 
-def main() -> None:
-    run_study(STUDY, draw_data, run_cell, page)
-
-
 if __name__ == "__main__":
-    main()
+    run_study(STUDY, draw_data, run_cell, page)

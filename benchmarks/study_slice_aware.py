@@ -326,9 +326,5 @@ def _shares(cells: Cells) -> str:
     return table(columns, rows)
 
 
-def main() -> None:
-    run_study(STUDY, draw_data, run_cell, page)
-
-
 if __name__ == "__main__":
-    main()
+    run_study(STUDY, draw_data, run_cell, page)

@@ -25,7 +25,7 @@ from transformers import (
 from ctscribe.base.recipe import ModelConfig, Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepare_volume import write_frames
-from ctscribe.data.prepared import Prepared
+from ctscribe.data.prepared import STUDIES, Prepared
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import patchify, speed_up_tower
@@ -75,7 +75,7 @@ class Row:
     fast_tower: bool = True
     """Batched windows and a linear patch embedding in the tower."""
     recomputed: Literal["none", "layers", "cheap"] = "cheap"
-    """What the backward pass computes again, as in `ctscribe.learn.model.fast.recompute`."""
+    """What the backward pass computes again, as in `ctscribe.learn.train.scorer.recompute`."""
     narrow: bool = True
     """Last decoder layer only where it is read."""
     freeze_tower: bool = True
@@ -115,24 +115,16 @@ ROWS = (
 )
 
 
-class Plain(Trainer):  # type: ignore[misc]
-    """Hugging Face's own forward pass for each branch: all logits, both graphs, the tower too."""
+class Together(Trainer):  # type: ignore[misc]
+    """Both branches in one graph, by a loss of each: Hugging Face's own, or our answer losses."""
 
-    def __init__(self, **trainer: Any) -> None:
+    def __init__(self, loss_of: Callable[[nn.Module, Any], Tensor], **trainer: Any) -> None:
         super().__init__(**trainer)
         self.model_accepts_loss_kwargs = False  # divide each micro-batch's mean
+        self._loss_of = loss_of
 
     def compute_loss(self, model: nn.Module, inputs: Any, **_: Any) -> Tensor:
-        positive, negative = (model(**inputs[name]).loss for name in ("positive", "negative"))
-        return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
-
-
-class Together(Trainer):  # type: ignore[misc]
-    """The same loss from our answer losses, both branches still in one graph."""
-
-    def compute_loss(self, model: nn.Module, inputs: PairBatch, **_: Any) -> Tensor:
-        branches = (inputs["positive"], inputs["negative"])
-        positive, negative = (model(branch).per_sample().mean() for branch in branches)
+        positive, negative = (self._loss_of(model, inputs[n]) for n in ("positive", "negative"))
         return torch.sub(positive, BETA * negative.clamp(max=OUT_OF_REACH))
 
 
@@ -141,20 +133,20 @@ def make(
 ) -> tuple[Trainer, float]:
     """The trainer that a row measures, and seconds per volume for storing its features."""
     tokenizer = train_tokenizer([SYSTEM, QUESTION, TEXT] * 3, vocab_size=500)
-    qwen = model_of(preset, row, tokenizer)
-    studies, pairs = made_up(folder, num_pairs, preset.side_px)
+    recipe = recipe_of(preset, row, pairs_per_update)
+    qwen = model_of(preset, row, recipe.model, tokenizer)
+    prepared, pairs = made_up(folder, num_pairs, preset.side_px)
     source_recipe = recipe_of(preset, replace(row, freeze_tower=row.stored), pairs_per_update)
     began = perf_counter()
-    visual = visual_source(qwen, Prepared(folder), pairs, source_recipe)
+    visual = visual_source(qwen, prepared, pairs, source_recipe)
     seconds = (perf_counter() - began) / num_pairs if row.stored else 0.0
-    dataset = PairDataset({s.volume_name: s for s in studies}, pairs, tokenizer, visual, 10**6)
-    recipe = recipe_of(preset, row, pairs_per_update)
+    dataset = PairDataset(prepared.by_name, pairs, tokenizer, visual, 10**6)
     collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
     return trainer_of(row, qwen, recipe, folder / "run", dataset, collate), seconds
 
 
 def model_of(
-    preset: Preset, row: Row, tokenizer: PreTrainedTokenizerBase
+    preset: Preset, row: Row, config: ModelConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A random model with the row's levers on the model itself."""
     torch.manual_seed(0)
@@ -163,9 +155,7 @@ def model_of(
     qwen.to(getattr(torch, preset.dtype))
     if row.fast_tower:
         speed_up_tower(qwen)
-    tuning: Literal["full", "lora"] = "lora" if row.adapters else preset.tuning
-    frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
-    choose_trainable(qwen, ModelConfig(tuning=tuning, **frozen))
+    choose_trainable(qwen, config)
     if row.narrow:
         narrow(qwen)
     if row.recomputed != "none":
@@ -184,10 +174,15 @@ def trainer_of(
     shared: dict[str, Any] = {"args": training_arguments(run_dir, recipe), "train_dataset": dataset}
     if not row.answers_only:
         as_wanted = partial(collate_plain, collate, int(qwen.config.video_token_id))
-        return Plain(model=qwen, data_collator=as_wanted, **shared)
+        return Together(
+            lambda model, branch: model(**branch).loss,
+            model=qwen,
+            data_collator=as_wanted,
+            **shared,
+        )
     shared |= {"model": ReportScorer(qwen, "index"), "data_collator": collate}
     if not row.in_turn:
-        return Together(**shared)
+        return Together(lambda model, branch: model(branch).per_sample().mean(), **shared)
     return PairTrainer(objective=recipe.objective, rates=learning_rates(recipe.train), **shared)
 
 
@@ -229,11 +224,12 @@ def config_of(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLC
 
 
 def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
+    tuning = "lora" if row.adapters else preset.tuning
     frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
     return Recipe.model_validate(
         {
             "pairs": {"strategy": "heter"},
-            "model": {"dtype": preset.dtype, "positions": "index", **frozen},
+            "model": {"dtype": preset.dtype, "tuning": tuning, **frozen},
             "objective": {"beta": BETA, "max_loss": row.max_loss},
             "train": {
                 "gradient_accumulation_steps": pairs_per_update,
@@ -245,7 +241,7 @@ def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
     )
 
 
-def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow], list[PairRow]]:
+def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[Prepared, list[PairRow]]:
     """Studies of random frames with reports of random words; each one's negative is the next."""
     rng = np.random.default_rng(0)
     names = [f"train_{number}_a_1.nii.gz" for number in range(num_pairs)]
@@ -256,8 +252,8 @@ def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[list[StudyRow],
         studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
         pairs.append(PairRow(study=name, role="negative", volume=shown))
-    write_rows(folder / "studies.jsonl", studies)
-    return studies, pairs
+    write_rows(folder / STUDIES, studies)
+    return Prepared(folder), pairs
 
 
 def _study(name: str, findings: str) -> StudyRow:
