@@ -9,7 +9,7 @@ from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import EvaluateConfig, Recipe
+from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import noise_seeds
@@ -20,6 +20,7 @@ from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
 from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.show.card import write_card
+from tests.measure.small import RECIPE, STUDIES
 from tests.studies import write_prepared
 
 CONFIG = EvaluateConfig(resamples=100)
@@ -39,10 +40,10 @@ def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> N
 
 
 def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, tmp_path: Path
 ) -> None:
-    write(tmp_path / "in", "real", studies)
-    write(tmp_path / "in", "other_patient", studies, shift=1)
+    write(tmp_path / "in", "real", STUDIES)
+    write(tmp_path / "in", "other_patient", STUDIES, shift=1)
     paths = find_view_files(tmp_path / "in")
     assert list(paths) == ["real", "other_patient"]
     card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
@@ -57,10 +58,8 @@ def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
     assert (tmp_path / "out" / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_reciting_has_dependence_0(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
-) -> None:
-    recited = [study.model_copy(update={"findings": studies[1].findings}) for study in studies]
+def test_reciting_has_dependence_0(prepared: Prepared, tmp_path: Path) -> None:
+    recited = [study.model_copy(update={"findings": STUDIES[1].findings}) for study in STUDIES]
     for view in ("real", "other_patient"):
         write(tmp_path, view, recited)
     paths = find_view_files(tmp_path)
@@ -71,16 +70,16 @@ def test_reciting_has_dependence_0(
 
 
 def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, tmp_path: Path
 ) -> None:
     def make() -> None:
         paths = find_view_files(tmp_path)
         make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
 
-    write(tmp_path, "real", studies)
+    write(tmp_path, "real", STUDIES)
     with pytest.raises(CtscribeError, match=r"there is no other_patient\.csv.*E_CARD"):
         make()
-    write(tmp_path, "other_patient", studies[:3])
+    write(tmp_path, "other_patient", STUDIES[:3])
     with pytest.raises(CtscribeError, match=r"lacks 1 of 4, the first valid_3_a.*E_CARD"):
         make()
     (tmp_path / "real.json").write_text("{}")
@@ -95,11 +94,11 @@ def affine(number: int) -> Affine:
 
 
 @pytest.fixture
-def volumes(tmp_path: Path, studies: list[StudyRow], recipe: Recipe) -> list[VolumeHu]:
+def volumes(tmp_path: Path) -> list[VolumeHu]:
     """A prepared folder with small volumes; returned are their voxels."""
     draw = np.random.default_rng(0)
     made = []
-    for number, study in enumerate(studies):
+    for number, study in enumerate(STUDIES):
         hu = draw.integers(-1000, 400, SHAPE).astype(np.int16)
         path = tmp_path / "prepared" / "preprocessed" / study.volume_name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,13 +106,11 @@ def volumes(tmp_path: Path, studies: list[StudyRow], recipe: Recipe) -> list[Vol
             file.write(nifti_header(SHAPE, affine(number)))
             file.write(np.ascontiguousarray(hu.T).data)
         made.append(hu)
-    write_prepared(tmp_path / "prepared", studies, recipe)
+    write_prepared(tmp_path / "prepared", STUDIES, RECIPE)
     return made
 
 
-def test_every_view_is_what_it_says(
-    volumes: list[VolumeHu], studies: list[StudyRow], tmp_path: Path
-) -> None:
+def test_every_view_is_what_it_says(volumes: list[VolumeHu], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
     number = write_altered(
@@ -121,7 +118,7 @@ def test_every_view_is_what_it_says(
     )
     assert number == 4
     assert told[-1] == (24, 24)
-    for own, study in zip(volumes, studies, strict=True):
+    for own, study in zip(volumes, STUDIES, strict=True):
         name, seed = study.volume_name, noise_seeds([study.volume_name], seed=0)[0]
         images = {view: nib.load(out / view / name) for view in VIEWS}
         shown = {view: np.asarray(image.dataobj) for view, image in images.items()}
@@ -141,23 +138,21 @@ def test_every_view_is_what_it_says(
 
 
 def test_files_that_are_there_stay_and_other_scans_are_refused(
-    volumes: list[VolumeHu], studies: list[StudyRow], recipe: Recipe, tmp_path: Path
+    volumes: list[VolumeHu], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     write_altered(Prepared(tmp_path / "prepared"), "test", out)
-    kept = out / "noise" / studies[0].volume_name
+    kept = out / "noise" / STUDIES[0].volume_name
     before = kept.stat().st_mtime_ns
-    (out / "blank" / studies[0].volume_name).unlink()
+    (out / "blank" / STUDIES[0].volume_name).unlink()
     write_altered(Prepared(tmp_path / "prepared"), "test", out)
     assert kept.stat().st_mtime_ns == before
-    assert (out / "blank" / studies[0].volume_name).exists()
-    write_prepared(tmp_path / "prepared", studies[:3], recipe)
+    assert (out / "blank" / STUDIES[0].volume_name).exists()
+    write_prepared(tmp_path / "prepared", STUDIES[:3], RECIPE)
     with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
         write_altered(Prepared(tmp_path / "prepared"), "test", out)
 
 
-def test_volumes_that_were_not_kept_are_asked_for(
-    studies: list[StudyRow], prepared: Prepared, tmp_path: Path
-) -> None:
+def test_volumes_that_were_not_kept_are_asked_for(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match=r"--keep all.*E_MISSING"):
         write_altered(prepared, "test", tmp_path)

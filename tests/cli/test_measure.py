@@ -1,13 +1,15 @@
-"""Scoring against tables from the command line: what is asked, said and shown."""
+"""Scoring from the command line, as a user of any model does: what is asked, said and shown."""
 
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import SplitsConfig
+from ctscribe.base.rows import write_rows
 from ctscribe.cli.app import app
 from ctscribe.cli.references import (
     ReferenceOptions,
@@ -16,7 +18,9 @@ from ctscribe.cli.references import (
     require_prepared,
 )
 from ctscribe.text.findings import FINDINGS
+from tests.studies import prediction, reported_studies, study_row, write_prepared
 
+FEW = ("--set", "evaluate.resamples=100")
 CSV = Path("r.csv")
 NODULE = "There is a nodule of 7 mm in the right upper lobe."
 CLEAR = "The lungs are clear."
@@ -47,9 +51,8 @@ def test_scores_and_page_need_no_volumes(
     labels = tmp_path / "labels.csv"
     run("label", references, "--out", labels)
     written = saved(tmp_path / "written.csv", REPORTS | {"valid_4_a_1.nii.gz": NODULE})
-    few = ("--set", "evaluate.resamples=100")
     asked = ("--references", references, "--labels", labels)
-    run("evaluate", written, *asked, "--out", tmp_path / "scores.json", *few)
+    run("evaluate", written, *asked, "--out", tmp_path / "scores.json", *FEW)
     scores = read_json(tmp_path / "scores.json")
     assert scores["model"]["coverage"]["value"] == 1
     assert scores["model"]["precision"]["value"] == 3 / 4
@@ -66,7 +69,7 @@ def test_scores_and_page_need_no_volumes(
 
     other = saved(tmp_path / "other.csv", dict.fromkeys(REPORTS, CLEAR))
     out = tmp_path / "comparison.json"
-    run("compare", written, other, "--references", references, "--out", out, *few)
+    run("compare", written, other, "--references", references, "--out", out, *FEW)
     assert read_json(out)["differences"]["other"]["coverage"]["difference"] == -1
     assert "The findings of 6 references were read from their text" in capsys.readouterr().out
 
@@ -75,10 +78,8 @@ def test_training_reports_serve_the_baselines(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = saved(tmp_path / "known.csv", {f"train_{n}_a_1.nii.gz": NODULE for n in range(1, 9)})
-    run(
-        *("evaluate", references, "--references", references, "--training", known),
-        *("--out", tmp_path / "s.json", "--set", "evaluate.resamples=100"),
-    )
+    against = ("--references", references, "--training", known)
+    run("evaluate", references, *against, "--out", tmp_path / "s.json", *FEW)
     scores = read_json(tmp_path / "s.json")
     assert scores["baselines"]["constant_report"]["coverage"]["value"] == 1
     assert "serve as such" not in capsys.readouterr().out
@@ -86,10 +87,7 @@ def test_training_reports_serve_the_baselines(
 
 def test_unknown_patients_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "r.csv", {"case-1": NODULE, "case-2": CLEAR})
-    run(
-        *("evaluate", path, "--references", path, "--out", tmp_path / "s.json"),
-        *("--set", "evaluate.resamples=100"),
-    )
+    run("evaluate", path, "--references", path, "--out", tmp_path / "s.json", *FEW)
     told = capsys.readouterr()
     assert "note: 2 scans name no patient" in told.out + told.err
     assert "2 scans name no patient, so each counts as a patient of its own" in told.out
@@ -103,7 +101,7 @@ def test_a_foreign_models_card_needs_no_volumes(references: Path, tmp_path: Path
     texts = list(REPORTS.values())
     others = dict(zip(REPORTS, texts[1:] + texts[:1], strict=True))
     saved(views / "other_patient.csv", others)
-    run("card", views, "--references", references, "--set", "evaluate.resamples=100")
+    run("card", views, "--references", references, *FEW)
     assert read_json(views / "card" / "card.json")["dependence"]["value"] == 1
     assert "all references given: 6 scans" in (views / "card" / "card.md").read_text()
 
@@ -161,3 +159,101 @@ def test_findings_beside_the_reports_count(tmp_path: Path) -> None:
     path.write_text(f"{head}\na,{CLEAR}{',1' * 18}\nb,{CLEAR}{',0' * 18}\n", encoding="utf-8")
     found = load_references(ReferenceOptions(references=path), SplitsConfig())
     assert [row.labels for row in found.studies] == [(1,) * 18, (0,) * 18]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Studies of words alone, and no page, which would show their frames."""
+    monkeypatch.setattr("ctscribe.show.scoreboard.write_run_board", lambda *_: None)
+    studies = [*reported_studies(12, "train"), *reported_studies(6)]
+    return write_prepared(tmp_path, studies).folder
+
+
+@pytest.fixture
+def predictions(prepared: Path) -> Path:
+    write_rows(prepared / "p.jsonl", [prediction(study) for study in reported_studies(6)])
+    return prepared / "p.jsonl"
+
+
+@pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
+def test_converted_predictions_score_as_ours_do(
+    prepared: Path, predictions: Path, form: str
+) -> None:
+    other = prepared / ("p.csv" if form == "csv" else f"{form}.json")
+    run("convert", predictions, "--to", form, "--out", other)
+    scores = {}
+    for path in (predictions, other):
+        target = prepared / f"{path.name}.scores"
+        run("evaluate", path, "--prepared", prepared, "--out", target, *FEW)
+        scores[path] = read_json(target)["model"]
+    assert scores[other] == scores[predictions]
+    assert scores[other]["f1"]["value"] == 1.0
+
+
+def test_a_classifier_labels_and_says_what_it_cut(
+    tmp_path: Path, classifier_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = tmp_path / "r.csv"
+    reports.write_text(f"VolumeName,report_text\na,{'lung ' * 600}\nb,heart\n")
+    run("label", reports, "--out", tmp_path / "l.csv", "--classifier", classifier_dir)
+    told = capsys.readouterr()
+    assert "1 of 2 texts were cut at 512 tokens" in told.out + told.err
+    assert len((tmp_path / "l.csv").read_text().splitlines()) == 3
+    with pytest.raises(CtscribeError) as caught:
+        run(
+            *("label", reports, "--out", tmp_path / "l.csv"),
+            *("--classifier", classifier_dir, "--evidence", tmp_path / "e.jsonl"),
+        )
+    assert caught.value.code == "E_OPTION"
+
+
+def test_a_classifier_reads_for_the_scores_too(
+    prepared: Path, predictions: Path, classifier_dir: Path
+) -> None:
+    out = prepared / "by_model.json"
+    against = ("--prepared", prepared, "--classifier", classifier_dir)
+    run("evaluate", predictions, *against, "--out", out, *FEW)
+    scores = read_json(out)
+    assert "|labels:classifier:" in scores["model"]["f1"]["signature"]
+    assert "|labels:classifier:" in scores["baselines"]["constant_report"]["f1"]["signature"]
+
+
+def test_any_models_reports_are_scored_shown_compared_and_tabulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ill = [f"valid_{number}" for number in range(2)] + [f"train_{2 * n}" for n in range(10)]
+    healthy = [f"valid_{number}" for number in (2, 3)] + [f"train_{2 * n + 1}" for n in range(10)]
+    studies = [
+        study_row(f"{name}_a_1.nii.gz", slice_indices=(35, 25), findings=text, impression="")
+        for names, text in ((ill, NODULE), (healthy, CLEAR))
+        for name in names
+    ]
+    frames = [np.full((2, 28, 28, 3), 10 * number, dtype=np.uint8) for number in range(24)]
+    prepared = write_prepared(tmp_path / "prepared", studies, frames=frames).folder
+    right, empty = tmp_path / "right.csv", tmp_path / "empty.csv"
+    right.write_text(f'VolumeName,report\nvalid_0_a_1,"{NODULE}"\nvalid_1_a_1,"{NODULE}"\n')
+    empty.write_text("VolumeName,report\nvalid_0_a_1,The lungs are clear.\n")
+    run("evaluate", right, "--prepared", prepared, "--out", tmp_path / "scores.json", *FEW)
+    printed = capsys.readouterr().out
+    assert "| Constant report" in printed
+    assert "| Exact match " in printed
+    scores = read_json(tmp_path / "scores.json")
+    assert scores["missing"] == ["valid_2_a", "valid_3_a"]
+    assert scores["model"]["coverage"]["value"] == 1
+    page = (tmp_path / "scores.html").read_text(encoding="utf-8")
+    assert "2 of 4 scans without a report" in page
+    assert "How much of the reports is one report." in page
+    assert "Coverage of lung nodules by their size" in page
+    assert "Look-alike reports" in page
+    assert "The 4 worst studies" in page
+
+    out = tmp_path / "comparison.json"
+    run("compare", right, empty, "--prepared", prepared, "--out", out, *FEW)
+    assert "Differences from right" in capsys.readouterr().out
+    assert read_json(out)["differences"]["empty"]["coverage"]["difference"] == -1
+
+    run("table", tmp_path / "scores.json", "--form", "latex", "--out", tmp_path / "tables")
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir())[:2] == [
+        "each_finding.tex",
+        "findings.tex",
+    ]
