@@ -9,17 +9,9 @@ import pytest
 import ctscribe.show
 
 SCORING = (
-    "classifier",
-    *("scores", "compare", "card_files", "card_scores", "card_views", "references"),
+    *("scores", "compare", "references", "classifier"),
+    *("card_files", "card_scores", "card_views"),
 )
-    "scores",
-    "compare",
-    "card_files",
-    "card_scores",
-    "card_views",
-    "references",
-    "classifier",
-]
 SHOWN = [module.name for module in iter_modules(ctscribe.show.__path__, "ctscribe.show.")]
 
 
