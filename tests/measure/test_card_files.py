@@ -1,6 +1,7 @@
 """Cards of any model's reports, and the altered volumes for it to read."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card_files import find_view_files, make_card_of_files, write_altered
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
-from ctscribe.measure.references import References, prepared_references
+from ctscribe.measure.references import prepared_references
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
 from ctscribe.scan.types import Affine, VolumeHu
@@ -27,8 +28,10 @@ CONFIG = EvaluateConfig(resamples=100)
 SHAPE = (12, 10, 24)
 
 
-def given(prepared: Prepared) -> References:
-    return prepared_references(prepared, "test")
+def make(prepared: Prepared, folder: Path) -> dict[str, Any]:
+    """The card of the reports in a folder, into one below it."""
+    given = prepared_references(prepared, "test")
+    return make_card_of_files(find_view_files(folder), given, CONFIG, folder / "out")
 
 
 def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> None:
@@ -42,11 +45,10 @@ def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> N
 def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    write(tmp_path / "in", "real", STUDIES)
-    write(tmp_path / "in", "other_patient", STUDIES, shift=1)
-    paths = find_view_files(tmp_path / "in")
-    assert list(paths) == ["real", "other_patient"]
-    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
+    write(tmp_path, "real", STUDIES)
+    write(tmp_path, "other_patient", STUDIES, shift=1)
+    assert list(find_view_files(tmp_path)) == ["real", "other_patient"]
+    card = make(prepared, tmp_path)
     assert card["dependence"]["value"] == 1
     assert list(card["definitions"]["views"]) == ["real", "other_patient"]
     assert "cross_entropy" not in card["views"]["other_patient"]
@@ -62,8 +64,7 @@ def test_reciting_has_dependence_0(prepared: Prepared, tmp_path: Path) -> None:
     recited = [study.model_copy(update={"findings": STUDIES[1].findings}) for study in STUDIES]
     for view in ("real", "other_patient"):
         write(tmp_path, view, recited)
-    paths = find_view_files(tmp_path)
-    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
+    card = make(prepared, tmp_path)
     # Right on half of the scans, whichever is shown: nothing is gained by the own.
     assert card["views"]["real"]["f1"]["value"] == pytest.approx(2 / 3)
     assert card["dependence"]["value"] == 0
@@ -72,19 +73,15 @@ def test_reciting_has_dependence_0(prepared: Prepared, tmp_path: Path) -> None:
 def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    def make() -> None:
-        paths = find_view_files(tmp_path)
-        make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
-
     write(tmp_path, "real", STUDIES)
     with pytest.raises(CtscribeError, match=r"there is no other_patient\.csv.*E_CARD"):
-        make()
+        make(prepared, tmp_path)
     write(tmp_path, "other_patient", STUDIES[:3])
     with pytest.raises(CtscribeError, match=r"lacks 1 of 4, the first valid_3_a.*E_CARD"):
-        make()
+        make(prepared, tmp_path)
     (tmp_path / "real.json").write_text("{}")
     with pytest.raises(CtscribeError, match=r"real\.csv and real\.json.*E_CARD"):
-        make()
+        make(prepared, tmp_path)
 
 
 def affine(number: int) -> Affine:

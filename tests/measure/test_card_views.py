@@ -45,16 +45,10 @@ def assert_encodes(shown: Shown, view: str, study: StudyRow, frames: Tensor) -> 
     torch.testing.assert_close(visual.visual_tokens, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_there_is_a_view_for_every_description(shown: Shown) -> None:
+def test_every_view_is_there_and_the_plain_ones_show_what_they_say(shown: Shown) -> None:
     assert list(shown[1]) == list(VIEWS)
-
-
-def test_the_scan_itself_and_another_patients(shown: Shown) -> None:
     assert_encodes(shown, "real", STUDIES[0], shown[2](0))
     assert_encodes(shown, "other_patient", STUDIES[0], shown[2](1))
-
-
-def test_blank_is_what_the_tower_makes_of_air(shown: Shown) -> None:
     air = torch.from_numpy(air_frames(6, (56, 56), WINDOWS["single"]))
     assert_encodes(shown, "blank", STUDIES[0], air)
 

@@ -64,9 +64,6 @@ def test_sides_are_in_millimetres_and_slices_keep_their_place() -> None:
     slices = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0))
     assert slices.size_mm == (20.0, 40.0)
     assert slices.places == [(87, -142.5), (51, 12.0)]
-
-
-def test_a_slice_never_gets_another_ones_position() -> None:
     with pytest.raises(ValueError, match="zip"):
         _ = DrawnSlices(IMAGES, (87, 51), (-142.5,), (0.5, 2.0)).places
 
@@ -76,19 +73,13 @@ def test_slices_are_drawn_in_named_windows_with_the_right_on_the_left() -> None:
     hu[-1, -1, 2] = 40  # rightmost, most anterior voxel
     drawn = draw_slices(CTVolume(hu, np.diag([2.0, 2.0, 3.0, 1.0])), (2, 0))
     assert list(drawn) == ["lung −600/1500", "soft tissue 40/400"]
+    assert [window_title(window) for window in READING_WINDOWS] == list(drawn)
     lung, soft_tissue = drawn.values()
     assert lung.shape == soft_tissue.shape == (2, 28, 28)
     assert soft_tissue[0, 0, 0] == 128
     assert np.count_nonzero(soft_tissue) == 1
     assert lung[0, 0, 0] == round((40 + 1350) / 1500 * 255)
     assert lung[1, 0, 0] == round((-1000 + 1350) / 1500 * 255)
-
-
-def test_titles_give_centre_and_width() -> None:
-    assert [window_title(window) for window in READING_WINDOWS] == [
-        "lung −600/1500",
-        "soft tissue 40/400",
-    ]
 
 
 def test_a_real_tumour_is_drawn_where_radiologists_boxed_it(shared_data: Path) -> None:

@@ -34,10 +34,7 @@ def test_the_most_frequent_finding_is_on_top(bars: Figure) -> None:
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["Lung nodule  (20)", "Emphysema  (4)"]
     assert axes.yaxis_inverted()
-
-
-def test_a_finding_never_predicted_has_no_precision_bar(bars: Figure) -> None:
-    (axes,) = bars.axes
+    # a finding never predicted has no precision bar
     widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
     assert sorted(widths) == [0.5, 0.6, 0.8]
 
@@ -50,13 +47,10 @@ def test_the_beta_curve_names_its_axes() -> None:
     assert list(axes.get_xticks()) == [0.0, 0.1]
 
 
-def test_images_are_reproducible_to_the_byte(bars: Figure) -> None:
+def test_images_are_of_the_suffixs_format_and_reproducible(bars: Figure, tmp_path: Path) -> None:
     assert image_bytes(bars, "png") == image_bytes(bars, "png")
     assert image_bytes(bars, "svg") == image_bytes(bars, "svg")
     assert Image.open(io.BytesIO(image_bytes(bars, "png"))).width == round(6.2 * 160)
-
-
-def test_the_suffix_decides_the_format(bars: Figure, tmp_path: Path) -> None:
     write_figure(tmp_path / "bars.svg", bars)
     write_figure(tmp_path / "bars.png", bars)
     assert b"<svg" in (tmp_path / "bars.svg").read_bytes()

@@ -146,14 +146,8 @@ def test_a_box_holds_the_peak_and_what_hangs_together_with_it() -> None:
 
 
 def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence:
-    first = PairEvidence(
-        pair=1,
-        slice_indices=(30, 20),
-        position_mm=(5.0, -5.0),
-        drop=2.5,
-        attention=0.8,
-        box_px=(7, 14, 21, 28),
-    )
+    places = {"slice_indices": (30, 20), "position_mm": (5.0, -5.0), "box_px": (7, 14, 21, 28)}
+    first = PairEvidence.model_validate({"pair": 1, "drop": 2.5, "attention": 0.8, **places})
     other = first.model_copy(update={"pair": 2, "slice_indices": (10, 0), "drop": 0.1})
     return SentenceEvidence(
         section="findings",
