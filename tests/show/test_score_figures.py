@@ -86,19 +86,15 @@ def test_strata_without_a_score_are_left_out() -> None:
 
 
 def test_likeness_puts_the_references_first_and_in_grey() -> None:
+    names = ("Self-BLEU-4", "Repeated reports")
+    likeness = {"References": (0.3, 0.0), "Model": (0.9, 0.5)}
     figure = likeness_figure(
-        {
-            "References": {"Self-BLEU-4": 0.3, "Repeated reports": 0.0},
-            "Model": {"Self-BLEU-4": 0.9, "Repeated reports": 0.5},
-        }
+        {who: dict(zip(names, values, strict=True)) for who, values in likeness.items()}
     )
     (axes,) = figure.axes
     widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
     assert widths == [0.3, 0.0, 0.9, 0.5]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "Self-BLEU-4",
-        "Repeated reports",
-    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(names)
 
 
 def test_a_panel_beyond_one_is_logarithmic_where_values_spread() -> None:
