@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.qwen import encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card import make_views
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
