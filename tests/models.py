@@ -19,6 +19,7 @@ from ctscribe.base.runs import open_run
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.write.calibration import Calibration
 
 REPORTS = (
     *("Findings: The lungs are clear. No pleural effusion.", "Impression: Normal chest."),
@@ -64,6 +65,18 @@ def write_run(
     open_run(folder, "train", {"recipe": recipe.model_dump(mode="json")})
     save_model(folder / "best", qwen, tokenizer)
     return folder
+
+
+def plain_calibration(weights_sha256: str) -> Calibration:
+    """Of these weights; takes the queries at their word and a sentence for its least sure one."""
+    return Calibration(
+        weights_sha256=weights_sha256,
+        finding_slope=1,
+        finding_offsets=(0,) * 18,
+        sentence_slopes=(0, 1),
+        sentence_offset=0,
+        threshold=0.5,
+    )
 
 
 def save_classifier(folder: Path) -> Path:

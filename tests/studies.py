@@ -1,13 +1,14 @@
 """Rows of prepared studies, and prepared folders, for tests that do not mind which."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
+from ctscribe.base.tables import format_csv
 from ctscribe.data.prepare import open_prepared
 from ctscribe.data.prepare_volume import Preparation, write_frames
 from ctscribe.data.prepared import Prepared, split_of
@@ -80,6 +81,12 @@ def write_prepared(
         write_frames(folder, row.volume_name, shown, {"volume_name": row.volume_name})
     write_rows(folder / "studies.jsonl", studies)
     return Prepared(folder)
+
+
+def write_reports(path: Path, reports: Mapping[str, str]) -> Path:
+    """A table of reports by the names of their volumes."""
+    path.write_text(format_csv([("VolumeName", "report_text"), *reports.items()]), "utf-8")
+    return path
 
 
 def random_frames(number: int, shape: tuple[int, int, int, int]) -> list[Frames]:

@@ -67,23 +67,15 @@ def test_a_broken_link_fails(project: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*FRONT, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_name_files_and_commands_that_are_there(page: Path) -> None:
+def test_pages_name_files_commands_and_options_that_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
     if page.name != "CHANGELOG.md":  # which names what has gone
         assert {name for name in COMMAND.findall(text) if name not in app} == set()
-
-
-@pytest.mark.parametrize("page", [*FRONT, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_call_commands_with_options_they_have(page: Path) -> None:
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for block in text.split("```")[1::2]:
+    for block in text.replace("\\\n", " ").split("```")[1::2]:
         for command, rest in CALL.findall(block):
-            known = {
-                name
-                for argument in app[command].assemble_argument_collection()
-                for name in argument.names
-            }
+            arguments = app[command].assemble_argument_collection()
+            known = {name for argument in arguments for name in argument.names}
             assert set(OPTION.findall(rest)) <= known, f"{command}{rest}"
 
 

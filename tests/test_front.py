@@ -17,12 +17,11 @@ import ctscribe as ct
 from ctscribe import front
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig, read_recipe
-from ctscribe.base.rows import PredictionRow
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from tests.dicom import write_series
 from tests.models import tiny_model, write_run
-from tests.studies import study_row
+from tests.studies import prediction, study_row
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
@@ -71,17 +70,6 @@ def test_readmes_example_runs_as_it_stands() -> None:
     assert len(draft.findings) == 18
     assert [row.text in draft.text for row in draft.sentences] == [True] * len(draft.sentences)
     assert all(len(repr(row).splitlines()) == 1 for row in (*draft.sentences, *draft.findings))
-
-
-@pytest.mark.usefixtures("inside")
-def test_a_draft_is_saved_as_its_suffix_says(tmp_path: Path) -> None:
-    draft = ct.load_writer("runs/heter").write(ct.read_scan("series"), name="case 7")
-    for suffix, begins in ((".html", "<!doctype html>"), (".txt", "DRAFT"), (".json", "{")):
-        path = tmp_path / f"draft{suffix}"
-        draft.save(str(path))
-        assert path.read_text(encoding="utf-8").lower().startswith(begins.lower())
-    with pytest.raises(CtscribeError, match=r"saved as .html, .txt or .json"):
-        draft.save(tmp_path / "draft.pdf")
 
 
 def test_what_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -139,26 +127,14 @@ class Polars:
         raise AssertionError("gives columns")
 
 
-def said_by_us(names: Sequence[str], texts: Sequence[str]) -> list[PredictionRow]:
-    return [
-        PredictionRow(
-            scan_id=name[:9],
-            patient_id=name[:7],
-            volume_name=name,
-            findings=text,
-            impression="",
-        )
-        for name, text in zip(names, texts, strict=True)
-    ]
-
-
 NAMES = ("valid_1_a_1.nii.gz", "valid_2_a_1.nii.gz", "valid_3_a_1.nii.gz")
 TRUE = (NODULE, CLEAR, "There is a pleural effusion.")
 SAID = (NODULE, NODULE, "")
 STUDIES = [
     study_row(name, findings=text, impression="") for name, text in zip(NAMES, TRUE, strict=True)
 ]
-EXPECTED = evaluate(said_by_us(NAMES, SAID), STUDIES, None, FEW)
+OURS = [prediction(study, text) for study, text in zip(STUDIES, SAID, strict=True)]
+EXPECTED = evaluate(OURS, STUDIES, None, FEW)
 
 
 def columns(**cells: Sequence[Any]) -> list[dict[str, Any]]:
@@ -182,7 +158,7 @@ WAYS: dict[str, tuple[Any, Any]] = {
         Polars(columns(VolumeName=NAMES[:2], text=SAID[:2])),
         Polars(columns(VolumeName=NAMES, patient=[None] * 3, text=TRUE)),
     ),
-    "our rows": (said_by_us(NAMES, SAID), STUDIES),
+    "our rows": (OURS, STUDIES),
 }
 
 
@@ -217,12 +193,8 @@ def test_training_reports_are_all_used_and_must_be_of_other_patients() -> None:
     bare = ct.score(predictions=SAID, references=references, training=[NODULE] * 40, config=FEW)
     assert bare.values["baselines"] == found.values["baselines"]
     with pytest.raises(CtscribeError, match="1 patients of the references are in the training"):
-        ct.score(
-            predictions=SAID,
-            references=references,
-            training={"valid_1_b_1": NODULE},
-            config=FEW,
-        )
+        own = {"valid_1_b_1": NODULE}
+        ct.score(predictions=SAID, references=references, training=own, config=FEW)
 
 
 def test_references_without_findings_are_left_out_with_their_predictions() -> None:

@@ -3,7 +3,7 @@
 import gzip
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +25,7 @@ from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
 from ctscribe.write.writer import ReportWriter
-from tests.dicom import Edit, bytes_of, slice_of
+from tests.dicom import Edit, bytes_of, on_slice, slice_of
 from tests.models import tiny_model, write_run
 
 PLANTED = "PLANTED"
@@ -99,19 +99,18 @@ def with_bad_syntax(image: FileDataset, z: int) -> None:
     image["PixelData"].VR = "OB"
 
 
-def as_other_modality(image: FileDataset, z: int) -> None:
-    image.Modality = PLANTED
-
-
-def of_two_patients(image: FileDataset, z: int) -> None:
-    image.PatientID = f"{PLANTED}{z % 2}"
-
-
 FAULTS: dict[str, Edit] = {
-    "modality": as_other_modality,
-    "patients": of_two_patients,
+    "modality": on_slice(None, Modality=PLANTED),
+    "patients": lambda image, z: setattr(image, "PatientID", f"{PLANTED}{z % 2}"),
     "syntax": with_bad_syntax,
 }
+
+
+def list_scans(folder: Path, names: Iterable[str]) -> Path:
+    """The manifest of these scans in the folder."""
+    rows = [f"{name},P{row},S{row},Clear." for row, name in enumerate(names)]
+    (folder / "scans.csv").write_text("\n".join(["volume,patient,scan,report", *rows]))
+    return folder / "scans.csv"
 
 
 def contents(folder: Path) -> bytes:
@@ -135,10 +134,8 @@ def clinic(tmp_path: Path, make_chest: Chest) -> Path:
     write_series(folder / "series", chest)
     write_nifti(folder / "nifti.nii.gz", chest)
     (folder / "cut.nii.gz").write_bytes((folder / "nifti.nii.gz").read_bytes()[:-9])
-    names = ["series", "nifti.nii.gz", "cut.nii.gz"]
     for name, edit in FAULTS.items():
         write_series(folder / name, chest, edit)
-        names.append(name)
     write_series(folder / "damaged", chest)
     for path in sorted((folder / "damaged").iterdir())[:1]:
         path.write_bytes(path.read_bytes().replace(b"PLANTEDP", b"\xff\xfe\xfd\xfcPLAN", 3)[:700])
@@ -148,10 +145,8 @@ def clinic(tmp_path: Path, make_chest: Chest) -> Path:
         for value in (rb"6.0\6.0 ", b"1.2.3456"):  # a number and an identifier
             content = content.replace(value, b"PLANTED ")
         path.write_bytes(content)
-    names += ["damaged", "overwritten"]
-    rows = [f"{name},P{row},S{row},Clear." for row, name in enumerate(names)]
-    (folder / "scans.csv").write_text("\n".join(["volume,patient,scan,report", *rows]))
-    return folder / "scans.csv"
+    names = ("series", "nifti.nii.gz", "cut.nii.gz", *FAULTS, "damaged", "overwritten")
+    return list_scans(folder, names)
 
 
 @pytest.fixture
@@ -178,9 +173,8 @@ def test_prepare_and_doctor_pass_nothing_on(
     summary = prepare(clinic, out, VOLUME, SLICES)
     assert summary.num_prepared == 2
     skipped = read_rows(out / "skipped.jsonl", SkippedRow)
-    assert {row.code for row in skipped} == {
-        *("E_TRUNCATED", "E_NOT_CT", "E_MIXED_PATIENT", "E_CODEC", "E_DICOM_TAG"),
-    }
+    codes = ("E_TRUNCATED", "E_NOT_CT", "E_MIXED_PATIENT", "E_CODEC", "E_DICOM_TAG")
+    assert {row.code for row in skipped} == set(codes)
     assert b"preprocessed_npy" in contents(out)
     assert is_clean(contents(out))
     assert is_clean(describe(examine(clinic, VOLUME, SLICES)))
@@ -242,11 +236,8 @@ def ward(tmp_path: Path, make_chest: Chest) -> Path:
     write_nifti(named / f"{PLANTED}.nii.gz", chest)
     (named / f"{PLANTED}.json").write_text(json.dumps({"PatientName": PLANTED, "StudyDate": BORN}))
     (named / "cut.nii.gz").write_bytes((named / f"{PLANTED}.nii.gz").read_bytes()[:3000])
-    rows = ["volume,patient,scan,report"]
-    for number, name in enumerate(("1", f"{PLANTED}.nii.gz", "cut.nii.gz", "absent.nii.gz")):
-        rows.append(f"{named.name}/{name},P{number},S{number},Clear.")
-    (folder / "scans.csv").write_text("\n".join(rows))
-    return folder / "scans.csv"
+    names = ("1", f"{PLANTED}.nii.gz", "cut.nii.gz", "absent.nii.gz")
+    return list_scans(folder, [f"{named.name}/{name}" for name in names])
 
 
 def test_every_attribute_path_and_neighbour(

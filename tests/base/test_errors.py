@@ -12,13 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = re.compile(r"\b[EW]_[A-Z0-9][A-Z0-9_]+\b")
 
 
-def named_in_source() -> set[str]:
-    sources = [path for path in (ROOT / "src").rglob("*.py") if path.name != "errors.py"]
-    return {code for path in sources for code in CODE.findall(path.read_text(encoding="utf-8"))}
-
-
 def test_codes_in_use_are_the_declared_ones() -> None:
-    used = named_in_source()
+    sources = [path for path in (ROOT / "src").rglob("*.py") if path.name != "errors.py"]
+    used = {code for path in sources for code in CODE.findall(path.read_text(encoding="utf-8"))}
     assert sorted(used - CODES.keys()) == [], "declare these in ctscribe.base.error_codes.CODES"
     assert sorted(CODES.keys() - used) == [], "nothing uses these any more"
 

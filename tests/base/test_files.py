@@ -18,9 +18,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
 
 def test_an_unwritable_target_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CtscribeError, match="must be writable") as caught:
+    with pytest.raises(CtscribeError, match=r"must be writable.*E_WRITE"):
         write_json(tmp_path / "file" / "a.json", {})
-    assert caught.value.code == "E_WRITE"
 
 
 @pytest.mark.parametrize(("text", "code"), [(None, "E_MISSING"), ("{", "E_JSON")])
@@ -28,10 +27,8 @@ def test_unreadable_json_is_named(tmp_path: Path, text: str | None, code: str) -
     path = tmp_path / "a.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(CtscribeError) as caught:
+    with pytest.raises(CtscribeError, match=rf"a\.json.*{code}"):
         read_json(path)
-    assert caught.value.code == code
-    assert "a.json" in caught.value.sentence
 
 
 def test_hashes_know_content_and_not_order(tmp_path: Path) -> None:

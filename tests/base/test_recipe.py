@@ -56,10 +56,8 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
 def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    with pytest.raises(CtscribeError, match=words) as caught:
+    with pytest.raises(CtscribeError, match=rf"recipe\.yaml.*{words}.*E_RECIPE"):
         read_recipe(str(path))
-    assert caught.value.code == "E_RECIPE"
-    assert "recipe.yaml" in caught.value.sentence
 
 
 def test_an_unknown_recipe_names_the_known_ones() -> None:

@@ -22,9 +22,8 @@ def test_rows_are_counted_as_a_spreadsheet_does_and_blank_ones_left_out(tmp_path
 def test_what_is_no_table_is_refused_under_the_readers_own_code(tmp_path: Path) -> None:
     path = saved(tmp_path / "t.csv", "a,b\n1\n")
     for code, expected in ((None, "E_CSV"), ("E_WHERE", "E_WHERE")):
-        with pytest.raises(CtscribeError, match="row 2 has 1") as caught:
+        with pytest.raises(CtscribeError, match=f"row 2 has 1.*{expected}"):
             read_csv(path, code)
-        assert caught.value.code == expected
 
 
 def test_a_column_that_may_have_been_meant_is_named(tmp_path: Path) -> None:

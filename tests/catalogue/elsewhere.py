@@ -23,9 +23,9 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
         "test_privacy.py::test_a_report_names_nobody",
     ),
     45: (
-        "show/test_report_page.py::test_hostile_text_is_shown_not_obeyed",
-        "show/test_report_page.py::test_characters_that_reorder_or_control_text_are_made_visible",
-        "show/test_report_text.py::test_terminal_codes_are_not_passed_on",
+        "show/test_patient_report.py::test_hostile_text_is_shown_not_obeyed",
+        "show/test_patient_report.py::test_characters_that_reorder_or_control_text_are_made_visible",
+        "show/test_patient_report.py::test_terminal_codes_are_not_passed_on",
         "show/test_score_tables.py::test_csv_texts_never_start_a_formula_and_survive_the_round_trip",
         "data/test_manifest.py::test_faulty_lines_of_jsonl",
     ),

@@ -6,35 +6,27 @@ import pytest
 from ctscribe.cli.app import app
 
 
-def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "ctscribe.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("command", sorted(name for name in app if not name.startswith("-")))
 def test_every_command_explains_itself_without_heavy_imports(command: str) -> None:
-    heavy = (
-        "{'torch', 'numpy', 'pydantic', 'jaxtyping', 'yaml', 'matplotlib', 'nibabel', 'pydicom'}"
-    )
+    heavy = {"torch", "numpy", "pydantic", "jaxtyping", "yaml", "matplotlib", "nibabel", "pydicom"}
     script = (
         "import sys; from ctscribe.cli.app import app\n"
         f"app([{command!r}, '--help'], exit_on_error=False, result_action='return_value')\n"
         f"loaded = {heavy} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    answer = python("-c", script)
     assert answer.returncode == 0, answer.stderr
     assert command in answer.stdout
 
 
 def test_a_bad_request_is_one_sentence_and_status_1() -> None:
-    answer = run_cli("recipe", "tiny", "--set", "train.epocs=3")
+    answer = python("-m", "ctscribe.cli", "recipe", "tiny", "--set", "train.epocs=3")
     assert answer.returncode == 1
     assert answer.stderr.count("\n") == 1
     assert "did you mean epochs" in answer.stderr
@@ -42,7 +34,7 @@ def test_a_bad_request_is_one_sentence_and_status_1() -> None:
 
 
 def test_a_misspelt_flag_is_not_guessed() -> None:
-    answer = run_cli("phantom", "somewhere", "--recip", "tiny")
+    answer = python("-m", "ctscribe.cli", "phantom", "somewhere", "--recip", "tiny")
     assert answer.returncode != 0
     assert "Traceback" not in answer.stderr + answer.stdout
     assert "--recipe" in answer.stderr + answer.stdout

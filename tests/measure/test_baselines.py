@@ -80,7 +80,7 @@ def test_retrieval_finds_equal_labels_and_never_the_patient() -> None:
     chosen = choose_reports(TRAINING, references, seed=0)
     assert chosen["label_retrieval"][0].scan_id == "s3"
     assert chosen["label_retrieval"][1].patient_id != "p3"
-    assert all(c.patient_id != "p3" for c in [chosen["other_patient"][1]])
+    assert chosen["other_patient"][1].patient_id != "p3"
     assert set(chosen) == {"constant_report", "all_normal", "other_patient", "label_retrieval"}
 
 
@@ -158,12 +158,10 @@ def test_probabilities_become_labels_at_a_half(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("cell", "told"), [("1.2", "from 0 to 1"), ("nan", "from 0 to 1"), ("", "from 0 to 1")]
-)
-def test_what_is_no_probability_is_refused(cell: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", ["1.2", "nan", ""])
+def test_what_is_no_probability_is_refused(cell: str, tmp_path: Path) -> None:
     (study,) = reported_studies(1)
-    with pytest.raises(CtscribeError, match=rf"{told}.*E_LABEL_HEAD"):
+    with pytest.raises(CtscribeError, match=r"from 0 to 1.*E_LABEL_HEAD"):
         read_label_head(write(tmp_path / "p.csv", [(study.volume_name, cell)]), [study])
 
 
@@ -184,5 +182,4 @@ def test_a_patient_left_out_gives_neither_sentence_nor_normal_report() -> None:
     assert finding_sentences(affirmed, "p2")["Emphysema"] == "Emphysema"
     stated = [labels_of("Emphysema")] * 2
     knowing, unknowing = reports_from_labels(STATED[:3], stated, [None, "p2"])
-    assert knowing[1] == "Emphysema is seen."
-    assert unknowing[1] == "Emphysema."
+    assert (knowing[1], unknowing[1]) == ("Emphysema is seen.", "Emphysema.")

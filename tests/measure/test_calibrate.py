@@ -17,7 +17,6 @@ from ctscribe.scan.volume import CTVolume
 from ctscribe.show.trust_tables import calibration_tables
 from ctscribe.text.labeler import label_report
 from ctscribe.write.calibration import (
-    Calibration,
     is_true,
     read_calibration,
     sentence_confidences,
@@ -26,7 +25,7 @@ from ctscribe.write.calibration import (
 from ctscribe.write.evidence import ReadSentence
 from ctscribe.write.generate import generate_template
 from ctscribe.write.writer import ReportWriter
-from tests.models import tiny_model, write_run
+from tests.models import plain_calibration, tiny_model, write_run
 from tests.studies import study_row, write_prepared
 
 MakeWriter = Callable[[bool], ReportWriter]
@@ -131,18 +130,8 @@ def test_a_sentence_is_as_sure_as_its_least_sure_finding() -> None:
 
 
 def test_sentences_that_say_nothing_have_no_confidence() -> None:
-    calibration = Calibration(
-        weights_sha256="a",
-        finding_slope=1,
-        finding_offsets=(0,) * 18,
-        sentence_slopes=(0, 1),
-        sentence_offset=0,
-        threshold=0.5,
-    )
-    probabilities = [0.8] * 18
-    found = sentence_confidences(
-        [NODULE, STOCK], [(-1.0, 5), (-1.0, 5)], probabilities, calibration
-    )
+    written, probabilities = [(-1.0, 5), (-1.0, 5)], [0.8] * 18
+    found = sentence_confidences([NODULE, STOCK], written, probabilities, plain_calibration("a"))
     assert found == [pytest.approx(0.8), None]
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.measure.card import make_card, measure_gap
 from ctscribe.measure.card_views import VIEWS
 from ctscribe.show.card import write_card
 from ctscribe.write.writer import ReportWriter
+from tests.measure.small import RECIPE, STUDIES
 from tests.studies import write_prepared
 
 
@@ -74,9 +74,7 @@ def test_another_models_card_is_refused(
     )
 
 
-def test_one_patient_is_not_enough(
-    blind: ReportWriter, studies: list[StudyRow], recipe: Recipe, tmp_path: Path
-) -> None:
-    alone = write_prepared(tmp_path, studies[:1], recipe)
+def test_one_patient_is_not_enough(blind: ReportWriter, tmp_path: Path) -> None:
+    alone = write_prepared(tmp_path, STUDIES[:1], RECIPE)
     with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
         measure_gap(blind, alone)

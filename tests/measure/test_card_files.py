@@ -1,6 +1,7 @@
 """Cards of any model's reports, and the altered volumes for it to read."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -9,25 +10,28 @@ from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import EvaluateConfig, Recipe
+from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import noise_seeds
 from ctscribe.measure.card_files import find_view_files, make_card_of_files, write_altered
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
-from ctscribe.measure.references import References, prepared_references
+from ctscribe.measure.references import prepared_references
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
 from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.show.card import write_card
+from tests.measure.small import RECIPE, STUDIES
 from tests.studies import write_prepared
 
 CONFIG = EvaluateConfig(resamples=100)
 SHAPE = (12, 10, 24)
 
 
-def given(prepared: Prepared) -> References:
-    return prepared_references(prepared, "test")
+def make(prepared: Prepared, folder: Path) -> dict[str, Any]:
+    """The card of the reports in a folder, into one below it."""
+    given = prepared_references(prepared, "test")
+    return make_card_of_files(find_view_files(folder), given, CONFIG, folder / "out")
 
 
 def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> None:
@@ -39,13 +43,12 @@ def write(folder: Path, view: str, studies: list[StudyRow], shift: int = 0) -> N
 
 
 def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, tmp_path: Path
 ) -> None:
-    write(tmp_path / "in", "real", studies)
-    write(tmp_path / "in", "other_patient", studies, shift=1)
-    paths = find_view_files(tmp_path / "in")
-    assert list(paths) == ["real", "other_patient"]
-    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
+    write(tmp_path, "real", STUDIES)
+    write(tmp_path, "other_patient", STUDIES, shift=1)
+    assert list(find_view_files(tmp_path)) == ["real", "other_patient"]
+    card = make(prepared, tmp_path)
     assert card["dependence"]["value"] == 1
     assert list(card["definitions"]["views"]) == ["real", "other_patient"]
     assert "cross_entropy" not in card["views"]["other_patient"]
@@ -57,35 +60,28 @@ def test_a_perfect_model_has_dependence_1_and_no_cross_entropy(
     assert (tmp_path / "out" / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_reciting_has_dependence_0(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
-) -> None:
-    recited = [study.model_copy(update={"findings": studies[1].findings}) for study in studies]
+def test_reciting_has_dependence_0(prepared: Prepared, tmp_path: Path) -> None:
+    recited = [study.model_copy(update={"findings": STUDIES[1].findings}) for study in STUDIES]
     for view in ("real", "other_patient"):
         write(tmp_path, view, recited)
-    paths = find_view_files(tmp_path)
-    card = make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
+    card = make(prepared, tmp_path)
     # Right on half of the scans, whichever is shown: nothing is gained by the own.
     assert card["views"]["real"]["f1"]["value"] == pytest.approx(2 / 3)
     assert card["dependence"]["value"] == 0
 
 
 def test_two_files_of_a_view_no_stranger_and_lacking_reports_are_refused(
-    prepared: Prepared, studies: list[StudyRow], tmp_path: Path
+    prepared: Prepared, tmp_path: Path
 ) -> None:
-    def make() -> None:
-        paths = find_view_files(tmp_path)
-        make_card_of_files(paths, given(prepared), CONFIG, tmp_path / "out")
-
-    write(tmp_path, "real", studies)
+    write(tmp_path, "real", STUDIES)
     with pytest.raises(CtscribeError, match=r"there is no other_patient\.csv.*E_CARD"):
-        make()
-    write(tmp_path, "other_patient", studies[:3])
+        make(prepared, tmp_path)
+    write(tmp_path, "other_patient", STUDIES[:3])
     with pytest.raises(CtscribeError, match=r"lacks 1 of 4, the first valid_3_a.*E_CARD"):
-        make()
+        make(prepared, tmp_path)
     (tmp_path / "real.json").write_text("{}")
     with pytest.raises(CtscribeError, match=r"real\.csv and real\.json.*E_CARD"):
-        make()
+        make(prepared, tmp_path)
 
 
 def affine(number: int) -> Affine:
@@ -95,11 +91,11 @@ def affine(number: int) -> Affine:
 
 
 @pytest.fixture
-def volumes(tmp_path: Path, studies: list[StudyRow], recipe: Recipe) -> list[VolumeHu]:
+def volumes(tmp_path: Path) -> list[VolumeHu]:
     """A prepared folder with small volumes; returned are their voxels."""
     draw = np.random.default_rng(0)
     made = []
-    for number, study in enumerate(studies):
+    for number, study in enumerate(STUDIES):
         hu = draw.integers(-1000, 400, SHAPE).astype(np.int16)
         path = tmp_path / "prepared" / "preprocessed" / study.volume_name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,13 +103,11 @@ def volumes(tmp_path: Path, studies: list[StudyRow], recipe: Recipe) -> list[Vol
             file.write(nifti_header(SHAPE, affine(number)))
             file.write(np.ascontiguousarray(hu.T).data)
         made.append(hu)
-    write_prepared(tmp_path / "prepared", studies, recipe)
+    write_prepared(tmp_path / "prepared", STUDIES, RECIPE)
     return made
 
 
-def test_every_view_is_what_it_says(
-    volumes: list[VolumeHu], studies: list[StudyRow], tmp_path: Path
-) -> None:
+def test_every_view_is_what_it_says(volumes: list[VolumeHu], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
     number = write_altered(
@@ -121,7 +115,7 @@ def test_every_view_is_what_it_says(
     )
     assert number == 4
     assert told[-1] == (24, 24)
-    for own, study in zip(volumes, studies, strict=True):
+    for own, study in zip(volumes, STUDIES, strict=True):
         name, seed = study.volume_name, noise_seeds([study.volume_name], seed=0)[0]
         images = {view: nib.load(out / view / name) for view in VIEWS}
         shown = {view: np.asarray(image.dataobj) for view, image in images.items()}
@@ -141,23 +135,21 @@ def test_every_view_is_what_it_says(
 
 
 def test_files_that_are_there_stay_and_other_scans_are_refused(
-    volumes: list[VolumeHu], studies: list[StudyRow], recipe: Recipe, tmp_path: Path
+    volumes: list[VolumeHu], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     write_altered(Prepared(tmp_path / "prepared"), "test", out)
-    kept = out / "noise" / studies[0].volume_name
+    kept = out / "noise" / STUDIES[0].volume_name
     before = kept.stat().st_mtime_ns
-    (out / "blank" / studies[0].volume_name).unlink()
+    (out / "blank" / STUDIES[0].volume_name).unlink()
     write_altered(Prepared(tmp_path / "prepared"), "test", out)
     assert kept.stat().st_mtime_ns == before
-    assert (out / "blank" / studies[0].volume_name).exists()
-    write_prepared(tmp_path / "prepared", studies[:3], recipe)
+    assert (out / "blank" / STUDIES[0].volume_name).exists()
+    write_prepared(tmp_path / "prepared", STUDIES[:3], RECIPE)
     with pytest.raises(CtscribeError, match="E_RUN_EXISTS"):
         write_altered(Prepared(tmp_path / "prepared"), "test", out)
 
 
-def test_volumes_that_were_not_kept_are_asked_for(
-    studies: list[StudyRow], prepared: Prepared, tmp_path: Path
-) -> None:
+def test_volumes_that_were_not_kept_are_asked_for(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match=r"--keep all.*E_MISSING"):
         write_altered(prepared, "test", tmp_path)

@@ -17,18 +17,19 @@ from ctscribe.measure.card import make_views
 from ctscribe.measure.card_views import VIEWS, draw_dropped, draw_order
 from ctscribe.scan.frames import WINDOWS, air_frames
 from ctscribe.write.writer import ReportWriter, View
+from tests.measure.small import STUDIES
 
 Shown = tuple[Qwen2_5_VLForConditionalGeneration, dict[str, View], Callable[[int], Tensor]]
 
 
 @pytest.fixture(scope="module")
-def shown(make_run: Callable[[bool], Path], prepared: Prepared, studies: list[StudyRow]) -> Shown:
+def shown(make_run: Callable[[bool], Path], prepared: Prepared) -> Shown:
     writer = ReportWriter(make_run(False))
-    store = writer.features(prepared, studies, noise=True)
-    strangers = dict(zip([s.volume_name for s in studies], studies[1:] + studies[:1], strict=True))
+    store = writer.features(prepared, STUDIES, noise=True)
+    strangers = dict(zip([s.volume_name for s in STUDIES], STUDIES[1:] + STUDIES[:1], strict=True))
 
     def frames(number: int) -> Tensor:
-        return torch.from_numpy(np.array(prepared.frames(studies[number])))
+        return torch.from_numpy(np.array(prepared.frames(STUDIES[number])))
 
     return writer.qwen, make_views(writer.qwen, store, strangers), frames
 
@@ -44,42 +45,30 @@ def assert_encodes(shown: Shown, view: str, study: StudyRow, frames: Tensor) -> 
     torch.testing.assert_close(visual.visual_tokens, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_there_is_a_view_for_every_description(shown: Shown) -> None:
+def test_every_view_is_there_and_the_plain_ones_show_what_they_say(shown: Shown) -> None:
     assert list(shown[1]) == list(VIEWS)
-
-
-def test_the_scan_itself_and_another_patients(shown: Shown, studies: list[StudyRow]) -> None:
-    assert_encodes(shown, "real", studies[0], shown[2](0))
-    assert_encodes(shown, "other_patient", studies[0], shown[2](1))
-
-
-def test_blank_is_what_the_tower_makes_of_air(shown: Shown, studies: list[StudyRow]) -> None:
+    assert_encodes(shown, "real", STUDIES[0], shown[2](0))
+    assert_encodes(shown, "other_patient", STUDIES[0], shown[2](1))
     air = torch.from_numpy(air_frames(6, (56, 56), WINDOWS["single"]))
-    assert_encodes(shown, "blank", studies[0], air)
+    assert_encodes(shown, "blank", STUDIES[0], air)
 
 
-def test_shuffled_is_what_the_tower_makes_of_shuffled_slice_pairs(
-    shown: Shown, studies: list[StudyRow]
-) -> None:
-    order = draw_order(3, noise_seeds([studies[0].volume_name], 0)[0])
+def test_shuffled_is_what_the_tower_makes_of_shuffled_slice_pairs(shown: Shown) -> None:
+    order = draw_order(3, noise_seeds([STUDIES[0].volume_name], 0)[0])
     marked = shown[2](0).reshape(3, 2, 56, 56, 3)
-    assert_encodes(shown, "shuffled", studies[0], marked[torch.from_numpy(order)].flatten(0, 1))
+    assert_encodes(shown, "shuffled", STUDIES[0], marked[torch.from_numpy(order)].flatten(0, 1))
 
 
-def test_dropped_is_what_the_tower_makes_of_slice_pairs_replaced_by_air(
-    shown: Shown, studies: list[StudyRow]
-) -> None:
-    gone = draw_dropped(3, 0.5, noise_seeds([studies[0].volume_name], 0)[0])
+def test_dropped_is_what_the_tower_makes_of_slice_pairs_replaced_by_air(shown: Shown) -> None:
+    gone = draw_dropped(3, 0.5, noise_seeds([STUDIES[0].volume_name], 0)[0])
     marked = shown[2](0).reshape(3, 2, 56, 56, 3).clone()
     marked[torch.from_numpy(gone)] = 0
     assert gone.sum() == 2
-    assert_encodes(shown, "dropped", studies[0], marked.flatten(0, 1))
+    assert_encodes(shown, "dropped", STUDIES[0], marked.flatten(0, 1))
 
 
-def test_noise_is_the_same_every_time_and_another_for_another_study(
-    shown: Shown, studies: list[StudyRow]
-) -> None:
-    first, again, other = (shown[1]["noise"](studies[i]).visual_tokens for i in (0, 0, 1))
+def test_noise_is_the_same_every_time_and_another_for_another_study(shown: Shown) -> None:
+    first, again, other = (shown[1]["noise"](STUDIES[i]).visual_tokens for i in (0, 0, 1))
     assert first is not None
     assert again is not None
     assert other is not None

@@ -95,9 +95,8 @@ def test_incomplete_folders_are_refused(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(CtscribeError) as caught:
+    with pytest.raises(CtscribeError, match=code):
         Classifier(folder, ignore)
-    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("shape", [(14, 16), (18, 8)])

@@ -1,5 +1,6 @@
 """Against the COCO caption scorers where they are importable, else against known values."""
 
+import itertools
 import json
 import os
 import random
@@ -141,11 +142,9 @@ def test_identical_reports_score_one_and_cider_ten() -> None:
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd")))
 def test_bit_parallel_lcs_equals_the_table(first: list[str], second: list[str]) -> None:
     table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            table[i + 1, j + 1] = (
-                table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
-            )
+    for (i, a), (j, b) in itertools.product(enumerate(first), enumerate(second)):
+        longest = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+        table[i + 1, j + 1] = longest
     assert lcs_length(first, second) == table[-1, -1]
 
 

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import PredictionRow, write_rows
+from ctscribe.base.rows import write_rows
 from ctscribe.measure.predictions import (
     Format,
     NamedReport,
@@ -18,7 +19,7 @@ from ctscribe.measure.predictions import (
     volume_stem,
 )
 from ctscribe.measure.scans import scored_text
-from tests.studies import prediction, reported_studies
+from tests.studies import prediction, reported_studies, study_row
 
 REPORT = NamedReport("valid_1_a_1", "A nodule is seen.", "Nodule.")
 WORD = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
@@ -27,6 +28,12 @@ WORD = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "
 def saved(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def conversation(image: str, *said: str) -> dict[str, object]:
+    """As CT-CHAT keeps it: a human and the model in turn."""
+    turns = zip(itertools.cycle(("human", "gpt")), said, strict=False)
+    return {"image": image, "conversations": [{"from": who, "value": text} for who, text in turns]}
 
 
 def test_names_of_volumes_and_scans_find_their_study(tmp_path: Path) -> None:
@@ -69,9 +76,9 @@ def test_a_csv_and_our_rows_say_the_same(tmp_path: Path) -> None:
 
 def test_names_of_no_study_are_refused(tmp_path: Path) -> None:
     reports = {"valid_0_a_1.nii.gz": "x", **{f"valid_{i}_a_1.nii.gz": "x" for i in range(5, 9)}}
-    with pytest.raises(CtscribeError, match="4 do not, such as valid_5_a_1, valid_6_a_1") as caught:
+    told = r"4 do not, such as valid_5_a_1, valid_6_a_1.*E_PREDICTION"
+    with pytest.raises(CtscribeError, match=told):
         read_predictions(saved(tmp_path / "p.json", reports), reported_studies(2))
-    assert caught.value.code == "E_PREDICTION"
 
 
 @pytest.mark.parametrize(
@@ -82,26 +89,12 @@ def test_names_of_no_study_are_refused(tmp_path: Path) -> None:
         {"valid_1_a_1.nii.gz": "Words."},
         {"reports": {"valid_1_a_1": "Words."}},
         [{"VolumeName": "a/b/valid_1_a_1.nii.gz", "generated_report": "Words."}],
+        [{"id": "7", **conversation("valid_1_a_1.nii.gz", "<image>Write.", "Words.")}],
         [
-            {
-                "id": "7",
-                "image": "valid_1_a_1.nii.gz",
-                "conversations": [
-                    {"from": "human", "value": "<image>Write."},
-                    {"from": "gpt", "value": "Words."},
-                ],
-            }
-        ],
-        [
-            {
-                "image": "valid_1_a_1.npz",
-                "conversations": [
-                    {"from": "human", "value": "Is there an effusion?<short_answer>"},
-                    {"from": "gpt", "value": "No."},
-                    {"from": "human", "value": "Write.<report_generation>"},
-                    {"from": "gpt", "value": "Words."},
-                ],
-            }
+            conversation(
+                *("valid_1_a_1.npz", "Is there an effusion?<short_answer>", "No."),
+                *("Write.<report_generation>", "Words."),
+            )
         ],
         [
             {
@@ -129,10 +122,8 @@ def test_what_is_written_is_read_again(
     path.write_text(format_written(reports, form), encoding="utf-8", newline="")
     again = read_written(path)
     assert [r.name for r in again] == [r.name for r in reports]
-    for old, new in zip(reports, again, strict=True):
-        assert scored_text(new.findings, new.impression) == scored_text(
-            old.findings, old.impression
-        )
+    scored = [[scored_text(r.findings, r.impression) for r in rs] for rs in (reports, again)]
+    assert scored[0] == scored[1]
 
 
 def test_the_challenges_key_is_the_name_up_to_its_last_point() -> None:
@@ -153,9 +144,7 @@ def test_csv_has_ct_rates_columns() -> None:
 def test_headings_part_the_sections_and_our_rows_keep_theirs(tmp_path: Path) -> None:
     path = saved(tmp_path / "p.json", {"v": "Findings: A.\nImpression: B."})
     assert read_written(path) == [NamedReport("v", "A.", "B.")]
-    row = PredictionRow(
-        scan_id="s", patient_id="p", volume_name="v.nii.gz", findings="F", impression="I"
-    )
+    row = prediction(study_row("v.nii.gz", findings="F", impression="I"))
     write_rows(tmp_path / "p.jsonl", [row])
     assert read_written(tmp_path / "p.jsonl") == [NamedReport("v", "F", "I")]
 

@@ -26,6 +26,7 @@ from ctscribe.measure.references import (
 from ctscribe.measure.scores import evaluate_predictions
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
+from tests.studies import write_reports
 
 CONFIG, SPLITS = EvaluateConfig(resamples=100), SplitsConfig()
 LABELS = dict(zip(FINDINGS, "011000000000000000", strict=True))
@@ -58,11 +59,7 @@ def predictions(tree: CtRateTree, path: Path) -> Path:
     reports = read_reports(tree.reports_path("valid"))
     texts = {name.rsplit("_", 1)[0]: cells["Findings_EN"] for name, cells in reports.items()}
     following = dict(zip(texts, [*texts.values()][1:] + [*texts.values()][:1], strict=True))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("VolumeName", "report_text"))
-        writer.writerows((name, following[name.rsplit("_", 1)[0]]) for name in reports)
-    return path
+    return write_reports(path, {name: following[name.rsplit("_", 1)[0]] for name in reports})
 
 
 def test_tables_score_as_the_prepared_data_set_does(
@@ -99,7 +96,7 @@ def test_predictions_for_reports_without_findings_are_passed_over(tmp_path: Path
         "valid_2_a_1.nii.gz,Not given.,Not given.\nvalid_3_a_1.nii.gz,Effusion.,Effusion.\n"
     )
     names = ("valid_1_a_1", "valid_2_a_1", "valid_2_a", "valid_3_a_1")
-    (tmp_path / "p.csv").write_text("VolumeName,report\n" + "".join(f"{n},x\n" for n in names))
+    write_reports(tmp_path / "p.csv", dict.fromkeys(names, "x"))
     found = table_references(TablePaths(tmp_path / "r.csv"), None, SPLITS)
     scores = evaluate_predictions(tmp_path / "p.csv", found, CONFIG)
     assert scores["n"]["predicted"] == scores["n"]["scans"] == 2
@@ -124,21 +121,12 @@ def test_what_cannot_be_scored_is_refused(
     code: str,
     told: str,
 ) -> None:
-    paths = {}
-    for name, reports in {
-        "r": references,
-        "t": training,
-        "p": dict.fromkeys(references, ""),
-    }.items():
-        paths[name] = tmp_path / f"{name}.csv"
-        lines = [f"{key},{text or 'x'}\n" for key, text in (reports or {}).items()]
-        paths[name].write_text("".join(["VolumeName,report_text\n", *lines]))
-    with pytest.raises(CtscribeError) as caught:
+    written = {"r": references, "t": training or {}, "p": dict.fromkeys(references, "x")}
+    paths = {n: write_reports(tmp_path / f"{n}.csv", each) for n, each in written.items()}
+    with pytest.raises(CtscribeError, match=f"{told}.*{code}"):
         known = TablePaths(paths["t"]) if training else None
         found = table_references(TablePaths(paths["r"]), known, SPLITS)
         evaluate_predictions(paths["p"], found, CONFIG)
-    assert caught.value.code == code
-    assert told in caught.value.sentence
 
 
 def saved(path: Path, *rows: dict[str, str]) -> Path:
@@ -269,7 +257,5 @@ def test_broken_tables_are_refused(
     told: str,
 ) -> None:
     labels_path = saved(tmp_path / "l.csv", *labels) if labels else None
-    with pytest.raises(CtscribeError) as caught:
+    with pytest.raises(CtscribeError, match=f"{told}.*{code}"):
         read_reference_tables(TablePaths(saved(tmp_path / "r.csv", *rows), labels_path), "valid")
-    assert caught.value.code == code
-    assert told in caught.value.sentence

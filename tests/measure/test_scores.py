@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.language import Profile
 from ctscribe.measure.scores import NUM_CHECKED, cross_check, evaluate
 from tests.studies import prediction, reported_studies
@@ -14,21 +16,23 @@ from tests.studies import prediction, reported_studies
 CONFIG = EvaluateConfig(resamples=200, seed=1)
 
 
+def score_perfect(studies: Iterable[StudyRow]) -> dict[str, Any]:
+    """The scores of predictions that are the references themselves."""
+    rows = list(studies)
+    training = reported_studies(30, "train")
+    return evaluate([prediction(row) for row in rows], rows, training, CONFIG)
+
+
 def values(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {name: score["value"] for name, score in scores.items()}
 
 
 def test_perfect_predictions_score_one() -> None:
-    studies = reported_studies(20)
-    scores = evaluate(
-        [prediction(s) for s in studies], studies, reported_studies(30, "train"), CONFIG
-    )
+    scores = score_perfect(reported_studies(20))
     model = values(scores["model"])
     assert model.pop("cider") > 5
     assert all(value == pytest.approx(1, abs=1e-8) for value in model.values())
-    assert all(
-        score["low"] <= score["value"] <= score["high"] for score in scores["model"].values()
-    )
+    assert all(one["low"] <= one["value"] <= one["high"] for one in scores["model"].values())
     assert scores["missing"] == []
     assert scores["use"] == RESEARCH_USE
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
@@ -59,16 +63,14 @@ def test_order_does_not_matter() -> None:
 def test_doubling_every_patient_changes_no_score() -> None:
     studies, training = reported_studies(25), reported_studies(20, "train")
     predictions = [prediction(s, t.findings) for s, t in zip(studies, studies[3:], strict=False)]
-    twins = [
-        s.model_copy(update={"scan_id": s.scan_id + "2", "patient_id": s.patient_id + "2"})
-        for s in studies
-    ]
-    twin_predictions = [
-        p.model_copy(update={"scan_id": p.scan_id + "2", "patient_id": p.patient_id + "2"})
-        for p in predictions
-    ]
+
+    def other(row: StudyRow | PredictionRow) -> dict[str, str]:
+        return {"scan_id": row.scan_id + "2", "patient_id": row.patient_id + "2"}
+
+    twins = [row.model_copy(update=other(row)) for row in studies]
+    both = [*predictions, *(row.model_copy(update=other(row)) for row in predictions)]
     once = values(evaluate(predictions, studies, training, CONFIG)["model"])
-    twice = evaluate([*predictions, *twin_predictions], [*studies, *twins], training, CONFIG)
+    twice = evaluate(both, [*studies, *twins], training, CONFIG)
     assert values(twice["model"]) == pytest.approx(once, abs=1e-9)
 
 
@@ -86,10 +88,7 @@ def test_reconstructions_count_once_and_missing_scans_count_as_empty() -> None:
 
 
 def test_strata_follow_the_reference() -> None:
-    studies = reported_studies(40)
-    scores = evaluate(
-        [prediction(s) for s in studies], studies, reported_studies(9, "train"), CONFIG
-    )
+    scores = score_perfect(reported_studies(40))
     sizes = {row["stratum"]: row for row in scores["strata"] if row["grouping"] == "nodule size"}
     assert set(sizes) == {"none", "< 6 mm"}
     assert sizes["< 6 mm"]["nodule_coverage"]["value"] == 1
@@ -98,9 +97,7 @@ def test_strata_follow_the_reference() -> None:
 
 
 def test_labels_are_read_from_the_text_where_none_are_given() -> None:
-    studies = reported_studies(20)
-    bare = [s.model_copy(update={"labels": None}) for s in studies]
-    scores = evaluate([prediction(s) for s in studies], bare, reported_studies(9, "train"), CONFIG)
+    scores = score_perfect(s.model_copy(update={"labels": None}) for s in reported_studies(20))
     assert scores["n"]["labels_read_from_text"] == 20
     assert scores["model"]["f1"]["value"] == 1
 
@@ -131,9 +128,8 @@ def test_contradictions_are_refused(case: str, code: str) -> None:
         studies = []
     else:
         training = []
-    with pytest.raises(CtscribeError) as caught:
+    with pytest.raises(CtscribeError, match=code):
         evaluate(predictions, studies, training, CONFIG)
-    assert caught.value.code == code
 
 
 PREDICTIONS = ["The heart is of normal size .", "", "A nodule is seen in the left lung.\n"]

@@ -15,6 +15,7 @@ from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
+from tests.scans import image_of
 
 KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
 
@@ -27,23 +28,16 @@ def run(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFac
     return write_run(tmp_path_factory.mktemp("run"), recipe, qwen, tokenizer)
 
 
-def write(path: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
-    image = nib.Nifti1Image(hu.astype(np.int16), affine)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
-    return path
-
-
-def report(scan: Path, run: Path, out: Path) -> dict[str, Path]:
-    return save_report(ReportWriter(run).report(scan), out)
+def report(scan: CTVolume, run: Path, out: Path) -> dict[str, Path]:
+    """Reports on the scan as it is once it was written as NIfTI."""
+    nib.save(image_of(scan), out.with_suffix(".nii.gz"))
+    return save_report(ReportWriter(run).report(out.with_suffix(".nii.gz")), out)
 
 
 def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    chest = make_chest()
-    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
-    paths = report(scan, run, tmp_path / "report")
+    paths = report(make_chest(), run, tmp_path / "report")
     found = json.loads(paths["json"].read_text())
     assert found["status"] == "preliminary"
     assert len(found["sentences"]) == len(found["findings"]) + len(found["impression"])
@@ -64,8 +58,7 @@ def test_what_is_no_chest_gets_a_reason_instead(
     }[kind]
     if kind == "no lungs":
         hu[8:-8, 12:-12] = 40
-    scan = write(tmp_path / "scan.nii.gz", hu, chest.affine)
-    paths = report(scan, run, tmp_path / "report")
+    paths = report(CTVolume(hu.astype(np.int16), chest.affine), run, tmp_path / "report")
     found = json.loads(paths["json"].read_text())
     assert found["status"] == "not assessable"
     assert found["not_assessable"]
@@ -77,8 +70,6 @@ def test_what_is_no_chest_gets_a_reason_instead(
 def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    chest = make_chest()
-    scan = write(tmp_path / "scan.nii.gz", chest.hu, chest.affine)
     manifest = json.loads((run / "run.json").read_text())
     manifest["asked"]["recipe"]["slices"]["token_budget"] = 4
     few = tmp_path / "run"
@@ -86,10 +77,8 @@ def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
     (few / "best").symlink_to(run / "best")
     (few / "run.json").write_text(json.dumps(manifest))
     full, coarse = (
-        json.loads(
-            save_report(ReportWriter(each).report(scan), tmp_path / each.name)["json"].read_text()
-        )["geometry"]
-        for each in (run, few)
+        json.loads(report(make_chest(), each, tmp_path / name)["json"].read_text())["geometry"]
+        for name, each in (("full", run), ("coarse", few))
     )
     assert coarse["Source"] == full["Source"]
     spacing, shape = (

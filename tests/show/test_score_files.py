@@ -15,7 +15,7 @@ from ctscribe.measure.scores import evaluate
 from ctscribe.show.score_tables import differences_table, run_names, tables_of
 from ctscribe.show.tables import Value, write_tables, written_tables
 from ctscribe.text.findings import FINDINGS
-from tests.studies import study_row
+from tests.studies import prediction, study_row
 
 CONFIG = EvaluateConfig(resamples=100)
 
@@ -34,16 +34,7 @@ TEST, TRAIN = ([study(number, split) for number in range(8)] for split in ("vali
 
 
 def rows(shift: int) -> list[PredictionRow]:
-    return [
-        PredictionRow(
-            scan_id=of.scan_id,
-            patient_id=of.patient_id,
-            volume_name=of.volume_name,
-            findings=TEST[(number + shift) % 8].findings,
-            impression="",
-        )
-        for number, of in enumerate(TEST)
-    ]
+    return [prediction(of, TEST[(n + shift) % 8].findings) for n, of in enumerate(TEST)]
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,54 @@
-"""A page from an experiment whose cells are written by hand."""
+"""The page of an experiment, which run it shows, and which studies stand on it."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.figures import image_bytes
 from ctscribe.base.files import write_json
 from ctscribe.base.grid import grid
-from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, write_rows
+from ctscribe.base.recipe import Recipe, SlicesConfig
+from ctscribe.base.rows import StudyRow, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import compare_cells
 from ctscribe.learn.train.run_log import draw_loss_curve
 from ctscribe.measure.scores import evaluate
-from ctscribe.show.scoreboard import write_scoreboard
-from tests.show.chests import chest
-from tests.studies import write_prepared
+from ctscribe.show.marked_reports import compare_reports
+from ctscribe.show.page import DrawnSlices
+from ctscribe.show.score_figures import CaptionedFigure
+from ctscribe.show.scoreboard import (
+    MAX_SIDE_PX,
+    ShownStudy,
+    StudyGroup,
+    look_alikes,
+    scoreboard_page,
+    show_study,
+    write_scoreboard,
+)
+from ctscribe.show.tables import Table, Value
+from tests.studies import prediction, study_row, write_prepared
 
 RECIPE = Recipe.model_validate(
     {"experiment": {"betas": (0.0, 0.1)}, "evaluate": {"resamples": 100}}
 )
-TEST = [chest(f"valid_{number}", number < 2) for number in range(4)]
-TRAIN = [chest(f"train_{number}", number < 2) for number in range(4)]
+NORMAL = "The lungs are clear and the heart is of normal size."
+NODULE = "There is a nodule of 7 mm in the right upper lobe."
+
+
+def study(patient: str, findings: str, scan: str = "a") -> StudyRow:
+    shape = {"spacing_mm": (0.75, 0.5, 1.5), "shape_xyz": (56, 56, 40)}
+    name, texts = f"{patient}_{scan}_1.nii.gz", {"findings": findings, "impression": ""}
+    return study_row(name, slice_indices=(35, 25), **shape, **texts)
+
+
+TEST, TRAIN = (
+    [study(f"{split}_{number}", NODULE if number < 2 else NORMAL) for number in range(4)]
+    for split in ("valid", "train")
+)
 
 
 @pytest.fixture
@@ -31,18 +57,7 @@ def out(tmp_path: Path) -> Path:
     prepared = write_prepared(tmp_path / "prepared", [*TRAIN, *TEST], RECIPE, frames=frames * 2)
     for number, cell in enumerate(grid(RECIPE)):
         folder = tmp_path / "cells" / cell.name
-        written = [
-            PredictionRow(
-                scan_id=row.scan_id,
-                patient_id=row.patient_id,
-                volume_name=row.volume_name,
-                findings=f"Emphysema is seen by {cell.strategy}.",
-                impression="",
-                num_tokens=5,
-                finished=True,
-            )
-            for row in TEST
-        ]
+        written = [prediction(row, f"Emphysema is seen by {cell.strategy}.") for row in TEST]
         write_rows(folder / "predictions.jsonl", written)
         write_json(folder / "scores.json", evaluate(written, TEST, TRAIN, RECIPE.evaluate))
         write_json(folder / "gap.json", {"value": 0.1, "low": 0.0, "high": 0.2})
@@ -74,3 +89,109 @@ def test_an_unfinished_cell_is_told(out: Path) -> None:
     (out / "cells" / "gauss-beta0.1-seed0" / "scores.json").unlink()
     with pytest.raises(CtscribeError, match="E_MISSING"):
         write_scoreboard(out, Prepared(out / "prepared"), RECIPE)
+
+
+def page(reference: str = "Emphysema is seen.", study: str = "valid_1_a_1") -> str:
+    table = Table(
+        "Table 1", ("System", "Coverage"), (("Origin", Value(0.6, 0.5, 0.7, "†")), ("x", "–")),
+        ("n < 5",), (1,),
+    )  # fmt: skip
+    shown = ShownStudy(
+        compare_reports(study, reference=reference, prediction="Pleural effusion.", labels=None),
+        DrawnSlices(
+            {"lung −600/1500": np.zeros((2, 8, 8), dtype=np.uint8)},
+            (5, 3),
+            (10.0, -2.0),
+            (1.5, 1.5),
+        ),
+    )
+    figure = CaptionedFigure("A curve.", image_bytes(Figure(figsize=(1, 1)), "png"))
+    groups = (
+        StudyGroup("Alike", "As like as two peas.", (shown,)),
+        StudyGroup("The worst study", "Lowest F1.", (shown,)),
+    )
+    return scoreboard_page("Board", ("one fact",), (table,), (figure,), groups)
+
+
+def test_tables_plots_and_studies_are_there() -> None:
+    text = page()
+    assert "0.600<sup>†</sup><small>[0.500, 0.700]</small>" in text
+    assert '<tr class="rule">' in text
+    assert "n &lt; 5" in text
+    assert 'src="data:image/png;base64,iVBOR' in text
+    assert '<mark class="missing">Emphysema is seen. <small>missing: Emphysema</small>' in text
+    assert '<mark class="wrong">Pleural effusion. <small>wrong: Pleural effusion</small>' in text
+    assert text.count("<image ") == 4
+    assert text.index("<h2>Alike</h2>") < text.index("<h2>The worst study</h2>")
+    assert "As like as two peas." in text
+
+
+def test_ids_stay_unique_with_several_studies() -> None:
+    text = page()
+    for name in ("study-1", "study-1-1", "study-1-2", "study-2", "study-2-2"):
+        assert text.count(f'id="{name}"') == 1
+        assert text.count(f'href="#{name}"') >= 1
+
+
+def test_reports_and_names_are_escaped() -> None:
+    hostile = "<script>alert(1)</script> Emphysema is seen."
+    text = page(hostile, hostile)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(1)") == 4
+
+
+def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> Prepared:
+    shape = (2, side_px, side_px, 3)
+    frames = [np.full(shape, grey, dtype=np.uint8) for grey in greys.values()]
+    return write_prepared(folder, greys, frames=frames)
+
+
+def test_equal_reports_win_over_different_images(tmp_path: Path) -> None:
+    one, two = study("valid_1", NORMAL), study("valid_2", NORMAL + " No effusion.")
+    odd = study("valid_3", "A large mass destroys the left upper lobe.")
+    prepared = prepare(tmp_path, {one: 10, odd: 250, two: 20})
+    assert look_alikes(prepared.studies, prepared) == (one, two)
+
+
+def test_of_equally_alike_reports_the_images_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctscribe.show.scoreboard._CANDIDATES", 1.0)
+    one, two, three = (study(f"valid_{number}", NORMAL) for number in (1, 2, 3))
+    prepared = prepare(tmp_path, {one: 100, two: 10, three: 90})
+    assert look_alikes(prepared.studies, prepared) == (one, two)
+
+
+def test_one_patient_and_frames_of_other_sizes_do_not_compare(tmp_path: Path) -> None:
+    one, again, two = (
+        study("valid_1", NORMAL),
+        study("valid_1", NORMAL, "b"),
+        study("valid_2", NORMAL),
+    )
+    prepared = prepare(tmp_path, {one: 0, again: 255})
+    assert look_alikes([one, again], prepared) is None
+    prepare(tmp_path, {two: 9}, side_px=56)
+    assert look_alikes([one, two], prepared) is None
+
+
+@pytest.mark.parametrize(("windows", "titles"), [("single", 1), ("three", 2)])
+def test_large_frames_are_drawn_smaller_and_stay_to_scale(
+    windows: Literal["single", "three"], titles: int, tmp_path: Path
+) -> None:
+    frame_to_ras = tuple(map(tuple, np.diag([-0.75, -0.5, 3.0, 1.0]).tolist()))
+    row = study("valid_1", NORMAL).model_copy(update={"frame_to_ras": frame_to_ras})
+    frames = np.zeros((2, 504, 504, 3), dtype=np.uint8)
+    frames[0, 0, 0] = (100, 160, 200)
+    recipe = Recipe(slices=SlicesConfig(windows=windows))
+    prepared = write_prepared(tmp_path, [row], recipe, frames=[frames])
+    compared = compare_reports("x", reference=NORMAL, prediction="", labels=None)
+    shown = show_study(compared, row, prepared).slices
+    assert shown is not None
+    assert len(shown.images) == titles
+    first = next(iter(shown.images.values()))
+    assert first.shape == (2, 252, 252)
+    assert max(first.shape[1:]) <= MAX_SIDE_PX
+    assert first[0, 0, 0] == (25 if windows == "single" else 50)
+    assert shown.pixel_spacing_mm == (1.5, 1.0)
+    if windows == "three":
+        assert [title.split()[0] for title in shown.images] == ["lung", "soft"]

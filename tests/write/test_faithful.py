@@ -69,16 +69,15 @@ def checked(rank: int, true: int = 1) -> Checked:
 
 def test_hit_rates_are_means_over_sentences() -> None:
     found = summarise([("p1", checked(1)), ("p1", checked(2)), ("p2", checked(4, 4))], 200, 0)
-    assert found["all"]["sentences"] == 3
-    assert found["all"]["scans"] == 2
-    assert found["focal"]["sentences"] == 2
-    assert found["all"]["hit@1"]["attention"]["value"] == pytest.approx(1 / 3)
-    assert found["all"]["hit@3"]["attention"]["value"] == pytest.approx(2 / 3)
-    assert found["all"]["hit@3"]["random"]["value"] == 0
-    assert found["all"]["hit@1"]["chance"]["value"] == pytest.approx((0.2 + 0.2 + 0.8) / 3)
-    assert found["all"]["overlap"]["attention"]["value"] == 0.5
-    assert found["all"]["overlap"]["random"]["value"] is None
-    assert found["all"]["deletion"]["attention"] == [-1, -2]
+    every = found["all"]
+    assert (every["sentences"], every["scans"], found["focal"]["sentences"]) == (3, 2, 2)
+    assert every["hit@1"]["attention"]["value"] == pytest.approx(1 / 3)
+    assert every["hit@3"]["attention"]["value"] == pytest.approx(2 / 3)
+    assert every["hit@3"]["random"]["value"] == 0
+    assert every["hit@1"]["chance"]["value"] == pytest.approx((0.2 + 0.2 + 0.8) / 3)
+    assert every["overlap"]["attention"]["value"] == 0.5
+    assert every["overlap"]["random"]["value"] is None
+    assert every["deletion"]["attention"] == [-1, -2]
     assert found["per_finding"][NODULE]["hit@3"]["attention"] == pytest.approx(2 / 3)
     json.dumps(found, allow_nan=False)
     queries, *_ = faithfulness_tables(found)[0].rows

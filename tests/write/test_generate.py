@@ -21,20 +21,16 @@ RECIPE = Recipe.model_validate(
         "generate": {"max_new_tokens": 8, "batch_size": 2},
     }
 )
-
-
 NAMES = ("valid_1_a_1", "valid_1_a_2", "valid_1_b_1", "valid_2_a_1")
 STUDIES = [study_row(f"{name}.nii.gz") for name in NAMES]
 
 
 @pytest.fixture(scope="module")
-def run_dir(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run"), RECIPE, tiny_model(tokenizer), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def run(run_dir: Path) -> ReportWriter:
-    return ReportWriter(run_dir)
+def run(
+    tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
+) -> ReportWriter:
+    folder = tmp_path_factory.mktemp("run")
+    return ReportWriter(write_run(folder, RECIPE, tiny_model(tokenizer), tokenizer))
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from ctscribe.front import load_writer
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.scan.volume import CTVolume
-from ctscribe.write.calibration import FILE, Calibration
+from ctscribe.write.calibration import FILE
 from ctscribe.write.draft import Draft
 from ctscribe.write.writer import ReportWriter
-from tests.models import tiny_model, write_run
+from tests.models import plain_calibration, tiny_model, write_run
+from tests.scans import image_of
 
 RECIPE = Recipe.model_validate(
     {
@@ -49,9 +50,7 @@ def run(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> ReportWriter:
 
 
 def saved(path: Path, scan: CTVolume) -> Path:
-    image = nib.Nifti1Image(scan.hu, scan.affine)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    nib.save(image_of(scan), path)
     return path
 
 
@@ -85,14 +84,7 @@ def test_it_says_what_model_it_is_and_whether_it_is_calibrated(
     device = run.qwen.lm_head.weight.device
     told = f"ReportWriter(tiny, {millions:.1f} M weights on {device}, "
     assert repr(run) == told + "not calibrated)"
-    fitted = Calibration(
-        weights_sha256=run.weights_sha256,
-        finding_slope=1,
-        finding_offsets=(0,) * 18,
-        sentence_slopes=(0, 1),
-        sentence_offset=0,
-        threshold=0.5,
-    )
+    fitted = plain_calibration(run.weights_sha256)
     (tmp_path / FILE).write_text(f'{{"calibration": {fitted.model_dump_json()}}}')
     assert repr(run) == told + "calibrated)"
 
@@ -149,13 +141,15 @@ def test_a_draft_is_saved_as_its_suffix_says(
     run: ReportWriter, make_chest: Callable[..., CTVolume], tmp_path: Path
 ) -> None:
     draft = run.write(make_chest(), "case 7")
-    for suffix in ("html", "txt", "json"):
-        draft.save(tmp_path / f"draft.{suffix}")
+    for suffix, begins in (("html", "<!doctype html>"), ("txt", "DRAFT"), ("json", "{")):
+        path = tmp_path / f"draft.{suffix}"
+        draft.save(str(path))
+        assert path.read_text(encoding="utf-8").lower().startswith(begins.lower())
     assert "case 7" in (tmp_path / "draft.html").read_text(encoding="utf-8")
     assert "A nodule is seen." in (tmp_path / "draft.txt").read_text(encoding="utf-8")
     found = read_json(tmp_path / "draft.json")
     assert (found["study"], found["impression"]) == ("case 7", ["Lung nodule."])
-    with pytest.raises(CtscribeError, match=r"draft\.pdf.*E_OPTION"):
+    with pytest.raises(CtscribeError, match=r"saved as .html, .txt or .json.*draft\.pdf.*E_OPTION"):
         draft.save(tmp_path / "draft.pdf")
     assert not (tmp_path / "draft.pdf").exists()
     with pytest.raises(ValueError, match="load_writer"):

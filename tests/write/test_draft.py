@@ -7,12 +7,9 @@ TEXT = (
 )
 
 
-def test_every_finding_has_a_row_in_order() -> None:
-    assert tuple(row.finding for row in finding_rows(TEXT)) == FINDINGS
-
-
-def test_status_and_sentences_come_from_the_text() -> None:
+def test_every_finding_has_a_row_whose_status_and_sentences_come_from_the_text() -> None:
     rows = {row.finding: row for row in finding_rows(TEXT)}
+    assert tuple(row.finding for row in finding_rows(TEXT)) == FINDINGS
     nodule, effusion = rows["Lung nodule"], rows["Pleural effusion"]
     assert nodule.status == "present"
     assert nodule.sentences == (
@@ -21,8 +18,7 @@ def test_status_and_sentences_come_from_the_text() -> None:
     )
     assert effusion.status == "absent"
     assert effusion.sentences == ("No pleural effusion was detected.",)
-    assert rows["Emphysema"].status == "not mentioned"
-    assert rows["Emphysema"].sentences == ()
+    assert (rows["Emphysema"].status, rows["Emphysema"].sentences) == ("not mentioned", ())
 
 
 def test_an_affirmed_mention_outweighs_a_denied_one() -> None:

@@ -1,0 +1,388 @@
+"""The report of one patient as a page, as text and as JSON, with its evidence."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ctscribe import RESEARCH_USE
+from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.data.prepare_volume import prepare_volume
+from ctscribe.show.page import DrawnSlices, draw_slices, signed_mm
+from ctscribe.show.patient_report import (
+    INTENDED_USE,
+    SCHEMA,
+    WIDTH,
+    Geometry,
+    PatientReport,
+    evidence_of,
+    report_page,
+    to_json,
+    to_text,
+)
+from ctscribe.write.draft import FindingRow, Provenance, SentenceRow, SliceEvidence
+
+Attributes = dict[str, str | None]
+VOID = {"meta", "input", "image", "path"}
+
+
+def make_report(**changes: Any) -> PatientReport:  # noqa: ANN401 - any field
+    """A small report with these fields replaced."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 20, 40), dtype=np.uint8)
+    report = PatientReport(
+        study="case 7",
+        findings=("The heart is normal.", "A nodule of 6 mm is seen."),
+        impression=("Nodule in the left lung.",),
+        labels=(
+            FindingRow("Cardiomegaly", "absent", ("The heart is normal.",)),
+            FindingRow(
+                "Lung nodule", "present", ("A nodule of 6 mm is seen.", "Nodule in the left lung.")
+            ),
+            FindingRow("Emphysema", "not mentioned"),
+        ),
+        model_windows=("wide 0/2000",),
+        slices=DrawnSlices(
+            {"lung −600/1500": images, "soft tissue 40/400": 255 - images},
+            (87, 51),
+            (-142.5, 12.0),
+            (0.5, 2.0),
+        ),
+        source_kind="DICOM",
+        geometry={
+            "Source": Geometry((0.84, 0.84, 5.0), (512, 512, 64), "LPS"),
+            "As read": Geometry((0.75, 0.75, 1.5), (573, 573, 213), "RAS"),
+        },
+        warnings=(),
+        provenance=Provenance("0.1.0", "tiny", "a1" * 32, "b2" * 32, "2026-01-02 10:30 UTC"),
+    )
+    return replace(report, **changes)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and a check that they close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, Attributes]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def attributes(self, tag: str) -> list[Attributes]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_the_page_is_well_formed_and_says_what_it_must() -> None:
+    text = report_page(make_report(warnings=("This may not be a chest.",)))
+    page = Page(text)
+    assert not page.open
+    assert text.count(RESEARCH_USE) == 2
+    for part in (
+        "Draft written by a model, not verified",
+        "This may not be a chest.",
+        "z −142.5 mm",
+        "slice 87",
+        "lung −600/1500 HU",
+        "wide 0/2000 HU",
+        "0.84 × 0.84 × 5.00 mm",
+        "512 × 512",
+        "DICOM",
+        "a1" * 32,
+        "b2" * 32,
+        "2026-01-02 10:30 UTC",
+        *INTENDED_USE,
+    ):
+        assert part in text
+
+
+def test_nothing_is_fetched_and_nothing_runs() -> None:
+    text = report_page(make_report())
+    page = Page(text)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "video"}
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name in ("src", "style") for name in attributes)
+        href = attributes.get("href")
+        assert href is None or href.startswith(("#", "data:image/png;base64,"))
+    # the policy admits the style sheet and no other
+    (policy,) = [meta["content"] for meta in page.attributes("meta") if "http-equiv" in meta]
+    (style,) = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert f"style-src 'sha256-{digest}';" in policy
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_links_inside_the_page_have_a_target() -> None:
+    page = Page(report_page(make_report()))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {link["href"] for link in page.attributes("a")}
+    assert targets <= {f"#{name}" for name in ids}
+    assert {"#sentence-2", "#sentence-3", "#slices-1", "#slices-2"} <= targets
+
+
+def test_images_are_lossless_and_in_slice_order() -> None:
+    report = make_report()
+    uris = [image["href"] for image in Page(report_page(report)).attributes("image")]
+    assert report.slices is not None
+    windows = report.slices.images.values()
+    expected = [images[index] for index in range(2) for images in windows]
+    assert len(uris) == 4
+    for uri, image in zip(uris, expected, strict=True):
+        assert uri is not None
+        content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), image)
+
+
+def test_lengths_are_true_where_pixels_are_not_square() -> None:
+    # 40 columns of 0.5 mm and 20 rows of 2 mm: the view box is in millimetres, so is the bar.
+    text = report_page(make_report())
+    assert text.count('viewBox="0 0 20.0 40.0"') == 4
+    assert text.count(" h 50") == 4
+    assert text.count(">50 mm</text>") == 4
+    # and the patient's right is on the left
+    assert text.count('<text x="2%" y="50%" class="from">R</text>') == 4
+    assert text.count('<text x="98%" y="50%" class="to">L</text>') == 4
+    assert text.count('<text x="50%" y="2%" class="top">A</text>') == 4
+
+
+def test_present_findings_come_first_and_their_sentences_are_marked() -> None:
+    text = report_page(make_report())
+    order = [text.index(f">{name}</th>") for name in ("Lung nodule", "Cardiomegaly", "Emphysema")]
+    assert order == sorted(order)
+    assert '<li id="sentence-2" class="stated">A nodule of 6 mm is seen.</li>' in text
+    assert '<li id="sentence-1">The heart is normal.</li>' in text
+
+
+def test_probabilities_appear_only_where_given() -> None:
+    assert "Probability" not in report_page(make_report())
+    rows = (FindingRow("Emphysema", "present", (), 0.731), FindingRow("Atelectasis", "absent"))
+    text = report_page(make_report(labels=rows))
+    assert "Probability" in text
+    assert '<td class="number">0.73</td>' in text
+    assert '<td class="number">–</td>' in text
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{7*7}} {% raw %} ${7*7}",
+    "</style><style>*{background:url(//evil)}",
+    "javascript:alert(1)",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_text_is_shown_not_obeyed(hostile: str) -> None:
+    plain = Page(report_page(make_report())).tags
+    findings = ("The heart is normal.", hostile)
+    text = report_page(make_report(study=hostile, findings=findings, model_windows=(hostile,)))
+    assert hostile not in text or not set(hostile) & set("<>&\"'")
+    assert html.escape(hostile, quote=False) in text.replace("&#34;", '"').replace("&#39;", "'")
+    assert [tag for tag, _ in Page(text).tags] == [
+        tag for tag, attributes in plain if attributes.get("href") not in ("#sentence-2",)
+    ]
+
+
+def test_characters_that_reorder_or_control_text_are_made_visible() -> None:
+    text = report_page(make_report(findings=("no\u202e evil\x00\x1b[31m\u2066 \ud800",)))
+    assert "no⟨U+202E⟩ evil⟨U+0000⟩⟨U+001B⟩[31m⟨U+2066⟩ ⟨U+D800⟩" in text
+    text.encode()
+
+
+@settings(max_examples=25)
+@given(st.text(alphabet=st.characters()))
+def test_no_text_changes_the_structure(sentence: str) -> None:
+    page = Page(report_page(make_report(impression=(sentence,), labels=())))
+    reference = Page(report_page(make_report(labels=())))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in reference.tags]
+
+
+ROWS = (
+    SentenceRow("The heart is normal.", (), boilerplate=True, drop=0.1, confidence=None),
+    SentenceRow(
+        "A nodule of 6 mm is seen.",
+        (SliceEvidence(1, 87, -142.5, (4, 5, 12, 10)),),
+        boilerplate=False,
+        drop=1.25,
+        confidence=0.8,
+    ),
+    SentenceRow(
+        "Nodule in the left lung.",
+        (SliceEvidence(2, 51, 12.0, None),),
+        boilerplate=False,
+        drop=0.0,
+    ),
+)
+
+
+def picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+
+
+def test_a_thumbnail_is_its_slice_and_its_box_is_in_millimetres() -> None:
+    report = make_report(sentences=ROWS)
+    assert report.slices is not None
+    found = evidence_of(report)
+    assert found[1].thumbnails == ()
+    (shown,) = found[2].thumbnails
+    # pixels of 0.5 × 2 mm
+    assert shown.box_mm == (2.0, 10.0, 4.0, 10.0)
+    lung = report.slices.images["lung −600/1500"]
+    np.testing.assert_array_equal(picture(shown.uri), lung[0])
+
+
+@pytest.mark.parametrize(
+    ("finding", "window"), [("Lung nodule", 0), ("Cardiomegaly", 1), ("Pleural effusion", 1)]
+)
+def test_a_finding_is_shown_in_the_window_it_is_looked_for_in(finding: str, window: int) -> None:
+    labels = (FindingRow(finding, "present", ("A nodule of 6 mm is seen.",)),)
+    report = make_report(sentences=ROWS, labels=labels)
+    assert report.slices is not None
+    (shown,) = evidence_of(report)[2].thumbnails
+    np.testing.assert_array_equal(picture(shown.uri), [*report.slices.images.values()][window][0])
+
+
+def test_large_slices_become_small_pictures() -> None:
+    large = np.zeros((2, 400, 600), np.uint8)
+    slices = DrawnSlices({"lung": large}, (87, 51), (-142.5, 12.0), (0.5, 2.0))
+    report = make_report(sentences=ROWS, slices=slices)
+    assert picture(evidence_of(report)[2].thumbnails[0].uri).shape == (112, 168)
+
+
+def test_the_page_tells_slices_confidence_and_boilerplate() -> None:
+    text = report_page(make_report(sentences=ROWS))
+    assert text.count("Boilerplate: rests on no particular slice") == 1
+    assert "slice 87 · z −142.5 mm" in text
+    assert "slice 51 · z 12.0 mm" in text
+    assert '<rect x="2.0" y="10.0" width="4.0" height="10.0"/>' in text
+    assert text.count("<rect") == 1
+    assert "Confidence 80 %" in text
+    assert text.count("Confidence ") == 1
+    assert "Without these slices 1.2 nats less probable" in text
+    assert text.count('class="thumbnail" href="#slices-') == 2
+    assert "Boilerplate" not in report_page(make_report())
+
+
+def test_where_nothing_is_written_or_can_be_assessed_it_says_so() -> None:
+    text = report_page(make_report(not_assessable="no lungs <b>were</b> found"))
+    assert "Not assessable: no lungs &lt;b&gt;were&lt;/b&gt; found." in text
+    assert "A nodule of 6 mm is seen." not in text
+    assert "Slices of the volume" in text
+    nothing = make_report(not_assessable="it is blank", slices=None, geometry={})
+    assert "Slices of the volume" not in report_page(nothing)
+    empty = make_report(findings=(), impression=())
+    assert report_page(empty).count("Nothing was written.") == 2
+
+
+def test_a_real_tumours_box_and_millimetres_agree_with_its_dicom(shared_data: Path) -> None:
+    # Boxes are in pixels of the DICOM images, numbered from the most caudal slice.
+    series = shared_data / "ct/lung_dx_a0001_series"
+    boxes = json.loads((shared_data / "ct/lung_dx_a0001_boxes.json").read_text())
+    ((_, *pixels),) = boxes["Lung_Dx-A0001_L"]["45"]
+    slices = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.glob("*.dcm")]
+    image = sorted(slices, key=lambda each: float(each.ImagePositionPatient[2]))[45]
+    x, y, z = map(float, image.ImagePositionPatient)  # LPS
+    spacing = float(image.PixelSpacing[0])
+    left, top, right, bottom = (spacing * pixel for pixel in pixels)
+    volume = VolumeConfig(spacing_mm=(2.8, 2.8, 5.0))
+    prepared = prepare_volume(series, volume, SlicesConfig(num_slices=40), study="a")
+    number = int(np.argmin([abs(mm - z) for mm in prepared.position_mm]))
+    assert abs(prepared.position_mm[number] - z) < 0.51 * prepared.resampling.spacing_mm[2]
+    # the DICOM box in RAS+ mm, through the frames' own geometry into pixels of a frame
+    corners = np.array([[-(x + left), -(y + top), z, 1], [-(x + right), -(y + bottom), z, 1]])
+    found = np.rint((corners @ np.linalg.inv(prepared.frame_to_ras).T)[:, :2]).astype(int)
+    box = (*found[0].tolist(), *found[1].tolist())
+    assert box[0] < box[2]
+    assert box[1] < box[3]
+    indices, position_mm = prepared.slice_indices, prepared.position_mm
+    shown = SliceEvidence(number + 1, indices[number], position_mm[number], box)
+    images = draw_slices(prepared.shown, range(40))
+    report = make_report(
+        sentences=(SentenceRow("Nodule.", (shown,), boilerplate=False, drop=1.0),),
+        slices=DrawnSlices(images, indices, position_mm, prepared.resampling.spacing_mm[:2]),
+    )
+    (thumbnail,) = evidence_of(report)[1].thumbnails
+    assert thumbnail.box_mm is not None
+    _, _, width, height = thumbnail.box_mm
+    assert width == pytest.approx(right - left, abs=3)
+    assert height == pytest.approx(bottom - top, abs=3)
+    # what the box frames is the tumour: soft tissue on the reader's right, where the left lung is
+    drawn = images["soft tissue 40/400"][number]
+    rows, columns = slice(box[1] + 2, box[3] - 2), slice(box[0] + 2, box[2] - 2)
+    assert box[0] > drawn.shape[1] / 2
+    assert 90 < np.median(drawn[rows, columns]) < 170
+    assert np.median(drawn[rows][:, ::-1][:, columns]) == 0
+    assert f"z {signed_mm(position_mm[number])} mm" in report_page(report)
+
+
+def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
+    value = to_json(make_report(warnings=("w",)))
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+    assert value["schema"] == SCHEMA == "ctscribe.report/1"
+    assert value["use"] == RESEARCH_USE
+    assert (value["status"], value["verified"]) == ("preliminary", False)
+    assert value["slices"] == [
+        {"slice_index": 87, "position_mm": -142.5},
+        {"slice_index": 51, "position_mm": 12.0},
+    ]
+    assert value["labels"][1] == {
+        "finding": "Lung nodule",
+        "status": "present",
+        "sentences": ["A nodule of 6 mm is seen.", "Nodule in the left lung."],
+        "probability": None,
+    }
+    assert value["geometry"]["Source"]["spacing_mm"] == [0.84, 0.84, 5.0]
+    assert value["provenance"]["weights_sha256"] == "a1" * 32
+    assert len(value["intended_use"]) == 6
+    # no field has room for patient data
+    assert set(value) == {
+        "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
+        "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
+        "intended_use", "sentences", "not_assessable",
+    }  # fmt: skip
+
+
+def test_the_text_holds_sections_and_warnings_within_the_width() -> None:
+    long = tuple(f"Sentence {number} of the findings is here." for number in range(30))
+    text = to_text(make_report(findings=long, warnings=("This may not be a chest.",)))
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.startswith("DRAFT WRITTEN BY A MODEL, NOT VERIFIED.")
+    assert RESEARCH_USE in " ".join(text.split())
+    assert "\nFINDINGS\nSentence 0 of" in text
+    assert "\nIMPRESSION\nNodule in the left lung.\n" in text
+    assert "Warning: This may not be a chest." in text
+    assert "2 axial slices between −142.5 mm and 12.0 mm" in " ".join(text.split())
+
+
+def test_terminal_codes_are_not_passed_on() -> None:
+    text = to_text(make_report(findings=("a\x1b[2Jb\rc\u202ed",)))
+    assert "a⟨U+001B⟩[2Jb c⟨U+202E⟩d" in text
