@@ -3,7 +3,6 @@ import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from ctscribe.learn.model import checkpoint
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.qwen import answer_losses
+from tests.learn.model.batches import make_batch, random_frames
 
 Losses = Callable[[Qwen2_5_VLForConditionalGeneration], torch.Tensor]
 
@@ -37,11 +37,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def losses(
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Callable[..., torch.Tensor],
-    make_batch: Callable[..., Any],
-) -> Losses:
+def losses(tokenizer: PreTrainedTokenizerBase) -> Losses:
     batch = make_batch(tokenizer, ["Findings: clear."], [random_frames(2, 56, 84)])
     return lambda qwen: answer_losses(qwen, batch, "depth").values.detach()
 

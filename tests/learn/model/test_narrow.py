@@ -1,6 +1,5 @@
 """Leaving out what nobody reads changes neither losses nor gradients."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -11,15 +10,13 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
+from tests.learn.model.batches import make_batch, random_frames
 
 ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
-Make = Callable[..., Any]
 
 
 @pytest.fixture
-def batch(
-    tokenizer: PreTrainedTokenizerBase, random_frames: Make, make_batch: Make
-) -> dict[str, Any]:
+def batch(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 56, 1)]
     made: dict[str, Any] = make_batch(tokenizer, ANSWERS, frames, padding=3)
     return made

@@ -1,6 +1,5 @@
 """What is computed again gives the same gradients, and is not kept meanwhile."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -11,8 +10,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.train.scorer import recompute
-
-Make = Callable[..., Any]
+from tests.learn.model.batches import make_batch, random_frames
 
 
 def step(
@@ -34,8 +32,6 @@ def step(
 def test_gradients_stay_and_only_layers_multiply_twice(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    random_frames: Make,
-    make_batch: Make,
     what: Literal["layers", "cheap"],
 ) -> None:
     batch = make_batch(tokenizer, ["Findings: 12 mm nodule."], [random_frames(4, 56, 84)])

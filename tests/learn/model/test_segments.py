@@ -8,15 +8,13 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.qwen import answer_losses
+from tests.learn.model.batches import make_batch, random_frames
 
 ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
-Make = Callable[..., Any]
 
 
 @pytest.fixture
-def batches(
-    tokenizer: PreTrainedTokenizerBase, random_frames: Make, make_batch: Make
-) -> Callable[..., dict[str, Any]]:
+def batches(tokenizer: PreTrainedTokenizerBase) -> Callable[..., dict[str, Any]]:
     def make(answers: list[str], sizes: list[tuple[int, int]]) -> dict[str, Any]:
         frames = [random_frames(4, *size, seed) for seed, size in enumerate(sizes)]
         made: dict[str, Any] = make_batch(tokenizer, answers, frames)
@@ -26,9 +24,7 @@ def batches(
 
 
 def losses_and_gradient(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    batch: dict[str, Any],
-    row: int,
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], row: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Of one row's mean, whatever else lies beside it."""
     qwen.zero_grad()
@@ -41,9 +37,7 @@ def losses_and_gradient(
 
 @pytest.mark.parametrize("second", [(56, 84), (112, 56)])
 def test_what_lies_beside_a_sample_never_reaches_it(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    batches: Callable[..., Any],
-    second: tuple[int, int],
+    qwen: Qwen2_5_VLForConditionalGeneration, batches: Callable[..., Any], second: tuple[int, int]
 ) -> None:
     """Equal sizes attend as one batch, unequal ones in turn; both must isolate."""
     answers = [ANSWERS[0], ANSWERS[0]]
@@ -84,10 +78,7 @@ def test_one_row_equals_each_sample_alone(
 
 
 def test_padding_is_never_computed(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Make,
-    make_batch: Make,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 112, 1)]
     batch = make_batch(tokenizer, ANSWERS, frames, padding=7)

@@ -1,7 +1,6 @@
 """A run that must stop says why, names the study and keeps its checkpoint."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.qwen import AnswerLosses
@@ -17,23 +15,16 @@ from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.train.callback import newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import ReportScorer
-from ctscribe.learn.train.stage import TrainResult, train
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
+from ctscribe.learn.train.stage import train
+from tests.learn.train.runs import Train, make_recipe
 
 
 def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     folder = tmp_path / "prepared"
     shutil.copytree(prepared.folder, folder)
-    recipe, pairs = make_recipe(), write_pairs("origin")
+    recipe, pairs = make_recipe(), pairs_of["origin"]
     victim = prepared.split("train")[5]
 
     def spoil(step: int, total: int) -> None:
@@ -59,12 +50,11 @@ def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
 def test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint(
     tmp_path: Path,
     run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    pairs_of: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     full: Exception,
 ) -> None:
-    pairs, recipe = write_pairs("origin"), make_recipe(train={"checkpoints_per_epoch": 3})
+    pairs, recipe = pairs_of["origin"], make_recipe(train={"checkpoints_per_epoch": 3})
     calls: list[str] = []
     score = ReportScorer.forward
 
@@ -82,26 +72,18 @@ def test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint(
 
 
 def test_other_errors_are_not_taken_for_a_full_device(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: ReportScorer, batch: Batch) -> AnswerLosses:
         raise RuntimeError("shapes do not fit")
 
     monkeypatch.setattr(ReportScorer, "forward", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        run(tmp_path / "run", write_pairs("origin"), make_recipe())
+        run(tmp_path / "run", pairs_of["origin"], make_recipe())
 
 
 def test_an_over_long_report_is_named_and_the_checkpoint_kept(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     folder = tmp_path / "prepared"
     shutil.copytree(prepared.folder, folder)
@@ -113,7 +95,7 @@ def test_an_over_long_report_is_named_and_the_checkpoint_kept(
     with pytest.raises(
         CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
     ) as error:
-        train(tmp_path / "run", Prepared(folder), write_pairs("origin"), recipe, start)
+        train(tmp_path / "run", Prepared(folder), pairs_of["origin"], recipe, start)
     assert error.value.code == "E_TOO_LONG"
     found = newest_complete(tmp_path / "run")
     assert found is not None

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
 
 @pytest.fixture
 def dataset(
-    prepared: Prepared, write_pairs: Callable[[str], Path], tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared, pairs_of: dict[str, Path], tokenizer: PreTrainedTokenizerBase
 ) -> PairDataset:
-    rows = read_rows(write_pairs("hard"), PairRow)
+    rows = read_rows(pairs_of["hard"], PairRow)
 
     def visual(study: StudyRow, noise_seed: int | None) -> Visual:
         return Visual((2, 2, 2), (0.0, 1.0), visual_tokens=torch.zeros(2, 3))

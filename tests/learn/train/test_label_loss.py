@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +5,13 @@ import pytest
 import torch
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.recipe import read_recipe
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import attached, label_loss
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.train.stage import train
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
+from tests.learn.train.runs import make_recipe
 
 
 def label_ce(weights: Path, prepared: Prepared) -> float:
@@ -29,11 +26,7 @@ def label_ce(weights: Path, prepared: Prepared) -> float:
 
 
 def test_labels_teach_the_queries_and_reports_the_gate(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    make_recipe: MakeRecipe,
-    write_pairs: WritePairs,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     found = []
     for weight in (0.0, 3.0):
@@ -41,7 +34,7 @@ def test_labels_teach_the_queries_and_reports_the_gate(
         recipe = make_recipe(
             model={"slice_attention": True}, objective={"label_weight": weight, "beta": 0.0}
         )
-        train(run_dir, prepared, write_pairs("origin"), recipe, start)
+        train(run_dir, prepared, pairs_of["origin"], recipe, start)
         found.append(label_ce(run_dir / "best", prepared))
         queries = attached(load_model(run_dir / "best")[0])
         assert queries is not None
@@ -55,18 +48,14 @@ def test_a_label_loss_needs_queries() -> None:
 
 
 def test_queries_learn_beside_adapters_in_half_precision(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    make_recipe: MakeRecipe,
-    write_pairs: WritePairs,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     recipe = make_recipe(
         model={"slice_attention": True, "tuning": "lora", "lora_r": 2, "dtype": "bfloat16"},
         objective={"label_weight": 1.0, "beta": 0.0},
         train={"epochs": 1},
     )
-    train(tmp_path / "run", prepared, write_pairs("origin"), recipe, start)
+    train(tmp_path / "run", prepared, pairs_of["origin"], recipe, start)
     queries = attached(load_model(tmp_path / "run" / "best", "bfloat16")[0])
     assert queries is not None
     assert queries.gate.dtype == torch.float32

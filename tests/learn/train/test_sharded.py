@@ -1,7 +1,6 @@
 """Two processes that each hold half of every weight see, learn and write what one process does."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from ctscribe.learn.train.callback import newest_complete
 from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
+from tests.learn.train.runs import make_recipe
 
 # As in test_two_processes: updates of 10, 10 and 4 pairs, and processes that disagree on what to
 # skip. Three scans are held out, so that one process has none of its own in the second batch.
@@ -45,23 +42,16 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def make_two(make_recipe: MakeRecipe) -> Callable[..., tuple[Recipe, Recipe]]:
-    def make(strategy: str, sections: dict[str, dict[str, Any]]) -> tuple[Recipe, Recipe]:
-        """For one process and for two, whose updates take the same pairs."""
-        one, two = (
-            make_recipe(
-                strategy,
-                **{
-                    **sections,
-                    "train": {**sections["train"], "gradient_accumulation_steps": steps},
-                },
-            )
-            for steps in (10, 5)
+def make_two(strategy: str, sections: dict[str, dict[str, Any]]) -> tuple[Recipe, Recipe]:
+    """For one process and for two, whose updates take the same pairs."""
+    one, two = (
+        make_recipe(
+            strategy,
+            **{**sections, "train": {**sections["train"], "gradient_accumulation_steps": steps}},
         )
-        return one, two
-
-    return make
+        for steps in (10, 5)
+    )
+    return one, two
 
 
 def assert_same_log(one: Path, other: Path, tolerance: float) -> None:
@@ -87,14 +77,10 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_shards_learn_as_one_process_and_resume_exactly(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_two: Callable[..., tuple[Recipe, Recipe]],
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     one, two = make_two("heter", TOWER)
-    pairs = write_pairs("heter")
+    pairs = pairs_of["heter"]
     shutil.copytree(prepared.folder, tmp_path / "prepared")
     one_less = [study for study in prepared.studies if study != prepared.split("validation")[-1]]
     write_rows(tmp_path / "prepared/studies.jsonl", one_less)
@@ -127,14 +113,10 @@ def test_shards_learn_as_one_process_and_resume_exactly(
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_adapters_and_finding_queries_learn_in_shards(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_two: Callable[..., tuple[Recipe, Recipe]],
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     one, two = make_two("hard", ADAPTERS)
-    pairs = write_pairs("hard")
+    pairs = pairs_of["hard"]
     train(tmp_path / "one", prepared, pairs, one, start)
     torchrun(two, tmp_path / "two", prepared, pairs, start, sharded=True)
     assert_same_log(tmp_path / "one", tmp_path / "two", 1e-5)
@@ -152,10 +134,7 @@ def test_adapters_and_finding_queries_learn_in_shards(
     ],
 )
 def test_what_shards_cannot_do_is_refused(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    sentence: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name, value in {"ACCELERATE_USE_FSDP": "true", **variables}.items():

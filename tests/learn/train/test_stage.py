@@ -1,32 +1,26 @@
 """The stage as a user runs it: on a prepared folder, in one process."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import GapRow, PairRow, read_rows, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.train import stage
 from ctscribe.learn.train.stage import TrainResult, train
-from tests.learn.train.runs import assert_equal_runs, metrics, weights
+from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, metrics, weights
 from tests.studies import write_prepared
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
 
 
 def test_a_run_leaves_weights_log_and_curve(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     told: list[tuple[int, int]] = []
-    pairs, recipe = write_pairs("heter"), make_recipe()
+    pairs, recipe = pairs_of["heter"], make_recipe()
     result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
     assert told == [(step, 6) for step in range(1, 7)]
     rows = metrics(tmp_path / "run")
@@ -45,13 +39,9 @@ def test_a_run_leaves_weights_log_and_curve(
 
 
 def test_a_finished_run_is_returned_at_once_and_another_request_refused(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs, recipe = write_pairs("origin"), make_recipe(train={"epochs": 1})
+    pairs, recipe = pairs_of["origin"], make_recipe(train={"epochs": 1})
     result = run(tmp_path / "run", pairs, recipe)
     monkeypatch.setattr(stage, "load_model", None)
     assert run(tmp_path / "run", pairs, recipe) == result
@@ -70,14 +60,9 @@ STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
     ("strategy", "objective"), [("heter", STEERED), ("gauss", {}), ("hard", {"name": "logistic"})]
 )
 def test_an_interrupted_run_continues_exactly(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    strategy: str,
-    objective: dict[str, str],
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], strategy: str, objective: dict[str, str]
 ) -> None:
-    pairs, recipe = write_pairs(strategy), make_recipe(objective=objective)
+    pairs, recipe = pairs_of[strategy], make_recipe(objective=objective)
     run(tmp_path / "whole", pairs, recipe)
 
     def interrupt(step: int, total: int) -> None:
@@ -105,9 +90,9 @@ def test_an_interrupted_run_continues_exactly(
 
 
 def test_a_capped_negative_costs_nothing_and_changes_nothing(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:
-    origin_pairs, heter_pairs = write_pairs("origin"), write_pairs("heter")
+    origin_pairs, heter_pairs = pairs_of["origin"], pairs_of["heter"]
     for name, pairs, objective in (
         ("origin", origin_pairs, {}),
         ("capped", heter_pairs, {"max_loss": 0.01}),
@@ -126,35 +111,25 @@ def test_a_capped_negative_costs_nothing_and_changes_nothing(
     assert all(row.share_skipped == 0 for row in metrics(tmp_path / "heter"))
 
 
-def test_too_few_pairs_are_refused(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
-) -> None:
+def test_too_few_pairs_are_refused(tmp_path: Path, run: Train, pairs_of: dict[str, Path]) -> None:
     recipe = make_recipe(train={"pairs_per_device": 30})
     with pytest.raises(CtscribeError, match="takes 30 pairs, but there are 24"):
-        run(tmp_path / "run", write_pairs("origin"), recipe)
+        run(tmp_path / "run", pairs_of["origin"], recipe)
 
 
 def test_pairs_of_another_strategy_are_refused(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.strategy heter, but it holds origin"):
-        train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
+        train(tmp_path / "run", prepared, pairs_of["origin"], make_recipe("heter"), start)
 
 
 def test_missing_inputs_are_named(
-    tmp_path: Path,
-    prepared: Prepared,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.jsonl must exist"):
         run(tmp_path / "run", tmp_path / "pairs.jsonl", make_recipe())
-    pairs, recipe = write_pairs("origin"), make_recipe()
+    pairs, recipe = pairs_of["origin"], make_recipe()
     taught = write_prepared(tmp_path / "prepared", prepared.split("train"), recipe)
     with pytest.raises(CtscribeError, match="validation needs two patients or more"):
         train(tmp_path / "run", taught, pairs, recipe)

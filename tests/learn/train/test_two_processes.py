@@ -1,6 +1,5 @@
 """Two processes under torchrun see the pairs of one process, and end with its weights."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.stage import train
 from tests.learn.train.launch import torchrun
+from tests.learn.train.runs import make_recipe
 
 
 @pytest.mark.slow
@@ -38,13 +37,12 @@ def test_two_processes_equal_one(
     tmp_path: Path,
     prepared: Prepared,
     start: Path,
-    write_pairs: Callable[[str], Path],
-    make_recipe: Callable[..., Recipe],
+    pairs_of: dict[str, Path],
     strategy: str,
     learning_rate: float,
     objective: dict[str, float | str],
 ) -> None:
-    pairs = write_pairs(strategy)
+    pairs = pairs_of[strategy]
     # AdamW turns the rounding of a gradient near zero into a step of the learning rate's size;
     # a gradient lost or sent twice would still show twenty times over.
     one, two = (

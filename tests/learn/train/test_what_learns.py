@@ -1,6 +1,6 @@
 """Which weights learn, at which rate and in which precision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2MLP
 
-from ctscribe.base.recipe import Recipe
-from ctscribe.learn.train.stage import TrainResult
-from tests.learn.train.runs import assert_equal_runs, weights
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
+from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, weights
 
 
 @pytest.mark.parametrize("freeze_tower", [True, False])
 def test_the_tower_learns_only_when_asked_to(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    start: Path,
-    freeze_tower: bool,
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path, freeze_tower: bool
 ) -> None:
     recipe = make_recipe(model={"freeze_tower": freeze_tower}, train={"epochs": 1})
-    run(tmp_path / "run", write_pairs("gauss"), recipe)
+    run(tmp_path / "run", pairs_of["gauss"], recipe)
     before, after = weights(start), weights(tmp_path / "run" / "best")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("model.layers") for name in changed)
@@ -41,7 +30,7 @@ def test_the_tower_learns_only_when_asked_to(
 
 
 def test_tower_and_merger_learn_apart_at_their_own_rates(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     before = weights(start)
     rates = {"learning_rate": 1e-3, "tower_learning_rate": 1e-5, "merger_learning_rate": 1e-4}
@@ -49,7 +38,7 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
         model = {"freeze_tower": tower, "freeze_merger": merger}
         folder = tmp_path / f"{tower}-{merger}"
         train_ = {"epochs": 1, **rates, "gradient_accumulation_steps": 12, "warmup_ratio": 0.0}
-        run(folder, write_pairs("heter"), make_recipe(model=model, train=train_))
+        run(folder, pairs_of["heter"], make_recipe(model=model, train=train_))
         after = weights(folder / "best")
         moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
         parts = {
@@ -65,14 +54,14 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
 
 @pytest.mark.parametrize("what", [True, "cheap"])
 def test_checkpointed_activations_run_twice_and_change_no_loss(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, what: bool | str
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], what: bool | str
 ) -> None:
     mlps, products = [], []
     for name, asked in (("kept", False), ("again", what)):
         knobs = {"epochs": 1, "gradient_checkpointing": asked}
         recipe = make_recipe(model={"freeze_tower": False}, train=knobs)
         with FlopCounterMode(display=False) as counter, counted_mlps() as passes:
-            run(tmp_path / name, write_pairs("heter"), recipe)
+            run(tmp_path / name, pairs_of["heter"], recipe)
         mlps.append(len(passes))
         products.append(counter.get_total_flops())
     assert mlps[1] > mlps[0]
@@ -96,12 +85,12 @@ def counted_mlps() -> Iterator[list[None]]:
 
 
 def test_adapters_touch_the_language_side_alone(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     recipe = make_recipe(
         model={"tuning": "lora", "lora_r": 4, "lora_alpha": 8}, train={"epochs": 1}
     )
-    run(tmp_path / "run", write_pairs("heter"), recipe)
+    run(tmp_path / "run", pairs_of["heter"], recipe)
     saved = weights(tmp_path / "run" / "checkpoint-3")
     assert all(".language_model.layers." in name and ".lora_" in name for name in saved)
     before, after = weights(start), weights(tmp_path / "run" / "best")
@@ -112,10 +101,10 @@ def test_adapters_touch_the_language_side_alone(
 
 
 def test_bfloat16_keeps_learning_weights_in_full(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     recipe = make_recipe(model={"dtype": "bfloat16"}, train={"epochs": 1, "learning_rate": 1e-5})
-    run(tmp_path / "run", write_pairs("origin"), recipe)
+    run(tmp_path / "run", pairs_of["origin"], recipe)
     saved = weights(tmp_path / "run" / "checkpoint-3")
     assert {weight.dtype for weight in saved.values()} == {torch.float32}
     norm = next(

@@ -1,15 +1,13 @@
 """Frames, and batches of them."""
 
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 
-def _random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
+def random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (slices, height, width, 3), generator=generator).to(torch.uint8)
 
@@ -23,9 +21,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, tokens: int, answer: str) -> tup
     return torch.tensor(question + reply), torch.tensor([-100] * len(question) + reply)
 
 
-def _make_batch(
+def make_batch(
     tokenizer: PreTrainedTokenizerBase, answers: list[str], frames: list[Tensor], padding: int = 0
-) -> dict[str, Any]:
+) -> Any:  # noqa: ANN401  # a dictionary from which tests take keys away
     """A right-padded batch of the shape `pairs.collate.Batch` has."""
     grids = torch.tensor([[len(f) // 2, f.shape[1] // 14, f.shape[2] // 14] for f in frames])
     tokens = [int(grid.prod()) // 4 for grid in grids]
@@ -46,15 +44,3 @@ def _make_batch(
         "position_mm": -68.0 * torch.arange(widest).expand(len(frames), -1),
         "frames": frames,
     }
-
-
-@pytest.fixture(scope="session")
-def random_frames() -> Callable[..., Tensor]:
-    """(slices, height, width, seed) → uint8 frames."""
-    return _random_frames
-
-
-@pytest.fixture(scope="session")
-def make_batch() -> Callable[..., dict[str, Any]]:
-    """(tokenizer, answers, frames, padding) → a batch."""
-    return _make_batch
