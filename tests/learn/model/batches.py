@@ -6,17 +6,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
+
 
 def random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (slices, height, width, 3), generator=generator).to(torch.uint8)
 
 
+def prompt(tokenizer: PreTrainedTokenizerBase, tokens: int, question: str) -> Tensor:
+    """Ids of a question behind ``tokens`` visual tokens."""
+    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
+    text = f"<|im_start|>user\n{video}{question}<|im_end|>\n<|im_start|>assistant\n"
+    return torch.tensor(tokenizer(text).input_ids)
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, tokens: int, answer: str) -> tuple[Tensor, Tensor]:
     """Ids and labels of a prompt with ``tokens`` visual tokens and an answer."""
-    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
-    prompt = f"<|im_start|>user\n{video}Describe.<|im_end|>\n<|im_start|>assistant\n"
-    question = tokenizer(prompt).input_ids
+    question = prompt(tokenizer, tokens, "Describe.").tolist()
     reply = tokenizer(answer + "<|im_end|>").input_ids
     return torch.tensor(question + reply), torch.tensor([-100] * len(question) + reply)
 

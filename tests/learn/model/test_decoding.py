@@ -9,13 +9,7 @@ from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import embed
 from ctscribe.learn.model.tower import encode_frames
-from tests.learn.model.batches import random_frames
-
-
-def prompt(tokenizer: PreTrainedTokenizerBase, tokens: int, question: str) -> torch.Tensor:
-    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
-    text = f"<|im_start|>user\n{video}{question}<|im_end|>\n<|im_start|>assistant\n"
-    return torch.tensor(tokenizer(text).input_ids)
+from tests.learn.model.batches import prompt, random_frames
 
 
 @pytest.mark.parametrize("mode", ["index", "depth"])

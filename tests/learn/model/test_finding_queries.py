@@ -18,7 +18,7 @@ from ctscribe.learn.model.finding_queries import (
 )
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
-from tests.learn.model.batches import make_batch, random_frames
+from tests.learn.model.batches import make_batch, prompt, random_frames
 
 ANSWERS = ["The lungs are clear.", "There is a nodule."]
 GRIDS = torch.tensor([[3, 4, 6], [1, 8, 4]])
@@ -58,14 +58,13 @@ def test_written_reports_read_through_the_gate(
     qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     visual = encode_frames(qwen, [random_frames(4, 56, 56)])
-    video = "<|vision_start|>" + "<|video_pad|>" * 8 + "<|vision_end|>"
-    prompt = torch.tensor(tokenizer(f"<|im_start|>user\n{video}<|im_end|>\n").input_ids)
+    prompts = [prompt(tokenizer, 8, "Write.")]
     millimetres = torch.tensor([[0.0, -60.0]])
 
     def scores(model: Qwen2_5_VLForConditionalGeneration) -> tuple[float, ...]:
         grid = torch.tensor([[2, 4, 4]])
         written = write_reports(
-            model, tokenizer, [prompt], visual, grid, millimetres, "depth", max_new_tokens=4
+            model, tokenizer, prompts, visual, grid, millimetres, "depth", max_new_tokens=4
         )
         return written[0].token_log_probs
 

@@ -15,9 +15,7 @@ from transformers import (
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.qwen import answer_losses, embed
 from ctscribe.learn.model.tower import encode_frames, patchify
-from tests.learn.model.batches import make_batch, random_frames
-
-ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
+from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 
 
 @settings(deadline=None, max_examples=10)

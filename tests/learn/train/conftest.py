@@ -100,9 +100,7 @@ def run(prepared: Prepared, start: Path) -> Train:
 
 @pytest.fixture
 def bench(prepared: Prepared, start: Path, pairs_of: dict[str, Path]) -> Callable[..., Bench]:
-    def make(
-        per_device: int, accumulation: int, *, freeze_tower: bool = True, **objective: object
-    ) -> Bench:
+    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
@@ -111,7 +109,6 @@ def bench(prepared: Prepared, start: Path, pairs_of: dict[str, Path]) -> Callabl
         recipe = make_recipe(
             "heter",
             train=train,
-            model={"freeze_tower": freeze_tower},
             objective={"beta": 0.3, "alpha": 0.8, **objective},
         )
         return Bench(prepared, start, pairs_of["heter"], recipe)
