@@ -61,13 +61,13 @@ HELD_ELSEWHERE: dict[int, tuple[str, ...]] = {
     50: (
         "data/test_prepare_again.py::test_killed_at_random_moments_it_ends_the_same",
         "learn/train/test_stage.py::test_an_interrupted_run_continues_exactly",
-        "learn/train/test_checkpoints.py::test_only_sealed_checkpoints_count_and_only_the_last_is_kept",
+        "learn/train/test_callback.py::test_only_sealed_checkpoints_count_and_only_the_last_is_kept",
         "write/test_generate.py::test_an_interrupted_file_is_continued_to_the_same_end",
     ),
     51: (
-        "learn/train/test_failures.py::test_a_loss_that_is_not_a_number_names_the_study_and_keeps_"
+        "learn/train/test_stage.py::test_a_loss_that_is_not_a_number_names_the_study_and_keeps_"
         "the_checkpoint",
-        "learn/train/test_failures.py::test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint",
+        "learn/train/test_stage.py::test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint",
         "learn/train/test_stage.py::test_a_capped_negative_costs_nothing_and_changes_nothing",
         "learn/pairs/test_dataset.py::test_an_over_long_sample_is_named",
         "text/test_prompt.py::test_both_tokenizers_refuse_reports_that_pose_as_chat",

@@ -1,3 +1,5 @@
+"""The warm-up on phantoms and on prepared studies, and the share of places that it is told."""
+
 import json
 from pathlib import Path
 
@@ -7,10 +9,11 @@ from safetensors.torch import load_file
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
+from ctscribe.data.lesions import Place
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.warm_up import warm_up
+from ctscribe.learn.warm_up import keep_share, warm_up
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_prompt
@@ -117,3 +120,25 @@ def test_prepared_studies_must_be_of_both_splits(prepared: Prepared, tmp_path: P
     lone = write_prepared(tmp_path / "prepared", prepared.studies[:1], own())
     with pytest.raises(CtscribeError, match="E_EMPTY_SPLIT"):
         warm_up(tmp_path / "start", own(), lone)
+
+
+NAMES = [f"train_{n}_a_1.nii.gz" for n in range(40)]
+PLACES = {
+    name.removesuffix(".nii.gz"): (Place("Lung nodule", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),)
+    for name in NAMES
+}
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (0.05, 2), (0.25, 10), (1.0, 40)])
+def test_a_share_keeps_that_many(share: float, kept: int) -> None:
+    assert len(keep_share(PLACES, NAMES, share, seed=0)) == kept
+
+
+def test_shares_are_nested_and_drawn_by_seed() -> None:
+    small, large = (keep_share(PLACES, NAMES, share, seed=0) for share in (0.05, 0.25))
+    assert small.keys() < large.keys()
+    assert keep_share(PLACES, NAMES, 0.25, seed=1).keys() != large.keys()
+
+
+def test_studies_without_places_stay_without() -> None:
+    assert keep_share({}, NAMES, 1.0, seed=0) == {}

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Literal
 
@@ -10,21 +9,13 @@ from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import embed
 from ctscribe.learn.model.tower import encode_frames
-
-Frames = Callable[..., torch.Tensor]
-
-
-def prompt(tokenizer: PreTrainedTokenizerBase, tokens: int, question: str) -> torch.Tensor:
-    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
-    text = f"<|im_start|>user\n{video}{question}<|im_end|>\n<|im_start|>assistant\n"
-    return torch.tensor(tokenizer(text).input_ids)
+from tests.learn.model.batches import prompt, random_frames
 
 
 @pytest.mark.parametrize("mode", ["index", "depth"])
 def test_writing_equals_teacher_forcing_step_by_step(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
     mode: Literal["index", "depth"],
 ) -> None:
     frames = [random_frames(4, 112, 112, 0), random_frames(4, 112, 140, 1)]
@@ -61,9 +52,7 @@ def test_writing_equals_teacher_forcing_step_by_step(
 
 
 def test_the_end_token_ends_a_report_and_the_limit_leaves_it_unfinished(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with torch.inference_mode():
         features = encode_frames(qwen, [random_frames(2, 56, 56)])

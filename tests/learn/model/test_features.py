@@ -1,7 +1,5 @@
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +15,9 @@ from ctscribe.learn.model import features
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames, merge
+from tests.learn.model.batches import make_batch, random_frames
 from tests.studies import study_row, write_prepared
 
-Frames = Callable[..., torch.Tensor]
 SIZES = [(4, 56, 84), (6, 56, 84), (4, 28, 28)]
 
 
@@ -33,7 +31,7 @@ def study(number: int, num_slices: int) -> StudyRow:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, random_frames: Frames) -> Prepared:
+def prepared(tmp_path: Path) -> Prepared:
     studies = [study(number, size[0]) for number, size in enumerate(SIZES)]
     frames = [random_frames(*size, number).numpy() for number, size in enumerate(SIZES)]
     return write_prepared(tmp_path, studies, frames=frames)
@@ -63,10 +61,7 @@ def test_stored_features_equal_live_ones(
 
 
 def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_frames(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared: Prepared,
-    random_frames: Frames,
-    monkeypatch: pytest.MonkeyPatch,
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = prepared.studies
     first = store_features(qwen, prepared, studies[:2])
@@ -93,9 +88,7 @@ def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_fram
 
 
 def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    prepared: Prepared,
-    monkeypatch: pytest.MonkeyPatch,
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = prepared.studies
     monkeypatch.setattr(features, "NOISE_PAIRS", 8)
@@ -133,10 +126,7 @@ def test_the_models_own_number_type_is_stored(
 
 
 def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    prepared: Prepared,
-    make_batch: Callable[..., Any],
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, prepared: Prepared
 ) -> None:
     """A size with ragged windows: the tower reorders its patches, and they must come back."""
     studies = prepared.studies

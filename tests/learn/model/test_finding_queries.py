@@ -1,7 +1,5 @@
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,9 +18,8 @@ from ctscribe.learn.model.finding_queries import (
 )
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
+from tests.learn.model.batches import make_batch, prompt, random_frames
 
-MakeBatch = Callable[..., dict[str, Any]]
-MakeFrames = Callable[..., Tensor]
 ANSWERS = ["The lungs are clear.", "There is a nodule."]
 GRIDS = torch.tensor([[3, 4, 6], [1, 8, 4]])
 
@@ -39,10 +36,7 @@ def queries(seed: int = 0) -> SliceAttention:
 
 
 def test_a_model_is_bit_equal_at_step_0(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    make_batch: MakeBatch,
-    random_frames: MakeFrames,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     frames = [random_frames(4, 56, 84), random_frames(6, 56, 56, seed=1)]
     batch = make_batch(tokenizer, ANSWERS, frames)
@@ -61,19 +55,16 @@ def test_a_model_is_bit_equal_at_step_0(
 
 
 def test_written_reports_read_through_the_gate(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: MakeFrames,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     visual = encode_frames(qwen, [random_frames(4, 56, 56)])
-    video = "<|vision_start|>" + "<|video_pad|>" * 8 + "<|vision_end|>"
-    prompt = torch.tensor(tokenizer(f"<|im_start|>user\n{video}<|im_end|>\n").input_ids)
+    prompts = [prompt(tokenizer, 8, "Write.")]
     millimetres = torch.tensor([[0.0, -60.0]])
 
     def scores(model: Qwen2_5_VLForConditionalGeneration) -> tuple[float, ...]:
         grid = torch.tensor([[2, 4, 4]])
         written = write_reports(
-            model, tokenizer, [prompt], visual, grid, millimetres, "depth", max_new_tokens=4
+            model, tokenizer, prompts, visual, grid, millimetres, "depth", max_new_tokens=4
         )
         return written[0].token_log_probs
 
@@ -134,9 +125,7 @@ def test_unknown_labels_teach_nothing() -> None:
     torch.testing.assert_close(label_loss(logits, labels), by_hand)
 
 
-def test_a_model_without_queries_reads_its_tokens(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-) -> None:
+def test_a_model_without_queries_reads_its_tokens(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
     visual = tokens()
     assert gate(qwen, visual, GRIDS).visual_tokens is visual
 

@@ -23,6 +23,7 @@ from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.tower import patchify
+from tests.learn.model.batches import make_batch, random_frames
 
 FULL = Recipe.model_validate({"model": {"dtype": "float32"}})
 LORA = Recipe.model_validate({"model": {"dtype": "float32", "tuning": "lora"}})
@@ -47,11 +48,7 @@ def adapted(
 
 
 @pytest.fixture(scope="module")
-def logits(
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Callable[..., torch.Tensor],
-    make_batch: Callable[..., Any],
-) -> Callable[[Any], torch.Tensor]:
+def logits(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], torch.Tensor]:
     """Logits as anybody would ask for them, positions left to the library."""
     frames = random_frames(4, 112, 112)
     batch = make_batch(tokenizer, ["Findings: clear."], [frames])

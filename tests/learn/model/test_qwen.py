@@ -1,5 +1,4 @@
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,20 +15,12 @@ from transformers import (
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.qwen import answer_losses, embed
 from ctscribe.learn.model.tower import encode_frames, patchify
-
-Frames = Callable[..., torch.Tensor]
-Batch = Callable[..., Any]
-ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
+from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 
 
 @settings(deadline=None, max_examples=10)
 @given(rows=st.integers(2, 4), columns=st.integers(2, 4), seed=st.integers(0, 99))
-def test_patches_equal_the_reference_processor(
-    rows: int,
-    columns: int,
-    seed: int,
-    random_frames: Frames,
-) -> None:
+def test_patches_equal_the_reference_processor(rows: int, columns: int, seed: int) -> None:
     """The image processor doubles its frame in time, so a doubled slice must give the same."""
     frame = random_frames(1, 28 * rows, 28 * columns, seed)
     reference = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=10**7)(
@@ -59,9 +50,7 @@ def test_frames_that_do_not_make_tokens_are_refused(shape: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("size", [(112, 112), (140, 168), (224, 112)])
 def test_batched_windows_equal_the_librarys_loop(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    size: tuple[int, int],
-    random_frames: Frames,
+    qwen: Qwen2_5_VLForConditionalGeneration, size: tuple[int, int]
 ) -> None:
     frames = [random_frames(4, *size), random_frames(2, 112, 140, 1)]
     ours = encode_frames(qwen, frames)
@@ -75,10 +64,7 @@ def test_batched_windows_equal_the_librarys_loop(
     torch.testing.assert_close(ours, loop, atol=1e-5, rtol=1e-5)
 
 
-def test_slice_pairs_never_see_each_other(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    random_frames: Frames,
-) -> None:
+def test_slice_pairs_never_see_each_other(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
     frames = random_frames(6, 56, 84)
     whole = encode_frames(qwen, [frames])
     pairs = encode_frames(qwen, [frames[2:4], frames[4:6], frames[0:2]])
@@ -90,8 +76,6 @@ def test_losses_equal_the_librarys_own_forward(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     positions: Literal["index", "depth"],
-    random_frames: Frames,
-    make_batch: Batch,
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(4, 112, 112)])
     losses = answer_losses(qwen, batch, positions)
@@ -115,10 +99,7 @@ def test_losses_equal_the_librarys_own_forward(
 
 
 def test_padding_changes_no_real_tokens_loss(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
-    make_batch: Batch,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     frames = [random_frames(4, 112, 112, 0), random_frames(4, 112, 140, 1)]
     together = answer_losses(qwen, make_batch(tokenizer, ANSWERS, frames, padding=9), "depth")
@@ -132,10 +113,7 @@ def test_padding_changes_no_real_tokens_loss(
 
 
 def test_only_the_answer_has_a_loss(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
-    make_batch: Batch,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     frames = [random_frames(2, 56, 56, s) for s in range(2)]
     batch = make_batch(tokenizer, ANSWERS, frames, padding=5)
@@ -151,8 +129,6 @@ def test_chunks_change_neither_losses_nor_gradients(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     monkeypatch: pytest.MonkeyPatch,
-    random_frames: Frames,
-    make_batch: Batch,
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS, [random_frames(2, 56, 56, s) for s in range(2)])
     found = []
@@ -167,10 +143,7 @@ def test_chunks_change_neither_losses_nor_gradients(
 
 
 def test_stored_visual_tokens_replace_frames(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
-    make_batch: Batch,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS, [random_frames(2, 56, 56, s) for s in range(2)])
     live = answer_losses(qwen, batch, "depth").values
@@ -180,10 +153,7 @@ def test_stored_visual_tokens_replace_frames(
 
 
 def test_a_visual_token_too_few_is_refused(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
-    make_batch: Batch,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(2, 56, 56)], padding=2)
     with pytest.raises(CtscribeError, match="E_VISUAL_TOKENS"):
@@ -191,10 +161,7 @@ def test_a_visual_token_too_few_is_refused(
 
 
 def test_gradients_reach_the_tower_unless_it_is_frozen(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Frames,
-    make_batch: Batch,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(2, 56, 56)])
     answer_losses(qwen, batch, "depth").per_sample().sum().backward()  # type: ignore[no-untyped-call]

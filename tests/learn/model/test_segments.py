@@ -1,34 +1,27 @@
-"""Samples in one row know nothing of each other, and equal themselves alone."""
+"""Samples in one row equal themselves alone, and leaving out what nobody reads changes nothing."""
 
-from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.segments import narrow
+from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 
-ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
-Make = Callable[..., Any]
 
-
-@pytest.fixture
-def batches(
-    tokenizer: PreTrainedTokenizerBase, random_frames: Make, make_batch: Make
-) -> Callable[..., dict[str, Any]]:
-    def make(answers: list[str], sizes: list[tuple[int, int]]) -> dict[str, Any]:
-        frames = [random_frames(4, *size, seed) for seed, size in enumerate(sizes)]
-        made: dict[str, Any] = make_batch(tokenizer, answers, frames)
-        return made
-
-    return make
+def batch_of(
+    tokenizer: PreTrainedTokenizerBase, answers: list[str], sizes: list[tuple[int, int]]
+) -> Any:  # noqa: ANN401
+    frames = [random_frames(4, *size, seed) for seed, size in enumerate(sizes)]
+    return make_batch(tokenizer, answers, frames)
 
 
 def losses_and_gradient(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    batch: dict[str, Any],
-    row: int,
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], row: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Of one row's mean, whatever else lies beside it."""
     qwen.zero_grad()
@@ -42,12 +35,12 @@ def losses_and_gradient(
 @pytest.mark.parametrize("second", [(56, 84), (112, 56)])
 def test_what_lies_beside_a_sample_never_reaches_it(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    batches: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
     second: tuple[int, int],
 ) -> None:
     """Equal sizes attend as one batch, unequal ones in turn; both must isolate."""
     answers = [ANSWERS[0], ANSWERS[0]]
-    batch = batches(answers, [(56, 84), second])
+    batch = batch_of(tokenizer, answers, [(56, 84), second])
     for row in range(2):
         before, slope = losses_and_gradient(qwen, batch, row)
         other = 1 - row
@@ -68,10 +61,10 @@ def test_what_lies_beside_a_sample_never_reaches_it(
 @pytest.mark.parametrize("sizes", [[(56, 84), (56, 84)], [(56, 84), (112, 56)]])
 def test_one_row_equals_each_sample_alone(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    batches: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
     sizes: list[tuple[int, int]],
 ) -> None:
-    together = batches(ANSWERS, sizes)
+    together = batch_of(tokenizer, ANSWERS, sizes)
     for row in range(2):
         alone = {
             key: value[row : row + 1] for key, value in together.items()
@@ -84,10 +77,7 @@ def test_one_row_equals_each_sample_alone(
 
 
 def test_padding_is_never_computed(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    random_frames: Make,
-    make_batch: Make,
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 112, 1)]
     batch = make_batch(tokenizer, ANSWERS, frames, padding=7)
@@ -97,3 +87,75 @@ def test_padding_is_never_computed(
     answer_losses(qwen, batch, "depth")
     hook.remove()
     assert seen == [int(batch["attention_mask"].sum())]
+
+
+@pytest.fixture
+def batch(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 56, 1)]
+    made: dict[str, Any] = make_batch(tokenizer, ANSWERS, frames, padding=3)
+    return made
+
+
+def learned(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Losses, and gradients of one row's mean minus a tenth of the other's, twice."""
+    for _ in range(2):  # the second is added to what is there
+        losses = answer_losses(qwen, batch, "depth")  # type: ignore[arg-type]
+        own, other = losses.per_sample()
+        (own - 0.1 * other).backward()
+    return losses.values.detach(), {
+        name: weight.grad for name, weight in qwen.named_parameters() if weight.grad is not None
+    }
+
+
+@pytest.mark.parametrize("tuning", ["full", "adapters"])
+def test_losses_and_gradients_stay(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], tuning: str
+) -> None:
+    whole = deepcopy(qwen)
+    if tuning == "adapters":
+        add_adapters(whole, r=2, alpha=4)
+        draw = torch.Generator().manual_seed(0)
+        for name, weight in whole.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.02, generator=draw)
+    narrowed = deepcopy(whole)
+    narrow(narrowed)
+    values, gradients = learned(narrowed, batch)
+    expected, reference = learned(whole, batch)
+    torch.testing.assert_close(values, expected, atol=1e-6, rtol=1e-6)
+    assert gradients.keys() == reference.keys()
+    assert len(gradients) > 30
+    for name, gradient in gradients.items():
+        largest = max(1.0, float(reference[name].abs().max()))  # a sum errs by its largest terms
+        torch.testing.assert_close(gradient, reference[name], atol=3e-6 * largest, rtol=0)
+
+
+def test_only_what_is_read_is_computed(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
+) -> None:
+    narrowed = deepcopy(qwen)
+    narrow(narrowed)
+    seen = []
+    last = narrowed.model.language_model.layers[-1]
+    for module in (last.mlp, last.self_attn.q_proj, last.self_attn.k_proj):
+        module.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    answer_losses(narrowed, batch, "depth")  # type: ignore[arg-type]
+    read = int((batch["labels"] != -100).sum()) + len(ANSWERS)
+    every = int(batch["attention_mask"].sum())
+    assert sorted(seen) == [read, read, every]
+
+
+def test_whoever_does_not_say_what_is_read_gets_every_state(
+    qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
+) -> None:
+    narrowed = deepcopy(qwen)
+    narrow(narrowed)
+    ids = batch["input_ids"]
+    with torch.no_grad():
+        states = [
+            model.model.language_model(input_ids=ids).last_hidden_state
+            for model in (narrowed, qwen)
+        ]
+    torch.testing.assert_close(*states)

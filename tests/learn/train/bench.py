@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl
 
-from ctscribe.base.recipe import ModelConfig, Recipe
+from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
@@ -45,8 +45,7 @@ class Bench:
         rows = read_rows(pairs, PairRow)
         self.recipe, self.pairs = recipe, pairs
         self.qwen, self.tokenizer = load_model(start)
-        frozen = recipe.model.freeze_tower
-        choose_trainable(self.qwen, ModelConfig(freeze_tower=frozen, freeze_merger=frozen))
+        choose_trainable(self.qwen, recipe.model)
         visual = visual_source(self.qwen, prepared, rows, recipe)
         self.dataset = PairDataset(prepared.by_name, rows, self.tokenizer, visual, 4096)
         self.scorer = ReportScorer(self.qwen, "depth")

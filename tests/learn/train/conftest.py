@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import PairsConfig, Recipe, SplitsConfig
+from ctscribe.base.recipe import PairsConfig, Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.checkpoint import save_model
@@ -17,13 +16,9 @@ from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.hard import hard_negatives
 from ctscribe.learn.train.stage import TrainResult, train
 from tests.learn.train.bench import Bench
+from tests.learn.train.runs import SPLITS, Train, make_recipe
 from tests.models import tiny_model
 from tests.studies import study_row, write_prepared
-
-SPLITS = SplitsConfig(validation_fraction=0.2)
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
 
 
 def _study(number: int) -> StudyRow:
@@ -43,7 +38,7 @@ STUDIES = [_study(number) for number in range(16)]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, make_recipe: MakeRecipe) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     rng = np.random.default_rng(0)
     frames = [
         rng.integers(0, 128, (4, 56, 56, 3)).astype(np.uint8) + np.uint8(100 * (number % 2))
@@ -63,17 +58,16 @@ def start(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def write_pairs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> WritePairs:
-    studies = prepared.split("train")
-
-    def write(strategy: str) -> Path:
-        path = tmp_path_factory.mktemp(strategy) / strategy / "pairs.jsonl"
+def pairs_of(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pairs of each strategy."""
+    studies, folder = prepared.split("train"), tmp_path_factory.mktemp("pairs")
+    paths = {name: folder / name / "pairs.jsonl" for name in ("origin", "gauss", "heter", "hard")}
+    for strategy, path in paths.items():
         config = PairsConfig(strategy=strategy)
         rows = _hard(studies) if strategy == "hard" else build_pairs(studies, config)
+        path.parent.mkdir()
         write_rows(path, rows)
-        return path
-
-    return write
+    return paths
 
 
 def _hard(studies: list[StudyRow]) -> list[PairRow]:
@@ -87,29 +81,6 @@ def _hard(studies: list[StudyRow]) -> list[PairRow]:
         for name, negative in zip(names, negatives, strict=True)
         for row in (PairRow(study=name, role="positive", volume=name), negative)
     ]
-
-
-@pytest.fixture(scope="session")
-def make_recipe() -> MakeRecipe:
-    def make(strategy: str = "origin", **sections: dict[str, Any]) -> Recipe:
-        tree: dict[str, dict[str, Any]] = {
-            "pairs": {"strategy": strategy},
-            "splits": SPLITS.model_dump(),
-            "model": {"positions": "depth", "dtype": "float32"},
-            "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
-            "objective": {"beta": 0.1, "max_loss": 8.0},
-            "train": {
-                "learning_rate": 1e-3,
-                "epochs": 2,
-                "gradient_accumulation_steps": 4,
-                "checkpoints_per_epoch": 1,
-            },
-        }
-        for section, knobs in sections.items():
-            tree.setdefault(section, {}).update(knobs)
-        return Recipe.model_validate(tree)
-
-    return make
 
 
 @pytest.fixture
@@ -128,19 +99,8 @@ def run(prepared: Prepared, start: Path) -> Train:
 
 
 @pytest.fixture
-def bench(
-    prepared: Prepared,
-    start: Path,
-    write_pairs: Callable[[str], Path],
-    make_recipe: Callable[..., Recipe],
-) -> Callable[..., Bench]:
-    def make(
-        per_device: int,
-        accumulation: int,
-        *,
-        freeze_tower: bool = True,
-        **objective: object,
-    ) -> Bench:
+def bench(prepared: Prepared, start: Path, pairs_of: dict[str, Path]) -> Callable[..., Bench]:
+    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
@@ -149,9 +109,8 @@ def bench(
         recipe = make_recipe(
             "heter",
             train=train,
-            model={"freeze_tower": freeze_tower},
             objective={"beta": 0.3, "alpha": 0.8, **objective},
         )
-        return Bench(prepared, start, write_pairs("heter"), recipe)
+        return Bench(prepared, start, pairs_of["heter"], recipe)
 
     return make

@@ -1,13 +1,40 @@
-"""What a run left, and whether two left the same."""
+"""A recipe to run, what its run left, and whether two left the same."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import read_rows
 from ctscribe.learn.train.run_log import MetricsRow
+from ctscribe.learn.train.stage import TrainResult
+
+SPLITS = SplitsConfig(validation_fraction=0.2)
+Train = Callable[..., TrainResult]
+
+
+def make_recipe(strategy: str = "origin", **sections: dict[str, Any]) -> Recipe:
+    """Two epochs over four small slices, with changes by section."""
+    tree: dict[str, dict[str, Any]] = {
+        "pairs": {"strategy": strategy},
+        "splits": SPLITS.model_dump(),
+        "model": {"positions": "depth", "dtype": "float32"},
+        "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
+        "objective": {"beta": 0.1, "max_loss": 8.0},
+        "train": {
+            "learning_rate": 1e-3,
+            "epochs": 2,
+            "gradient_accumulation_steps": 4,
+            "checkpoints_per_epoch": 1,
+        },
+    }
+    for section, knobs in sections.items():
+        tree.setdefault(section, {}).update(knobs)
+    return Recipe.model_validate(tree)
 
 
 def metrics(folder: Path) -> list[MetricsRow]:

@@ -1,32 +1,32 @@
-"""The stage as a user runs it: on a prepared folder, in one process."""
+"""The stage as a user runs it, in one process; where it must stop it keeps its checkpoint."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import GapRow, PairRow, read_rows, write_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.qwen import AnswerLosses
+from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.train import stage
+from ctscribe.learn.train.callback import newest_complete
+from ctscribe.learn.train.epochs import EpochsInOrder
+from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.learn.train.stage import TrainResult, train
-from tests.learn.train.runs import assert_equal_runs, metrics, weights
+from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, metrics, weights
 from tests.studies import write_prepared
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
 
 
 def test_a_run_leaves_weights_log_and_curve(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     told: list[tuple[int, int]] = []
-    pairs, recipe = write_pairs("heter"), make_recipe()
+    pairs, recipe = pairs_of["heter"], make_recipe()
     result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
     assert told == [(step, 6) for step in range(1, 7)]
     rows = metrics(tmp_path / "run")
@@ -45,13 +45,9 @@ def test_a_run_leaves_weights_log_and_curve(
 
 
 def test_a_finished_run_is_returned_at_once_and_another_request_refused(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs, recipe = write_pairs("origin"), make_recipe(train={"epochs": 1})
+    pairs, recipe = pairs_of["origin"], make_recipe(train={"epochs": 1})
     result = run(tmp_path / "run", pairs, recipe)
     monkeypatch.setattr(stage, "load_model", None)
     assert run(tmp_path / "run", pairs, recipe) == result
@@ -70,14 +66,9 @@ STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
     ("strategy", "objective"), [("heter", STEERED), ("gauss", {}), ("hard", {"name": "logistic"})]
 )
 def test_an_interrupted_run_continues_exactly(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    strategy: str,
-    objective: dict[str, str],
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], strategy: str, objective: dict[str, str]
 ) -> None:
-    pairs, recipe = write_pairs(strategy), make_recipe(objective=objective)
+    pairs, recipe = pairs_of[strategy], make_recipe(objective=objective)
     run(tmp_path / "whole", pairs, recipe)
 
     def interrupt(step: int, total: int) -> None:
@@ -105,9 +96,9 @@ def test_an_interrupted_run_continues_exactly(
 
 
 def test_a_capped_negative_costs_nothing_and_changes_nothing(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:
-    origin_pairs, heter_pairs = write_pairs("origin"), write_pairs("heter")
+    origin_pairs, heter_pairs = pairs_of["origin"], pairs_of["heter"]
     for name, pairs, objective in (
         ("origin", origin_pairs, {}),
         ("capped", heter_pairs, {"max_loss": 0.01}),
@@ -126,35 +117,108 @@ def test_a_capped_negative_costs_nothing_and_changes_nothing(
     assert all(row.share_skipped == 0 for row in metrics(tmp_path / "heter"))
 
 
-def test_too_few_pairs_are_refused(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe
-) -> None:
+def test_too_few_pairs_are_refused(tmp_path: Path, run: Train, pairs_of: dict[str, Path]) -> None:
     recipe = make_recipe(train={"pairs_per_device": 30})
     with pytest.raises(CtscribeError, match="takes 30 pairs, but there are 24"):
-        run(tmp_path / "run", write_pairs("origin"), recipe)
+        run(tmp_path / "run", pairs_of["origin"], recipe)
 
 
 def test_pairs_of_another_strategy_are_refused(
-    tmp_path: Path,
-    prepared: Prepared,
-    start: Path,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.strategy heter, but it holds origin"):
-        train(tmp_path / "run", prepared, write_pairs("origin"), make_recipe("heter"), start)
+        train(tmp_path / "run", prepared, pairs_of["origin"], make_recipe("heter"), start)
 
 
 def test_missing_inputs_are_named(
-    tmp_path: Path,
-    prepared: Prepared,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
+    tmp_path: Path, prepared: Prepared, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     with pytest.raises(CtscribeError, match=r"pairs\.jsonl must exist"):
         run(tmp_path / "run", tmp_path / "pairs.jsonl", make_recipe())
-    pairs, recipe = write_pairs("origin"), make_recipe()
+    pairs, recipe = pairs_of["origin"], make_recipe()
     taught = write_prepared(tmp_path / "prepared", prepared.split("train"), recipe)
     with pytest.raises(CtscribeError, match="validation needs two patients or more"):
         train(tmp_path / "run", taught, pairs, recipe)
+
+
+def test_a_loss_that_is_not_a_number_names_the_study_and_keeps_the_checkpoint(
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared.folder, folder)
+    recipe, pairs = make_recipe(), pairs_of["origin"]
+    victim = prepared.split("train")[5]
+
+    def spoil(step: int, total: int) -> None:
+        if step == 3:
+            for path in (folder / "features").glob(f"*/{victim.scan_id}_*.safetensors"):
+                save_file({"features": load_file(path)["features"] * torch.nan}, path)
+
+    with pytest.raises(CtscribeError, match=f"must be finite.*{victim.volume_name}") as error:
+        train(tmp_path / "run", Prepared(folder), pairs, recipe, start, progress=spoil)
+    assert error.value.code == "E_NAN"
+    assert (tmp_path / "run" / "checkpoint-3" / "complete.json").exists()
+    assert (tmp_path / "run" / "best").is_dir()
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_full_device_is_told_with_its_studies_and_keeps_the_checkpoint(
+    tmp_path: Path,
+    run: Train,
+    pairs_of: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    full: Exception,
+) -> None:
+    pairs, recipe = pairs_of["origin"], make_recipe(train={"checkpoints_per_epoch": 3})
+    calls: list[str] = []
+    score = ReportScorer.forward
+
+    def fill(self: ReportScorer, batch: Batch) -> AnswerLosses:
+        calls.append("")
+        if self.training and len(calls) > 10:
+            raise full
+        return score(self, batch)
+
+    monkeypatch.setattr(ReportScorer, "forward", fill)
+    with pytest.raises(CtscribeError, match=r"memory, but train_\d+_a_1\.nii\.gz did not") as error:
+        run(tmp_path / "run", pairs, recipe)
+    assert error.value.code == "E_MEMORY"
+    assert newest_complete(tmp_path / "run") is not None
+
+
+def test_other_errors_are_not_taken_for_a_full_device(
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ReportScorer, batch: Batch) -> AnswerLosses:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(ReportScorer, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(tmp_path / "run", pairs_of["origin"], make_recipe())
+
+
+def test_an_over_long_report_is_named_and_the_checkpoint_kept(
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(prepared.folder, folder)
+    last = EpochsInOrder(range(12), 1, seed=0)[11]
+    victim = prepared.split("train")[last]
+    long = victim.model_copy(update={"findings": "The lungs are clear. " * 2000})
+    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in prepared.studies])
+    recipe = make_recipe("origin", train={"checkpoints_per_epoch": 3})
+    with pytest.raises(
+        CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
+    ) as error:
+        train(tmp_path / "run", Prepared(folder), pairs_of["origin"], recipe, start)
+    assert error.value.code == "E_TOO_LONG"
+    found = newest_complete(tmp_path / "run")
+    assert found is not None
+    assert found[1].step == 2

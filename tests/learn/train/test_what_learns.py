@@ -1,35 +1,37 @@
-"""Which weights learn, at which rate and in which precision."""
+"""Which weights learn, at which rate and in which precision, and what is computed again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2MLP
 
-from ctscribe.base.recipe import Recipe
-from ctscribe.learn.train.stage import TrainResult
-from tests.learn.train.runs import assert_equal_runs, weights
-
-MakeRecipe = Callable[..., Recipe]
-WritePairs = Callable[[str], Path]
-Train = Callable[..., TrainResult]
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import read_recipe
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.finding_queries import attached, label_loss
+from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.tower import encode_frames
+from ctscribe.learn.train.scorer import recompute
+from ctscribe.learn.train.stage import train
+from tests.learn.model.batches import make_batch, random_frames
+from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, weights
 
 
 @pytest.mark.parametrize("freeze_tower", [True, False])
 def test_the_tower_learns_only_when_asked_to(
-    tmp_path: Path,
-    run: Train,
-    write_pairs: WritePairs,
-    make_recipe: MakeRecipe,
-    start: Path,
-    freeze_tower: bool,
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path, freeze_tower: bool
 ) -> None:
     recipe = make_recipe(model={"freeze_tower": freeze_tower}, train={"epochs": 1})
-    run(tmp_path / "run", write_pairs("gauss"), recipe)
+    run(tmp_path / "run", pairs_of["gauss"], recipe)
     before, after = weights(start), weights(tmp_path / "run" / "best")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("model.layers") for name in changed)
@@ -41,7 +43,7 @@ def test_the_tower_learns_only_when_asked_to(
 
 
 def test_tower_and_merger_learn_apart_at_their_own_rates(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     before = weights(start)
     rates = {"learning_rate": 1e-3, "tower_learning_rate": 1e-5, "merger_learning_rate": 1e-4}
@@ -49,7 +51,7 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
         model = {"freeze_tower": tower, "freeze_merger": merger}
         folder = tmp_path / f"{tower}-{merger}"
         train_ = {"epochs": 1, **rates, "gradient_accumulation_steps": 12, "warmup_ratio": 0.0}
-        run(folder, write_pairs("heter"), make_recipe(model=model, train=train_))
+        run(folder, pairs_of["heter"], make_recipe(model=model, train=train_))
         after = weights(folder / "best")
         moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
         parts = {
@@ -65,14 +67,14 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
 
 @pytest.mark.parametrize("what", [True, "cheap"])
 def test_checkpointed_activations_run_twice_and_change_no_loss(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, what: bool | str
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], what: bool | str
 ) -> None:
     mlps, products = [], []
     for name, asked in (("kept", False), ("again", what)):
         knobs = {"epochs": 1, "gradient_checkpointing": asked}
         recipe = make_recipe(model={"freeze_tower": False}, train=knobs)
         with FlopCounterMode(display=False) as counter, counted_mlps() as passes:
-            run(tmp_path / name, write_pairs("heter"), recipe)
+            run(tmp_path / name, pairs_of["heter"], recipe)
         mlps.append(len(passes))
         products.append(counter.get_total_flops())
     assert mlps[1] > mlps[0]
@@ -96,12 +98,12 @@ def counted_mlps() -> Iterator[list[None]]:
 
 
 def test_adapters_touch_the_language_side_alone(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     recipe = make_recipe(
         model={"tuning": "lora", "lora_r": 4, "lora_alpha": 8}, train={"epochs": 1}
     )
-    run(tmp_path / "run", write_pairs("heter"), recipe)
+    run(tmp_path / "run", pairs_of["heter"], recipe)
     saved = weights(tmp_path / "run" / "checkpoint-3")
     assert all(".language_model.layers." in name and ".lora_" in name for name in saved)
     before, after = weights(start), weights(tmp_path / "run" / "best")
@@ -112,10 +114,10 @@ def test_adapters_touch_the_language_side_alone(
 
 
 def test_bfloat16_keeps_learning_weights_in_full(
-    tmp_path: Path, run: Train, write_pairs: WritePairs, make_recipe: MakeRecipe, start: Path
+    tmp_path: Path, run: Train, pairs_of: dict[str, Path], start: Path
 ) -> None:
     recipe = make_recipe(model={"dtype": "bfloat16"}, train={"epochs": 1, "learning_rate": 1e-5})
-    run(tmp_path / "run", write_pairs("origin"), recipe)
+    run(tmp_path / "run", pairs_of["origin"], recipe)
     saved = weights(tmp_path / "run" / "checkpoint-3")
     assert {weight.dtype for weight in saved.values()} == {torch.float32}
     norm = next(
@@ -123,3 +125,82 @@ def test_bfloat16_keeps_learning_weights_in_full(
     )
     assert not torch.equal(norm, torch.ones_like(norm))
     assert (norm - 1).abs().max() < 1e-4
+
+
+def label_ce(weights: Path, prepared: Prepared) -> float:
+    """Of the queries, over all studies of the fixture."""
+    qwen, _ = load_model(weights)
+    queries = attached(qwen)
+    assert queries is not None
+    frames = [torch.from_numpy(np.array(prepared.frames(s))) for s in prepared.studies]
+    with torch.inference_mode():
+        logits = queries(encode_frames(qwen, frames), torch.tensor([[2, 4, 4]] * len(frames)))[1]
+        return float(label_loss(logits, torch.tensor([s.labels for s in prepared.studies]).float()))
+
+
+def test_labels_teach_the_queries_and_reports_the_gate(
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+) -> None:
+    found = []
+    for weight in (0.0, 3.0):
+        run_dir = tmp_path / f"run-{weight}"
+        recipe = make_recipe(
+            model={"slice_attention": True}, objective={"label_weight": weight, "beta": 0.0}
+        )
+        train(run_dir, prepared, pairs_of["origin"], recipe, start)
+        found.append(label_ce(run_dir / "best", prepared))
+        queries = attached(load_model(run_dir / "best")[0])
+        assert queries is not None
+        assert queries.gate.detach().abs().max() > 0
+    assert found[1] < 0.98 * found[0]
+
+
+def test_a_label_loss_needs_queries() -> None:
+    with pytest.raises(CtscribeError, match=r"label_weight above 0 needs model\.slice_attention"):
+        read_recipe("tiny", ("objective.label_weight=0.1",))
+
+
+def test_queries_learn_beside_adapters_in_half_precision(
+    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+) -> None:
+    recipe = make_recipe(
+        model={"slice_attention": True, "tuning": "lora", "lora_r": 2, "dtype": "bfloat16"},
+        objective={"label_weight": 1.0, "beta": 0.0},
+        train={"epochs": 1},
+    )
+    train(tmp_path / "run", prepared, pairs_of["origin"], recipe, start)
+    queries = attached(load_model(tmp_path / "run" / "best", "bfloat16")[0])
+    assert queries is not None
+    assert queries.gate.dtype == torch.float32
+    assert queries.gate.detach().abs().max() > 0
+    assert label_ce(tmp_path / "run" / "best", prepared) > 0
+
+
+def step(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    batch: dict[str, Any],
+    what: Literal["none", "layers", "cheap"],
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients, and the operations of the products that made them."""
+    model = deepcopy(qwen).train()
+    if what != "none":
+        recompute(model, what)
+    with FlopCounterMode(display=False) as counter:
+        answer_losses(model, batch, "depth").values.sum().backward()  # type: ignore[arg-type,no-untyped-call]
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return gradients, counter.get_total_flops()
+
+
+@pytest.mark.parametrize("what", ["layers", "cheap"])
+def test_gradients_stay_and_only_layers_multiply_twice(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    what: Literal["layers", "cheap"],
+) -> None:
+    batch = make_batch(tokenizer, ["Findings: 12 mm nodule."], [random_frames(4, 56, 84)])
+    reference, once = step(qwen, batch, "none")
+    gradients, operations = step(qwen, batch, what)
+    assert gradients.keys() == reference.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-5)
+    assert (operations == once) is (what == "cheap")

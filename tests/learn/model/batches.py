@@ -1,31 +1,36 @@
 """Frames, and batches of them."""
 
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+ANSWERS = ["Findings: The lungs are clear.\nImpression: Normal.", "Findings: 12 mm nodule."]
 
-def _random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
+
+def random_frames(slices: int, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (slices, height, width, 3), generator=generator).to(torch.uint8)
 
 
+def prompt(tokenizer: PreTrainedTokenizerBase, tokens: int, question: str) -> Tensor:
+    """Ids of a question behind ``tokens`` visual tokens."""
+    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
+    text = f"<|im_start|>user\n{video}{question}<|im_end|>\n<|im_start|>assistant\n"
+    return torch.tensor(tokenizer(text).input_ids)
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, tokens: int, answer: str) -> tuple[Tensor, Tensor]:
     """Ids and labels of a prompt with ``tokens`` visual tokens and an answer."""
-    video = "<|vision_start|>" + "<|video_pad|>" * tokens + "<|vision_end|>"
-    prompt = f"<|im_start|>user\n{video}Describe.<|im_end|>\n<|im_start|>assistant\n"
-    question = tokenizer(prompt).input_ids
+    question = prompt(tokenizer, tokens, "Describe.").tolist()
     reply = tokenizer(answer + "<|im_end|>").input_ids
     return torch.tensor(question + reply), torch.tensor([-100] * len(question) + reply)
 
 
-def _make_batch(
+def make_batch(
     tokenizer: PreTrainedTokenizerBase, answers: list[str], frames: list[Tensor], padding: int = 0
-) -> dict[str, Any]:
+) -> Any:  # noqa: ANN401  # a dictionary from which tests take keys away
     """A right-padded batch of the shape `pairs.collate.Batch` has."""
     grids = torch.tensor([[len(f) // 2, f.shape[1] // 14, f.shape[2] // 14] for f in frames])
     tokens = [int(grid.prod()) // 4 for grid in grids]
@@ -46,15 +51,3 @@ def _make_batch(
         "position_mm": -68.0 * torch.arange(widest).expand(len(frames), -1),
         "frames": frames,
     }
-
-
-@pytest.fixture(scope="session")
-def random_frames() -> Callable[..., Tensor]:
-    """(slices, height, width, seed) → uint8 frames."""
-    return _random_frames
-
-
-@pytest.fixture(scope="session")
-def make_batch() -> Callable[..., dict[str, Any]]:
-    """(tokenizer, answers, frames, padding) → a batch."""
-    return _make_batch
