@@ -42,15 +42,15 @@ def test_a_model_is_bit_equal_at_step_0(
     batch = make_batch(tokenizer, ANSWERS, frames)
     with_queries = deepcopy(qwen)
     attach(with_queries)
-    plain = answer_losses(qwen, batch, "depth")  # type: ignore[arg-type]
-    seen = answer_losses(with_queries, batch, "depth")  # type: ignore[arg-type]
+    plain = answer_losses(qwen, batch, "depth")
+    seen = answer_losses(with_queries, batch, "depth")
     assert torch.equal(plain.values, seen.values)
     assert plain.finding_logits is None
     assert seen.finding_logits is not None
     assert seen.finding_logits.shape == (2, 18)
     # the same check must fail once the gate has learned something
     torch.nn.init.constant_(with_queries.slice_attention.gate, 1.0)
-    moved = answer_losses(with_queries, batch, "depth")  # type: ignore[arg-type]
+    moved = answer_losses(with_queries, batch, "depth")
     assert not torch.equal(plain.values, moved.values)
 
 
