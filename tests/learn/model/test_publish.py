@@ -25,6 +25,8 @@ from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.tower import patchify
 from tests.learn.model.batches import make_batch, random_frames
 
+Adapted = tuple[Qwen2_5_VLForConditionalGeneration, Path]
+Logits = Callable[[Any], torch.Tensor]
 FULL = Recipe.model_validate({"model": {"dtype": "float32"}})
 LORA = Recipe.model_validate({"model": {"dtype": "float32", "tuning": "lora"}})
 
@@ -34,7 +36,7 @@ def adapted(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Qwen2_5_VLForConditionalGeneration, Path]:
+) -> Adapted:
     """A model with adapters that matter, and its saved best weights."""
     model = deepcopy(qwen)
     add_adapters(model, r=4, alpha=8)
@@ -48,7 +50,7 @@ def adapted(
 
 
 @pytest.fixture(scope="module")
-def logits(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], torch.Tensor]:
+def logits(tokenizer: PreTrainedTokenizerBase) -> Logits:
     """Logits as anybody would ask for them, positions left to the library."""
     frames = random_frames(4, 112, 112)
     batch = make_batch(tokenizer, ["Findings: clear."], [frames])
@@ -65,9 +67,7 @@ def logits(tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], torch.Tensor]:
 
 
 def test_merged_weights_give_the_logits_of_training(
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path],
-    tmp_path: Path,
-    logits: Callable[[Any], torch.Tensor],
+    adapted: Adapted, tmp_path: Path, logits: Logits
 ) -> None:
     model, best = adapted
     publish(best, tmp_path / "out", "merged", LORA)
@@ -77,10 +77,7 @@ def test_merged_weights_give_the_logits_of_training(
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's own
 def test_adapters_give_them_on_the_weights_below(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path],
-    tmp_path: Path,
-    logits: Callable[[Any], torch.Tensor],
+    qwen: Qwen2_5_VLForConditionalGeneration, adapted: Adapted, tmp_path: Path, logits: Logits
 ) -> None:
     model, best = adapted
     publish(best, tmp_path / "out", "adapters", LORA, base="Qwen/Qwen2.5-VL-7B-Instruct")
@@ -104,7 +101,7 @@ def test_adapters_give_them_on_the_weights_below(
 
 
 def test_the_folder_holds_what_engines_look_for_and_no_more(
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path], tmp_path: Path
+    adapted: Adapted, tmp_path: Path
 ) -> None:
     _, best = adapted
     publish(best, tmp_path / "out", "merged", LORA)
@@ -135,7 +132,7 @@ def test_the_folder_holds_what_engines_look_for_and_no_more(
 
 
 def test_the_settings_are_the_published_ones(
-    shared_data: Path, adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path], tmp_path: Path
+    shared_data: Path, adapted: Adapted, tmp_path: Path
 ) -> None:
     publish(adapted[1], tmp_path / "out", "merged", LORA)
     published = shared_data / "qwen2.5-vl-7b-instruct"
@@ -157,9 +154,7 @@ def test_the_published_tokenizer_survives(
     assert written["tokenizer_class"] == "Qwen2Tokenizer"
 
 
-def test_frames_pass_the_processor_unscaled(
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path], tmp_path: Path
-) -> None:
+def test_frames_pass_the_processor_unscaled(adapted: Adapted, tmp_path: Path) -> None:
     publish(adapted[1], tmp_path / "out", "merged", LORA)
     processor = Qwen2VLImageProcessorPil.from_pretrained(tmp_path / "out")
     for height, width in ((56, 56), (112, 140), (504, 504)):
@@ -168,9 +163,7 @@ def test_frames_pass_the_processor_unscaled(
         assert grid == [1, height // 14, width // 14]
 
 
-def test_the_written_number_type_is_the_recipes(
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path], tmp_path: Path
-) -> None:
+def test_the_written_number_type_is_the_recipes(adapted: Adapted, tmp_path: Path) -> None:
     publish(adapted[1], tmp_path / "out", "merged", Recipe())
     tensors = load_file(tmp_path / "out" / "model.safetensors").values()
     assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
@@ -180,7 +173,7 @@ def test_the_written_number_type_is_the_recipes(
 def test_what_cannot_be_exported_is_one_sentence(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    adapted: tuple[Qwen2_5_VLForConditionalGeneration, Path],
+    adapted: Adapted,
     tmp_path: Path,
 ) -> None:
     save_model(tmp_path / "full", qwen, tokenizer)

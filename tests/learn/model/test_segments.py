@@ -14,10 +14,13 @@ from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 
 
 def batch_of(
-    tokenizer: PreTrainedTokenizerBase, answers: list[str], sizes: list[tuple[int, int]]
-) -> Any:  # noqa: ANN401
+    tokenizer: PreTrainedTokenizerBase,
+    answers: list[str],
+    sizes: list[tuple[int, int]],
+    padding: int = 0,
+) -> Any:  # noqa: ANN401  # as what it calls
     frames = [random_frames(4, *size, seed) for seed, size in enumerate(sizes)]
-    return make_batch(tokenizer, answers, frames)
+    return make_batch(tokenizer, answers, frames, padding)
 
 
 def losses_and_gradient(
@@ -79,8 +82,7 @@ def test_one_row_equals_each_sample_alone(
 def test_padding_is_never_computed(
     qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 112, 1)]
-    batch = make_batch(tokenizer, ANSWERS, frames, padding=7)
+    batch = batch_of(tokenizer, ANSWERS, [(56, 84), (112, 112)], padding=7)
     seen = []
     layer = qwen.model.language_model.layers[0]
     hook = layer.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
@@ -91,8 +93,7 @@ def test_padding_is_never_computed(
 
 @pytest.fixture
 def batch(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    frames = [random_frames(4, 56, 84, 0), random_frames(4, 112, 56, 1)]
-    made: dict[str, Any] = make_batch(tokenizer, ANSWERS, frames, padding=3)
+    made: dict[str, Any] = batch_of(tokenizer, ANSWERS, [(56, 84), (112, 56)], padding=3)
     return made
 
 

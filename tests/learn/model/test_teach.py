@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.recipe import ModelConfig, WarmUpConfig, read_recipe
-from ctscribe.learn.model.cells import attention_loss, positive_weights, where_loss
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
 from ctscribe.learn.model.teach import (
@@ -82,23 +80,6 @@ def test_a_volume_scores_by_its_best_cells() -> None:
     torch.testing.assert_close(volumes, expected + head.volume_bias)
 
 
-def test_the_loss_by_hand() -> None:
-    cells, volumes = torch.randn(5, 16, 18), torch.randn(2, 18)
-    cell_targets, volume_targets = torch.rand(5, 16, 18).round(), torch.rand(2, 18).round()
-    loss = where_loss(cells, volumes, cell_targets, volume_targets, torch.full((18,), 3.0))
-    each = torch.where(cell_targets > 0, 3.0, 1.0)
-    nats = binary_cross_entropy_with_logits(cells, cell_targets, reduction="none")
-    by_hand = ((each * nats).sum((0, 1)) / each.sum((0, 1))).mean()
-    by_hand += binary_cross_entropy_with_logits(volumes, volume_targets)
-    torch.testing.assert_close(loss, by_hand)
-
-
-def test_weights_favour_rare_findings_within_bounds() -> None:
-    positives = torch.tensor([0.0, 1.0, 100.0, 500.0, 1000.0] + [10.0] * 13)
-    weights = positive_weights(positives, torch.full((18,), 1000.0))
-    assert weights[:5].tolist() == pytest.approx([1000.0, 999.0, 9.0, 1.0, 1.0])
-
-
 @pytest.mark.parametrize(
     ("scores", "truth", "expected"),
     [
@@ -112,36 +93,12 @@ def test_auroc(scores: list[float], truth: list[int], expected: float | None) ->
     assert auroc(np.array(scores, np.float32), np.array(truth) > 0) == expected
 
 
-def test_a_finding_without_a_place_teaches_its_volume_alone() -> None:
-    cells = torch.randn(6, 16, 18, requires_grad=True)
-    volumes = torch.randn(2, 18)
-    targets, labels = torch.zeros(6, 16, 18), torch.ones(2, 18)
-    known = torch.ones(6, 18, dtype=torch.bool)
-    known[:4, 9] = False
-    loss = where_loss(cells, volumes, targets, labels, torch.full((18,), 3.0), known)
-    (slope,) = torch.autograd.grad(loss, cells)
-    assert bool((slope[:4, :, 9] == 0).all())
-    assert bool((slope[4:] != 0).all())
-    every = torch.ones_like(known)
-    arguments = (cells, volumes, targets, labels, torch.full((18,), 3.0))
-    torch.testing.assert_close(where_loss(*arguments, every), where_loss(*arguments))
-
-
 def test_present_without_a_box_is_not_located() -> None:
     (lesson,) = lessons(1, 5)
     nodule = FINDINGS.index("Lung nodule")
     labels = tuple(int(i in (nodule, 0)) for i in range(18))
     boxed = replace(lesson, labels=labels, findings=(nodule,), boxes=np.zeros((1, 3, 2)))
     assert [i for i, known in enumerate(boxed.located) if not known] == [0]
-
-
-def test_attention_loss_by_hand() -> None:
-    cells, targets = torch.randn(5, 16, 18), torch.zeros(5, 16, 18)
-    targets[1, 3, 9] = targets[2, 0, 9] = targets[4, 5, 2] = 1
-    first, second = cells[:3].flatten(0, 1).softmax(0), cells[3:].flatten(0, 1).softmax(0)
-    shares = torch.stack([first[16 + 3, 9] + first[32, 9], second[16 + 5, 2]])
-    torch.testing.assert_close(attention_loss(cells, targets, [3, 2]), -shares.log().mean())
-    assert attention_loss(cells, torch.zeros_like(targets), [3, 2]) == 0
 
 
 def smooth_frames(seed: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A prepared folder of a dozen tiny studies, a random starting checkpoint, and recipes."""
+"""A prepared folder of a dozen tiny studies, their pairs, and a random starting checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -107,9 +107,7 @@ def bench(prepared: Prepared, start: Path, pairs_of: dict[str, Path]) -> Callabl
             "max_grad_norm": 1e9,
         }
         recipe = make_recipe(
-            "heter",
-            train=train,
-            objective={"beta": 0.3, "alpha": 0.8, **objective},
+            "heter", train=train, objective={"beta": 0.3, "alpha": 0.8, **objective}
         )
         return Bench(prepared, start, pairs_of["heter"], recipe)
 

@@ -12,11 +12,6 @@ from ctscribe.learn.pairs.dataset import PairDataset, Visual
 from ctscribe.learn.train.validation import Validation, validate, validation_pairs
 
 
-@pytest.fixture
-def studies(prepared: Prepared) -> list[StudyRow]:
-    return prepared.studies
-
-
 class MeanOfFeatures(nn.Module):
     """Scores a study by the features it is shown."""
 
@@ -34,7 +29,8 @@ class MeanOfFeatures(nn.Module):
         return AnswerLosses(values=means, rows=torch.arange(num_rows), num_rows=num_rows)
 
 
-def test_each_scan_once_beside_another_patient(studies: list[StudyRow]) -> None:
+def test_each_scan_once_beside_another_patient(prepared: Prepared) -> None:
+    studies = prepared.studies
     again = studies[0].model_copy(update={"volume_name": "train_0_a_2.nii.gz"})
     rows = validation_pairs([again, *studies])
     assert rows == validation_pairs([*studies[::-1], again])
@@ -45,23 +41,23 @@ def test_each_scan_once_beside_another_patient(studies: list[StudyRow]) -> None:
         assert other.volume not in (None, own.study)
 
 
-def test_one_patient_is_not_enough(studies: list[StudyRow]) -> None:
+def test_one_patient_is_not_enough(prepared: Prepared) -> None:
     with pytest.raises(CtscribeError, match=r"two patients or more, but it has 1"):
-        validation_pairs(studies[:1])
+        validation_pairs(prepared.studies[:1])
 
 
 def test_shares_of_any_number_of_processes_add_up(
-    studies: list[StudyRow], tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase
 ) -> None:
+    studies = prepared.studies
     number = {study.volume_name: float(n) for n, study in enumerate(studies)}
 
     def visual(study: StudyRow, noise_seed: int | None) -> Visual:
         value = number[study.volume_name]
         return Visual((2, 2, 2), (0.0, 1.0), visual_tokens=torch.full((2, 3), value))
 
-    by_name = {study.volume_name: study for study in studies}
     rows = validation_pairs(studies)
-    pairs = PairDataset(by_name, rows, tokenizer, visual, 4096)
+    pairs = PairDataset(prepared.by_name, rows, tokenizer, visual, 4096)
     others = [number[row.volume or ""] for row in rows[1::2]]
     for num_processes in (1, 3):
         shares: list[torch.Tensor] = []

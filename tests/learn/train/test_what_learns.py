@@ -21,7 +21,6 @@ from ctscribe.learn.model.finding_queries import attached, label_loss
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.train.scorer import recompute
-from ctscribe.learn.train.stage import train
 from tests.learn.model.batches import make_batch, random_frames
 from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, weights
 
@@ -127,9 +126,9 @@ def test_bfloat16_keeps_learning_weights_in_full(
     assert (norm - 1).abs().max() < 1e-4
 
 
-def label_ce(weights: Path, prepared: Prepared) -> float:
+def label_ce(folder: Path, prepared: Prepared) -> float:
     """Of the queries, over all studies of the fixture."""
-    qwen, _ = load_model(weights)
+    qwen, _ = load_model(folder)
     queries = attached(qwen)
     assert queries is not None
     frames = [torch.from_numpy(np.array(prepared.frames(s))) for s in prepared.studies]
@@ -139,7 +138,7 @@ def label_ce(weights: Path, prepared: Prepared) -> float:
 
 
 def test_labels_teach_the_queries_and_reports_the_gate(
-    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+    tmp_path: Path, prepared: Prepared, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     found = []
     for weight in (0.0, 3.0):
@@ -147,7 +146,7 @@ def test_labels_teach_the_queries_and_reports_the_gate(
         recipe = make_recipe(
             model={"slice_attention": True}, objective={"label_weight": weight, "beta": 0.0}
         )
-        train(run_dir, prepared, pairs_of["origin"], recipe, start)
+        run(run_dir, pairs_of["origin"], recipe)
         found.append(label_ce(run_dir / "best", prepared))
         queries = attached(load_model(run_dir / "best")[0])
         assert queries is not None
@@ -161,14 +160,14 @@ def test_a_label_loss_needs_queries() -> None:
 
 
 def test_queries_learn_beside_adapters_in_half_precision(
-    tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
+    tmp_path: Path, prepared: Prepared, run: Train, pairs_of: dict[str, Path]
 ) -> None:
     recipe = make_recipe(
         model={"slice_attention": True, "tuning": "lora", "lora_r": 2, "dtype": "bfloat16"},
         objective={"label_weight": 1.0, "beta": 0.0},
         train={"epochs": 1},
     )
-    train(tmp_path / "run", prepared, pairs_of["origin"], recipe, start)
+    run(tmp_path / "run", pairs_of["origin"], recipe)
     queries = attached(load_model(tmp_path / "run" / "best", "bfloat16")[0])
     assert queries is not None
     assert queries.gate.dtype == torch.float32
@@ -176,7 +175,7 @@ def test_queries_learn_beside_adapters_in_half_precision(
     assert label_ce(tmp_path / "run" / "best", prepared) > 0
 
 
-def step(
+def gradients_of(
     qwen: Qwen2_5_VLForConditionalGeneration,
     batch: dict[str, Any],
     what: Literal["none", "layers", "cheap"],
@@ -198,8 +197,8 @@ def test_gradients_stay_and_only_layers_multiply_twice(
     what: Literal["layers", "cheap"],
 ) -> None:
     batch = make_batch(tokenizer, ["Findings: 12 mm nodule."], [random_frames(4, 56, 84)])
-    reference, once = step(qwen, batch, "none")
-    gradients, operations = step(qwen, batch, what)
+    reference, once = gradients_of(qwen, batch, "none")
+    gradients, operations = gradients_of(qwen, batch, what)
     assert gradients.keys() == reference.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-5)
