@@ -34,7 +34,6 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
 
     Args:
         out: Demo folder; an interrupted demo continues there and ends with the same tables.
-        processes: Worker processes of every stage.
         stage: Opens a named stage and yields its progress callback.
 
     Raises:

@@ -11,7 +11,7 @@ writes the tables of all.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,21 +95,10 @@ def prepare(
 ) -> PrepareSummary:
     """Prepares a data set; one bad volume becomes a row in ``skipped.jsonl``.
 
-    The rows of studies, ``skipped.jsonl`` and ``prepare.json`` are written at the end.
-
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
-        out: Where everything goes.
-        volume: Grid and intensity.
-        slices: What the model sees.
-        splits: Which patients are held out to choose checkpoints.
-        keep: See `Preparation`.
-        prefer: See `Preparation`.
-        reconstructions: See `choose_reconstructions`.
-        shard: Which part of the volumes to do.
-        engine: Where the volumes are worked on.
-        processes: Volumes worked on at once, each by one process with one thread; None leaves it
-            to the engine.
+        keep: See `Preparation`, also for ``prefer``.
+        processes: Volumes worked on at once; None leaves it to the engine.
         progress: Called first with the volumes that earlier runs have done.
         failed: Called with the code of each volume that fails, before its progress.
 
@@ -123,27 +112,20 @@ def prepare(
         manifest = open_prepared(out, tables, how, splits)
         listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
         listed = listed[shard[0] - 1 :: shard[1]]
-        if shard[0] > 1:  # what the tables alone rule out is the first shard's to tell
-            skipped = []
+        skipped = skipped if shard[0] == 1 else []  # told by the first shard
         records, tasks = _split_off_done(ledger, listed, out, how)
         num_reused = len(records)
         progress(num_reused, len(listed))
         outcomes = engine(do_task, tasks, processes, lost=_lost, need_bytes=_need_bytes)
-        for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
+        entered = _enter(outcomes, ledger, out, keep, failed)
+        for done, (name, outcome, reused) in enumerate(entered, num_reused + 1):
             if isinstance(outcome, SkippedRow):
                 skipped.append(outcome)
-                ledger.failed(name, outcome.code, outcome.reason)
-                failed(outcome.code)
             else:
                 records[name] = outcome
-                ledger.done(name, outcome, outputs_of(out, name, keep))
                 num_reused += reused
             progress(done, len(listed))
-        studies = [
-            _study_row(one, records[one.volume_name], splits)
-            for one in listed
-            if one.volume_name in records
-        ]
+        studies = _study_rows(listed, records, splits)
         return _write_tables(tables, manifest, studies, skipped, num_reused)
 
 
@@ -271,10 +253,35 @@ def _need_bytes(task: VolumeTask) -> int:
     return round(BASE_BYTES + _INFLATED * task.source_bytes)
 
 
-def _study_row(listed: ListedVolume, record: dict[str, Any], splits: SplitsConfig) -> StudyRow:
-    reported = listed.model_dump(include=set(ReportedRow.model_fields))
-    split = split_of(listed.patient_id, listed.source_split, splits)
-    return StudyRow(**reported, split=split, **{key: record[key] for key in _REPEATED})
+def _enter(
+    outcomes: Iterable[Outcome],
+    ledger: Ledger,
+    out: Path,
+    keep: Keep,
+    failed: Callable[[str], None],
+) -> Iterator[Outcome]:
+    """Enters outcomes into the ledger as they come, and passes them on."""
+    for name, outcome, reused in outcomes:
+        if isinstance(outcome, SkippedRow):
+            ledger.failed(name, outcome.code, outcome.reason)
+            failed(outcome.code)
+        else:
+            ledger.done(name, outcome, outputs_of(out, name, keep))
+        yield name, outcome, reused
+
+
+def _study_rows(
+    listed: Sequence[ListedVolume], records: Mapping[str, dict[str, Any]], splits: SplitsConfig
+) -> list[StudyRow]:
+    """The volumes that are prepared, as listed, with what their records say of the frames."""
+    rows = []
+    for one in listed:
+        if record := records.get(one.volume_name):
+            reported = one.model_dump(include=set(ReportedRow.model_fields))
+            split = split_of(one.patient_id, one.source_split, splits)
+            told = {key: record[key] for key in _REPEATED}
+            rows.append(StudyRow(**reported, split=split, **told))
+    return rows
 
 
 def _write_tables(

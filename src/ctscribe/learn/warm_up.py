@@ -90,11 +90,7 @@ def warm_up(
     """
     request = request_of(recipe, prepared, where, start)
     if out.exists():
-        if not _holds(out, request):
-            raise CtscribeError(
-                "E_RUN_EXISTS",
-                f"{out} must be new or hold the same warm-up, but it holds something else",
-            )
+        _require_same(out, request)
         progress(1000, 1000)
         return out
     studies_dir = out.with_name(f"{out.name}-studies")
@@ -104,13 +100,8 @@ def warm_up(
         prepared.require(recipe)
         studies = _take_studies(prepared, where)
     qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
-    save_model(
-        out,
-        qwen,
-        tokenizer,
-        {HEAD_FILE: head.state_dict()},
-        {_REQUEST: {"request": request, **found}},
-    )
+    documents = {_REQUEST: {"request": request, **found}}
+    save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
     shutil.rmtree(studies_dir, ignore_errors=True)
     progress(1000, 1000)
     return out
@@ -302,6 +293,14 @@ def _fingerprint(where: Path | None) -> str | None:
         return sha256_of_file(where)
     files = sorted(path for path in where.rglob("*") if path.is_file())
     return sha256_of_json([[str(p.relative_to(where)), p.stat().st_size] for p in files])
+
+
+def _require_same(out: Path, request: Mapping[str, Any]) -> None:
+    if not _holds(out, request):
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{out} must be new or hold the same warm-up, but it holds something else",
+        )
 
 
 def _holds(folder: Path, request: Mapping[str, Any]) -> bool:

@@ -84,7 +84,6 @@ def score_card(
         cross_entropy: View → of each scan's true report; empty where only reports are known.
         answers: View → what was written for the scans of ``truth``, in their order; ``real`` and
             ``other_patient`` at least.
-        config: Text profile, draws and their seed.
         source_name: Who read the findings of what was written.
 
     Returns:
@@ -94,10 +93,9 @@ def score_card(
     """
     patient_ids = [report.patient_id for report in truth]
     resampler = Resampler.of(patient_ids, config.resamples, config.seed)
-    unknown = np.zeros(len(truth))
     point, drawn = {}, {}
     for name, written in answers.items():
-        ce = cross_entropy.get(name, unknown)
+        ce = cross_entropy.get(name, np.zeros(len(truth)))
         rows = _statistics(ce, written, answers["real"], truth, config.profile)
         point[name], drawn[name] = resampler.sums(rows)
     known = [name for name in METRICS if cross_entropy or name not in FIT]

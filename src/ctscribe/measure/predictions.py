@@ -96,16 +96,17 @@ def put_to_studies(
             f"every name in {path} must belong to one of the references, but {len(unknown)} do "
             f"not, such as {named}",
         )
-    return [
-        PredictionRow(
-            scan_id=study.scan_id,
-            patient_id=study.patient_id,
-            volume_name=study.volume_name,
-            findings=report.findings,
-            impression=report.impression,
-        )
-        for _, report, study in chosen.values()
-    ]
+    return [_answer(report, study) for _, report, study in chosen.values()]
+
+
+def _answer(report: NamedReport, study: ReportedRow) -> PredictionRow:
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=report.findings,
+        impression=report.impression,
+    )
 
 
 def read_written(path: Path) -> list[NamedReport]:

@@ -138,16 +138,14 @@ def evaluate(
             findings and is listed.
         references: The studies to be scored; reconstructions of one scan count once.
         training: The studies the baselines choose their reports from; None where there are none,
-            which ``baseline_rules`` say then, ``training_scans`` being 0.
-        config: Text profile, number of draws and their seed, optional metrics.
+            which ``baseline_rules`` say then.
         source: Reads the findings of what was written, and of references without labels.
         stated: Scan → what a label head found, for the baseline that needs no report writer.
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
-        ``template``, ``cross_check``, ``use``. A score that is undefined for these references
-        is None.
+        ``template``, ``cross_check``, ``use``. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other

@@ -181,12 +181,7 @@ def load_model(
             f"{_first_sentence(error)}",
         ) from error
     _check_loading(name, loading)
-    if tokenizer.convert_tokens_to_ids("<|video_pad|>") != config.video_token_id:
-        raise CtscribeError(
-            "E_WEIGHTS",
-            f"{name} must hold the tokenizer of its model, but <|video_pad|> is not token "
-            f"{config.video_token_id} there",
-        )
+    _check_tokenizer(name, tokenizer, config.video_token_id)
     speed_up_tower(qwen)
     narrow(qwen)
     if is_local and (folder / ATTENTION_FILE).exists():
@@ -225,6 +220,15 @@ def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
                 f"{name} must hold exactly Qwen2.5-VL's tensors, but it has {len(keys)} "
                 f"{problem.replace('_', ' ')} such as {keys[0]}",
             )
+
+
+def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, video_id: int) -> None:
+    if tokenizer.convert_tokens_to_ids("<|video_pad|>") != video_id:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold the tokenizer of its model, but <|video_pad|> is not token "
+            f"{video_id} there",
+        )
 
 
 def _first_sentence(error: Exception) -> str:
