@@ -1,4 +1,5 @@
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ctscribe.base.figures import image_bytes, write_figure
+from ctscribe.show import score_figures
 from ctscribe.show.card import card_figure
 from ctscribe.show.score_figures import (
     beta_curves,
@@ -141,3 +143,18 @@ def test_nodule_sizes_are_in_order_and_told_from_what_is_undefined() -> None:
     sizes = nodule_sizes({"strata": strata})
     assert list(sizes) == ["< 3 mm", "< 6 mm", "6–8 mm", "> 30 mm"]
     assert [size for size, (_, found) in sizes.items() if found is None] == ["6–8 mm"]
+
+
+def test_a_findings_positives_are_those_of_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Mapping[str, int]] = []
+
+    def draw(*asked: Mapping[str, int]) -> Figure:
+        drawn.append(asked[2])
+        return Figure()
+
+    monkeypatch.setattr(score_figures, "per_finding_figure", draw)
+    row = {"finding": "Lung nodule", "true_positives": 3, "false_negatives": 2}
+    unknown = {"value": None, "low": None, "high": None}
+    scores = {"per_finding": [row | {"coverage": unknown, "precision": unknown}]}
+    score_figures._findings("Model", scores, "")
+    assert drawn == [{"Lung nodule": 5}]

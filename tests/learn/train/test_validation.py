@@ -44,6 +44,7 @@ def test_each_scan_once_beside_another_patient(prepared: Prepared) -> None:
 def test_one_patient_is_not_enough(prepared: Prepared) -> None:
     with pytest.raises(CtscribeError, match=r"two patients or more, but it has 1"):
         validation_pairs(prepared.studies[:1])
+    assert len(validation_pairs(prepared.studies[:2])) == 4  # two patients stand in for each other
 
 
 def test_shares_of_any_number_of_processes_add_up(
