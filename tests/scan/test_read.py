@@ -130,6 +130,10 @@ def test_what_is_no_file(
     assert code_of(path) == code
 
 
+def test_a_shallow_volume_is_refused_by_its_header_alone(tmp_path: Path, lps: CTVolume) -> None:
+    assert code_of(save(tmp_path, lps.hu[:, :, :19], lps.affine)) == "E_TOO_FEW_SLICES"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "a.nii"

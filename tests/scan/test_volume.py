@@ -71,6 +71,13 @@ def test_impossible_affines(affine: np.ndarray, code: str) -> None:
     assert caught.value.sentence.startswith("train_1_a_1.nii.gz must have")
 
 
+def test_an_impossible_spacing_is_named() -> None:
+    affine = np.diag([0.8, 0.7, 30.0, 1.0])
+    affine[:3, 3] = 5.0
+    with refusal("E_SPACING", "but has 0.8 x 0.7 x 30 mm"):
+        check_affine(affine, "scan 1")
+
+
 @pytest.mark.parametrize(
     ("spacing", "width", "codes"),
     [
