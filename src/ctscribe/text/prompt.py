@@ -43,11 +43,17 @@ class ChatTokenizer(Protocol):
         """Token ids of a text and, when asked for, where each lies in it."""
 
 
-def prompt_messages() -> list[dict[str, Any]]:
-    """The chat before the answer: system, then a user who shows the slices and asks."""
+def prompt_messages(cue: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The chat before the answer: system, then a user who shows the slices and asks.
+
+    A ``cue`` names the findings that the image suggests; the user tells them behind the question.
+    None tells nothing, an empty one that there is nothing to tell.
+    """
+    told = "" if cue is None else f" The image suggests: {', '.join(cue) or 'no finding'}."
+    question = {"type": "text", "text": QUESTION + told}
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]},
+        {"role": "user", "content": [{"type": "video"}, question]},
     ]
 
 
@@ -65,15 +71,22 @@ def num_visual_tokens(grid_thw: GridThw) -> int:
     return slice_pairs * rows * columns // 4
 
 
-def encode_prompt(tokenizer: ChatTokenizer, grid_thw: GridThw) -> list[int]:
+def encode_prompt(
+    tokenizer: ChatTokenizer, grid_thw: GridThw, cue: tuple[str, ...] | None = None
+) -> list[int]:
     """Token ids up to where the answer begins, for generation; see `encode_example`."""
-    rendered = _render(tokenizer)
+    rendered = _render(tokenizer, cue)
     pads = [rendered.video_pad] * num_visual_tokens(grid_thw)
     return [*rendered.before, *pads, *rendered.after]
 
 
 def encode_example(
-    tokenizer: ChatTokenizer, report: str, grid_thw: GridThw, *, study: str = "the study"
+    tokenizer: ChatTokenizer,
+    report: str,
+    grid_thw: GridThw,
+    cue: tuple[str, ...] | None = None,
+    *,
+    study: str = "the study",
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and answer, and labels that supervise only the answer.
 
@@ -84,6 +97,7 @@ def encode_example(
         tokenizer: Qwen's, or one with its special tokens and chat template.
         report: The answer, as `sections.join_report` writes it.
         grid_thw: Of the study's frames.
+        cue: As in `prompt_messages`; it carries no loss.
         study: Named in errors.
 
     Returns:
@@ -99,8 +113,9 @@ def encode_example(
             raise CtscribeError(
                 "E_REPORT", f"the report of {study} must be plain text, but it contains {token}"
             )
-    prompt = encode_prompt(tokenizer, grid_thw)
-    answer = [*tokenizer.encode(report, add_special_tokens=False), _render(tokenizer).closing]
+    prompt = encode_prompt(tokenizer, grid_thw, cue)
+    closing = _render(tokenizer, cue).closing
+    answer = [*tokenizer.encode(report, add_special_tokens=False), closing]
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 
@@ -119,10 +134,10 @@ class _Rendered:
     closing: int
 
 
-@lru_cache(maxsize=8)
-def _render(tokenizer: ChatTokenizer) -> _Rendered:
+@lru_cache(maxsize=4096)
+def _render(tokenizer: ChatTokenizer, cue: tuple[str, ...] | None) -> _Rendered:
     """Splits the rendered chat at the placeholder and behind the answer; no ids are assumed."""
-    messages = prompt_messages()
+    messages = prompt_messages(cue)
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     answer = "answer"
     whole = tokenizer.apply_chat_template(

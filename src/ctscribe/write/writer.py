@@ -38,7 +38,7 @@ from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.volume import CTVolume, note_unusual
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import encode_example, encode_prompt
+from ctscribe.text.prompt import encode_example
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import Calibration, read_calibration, sentence_confidences
 from ctscribe.write.draft import (
@@ -137,18 +137,10 @@ class ReportWriter:
 
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once: frames or stored features, not mixed."""
-        tokens = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
-        frames = [v.frames for v in visuals if v.frames is not None]
-        with torch.inference_mode():
-            visual_tokens = torch.cat(tokens) if tokens else encode_frames(self.qwen, frames)
-        millimetres = [torch.tensor(visual.position_mm) for visual in visuals]
         return write_reports(
             self.qwen,
             self.tokenizer,
-            [torch.tensor(encode_prompt(self.tokenizer, v.grid_thw)) for v in visuals],
-            visual_tokens,
-            torch.tensor([visual.grid_thw for visual in visuals]),
-            torch.nn.utils.rnn.pad_sequence(millimetres, batch_first=True),
+            visuals,
             self.recipe.model.positions,
             self.recipe.generate.max_new_tokens,
         )

@@ -18,6 +18,7 @@ from ctscribe.learn.model.finding_queries import (
 )
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
+from ctscribe.learn.pairs.dataset import Visual
 from tests.learn.model.batches import make_batch, prompt, random_frames
 
 ANSWERS = ["The lungs are clear.", "There is a nodule."]
@@ -57,16 +58,11 @@ def test_a_model_is_bit_equal_at_step_0(
 def test_written_reports_read_through_the_gate(
     qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    visual = encode_frames(qwen, [random_frames(4, 56, 56)])
-    prompts = [prompt(tokenizer, 8, "Write.")]
-    millimetres = torch.tensor([[0.0, -60.0]])
+    tokens = encode_frames(qwen, [random_frames(4, 56, 56)])
+    shown = [Visual((2, 4, 4), (0.0, -60.0), visual_tokens=tokens)]
 
     def scores(model: Qwen2_5_VLForConditionalGeneration) -> tuple[float, ...]:
-        grid = torch.tensor([[2, 4, 4]])
-        written = write_reports(
-            model, tokenizer, prompts, visual, grid, millimetres, "depth", max_new_tokens=4
-        )
-        return written[0].token_log_probs
+        return write_reports(model, tokenizer, shown, "depth", 4)[0].token_log_probs
 
     with_queries = deepcopy(qwen)
     attach(with_queries)

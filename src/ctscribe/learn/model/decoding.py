@@ -1,18 +1,23 @@
-"""Greedy writing with our own position ids and a key-value cache."""
+"""Writing with our own position ids and a key-value cache: greedily, sampled, or under contrast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import embed
+from ctscribe.learn.model.tower import encode_frames
+from ctscribe.learn.pairs.dataset import Visual
+from ctscribe.text.prompt import encode_prompt
 
 
 @final
@@ -25,80 +30,263 @@ class Answer:
     token_ids: tuple[int, ...]
     """As chosen, without the closing ``<|im_end|>``."""
     token_log_probs: tuple[float, ...]
-    """Natural log of each token's probability, in the same order."""
+    """Natural log of each token's probability given the own volume, in the same order."""
     finished: bool
     """False when the length limit came before ``<|im_end|>``."""
+
+
+@final
+@dataclass(frozen=True)
+class Contrast:
+    """Other volumes, read once up to the question, against which every next token is held.
+
+    A token's score is (1 + γ)·log p(own) − γ·log p(other), the latter the mean over ``num_others``
+    volumes, among the tokens with p(own) ≥ α·max p(own) (Leng et al., arXiv:2311.16922).
+    """
+
+    keys: tuple[Float[Tensor, "volumes heads tokens width"], ...]
+    """One per layer; a shorter volume is padded on the left."""
+    values: tuple[Float[Tensor, "volumes heads tokens width"], ...]
+    mask: Int[Tensor, "volumes tokens"]
+    following: Int[Tensor, "volumes"]
+    """The place after each volume's last token."""
+    patients: tuple[str | None, ...]
+    """Whose each volume is; None for nobody's."""
+    num_others: int
+    """For each scan, the first so many that are not its own patient's."""
+    weight: float
+    """γ."""
+    plausibility: float
+    """α."""
+
+    def others(self, patients: Sequence[str | None]) -> Int[Tensor, "others scans"]:
+        """Numbers of the volumes that stand against each of these patients' scans."""
+        chosen = [
+            [n for n, other in enumerate(self.patients) if other is None or other != patient]
+            for patient in patients
+        ]
+        return torch.tensor([row[: self.num_others] for row in chosen]).T
+
+
+@final
+@dataclass
+class _Rows:
+    """Prompts that the model has read, one a row, ready for their next token."""
+
+    cache: DynamicCache
+    mask: Int[Tensor, "rows tokens"]
+    following: Int[Tensor, "rows"]
+    """The place of the next token."""
+    hidden: Float[Tensor, "rows width"]
+    """Of each prompt's last token."""
 
 
 @torch.inference_mode()
 def write_reports(
     qwen: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Int[Tensor, "_"]],
-    visual_tokens: Float[Tensor, "visual_tokens hidden"],
-    video_grid_thw: Int[Tensor, "batch 3"],
-    position_mm: Float[Tensor, "batch slice_pairs"],
+    visuals: Sequence[Visual],
     positions: Literal["index", "depth"],
     max_new_tokens: int,
+    *,
+    contrast: Contrast | None = None,
+    sample: torch.Generator | None = None,
 ) -> list[Answer]:
-    r"""Writes one answer per prompt at temperature 0, all prompts at once.
+    """Writes one answer per volume, all at once; no special token but the closing one.
 
-    A prompt is token ids up to and including ``<|im_start|>assistant\n``, with ``<|video_pad|>``
-    repeated once per visual token; lengths may differ. The visual tokens of all volumes follow one
-    another in the order of the prompts. ``positions`` is the mode of `position_ids`, which reads
-    grid and millimetres; ``max_new_tokens`` includes the closing token.
+    Args:
+        qwen: The model.
+        tokenizer: Its own.
+        visuals: Of any sizes; all with features or all with frames.
+        positions: Mode of `position_ids`.
+        max_new_tokens: Longest answer, its closing token included.
+        contrast: What the volumes are held against; None writes the likeliest token.
+        sample: Draws every token by its probability instead.
     """
-    device = qwen.lm_head.weight.device
-    end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
-    input_ids = pad_sequence([*prompts], True, pad, padding_side="left").to(device)
-    ones = [torch.ones_like(prompt) for prompt in prompts]
-    mask = pad_sequence(ones, True, 0, padding_side="left").to(device)
-    place = position_ids(
-        qwen.config, input_ids, mask, video_grid_thw, position_mm.to(device), positions
-    )
-    padded = not bool(mask.all())
-    cache = DynamicCache(config=qwen.config.text_config)
-    gated = gate(qwen, visual_tokens.to(device), video_grid_thw)
-    embeds = embed(qwen, input_ids, gated.visual_tokens)
-    following = place.amax((0, 2)) + 1  # the place after the prompt's last token, per row
+    end, barred = int(tokenizer.eos_token_id), _barred(tokenizer, qwen.lm_head.out_features)
+    barred = barred.to(qwen.lm_head.weight.device)
+    prompts = [torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue)) for v in visuals]
+    rows = _read_prompts(qwen, tokenizer, prompts, visuals, positions)
+    if contrast is not None:
+        patients = [visual.patient_id for visual in visuals]
+        rows = _together(rows, _read_others(qwen, tokenizer, prompts, contrast, patients))
+    padded = not bool(rows.mask.all())
     chosen, log_probs = [], []
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    done = torch.zeros(len(visuals), dtype=torch.bool, device=barred.device)
     for step in range(max_new_tokens):
-        best, token = _likeliest(qwen, embeds, mask if padded else None, place, cache)
+        logits = qwen.lm_head(rows.hidden).float().log_softmax(-1)
+        by_volume = logits.unflatten(0, (-1, len(visuals)))
+        token, log_prob = _choose(by_volume, barred, contrast, sample)
         chosen.append(torch.where(done, end, token))
-        log_probs.append(best)
+        log_probs.append(log_prob)
         done = done | (token == end)
-        if bool(done.all()):
+        if bool(done.all()) or step + 1 == max_new_tokens:
             break
-        embeds = qwen.get_input_embeddings()(token)[:, None]
-        place = (following + step)[None, :, None].expand(3, -1, 1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        embeds = qwen.get_input_embeddings()(token.repeat(len(by_volume)))[:, None]
+        rows.mask = pad(rows.mask, (0, 1), value=1)
+        place = (rows.following + step)[None, :, None].expand(3, -1, 1)
+        rows.hidden = _last(qwen, embeds, rows.mask if padded else None, place, rows.cache)
     return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
 
 
-def _likeliest(
+def read_volumes(
     qwen: Qwen2_5_VLForConditionalGeneration,
-    embeds: Float[Tensor, "batch tokens hidden"],
-    mask: Int[Tensor, "batch all_tokens"] | None,
-    place: Int[Tensor, "3 batch tokens"],
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Sequence[Visual],
+    positions: Literal["index", "depth"],
+) -> tuple[DynamicCache, Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
+    """Keys and values of prompts up to their last visual token, which depend on nothing else.
+
+    Returns:
+        The cache; which of its tokens are real, for shorter volumes are padded on the left; and
+        the place after each volume's last token.
+    """
+    ids = [torch.tensor(encode_prompt(tokenizer, visual.grid_thw)) for visual in visuals]
+    upto = [prompt[: _num_before_question(qwen, prompt)] for prompt in ids]
+    rows = _read_prompts(qwen, tokenizer, upto, visuals, positions)
+    return rows.cache, rows.mask, rows.following
+
+
+def visual_tokens_of(
+    qwen: Qwen2_5_VLForConditionalGeneration, visuals: Sequence[Visual]
+) -> Float[Tensor, "visual_tokens hidden"]:
+    """Visual tokens of volumes, one after another: as stored, or from their frames."""
+    stored = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
+    if stored:
+        return torch.cat(stored).to(qwen.lm_head.weight.device)
+    return encode_frames(qwen, [v.frames for v in visuals if v.frames is not None])
+
+
+def _read_prompts(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Int[Tensor, "_"]],
+    visuals: Sequence[Visual],
+    positions: Literal["index", "depth"],
+) -> _Rows:
+    device = qwen.lm_head.weight.device
+    ids, mask = _pad_left(prompts, int(tokenizer.pad_token_id), device)
+    grids = torch.tensor([visual.grid_thw for visual in visuals])
+    millimetres = pad_sequence([torch.tensor(v.position_mm) for v in visuals], batch_first=True)
+    place = position_ids(qwen.config, ids, mask, grids, millimetres.to(device), positions)
+    cache = DynamicCache(config=qwen.config.text_config)
+    embeds = embed(qwen, ids, gate(qwen, visual_tokens_of(qwen, visuals), grids).visual_tokens)
+    hidden = _last(qwen, embeds, mask if not bool(mask.all()) else None, place, cache)
+    return _Rows(cache, mask, place.amax((0, 2)) + 1, hidden)
+
+
+def _read_others(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Int[Tensor, "_"]],
+    contrast: Contrast,
+    patients: Sequence[str | None],
+) -> _Rows:
+    """Each prompt's question once more, behind each of the other volumes: others × scans rows."""
+    device = qwen.lm_head.weight.device
+    others = contrast.others(patients)
+    which = others.flatten().to(device)
+    questions = [prompt[_num_before_question(qwen, prompt) :] for prompt in prompts]
+    ids, asked = _pad_left(questions * len(others), int(tokenizer.pad_token_id), device)
+    cache = DynamicCache(config=qwen.config.text_config)
+    for layer, (keys, values) in enumerate(zip(contrast.keys, contrast.values, strict=True)):
+        cache.update(keys[which], values[which], layer)
+    mask = torch.cat([contrast.mask[which], asked], dim=1)
+    start = contrast.following[which, None]
+    place = ((start + asked.cumsum(1) - 1) * asked)[None].expand(3, -1, -1)
+    embeds = qwen.get_input_embeddings()(ids)
+    hidden = _last(qwen, embeds, mask if not bool(mask.all()) else None, place, cache)
+    return _Rows(cache, mask, start[:, 0] + asked.sum(1), hidden)
+
+
+def _num_before_question(
+    qwen: Qwen2_5_VLForConditionalGeneration, prompt: Int[Tensor, "tokens"]
+) -> int:
+    return int((prompt == qwen.config.video_token_id).nonzero()[-1]) + 1
+
+
+def _together(first: _Rows, second: _Rows) -> _Rows:
+    """Both as rows of one batch, the shorter prompts padded on the left."""
+    length = max(first.mask.shape[1], second.mask.shape[1])
+    cache = DynamicCache()
+    layers = zip(first.cache.layers, second.cache.layers, strict=True)
+    for number, pair in enumerate(layers):
+        keys, values = (
+            torch.cat([pad(s, (0, 0, length - s.shape[2], 0)) for s in states])
+            for states in ([layer.keys for layer in pair], [layer.values for layer in pair])
+        )
+        cache.update(keys, values, number)
+    masks = [pad(rows.mask, (length - rows.mask.shape[1], 0)) for rows in (first, second)]
+    following, hidden = (
+        torch.cat([getattr(rows, name) for rows in (first, second)])
+        for name in ("following", "hidden")
+    )
+    return _Rows(cache, torch.cat(masks), following, hidden)
+
+
+def _pad_left(
+    rows: Sequence[Int[Tensor, "_"]], pad_id: int, device: torch.device
+) -> tuple[Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"]]:
+    """Token ids, and 1 where they are no padding."""
+    ones = [torch.ones_like(row) for row in rows]
+    ids, mask = (
+        pad_sequence([*part], True, value, padding_side="left")
+        for part, value in ((rows, pad_id), (ones, 0))
+    )
+    return ids.to(device), mask.to(device)
+
+
+def _last(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    embeds: Float[Tensor, "rows tokens width"],
+    mask: Int[Tensor, "rows all_tokens"] | None,
+    place: Int[Tensor, "3 rows tokens"],
     cache: DynamicCache,
-) -> tuple[Float[Tensor, "batch"], Int[Tensor, "batch"]]:
-    """Log-probability and id of each row's most likely next token; the cache grows."""
-    hidden = qwen.model.language_model(
+) -> Float[Tensor, "rows width"]:
+    """Hidden state of each row's last token; the cache grows."""
+    states: Tensor = qwen.model.language_model(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=place,
         past_key_values=cache,
         use_cache=True,
-    ).last_hidden_state[:, -1]
-    best, token = qwen.lm_head(hidden).float().log_softmax(-1).max(-1)
-    return best, token
+    ).last_hidden_state
+    return states[:, -1]
+
+
+def _choose(
+    log_probs: Float[Tensor, "volumes rows vocabulary"],
+    barred: Bool[Tensor, "vocabulary"],
+    contrast: Contrast | None,
+    sample: torch.Generator | None,
+) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """Each row's next token and its log-probability given the own volume, which is the first."""
+    own = log_probs[0]
+    allowed = own.masked_fill(barred, -torch.inf)
+    if contrast is not None:
+        least = allowed.amax(-1, keepdim=True) + torch.tensor(contrast.plausibility).log()
+        score = own + contrast.weight * (own - log_probs[1:].mean(0))
+        allowed = score.masked_fill(allowed < least, -torch.inf)
+    if sample is None:
+        token = allowed.argmax(-1)
+    else:
+        token = torch.multinomial(allowed.softmax(-1), 1, generator=sample)[:, 0]
+    return token, own.gather(-1, token[:, None])[:, 0]
+
+
+@lru_cache(maxsize=8)
+def _barred(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Bool[Tensor, "vocabulary"]:
+    """Ids that are no words: special tokens but the closing one, and rows without a token."""
+    barred = torch.arange(vocabulary) >= len(tokenizer)
+    barred[[*tokenizer.added_tokens_decoder]] = True
+    barred[tokenizer.eos_token_id] = False
+    return barred
 
 
 def _collect(
     tokenizer: PreTrainedTokenizerBase,
-    chosen: Int[Tensor, "batch steps"],
-    log_probs: Float[Tensor, "batch steps"],
+    chosen: Int[Tensor, "rows steps"],
+    log_probs: Float[Tensor, "rows steps"],
     end: int,
 ) -> list[Answer]:
     written = []

@@ -70,6 +70,7 @@ class FeatureStore:
             grid_thw=(pairs, rows * MERGE, columns * MERGE),
             position_mm=slice_pair_positions(study.position_mm),
             visual_tokens=tokens,
+            patient_id=None if noise_seed is not None else study.patient_id,
         )
 
     def path(self, study: StudyRow) -> Path:
@@ -140,6 +141,7 @@ def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None
         grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
         position_mm=slice_pair_positions(study.position_mm),
         frames=torch.from_numpy(frames),
+        patient_id=None if noise_seed is not None else study.patient_id,
     )
 
 

@@ -31,6 +31,10 @@ class Visual:
     """Mean superior coordinate of each slice pair."""
     frames: UInt8[Tensor, "slices height width 3"] | None = None
     visual_tokens: Float[Tensor, "tokens hidden"] | None = None
+    patient_id: str | None = None
+    """Whose volume it is; None for noise and for a scan of no data set."""
+    cue: tuple[str, ...] | None = None
+    """Findings that the prompt tells; see `prompt_messages`."""
 
 
 VisualSource = Callable[[StudyRow, int | None], Visual]
@@ -150,7 +154,7 @@ class PairDataset(Dataset[Pair]):
         visual = self._visual(shown, row.noise_seed)
         report = join_report(study.findings, study.impression)
         input_ids, labels = encode_example(
-            self._tokenizer, report, visual.grid_thw, study=row.study
+            self._tokenizer, report, visual.grid_thw, visual.cue, study=row.study
         )
         if len(input_ids) > self._max_tokens:
             raise CtscribeError(
