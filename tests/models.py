@@ -76,6 +76,7 @@ def plain_calibration(weights_sha256: str) -> Calibration:
         sentence_slopes=(0, 1),
         sentence_offset=0,
         threshold=0.5,
+        cue_threshold=0.5,
     )
 
 

@@ -47,6 +47,8 @@ E_COLUMN             A table lacks a column, or has one too many.
     Correct, add or remove the column.
 E_CSV                A file is no CSV, or one of its lines is broken.
     Mend the quotes, the commas or the empty cell that is named.
+E_CUES               Nobody tells a run its findings as it learned, or a table of them is wrong.
+    Run `ctscribe tune`, or give a CSV of VolumeName and 18 probabilities by `--cues`.
 E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bits.
     Export the CT itself, not a rendering.
 E_DEPENDENCE         The model depends on the scan less than `--min-dependence` asks.
@@ -138,13 +140,15 @@ E_NO_LABELS          A volume lacks its row in the labels file.
 E_NO_NEGATIVE        No other patient's volume can serve as a negative.
     Prepare more patients, or use the strategy gauss.
 E_NO_QUERIES         The run has no finding queries.
-    Train it with `--set model.slice_attention=true`.
+    Start from a warm-up, with `--set model.slice_attention=true` or `model.cues=true`.
 E_NO_REPORT          A volume lacks its row in the reports file.
     Add its report, or move the volume elsewhere.
 E_NO_RESCALE         There is no slope and intercept to make Hounsfield units with.
     Export the original CT images, add the metadata, or set `volume.intensity` to hu if it is HU.
 E_NO_SPACING         Header and metadata both lack the voxel size.
     Fill in the metadata, or use the file with a header.
+E_OPERATING_POINT    No threshold reaches the operating point that was asked for.
+    Ask for f1, or for less coverage or precision.
 E_OPTION             Two options contradict each other.
     Leave out one of them, or give what it goes with.
 E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.

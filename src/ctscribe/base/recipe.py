@@ -129,6 +129,9 @@ class ModelConfig(Section):
     slice_attention: bool = False
     """Finding queries attend over the visual tokens and re-weight slices for the language model;
     they start from the warm-up's, where the starting weights come from one."""
+    cues: bool = False
+    """Findings are told in the prompt: in training the true ones; when writing those whose
+    calibrated probability is high enough, by the warm-up's finding queries or by a table."""
 
 
 class ObjectiveConfig(Section):
@@ -228,6 +231,15 @@ class GenerateConfig(Section):
     """Longest report."""
     batch_size: int = Field(4, ge=1)
     """Studies written at once."""
+    contrast: Literal["none", "noise", "others", "mean"] = "none"
+    """What every token is held against: reports on noise, on other training patients, or on the
+    mean of many training volumes; `learn.model.decoding.Contrast` has the formula."""
+    contrast_weight: float = Field(0.25, ge=0)
+    """γ; 0 holds against nothing."""
+    plausibility: float = Field(0.3, gt=0, le=1)
+    """α: tokens less than so many times as likely as the likeliest are not written (contrast)."""
+    num_negatives: int = Field(8, ge=1, le=64)
+    """Volumes of noise, or other patients."""
 
 
 class EvaluateConfig(Section):

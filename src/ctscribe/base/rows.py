@@ -135,6 +135,8 @@ class PredictionRow(Row):
     """None where another tool wrote the report."""
     finished: bool | None = None
     """False when the report ran into the length limit; None where that is not known."""
+    cue: tuple[str, ...] | None = None
+    """Findings that the prompt told; None where it told nothing."""
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)

@@ -49,6 +49,24 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
     return run_dir
 
 
+def claim(path: Path, asked: dict[str, Any]) -> None:
+    """Notes beside a file that grows what it is asked for; another request is refused.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when the file is there and was asked for otherwise.
+    """
+    note = path.with_name(f"{path.stem}.asked.json")
+    asked = json.loads(json.dumps(asked))
+    before = read_json(note) if note.exists() else None
+    if path.exists() and before != asked:
+        changed = first_difference(before, asked) if before else "what it was asked for, not noted"
+        raise CtscribeError(
+            "E_RUN_EXISTS",
+            f"{path} must be new or hold the same request's reports, but it differs in {changed}",
+        )
+    write_json(note, asked)
+
+
 def recipe_of(run_dir: Path) -> Recipe:
     """The recipe a training run or an experiment was started with.
 

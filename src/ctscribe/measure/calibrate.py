@@ -6,7 +6,7 @@ splits where they are not there yet.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -20,13 +20,13 @@ from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.temperature import choose_threshold, fit_table, fit_temperature
 from ctscribe.measure.reliability import Claims, draw_reliability, reliability
 from ctscribe.scan.frames import WINDOWS, air_frames, noise_frames
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.calibration import (
     FILE,
     Calibration,
-    fit_temperature,
     is_true,
     sentence_log_odds,
 )
@@ -41,24 +41,29 @@ def calibrate(
     prepared: Prepared,
     split: Split = "test",
     *,
+    point: str | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
     """Fits on validation, measures on ``split``, writes both; ``progress`` is told (done, of 100).
+
+    ``point`` moves the thresholds of template and cues; see `choose_threshold`.
 
     Returns:
         ``calibration``; per split ``findings_raw``, ``findings`` and ``sentences`` as
         `reliability` gives them; ``abstention`` as `abstention_rates` does.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_PREPARED``.
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_PREPARED``,
+            ``E_OPERATING_POINT``.
     """
-    written: dict[Split, list[PredictionRow]] = {"validation": [], split: []}
-    for number, name in enumerate(written):
+    names: list[Split] = ["validation", *({split} - {"validation"})]
+    located = {name: _locate(writer, prepared, name) for name in names}
+    fitted = fit_findings(writer, prepared, point)
+    written: dict[Split, list[PredictionRow]] = {}
+    for number, name in enumerate(names):
         target = writer.run_dir / f"predictions_{name}.jsonl"
         written[name] = generate(writer, prepared, name, target)
         progress(30 * (number + 1), 100)
-    located = {name: _locate(writer, prepared, name) for name in written}
-    fitted = _fit_findings(located["validation"], writer.weights_sha256)
     said = {name: _sentences(writer, rows, located[name], fitted) for name, rows in written.items()}
     fitted = _fit_sentences(fitted, said["validation"])
     progress(90, 100)
@@ -105,29 +110,28 @@ def _locate(writer: ReportWriter, prepared: Prepared, split: Split) -> _Located:
     return _Located(store, studies, np.array([study.labels for study in studies]), logits)
 
 
-def _fit_findings(located: _Located, weights_sha256: str) -> Calibration:
-    groups = np.tile(np.arange(len(FINDINGS)), len(located.studies))
-    fitted = fit_temperature(located.logits.reshape(-1, 1), groups, located.truth, len(FINDINGS))
+def fit_findings(writer: ReportWriter, prepared: Prepared, point: str | None = None) -> Calibration:
+    """Fits the findings' probabilities on validation and keeps them with the run.
+
+    Both thresholds stand at ``point``; without one the cues' stays where `tune` put it.
+
+    Raises:
+        CtscribeError: As `calibrate`.
+    """
+    located = _locate(writer, prepared, "validation")
+    fitted = fit_table(located.logits, located.labels > 0)
+    probability = fitted.of_table(located.logits)
+    threshold = choose_threshold(probability, located.labels > 0, point or "f1")
+    before = writer.calibration
     calibration = Calibration(
-        weights_sha256=weights_sha256,
+        weights_sha256=writer.weights_sha256,
         finding_slope=fitted.slopes[0],
         finding_offsets=fitted.offsets,
-        sentence_slopes=(1.0, 1.0),
-        sentence_offset=0.0,
-        threshold=0.5,
+        threshold=threshold,
+        cue_threshold=before.cue_threshold if before and not point else threshold,
     )
-    probability = calibration.findings(located.logits).reshape(-1)
-    best = _best_threshold(probability, located.truth)
-    return calibration.model_copy(update={"threshold": best})
-
-
-def _best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
-    """With the best micro F1."""
-    candidates = np.linspace(0.05, 0.95, 91)
-    stated = probability[None] >= candidates[:, None]
-    hits = (stated & truth).sum(1)
-    f1 = 2 * hits / np.maximum(stated.sum(1) + truth.sum(), 1)
-    return float(candidates[int(f1.argmax())])
+    write_json(writer.run_dir / FILE, {"calibration": calibration.model_dump(mode="json")})
+    return calibration
 
 
 @final
@@ -155,7 +159,8 @@ def _sentences(
         report = writer.read(row.findings, row.impression)
         if not report.sentences:
             continue
-        on_scan = writer.put_behind(report, located.store.visual(located.studies[number]))
+        visual = replace(located.store.visual(located.studies[number]), cue=row.cue)
+        on_scan = writer.put_behind(report, visual)
         scores = log_probs(writer.qwen, on_scan, [frozenset(range(on_scan.num_pairs))])[0, :-1]
         totals = (report.tokens.float() @ scores).tolist()
         for sentence, members, total in zip(report.sentences, report.tokens, totals, strict=True):

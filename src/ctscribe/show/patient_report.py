@@ -5,7 +5,7 @@ that a model wrote the draft and that nobody has verified it.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -120,6 +120,7 @@ def report_page(report: PatientReport) -> str:
             for row in report.labels
         },
         stated={text for row in report.labels if row.status == "present" for text in row.sentences},
+        with_cue=any(row.cued is not None for row in report.labels),
         with_probability=any(row.probability is not None for row in report.labels),
         rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
@@ -138,7 +139,10 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "findings": list(report.findings),
         "impression": list(report.impression),
         "sentences": [_without_text(row) for row in report.sentences],
-        "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
+        "labels": [
+            asdict(row) | {"sentences": list(row.sentences), "against_cue": row.against_cue}
+            for row in report.labels
+        ],
         "warnings": list(report.warnings),
         "slices": [
             {"slice_index": index, "position_mm": position}
@@ -181,11 +185,22 @@ def to_text(report: PatientReport) -> str:
         *(f"Warning: {warning}" for warning in report.warnings),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
+        *_cue_lines(report.labels),
         f"Written from {len(places)} axial slices between {places[0]} mm and "
         f"{places[-1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",
     )
+
+
+def _cue_lines(labels: Sequence[FindingRow]) -> tuple[str, ...]:
+    """What the model was told before it wrote, and where the text does not follow."""
+    if all(row.cued is None for row in labels):
+        return ()
+    told = ", ".join(row.finding for row in labels if row.cued) or "no finding"
+    against = ", ".join(row.finding for row in labels if row.against_cue)
+    lines = f"Told before writing: {told}."
+    return (f"{lines} The text does not follow in: {against}." if against else lines,)
 
 
 @final

@@ -5,44 +5,20 @@ In: raw log-odds of findings and of written sentences. Out: how probable it is t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float64
-from scipy.optimize import minimize
-from scipy.special import expit
+from jaxtyping import Float64
 
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import Row
-from ctscribe.text.findings import FINDINGS
+from ctscribe.learn.model.temperature import Temperature
 from ctscribe.write.evidence import ReadSentence
 
 FILE = "calibration.json"
-_PRIOR_SD = 1.0
-
-
-@final
-@dataclass(frozen=True)
-class Temperature:
-    """p = σ(z · slopes + offset of its group).
-
-    One slope is temperature scaling (Guo et al., ICML 2017; the temperature is its inverse). The
-    offsets move a whole group, such as a finding that ten slices often miss.
-    """
-
-    slopes: tuple[float, ...]
-    """One per source of log-odds."""
-    offsets: tuple[float, ...]
-    """One per group, in nats."""
-
-    def apply(
-        self, log_odds: Float64[np.ndarray, "cases sources"], groups: np.ndarray
-    ) -> Float64[np.ndarray, "cases"]:
-        """Calibrated probabilities of raw log-odds; ``groups`` holds each case's group number."""
-        shift = np.array(self.offsets)[groups]
-        return np.asarray(expit(log_odds @ np.array(self.slopes) + shift))
+TUNED = "tuned.json"
+"""How `tune` found that a run writes best."""
 
 
 class Calibration(Row):
@@ -53,24 +29,25 @@ class Calibration(Row):
     finding_slope: float
     finding_offsets: tuple[float, ...]
     """Per finding, in nats."""
-    sentence_slopes: tuple[float, float]
-    """For the log-odds of a sentence's tokens and of its findings."""
-    sentence_offset: float
     threshold: float
-    """Probability from which the template states a finding; best micro F1 on validation."""
+    """Probability from which the template states a finding."""
+    cue_threshold: float
+    """Probability from which a prompt tells a finding."""
+    sentence_slopes: tuple[float, float] | None = None
+    """For the log-odds of a sentence's tokens and of its findings; None before they are fitted."""
+    sentence_offset: float = 0.0
 
     def findings(
         self, logits: Float64[np.ndarray, "studies 18"]
     ) -> Float64[np.ndarray, "studies 18"]:
         """Calibrated probabilities of the 18 findings."""
-        fitted = Temperature((self.finding_slope,), self.finding_offsets)
-        groups = np.tile(np.arange(len(FINDINGS)), len(logits))
-        return fitted.apply(logits.reshape(-1, 1), groups).reshape(logits.shape)
+        return Temperature((self.finding_slope,), self.finding_offsets).of_table(logits)
 
     def sentences(
         self, log_odds: Float64[np.ndarray, "sentences 2"]
     ) -> Float64[np.ndarray, "sentences"]:
         """Calibrated probabilities that sentences are true of the findings they name."""
+        assert self.sentence_slopes is not None  # they are fitted before anybody asks
         fitted = Temperature(self.sentence_slopes, (self.sentence_offset,))
         return fitted.apply(log_odds, np.zeros(len(log_odds), int))
 
@@ -84,38 +61,15 @@ def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
     return found if found.weights_sha256 == weights_sha256 else None
 
 
-def fit_temperature(
-    log_odds: Float64[np.ndarray, "cases sources"],
-    groups: np.ndarray,
-    truth: Bool[np.ndarray, "cases"],
-    num_groups: int,
-) -> Temperature:
-    """Maximises the likelihood of held-out truths.
-
-    Offsets have a normal prior of standard deviation 1 and slopes one around 1 of the same width,
-    so that a group with few cases stays near the rest, and a fit always exists.
-
-    Args:
-        log_odds: Raw, from each source.
-        groups: Number of each case's group.
-        truth: What was the case.
-        num_groups: Of all groups, those without cases included.
-    """
-    num_sources = log_odds.shape[1]
-    signs = np.where(truth, 1.0, -1.0)
-
-    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes, offsets = weights[:num_sources], weights[num_sources:]
-        margins = signs * (log_odds @ slopes + offsets[groups])
-        pull = -signs * expit(-margins)
-        prior = np.concatenate([slopes - 1, offsets]) / _PRIOR_SD**2
-        value = np.logaddexp(0, -margins).sum() + 0.5 * _PRIOR_SD**2 * (prior**2).sum()
-        by_group = np.bincount(groups, pull, minlength=num_groups)
-        return float(value), np.concatenate([log_odds.T @ pull, by_group]) + prior
-
-    start = np.concatenate([np.ones(num_sources), np.zeros(num_groups)])
-    found = minimize(cost, start, jac=True, method="L-BFGS-B").x.tolist()
-    return Temperature(tuple(found[:num_sources]), tuple(found[num_sources:]))
+def read_tuned(run_dir: Path, weights_sha256: str) -> GenerateConfig | None:
+    """How a run's reports are written since `tune`; None where it was not run for these weights."""
+    path = run_dir / TUNED
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.get("weights_sha256") != weights_sha256:
+        return None
+    return GenerateConfig.model_validate(found["generate"])
 
 
 def sentence_confidences(

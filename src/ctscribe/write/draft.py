@@ -1,7 +1,7 @@
 """What a draft of one scan holds: plain values, nothing that needs a model to read."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
 
@@ -65,13 +65,19 @@ class FindingRow:
     """What the written report says about one finding, read off by the labeler.
 
     ``sentences`` are those it rests on, verbatim; ``probability`` is a label head's, if there
-    is one.
+    is one; ``cued`` is whether the prompt told it, None where the run is told nothing.
     """
 
     finding: str
     status: Literal["present", "uncertain", "absent", "not mentioned"]
     sentences: tuple[str, ...] = ()
     probability: float | None = None
+    cued: bool | None = None
+
+    @property
+    def against_cue(self) -> bool:
+        """Whether the text leaves out or denies what it was told, or states what it was not."""
+        return self.cued is not None and self.cued != (self.status in ("present", "uncertain"))
 
     def __repr__(self) -> str:
         return f"FindingRow({self.finding!r}, {self.status}{_told(self.probability)})"
@@ -175,17 +181,18 @@ class Draft:
         self.saver(self, Path(path))
 
 
-def finding_rows(text: str) -> tuple[FindingRow, ...]:
+def finding_rows(text: str, cue: Collection[str] | None = None) -> tuple[FindingRow, ...]:
     """One row per finding, in the order of `FINDINGS`.
 
     A finding affirmed anywhere is present; else hedged, uncertain; else denied, absent. Its
-    sentences are those that say so.
+    sentences are those that say so. ``cue`` are the findings that the prompt told.
     """
     mentions = find_mentions(text)
-    return tuple(
+    rows = (
         _row(finding, [mention for mention in mentions if mention.finding == finding])
         for finding in FINDINGS
     )
+    return tuple(replace(row, cued=None if cue is None else row.finding in cue) for row in rows)
 
 
 def _row(finding: str, mentions: list[Mention]) -> FindingRow:

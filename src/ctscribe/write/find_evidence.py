@@ -1,6 +1,7 @@
 """The stage from a run's written reports to ``evidence.jsonl``: what their sentences rest on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
@@ -39,7 +40,7 @@ def find_evidence(
         store = writer.features(prepared, [study for _, study in missing])
     for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
         report = writer.read(row.findings, row.impression)
-        shown = store.visual(study), study.slice_indices, study.position_mm
+        shown = replace(store.visual(study), cue=row.cue), study.slice_indices, study.position_mm
         found = EvidenceRow(
             scan_id=row.scan_id,
             patient_id=row.patient_id,

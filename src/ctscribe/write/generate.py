@@ -1,19 +1,23 @@
 """The stage from prepared scans to ``predictions.jsonl``: one report per scan, resumable."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback, sha256_of_json
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
+from ctscribe.base.runs import claim
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.decoding import Answer
+from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.sections import split_report
 from ctscribe.text.template import write_template
 from ctscribe.write.calibration import FILE
+from ctscribe.write.cue_table import CueTable
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -61,27 +65,59 @@ def generate(
     split: Split,
     out_path: Path,
     *,
+    cues: CueTable | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> list[PredictionRow]:
     """Writes ``predictions.jsonl``: one row per scan, from its first prepared reconstruction.
 
     Scans already in the file are skipped, and a last line cut by an interruption is dropped, so
-    the same call goes on where it stopped. ``progress`` is told (scans done, all scans).
+    the same call goes on where it stopped; what it was asked for lies beside it. Where the run
+    is told findings, ``cues`` tells them in the queries' place. ``progress`` is told (scans done,
+    all scans).
 
     Returns:
         The rows in the order of the prepared studies.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
+            ``E_RUN_EXISTS`` when the file was written otherwise.
     """
     scans = prepared.scans(split)
+    request = {
+        "weights_sha256": writer.weights_sha256,
+        "generate": writer.generate.model_dump(mode="json"),
+        "cues": _told_by(writer, cues),
+        "scans_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+    }
+    claim(out_path, request)
+    writer.hold_against(prepared)
     missing = drop_cut_line(scans, out_path)
     progress(len(scans) - len(missing), len(scans))
     if missing:
-        store = writer.features(prepared, missing)
-        write_scans(writer, scans, store.visual, out_path, progress=progress)
+        view = told_by_table(writer.features(prepared, missing).visual, cues)
+        write_scans(writer, scans, view, out_path, progress=progress)
     rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
     return [rows[study.scan_id] for study in scans]
+
+
+def _told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
+    """What the cues of a file of reports follow from."""
+    if cues is not None and not writer.recipe.model.cues:
+        raise CtscribeError(
+            "E_CUES", f"{writer.run_dir} must have learned to be told findings, but it has not"
+        )
+    if cues is not None:
+        return [cues.sha256, cues.threshold]
+    if not writer.recipe.model.cues or writer.calibration is None:
+        return None
+    return ["queries", writer.calibration.cue_threshold]
+
+
+def told_by_table(view: View, cues: CueTable | None) -> View:
+    """The same view with the table's cue of each study, where there is a table."""
+    if cues is None:
+        return view
+    return lambda study: replace(view(study), cue=cues.of(study.volume_name, study.scan_id))
 
 
 def write_scans(
@@ -97,12 +133,12 @@ def write_scans(
     There must be one row per scan; ``progress`` is told (scans done, all scans) after each batch.
     """
     missing = drop_cut_line(scans, out_path)
-    done, size = len(scans) - len(missing), writer.recipe.generate.batch_size
+    done, size = len(scans) - len(missing), writer.generate.batch_size
     for start in range(0, len(missing), size):
         batch = missing[start : start + size]
-        written = writer.answers([view(study) for study in batch])
-        for study, answer in zip(batch, written, strict=True):
-            append_row(out_path, _answer_row(study, answer))
+        shown = [writer.told(view(study)) for study in batch]
+        for study, visual, answer in zip(batch, shown, writer.answers(shown), strict=True):
+            append_row(out_path, _answer_row(study, visual, answer))
         progress(done + start + len(batch), len(scans))
 
 
@@ -118,7 +154,7 @@ def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
     return [study for study in scans if study.scan_id not in written]
 
 
-def _answer_row(study: StudyRow, answer: Answer) -> PredictionRow:
+def _answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:
     findings, impression = split_report(answer.text)
     return PredictionRow(
         scan_id=study.scan_id,
@@ -128,4 +164,5 @@ def _answer_row(study: StudyRow, answer: Answer) -> PredictionRow:
         impression=impression,
         num_tokens=len(answer.token_ids),
         finished=answer.finished,
+        cue=visual.cue,
     )

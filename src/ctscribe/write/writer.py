@@ -6,6 +6,7 @@ entropy, log-odds of the findings, evidence, and drafts.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,14 +22,22 @@ from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json
+from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.cues import cue_of, finding_logits
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.decoding import Answer, write_reports
+from ctscribe.learn.model.contrast import (
+    choose_volumes,
+    read_contrast,
+    read_volumes_of,
+    write_volumes,
+)
+from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
 from ctscribe.learn.model.features import FeatureStore, store_features
-from ctscribe.learn.model.finding_queries import attached, locate_findings
+from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import PATCH_PX, encode_frames
@@ -37,10 +46,14 @@ from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positio
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
 from ctscribe.scan.volume import CTVolume, note_unusual
-from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_example
 from ctscribe.text.sections import split_report
-from ctscribe.write.calibration import Calibration, read_calibration, sentence_confidences
+from ctscribe.write.calibration import (
+    Calibration,
+    read_calibration,
+    read_tuned,
+    sentence_confidences,
+)
 from ctscribe.write.draft import (
     UNREADABLE,
     Draft,
@@ -72,16 +85,26 @@ class ReportWriter:
 
     Args:
         save: What `Draft.save` calls; the front door hands over the pages of `show`.
+        generate: How it writes; by default as `tune` chose for these weights, else the recipe's.
 
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_RUN`` without a run of this version; when the weights
             are needed, ``E_WEIGHTS`` where they are not complete.
     """
 
-    def __init__(self, run_dir: Path, save: SaveDraft | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        save: SaveDraft | None = None,
+        *,
+        generate: GenerateConfig | None = None,
+    ) -> None:
         self.run_dir = run_dir
         self.recipe = recipe_of(run_dir)
         self._save = save
+        self._calibration: Calibration | None = None
+        if generate is not None:
+            self.generate = generate
 
     def __repr__(self) -> str:
         millions = sum(weight.numel() for weight in self.qwen.parameters()) / 1e6
@@ -112,10 +135,26 @@ class ReportWriter:
         """Of the weights that write."""
         return weights_sha256(self.run_dir / "best")
 
+    @cached_property
+    def generate(self) -> GenerateConfig:
+        """How reports are written."""
+        return read_tuned(self.run_dir, self.weights_sha256) or self.recipe.generate
+
     @property
     def calibration(self) -> Calibration | None:
-        """What `calibrate` fitted for these weights; None before."""
-        return read_calibration(self.run_dir, self.weights_sha256)
+        """What `calibrate` or `tune` fitted for these weights; None before."""
+        return self._calibration or read_calibration(self.run_dir, self.weights_sha256)
+
+    def writing(
+        self, generate: GenerateConfig | None = None, calibration: Calibration | None = None
+    ) -> "ReportWriter":
+        """The same weights, writing otherwise or told of findings at another threshold."""
+        self._loaded  # noqa: B018 - read once for both
+        other = copy(self)
+        other.__dict__.pop("_contrast", None)
+        other.generate = generate or self.generate
+        other._calibration = calibration or self._calibration
+        return other
 
     def features(
         self,
@@ -135,14 +174,78 @@ class ReportWriter:
         prepared.require(self.recipe)
         return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
 
+    def hold_against(self, prepared: Prepared) -> None:
+        """Chooses the training volumes that reports are held against and keeps them in the run.
+
+        Nothing happens where reports are held against nothing, or the volumes are there.
+
+        Raises:
+            CtscribeError: ``E_EMPTY_SPLIT``, ``E_PREPARED``.
+        """
+        if self.generate.contrast == "none" or self._volumes():
+            return
+        scans = prepared.scans("train")
+        store = self.features(prepared, scans, noise=self.generate.contrast == "noise")
+        volumes = choose_volumes(store, scans, self.generate, self.recipe.pairs.seed)
+        write_volumes(self._volumes_path, volumes, self._volumes_facts)
+
+    @property
+    def _volumes_path(self) -> Path:
+        return self.run_dir / f"contrast_{self.generate.contrast}.safetensors"
+
+    @property
+    def _volumes_facts(self) -> dict[str, str]:
+        number = str(self.generate.num_negatives)
+        return {"weights_sha256": self.weights_sha256, "num_negatives": number}
+
+    def _volumes(self) -> list[Visual]:
+        path = self._volumes_path
+        return read_volumes_of(path, self._volumes_facts) if path.exists() else []
+
+    @cached_property
+    def _contrast(self) -> Contrast | None:
+        if self.generate.contrast == "none" or not self.generate.contrast_weight:
+            return None
+        volumes = self._volumes()
+        if not volumes:
+            raise CtscribeError(
+                "E_MISSING",
+                f"{self._volumes_path} must hold the volumes that reports are held against, as "
+                "`ctscribe generate` and `tune` write it",
+            )
+        mode = self.recipe.model.positions
+        return read_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
+
+    def told(self, visual: Visual) -> Visual:
+        """A volume with the findings that its prompt tells, where the run learned to be told.
+
+        One that has a cue keeps it; else the finding queries give it.
+
+        Raises:
+            CtscribeError: ``E_CUES`` when the run is not calibrated or has no queries.
+        """
+        if not self.recipe.model.cues or visual.cue is not None:
+            return visual
+        calibration = self.calibration
+        if calibration is None or attached(self.qwen) is None:
+            lacks = "no finding queries" if calibration else "no calibration"
+            raise CtscribeError(
+                "E_CUES",
+                f"{self.run_dir} must be told findings by a table or by its own calibrated "
+                f"queries, but there is no table and it has {lacks}",
+            )
+        probabilities = calibration.findings(self.finding_logits([visual]))[0]
+        return replace(visual, cue=cue_of(probabilities >= calibration.cue_threshold))
+
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once: frames or stored features, not mixed."""
         return write_reports(
             self.qwen,
             self.tokenizer,
-            visuals,
+            [self.told(visual) for visual in visuals],
             self.recipe.model.positions,
-            self.recipe.generate.max_new_tokens,
+            self.generate.max_new_tokens,
+            contrast=self._contrast,
         )
 
     def losses(self, scans: Sequence[StudyRow], view: View) -> Float64[np.ndarray, "scans"]:
@@ -155,8 +258,10 @@ class ReportWriter:
         rows = [PairRow(study=name, role="positive", volume=name) for name in names]
         by_name = dict(zip(names, scans, strict=True))
         limit = self.qwen.config.text_config.max_position_embeddings
-        shown = PairDataset(by_name, rows, self.tokenizer, lambda study, _: view(study), limit)
-        size, pad_id = self.recipe.generate.batch_size, int(self.tokenizer.pad_token_id)
+        shown = PairDataset(
+            by_name, rows, self.tokenizer, lambda study, _: self.told(view(study)), limit
+        )
+        size, pad_id = self.generate.batch_size, int(self.tokenizer.pad_token_id)
         values = []
         with torch.inference_mode():
             for start in range(0, len(shown), size):
@@ -166,26 +271,13 @@ class ReportWriter:
                 values.append(losses.per_sample().double().cpu())
         return torch.cat(values).numpy()
 
-    @torch.inference_mode()
     def finding_logits(self, visuals: Sequence[Visual]) -> Float64[np.ndarray, "scans 18"]:
-        """Raw log-odds of the 18 findings by the run's finding queries, from stored features.
+        """Raw log-odds of the 18 findings by the run's finding queries; see `cues`.
 
         Raises:
             CtscribeError: ``E_NO_QUERIES`` when it has none.
         """
-        queries = attached(self.qwen)
-        if queries is None:
-            raise CtscribeError(
-                "E_NO_QUERIES",
-                "the run must have finding queries to be sure of anything, but it has none",
-            )
-        rows = []
-        for visual in visuals:
-            assert visual.visual_tokens is not None  # a store gives nothing else
-            tokens = visual.visual_tokens.to(queries.gate.device)
-            located = locate_findings(queries.head, tokens, visual.grid_thw)
-            rows.append(located.logits.double().cpu().numpy())
-        return np.array(rows).reshape(-1, len(FINDINGS))
+        return finding_logits(self.qwen, visuals)
 
     def read(self, findings: str, impression: str) -> ReadReport:
         """A report's sentences with their tokens."""
@@ -198,7 +290,8 @@ class ReportWriter:
             CtscribeError: ``E_REPORT`` when the report is empty.
         """
         device = self.qwen.lm_head.weight.device
-        ids, labels = encode_example(self.tokenizer, report.answer, visual.grid_thw)
+        visual = self.told(visual)
+        ids, labels = encode_example(self.tokenizer, report.answer, visual.grid_thw, visual.cue)
         tokens = visual.visual_tokens
         if visual.frames is not None:
             with torch.inference_mode():
@@ -288,13 +381,19 @@ class ReportWriter:
             position_mm=slice_pair_positions(scan.position_mm),
             visual_tokens=tokens,
         )
+        visual = self.told(visual)
         text = self.answers([visual])[0].text
         report = self.read(*split_report(text))
         evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
-        findings = finding_rows("\n".join(split_report(text))) if text else ()
+        findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
         confidences: list[float | None] = [None] * len(evidence)
         calibration = self.calibration
-        if calibration is not None and evidence and attached(self.qwen) is not None:
+        if (
+            calibration is not None
+            and calibration.sentence_slopes
+            and evidence
+            and attached(self.qwen) is not None
+        ):
             probabilities = calibration.findings(self.finding_logits([visual]))[0].tolist()
             scores = [(each.log_prob, each.num_tokens) for each in evidence]
             confidences = sentence_confidences(report.sentences, scores, probabilities, calibration)

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from ctscribe.text.prompt import encode_prompt
 from tests.learn.model.batches import random_frames
 
 Mode = Literal["index", "depth"]
-Qwen = Qwen2_5_VLForConditionalGeneration
+Qwen: TypeAlias = Qwen2_5_VLForConditionalGeneration
 
 
 def visual(
@@ -188,7 +188,7 @@ def test_samples_are_drawn_by_probability(qwen: Qwen, tokenizer: PreTrainedToken
     expected = of_words(tokenizer, next_log_probs(qwen, ids, scan, "depth")).exp()
     expected[tokenizer.eos_token_id] = 0
     counted = torch.bincount(torch.tensor(drawn), minlength=len(expected)) / len(drawn)
-    halves = expected.argsort(descending=True).split(len(expected) // 8)
+    halves = torch.split(expected.argsort(descending=True), len(expected) // 8)
     for half in halves:
         share = float(expected[half].sum() / expected.sum())
         spread = 4 * (share * (1 - share) / len(drawn)) ** 0.5 + 1e-3

@@ -19,7 +19,7 @@ from ctscribe.learn.model.finding_queries import (
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
-from tests.learn.model.batches import make_batch, prompt, random_frames
+from tests.learn.model.batches import make_batch, random_frames
 
 ANSWERS = ["The lungs are clear.", "There is a nodule."]
 GRIDS = torch.tensor([[3, 4, 6], [1, 8, 4]])

@@ -76,7 +76,7 @@ def _trainable(module: nn.Module) -> set[str]:
 
 
 def choose_trainable(qwen: Qwen2_5_VLForConditionalGeneration, config: ModelConfig) -> None:
-    """Lets the asked-for weights learn, in place; finding queries always do.
+    """Lets the asked-for weights learn, in place; finding queries do where they open the gate.
 
     Weights that learn are kept in float32 whatever the activations are: an update of 2e-5 of a
     weight is lost in bfloat16's eight bits.
@@ -89,7 +89,7 @@ def choose_trainable(qwen: Qwen2_5_VLForConditionalGeneration, config: ModelConf
     qwen.model.visual.merger.requires_grad_(not config.freeze_merger)
     queries = attached(qwen)
     if queries is not None:
-        queries.requires_grad_(True)
+        queries.requires_grad_(config.slice_attention)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()

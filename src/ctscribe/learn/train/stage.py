@@ -21,6 +21,7 @@ from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.cues import label_cues
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
@@ -97,18 +98,21 @@ def visual_source(
     rows: Sequence[PairRow],
     recipe: Recipe,
 ) -> VisualSource:
-    """Stored features of all volumes that the rows may show, or frames where the tower learns."""
-    if not recipe.model.freeze_tower:
-        return partial(frames_of, prepared)
-    shown = {name for row in rows for name in (row.volume or row.study, *(row.alternatives or ()))}
-    store = store_features(
-        qwen,
-        prepared,
-        [study for study in prepared.studies if study.volume_name in shown],
-        noise=any(row.noise_seed is not None for row in rows),
-        merged=recipe.model.freeze_merger,
-    )
-    return store.visual
+    """Stored features of all volumes that the rows may show, or frames where the tower learns.
+
+    With ``model.cues`` each comes with the findings that its prompt tells.
+    """
+    visual: VisualSource = partial(frames_of, prepared)
+    if recipe.model.freeze_tower:
+        shown = {n for row in rows for n in (row.volume or row.study, *(row.alternatives or ()))}
+        visual = store_features(
+            qwen,
+            prepared,
+            [study for study in prepared.studies if study.volume_name in shown],
+            noise=any(row.noise_seed is not None for row in rows),
+            merged=recipe.model.freeze_merger,
+        ).visual
+    return label_cues(visual) if recipe.model.cues else visual
 
 
 @final
@@ -213,9 +217,12 @@ def _learner(
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """The model that starts to learn, with finding queries where the recipe asks for them."""
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
-    if recipe.model.slice_attention and attached(qwen) is None:
+    if attached(qwen) is not None:
+        return qwen, tokenizer
+    head = warmed_head(Path(weights))
+    if recipe.model.slice_attention or (recipe.model.cues and head is not None):
         torch.manual_seed(recipe.train.seed)  # the same queries in every process
-        attach(qwen, warmed_head(Path(weights)))
+        attach(qwen, head)
     return qwen, tokenizer
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from ctscribe.write.calibration import fit_temperature
+from ctscribe.learn.model.temperature import fit_temperature
 
 
 @given(st.floats(0.3, 2.5), st.floats(-1.5, 1.5), st.integers(0, 2**32))

@@ -1,0 +1,63 @@
+"""Findings told in the prompt: what the image suggests, before the report is written.
+
+In: the volume that is shown. Out: the same with a cue. The cue always follows what is shown, so a
+wrong volume comes with its own cue and not with that of the report.
+
+In training the true labels are told, when writing what the finding queries or a table say. So the
+writer learns to follow; taught on what queries say it learns to doubt, and states less of what
+they see (docs/LOG.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.rows import StudyRow
+from ctscribe.learn.model.finding_queries import attached, locate_findings
+from ctscribe.learn.model.tower import merge
+from ctscribe.learn.pairs.dataset import Visual, VisualSource
+from ctscribe.text.findings import FINDINGS
+
+
+def cue_of(stated: Sequence[bool | int]) -> tuple[str, ...]:
+    """The findings that are stated, in CT-RATE's order."""
+    return tuple(finding for finding, is_there in zip(FINDINGS, stated, strict=True) if is_there)
+
+
+@torch.inference_mode()
+def finding_logits(
+    qwen: Qwen2_5_VLForConditionalGeneration, visuals: Sequence[Visual]
+) -> Float64[np.ndarray, "volumes 18"]:
+    """Raw log-odds of the 18 findings by a model's finding queries, from stored features.
+
+    Raises:
+        CtscribeError: ``E_NO_QUERIES`` when it has none.
+    """
+    queries = attached(qwen)
+    if queries is None:
+        raise CtscribeError(
+            "E_NO_QUERIES",
+            "the model must have finding queries to be sure of anything, but it has none",
+        )
+    rows = []
+    for visual in visuals:
+        assert visual.visual_tokens is not None  # a store gives nothing else
+        tokens = merge(qwen, visual.visual_tokens.to(queries.gate.device))
+        located = locate_findings(queries.head, tokens, visual.grid_thw)
+        rows.append(located.logits.double().cpu().numpy())
+    return np.array(rows).reshape(-1, len(FINDINGS))
+
+
+def label_cues(visual: VisualSource) -> VisualSource:
+    """Tells the true labels of the study that is shown; of noise, and without labels, nothing."""
+
+    def with_cue(study: StudyRow, noise_seed: int | None = None) -> Visual:
+        known = study.labels if noise_seed is None else None
+        return replace(visual(study, noise_seed), cue=None if known is None else cue_of(known))
+
+    return with_cue

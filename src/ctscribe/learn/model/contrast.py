@@ -1,0 +1,175 @@
+"""The volumes that a run's reports are held against: chosen once, kept with the run.
+
+In: training scans and their stored features. Out: ``contrast.safetensors``, from which a scan of
+no data set can be written too.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn.functional import interpolate
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import atomic_write
+from ctscribe.base.recipe import GenerateConfig
+from ctscribe.base.rows import StudyRow
+from ctscribe.learn.model.decoding import Contrast, read_volumes
+from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.tower import MERGE
+from ctscribe.learn.pairs.dataset import Visual
+
+FILE = "contrast.safetensors"
+_NUM_MEAN = 1024
+"""Scans in the mean; its standard error is then a 32nd of the spread between scans."""
+
+
+def choose_volumes(
+    store: FeatureStore, scans: Sequence[StudyRow], generate: GenerateConfig, seed: int
+) -> list[Visual]:
+    """Volumes to hold reports against.
+
+    Other patients are one more than are held against a scan, so that each scan can do without its
+    own. The seed draws them, the noise, and the scans in the mean.
+
+    Args:
+        store: Opened with noise where that is asked for.
+        scans: Of the training split, one row each, in the store.
+        generate: Which kind, and how many.
+        seed: Of the draws.
+
+    Raises:
+        CtscribeError: ``E_EMPTY_SPLIT`` with too few patients.
+    """
+    draw = np.random.default_rng([seed, 0])
+    if generate.contrast == "others":
+        return [store.visual(study) for study in _patients(scans, generate.num_negatives + 1, draw)]
+    if generate.contrast == "mean":
+        chosen = draw.permutation(len(scans))[:_NUM_MEAN]
+        return [mean_volume(store, [scans[number] for number in sorted(chosen)])]
+    like = scans[int(draw.integers(len(scans)))]
+    seeds = range(seed, seed + generate.num_negatives)
+    return [store.visual(like, noise_seed) for noise_seed in seeds]
+
+
+def _patients(scans: Sequence[StudyRow], count: int, draw: np.random.Generator) -> list[StudyRow]:
+    """One scan each of so many patients."""
+    found: dict[str, StudyRow] = {}
+    for number in draw.permutation(len(scans)):
+        found.setdefault(scans[number].patient_id, scans[number])
+    if len(found) < count:
+        raise CtscribeError(
+            "E_EMPTY_SPLIT",
+            f"contrast with other patients needs {count} of them in the training split, but it "
+            f"has {len(found)}",
+        )
+    return list(found.values())[:count]
+
+
+def mean_volume(store: FeatureStore, scans: Sequence[StudyRow]) -> Visual:
+    """Mean visual tokens and positions of scans: a patient without particulars.
+
+    It has the grid that most of the scans have; those of others are interpolated to it, linearly
+    along slice pairs, rows and columns. Kept beside the features, once per tower and set of scans.
+    """
+    visuals = (store.visual(scan) for scan in scans)
+    grid = Counter(visual.grid_thw for visual in visuals).most_common(1)[0][0]
+    names = json.dumps([grid, *(str(store.path(scan)) for scan in scans)])
+    path = store.folder / f"mean_{hashlib.sha256(names.encode()).hexdigest()[:16]}.safetensors"
+    if path.exists():
+        return read_volumes_of(path)[0]
+    tokens: Tensor | float = 0.0
+    position_mm = torch.zeros(grid[0], dtype=torch.float64)
+    for scan in scans:
+        visual = store.visual(scan)
+        tokens = tokens + _on_grid(visual, grid).double() / len(scans)
+        places = torch.tensor(visual.position_mm, dtype=torch.float64)
+        position_mm += _resized(places[None, None], (grid[0],), "linear")[0, 0] / len(scans)
+    dtype = store.visual_tokens(scans[0]).dtype
+    mean = Visual(grid, tuple(position_mm.tolist()), None, torch.as_tensor(tokens).to(dtype))
+    write_volumes(path, [mean], {})
+    return mean
+
+
+def _on_grid(
+    visual: Visual, grid_thw: tuple[int, int, int]
+) -> Float[Tensor, "visual_tokens width"]:
+    """A volume's tokens as those of another grid."""
+    assert visual.visual_tokens is not None  # a store gives nothing else
+    if visual.grid_thw == grid_thw:
+        return visual.visual_tokens
+    there, wanted = (
+        (pairs, rows // MERGE, columns // MERGE)
+        for pairs, rows, columns in (visual.grid_thw, grid_thw)
+    )
+    cells = visual.visual_tokens.float().reshape(*there, -1).permute(3, 0, 1, 2)[None]
+    return _resized(cells, wanted, "trilinear")[0].permute(1, 2, 3, 0).flatten(0, 2)
+
+
+def _resized(values: Tensor, size: tuple[int, ...], mode: Literal["linear", "trilinear"]) -> Tensor:
+    return values if values.shape[2:] == size else interpolate(values, size, mode=mode)
+
+
+def write_volumes(path: Path, visuals: Sequence[Visual], facts: dict[str, str]) -> None:
+    """Writes volumes with what they are for into one file."""
+    rows = [[visual.grid_thw, visual.position_mm, visual.patient_id] for visual in visuals]
+    tokens = {
+        f"{number:03d}": visual.visual_tokens.contiguous()
+        for number, visual in enumerate(visuals)
+        if visual.visual_tokens is not None
+    }
+    with atomic_write(path) as file:
+        file.write(save(tokens, {**facts, "volumes": json.dumps(rows)}))
+
+
+def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Visual]:
+    """The volumes of a file; none where they are for something else than ``facts``.
+
+    Raises:
+        CtscribeError: ``E_FEATURES`` when the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        tokens = load_file(path)
+        rows = json.loads(metadata.pop("volumes"))
+    except (SafetensorError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        raise CtscribeError("E_FEATURES", f"{path} must be whole, but {error}") from error
+    if metadata != (facts or {}):
+        return []
+    return [
+        Visual(tuple(grid), tuple(position_mm), None, tokens[f"{number:03d}"], patient)
+        for number, (grid, position_mm, patient) in enumerate(rows)
+    ]
+
+
+def read_contrast(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    volumes: Sequence[Visual],
+    positions: Literal["index", "depth"],
+    generate: GenerateConfig,
+) -> Contrast:
+    """Reads chosen volumes once, for every report that is written from now on."""
+    with torch.inference_mode():
+        cache, mask, following = read_volumes(qwen, tokenizer, volumes, positions)
+    return Contrast(
+        tuple(layer.keys for layer in cache.layers),
+        tuple(layer.values for layer in cache.layers),
+        mask,
+        following,
+        tuple(volume.patient_id for volume in volumes),
+        1 if generate.contrast == "mean" else generate.num_negatives,
+        generate.contrast_weight,
+        generate.plausibility,
+    )

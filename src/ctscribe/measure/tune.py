@@ -1,0 +1,189 @@
+"""The stage that finds how a run writes best: what it is told, and what it is held against.
+
+In: a run and prepared scans. Everything is chosen on validation, by the label F1, among what
+keeps BLEU-4 and precision. Out, kept with the run: ``tuned.json``, by which it writes from then
+on, ``tuned.png``, and under ``tune/`` the reports of every try.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ctscribe.base.figures import MARKERS, new_figure, write_figure
+from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.recipe import GenerateConfig
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.finding_queries import attached
+from ctscribe.measure.calibrate import fit_findings
+from ctscribe.measure.scans import ScanReport, as_reports, match_predictions
+from ctscribe.measure.statistics import scan_statistics, score_sums
+from ctscribe.write.calibration import FILE, TUNED, Calibration
+from ctscribe.write.generate import generate
+from ctscribe.write.writer import ReportWriter
+
+_WEIGHTS = (0.125, 0.25, 0.5, 1.0)
+_PLAUSIBILITIES = (0.1, 0.3, 0.6)
+_THRESHOLD_STEPS = (-0.15, -0.1, -0.05, 0.0, 0.05, 0.1)
+"""Around the threshold at which the queries' own labels have the best F1."""
+_SLACK = 0.01
+"""What BLEU-4 and precision may lose where no floor is given."""
+_TOLD = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
+
+
+@final
+@dataclass(frozen=True)
+class Try:
+    """One way of writing, and what it scored on validation."""
+
+    generate: GenerateConfig
+    cue_threshold: float | None
+    """None for a run that is told nothing by its queries."""
+    scores: dict[str, float]
+
+    def keeps(self, floors: dict[str, float]) -> bool:
+        """Whether no score is below its floor."""
+        return all(self.scores[name] >= floor for name, floor in floors.items())
+
+
+def tune(
+    writer: ReportWriter,
+    prepared: Prepared,
+    *,
+    least_bleu_4: float | None = None,
+    least_precision: float | None = None,
+    progress: ProgressCallback = lambda done, total: None,
+) -> dict[str, Any]:
+    """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
+
+    The run's recipe says what may be held against; ``none`` tries others and the mean volume. A
+    floor that is not given is what plain writing has, less 0.01. ``progress`` is told (tries done,
+    all at most).
+
+    Returns:
+        ``tuned.json``: ``generate``, ``cue_threshold``, ``floors`` and all ``tries``.
+
+    Raises:
+        CtscribeError: As `calibrate` where the run is told findings; ``E_EMPTY_SPLIT``,
+            ``E_PREPARED``.
+    """
+    search = _Search(writer, prepared, progress)
+    best = search.thresholds()
+    floors = {
+        "bleu_4": best.scores["bleu_4"] - _SLACK if least_bleu_4 is None else least_bleu_4,
+        "precision": best.scores["precision"] - _SLACK
+        if least_precision is None
+        else least_precision,
+    }
+    best = search.contrasts(best, floors)
+    found = {
+        "weights_sha256": writer.weights_sha256,
+        "generate": best.generate.model_dump(mode="json"),
+        "cue_threshold": best.cue_threshold,
+        "floors": floors,
+        "num_scans": len(search.truth),
+        "tries": [_told(each) for each in search.tries],
+    }
+    if best.cue_threshold is not None:
+        fitted = search.at(best.cue_threshold)
+        write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
+    write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
+    write_json(writer.run_dir / TUNED, found)
+    return found
+
+
+def _told(each: Try) -> dict[str, Any]:
+    knobs = each.generate.model_dump(
+        mode="json", include={"contrast", "contrast_weight", "plausibility", "num_negatives"}
+    )
+    return {**knobs, "cue_threshold": each.cue_threshold, **each.scores}
+
+
+@final
+class _Search:
+    """Tries ways of writing on the validation scans; what was tried is read again."""
+
+    def __init__(
+        self, writer: ReportWriter, prepared: Prepared, progress: ProgressCallback
+    ) -> None:
+        self._writer, self._prepared, self._progress = writer, prepared, progress
+        self.truth: list[ScanReport] = as_reports(prepared.scans("validation"))
+        self.tries: list[Try] = []
+        is_told = writer.recipe.model.cues and attached(writer.qwen) is not None
+        self._fitted = fit_findings(writer, prepared, "f1") if is_told else None
+        asked = writer.recipe.generate.contrast
+        self._kinds = ("others", "mean") if asked == "none" else (asked,)
+        thresholds = len(_THRESHOLD_STEPS) if is_told else 1
+        self._most = thresholds + len(self._kinds) * len(_WEIGHTS) + len(_PLAUSIBILITIES) - 1
+
+    def at(self, cue_threshold: float) -> Calibration:
+        """The run's calibration with another threshold of the cues."""
+        assert self._fitted is not None  # only a run that is told has one
+        return self._fitted.model_copy(update={"cue_threshold": cue_threshold})
+
+    def thresholds(self) -> Try:
+        """The threshold with the best F1, held against nothing."""
+        plain = self._writer.recipe.generate.model_copy(update={"contrast": "none"})
+        if self._fitted is None:
+            return self._attempt(plain, None)
+        middle = self._fitted.threshold
+        steps = [round(min(max(middle + step, 0.05), 0.95), 3) for step in _THRESHOLD_STEPS]
+        return _best([self._attempt(plain, step) for step in dict.fromkeys(steps)])
+
+    def contrasts(self, plain: Try, floors: dict[str, float]) -> Try:
+        """The best that keeps the floors, ``plain`` among them: first kind and γ, then α."""
+        held = [
+            self._attempt(
+                plain.generate.model_copy(update={"contrast": kind, "contrast_weight": weight}),
+                plain.cue_threshold,
+            )
+            for kind in self._kinds
+            for weight in _WEIGHTS
+        ]
+        best = _best([plain, *(each for each in held if each.keeps(floors))])
+        if best.generate.contrast == "none":
+            return best
+        again = [
+            self._attempt(best.generate.model_copy(update={"plausibility": p}), best.cue_threshold)
+            for p in _PLAUSIBILITIES
+            if p != best.generate.plausibility
+        ]
+        return _best([best, *(each for each in again if each.keeps(floors))])
+
+    def _attempt(self, knobs: GenerateConfig, cue_threshold: float | None) -> Try:
+        fitted = None if cue_threshold is None else self.at(cue_threshold)
+        writer = self._writer.writing(knobs, fitted)
+        name = f"{knobs.contrast}-{knobs.contrast_weight:g}-{knobs.plausibility:g}-{cue_threshold}"
+        path = self._writer.run_dir / "tune" / f"{name}.jsonl"
+        rows = generate(writer, self._prepared, "validation", path)
+        answers, _ = match_predictions(rows, self.truth)
+        sums = scan_statistics(answers, self.truth, writer.recipe.evaluate.profile).sum(0)
+        scores = {name: float(value[0]) for name, value in score_sums(sums[None]).items()}
+        self.tries.append(Try(knobs, cue_threshold, {name: scores[name] for name in _TOLD}))
+        self._progress(len(self.tries), self._most)
+        return self.tries[-1]
+
+
+def _best(tries: Sequence[Try]) -> Try:
+    return max(tries, key=lambda each: each.scores["f1"])
+
+
+def draw_tries(tries: Sequence[Try], chosen: Try, floors: dict[str, float]) -> Figure:
+    """Coverage against precision of every try, a line per kind; floor and choice are marked."""
+    figure, (axes,) = new_figure(5.2, 3.8)
+    kinds = {"none": "told findings" if chosen.cue_threshold else "plain", "mean": "mean volume"}
+    lines: dict[str, list[Try]] = {}
+    for each in tries:
+        lines.setdefault(each.generate.contrast, []).append(each)
+    for (kind, line), (colour, marker) in zip(lines.items(), MARKERS, strict=False):
+        line = sorted(line, key=lambda each: each.scores["coverage"])
+        at = np.array([[each.scores["coverage"], each.scores["precision"]] for each in line])
+        axes.plot(*at.T, color=colour, marker=marker, linewidth=1.2, label=kinds.get(kind, kind))
+    place = chosen.scores["coverage"], chosen.scores["precision"]
+    axes.plot(*place, marker="o", markersize=14, markerfacecolor="none", color="black")
+    axes.axhline(floors["precision"], color="black", linestyle=":", linewidth=0.8)
+    axes.set(xlabel="Coverage", ylabel="Precision", title="Tried on validation; circled: chosen")
+    axes.legend(frameon=False, title="Held against")
+    return figure

@@ -1,0 +1,88 @@
+"""Cues from outside: a table of probabilities, by any classifier, that leads the writer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import sha256_of_file
+from ctscribe.base.rows import StudyRow
+from ctscribe.learn.cues import cue_of
+from ctscribe.learn.model.temperature import choose_threshold
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.report_tables import read_beside
+
+
+@final
+@dataclass(frozen=True)
+class CueTable:
+    """Which findings each scan's prompt tells."""
+
+    path: Path
+    sha256: str
+    probabilities: Mapping[str, tuple[float, ...]]
+    """Of the 18 findings, by the name of a volume or scan."""
+    threshold: float = 0.5
+    """Probability from which a finding is told."""
+
+    def of(self, *names: str) -> tuple[str, ...]:
+        """The cue of the first of these names that has a row.
+
+        Raises:
+            CtscribeError: ``E_CUES`` when none has.
+        """
+        found = next((self.probabilities[n] for n in names if n in self.probabilities), None)
+        if found is None:
+            raise CtscribeError(
+                "E_CUES", f"{self.path} must have a row for every scan, but none for {names[0]}"
+            )
+        return cue_of([p >= self.threshold for p in found])
+
+    def at(self, scans: Sequence[StudyRow], point: str) -> "CueTable":
+        """The same table at another operating point, chosen on scans with labels.
+
+        Raises:
+            CtscribeError: ``E_OPERATING_POINT``, ``E_CUES``.
+        """
+        rows = [(self.probabilities.get(each.volume_name), each.labels) for each in scans]
+        known = [(found, labels) for found, labels in rows if found and labels]
+        if not known:
+            raise CtscribeError(
+                "E_CUES",
+                f"{self.path} must have rows for labelled validation scans to choose a threshold "
+                "on, but has none",
+            )
+        probability, truth = (np.array(column) for column in zip(*known, strict=True))
+        threshold = choose_threshold(probability, truth > 0, point)
+        return CueTable(self.path, self.sha256, self.probabilities, threshold)
+
+
+def read_cue_table(path: Path) -> CueTable:
+    """Reads a CSV of VolumeName, or another column that names scans, and the 18 findings.
+
+    Raises:
+        CtscribeError: ``E_CUES`` for a cell that is no probability; as `read_beside`.
+    """
+    table = read_beside(path, FINDINGS)
+    rows = {
+        name: tuple(_probability(path, name, cells[finding]) for finding in FINDINGS)
+        for name, cells in table.items()
+    }
+    return CueTable(path, sha256_of_file(path), rows)
+
+
+def _probability(path: Path, name: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise CtscribeError(
+            "E_CUES",
+            f"{path} must hold probabilities between 0 and 1, but {name} has {cell.strip()[:20]!r}",
+        )
+    return value
