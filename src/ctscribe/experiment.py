@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, Cell, cell_recipe, grid
+from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, TITLES, Cell, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
@@ -76,6 +76,8 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
     from ctscribe.learn.train.stage import train
     from ctscribe.measure.card import measure_gap
     from ctscribe.measure.scores import evaluate
+    from ctscribe.measure.tune import tune
+    from ctscribe.write.calibration import TUNED
     from ctscribe.write.generate import generate
     from ctscribe.write.writer import ReportWriter
 
@@ -89,11 +91,15 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
         build_training_pairs(prepared, folder, recipe.pairs)
     train(best.parent, prepared, pairs, recipe, start)
     writer = ReportWriter(best.parent)
+    if recipe.model.cues and not (best.parent / TUNED).exists():
+        tune(writer, prepared)
+        writer = ReportWriter(best.parent)
+    has_queries = recipe.model.cues or recipe.model.slice_attention
+    if has_queries and not (folder / TEMPLATE_SCORES).exists():
+        write_scores(folder / TEMPLATE_SCORES, _write_template(writer, prepared))
     rows = generate(writer, prepared, "test", predictions)
     if not gap.exists():
         write_json(gap, measure_gap(writer, prepared))
-    if recipe.model.slice_attention and not (folder / TEMPLATE_SCORES).exists():
-        write_scores(folder / TEMPLATE_SCORES, _write_template(writer, prepared))
     if not scores.exists():
         write_scores(scores, rows)
 
@@ -103,7 +109,7 @@ def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[Predicti
     from ctscribe.measure.calibrate import calibrate
     from ctscribe.write.generate import generate_template
 
-    calibrate(writer, prepared)
+    calibrate(writer, prepared, "validation")  # the test split is read once, further down
     target = writer.run_dir / "predictions_test_template.jsonl"
     return generate_template(writer, prepared, "test", target)
 
@@ -117,7 +123,7 @@ def compare_cells(
     written: dict[str, list[list[PredictionRow]]] = {}
     for cell, folder in folders.items():
         rows = read_rows(folder / "predictions.jsonl", PredictionRow)
-        title = f"{cell.strategy.capitalize()}, β = {cell.beta:g}" if cell.beta else "Origin"
+        title = TITLES[cell.variant] + (f", β = {cell.beta:g}" if cell.beta else "")
         written.setdefault(title, []).append(rows)
     return compare(written.pop("Origin"), written, prepared.split("test"), recipe.evaluate)
 

@@ -57,7 +57,7 @@ def out(tmp_path: Path) -> Path:
     prepared = write_prepared(tmp_path / "prepared", [*TRAIN, *TEST], RECIPE, frames=frames * 2)
     for number, cell in enumerate(grid(RECIPE)):
         folder = tmp_path / "cells" / cell.name
-        written = [prediction(row, f"Emphysema is seen by {cell.strategy}.") for row in TEST]
+        written = [prediction(row, f"Emphysema is seen by {cell.variant}.") for row in TEST]
         write_rows(folder / "predictions.jsonl", written)
         write_json(folder / "scores.json", evaluate(written, TEST, TRAIN, RECIPE.evaluate))
         write_json(folder / "gap.json", {"value": 0.1, "low": 0.0, "high": 0.2})

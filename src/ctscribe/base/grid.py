@@ -11,19 +11,24 @@ TEMPLATE_SCORES = "scores_template.json"
 """Also, where a run has finding queries: what stock sentences of its labels score."""
 
 
+TITLES = {"origin": "Origin", "gauss": "Gauss", "heter": "Heter", "ours": "Ours"}
+"""Of the variants, in the tables' order; ours has the negative where words are chosen."""
+
+
 @final
 @dataclass(frozen=True)
 class Cell:
-    """One training run of the grid: whose negatives, how heavy, and with which seed."""
+    """One training run of the grid: which variant, its negatives' weight, and which seed."""
 
-    strategy: str
+    variant: str
+    """A key of `TITLES`."""
     beta: float
     seed: int
 
     @property
     def name(self) -> str:
         """Folder name, e.g. ``heter-beta0.1-seed0``."""
-        return f"{self.strategy}-beta{self.beta:g}-seed{self.seed}"
+        return f"{self.variant}-beta{self.beta:g}-seed{self.seed}"
 
 
 def grid(recipe: Recipe) -> list[Cell]:
@@ -33,7 +38,9 @@ def grid(recipe: Recipe) -> list[Cell]:
     chosen |= {
         (recipe.experiment.beta_strategy, other) for other in recipe.experiment.betas if other
     }
-    order = ("origin", "gauss", "heter")
+    if recipe.experiment.ours:
+        chosen |= {("ours", 0.0)}
+    order = list(TITLES)
     cells = sorted(chosen, key=lambda cell: (order.index(cell[0]), cell[1]))
     return [Cell(*cell, seed) for seed in recipe.experiment.seeds for cell in cells]
 
@@ -41,7 +48,11 @@ def grid(recipe: Recipe) -> list[Cell]:
 def cell_recipe(recipe: Recipe, cell: Cell) -> Recipe:
     """The recipe with which `cell` is trained."""
     tree = recipe.model_dump()
-    tree["pairs"] |= {"strategy": cell.strategy, "seed": cell.seed}
+    is_ours = cell.variant == "ours"
+    tree["pairs"] |= {"strategy": "origin" if is_ours else cell.variant, "seed": cell.seed}
+    if is_ours:
+        tree["model"]["cues"] = True
+        tree["generate"]["contrast"] = "mean"
     tree["objective"]["beta"] = cell.beta
     tree["train"]["seed"] = cell.seed
     return Recipe.model_validate(tree)

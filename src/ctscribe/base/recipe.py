@@ -265,6 +265,9 @@ class ExperimentConfig(Section):
     """Which negatives Table 2 varies (paper: gauss)."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds per cell."""
+    ours: bool = False
+    """Also a run without negatives in training that is told findings and held against the mean
+    volume, both tuned on validation; the starting weights must come from a warm-up."""
 
 
 class Recipe(Section):
@@ -312,6 +315,25 @@ def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}") from error
     except ValidationError as error:
         raise CtscribeError("E_RECIPE", _explain(path, error)) from error
+
+
+def change_recipe(recipe: Recipe, overrides: tuple[str, ...], section: str) -> Recipe:
+    """A recipe with ``section.key=value`` applied, all of one section.
+
+    Raises:
+        CtscribeError: ``E_RECIPE``.
+    """
+    tree = recipe.model_dump(mode="json")
+    for override in overrides:
+        if not override.startswith(f"{section}."):
+            raise CtscribeError(
+                "E_RECIPE", f"--set must name a knob of {section} here, but is {override!r}"
+            )
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise CtscribeError("E_RECIPE", _explain(Path("--set"), error)) from error
 
 
 def _find(name: str) -> Path:

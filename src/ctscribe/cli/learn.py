@@ -10,6 +10,8 @@ from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage
 from ctscribe.cli.options import (
     CORES,
+    Cues,
+    OperatingPoint,
     Overrides,
     Processes,
     RecipeName,
@@ -81,22 +83,64 @@ def generate(
         Parameter(help="model: the run's own words; template: stock sentences of its labels."),
     ] = "model",
     out: Path | None = None,
+    cues: Cues = None,
+    operating_point: OperatingPoint = None,
+    overrides: Overrides = (),
 ) -> None:
-    """Write one report per scan of SPLIT with the run's best weights, at temperature 0."""
+    """Write one report per scan of SPLIT with the run's best weights, at temperature 0.
+
+    It writes as `tune` found best, where that was run; --set generate.key=value asks otherwise.
+    """
     from ctscribe.data.prepared import Prepared
+    from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.generate import generate as generate_stage
     from ctscribe.write.generate import generate_template
     from ctscribe.write.writer import ReportWriter
 
-    writer, studies = ReportWriter(run), Prepared(prepared)
+    writer, studies = ReportWriter(run).changed(overrides), Prepared(prepared)
     if generator == "template":
         target = out or run / f"predictions_{split}_template.jsonl"
         rows = generate_template(writer, studies, split, target)
     else:
         target = out or run / f"predictions_{split}.jsonl"
+        table = None if cues is None else read_cue_table(cues)
+        if table is not None and operating_point is not None:
+            table = table.at(studies.scans("validation"), operating_point)
         with stage("Writing reports") as progress:
-            rows = generate_stage(writer, studies, split, target, progress=progress)
+            rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
     say(f"{len(rows)} reports in {target}")
+
+
+@app.command
+def tune(
+    run: Path,
+    *,
+    prepared: Path,
+    least_bleu_4: Annotated[
+        float | None, Parameter(help="Floor; by default plain writing's, less 0.01.")
+    ] = None,
+    least_precision: Annotated[
+        float | None, Parameter(help="Floor; by default plain writing's, less 0.01.")
+    ] = None,
+) -> None:
+    """Choose on validation what the run is told and held against; it writes so from then on."""
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.measure.tune import tune as tune_stage
+    from ctscribe.write.writer import ReportWriter
+
+    with stage("Tuning") as progress:
+        found = tune_stage(
+            ReportWriter(run),
+            Prepared(prepared),
+            least_bleu_4=least_bleu_4,
+            least_precision=least_precision,
+            progress=progress,
+        )
+    chosen = found["generate"]
+    against = f"{chosen['contrast']}, weight {chosen['contrast_weight']:g}"
+    told = "" if found["cue_threshold"] is None else f", told from {found['cue_threshold']:.2f}"
+    say(f"Held against {against}, among {chosen['plausibility']:g} of the likeliest{told}")
+    say(f"Look at {run / 'tuned.png'}; kept in {run / 'tuned.json'}")
 
 
 @app.command
@@ -133,7 +177,9 @@ def evidence(
 
 
 @app.command
-def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
+def calibrate(
+    run: Path, *, prepared: Path, split: Split = "test", operating_point: OperatingPoint = None
+) -> None:
     """Make the run's probabilities come true: fit on validation, measure on SPLIT."""
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.calibrate import calibrate as calibrate_stage
@@ -142,7 +188,8 @@ def calibrate(run: Path, *, prepared: Path, split: Split = "test") -> None:
     from ctscribe.write.writer import ReportWriter
 
     with stage("Calibrating") as progress:
-        found = calibrate_stage(ReportWriter(run), Prepared(prepared), split, progress=progress)
+        writer, studies = ReportWriter(run), Prepared(prepared)
+        found = calibrate_stage(writer, studies, split, point=operating_point, progress=progress)
     print_text(written_tables(calibration_tables(found, split), "markdown"))
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
@@ -177,12 +224,16 @@ def report(
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+    cues: Cues = None,
+    overrides: Overrides = (),
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
     from ctscribe.show.report import save_report
+    from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.writer import ReportWriter
 
-    paths = save_report(ReportWriter(run).report(source, name), out)
+    cue = None if cues is None else read_cue_table(cues).of(name or source.name)
+    paths = save_report(ReportWriter(run).changed(overrides).report(source, name, cue), out)
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 

@@ -53,6 +53,17 @@ Where = Annotated[
         "masks, or a folder of NIfTI masks."
     ),
 ]
+Cues = Annotated[
+    Path | None,
+    Parameter(
+        help="CSV of VolumeName and 18 probabilities that tells the findings, for a run with "
+        "model.cues; from 0.5 on, or as the operating point says."
+    ),
+]
+OperatingPoint = Annotated[
+    str | None,
+    Parameter(help="f1, or coverage=0.8 or precision=0.8 as reached on validation."),
+]
 CORES = os.cpu_count() or 1
 
 

@@ -20,11 +20,11 @@ from scipy.sparse import csr_matrix
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
-from ctscribe.base.tables import Cells, check_columns, read_csv
 from ctscribe.base.types import Labels
 from ctscribe.measure.scans import ScanReport, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
+from ctscribe.text.report_tables import read_probabilities
 from ctscribe.text.sections import split_sentences
 
 BASELINE_RULES = {
@@ -305,12 +305,10 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
     """
     scan_of = {study.volume_name: study.scan_id for study in studies}
     found: dict[str, Labels] = {}
-    table = read_csv(path)
-    check_columns(table, ("VolumeName", *FINDINGS))
-    for name, row in table.by_name("VolumeName").items():
+    for name, probabilities in read_probabilities(path).items():
         scan_id = scan_of.get(name)
         if scan_id is not None and scan_id not in found:
-            found[scan_id] = tuple(int(_probability(path, row, each) >= 0.5) for each in FINDINGS)
+            found[scan_id] = tuple(int(probability >= 0.5) for probability in probabilities)
     lacking = sorted(set(scan_of.values()) - found.keys())
     if lacking:
         raise CtscribeError(
@@ -319,17 +317,3 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
             f"{lacking[0]}",
         )
     return found
-
-
-def _probability(path: Path, row: Cells, finding: str) -> float:
-    try:
-        value = float(row[finding])
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value <= 1:
-        raise CtscribeError(
-            "E_LABEL_HEAD",
-            f"probabilities in {path} must be numbers from 0 to 1, but {finding} of "
-            f"{row['VolumeName']} is {row[finding][:20]!r}",
-        )
-    return value

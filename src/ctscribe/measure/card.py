@@ -73,7 +73,14 @@ def make_card(
         "split": split,
         "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
     }
-    open_run(out_dir, "card", {**identity, "recipe": writer.recipe.model_dump(mode="json")})
+    asked = {
+        **identity,
+        "recipe": writer.recipe.model_dump(mode="json"),
+        "generate": writer.generate.model_dump(mode="json"),
+        "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
+    }
+    open_run(out_dir, "card", asked)
+    writer.hold_against(prepared)
     views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
     cross_entropy, answers, truth = {}, {}, as_reports(scans)
     for number, (name, view) in enumerate(views.items()):

@@ -7,7 +7,7 @@ Asked of every true sentence: one that states one finding which is there and sho
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from pathlib import Path
 from typing import Any, final
@@ -121,7 +121,8 @@ def check_faithfulness(
         truth = _truth(prepared, study, truths.get(study.volume_name))
         report = writer.read(row.findings, row.impression)
         if report.sentences:
-            on_scan = writer.put_behind(report, store.visual(study))
+            visual = replace(store.visual(study), cue=row.cue)
+            on_scan = writer.put_behind(report, visual)
             found = check(writer.qwen, report, on_scan, truth, seed=number)
             checked += [(row.patient_id, each) for each in found]
     progress(len(matched), len(matched))

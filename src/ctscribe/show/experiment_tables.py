@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe.base.files import read_json, write_text
-from ctscribe.base.grid import TEMPLATE_SCORES, Cell
+from ctscribe.base.grid import TEMPLATE_SCORES, TITLES, Cell
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import Scores, differences_table, systems_table
 from ctscribe.show.tables import FORMS, Table
@@ -49,21 +49,16 @@ def experiment_tables(out: Path, recipe: Recipe, folders: Mapping[Cell, Path]) -
     measured: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for cell, folder in folders.items():
         scores = read_json(folder / "scores.json") | {"gap": read_json(folder / "gap.json")}
-        measured.setdefault((cell.strategy, cell.beta), []).append(scores)
+        measured.setdefault((cell.variant, cell.beta), []).append(scores)
     beta = recipe.objective.beta
     origin = measured["origin", 0.0]
     other = recipe.experiment.beta_strategy
     variants = {
-        "Origin": origin,
-        "Ours-Gauss": measured["gauss", beta],
-        "Ours-Heter": measured["heter", beta],
+        TITLES[name]: scores for (name, weight), scores in measured.items() if weight in (0.0, beta)
     }
-    if recipe.model.slice_attention:
-        variants["Labels → template (Origin)"] = [
-            read_json(folder / TEMPLATE_SCORES)
-            for cell, folder in folders.items()
-            if cell.strategy == "origin"
-        ]
+    template = [folder / TEMPLATE_SCORES for cell, folder in folders.items() if not cell.beta]
+    if found := [read_json(path) for path in template if path.exists()]:
+        variants["Labels → template"] = found
     betas = {b: measured[other, b] if b else origin for b in recipe.experiment.betas}
     differences = differences_table("Origin", read_json(out / "comparison.json"))
     return [

@@ -24,7 +24,7 @@ from ctscribe.base.figures import (
     style,
 )
 from ctscribe.base.files import read_json
-from ctscribe.base.grid import Cell
+from ctscribe.base.grid import TITLES, Cell
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import LIKENESS, Scores
 from ctscribe.show.tables import Table, Value, interval_of
@@ -55,9 +55,8 @@ def experiment_figures(
     """
     seed, beta = recipe.experiment.seeds[0], recipe.objective.beta
     first = {cell: folder for cell, folder in folders.items() if cell.seed == seed}
-    titles = {"origin": "Origin", "gauss": "Ours-Gauss", "heter": "Ours-Heter"}
     scores = {
-        titles[cell.strategy]: read_json(folder / "scores.json")
+        TITLES[cell.variant]: read_json(folder / "scores.json")
         for cell, folder in first.items()
         if cell.beta in (0.0, beta)
     }

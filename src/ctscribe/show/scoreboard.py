@@ -55,7 +55,8 @@ ALIKE = (
 def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     """Writes the page and returns its path.
 
-    The studies are those of the cell with the lowest validation loss: the test split has no say.
+    The studies are those of the cell with the lowest validation loss, in which a cell that is told
+    the true findings has no part: the test split has no say.
 
     Args:
         out: Experiment folder with every cell finished.
@@ -69,8 +70,9 @@ def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     losses = {
         cell: read_json(folder / "train" / "result.json")["best_validation_loss"]
         for cell, folder in cells.items()
+        if cell.variant != "ours"
     }
-    selected = min(cells, key=lambda cell: losses[cell])
+    selected = min(losses, key=lambda cell: losses[cell])
     test = one_row_per_scan(prepared.split("test"))
     written = read_rows(cells[selected] / "predictions.jsonl", PredictionRow)
     groups = study_groups(test, written, prepared)

@@ -4,6 +4,7 @@ Everything that reads reports asks here: CT-RATE's own tables, manifests of own 
 and predictions.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,32 @@ def read_beside(path: Path, required: Sequence[str]) -> dict[str, Cells]:
     key = next((name for name in KEYS if name in table.columns), KEYS[0])
     check_columns(table, (key, *required))
     return {name: _stripped(cells) for name, cells in table.by_name(key).items()}
+
+
+def read_probabilities(path: Path) -> dict[str, tuple[float, ...]]:
+    """Reads a CSV of the 18 findings' probabilities: name → one each, in the order of `FINDINGS`.
+
+    Raises:
+        CtscribeError: As `read_beside`, and ``E_LABEL_HEAD`` for a cell outside [0, 1].
+    """
+    return {
+        name: tuple(_probability(path, name, finding, cells[finding]) for finding in FINDINGS)
+        for name, cells in read_beside(path, FINDINGS).items()
+    }
+
+
+def _probability(path: Path, name: str, finding: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise CtscribeError(
+            "E_LABEL_HEAD",
+            f"probabilities in {path} must be numbers from 0 to 1, but {finding} of {name} is "
+            f"{cell[:20]!r}",
+        )
+    return value
 
 
 def _stripped(cells: Cells, without: Sequence[str] = ()) -> Cells:

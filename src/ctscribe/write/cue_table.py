@@ -1,6 +1,5 @@
 """Cues from outside: a table of probabilities, by any classifier, that leads the writer."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ import numpy as np
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.rows import StudyRow
-from ctscribe.learn.cues import cue_of
+from ctscribe.learn.model.cues import cue_of
 from ctscribe.learn.model.temperature import choose_threshold
-from ctscribe.text.findings import FINDINGS
-from ctscribe.text.report_tables import read_beside
+from ctscribe.text.report_tables import read_probabilities
 
 
 @final
@@ -65,24 +63,6 @@ def read_cue_table(path: Path) -> CueTable:
     """Reads a CSV of VolumeName, or another column that names scans, and the 18 findings.
 
     Raises:
-        CtscribeError: ``E_CUES`` for a cell that is no probability; as `read_beside`.
+        CtscribeError: As `read_probabilities`.
     """
-    table = read_beside(path, FINDINGS)
-    rows = {
-        name: tuple(_probability(path, name, cells[finding]) for finding in FINDINGS)
-        for name, cells in table.items()
-    }
-    return CueTable(path, sha256_of_file(path), rows)
-
-
-def _probability(path: Path, name: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise CtscribeError(
-            "E_CUES",
-            f"{path} must hold probabilities between 0 and 1, but {name} has {cell.strip()[:20]!r}",
-        )
-    return value
+    return CueTable(path, sha256_of_file(path), read_probabilities(path))

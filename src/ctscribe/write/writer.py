@@ -22,12 +22,11 @@ from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json
-from ctscribe.base.recipe import GenerateConfig
+from ctscribe.base.recipe import GenerateConfig, change_recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.cues import cue_of, finding_logits
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.contrast import (
     choose_volumes,
@@ -35,6 +34,7 @@ from ctscribe.learn.model.contrast import (
     read_volumes_of,
     write_volumes,
 )
+from ctscribe.learn.model.cues import cue_of, finding_logits
 from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
 from ctscribe.learn.model.features import FeatureStore, store_features
 from ctscribe.learn.model.finding_queries import attached
@@ -145,6 +145,17 @@ class ReportWriter:
         """What `calibrate` or `tune` fitted for these weights; None before."""
         return self._calibration or read_calibration(self.run_dir, self.weights_sha256)
 
+    def changed(self, overrides: tuple[str, ...]) -> "ReportWriter":
+        """The same weights, writing as ``generate.key=value`` says, whatever `tune` found.
+
+        Raises:
+            CtscribeError: ``E_RECIPE``.
+        """
+        if not overrides:
+            return self
+        so_far = self.recipe.model_copy(update={"generate": self.generate})
+        return self.writing(change_recipe(so_far, overrides, "generate").generate)
+
     def writing(
         self, generate: GenerateConfig | None = None, calibration: Calibration | None = None
     ) -> "ReportWriter":
@@ -222,9 +233,14 @@ class ReportWriter:
         One that has a cue keeps it; else the finding queries give it.
 
         Raises:
-            CtscribeError: ``E_CUES`` when the run is not calibrated or has no queries.
+            CtscribeError: ``E_CUES`` when the run is not calibrated or has no queries, or has a
+                cue and did not learn to be told.
         """
-        if not self.recipe.model.cues or visual.cue is not None:
+        if visual.cue is not None and not self.recipe.model.cues:
+            raise CtscribeError(
+                "E_CUES", f"{self.run_dir} must have learned to be told findings, but it has not"
+            )
+        if visual.cue is not None or not self.recipe.model.cues:
             return visual
         calibration = self.calibration
         if calibration is None or attached(self.qwen) is None:
@@ -329,12 +345,15 @@ class ReportWriter:
         on_scan = self.put_behind(report, visual)
         return explain(self.qwen, report, on_scan, slice_indices, position_mm)
 
-    def report(self, source: Path, name: str | None = None) -> Draft:
+    def report(
+        self, source: Path, name: str | None = None, cue: tuple[str, ...] | None = None
+    ) -> Draft:
         """Reads a scan and writes its draft; of one that holds no chest CT it says why not.
 
         Args:
             source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
             name: How the draft shall call the study; nothing of the source's name or header does.
+            cue: Findings to tell in the prompt; by default those that the queries see.
 
         Raises:
             CtscribeError: What is wrong with the scan, in one sentence.
@@ -343,7 +362,11 @@ class ReportWriter:
             raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
         kind: SourceKind = "DICOM" if is_dicom(source) else "NIfTI"
         knobs = self.recipe.volume, self.recipe.slices
-        return self._write(lambda: prepare_volume(source, *knobs, study="the scan"), name, kind)
+
+        def prepare() -> PreparedVolume:
+            return prepare_volume(source, *knobs, study="the scan")
+
+        return self._write(prepare, name, kind, cue)
 
     def write(self, scan: CTVolume, name: str | None = None) -> Draft:
         """Writes a draft of one scan in memory, as `report` does of a file.
@@ -361,7 +384,11 @@ class ReportWriter:
         return self._write(prepare, name, "memory")
 
     def _write(
-        self, prepare: Callable[[], PreparedVolume], name: str | None, kind: SourceKind
+        self,
+        prepare: Callable[[], PreparedVolume],
+        name: str | None,
+        kind: SourceKind,
+        cue: tuple[str, ...] | None = None,
     ) -> Draft:
         try:
             scan = prepare()
@@ -380,6 +407,7 @@ class ReportWriter:
             grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
             position_mm=slice_pair_positions(scan.position_mm),
             visual_tokens=tokens,
+            cue=cue,
         )
         visual = self.told(visual)
         text = self.answers([visual])[0].text

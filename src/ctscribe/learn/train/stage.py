@@ -21,8 +21,8 @@ from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.cues import label_cues
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
+from ctscribe.learn.model.cues import label_cues
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
 from ctscribe.learn.pairs.collate import collate_pairs
