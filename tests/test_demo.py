@@ -100,6 +100,7 @@ def test_every_cell_scores_every_test_scan_once(finished: Path) -> None:
         "gauss-beta0.1-seed0",
         "heter-beta0.1-seed0",
         "origin-beta0-seed0",
+        "ours-beta0-seed0",
     ]
     for cell in cells:
         scores = read_json(cell / "scores.json")

@@ -23,3 +23,14 @@ def test_a_cell_changes_its_own_knobs_and_no_other() -> None:
     assert changed.model == recipe.model
     assert changed.train == recipe.train
     assert changed.slices == recipe.slices
+
+
+def test_ours_is_told_and_held_against_and_has_no_negatives_in_training() -> None:
+    recipe = read_recipe("tiny")
+    ours = grid(recipe)[-1]
+    assert ours.name == "ours-beta0-seed0"
+    changed = cell_recipe(recipe, ours)
+    assert (changed.pairs.strategy, changed.objective.beta) == ("origin", 0)
+    assert changed.model.cues
+    assert changed.generate.contrast == "mean"
+    assert not any(cell_recipe(recipe, cell).model.cues for cell in grid(recipe)[:-1])

@@ -151,7 +151,7 @@ def write(path: Path, rows: list[tuple[str, str]]) -> Path:
 def test_probabilities_become_labels_at_a_half(tmp_path: Path) -> None:
     first, second = reported_studies(2)
     names = first.volume_name, second.volume_name
-    path = write(tmp_path / "p.csv", [(names[0], "0.5"), (names[1], "0.49"), ("another", "x")])
+    path = write(tmp_path / "p.csv", [(names[0], "0.5"), (names[1], "0.49"), ("another", "0.3")])
     assert read_label_head(path, [first, second]) == {
         first.scan_id: (1,) * 18,
         second.scan_id: (0,) * 18,

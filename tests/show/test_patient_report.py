@@ -359,6 +359,8 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
         "status": "present",
         "sentences": ["A nodule of 6 mm is seen.", "Nodule in the left lung."],
         "probability": None,
+        "cued": None,
+        "against_cue": False,
     }
     assert value["geometry"]["Source"]["spacing_mm"] == [0.84, 0.84, 5.0]
     assert value["provenance"]["weights_sha256"] == "a1" * 32
@@ -369,6 +371,27 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
         "intended_use", "sentences", "not_assessable",
     }  # fmt: skip
+
+
+def test_what_the_model_was_told_stands_beside_what_it_wrote() -> None:
+    labels = (
+        FindingRow("Emphysema", "present", (), None, True),
+        FindingRow("Lung nodule", "absent", (), None, True),
+        FindingRow("Atelectasis", "uncertain", (), None, False),
+        FindingRow("Hiatal hernia", "not mentioned", (), None, False),
+    )
+    report = make_report(labels=labels)
+    page = report_page(report)
+    assert page.count('class="against"') == 2
+    assert "not stated" in page
+    assert "stated all the same" in page
+    against = {row["finding"] for row in to_json(report)["labels"] if row["against_cue"]}
+    assert against == {"Lung nodule", "Atelectasis"}
+    text = " ".join(to_text(report).split())
+    assert "Told before writing: Emphysema, Lung nodule." in text
+    assert "does not follow in: Lung nodule, Atelectasis." in text
+    untold = make_report()
+    assert "Told" not in report_page(untold) + to_text(untold)
 
 
 def test_the_text_holds_sections_and_warnings_within_the_width() -> None:

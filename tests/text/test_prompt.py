@@ -36,6 +36,20 @@ def test_the_slices_come_before_the_question(tokenizer: PreTrainedTokenizerBase)
     )
 
 
+def test_a_cue_stands_behind_the_question_and_carries_no_loss(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    for cue, told in ((("Emphysema", "Lung nodule"), "Emphysema, Lung nodule"), ((), "no finding")):
+        prompt = encode_prompt(tokenizer, (1, 2, 2), cue)
+        end = f"{QUESTION} The image suggests: {told}.<|im_end|>\n<|im_start|>assistant\n"
+        assert tokenizer.decode(prompt).endswith(end)
+        ids, labels = encode_example(tokenizer, REPORT, (1, 2, 2), cue)
+        assert ids[: len(prompt)] == prompt
+        assert labels[: len(prompt)] == [-100] * len(prompt)
+        assert tokenizer.decode(ids[len(prompt) :]) == REPORT + "<|im_end|>"
+    assert encode_prompt(tokenizer, (1, 2, 2), None) == encode_prompt(tokenizer, (1, 2, 2))
+
+
 def test_expansion_equals_tokenising_the_expanded_text(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:

@@ -251,7 +251,8 @@ class ReportWriter:
                 f"queries, but there is no table and it has {lacks}",
             )
         probabilities = calibration.findings(self.finding_logits([visual]))[0]
-        return replace(visual, cue=cue_of(probabilities >= calibration.cue_threshold))
+        stated = probabilities >= calibration.cue_threshold
+        return replace(visual, cue=cue_of(stated.tolist()))
 
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once: frames or stored features, not mixed."""

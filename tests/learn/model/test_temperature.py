@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from ctscribe.learn.model.temperature import fit_temperature
+from ctscribe.learn.model.temperature import choose_threshold, fit_temperature
+from tests.refusals import refusal
 
 
 @given(st.floats(0.3, 2.5), st.floats(-1.5, 1.5), st.integers(0, 2**32))
@@ -40,3 +41,25 @@ def test_two_cases_do_not_make_it_certain() -> None:
     odds, truth = np.array([[3.0], [-3.0]]), np.array([True, False])
     fitted = fit_temperature(odds, np.zeros(2, int), truth, 1)
     assert 1 <= fitted.slopes[0] < 2
+
+
+PROBABILITY = np.array([0.9, 0.8, 0.7, 0.6, 0.2])
+TRUTH = np.array([True, True, False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("point", "stated"), [("f1", 4), ("coverage=0.6", 2), ("precision=1", 2), ("precision=0.7", 4)]
+)
+def test_an_operating_point_is_reached_with_no_more_than_it_asks(point: str, stated: int) -> None:
+    threshold = choose_threshold(PROBABILITY, TRUTH, point)
+    assert (threshold <= PROBABILITY).sum() == stated
+
+
+@pytest.mark.parametrize(
+    "point", ["f1=0.5", "recall=0.5", "precision=x", "precision=nan", "", "0.5"]
+)
+def test_a_point_that_is_none_or_is_not_reached_is_refused(point: str) -> None:
+    with refusal("E_OPERATING_POINT", "must be f1, or coverage or precision"):
+        choose_threshold(PROBABILITY, TRUTH, point)
+    with refusal("E_OPERATING_POINT"):
+        choose_threshold(PROBABILITY[::-1], TRUTH, "precision=1")

@@ -1,0 +1,78 @@
+"""Tuning: what it chooses among, by which scores, and that the run writes so from then on."""
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from ctscribe.base.files import read_json
+from ctscribe.base.recipe import GenerateConfig
+from ctscribe.data.prepared import Prepared
+from ctscribe.measure import tune as module
+from ctscribe.measure.tune import Try, tune
+from ctscribe.write.generate import generate
+from ctscribe.write.writer import ReportWriter
+from tests.models import tiny_model, write_run
+from tests.write.test_told import prepared, recipe, run
+
+__all__ = ["prepared", "run"]
+
+
+def test_the_best_try_is_chosen_and_used(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    found = tune(run, prepared, progress=lambda *done: told.append(done))
+    assert found == read_json(run.run_dir / "tuned.json")
+    assert (run.run_dir / "tuned.png").stat().st_size > 1000
+    tries = found["tries"]
+    assert len(tries) == told[-1][0] <= told[-1][1]
+    keeps = [t for t in tries if all(t[name] >= floor for name, floor in found["floors"].items())]
+    chosen = {k: found["generate"][k] for k in ("contrast", "contrast_weight", "plausibility")}
+    chosen["cue_threshold"] = found["cue_threshold"]
+    best = next(t for t in tries if chosen.items() <= t.items())
+    assert best in keeps
+    assert best["f1"] >= max(t["f1"] for t in tries if t["contrast"] == "none")
+    after = ReportWriter(run.run_dir)
+    assert after.generate.model_dump(mode="json") == found["generate"]
+    assert after.calibration is not None
+    assert after.calibration.cue_threshold == found["cue_threshold"]
+    assert all(row.cue is not None for row in generate(after, prepared, "test", tmp_path / "p"))
+
+
+def test_tuning_of_other_weights_is_not_used(
+    run: ReportWriter, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", (0.5,))
+    tune(run, prepared)
+    other = ReportWriter(run.run_dir)
+    other.weights_sha256 = "another"
+    assert other.generate == other.recipe.generate
+
+
+def test_floors_bind_and_plain_writing_is_always_left(
+    run: ReportWriter, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", (0.5,))
+    found = tune(run, prepared, least_bleu_4=1.1)
+    assert found["generate"]["contrast"] == "none"
+    assert found["floors"]["bleu_4"] == 1.1
+
+
+def test_a_run_that_is_told_nothing_has_no_threshold(
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", (0.5,))
+    folder = write_run(tmp_path / "plain", recipe(cues=False), tiny_model(tokenizer), tokenizer)
+    found = tune(ReportWriter(folder), prepared)
+    assert found["cue_threshold"] is None
+    assert {each["contrast"] for each in found["tries"]} >= {"none", "mean"}
+
+
+def test_scores_below_a_floor_do_not_keep_it() -> None:
+    each = Try(GenerateConfig(), None, {"bleu_4": 0.5, "precision": 0.6, "f1": 0.4})
+    assert each.keeps({"bleu_4": 0.5, "precision": 0.6})
+    assert not each.keeps({"bleu_4": 0.51})
