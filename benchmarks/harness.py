@@ -205,6 +205,12 @@ def shown(drawn: Draws, form: str = ".3f") -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
+def direction(drawn: Draws) -> str:
+    """Which way a difference points, where its interval leaves no doubt."""
+    _, low, high = bounds(drawn)
+    return "higher" if low > 0 else "lower" if high < 0 else "not different"
+
+
 def interval(score: Mapping[str, float], form: str = ".3f") -> str:
     """The same of a score that is kept as value, low and high."""
     return f"{score['value']:{form}} [{score['low']:{form}}, {score['high']:{form}}]"

@@ -21,6 +21,7 @@ from benchmarks.harness import (
     Cells,
     Study,
     bounds,
+    direction,
     run_study,
     shown,
     table,
@@ -148,9 +149,7 @@ def _verdict(others: Scores) -> str:
     """Which way each arm differs from Origin, where its interval leaves no doubt."""
 
     def told(found: np.ndarray) -> str:
-        _, low, high = bounds(found.mean(0))
-        direction = "higher" if low > 0 else "lower" if high < 0 else "not different"
-        return f"{direction} ({shown(found.mean(0), '+.3f')})"
+        return f"{direction(found.mean(0))} ({shown(found.mean(0), '+.3f')})"
 
     names = {"coverage": "Coverage", "precision": "precision", "gap": "mismatch gap"}
     return "\n".join(
