@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.curves import Curves, Point, mean, seconds
 from benchmarks.harness import (
     PAGES,
     SEEDS,
     Cell,
-    Draws,
     Study,
     bounds,
     direction,
@@ -46,8 +46,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "decay": ("pairs.strategy=heter", "objective.beta=0.3", "objective.beta_schedule=decay"),
 }
 """What each arm changes; Gauss and Heter keep the tiny recipe's β = 0.1, all its cap of 3 nats."""
-Point = tuple[int, int]
-"""Percent of the training patients, and passes over their scans; a run of its own each."""
 PANELS: dict[int, tuple[Point, ...]] = {
     100: ((20, 1), (50, 1), (100, 1), (100, 2), (100, 4), (100, 8)),
     20: ((20, 1), (20, 2), (20, 5), (20, 10), (20, 20)),
@@ -82,8 +80,6 @@ METRICS = {
     "other_perplexity": "Perplexity, another's scan",
 }
 COMPARED = ("f1", "coverage", "bleu_4")
-Ended = dict[tuple[str, Point], dict[int, Cell]]
-"""Arm and point → seed → its cell, with the scores of all draws as ``drawn``."""
 JUDGED = 8
 """Validation scans looked at after each pass, for the log; no weights are chosen by them."""
 STUDY = Study(
@@ -142,194 +138,141 @@ def share_of_patients(studies: Sequence[StudyRow], percent: int, seed: int) -> l
 
 
 def page(study: Study) -> dict[str, Any]:
-    ended: Ended = {}
+    ended: dict[tuple[str, Point], dict[int, Cell]] = {}
     for name, runs in study.ended().items():
         arm, percent, passes = name.split("-")
         ended[arm, (int(percent), int(passes))] = {
             run["seed"]: run | {"drawn": drawn_scores(run["test"])} for run in runs
         }
-    write_figure(PAGES / "holds.png", _figure(ended))
-    first = next(iter(next(iter(ended.values())).values()))
-    patients = first["test"]["patient"].split()
-    shares = {percent: _largest(ended, percent) for percent in PANELS}
+    curves = Curves(ended, "origin")
+    write_figure(PAGES / "holds.png", _figure(curves))
+    cells = [cell for runs in ended.values() for cell in runs.values()]
+    patients = cells[0]["test"]["patient"].split()
+    taught = {(cell["patients"], cell["scans"]) for cell in cells if cell["seed"] == SEEDS[0]}
     return {
         "num_scans": len(patients),
         "num_patients": len(set(patients)),
-        "shares": ", ".join(
-            f"{percent} % are {cell['patients']} patients with {cell['scans']} scans"
-            for percent, cell in shares.items()
-            if cell
-        ),
+        "taught": ", ".join(f"{count} with {scans}" for count, scans in sorted(taught)),
         "missing": _missing(study),
-        "verdict": _verdict(ended),
-        "differences": _difference_table(ended),
-        "scores": _score_table(ended),
+        "verdict": _verdict(curves),
+        "differences": _difference_table(curves),
+        "scores": _score_table(curves),
     }
-
-
-def _largest(ended: Ended, percent: int) -> Cell | None:
-    """A cell with that share of the patients."""
-    runs = (run for (_, point), run in ended.items() if point[0] == percent)
-    return next((cell for by_seed in runs for cell in by_seed.values()), None)
 
 
 def _missing(study: Study) -> str:
     missing = study.missing()
     if not missing:
         return f"All {len(study.cells)} runs have ended."
-    names = ", ".join(f"`{name}` seed {seed}" for name, seed in missing)
+    names: dict[int, list[str]] = {}
+    for name, seed in missing:
+        names.setdefault(seed, []).append(name)
+    told = "; ".join(f"seed {seed}: {', '.join(each)}" for seed, each in names.items())
     return (
-        f"**{len(missing)} of {len(study.cells)} runs are missing**; what follows is of those that "
-        f"have ended. Missing, as arm, percent of the patients, passes: {names}."
+        f"**{len(missing)} of {len(study.cells)} runs are missing**, so all that follows is of "
+        f"those that have ended. Missing, as arm-percent-passes: {told}."
     )
 
 
-def _mean(runs: dict[int, Cell], seeds: Sequence[int], metric: str) -> Draws:
-    return np.mean([runs[seed]["drawn"][metric] for seed in seeds], axis=0)
+def _points(arm: str, percent: int) -> list[Point]:
+    """An arm's points with that share of the patients or a part of it."""
+    return [point for point in PANELS[percent] if point not in LEFT_OUT[arm]]
 
 
-def _log_seconds(runs: dict[int, Cell], seeds: Sequence[int]) -> float:
-    return float(np.log(np.mean([runs[seed]["seconds"] for seed in seeds])))
-
-
-def _seeds(ended: Ended, arm: str, point: Point) -> list[int]:
-    """Those with which both the arm and Origin have ended at a point."""
-    runs = ended.get((arm, point), {})
-    return [seed for seed in runs if seed in ended.get(("origin", point), {})]
-
-
-def per_report(ended: Ended, arm: str, point: Point, metric: str) -> Draws | None:
-    """Arm − Origin after the same reports."""
-    seeds = _seeds(ended, arm, point)
-    if not seeds:
-        return None
-    ours, origins = (_mean(ended[each, point], seeds, metric) for each in (arm, "origin"))
-    return ours - origins
-
-
-def per_second(ended: Ended, arm: str, point: Point, metric: str, percent: int) -> Draws | None:
-    """Arm − Origin after the same CPU time, with that share of the patients or a part of it.
-
-    Origin's score lies on the straight line between its neighbouring points over the logarithm of
-    CPU time; None beyond its last point.
-    """
-    seeds = _seeds(ended, arm, point)
-    known = [
-        ended["origin", each]
-        for each in PANELS[percent]
-        if set(seeds) <= set(ended.get(("origin", each), {}))
-    ]
-    if not seeds or not known:
-        return None
-    at, times = _log_seconds(ended[arm, point], seeds), [_log_seconds(r, seeds) for r in known]
-    order = np.argsort(times)
-    after = int(np.searchsorted(np.array(times)[order], at))
-    if after in (0, len(times)):
-        return None
-    low, high = (int(order[n]) for n in (after - 1, after))
-    share = (at - times[low]) / (times[high] - times[low])
-    before, behind = (_mean(known[n], seeds, metric) for n in (low, high))
-    ours = _mean(ended[arm, point], seeds, metric)
-    return ours - (1 - share) * before - share * behind
-
-
-def _verdict(ended: Ended) -> str:
+def _verdict(curves: Curves) -> str:
     """What the intervals of F1 say on the claim, arm by arm and share by share."""
-    lines = []
-    for arm in list(ARMS)[1:]:
-        for percent, points in PANELS.items():
-            reports = [per_report(ended, arm, point, "f1") for point in points]
-            seconds = [per_second(ended, arm, point, "f1", percent) for point in points]
-            if reports[-1] is None:
-                continue  # its end is not known yet
-            ways = [_ways(found) for found in (reports, seconds)]
-            parts = {
-                f"per report seen higher at {ways[0]}": "higher" in map(_way, reports),
-                f"per CPU second higher at {ways[1]}": "higher" not in map(_way, seconds),
-                f"after the last pass {_way(reports[-1])} ({shown(reports[-1], '+.3f')})": (
-                    _way(reports[-1]) != "higher"
-                ),
-            }
-            holds = "holds" if all(parts.values()) else "does not hold"
-            lines.append(
-                f"- **{arm}, {percent} % of the patients**: F1 is {', '.join(parts)}. "
-                f"The claim {holds}."
-            )
-    return "\n".join(lines) or "Not known before the longest runs have ended."
+    told = (_judge(curves, arm, percent) for arm in list(ARMS)[1:] for percent in PANELS)
+    return "\n".join(line for line in told if line) or "Not known before longer runs have ended."
 
 
-def _way(found: Draws | None) -> str:
-    return "unknown" if found is None else direction(found)
-
-
-def _ways(found: Sequence[Draws | None]) -> str:
-    ways = [way for way in map(_way, found) if way != "unknown"]
-    return f"{ways.count('higher')} and lower at {ways.count('lower')} of {len(ways)} points"
-
-
-def _difference_table(ended: Ended) -> str:
-    rows = []
-    for arm in list(ARMS)[1:]:
-        for percent, points in PANELS.items():
-            for point in points:
-                seeds = _seeds(ended, arm, point)
-                if not seeds:
-                    continue
-                times = (_log_seconds(ended[each, point], seeds) for each in (arm, "origin"))
-                reports = [per_report(ended, arm, point, metric) for metric in COMPARED]
-                seconds = [per_second(ended, arm, point, metric, percent) for metric in COMPARED]
-                cost = f"{np.exp(next(times) - next(times)):.2f}"
-                told = ("–" if each is None else shown(each, "+.3f") for each in reports + seconds)
-                rows.append((arm, percent, _passes(point, percent), len(seeds), cost, *told))
-    names = [
-        f"Δ {METRICS[metric]}, equal {what}"
-        for what in ("reports", "CPU time")
-        for metric in COMPARED
-    ]
-    return table(
-        ("Arm − Origin", "% of patients", "passes", "seeds", "CPU time, times", *names), rows
+def _judge(curves: Curves, arm: str, percent: int) -> str | None:
+    points = _points(arm, percent)
+    reports = [curves.per_report(arm, point, "f1") for point in points]
+    times = [curves.per_second(arm, point, "f1", PANELS[percent]) for point in points]
+    end, timed = reports[-1], [direction(each) for each in times if each is not None]
+    if end is None or not timed:
+        return None
+    ways = [direction(each) for each in reports if each is not None]
+    parts = {
+        "learns more per report": "higher" in ways,
+        "no more per CPU second": "higher" not in timed,
+        "ends no higher": direction(end) != "higher",
+    }
+    failing = [part for part, is_so in parts.items() if not is_so]
+    return (
+        f"- **{arm}, {percent} % of the patients**: with equal reports F1 is {_count(ways)}; with "
+        f"equal CPU time {_count(timed)}; at {_passes(points[-1], percent)} passes, its longest "
+        f"run, {direction(end)} ({shown(end, '+.3f')}). The claim "
+        + (f"**fails**: not so that it {', '.join(failing)}." if failing else "**holds**.")
     )
+
+
+def _count(ways: Sequence[str]) -> str:
+    return f"higher at {ways.count('higher')} and lower at {ways.count('lower')} of {len(ways)}"
 
 
 def _passes(point: Point, percent: int) -> str:
-    """Passes over a share of the patients; part of one, where fewer were shown."""
+    """Passes over a share of the patients; part of one, where a part of them was shown."""
     return f"{point[0] * point[1] / percent:g}"
 
 
-def _score_table(ended: Ended) -> str:
+def _difference_table(curves: Curves) -> str:
     rows = []
-    for (arm, point), runs in sorted(
-        ended.items(), key=lambda each: (each[0][1], [*ARMS].index(each[0][0]))
-    ):
-        seconds = np.exp(_log_seconds(runs, [*runs]))
-        reports = next(iter(runs.values()))["positives"]
-        scores = (shown(_mean(runs, [*runs], metric)) for metric in METRICS)
-        rows.append((*point, arm, len(runs), reports, f"{seconds:.0f}", *scores))
+    for arm in list(ARMS)[1:]:
+        for percent in PANELS:
+            for point in _points(arm, percent):
+                if seeds := curves.seeds(arm, point):
+                    which = (arm, percent, _passes(point, percent), len(seeds))
+                    rows.append((*which, *_differences(curves, arm, point, percent)))
+    names = [
+        f"{METRICS[metric]}, equal {what}"
+        for what in ("reports", "CPU time")
+        for metric in COMPARED
+    ]
+    start = ("Arm − Origin", "% of patients", "passes", "seeds", "CPU time, times Origin's")
+    return table((*start, *names), rows)
+
+
+def _differences(curves: Curves, arm: str, point: Point, percent: int) -> list[str]:
+    reports = [curves.per_report(arm, point, metric) for metric in COMPARED]
+    times = [curves.per_second(arm, point, metric, PANELS[percent]) for metric in COMPARED]
+    told = ["–" if each is None else shown(each, "+.3f") for each in (*reports, *times)]
+    return [f"{curves.cost(arm, point):.2f}", *told]
+
+
+def _score_table(curves: Curves) -> str:
+    rows = []
+    for point in sorted(ORDER, reverse=True):
+        for arm in ARMS:
+            if runs := curves.ended.get((arm, point)):
+                reports = next(iter(runs.values()))["positives"]
+                scores = (shown(mean(runs, [*runs], metric)) for metric in METRICS)
+                cost = f"{seconds(runs, [*runs]):.0f}"
+                rows.append((*point, arm, len(runs), reports, cost, *scores))
     names = ("% of patients", "passes", "arm", "seeds", "reports seen", "CPU s", *METRICS.values())
     return table(names, rows)
 
 
-def _figure(ended: Ended) -> Figure:
+def _figure(curves: Curves) -> Figure:
     figure, axes = new_figure(10, 15, len(PANELS), 2 * len(COMPARED))
-    rows = [(metric, kind) for metric in COMPARED for kind in ("reports seen", "CPU seconds")]
-    places = [(row, percent) for row in rows for percent in PANELS]
-    for each, ((metric, kind), percent) in zip(axes, places, strict=True):
+    kinds = {"positives": "reports seen", "seconds": "CPU seconds"}
+    rows = [(metric, kind) for metric in COMPARED for kind in kinds]
+    places = [(*row, percent) for row in rows for percent in PANELS]
+    for each, (metric, kind, percent) in zip(axes, places, strict=True):
         for arm, marker in zip(ARMS, MARKERS, strict=True):
-            runs = [ended[arm, point] for point in PANELS[percent] if (arm, point) in ended]
-            at = [
-                float(np.mean([_cost(cell, kind) for cell in by_seed.values()])) for by_seed in runs
+            runs = [
+                curves.ended[arm, point]
+                for point in PANELS[percent]
+                if (arm, point) in curves.ended
             ]
-            line(each, at, [bounds(_mean(r, [*r], metric)) for r in runs], marker, arm)
+            at = [float(np.mean([cell[kind] for cell in by_seed.values()])) for by_seed in runs]
+            line(each, at, [bounds(mean(r, [*r], metric)) for r in runs], marker, arm)
         each.set_xscale("log")
-        each.set_xlabel(kind)
+        each.set_xlabel(kinds[kind])
         each.set_ylabel(METRICS[metric])
         each.set_title(f"{percent} % of the patients")
     axes[0].legend(frameon=False)
     return figure
-
-
-def _cost(cell: Cell, kind: str) -> float:
-    return float(cell["positives" if kind == "reports seen" else "seconds"])
 
 
 if __name__ == "__main__":
