@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from benchmarks.curves import Curves, Point, mean, seconds
 from benchmarks.harness import (
@@ -35,7 +37,7 @@ from benchmarks.writers import (
     train_writer,
     training_summary,
 )
-from ctscribe.base.figures import MARKERS, line, new_figure, write_figure
+from ctscribe.base.figures import MARKERS, line, new_figure, style, write_figure
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepared import Prepared
 
@@ -80,6 +82,8 @@ METRICS = {
     "other_perplexity": "Perplexity, another's scan",
 }
 COMPARED = ("f1", "coverage", "bleu_4")
+KINDS = {"positives": "reports seen", "seconds": "CPU seconds"}
+"""Of cost, by the column of a cell."""
 JUDGED = 8
 """Validation scans looked at after each pass, for the log; no weights are chosen by them."""
 STUDY = Study(
@@ -181,34 +185,42 @@ def _points(arm: str, percent: int) -> list[Point]:
 
 def _verdict(curves: Curves) -> str:
     """What the intervals of F1 say on the claim, arm by arm and share by share."""
-    told = (_judge(curves, arm, percent) for arm in list(ARMS)[1:] for percent in PANELS)
-    return "\n".join(line for line in told if line) or "Not known before longer runs have ended."
+    lines = (_judge(curves, arm, percent) for arm in list(ARMS)[1:] for percent in PANELS)
+    return "\n".join(line for line in lines if line) or "No run has ended beside Origin's."
 
 
 def _judge(curves: Curves, arm: str, percent: int) -> str | None:
     points = _points(arm, percent)
     reports = [curves.per_report(arm, point, "f1") for point in points]
     times = [curves.per_second(arm, point, "f1", PANELS[percent]) for point in points]
-    end, timed = reports[-1], [direction(each) for each in times if each is not None]
-    if end is None or not timed:
+    end = reports[-1]
+    ways, timed = (
+        [direction(each) for each in found if each is not None] for found in (reports, times)
+    )
+    told = (
+        f"- **{arm}, {percent} % of the patients**: with equal reports F1 is {_count(ways)}, with "
+        f"equal CPU time {_count(timed)}"
+    )
+    if not ways:
         return None
-    ways = [direction(each) for each in reports if each is not None]
+    if end is None:
+        return f"{told}. Its longest run has not ended, so the claim is open."
     parts = {
         "learns more per report": "higher" in ways,
-        "no more per CPU second": "higher" not in timed,
+        "learns no more per CPU second": "higher" not in timed,
         "ends no higher": direction(end) != "higher",
     }
     failing = [part for part, is_so in parts.items() if not is_so]
     return (
-        f"- **{arm}, {percent} % of the patients**: with equal reports F1 is {_count(ways)}; with "
-        f"equal CPU time {_count(timed)}; at {_passes(points[-1], percent)} passes, its longest "
-        f"run, {direction(end)} ({shown(end, '+.3f')}). The claim "
-        + (f"**fails**: not so that it {', '.join(failing)}." if failing else "**holds**.")
+        f"{told}; after {_passes(points[-1], percent)} passes, its longest run, it is "
+        f"{direction(end)} ({shown(end, '+.3f')}). The claim "
+        + (f"**fails**: it is not so that it {' or '.join(failing)}." if failing else "**holds**.")
     )
 
 
 def _count(ways: Sequence[str]) -> str:
-    return f"higher at {ways.count('higher')} and lower at {ways.count('lower')} of {len(ways)}"
+    higher, lower = ways.count("higher"), ways.count("lower")
+    return f"higher at {higher} and lower at {lower} of {len(ways)} points"
 
 
 def _passes(point: Point, percent: int) -> str:
@@ -255,24 +267,27 @@ def _score_table(curves: Curves) -> str:
 
 def _figure(curves: Curves) -> Figure:
     figure, axes = new_figure(10, 15, len(PANELS), 2 * len(COMPARED))
-    kinds = {"positives": "reports seen", "seconds": "CPU seconds"}
-    rows = [(metric, kind) for metric in COMPARED for kind in kinds]
+    rows = [(metric, kind) for metric in COMPARED for kind in KINDS]
     places = [(*row, percent) for row in rows for percent in PANELS]
-    for each, (metric, kind, percent) in zip(axes, places, strict=True):
-        for arm, marker in zip(ARMS, MARKERS, strict=True):
-            runs = [
-                curves.ended[arm, point]
-                for point in PANELS[percent]
-                if (arm, point) in curves.ended
-            ]
-            at = [float(np.mean([cell[kind] for cell in by_seed.values()])) for by_seed in runs]
-            line(each, at, [bounds(mean(r, [*r], metric)) for r in runs], marker, arm)
-        each.set_xscale("log")
-        each.set_xlabel(kinds[kind])
-        each.set_ylabel(METRICS[metric])
-        each.set_title(f"{percent} % of the patients")
-    axes[0].legend(frameon=False)
+    with style():
+        for each, place in zip(axes, places, strict=True):
+            _draw(each, curves, *place)
+        axes[0].legend(frameon=False)
     return figure
+
+
+def _draw(axes: Axes, curves: Curves, metric: str, kind: str, percent: int) -> None:
+    """A metric against one kind of cost, a line per arm."""
+    for arm, marker in zip(ARMS, MARKERS, strict=True):
+        found = [curves.ended.get((arm, point), {}) for point in PANELS[percent]]
+        ended = [runs for runs in found if runs]
+        at = [float(np.mean([cell[kind] for cell in runs.values()])) for runs in ended]
+        line(axes, at, [bounds(mean(r, [*r], metric)) for r in ended], marker, arm)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel(KINDS[kind])
+    axes.set_ylabel(METRICS[metric])
+    axes.set_title(f"{percent} % of the patients")
 
 
 if __name__ == "__main__":
