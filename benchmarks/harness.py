@@ -103,15 +103,23 @@ class Study:
     def recipe(self, *changes: str) -> Recipe:
         return read_recipe("tiny", (*self.base, *changes))
 
-    def finished(self) -> Cells:
-        """All cells; a page is made when all have ended."""
-        missing = [self.raw(*cell).name for cell in self.cells if not self.raw(*cell).exists()]
-        if missing:
-            raise SystemExit(f"All cells must have ended, but {', '.join(missing)} have not.")
-        found: Cells = {}
+    def missing(self) -> list[tuple[str, int]]:
+        """Cells that have not ended."""
+        return [cell for cell in self.cells if not self.raw(*cell).exists()]
+
+    def ended(self) -> Cells:
+        """The cells that have ended."""
+        missing, found = set(self.missing()), Cells()
         for arm, seed in self.cells:
-            found.setdefault(arm, []).append(read_json(self.raw(arm, seed)))
+            if (arm, seed) not in missing:
+                found.setdefault(arm, []).append(read_json(self.raw(arm, seed)))
         return found
+
+    def finished(self) -> Cells:
+        """All cells, for a page that is made when all have ended."""
+        if missing := [self.raw(*cell).name for cell in self.missing()]:
+            raise SystemExit(f"All cells must have ended, but {', '.join(missing)} have not.")
+        return self.ended()
 
 
 def run_study(
@@ -134,9 +142,9 @@ def run_study(
         facts = RESULTS / study.name / "run.json"
         if not facts.exists():
             write_json(facts, {"recipe": study.recipe().model_dump(mode="json"), **provenance()})
-        todo = [cell for cell in study.cells if not study.raw(*cell).exists()]
+        todo = study.missing()
         print(f"{len(todo)} of {len(study.cells)} cells are to be run", flush=True)
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
             work = partial(_timed, study, run_cell, out)
             for done in as_completed([pool.submit(work, *cell) for cell in todo]):
                 print(done.result(), flush=True)
@@ -157,9 +165,14 @@ def _timed(
     return f"{arm} seed {seed}: {cpu_s:.0f} CPU s"
 
 
+def cores() -> int:
+    """Those that this process may use, as ``taskset`` or the machine says."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def draw_phantoms(data: Path, prepared: Mapping[Path, Recipe]) -> None:
     """Draws a phantom data set and prepares its slices into each folder by that folder's recipe."""
-    processes = os.cpu_count() or 1
+    processes = cores()
     write_dataset(data, next(iter(prepared.values())).phantom, processes=processes)
     for folder, recipe in prepared.items():
         knobs = recipe.volume, recipe.slices, recipe.splits
@@ -190,6 +203,12 @@ def shown(drawn: Draws, form: str = ".3f") -> str:
     """The same as text."""
     value, low, high = bounds(drawn)
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def direction(drawn: Draws) -> str:
+    """Which way a difference points, where its interval leaves no doubt."""
+    _, low, high = bounds(drawn)
+    return "higher" if low > 0 else "lower" if high < 0 else "not different"
 
 
 def interval(score: Mapping[str, float], form: str = ".3f") -> str:

@@ -6,6 +6,7 @@ split.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,25 @@ from benchmarks.harness import (
     SPLITS,
     Cell,
     Cells,
-    Draws,
     Study,
     bounds,
-    draw_phantoms,
+    direction,
     run_study,
     shown,
     table,
-    warm_start,
-    weights,
+)
+from benchmarks.writers import (
+    as_text,
+    draw_scans,
+    drawn_scores,
+    gap_columns,
+    scan_columns,
+    stated_scores,
+    train_writer,
+    training_summary,
 )
 from ctscribe.base.figures import BLUE, GREY, style, write_figure
-from ctscribe.base.rows import read_rows
-from ctscribe.base.runs import open_run
-from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.features import store_features
-from ctscribe.learn.pairs.build import build_training_pairs
-from ctscribe.learn.pairs.dataset import PairDataset
-from ctscribe.learn.train.arguments import training_arguments
-from ctscribe.learn.train.run_log import MetricsRow
-from ctscribe.learn.train.stage import fit, visual_source
-from ctscribe.learn.train.validation import validation_pairs
-from ctscribe.measure.card import measure_gap
-from ctscribe.measure.intervals import patient_index
-from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
-from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
-from ctscribe.measure.statistics import scan_statistics
-from ctscribe.text.findings import FINDINGS
-from ctscribe.write.generate import generate
-from ctscribe.write.writer import ReportWriter
 
 _LOGISTIC = ("pairs.strategy=heter", "objective.beta=0.3", "objective.name=logistic")
 ARMS: dict[str, tuple[str, ...]] = {
@@ -70,7 +59,6 @@ METRICS = {
     "gap": "Mismatch gap",
 }
 _STATED = ("coverage", "precision", "f1")
-_CE = ("own_ce", "other_ce")
 TRAINING = {
     "positive_ce": "CE own",
     "negative_finding_ce": "CE wrong, findings",
@@ -95,91 +83,27 @@ STUDY = Study(
 )
 
 
-def draw_data(out: Path) -> None:
-    """Phantoms, prepared, and their features, stored once for all cells."""
-    recipe, prepared = STUDY.recipe(), Prepared(out / "prepared")
-    draw_phantoms(out / "data", {prepared.folder: recipe})
-    qwen, _ = load_model(warm_start(), recipe.model.dtype)
-    store_features(qwen, prepared, prepared.studies, noise=True)
-
-
 def run_cell(out: Path, arm: str, seed: int) -> Cell:
     recipe = STUDY.recipe(*ARMS[arm], f"pairs.seed={seed}", f"train.seed={seed}")
     prepared, run = Prepared(out / "prepared"), out / "cells" / f"{arm}-seed{seed}"
-    open_run(run, "train", {"recipe": recipe.model_dump(mode="json")})
-    rows = (
-        build_training_pairs(prepared, run, recipe.pairs),
-        validation_pairs(prepared.split("validation")),
-    )
-    qwen, tokenizer = load_model(warm_start(), recipe.model.dtype)
-    visual = visual_source(qwen, prepared, [*rows[0], *rows[1]], recipe)
-    taught, asked = (PairDataset(prepared.by_name, r, tokenizer, visual, 4096) for r in rows)
-    fit(training_arguments(run, recipe), qwen, tokenizer, taught, asked, recipe)
-    save_model(run / "best", qwen, tokenizer)  # the last weights, whichever validated best
-    writer = ReportWriter(run)
+    parts = prepared.split("train"), prepared.split("validation")
+    writer, _ = train_writer(run, prepared, recipe, *parts)
     validation, test = (scan_columns(writer, prepared, split) for split in SPLITS)
     stated = stated_scores({name: values.sum() for name, values in validation.items()})
     return {
         "knobs": ARMS[arm],
         "validation": {name: round(float(value), 4) for name, value in stated.items()},
-        "training": training_summary(run),
-        "test": {
-            name: " ".join(str(round(float(value))) for value in values)
-            for name, values in (test | gap_columns(writer, prepared)).items()
-        },
+        "training": training_summary(run, list(TRAINING)[:5]),
+        "test": as_text(test | gap_columns(writer, prepared)),
     }
-
-
-def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Coverage, precision and F1 from sums over scans: numbers, or one of every draw."""
-    hits, false, missed = sums["hits"], sums["false_alarms"], sums["misses"]
-    return {
-        "coverage": hits / (hits + missed),
-        "precision": hits / np.maximum(hits + false, 1),
-        "f1": 2 * hits / (2 * hits + false + missed),
-    }
-
-
-def scan_columns(writer: ReportWriter, prepared: Prepared, split: Split) -> dict[str, np.ndarray]:
-    """What the page resamples: one number per scan, in alphabetical order of the scans."""
-    truth = as_reports(one_row_per_scan(prepared.split(split)))
-    written = generate(writer, prepared, split, writer.run_dir / f"{split}.jsonl")
-    statistics = scan_statistics(match_predictions(written, truth)[0], truth, "ctrate-raw")
-    clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
-    counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
-    return {
-        "patient": patient_index([report.patient_id for report in truth]),
-        **dict(zip(("hits", "false_alarms", "misses"), counts, strict=True)),
-        **{f"matches_{n + 1}": statistics[:, n] for n in range(4)},
-        "words": statistics[:, 8],
-        "true_words": statistics[:, 9],
-    }
-
-
-def gap_columns(writer: ReportWriter, prepared: Prepared) -> dict[str, np.ndarray]:
-    """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
-    scans = sorted(measure_gap(writer, prepared)["scans"], key=lambda scan: scan["scan_id"])
-    return {name: 1e4 * np.array([scan[name] for scan in scans]) for name in _CE}
-
-
-def training_summary(run_dir: Path) -> dict[str, float | None]:
-    """Means over the last tenth of the updates, and the last validation."""
-    rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
-
-    def mean_of(name: str, among: list[MetricsRow]) -> float | None:
-        values = [value for row in among if (value := getattr(row, name)) is not None]
-        return round(float(np.mean(values)), 4) if values else None
-
-    last = {name: mean_of(name, rows[-max(1, len(rows) // 10) :]) for name in list(TRAINING)[:5]}
-    whole = {"share_skipped_overall": mean_of("share_skipped", rows)}
-    return {**last, **whole, "validation_ce": rows[-1].validation_ce}
 
 
 def page(study: Study) -> dict[str, Any]:
     cells = study.finished()
+    drawn = {arm: [drawn_scores(cell["test"]) for cell in runs] for arm, runs in cells.items()}
     scores = {
         arm: {metric: np.array([run[metric] for run in runs]) for metric in METRICS}
-        for arm, runs in ((arm, list(map(_scores, cells[arm]))) for arm in cells)
+        for arm, runs in drawn.items()
     }
     others = {
         arm: {metric: scores[arm][metric] - scores["origin"][metric] for metric in METRICS}
@@ -199,23 +123,6 @@ def page(study: Study) -> dict[str, Any]:
         "test": _table("Arm", scores, ".3f"),
         "differences": _table("Arm − Origin", others, "+.3f"),
         "learning": _training_table(cells),
-    }
-
-
-def _scores(cell: Cell) -> dict[str, Draws]:
-    """Each metric on the test split, of all patients once, then of every draw."""
-    test = {name: np.array(text.split(), float) for name, text in cell["test"].items()}
-    drawn = weights(test.pop("patient").astype(np.int64))
-    written = {f"written_{n}": np.maximum(0, test["words"] - n + 1) for n in (1, 2, 3, 4)}
-    at = {name: drawn @ values for name, values in {**test, **written}.items()}
-    language = np.zeros((len(drawn), NUM_LANGUAGE_COLUMNS))
-    counted = [f"{kind}_{n}" for kind in ("matches", "written") for n in (1, 2, 3, 4)]
-    language[:, :10] = np.stack([at[name] for name in (*counted, "words", "true_words")], 1)
-    language[:, -1] = scans = drawn.sum(1)
-    return {
-        **stated_scores(at),
-        "bleu_4": language_scores(language)["bleu_4"],
-        "gap": (at["other_ce"] - at["own_ce"]) / scans / 1e4,
     }
 
 
@@ -242,9 +149,7 @@ def _verdict(others: Scores) -> str:
     """Which way each arm differs from Origin, where its interval leaves no doubt."""
 
     def told(found: np.ndarray) -> str:
-        _, low, high = bounds(found.mean(0))
-        direction = "higher" if low > 0 else "lower" if high < 0 else "not different"
-        return f"{direction} ({shown(found.mean(0), '+.3f')})"
+        return f"{direction(found.mean(0))} ({shown(found.mean(0), '+.3f')})"
 
     names = {"coverage": "Coverage", "precision": "precision", "gap": "mismatch gap"}
     return "\n".join(
@@ -313,4 +218,4 @@ def _figure(others: Scores) -> Figure:
 
 
 if __name__ == "__main__":
-    run_study(STUDY, draw_data, run_cell, page)
+    run_study(STUDY, partial(draw_scans, STUDY), run_cell, page)

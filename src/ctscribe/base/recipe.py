@@ -160,8 +160,9 @@ class ObjectiveConfig(Section):
     noise: that state a finding); or all, by how much the scan changes them."""
     temperature: float = Field(1.0, gt=0)
     """Nats: half the change that counts 0.76 (weighted)."""
-    beta_schedule: Literal["constant", "steered"] = "constant"
-    """steered: β follows the gap towards target_gap."""
+    beta_schedule: Literal["constant", "steered", "decay"] = "constant"
+    """steered: β follows the gap towards target_gap; decay: it falls along a line, from beta at the
+    first update to 0 at the last, which reads no negative."""
     target_gap: float = Field(1.0, gt=0)
     """CE(negative) − CE(positive) over the tokens that count, nats per token (steered)."""
     label_weight: float = Field(0.0, ge=0)

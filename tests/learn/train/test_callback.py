@@ -29,6 +29,17 @@ def test_a_constant_weight_ignores_what_happens(tmp_path: Path) -> None:
     assert Beta(ObjectiveConfig(beta=0.1), tmp_path).value == 0.1
 
 
+def test_a_decaying_weight_falls_from_the_first_update_to_zero_at_the_last(tmp_path: Path) -> None:
+    objective = ObjectiveConfig(beta=0.4, beta_schedule="decay")
+    beta = Beta(objective, None)
+    beta.learn(9.0)
+    assert [beta.at(step, 5) for step in range(5)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
+    assert beta.at(4, 5) == 0.0
+    assert beta.at(0, 1) == 0.4
+    beta.save(tmp_path)
+    assert Beta(objective, tmp_path).at(3, 5) == pytest.approx(0.1)
+
+
 def test_beta_rises_below_the_target_and_falls_above_it() -> None:
     assert after(2.0, 0.0) == pytest.approx(0.105)
     assert after(2.0, 9.0) == pytest.approx(0.095)

@@ -63,7 +63,13 @@ STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
 
 
 @pytest.mark.parametrize(
-    ("strategy", "objective"), [("heter", STEERED), ("gauss", {}), ("hard", {"name": "logistic"})]
+    ("strategy", "objective"),
+    [
+        ("heter", STEERED),
+        ("heter", {"beta_schedule": "decay"}),
+        ("gauss", {}),
+        ("hard", {"name": "logistic"}),
+    ],
 )
 def test_an_interrupted_run_continues_exactly(
     tmp_path: Path, run: Train, pairs_of: dict[str, Path], strategy: str, objective: dict[str, str]

@@ -98,10 +98,10 @@ _RANGE = 10.0
 class Beta:
     """β of the next update, the same on all processes, continued after an interruption.
 
-    Steered, β is raised while the gap is below its target and lowered above it: log β changes by
-    5 % of the relative error of the gap's running mean (weight 0.9 on the past), at most 5 % an
-    update, and stays within a factor of ten of where it started. Equal gaps give equal β, so
-    processes that share their sums stay together.
+    Decaying, β follows from the number of the update alone. Steered, it is raised while the gap is
+    below its target and lowered above it: log β changes by 5 % of the relative error of the gap's
+    running mean (weight 0.9 on the past), at most 5 % an update, and stays within a factor of ten
+    of where it started. Equal gaps give equal β, so processes that share their sums stay together.
 
     Source: integral control of a Lagrange multiplier, as for the KL weight in Ziegler et al.,
     arXiv:1909.08593, section 2.2; it makes the paper's "dynamic weight" one.
@@ -110,10 +110,17 @@ class Beta:
     def __init__(self, objective: ObjectiveConfig, checkpoint: Path | None) -> None:
         self._objective = objective
         self.value = objective.beta
+        """Before any decay."""
         self._mean_gap: float | None = None
         if checkpoint is not None:
             saved = read_json(checkpoint / _FILE)
             self.value, self._mean_gap = saved["value"], saved["mean_gap"]
+
+    def at(self, step: int, num_steps: int) -> float:
+        """β of the update that comes after ``step`` of ``num_steps``."""
+        if self._objective.beta_schedule != "decay":
+            return self.value
+        return self.value * (1 - step / max(1, num_steps - 1))
 
     def learn(self, gap: float | None) -> None:
         """Takes into account an update whose pairs were ``gap`` nats apart, where it is steered.
@@ -121,7 +128,7 @@ class Beta:
         The gap is CE⁻ − CE⁺ over the tokens that count, the mean of all processes; None, where
         nothing was measured, keeps β.
         """
-        if self._objective.beta_schedule == "constant" or gap is None:
+        if self._objective.beta_schedule != "steered" or gap is None:
             return
         past, target, start = self._mean_gap, self._objective.target_gap, self._objective.beta
         mean = gap if past is None else _MEMORY * past + (1 - _MEMORY) * gap
@@ -173,7 +180,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Sets the update's β."""
-        self.trainer.beta = self.beta.value
+        self.trainer.beta = self.beta.at(state.global_step, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object

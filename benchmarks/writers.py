@@ -1,0 +1,175 @@
+"""What studies that train a writer share.
+
+The training of a cell, what is kept of each scan, and the scores of all draws of patients.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from benchmarks.harness import Draws, Study, draw_phantoms, warm_start, weights
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.runs import open_run
+from ctscribe.base.types import Split
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.features import store_features
+from ctscribe.learn.pairs.build import build_pairs
+from ctscribe.learn.pairs.dataset import PairDataset
+from ctscribe.learn.train.arguments import training_arguments
+from ctscribe.learn.train.run_log import MetricsRow
+from ctscribe.learn.train.stage import fit, visual_source
+from ctscribe.learn.train.validation import validation_pairs
+from ctscribe.measure.card import measure_gap
+from ctscribe.measure.clinical import clinical_scores, clinical_statistics
+from ctscribe.measure.intervals import patient_index
+from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
+from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
+from ctscribe.measure.statistics import scan_statistics
+from ctscribe.text.findings import FINDINGS
+from ctscribe.write.generate import generate
+from ctscribe.write.writer import ReportWriter
+
+_BITS = 1 << np.arange(len(FINDINGS))
+"""Findings of one scan as one number."""
+
+
+def draw_scans(study: Study, out: Path) -> None:
+    """Phantoms, prepared, and their features, stored once for all cells."""
+    recipe, prepared = study.recipe(), Prepared(out / "prepared")
+    draw_phantoms(out / "data", {prepared.folder: recipe})
+    qwen, _ = load_model(warm_start(), recipe.model.dtype)
+    store_features(qwen, prepared, prepared.studies, noise=True)
+
+
+def train_writer(
+    run: Path,
+    prepared: Prepared,
+    recipe: Recipe,
+    taught: Sequence[StudyRow],
+    judged: Sequence[StudyRow],
+) -> tuple[ReportWriter, float]:
+    """The warm-up that comes with ctscribe, trained on some studies, and CPU seconds of training.
+
+    Its last weights are kept, whichever checkpoint had the lowest loss on the judged studies.
+    """
+    open_run(run, "train", {"recipe": recipe.model_dump(mode="json")})
+    rows = build_pairs(taught, recipe.pairs, prepared), validation_pairs(judged)
+    qwen, tokenizer = load_model(warm_start(), recipe.model.dtype)
+    visual = visual_source(qwen, prepared, [*rows[0], *rows[1]], recipe)
+    pairs, asked = (PairDataset(prepared.by_name, r, tokenizer, visual, 4096) for r in rows)
+    arguments = training_arguments(run, recipe)
+    began = time.process_time()
+    fit(arguments, qwen, tokenizer, pairs, asked, recipe)
+    seconds = time.process_time() - began
+    save_model(run / "best", qwen, tokenizer)
+    return ReportWriter(run), seconds
+
+
+def scan_columns(writer: ReportWriter, prepared: Prepared, split: Split) -> dict[str, np.ndarray]:
+    """What a page resamples: one number per scan, in alphabetical order of the scans.
+
+    ``stated`` and ``true`` are the findings of the written and of the true report, a bit each;
+    ``rouge_l`` is in 1e-4.
+    """
+    truth = as_reports(one_row_per_scan(prepared.split(split)))
+    written = generate(writer, prepared, split, writer.run_dir / f"{split}.jsonl")
+    answers, _ = match_predictions(written, truth)
+    statistics = scan_statistics(answers, truth, "ctrate-raw")
+    clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
+    counts = [clinical[:, len(FINDINGS) * k : len(FINDINGS) * (k + 1)].sum(1) for k in range(3)]
+    return {
+        "patient": patient_index([report.patient_id for report in truth]),
+        **dict(zip(("hits", "false_alarms", "misses"), counts, strict=True)),
+        **{f"matches_{n + 1}": statistics[:, n] for n in range(4)},
+        "words": statistics[:, 8],
+        "true_words": statistics[:, 9],
+        "rouge_l": 1e4 * statistics[:, 10],
+        "stated": np.array(answers.labels) @ _BITS,
+        "true": np.array([report.labels for report in truth]) @ _BITS,
+    }
+
+
+def gap_columns(writer: ReportWriter, prepared: Prepared) -> dict[str, np.ndarray]:
+    """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
+    scans = sorted(measure_gap(writer, prepared)["scans"], key=lambda scan: scan["scan_id"])
+    return {name: 1e4 * np.array([scan[name] for scan in scans]) for name in ("own_ce", "other_ce")}
+
+
+def as_text(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Columns as a raw file keeps them."""
+    return {
+        name: " ".join(str(round(float(value))) for value in values)
+        for name, values in columns.items()
+    }
+
+
+def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Coverage, precision and F1 from sums over scans: numbers, or one of every draw."""
+    hits, false, missed = sums["hits"], sums["false_alarms"], sums["misses"]
+    return {
+        "coverage": hits / (hits + missed),
+        "precision": hits / np.maximum(hits + false, 1),
+        "f1": 2 * hits / (2 * hits + false + missed),
+    }
+
+
+def drawn_scores(kept: Mapping[str, str]) -> dict[str, Draws]:
+    """Each metric of what a raw file keeps, of all patients once, then of every draw.
+
+    Files without ``rouge_l``, ``stated`` and ``true`` have fewer metrics.
+    """
+    columns = {name: np.array(text.split(), float) for name, text in kept.items()}
+    drawn = weights(columns.pop("patient").astype(np.int64))
+    written = {f"written_{n}": np.maximum(0, columns["words"] - n + 1) for n in (1, 2, 3, 4)}
+    findings = {name: columns.pop(name) for name in ("stated", "true") if name in columns}
+    at = {name: drawn @ values for name, values in {**columns, **written}.items()}
+    scans = drawn.sum(1)
+    own, other = (at[name] / scans / 1e4 for name in ("own_ce", "other_ce"))
+    return {
+        **stated_scores(at),
+        "bleu_4": _bleu_4(at),
+        "gap": other - own,
+        "own_perplexity": np.exp(own),
+        "other_perplexity": np.exp(other),
+        **({"rouge_l": at["rouge_l"] / scans / 1e4} if "rouge_l" in at else {}),
+        **(_by_finding(drawn, **findings) if findings else {}),
+    }
+
+
+def _bleu_4(sums: Mapping[str, np.ndarray]) -> Draws:
+    language = np.zeros((len(sums["words"]), NUM_LANGUAGE_COLUMNS))
+    counted = [f"{kind}_{n}" for kind in ("matches", "written") for n in (1, 2, 3, 4)]
+    language[:, :10] = np.stack([sums[name] for name in (*counted, "words", "true_words")], 1)
+    language[:, -1] = 1  # scans, by which BLEU is not divided
+    return language_scores(language)["bleu_4"]
+
+
+def _by_finding(
+    drawn: Float64[np.ndarray, "draws scans"], stated: np.ndarray, true: np.ndarray
+) -> dict[str, Draws]:
+    """Scores that need to know which of the 18 findings was right."""
+    said, present = (
+        [tuple(map(int, row)) for row in (codes.astype(int)[:, None] & _BITS) > 0]
+        for codes in (stated, true)
+    )
+    scores = clinical_scores(drawn @ clinical_statistics(predictions=said, references=present))
+    return {name: scores[name] for name in ("f1_macro", "label_accuracy")}
+
+
+def training_summary(run_dir: Path, names: Sequence[str]) -> dict[str, float | None]:
+    """Updates, means of some metrics over the last tenth of them, and the last validation."""
+    rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
+
+    def mean_of(name: str, among: list[MetricsRow]) -> float | None:
+        values = [value for row in among if (value := getattr(row, name)) is not None]
+        return round(float(np.mean(values)), 4) if values else None
+
+    last = {name: mean_of(name, rows[-max(1, len(rows) // 10) :]) for name in names}
+    whole = {"share_skipped_overall": mean_of("share_skipped", rows)}
+    end = {"updates": rows[-1].step, "validation_ce": rows[-1].validation_ce}
+    return {**last, **whole, **end}
