@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from benchmarks.harness import Draws, Study, draw_phantoms, warm_start, weights
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
@@ -22,7 +22,7 @@ from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.pairs.dataset import PairDataset
 from ctscribe.learn.train.arguments import training_arguments
 from ctscribe.learn.train.run_log import MetricsRow
-from ctscribe.learn.train.stage import fit, visual_source
+from ctscribe.learn.train.stage import fit, learner, visual_source
 from ctscribe.learn.train.validation import validation_pairs
 from ctscribe.measure.card import measure_gap
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics
@@ -59,7 +59,7 @@ def train_writer(
     """
     open_run(run, "train", {"recipe": recipe.model_dump(mode="json")})
     rows = build_pairs(taught, recipe.pairs, prepared), validation_pairs(judged)
-    qwen, tokenizer = load_model(warm_start(), recipe.model.dtype)
+    qwen, tokenizer = learner(warm_start(), recipe)
     visual = visual_source(qwen, prepared, [*rows[0], *rows[1]], recipe)
     pairs, asked = (PairDataset(prepared.by_name, r, tokenizer, visual, 4096) for r in rows)
     arguments = training_arguments(run, recipe)
@@ -71,13 +71,20 @@ def train_writer(
 
 
 def scan_columns(writer: ReportWriter, prepared: Prepared, split: Split) -> dict[str, np.ndarray]:
+    """`written_columns` of the reports of a split, which are written where they are not there."""
+    written = generate(writer, prepared, split, writer.run_dir / f"{split}.jsonl")
+    return written_columns(written, prepared, split)
+
+
+def written_columns(
+    written: Sequence[PredictionRow], prepared: Prepared, split: Split
+) -> dict[str, np.ndarray]:
     """What a page resamples: one number per scan, in alphabetical order of the scans.
 
     ``stated`` and ``true`` are the findings of the written and of the true report, a bit each;
     ``rouge_l`` is in 1e-4.
     """
     truth = as_reports(one_row_per_scan(prepared.split(split)))
-    written = generate(writer, prepared, split, writer.run_dir / f"{split}.jsonl")
     answers, _ = match_predictions(written, truth)
     statistics = scan_statistics(answers, truth, "ctrate-raw")
     clinical = statistics[:, NUM_LANGUAGE_COLUMNS:]
@@ -121,7 +128,7 @@ def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def drawn_scores(kept: Mapping[str, str]) -> dict[str, Draws]:
     """Each metric of what a raw file keeps, of all patients once, then of every draw.
 
-    Files without ``rouge_l``, ``stated`` and ``true`` have fewer metrics.
+    Files without cross entropies, ``rouge_l``, ``stated`` and ``true`` have fewer metrics.
     """
     columns = {name: np.array(text.split(), float) for name, text in kept.items()}
     drawn = weights(columns.pop("patient").astype(np.int64))
@@ -129,16 +136,20 @@ def drawn_scores(kept: Mapping[str, str]) -> dict[str, Draws]:
     findings = {name: columns.pop(name) for name in ("stated", "true") if name in columns}
     at = {name: drawn @ values for name, values in {**columns, **written}.items()}
     scans = drawn.sum(1)
-    own, other = (at[name] / scans / 1e4 for name in ("own_ce", "other_ce"))
     return {
         **stated_scores(at),
         "bleu_4": _bleu_4(at),
-        "gap": other - own,
-        "own_perplexity": np.exp(own),
-        "other_perplexity": np.exp(other),
+        **(_gap(at["own_ce"] / scans, at["other_ce"] / scans) if "own_ce" in at else {}),
         **({"rouge_l": at["rouge_l"] / scans / 1e4} if "rouge_l" in at else {}),
         **(_by_finding(drawn, **findings) if findings else {}),
     }
+
+
+def _gap(own: Draws, other: Draws) -> dict[str, Draws]:
+    """From cross entropies in 1e-4 nats."""
+    own, other = own / 1e4, other / 1e4
+    perplexities = {"own_perplexity": np.exp(own), "other_perplexity": np.exp(other)}
+    return {"gap": other - own, **perplexities}
 
 
 def _bleu_4(sums: Mapping[str, np.ndarray]) -> Draws:

@@ -1,6 +1,7 @@
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.cues import cue_of, finding_logits, label_cues
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.pairs.dataset import Visual
@@ -19,7 +20,10 @@ def test_a_cue_names_what_is_stated_in_the_order_of_the_findings() -> None:
 
 
 def test_the_true_labels_of_the_shown_volume_are_told_and_nothing_of_noise() -> None:
-    source = label_cues(lambda study, seed=None: Visual((1, 2, 2), (0.0,)))
+    def show(study: StudyRow, noise_seed: int | None = None) -> Visual:
+        return Visual((1, 2, 2), (0.0,))
+
+    source = label_cues(show)
     assert source(study_row("train_1_a_1.nii.gz", labels=NODULE), None).cue == ("Lung nodule",)
     assert source(study_row("train_1_a_1.nii.gz", labels=NODULE), 3).cue is None
     assert source(study_row("train_1_a_1.nii.gz", labels=None), None).cue is None

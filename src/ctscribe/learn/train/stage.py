@@ -156,7 +156,7 @@ def train(
         return TrainResult(**read_json(run_dir / "result.json"))
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
     validation_rows = validation_pairs(prepared.split("validation"))
-    qwen, tokenizer = _learner(start or recipe.model.preset, recipe)
+    qwen, tokenizer = learner(start or recipe.model.preset, recipe)
     qwen.to(arguments.device)
     longest = qwen.config.text_config.max_position_embeddings
     with arguments.main_process_first(local=False):
@@ -212,7 +212,7 @@ def fit(
     return _finish(callback, num_steps)
 
 
-def _learner(
+def learner(
     weights: str | Path, recipe: Recipe
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """The model that starts to learn, with finding queries where the recipe asks for them."""

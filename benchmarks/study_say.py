@@ -1,0 +1,137 @@
+"""What makes the writer say what its tower sees: cues and contrast, beside the paper's negatives.
+
+``make study NAME=say``: about an hour a seed on one core. An arm is trained once a seed, then
+writes the test scans in every way; all choices are made on validation, by `tune`.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import SEEDS, Cell, Study, run_study
+from benchmarks.page_say import ARMS, page
+from benchmarks.writers import (
+    as_text,
+    draw_scans,
+    gap_columns,
+    train_writer,
+    written_columns,
+)
+from ctscribe.base.recipe import GenerateConfig
+from ctscribe.base.rows import PredictionRow, read_rows
+from ctscribe.data.prepared import Prepared
+from ctscribe.measure.card_views import scans_with_strangers
+from ctscribe.measure.tune import tune
+from ctscribe.text.findings import FINDINGS
+from ctscribe.write.generate import generate, generate_template, write_scans
+from ctscribe.write.writer import ReportWriter, View
+
+OTHERS = {"contrast": "others", "contrast_weight": 0.5, "plausibility": 0.3, "num_negatives": 8}
+"""Chosen on other phantoms: trying others on validation would take longer than all the rest."""
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Of the cues, for the curve of Coverage against precision."""
+STUDY = Study(
+    "say",
+    [(arm, seed) for seed in SEEDS for arm in ARMS],
+    (
+        "phantom.seed=31",  # drawn for this study alone
+        "phantom.num_valid_patients=400",
+        "splits.validation_fraction=0.2",
+        "generate.contrast=mean",
+    ),
+)
+
+
+def run_cell(out: Path, arm: str, seed: int) -> Cell:
+    recipe = STUDY.recipe(*ARMS[arm], f"pairs.seed={seed}", f"train.seed={seed}")
+    prepared, run = Prepared(out / "prepared"), out / "cells" / f"{arm}-seed{seed}"
+    shutil.rmtree(run, ignore_errors=True)  # begun anew, so that its seconds are those of all of it
+    taught, judged = prepared.split("train"), prepared.split("validation")[:8]
+    writer, seconds = train_writer(run, prepared, recipe, taught, judged)
+    tuned = tune(writer, prepared)
+    chosen = ReportWriter(run)
+    ways = {"plain": _knobs(chosen, contrast="none"), "mean": _mean(chosen, tuned)}
+    ways["others"] = _knobs(chosen, **OTHERS)
+    found: Cell = {
+        "knobs": ARMS[arm],
+        "seconds": round(seconds, 1),
+        "tuned": {name: tuned[name] for name in ("generate", "cue_threshold", "floors")},
+        "tries": tuned["tries"],
+        "gap": as_text(gap_columns(chosen, prepared)),
+        "ways": {},
+    }
+    _, strangers = scans_with_strangers(prepared.split("test"))
+    view = chosen.features(prepared, prepared.split("test")).visual
+    for way, knobs in ways.items():
+        using = chosen.writing(knobs)
+        using.hold_against(prepared)
+        shown: dict[str, View] = {way: view}
+        if way != "others":  # how much hangs on the scan
+            shown[f"{way}, other patient"] = lambda study: view(strangers[study.volume_name])
+        if chosen.recipe.model.cues and way == "plain":
+            shown["plain, other's cue"] = lambda study: replace(
+                view(study), cue=chosen.told(view(strangers[study.volume_name])).cue
+            )
+        found["ways"] |= {
+            name: _written(using, prepared, each, run, name) for name, each in shown.items()
+        }
+    if chosen.recipe.model.cues:
+        found["curve"] = _curve(chosen.writing(ways["plain"]), prepared, run)
+    shutil.rmtree(run)
+    return found
+
+
+def _knobs(writer: ReportWriter, **changes: object) -> GenerateConfig:
+    return GenerateConfig.model_validate(writer.recipe.generate.model_dump() | changes)
+
+
+def _mean(writer: ReportWriter, tuned: Mapping[str, object]) -> GenerateConfig:
+    """As tuned, or, where tuning would hold against nothing, as the recipe has it."""
+    knobs = GenerateConfig.model_validate(tuned["generate"])
+    return knobs if knobs.contrast == "mean" else writer.recipe.generate
+
+
+def _written(
+    writer: ReportWriter, prepared: Prepared, view: View, run: Path, name: str
+) -> dict[str, object]:
+    """Columns of what is written from a view, and CPU seconds a report."""
+    scans, path = prepared.scans("test"), run / f"{name}.jsonl"
+    began = time.process_time()
+    write_scans(writer, scans, view, path)
+    seconds = (time.process_time() - began) / len(scans)
+    rows = read_rows(path, PredictionRow)
+    kept = as_text(written_columns(rows, prepared, "test"))
+    if writer.recipe.model.cues:
+        rows = sorted(rows, key=lambda row: row.scan_id)
+        kept["cue"] = " ".join(str(_bits(row.cue or ())) for row in rows)
+    return {"seconds": round(seconds, 4), "test": kept}
+
+
+def _bits(cue: tuple[str, ...]) -> int:
+    return sum(1 << FINDINGS.index(finding) for finding in cue)
+
+
+def _curve(writer: ReportWriter, prepared: Prepared, run: Path) -> dict[str, dict[str, object]]:
+    """At each threshold what the told writer states, and what stock sentences would."""
+    assert writer.calibration is not None  # tuning has fitted it
+    found: dict[str, dict[str, object]] = {}
+    for threshold in THRESHOLDS:
+        moved = {"cue_threshold": threshold, "threshold": threshold}
+        using = writer.writing(calibration=writer.calibration.model_copy(update=moved))
+        told = generate(using, prepared, "test", run / f"told-{threshold}.jsonl")
+        stock = generate_template(using, prepared, "test", run / f"stock-{threshold}.jsonl")
+        found[str(threshold)] = {
+            name: as_text(written_columns(rows, prepared, "test"))
+            for name, rows in (("told", told), ("template", stock))
+        }
+    return found
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore")
+    run_study(STUDY, partial(draw_scans, STUDY), run_cell, page)
