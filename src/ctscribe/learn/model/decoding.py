@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers.cache_utils import DynamicLayer
 
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
@@ -18,6 +19,10 @@ from ctscribe.learn.model.qwen import embed
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
+
+
+_ROOM = 128
+"""Tokens by which a cache grows at a time."""
 
 
 @final
@@ -69,6 +74,37 @@ class Contrast:
 
 
 @final
+class _Roomy(DynamicLayer):  # type: ignore[misc]  # untyped in the library
+    """Keys and values with room for more: a new token is copied alone and not with all before."""
+
+    keys: Tensor
+    values: Tensor
+    _rooms: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(layer: DynamicLayer) -> "_Roomy":
+        """The same keys and values, ready to grow."""
+        roomy = _Roomy()
+        roomy.lazy_initialization(layer.keys, layer.values)
+        roomy.keys, roomy.values = layer.keys, layer.values
+        roomy._rooms = (layer.keys, layer.values)
+        return roomy
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+        """Puts what is new behind what is there; returns all."""
+        start = self.keys.shape[2]
+        stop = start + key_states.shape[2]
+        if stop > self._rooms[0].shape[2]:
+            self._rooms = tuple(
+                pad(held, (0, 0, 0, stop + _ROOM - start)) for held in (self.keys, self.values)
+            )
+        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
+            room[:, :, start:stop] = new
+        self.keys, self.values = (room[:, :, :stop] for room in self._rooms)
+        return self.keys, self.values
+
+
+@final
 @dataclass
 class _Rows:
     """Prompts that the model has read, one a row, ready for their next token."""
@@ -110,6 +146,7 @@ def write_reports(
     if contrast is not None:
         patients = [visual.patient_id for visual in visuals]
         rows = _together(rows, _read_others(qwen, tokenizer, prompts, contrast, patients))
+    rows.cache.layers = [_Roomy.of(layer) for layer in rows.cache.layers]
     padded = not bool(rows.mask.all())
     chosen, log_probs = [], []
     done = torch.zeros(len(visuals), dtype=torch.bool, device=barred.device)
