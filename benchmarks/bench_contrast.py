@@ -9,7 +9,11 @@ import statistics
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from benchmarks.harness import record, warm_start
 from benchmarks.timing import measured
@@ -19,8 +23,8 @@ from ctscribe.learn.model.contrast import read_contrast
 from ctscribe.learn.model.decoding import Contrast, write_reports
 from ctscribe.learn.pairs.dataset import Visual
 
-NUM_TOKENS, REPEATS = 200, 3
-SIZES = {"demo, 80 visual tokens": (64, (5, 8, 8)), "41 M, 2,000 visual tokens": (2, (10, 40, 20))}
+NUM_TOKENS, REPEATS = 150, 3
+SIZES = {"demo, 80 visual tokens": (32, (5, 8, 8)), "41 M, 2,000 visual tokens": (2, (10, 40, 20))}
 """Reports at once, and the grid of a scan."""
 AGAINST = {"mean": 1, "others, 2": 2, "others, 8": 8}
 
@@ -28,13 +32,14 @@ AGAINST = {"mean": 1, "others, 2": 2, "others, 8": 8}
 def build(name: str) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
     qwen, tokenizer = load_model(warm_start(), "float32")
     if not name.startswith("demo"):
-        language = qwen.config.text_config
+        config = Qwen2_5_VLConfig.from_pretrained(warm_start())
+        language = config.text_config
         language.hidden_size, language.intermediate_size = 640, 1792
         language.num_hidden_layers, language.layer_types = 8, ["full_attention"] * 8
-        language.num_attention_heads = 10
-        qwen.config.vision_config.out_hidden_size = 640
+        language.num_attention_heads, language.num_key_value_heads = 20, 4
+        config.vision_config.out_hidden_size = 640
         torch.manual_seed(0)
-        qwen = Qwen2_5_VLForConditionalGeneration(qwen.config).eval()
+        qwen = Qwen2_5_VLForConditionalGeneration(config).eval()
     end = torch.tensor([tokenizer.eos_token_id])
     # no report ends before its length
     qwen.lm_head.register_forward_hook(lambda *states: states[2].index_fill(-1, end, -1e4))

@@ -13,6 +13,9 @@ from ctscribe.base.errors import CtscribeError
 
 SYSTEM = "You are a radiologist and report what a chest CT shows."
 QUESTION = "Write the findings and the impression of this chest CT."
+CUE = " The image suggests: {findings}."
+"""Behind the question, where findings are told; without any they are `NO_FINDING`."""
+NO_FINDING = "no finding"
 VIDEO_PAD = "<|video_pad|>"
 """Qwen's placeholder; the chat template writes it once, the model wants one per visual token."""
 IGNORED = -100
@@ -49,7 +52,7 @@ def prompt_messages(cue: Sequence[str] | None = None) -> list[dict[str, Any]]:
     A ``cue`` names the findings that the image suggests; the user tells them behind the question.
     None tells nothing, an empty one that there is nothing to tell.
     """
-    told = "" if cue is None else f" The image suggests: {', '.join(cue) or 'no finding'}."
+    told = "" if cue is None else CUE.format(findings=", ".join(cue) or NO_FINDING)
     question = {"type": "text", "text": QUESTION + told}
     return [
         {"role": "system", "content": SYSTEM},

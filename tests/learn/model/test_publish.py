@@ -20,7 +20,8 @@ from transformers import (
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import add_adapters
-from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.tower import patchify
 from tests.learn.model.batches import make_batch, random_frames
@@ -129,6 +130,21 @@ def test_the_folder_holds_what_engines_look_for_and_no_more(
     about = json.loads((tmp_path / "out" / "ctscribe.json").read_text())
     assert about["positions"] == "index"
     assert about["question"].startswith("Write the findings")
+    assert about["cue"] is None
+
+
+def test_queries_that_only_tell_are_left_out_and_clients_learn_how_to_tell(
+    adapted: Adapted, tmp_path: Path
+) -> None:
+    qwen, tokenizer = load_model(adapted[1])
+    attach(qwen)
+    save_model(tmp_path / "best", qwen, tokenizer)
+    assert (tmp_path / "best" / "slice_attention.safetensors").exists()
+    told = LORA.model_copy(update={"model": LORA.model.model_copy(update={"cues": True})})
+    publish(tmp_path / "best", tmp_path / "out", "merged", told)
+    assert not (tmp_path / "out" / "slice_attention.safetensors").exists()
+    about = json.loads((tmp_path / "out" / "ctscribe.json").read_text())
+    assert about["cue"] == " The image suggests: {findings}."
 
 
 def test_the_settings_are_the_published_ones(

@@ -20,7 +20,6 @@ from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
 
-
 _ROOM = 128
 """Tokens by which a cache grows at a time."""
 

@@ -14,9 +14,10 @@ from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import ADAPTER_CONFIG, ADAPTERS
 from ctscribe.learn.model.checkpoint import MARKER, is_complete, load_model, save_model
+from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.tower import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
-from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.text.prompt import CUE, QUESTION, SYSTEM
 
 ABOUT = "ctscribe.json"
 """What a server's client must know: prompt, slices, positions."""
@@ -60,6 +61,7 @@ def publish(
         "use": RESEARCH_USE,
         "system": SYSTEM,
         "question": QUESTION,
+        "cue": CUE if recipe.model.cues else None,
         "positions": recipe.model.positions,
         "num_slices": recipe.slices.num_slices,
         "frame_size_px": recipe.slices.frame_size_px,
@@ -90,6 +92,8 @@ def publish_merged(
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
+    if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
+        del qwen.slice_attention
     documents = {**_processor_documents(tokenizer), ABOUT: dict(about)}
     save_model(out, qwen, tokenizer, documents=documents)
     (out / MARKER).unlink()
