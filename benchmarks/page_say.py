@@ -166,7 +166,7 @@ def _reached(
         for what, aim, drawn, least, which in aims
     ]
     lines.append(
-        ("Coverage of told writing, plain, at origin's precision", "–", shown(at_base), "")
+        ("Coverage of told writing at origin's precision", "–", shown(at_base), "")
     )
     return table(("cues + mean volume, unless said", "aim", "measured", ""), lines)
 
