@@ -40,7 +40,7 @@ from ctscribe.learn.model.teach import auroc
 from ctscribe.learn.model.tower import PATCH_PX, encode_frames
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.measure.intervals import patient_index
-from ctscribe.scan.boxes import boxes_in_frames
+from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames
 from ctscribe.text.findings import FINDINGS
 
 SLICES = (10, 20, 40, 80)
@@ -157,7 +157,7 @@ def answer(
 def true_cells(study: StudyRow, nodules: Sequence[Lesion], size_px: tuple[int, int]) -> Grid:
     """Log-odds without fault: 0 where a cell shows a nodule, −∞ elsewhere."""
     boxes = boxes_in_frames(study, [nodule.box_mm for nodule in nodules])
-    targets = cell_targets(boxes, [NODULE] * len(nodules), study.slice_indices, size_px)
+    targets = cell_targets(boxes, [NODULE] * len(nodules), reach_of_frames(study), size_px)
     rows, columns = (px // CELL_PX // CELLS_PER_SIDE for px in size_px)
     side = CELLS_PER_SIDE
     grid = targets[..., NODULE].reshape(-1, rows, columns, side, side).transpose(0, 1, 3, 2, 4)

@@ -15,3 +15,5 @@ Split = Literal["train", "validation", "test"]
 """Training patients, those held out to choose checkpoints, and those that are scored."""
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""
+Projection = Literal["none", "slab"]
+"""Whether slabs stand beside slices among a volume's frames; see `recipe.SlicesConfig`."""

@@ -5,7 +5,7 @@ that a model wrote the draft and that nobody has verified it.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -141,8 +141,8 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
         "warnings": list(report.warnings),
         "slices": [
-            {"slice_index": index, "position_mm": position}
-            for index, position in (report.slices.places if report.slices else ())
+            {"slice_index": index, "position_mm": position, **thickness}
+            for (index, position), thickness in _places(report.slices)
         ],
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
@@ -157,6 +157,14 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "provenance": asdict(report.provenance),
         "intended_use": dict(INTENDED_USE),
     }
+
+
+def _places(drawn: DrawnSlices | None) -> Iterator[tuple[tuple[int, float], dict[str, float]]]:
+    """Each image's place, with ``slab_mm`` where it is a slab."""
+    if drawn is not None:
+        slabs = drawn.slab_mm or (None,) * len(drawn.slice_indices)
+        for place, slab_mm in zip(drawn.places, slabs, strict=True):
+            yield place, {} if slab_mm is None else {"slab_mm": slab_mm}
 
 
 def _without_text(row: SentenceRow) -> dict[str, Any]:
@@ -181,7 +189,7 @@ def to_text(report: PatientReport) -> str:
         *(f"Warning: {warning}" for warning in report.warnings),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
-        f"Written from {len(places)} axial slices between {places[0]} mm and "
+        f"Written from {report.slices.counted} between {places[0]} mm and "
         f"{places[-1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",

@@ -7,6 +7,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import WINDOWS, PreparedVolume
+from ctscribe.scan.slabs import slab_thickness_mm
 from ctscribe.show.page import DrawnSlices, draw_slices, window_title
 from ctscribe.show.patient_report import Geometry, PatientReport, report_page, to_json, to_text
 from ctscribe.text.sections import split_report, split_sentences
@@ -74,6 +75,7 @@ def _drawn(prepared: PreparedVolume) -> DrawnSlices:
         prepared.slice_indices,
         prepared.position_mm,
         prepared.shown.spacing_mm[:2],
+        slab_thickness_mm(prepared.reach_z, prepared.resampling.spacing_mm),
     )
 
 
