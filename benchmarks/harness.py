@@ -36,6 +36,8 @@ from ctscribe.text.findings import FINDINGS
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGES = ROOT / "results", ROOT / "docs" / "results"
+CORES = len(os.sched_getaffinity(0))
+"""That this process may use."""
 SEEDS = (0, 1, 2)
 SPLITS: tuple[Split, ...] = ("validation", "test")
 """Whose scans a cell answers for."""
@@ -103,14 +105,16 @@ class Study:
     def recipe(self, *changes: str) -> Recipe:
         return read_recipe("tiny", (*self.base, *changes))
 
-    def finished(self) -> Cells:
-        """All cells; a page is made when all have ended."""
-        missing = [self.raw(*cell).name for cell in self.cells if not self.raw(*cell).exists()]
+    def finished(self, least: int | None = None) -> Cells:
+        """The cells by arm; a page is made when all have ended, or the first ``least`` of them."""
+        first = self.cells[:least]
+        missing = [self.raw(*cell).name for cell in first if not self.raw(*cell).exists()]
         if missing:
-            raise SystemExit(f"All cells must have ended, but {', '.join(missing)} have not.")
+            raise SystemExit(f"Cells must have ended, but {', '.join(missing)} have not.")
         found: Cells = {}
         for arm, seed in self.cells:
-            found.setdefault(arm, []).append(read_json(self.raw(arm, seed)))
+            if self.raw(arm, seed).exists():
+                found.setdefault(arm, []).append(read_json(self.raw(arm, seed)))
         return found
 
 
@@ -136,7 +140,7 @@ def run_study(
             write_json(facts, {"recipe": study.recipe().model_dump(mode="json"), **provenance()})
         todo = [cell for cell in study.cells if not study.raw(*cell).exists()]
         print(f"{len(todo)} of {len(study.cells)} cells are to be run", flush=True)
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
             work = partial(_timed, study, run_cell, out)
             for done in as_completed([pool.submit(work, *cell) for cell in todo]):
                 print(done.result(), flush=True)
@@ -159,11 +163,10 @@ def _timed(
 
 def draw_phantoms(data: Path, prepared: Mapping[Path, Recipe]) -> None:
     """Draws a phantom data set and prepares its slices into each folder by that folder's recipe."""
-    processes = os.cpu_count() or 1
-    write_dataset(data, next(iter(prepared.values())).phantom, processes=processes)
+    write_dataset(data, next(iter(prepared.values())).phantom, processes=CORES)
     for folder, recipe in prepared.items():
         knobs = recipe.volume, recipe.slices, recipe.splits
-        prepare(data, folder, *knobs, keep="slices", processes=processes)
+        prepare(data, folder, *knobs, keep="slices", processes=CORES)
 
 
 def warm_start() -> Path:

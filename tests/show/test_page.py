@@ -68,6 +68,17 @@ def test_sides_are_in_millimetres_and_slices_keep_their_place() -> None:
         _ = DrawnSlices(IMAGES, (87, 51), (-142.5,), (0.5, 2.0)).places
 
 
+def test_slabs_are_named_with_their_thickness() -> None:
+    slices = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0))
+    assert (slices.counted, slices.name(2)) == ("2 axial slices", "slice 51")
+    slabs = DrawnSlices(IMAGES, (87, 87), (12.0, 12.0), (0.5, 2.0), (None, 14.7))
+    assert slabs.counted == "1 axial slices with slabs of 15 mm"
+    assert slabs.name(1) == "slice 87"
+    assert slabs.name(2) == "slab of 15 mm around slice 87"
+    uneven = DrawnSlices(IMAGES, (9, 9, 5, 5), (1.0,) * 4, (1.0, 1.0), (None, 12.0, None, 13.0))
+    assert uneven.counted == "2 axial slices with slabs of 12 to 13 mm"
+
+
 def test_slices_are_drawn_in_named_windows_with_the_right_on_the_left() -> None:
     hu = np.full((28, 28, 4), -1000, dtype=np.int16)
     hu[-1, -1, 2] = 40  # rightmost, most anterior voxel

@@ -292,6 +292,26 @@ def test_the_page_tells_slices_confidence_and_boilerplate() -> None:
     assert "Boilerplate" not in report_page(make_report())
 
 
+def test_slabs_stand_beside_their_slices_with_their_thickness() -> None:
+    plain = make_report(sentences=ROWS)
+    assert plain.slices is not None
+    places = {"slice_indices": (87, 87), "position_mm": (12.0, 12.0), "slab_mm": (None, 15.0)}
+    report = replace(plain, slices=replace(plain.slices, **places))
+    text = report_page(report)
+    assert "<span>1 axial slices with slabs of 15 mm</span>" in text
+    assert text.count("slab of 15 mm around slice 87 · z 12.0 mm") == 1  # beside a sentence
+    assert "<span>slab of 15 mm around slice 87</span>" in text
+    assert 'aria-label="Slab of 15 mm around slice 87, lung −600/1500 HU"' in text
+    assert "the slab around it, drawn by its maximum" in text
+    assert "the slice and the slab around it that it rests on most" in text
+    assert "slab" not in report_page(plain)
+    assert to_json(report)["slices"] == [
+        {"slice_index": 87, "position_mm": 12.0},
+        {"slice_index": 87, "position_mm": 12.0, "slab_mm": 15.0},
+    ]
+    assert "1 axial slices with slabs of 15 mm between" in " ".join(to_text(report).split())
+
+
 def test_where_nothing_is_written_or_can_be_assessed_it_says_so() -> None:
     text = report_page(make_report(not_assessable="no lungs <b>were</b> found"))
     assert "Not assessable: no lungs &lt;b&gt;were&lt;/b&gt; found." in text

@@ -67,6 +67,27 @@ def test_what_is_no_chest_gets_a_reason_instead(
     assert "Not assessable: " in paths["html"].read_text()
 
 
+def test_slabs_are_shown_with_the_place_they_lie_around(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["asked"]["recipe"]["slices"] |= {"projection": "slab", "windows": "three"}
+    slabs = tmp_path / "run"
+    slabs.mkdir()
+    (slabs / "best").symlink_to(run / "best")
+    (slabs / "run.json").write_text(json.dumps(manifest))
+    paths = report(make_chest(), slabs, tmp_path / "out")
+    found = json.loads(paths["json"].read_text())
+    first, second = found["slices"][:2]
+    assert second == {**first, "slab_mm": pytest.approx(15, abs=8)}
+    for sentence in found["sentences"]:
+        for shown in sentence["slices"]:
+            place = found["slices"][shown["number"] - 1]
+            assert shown["slice_index"] == place["slice_index"]
+            assert shown["position_mm"] == place["position_mm"]
+    assert " mm around slice " in paths["html"].read_text()
+
+
 def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:

@@ -70,6 +70,30 @@ def test_cells_that_show_a_lesion(
     assert cells(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("slices", "pairs"),
+    [
+        ((17, 18), []),  # between the two slabs
+        ((18, 19), [0]),  # in the lowest slice of the upper slab, not in its slice
+        ((24, 26), [0]),  # from the upper slab upwards
+        ((8, 31), [0, 1]),
+        ((30, 31), []),
+    ],
+)
+def test_a_slab_shows_a_lesion_wherever_in_it_it_lies(
+    slices: tuple[int, int], pairs: list[int]
+) -> None:
+    study = STUDY.model_copy(
+        update={
+            "slice_indices": (22, 22, 12, 12),
+            "reach_z": ((21.5, 22.5), (18.6, 25.4), (11.5, 12.5), (8.6, 15.4)),
+        }
+    )
+    box = np.array([[(36, 39), (8, 11), slices]], dtype=np.float64)
+    found = cells(cell_targets(box, [NODULE], reach_of_frames(study), (56, 84)))
+    assert found == [[pair, 1, 5] for pair in pairs]
+
+
 def test_a_shift_moves_targets_with_the_frames() -> None:
     box = np.array([[[1, 5], [1, 5], [20, 20]]], dtype=np.float64)
     found = cell_targets(box, [NODULE], reach_of_frames(STUDY), (56, 84), (28, 56))
