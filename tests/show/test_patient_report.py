@@ -295,8 +295,8 @@ def test_the_page_tells_slices_confidence_and_boilerplate() -> None:
 def test_slabs_stand_beside_their_slices_with_their_thickness() -> None:
     plain = make_report(sentences=ROWS)
     assert plain.slices is not None
-    places = {"slice_indices": (87, 87), "position_mm": (12.0, 12.0), "slab_mm": (None, 15.0)}
-    report = replace(plain, slices=replace(plain.slices, **places))
+    twice = replace(plain.slices, slice_indices=(87, 87), position_mm=(12.0, 12.0))
+    report = replace(plain, slices=replace(twice, slab_mm=(None, 15.0)))
     text = report_page(report)
     assert "<span>1 axial slices with slabs of 15 mm</span>" in text
     assert text.count("slab of 15 mm around slice 87 · z 12.0 mm") == 1  # beside a sentence
