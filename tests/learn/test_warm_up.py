@@ -71,10 +71,10 @@ def test_patients_of_the_data_set_are_refused(tmp_path: Path) -> None:
         warm_up(tmp_path / "start", same)
 
 
-def test_slabs_are_taught_in_their_pairs_and_as_thick_as_in_the_data_set(
+def test_slabs_are_taught_as_thick_as_in_the_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One set of slices a phantom: a second between would halve the way to the next place."""
+    """One set of slices a phantom: a second between would halve the way to the next."""
     tree = RECIPE.model_dump()
     tree["slices"] |= {"projection": "slab", "slab_mm": 30.0}
     tree["warm_up"] |= {"num_patients": 2}
@@ -89,9 +89,7 @@ def test_slabs_are_taught_in_their_pairs_and_as_thick_as_in_the_data_set(
         warm_up(tmp_path / "start", Recipe.model_validate(tree))
     assert len(taught) >= 2
     for lesson in taught:
-        thick = (lesson.reach[:, 1] - lesson.reach[:, 0]) * 5.0
-        assert thick[::2] == pytest.approx([5.0, 5.0], rel=0.05)
-        assert thick[1::2] == pytest.approx([30.0, 30.0], abs=9)
+        assert (lesson.reach[:, 1] - lesson.reach[:, 0]) * 5.0 == pytest.approx(30.0, abs=9)
 
 
 @pytest.fixture(scope="module")

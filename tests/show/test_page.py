@@ -20,6 +20,7 @@ from ctscribe.show.page import (
     printable,
     render,
     signed_mm,
+    slabs_title,
     window_title,
 )
 
@@ -71,12 +72,10 @@ def test_sides_are_in_millimetres_and_slices_keep_their_place() -> None:
 def test_slabs_are_named_with_their_thickness() -> None:
     slices = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0))
     assert (slices.counted, slices.name(2)) == ("2 axial slices", "slice 51")
-    slabs = DrawnSlices(IMAGES, (87, 87), (12.0, 12.0), (0.5, 2.0), (None, 14.7))
-    assert slabs.counted == "1 axial slices with slabs of 15 mm"
-    assert slabs.name(1) == "slice 87"
-    assert slabs.name(2) == "slab of 15 mm around slice 87"
-    uneven = DrawnSlices(IMAGES, (9, 9, 5, 5), (1.0,) * 4, (1.0, 1.0), (None, 12.0, None, 13.0))
-    assert uneven.counted == "2 axial slices with slabs of 12 to 13 mm"
+    slabs = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0), (14.7, 14.7))
+    assert slabs.counted == "2 axial slices with slabs of 15 mm"
+    assert slabs.name(2) == "slice 51 in a slab of 15 mm"
+    assert slabs_title((12.0, 13.0, 12.1)) == "slabs of 12 to 13 mm"
 
 
 def test_slices_are_drawn_in_named_windows_with_the_right_on_the_left() -> None:

@@ -129,19 +129,6 @@ def test_every_sentence_gets_its_slices(
     assert stock == sorted(stock, reverse=True)
 
 
-def test_a_slice_and_its_slab_are_one_place(
-    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, on_scan: ReportOnScan
-) -> None:
-    millimetres = (55.0, 55.0, 5.0, 5.0, -45.0, -45.0)
-    evidence = explain(qwen, report, on_scan, (50, 50, 30, 30, 10, 10), millimetres)
-    found = {pair.pair: (pair.slice_indices, pair.position_mm) for pair in evidence[1].pairs}
-    assert found == {
-        0: ((50, 50), (55.0, 55.0)),
-        1: ((30, 30), (5.0, 5.0)),
-        2: ((10, 10), (-45.0, -45.0)),
-    }
-
-
 def test_boilerplate_moves_with_no_slice(report: ReadReport) -> None:
     drop = torch.tensor([0.1, 0.29, -3.0])
     assert rank_pairs(drop, None) == [1, 0, 2]

@@ -66,12 +66,12 @@ class SlicesConfig(Section):
     """Which slices the model sees, and how."""
 
     num_slices: int = Field(10, ge=2, le=240, multiple_of=2)
-    """Frames per volume; even, because the tower reads them in pairs."""
+    """Slices per volume; even, because the tower reads them in pairs."""
     projection: Projection = "none"
-    """none: each frame shows a slice; slab: each pair shows one place, as a slice and as the slab
-    around it (maximum of soft tissue and lung, minimum of lung). Needs windows: three."""
+    """none: a frame shows its slice; slab: its wide window shows the maximum of the slab around the
+    slice, its other windows the slice. Needs windows: three."""
     slab_mm: float = Field(15.0, ge=5, le=30)
-    """Thickness of a slab along z, mm; it ends half-way to the next place where that is nearer."""
+    """Thickness of a slab along z, mm; it ends half-way to the next slice where that is nearer."""
     windows: Literal["single", "three"] = "single"
     """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
     frame_size_px: tuple[int, int] | None = None
@@ -88,13 +88,8 @@ class SlicesConfig(Section):
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
         if self.projection == "slab" and self.windows != "three":
-            raise ValueError("projection: slab needs windows: three, whose densities it projects")
+            raise ValueError("projection: slab needs windows: three, one of which it fills")
         return self
-
-    @property
-    def num_places(self) -> int:
-        """Different slices that the frames show."""
-        return self.num_slices // 2 if self.projection == "slab" else self.num_slices
 
     def as_asked(self) -> dict[str, Any]:
         """As JSON without knobs that are unset or change nothing, so that older folders hold."""

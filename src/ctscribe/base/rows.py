@@ -51,7 +51,7 @@ class StudyRow(ReportedRow):
     """4 × 4: (column px, row px, z index, 1) of a frame → RAS+ mm."""
     reach_z: tuple[tuple[float, float], ...] = ()
     """From which z index to which each frame shows the volume, edges of voxels, fractions; empty
-    where every frame is a slice, which reaches half a z index to either side."""
+    without slabs, when a frame reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
 

@@ -16,4 +16,4 @@ Split = Literal["train", "validation", "test"]
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""
 Projection = Literal["none", "slab"]
-"""Whether slabs stand beside slices among a volume's frames; see `recipe.SlicesConfig`."""
+"""Whether frames show more than their slices; see `recipe.SlicesConfig`."""

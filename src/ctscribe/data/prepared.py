@@ -88,7 +88,7 @@ class Prepared:
 
     @property
     def projection(self) -> Projection:
-        """Whether every second frame is a slab; see `SlicesConfig`."""
+        """Whether frames show slabs; see `SlicesConfig`."""
         return self.recipe_of_frames[1].projection
 
     def require(self, recipe: Recipe) -> None:

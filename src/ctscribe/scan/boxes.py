@@ -55,7 +55,7 @@ def _bounds(
 
 
 def reach_of_frames(study: StudyRow) -> FrameReach:
-    """How far a study's frames reach along z, whether they show slices or slabs."""
+    """How far a study's frames reach along z, with or without slabs."""
     return np.array(study.reach_z) if study.reach_z else reach_of_slices(study.slice_indices)
 
 
@@ -65,7 +65,7 @@ def reach_of_slices(slice_indices: Sequence[int]) -> FrameReach:
 
 
 def touches(box: FrameBox, reach: FrameReach) -> Bool[np.ndarray, "frames"]:
-    """Which frames a box reaches; in a slab it is shown wherever in it it lies."""
+    """Which frames a box reaches; a slab shows it wherever in it it lies."""
     return np.asarray((reach[:, 1] >= box[2, 0]) & (reach[:, 0] <= box[2, 1]))
 
 

@@ -54,13 +54,13 @@ class PreparedVolume:
 
     Attributes:
         resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
-        shown: HU of the frames' slices, in their order and with their pixel size; of a slab its
-            maximum.
+        shown: HU of the frames' slices, in their order and with their pixel size.
         frames: uint8 [slices, height, width, 3].
-        slice_indices: z index of each frame, most cranial first; a slab has that of its slice.
+        slice_indices: z index of each frame, most cranial first.
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+        slabs: HU of the maximum around each of these slices, as ``shown``; None without slabs.
         reach_z: See `StudyRow`; empty without slabs.
         source_details: What the record says of how the source was read; see `Notes`.
     """
@@ -72,6 +72,7 @@ class PreparedVolume:
     position_mm: tuple[float, ...]
     frame_to_ras: Affine
     warnings: tuple[str, ...]
+    slabs: CTVolume | None = None
     reach_z: tuple[tuple[float, float], ...] = ()
     source_details: dict[str, Any] = field(default_factory=dict)
 
@@ -97,24 +98,22 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     width, height, depth = grid.shape_xyz
     scale = depth / source.shape_xyz[2]
     first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
-    indices = spread_slices((first, last), slices.num_places, depth)
+    indices = spread_slices((first, last), slices.num_slices, depth)
     full_px = frame_size(width, height, slices.frame_size_px)
     size_px = coarse_size(full_px, slices.num_slices, slices.token_budget)
     seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
-    warnings = () if lungs.found else ("W_NOT_CHEST",)
+    shown = CTVolume(seen.stack(indices), seen.affine)
+    every, windows = range(slices.num_slices), WINDOWS[slices.windows]
+    frames, frame_to_ras = make_frames(shown, every, windows, size_px)
+    slabs, reach_z = None, ()
     if slices.projection == "slab":
         spans = slab_spans(grid, indices, slices.slab_mm)
-        reach_z = reach_of(grid, indices, spans)
-        shown, frames, frame_to_ras = _slices_and_slabs(seen, indices, spans, size_px)
-        indices = tuple(index for index in indices for _ in range(2))
-    else:
-        reach_z = ()
-        shown = CTVolume(seen.stack(indices), seen.affine)
-        windows = WINDOWS[slices.windows]
-        frames, frame_to_ras = make_frames(shown, range(slices.num_slices), windows, size_px)
+        slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
+        frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
+    warnings = () if lungs.found else ("W_NOT_CHEST",)
     position_mm = _positions_mm(grid, indices)
     return PreparedVolume(
-        grid, shown, frames, indices, position_mm, frame_to_ras, warnings, reach_z
+        grid, shown, frames, indices, position_mm, frame_to_ras, warnings, slabs, reach_z
     )
 
 
@@ -155,29 +154,6 @@ def make_frames(
     return _through_windows(seen, windows), volume.affine @ to_voxel
 
 
-def _slices_and_slabs(
-    grid: Resampling,
-    indices: Sequence[int],
-    spans: Sequence[range],
-    frame_size_px: tuple[int, int],
-) -> tuple[CTVolume, Frames, Affine]:
-    """Slices and slabs in turn: HU, of slabs their maximum, and `make_frames` of them.
-
-    A slab's last two channels are those of its slice, so that a tower whose filters add up the two
-    frames of a pair finds like beside like; its first is the minimum in the window of the lung.
-    """
-    highest, lowest = (grid.project(spans, across) for across in (np.maximum, np.minimum))
-    in_turn = np.stack([grid.stack(tuple(indices)).T, highest.T], axis=1)
-    shown = CTVolume(in_turn.reshape(-1, *in_turn.shape[2:]).T, grid.affine)
-    every = range(2 * len(spans))
-    frames, frame_to_ras = make_frames(shown, every, WINDOWS["three"], frame_size_px)
-    darkest, _ = make_frames(
-        CTVolume(lowest, grid.affine), every[: len(spans)], (_LUNG,), frame_size_px
-    )
-    frames[1::2, ..., 0] = darkest[..., 0]
-    return shown, frames, frame_to_ras
-
-
 def noise_frames(
     seed: int,
     num_slices: int,
@@ -187,18 +163,16 @@ def noise_frames(
 ) -> Frames:
     """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
 
-    Each window shows the same noise; a slab of noise is two slices thick. The same arguments give
-    the same frames.
+    Each window shows the same noise; a slab of noise holds both slices of a pair. The same
+    arguments give the same frames.
     """
     draw = np.random.default_rng(seed).standard_normal
     noise = draw((num_slices, *frame_size_px), dtype=np.float32)
     hu = np.clip(noise, -1, 1) * np.float32(1000)
-    if projection == "none":
-        return _through_windows(hu, windows)
-    darkest = _through_windows(np.minimum(hu[::2], hu[1::2]), (_LUNG,))
-    hu[1::2] = np.maximum(hu[::2], hu[1::2])
     frames = _through_windows(hu, windows)
-    frames[1::2, ..., 0] = darkest[..., 0]
+    if projection == "slab":
+        highest = np.maximum(hu[::2], hu[1::2])
+        frames[..., 0] = _through_windows(highest, windows[:1])[..., 0].repeat(2, axis=0)
     return frames
 
 

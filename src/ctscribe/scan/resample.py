@@ -89,20 +89,19 @@ class Resampling:
             target[...] = plane
         return out.T
 
-    def project(self, spans: Sequence[range], across: np.ufunc) -> Float32[np.ndarray, "x y spans"]:
-        """Source slices taken together, by maximum or minimum, then resampled in the plane.
+    def project(self, spans: Sequence[range]) -> Float32[np.ndarray, "x y spans"]:
+        """Maximum of source slices, then resampled in the plane.
 
         A density of one source slice stays what it is; blending slices first would thin it.
 
         Args:
             spans: z indices of the source that each plane takes together, none empty.
-            across: ``np.maximum`` or ``np.minimum``.
         """
         planes, in_plane = self._along_memory()
         width, height, _ = self.shape_xyz
         out = np.empty((len(spans), height, width), dtype=np.float32)
         for target, span in zip(out, spans, strict=True):
-            target[...] = in_plane(across.reduce(planes[span.start : span.stop], axis=0))
+            target[...] = in_plane(planes[span.start : span.stop].max(axis=0))
         return out.T
 
     def _along_memory(self) -> tuple[np.ndarray, "_InPlane"]:

@@ -1,8 +1,8 @@
-"""Slabs: what lies around a slice, seen at once by its maximum and its minimum.
+"""Slabs: what lies around a slice, seen at once by its maximum.
 
 In one slice a vessel cut across looks like a nodule; in a slab it is a line. In: a grid and the
-z indices of places on it. Out: which of the scan's own slices each slab takes together, and how
-far it reaches.
+z indices of its slices that are shown. Out: which of the scan's own slices each slab takes
+together, and how far it reaches.
 """
 
 import math
@@ -17,7 +17,7 @@ def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list
     """Finds the z indices of the source in the slab around each of a grid's slices.
 
     A slab holds the source slices whose centres lie within half its thickness, or within half the
-    way to the next place where that is less, and always those that its own slice is made of.
+    way to the next slice shown where that is less, and always those that its own slice is made of.
 
     Args:
         grid: Its source's z axis is the patient's.
@@ -43,24 +43,20 @@ def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list
 def reach_of(
     grid: Resampling, indices: Sequence[int], spans: Sequence[range]
 ) -> tuple[tuple[float, float], ...]:
-    """From which z index of the grid to which a slice and its slab show it, place after place.
+    """From which z index of the grid to which a slice and its slab show it.
 
     Both ends are edges of voxels: a slice reaches half an index to either side, a slab from the
     lower edge of its lowest source slice to the upper edge of its highest.
     """
     ratio = grid.shape_xyz[2] / grid.source.shape_xyz[2]
-    reach: list[tuple[float, float]] = []
-    for index, span in zip(indices, spans, strict=True):
-        low, high = span.start * ratio - 0.5, span.stop * ratio - 0.5
-        reach += [(index - 0.5, index + 0.5), (low, high)]
-    return tuple(reach)
+    return tuple(
+        (min(index, span.start * ratio) - 0.5, max(index + 1, span.stop * ratio) - 0.5)
+        for index, span in zip(indices, spans, strict=True)
+    )
 
 
 def slab_thickness_mm(
     reach_z: Sequence[tuple[float, float]], spacing_mm: SpacingMm
-) -> tuple[float | None, ...]:
-    """Of each frame that is a slab; None for slices, which are every first of two."""
-    return tuple(
-        (high - low) * spacing_mm[2] if number % 2 else None
-        for number, (low, high) in enumerate(reach_z)
-    )
+) -> tuple[float, ...]:
+    """Of each frame's slab; empty without slabs."""
+    return tuple((high - low) * spacing_mm[2] for low, high in reach_z)

@@ -5,7 +5,7 @@ that a model wrote the draft and that nobody has verified it.
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -140,10 +140,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "sentences": [_without_text(row) for row in report.sentences],
         "labels": [asdict(row) | {"sentences": list(row.sentences)} for row in report.labels],
         "warnings": list(report.warnings),
-        "slices": [
-            {"slice_index": index, "position_mm": position, **thickness}
-            for (index, position), thickness in _places(report.slices)
-        ],
+        "slices": _places(report.slices),
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
         "geometry": {
@@ -159,12 +156,15 @@ def to_json(report: PatientReport) -> dict[str, Any]:
     }
 
 
-def _places(drawn: DrawnSlices | None) -> Iterator[tuple[tuple[int, float], dict[str, float]]]:
-    """Each image's place, with ``slab_mm`` where it is a slab."""
-    if drawn is not None:
-        slabs = drawn.slab_mm or (None,) * len(drawn.slice_indices)
-        for place, slab_mm in zip(drawn.places, slabs, strict=True):
-            yield place, {} if slab_mm is None else {"slab_mm": slab_mm}
+def _places(drawn: DrawnSlices | None) -> list[dict[str, Any]]:
+    """Of each slice, with the thickness of its slab where it has one."""
+    if drawn is None:
+        return []
+    places: list[dict[str, Any]] = [
+        {"slice_index": index, "position_mm": mm} for index, mm in drawn.places
+    ]
+    slabs = [{"slab_mm": mm} for mm in drawn.slab_mm] or [{}] * len(places)
+    return [place | slab for place, slab in zip(places, slabs, strict=True)]
 
 
 def _without_text(row: SentenceRow) -> dict[str, Any]:

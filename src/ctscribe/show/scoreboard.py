@@ -25,7 +25,6 @@ from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import one_row_per_scan, scored_text
 from ctscribe.scan.frames import WINDOWS
-from ctscribe.scan.slabs import slab_thickness_mm
 from ctscribe.show.experiment_tables import experiment_tables
 from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
 from ctscribe.show.page import DrawnSlices, png_uri, render, window_title
@@ -231,8 +230,7 @@ def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> S
     across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
     images = {window_title(each): _block_means(frames[..., i], factor) for i, each in drawn}
     spacing_mm = (across * factor, down * factor)
-    slab_mm = slab_thickness_mm(study.reach_z, study.spacing_mm)
-    slices = DrawnSlices(images, study.slice_indices, study.position_mm, spacing_mm, slab_mm)
+    slices = DrawnSlices(images, study.slice_indices, study.position_mm, spacing_mm)
     return ShownStudy(comparison, slices)
 
 

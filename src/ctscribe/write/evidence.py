@@ -115,12 +115,12 @@ class ReportOnScan:
 
 
 class PairEvidence(Row):
-    """Two frames that the tower reads as one: neighbouring slices, or a slice and its slab."""
+    """Two neighbouring slices that the tower reads as one."""
 
     pair: int
     """Place among the volume's pairs, from 0."""
     slice_indices: tuple[int, int]
-    """z indices of the volume as prepared; a slab has that of its slice."""
+    """z indices of the volume as prepared."""
     position_mm: tuple[float, float]
     """Superior coordinates, RAS+."""
     drop: float

@@ -74,10 +74,11 @@ def test_cells_that_show_a_lesion(
     ("slices", "pairs"),
     [
         ((17, 18), []),  # between the two slabs
-        ((18, 19), [0]),  # in the lowest slice of the upper slab, not in its slice
-        ((24, 26), [0]),  # from the upper slab upwards
+        ((19, 19), [0]),  # in the lowest slice of a slab
+        ((24, 24), [0]),  # between two slices and in both slabs
+        ((33, 35), [0]),  # from the highest slab upwards
         ((8, 31), [0, 1]),
-        ((30, 31), []),
+        ((36, 37), []),
     ],
 )
 def test_a_slab_shows_a_lesion_wherever_in_it_it_lies(
@@ -85,8 +86,8 @@ def test_a_slab_shows_a_lesion_wherever_in_it_it_lies(
 ) -> None:
     study = STUDY.model_copy(
         update={
-            "slice_indices": (22, 22, 12, 12),
-            "reach_z": ((21.5, 22.5), (18.6, 25.4), (11.5, 12.5), (8.6, 15.4)),
+            "slice_indices": (30, 20, 12, 8),
+            "reach_z": ((23.6, 33.4), (18.6, 24.4), (9.6, 15.4), (2.6, 9.4)),
         }
     )
     box = np.array([[(36, 39), (8, 11), slices]], dtype=np.float64)
