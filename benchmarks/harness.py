@@ -36,8 +36,8 @@ from ctscribe.text.findings import FINDINGS
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGES = ROOT / "results", ROOT / "docs" / "results"
-CORES = len(os.sched_getaffinity(0))
-"""That this process may use."""
+CORES = int(os.environ.get("CORES", 0)) or os.cpu_count() or 1
+"""Cells, or volumes, at once; the environment variable CORES says fewer."""
 SEEDS = (0, 1, 2)
 SPLITS: tuple[Split, ...] = ("validation", "test")
 """Whose scans a cell answers for."""

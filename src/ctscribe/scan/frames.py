@@ -105,7 +105,8 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     shown = CTVolume(seen.stack(indices), seen.affine)
     every, windows = range(slices.num_slices), WINDOWS[slices.windows]
     frames, frame_to_ras = make_frames(shown, every, windows, size_px)
-    slabs, reach_z = None, ()
+    slabs: CTVolume | None = None
+    reach_z: tuple[tuple[float, float], ...] = ()
     if slices.projection == "slab":
         spans = slab_spans(grid, indices, slices.slab_mm)
         slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
