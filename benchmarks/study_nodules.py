@@ -118,7 +118,7 @@ def _row(arm: str, runs: Sequence[Cell]) -> tuple[object, ...]:
         *(shown(coverage(runs, stratum)) for stratum in STRATA),
         *(shown(found(runs, alarms)) for alarms in FALSE_ALARMS),
         f"{np.mean([findable(cell['scans']) for cell in runs]):.2f}",
-        f"{np.mean([small_auroc(cell['scans']) for cell in runs]):.3f}",
+        f"{np.mean([small_auroc(cell['scans'])[0] for cell in runs]):.3f}",
         f"{np.mean(aurocs):.3f}",
     )
 
