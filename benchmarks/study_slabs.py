@@ -42,13 +42,12 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.text.findings import FINDINGS
 
-GRIDS = {
+PATIENTS = {
     "coarse": (
         "phantom.seed=9",
         "phantom.num_train_patients=600",
         "phantom.num_valid_patients=400",
         "phantom.burden=0.7",  # more of everything, so that fewer patients tell
-        "slices.num_slices=20",
     ),
     "fine": (
         "phantom.seed=10",
@@ -59,64 +58,76 @@ GRIDS = {
         "phantom.nodule_mm=4.5",
         "phantom.lesion_scale=1",
         "volume.spacing_mm=[1.4, 1.4, 2.5]",
-        "slices.num_slices=20",
         "slices.frame_size_px=[224, 224]",
         "slices.token_budget=640",
     ),
 }
-"""Patients of a grid are drawn for it alone."""
+"""Drawn for this study alone, and the grid that they are shown on."""
+SLICES = {"coarse10": 10, "coarse": 20, "fine": 20}
 ARMS = {"thin": "none", "slab": "slab"}
-PASSES = {"coarse": 4, "fine": 3}
+PASSES = {"coarse10": 8, "coarse": 4, "fine": 3}
 STUDY = Study(
     "slabs",
     [
-        *((f"{grid}-{arm}", 0) for grid in GRIDS for arm in ARMS),
-        *((f"{grid}-{arm}", seed) for seed in SEEDS[1:] for grid in GRIDS for arm in ARMS),
+        *((f"{shown}-{arm}", 0) for shown in ("coarse", "fine", "coarse10") for arm in ARMS),
+        *((f"{shown}-{arm}", seed) for seed in SEEDS[1:] for shown in SLICES for arm in ARMS),
     ],
     ("phantom.second_reconstruction=0", "splits.validation_fraction=0.2"),
 )
 
 
-def recipe_of(grid: str, arm: str, *changes: str) -> Recipe:
-    return STUDY.recipe(*GRIDS[grid], f"slices.projection={ARMS[arm]}", *changes)
+def recipe_of(slices: str, arm: str, *changes: str) -> Recipe:
+    """Of a key of `SLICES`, whose first letters name the patients."""
+    knobs = f"slices.num_slices={SLICES[slices]}", f"slices.projection={ARMS[arm]}"
+    return STUDY.recipe(*PATIENTS[slices.rstrip("0123456789")], *knobs, *changes)
 
 
 def draw_data(out: Path) -> None:
-    """Phantoms of both grids, prepared once for each arm; the volumes are not kept."""
-    for grid in GRIDS:
-        recipes = {out / grid / arm: recipe_of(grid, arm) for arm in ARMS}
+    """Phantoms, prepared once for each number of slices and arm; the volumes are not kept."""
+    for patients in PATIENTS:
+        several = [name for name in SLICES if name.startswith(patients)]
+        recipes = {out / name / arm: recipe_of(name, arm) for name in several for arm in ARMS}
         if not all((folder / "studies.jsonl").exists() for folder in recipes):
-            draw_phantoms(out / grid / "data", recipes)
-            shutil.rmtree(out / grid / "data" / "dataset")
+            draw_phantoms(out / patients / "data", recipes)
+            shutil.rmtree(out / patients / "data" / "dataset")
 
 
 def run_cell(out: Path, cell: str, seed: int) -> Cell:
     """Warms one arm up and asks it about every scan of the validation and the test split."""
-    grid, arm = cell.split("-")
-    prepared, truth = Prepared(out / grid / arm), out / grid / "data" / "truth.jsonl"
-    knobs = f"warm_up.epochs={PASSES[grid]}", f"warm_up.seed={1000 + seed}"
-    recipe = recipe_of(grid, arm, *knobs)
+    slices, arm = cell.split("-")
+    truth = out / slices.rstrip("0123456789") / "data" / "truth.jsonl"
+    prepared = Prepared(out / slices / arm)
+    knobs = f"warm_up.epochs={PASSES[slices]}", f"warm_up.seed={1000 + seed}"
+    recipe = recipe_of(slices, arm, *knobs)
     folder = warm_up(out / f"{cell}-seed{seed}", recipe, prepared, truth, warm_start())
     lines_path = STUDY.raw(cell, seed).with_suffix(".jsonl")
-    return {"epochs": PASSES[grid], "auroc": ask_all(folder, prepared, truth, lines_path)}
+    return {"epochs": PASSES[slices], "auroc": ask_all(folder, prepared, truth, lines_path)}
 
 
 def page(study: Study) -> dict[str, Any]:
-    """Of all cells that have ended; those of the first seed must have."""
-    cells = study.finished(len(GRIDS) * len(ARMS))
+    """Of all cells that have ended; the first ones of both grids must have."""
+    cells = study.finished(2 * len(ARMS))
     for cell, runs in cells.items():
-        grid, arm = cell.split("-")
         for run in runs:
-            scale = recipe_of(grid, arm).phantom.lesion_scale
+            scale = recipe_of(*cell.split("-")).phantom.lesion_scale
             run["scans"] = test_scans(study, cell, run["seed"], scale)
-    coarse, fine = ({arm: cells[f"{grid}-{arm}"] for arm in ARMS} for grid in GRIDS)
-    scans = fine["thin"][0]["scans"]
+    by_slices = {
+        name: {arm: cells[f"{name}-{arm}"] for arm in ARMS}
+        for name in SLICES
+        if all(f"{name}-{arm}" in cells for arm in ARMS)
+    }
+    scans = by_slices["fine"]["thin"][0]["scans"]
+    coarse = [
+        f"{SLICES[name]} slices, {PASSES[name]} passes, seeds: {len(arms['slab'])}.\n\n"
+        + _findings(arms["thin"], arms["slab"])
+        for name, arms in by_slices.items()
+        if name != "fine"
+    ]
     return {
-        "recipes": {grid: recipe_of(grid, "slab").model_dump(mode="json") for grid in GRIDS},
+        "recipes": {name: recipe_of(name, "slab").model_dump(mode="json") for name in PATIENTS},
         "passes": PASSES,
-        "coarse_seeds": len(coarse["slab"]),
-        "findings": _findings(coarse["thin"], coarse["slab"]),
-        "nodules": _nodules(fine),
+        "findings": "\n\n".join(coarse),
+        "nodules": _nodules(by_slices["fine"]),
         "counted": f"none {healthy(scans).sum()}, {SMALL} {inside(scans, SMALL).sum()}",
     }
 
