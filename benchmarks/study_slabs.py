@@ -169,7 +169,9 @@ def _nodules(fine: dict[str, list[Cell]]) -> str:
     ]
     auroc, *others = zip(scores["slab"], scores["thin"], strict=True)
     times = (shown(slab / thin, ".2f") for slab, thin in others)
-    rows.append(("difference, times", "", shown(auroc[0] - auroc[1], "+.3f"), *times, ""))
+    rows.append(
+        ("difference of AUROC, times of others", "", shown(auroc[0] - auroc[1], "+.3f"), *times, "")
+    )
     return table(columns, rows)
 
 
