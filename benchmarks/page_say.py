@@ -165,9 +165,7 @@ def _reached(
         (what, aim, shown(drawn), "reached" if bounds(drawn)[which] >= least else "**missed**")
         for what, aim, drawn, least, which in aims
     ]
-    lines.append(
-        ("Coverage of told writing at origin's precision", "–", shown(at_base), "")
-    )
+    lines.append(("Coverage of told writing at origin's precision", "–", shown(at_base), ""))
     return table(("cues + mean volume, unless said", "aim", "measured", ""), lines)
 
 

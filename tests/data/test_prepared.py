@@ -135,6 +135,45 @@ def test_other_frames_than_a_recipe_asks_for_are_refused_by_the_first_knob(tmp_p
         prepared.require(Recipe(volume=VOLUME.model_copy(update={"antialias": True}), slices=fewer))
 
 
+def test_slabs_are_asked_for_by_name_and_their_thickness_matters_to_them_alone(
+    tmp_path: Path,
+) -> None:
+    plain, thick = (SLICES.model_copy(update={"slab_mm": mm}) for mm in (15.0, 20.0))
+    prepared = write_prepared(tmp_path / "plain", STUDIES, Recipe(volume=VOLUME, slices=plain))
+    asked = read_json(tmp_path / "plain" / "prepare.json")["asked"]["slices"]
+    assert set(asked) == {"num_slices", "windows", "frame_size_px"}
+    prepared.require(Recipe(volume=VOLUME, slices=thick))
+    slab, thicker = (one.model_copy(update={"projection": "slab"}) for one in (plain, thick))
+    with refusal("E_PREPARED", r"in slices\.projection \(None there, 'slab' asked\)"):
+        prepared.require(Recipe(volume=VOLUME, slices=slab))
+    slabs = write_prepared(tmp_path / "slabs", STUDIES, Recipe(volume=VOLUME, slices=slab))
+    assert (prepared.projection, slabs.projection) == ("none", "slab")
+    slabs.require(Recipe(volume=VOLUME, slices=slab))
+    with refusal("E_PREPARED", r"in slices\.slab_mm \(15\.0 there, 20\.0 asked\)"):
+        slabs.require(Recipe(volume=VOLUME, slices=thicker))
+
+
+def test_rows_say_how_far_slabs_reach(tree: CtRateTree, tmp_path: Path) -> None:
+    slab = SLICES.model_copy(update={"projection": "slab"})
+    for name, slices in (("plain", SLICES), ("slabs", slab)):
+        prepare(tree.root, tmp_path / name, VOLUME, slices, keep="slices")
+    for plain, with_slabs in zip(
+        *(Prepared(tmp_path / name).studies for name in ("plain", "slabs")), strict=True
+    ):
+        assert plain.reach_z == ()
+        assert len(with_slabs.reach_z) == len(with_slabs.slice_indices) == slab.num_slices
+        for index, (low, high) in zip(with_slabs.slice_indices, with_slabs.reach_z, strict=True):
+            assert low <= index - 0.5
+            assert index + 0.5 <= high
+    record = record_path(tmp_path / "plain", NAMES[0])
+    known = read_json(record)
+    del known["reach_z"]  # as records were before there were slabs
+    write_json(record, known)
+    (tmp_path / "plain" / "ledger.sqlite").unlink()
+    again = prepare(tree.root, tmp_path / "plain", VOLUME, SLICES, keep="slices")
+    assert again.num_reused == len(NAMES)
+
+
 def test_a_folder_whose_knobs_are_unknown_is_refused(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, STUDIES)
     manifest = read_json(tmp_path / "prepare.json")

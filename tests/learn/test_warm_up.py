@@ -13,6 +13,7 @@ from ctscribe.data.lesions import Place
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.teach import Lesson
 from ctscribe.learn.warm_up import keep_share, warm_up
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.text.findings import FINDINGS
@@ -68,6 +69,27 @@ def test_patients_of_the_data_set_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(CtscribeError, match="E_SEED"):
         warm_up(tmp_path / "start", same)
+
+
+def test_slabs_are_taught_as_thick_as_in_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One set of slices a phantom: a second between would halve the way to the next."""
+    tree = RECIPE.model_dump()
+    tree["slices"] |= {"projection": "slab", "slab_mm": 30.0}
+    tree["warm_up"] |= {"num_patients": 2}
+    taught: list[Lesson] = []
+
+    def note(qwen: object, lessons: list[Lesson], config: object, **_: object) -> None:
+        taught.extend(lessons)
+        raise InterruptedError
+
+    monkeypatch.setattr("ctscribe.learn.warm_up.teach", note)
+    with pytest.raises(InterruptedError):
+        warm_up(tmp_path / "start", Recipe.model_validate(tree))
+    assert len(taught) >= 2
+    for lesson in taught:
+        assert (lesson.reach[:, 1] - lesson.reach[:, 0]) * 5.0 == pytest.approx(30.0, abs=9)
 
 
 @pytest.fixture(scope="module")

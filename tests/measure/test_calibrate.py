@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
-from ctscribe.base.types import SourceSplit
+from ctscribe.base.types import Projection, SourceSplit
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.measure.calibrate import abstention_rates, calibrate
@@ -143,12 +143,15 @@ def test_true_sentences(sentence: ReadSentence, present: set[int], expected: boo
     assert is_true(sentence, [int(i in present) for i in range(18)]) == expected
 
 
+@pytest.mark.parametrize("projection", ["none", "slab"])
 def test_a_good_study_is_kept_and_what_is_none_is_refused(
-    tmp_path: Path, make_chest: Callable[..., CTVolume]
+    tmp_path: Path, make_chest: Callable[..., CTVolume], projection: Projection
 ) -> None:
     recipe = Recipe(
         volume=VolumeConfig(spacing_mm=(6.0, 6.0, 8.0)),
-        slices=SlicesConfig(num_slices=2, windows="three", frame_size_px=(56, 84)),
+        slices=SlicesConfig(
+            num_slices=2, windows="three", frame_size_px=(56, 84), projection=projection
+        ),
     )
     chest = frames_of_lungs(make_chest(), recipe.volume, recipe.slices)
     study = study_row("train_1_a_1.nii.gz", slice_indices=chest.slice_indices)

@@ -20,6 +20,7 @@ from ctscribe.show.page import (
     printable,
     render,
     signed_mm,
+    slabs_title,
     window_title,
 )
 
@@ -66,6 +67,15 @@ def test_sides_are_in_millimetres_and_slices_keep_their_place() -> None:
     assert slices.places == [(87, -142.5), (51, 12.0)]
     with pytest.raises(ValueError, match="zip"):
         _ = DrawnSlices(IMAGES, (87, 51), (-142.5,), (0.5, 2.0)).places
+
+
+def test_slabs_are_named_with_their_thickness() -> None:
+    slices = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0))
+    assert (slices.counted, slices.name(2)) == ("2 axial slices", "slice 51")
+    slabs = DrawnSlices(IMAGES, (87, 51), (-142.5, 12.0), (0.5, 2.0), (14.7, 14.7))
+    assert slabs.counted == "2 axial slices with slabs of 15 mm"
+    assert slabs.name(2) == "slice 51 in a slab of 15 mm"
+    assert slabs_title((12.0, 13.0, 12.1)) == "slabs of 12 to 13 mm"
 
 
 def test_slices_are_drawn_in_named_windows_with_the_right_on_the_left() -> None:

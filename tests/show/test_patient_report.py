@@ -292,6 +292,25 @@ def test_the_page_tells_slices_confidence_and_boilerplate() -> None:
     assert "Boilerplate" not in report_page(make_report())
 
 
+def test_slices_are_named_with_their_slabs() -> None:
+    plain = make_report(sentences=ROWS)
+    assert plain.slices is not None
+    report = replace(plain, slices=replace(plain.slices, slab_mm=(15.0, 12.0)))
+    text = report_page(report)
+    assert "<span>2 axial slices with slabs of 12 to 15 mm</span>" in text
+    assert "slice 87 in a slab of 15 mm · z −142.5 mm" in text  # beside a sentence
+    assert "<span>slice 51 in a slab of 12 mm</span>" in text
+    assert 'aria-label="Slice 51 in a slab of 12 mm, lung −600/1500 HU"' in text
+    assert "the maximum of the slab around each slice" in text
+    assert "slab" not in re.sub(r"(?s)<style>.*?</style>", "", report_page(plain))
+    assert to_json(report)["slices"] == [
+        {"slice_index": 87, "position_mm": -142.5, "slab_mm": 15.0},
+        {"slice_index": 51, "position_mm": 12.0, "slab_mm": 12.0},
+    ]
+    told = " ".join(to_text(report).split())
+    assert "2 axial slices with slabs of 12 to 15 mm between" in told
+
+
 def test_where_nothing_is_written_or_can_be_assessed_it_says_so() -> None:
     text = report_page(make_report(not_assessable="no lungs <b>were</b> found"))
     assert "Not assessable: no lungs &lt;b&gt;were&lt;/b&gt; found." in text

@@ -1,6 +1,7 @@
 """One scan to a page, with the smallest model that there is."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,29 @@ def test_what_is_no_chest_gets_a_reason_instead(
     assert found["findings"] == found["impression"] == []
     assert paths["txt"].read_text().startswith("NOT ASSESSABLE.")
     assert "Not assessable: " in paths["html"].read_text()
+
+
+def test_slabs_are_drawn_beside_their_slices(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["asked"]["recipe"]["slices"] |= {"projection": "slab", "windows": "three"}
+    slabs = tmp_path / "run"
+    slabs.mkdir()
+    (slabs / "best").symlink_to(run / "best")
+    (slabs / "run.json").write_text(json.dumps(manifest))
+    paths = report(make_chest(), slabs, tmp_path / "out")
+    found = json.loads(paths["json"].read_text())
+    assert all(5 <= place["slab_mm"] <= 30 for place in found["slices"])
+    for sentence in found["sentences"]:
+        for shown in sentence["slices"]:
+            place = found["slices"][shown["number"] - 1]
+            assert shown["slice_index"] == place["slice_index"]
+            assert shown["position_mm"] == place["position_mm"]
+    page = paths["html"].read_text()
+    assert 'id="window-3"' in page
+    assert re.search(r"maximum of slabs of [0-9]+( to [0-9]+)? mm, lung −600/1500 HU</label>", page)
+    assert 'id="window-3"' not in report(make_chest(), run, tmp_path / "plain")["html"].read_text()
 
 
 def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(

@@ -5,7 +5,7 @@ import pytest
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.measure.faithfulness import Checked, Truth, check, hit_by_chance, summarise
-from ctscribe.scan.boxes import overlap
+from ctscribe.scan.boxes import overlap, reach_of_slices
 from ctscribe.show.tables import Value
 from ctscribe.show.trust_tables import faithfulness_tables
 from ctscribe.text.findings import FINDINGS
@@ -16,7 +16,7 @@ TRUTH = Truth(
     # columns 14…27, rows 0…13, slices 9…21: in the second and third of three pairs
     np.array([[[14.0, 27.0], [0.0, 13.0], [9.0, 21.0]]]),
     (NODULE,),
-    (50, 40, 30, 20, 10, 0),
+    reach_of_slices((50, 40, 30, 20, 10, 0)),
     (56, 56),
 )
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.types import Strategy
+from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -67,6 +67,11 @@ class SlicesConfig(Section):
 
     num_slices: int = Field(10, ge=2, le=240, multiple_of=2)
     """Slices per volume; even, because the tower reads them in pairs."""
+    projection: Projection = "none"
+    """none: a frame shows its slice; slab: its wide window shows the maximum of the slab around the
+    slice, its other windows the slice. Needs windows: three."""
+    slab_mm: float = Field(15.0, ge=5, le=30)
+    """Thickness of a slab along z, mm; it ends half-way to the next slice where that is nearer."""
     windows: Literal["single", "three"] = "single"
     """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
     frame_size_px: tuple[int, int] | None = None
@@ -82,7 +87,18 @@ class SlicesConfig(Section):
             raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
+        if self.projection == "slab" and self.windows != "three":
+            raise ValueError("projection: slab needs windows: three, one of which it fills")
         return self
+
+    def as_asked(self) -> dict[str, Any]:
+        """As JSON without knobs that are unset or change nothing, so that older folders hold."""
+        knobs: dict[str, Any] = self.model_dump(mode="json")
+        if self.token_budget is None:
+            del knobs["token_budget"]
+        if self.projection == "none":
+            del knobs["projection"], knobs["slab_mm"]
+        return knobs
 
 
 class SplitsConfig(Section):

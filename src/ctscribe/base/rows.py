@@ -49,6 +49,9 @@ class StudyRow(ReportedRow):
     """Superior coordinate of each of these slices in RAS+ mm."""
     frame_to_ras: tuple[tuple[float, float, float, float], ...]
     """4 × 4: (column px, row px, z index, 1) of a frame → RAS+ mm."""
+    reach_z: tuple[tuple[float, float], ...] = ()
+    """From which z index to which each frame shows the volume, edges of voxels, fractions; empty
+    without slabs, when a frame reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
 

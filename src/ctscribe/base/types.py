@@ -15,3 +15,5 @@ Split = Literal["train", "validation", "test"]
 """Training patients, those held out to choose checkpoints, and those that are scored."""
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""
+Projection = Literal["none", "slab"]
+"""Whether frames show more than their slices; see `recipe.SlicesConfig`."""

@@ -279,7 +279,7 @@ def _study_rows(
         if record := records.get(one.volume_name):
             reported = one.model_dump(include=set(ReportedRow.model_fields))
             split = split_of(one.patient_id, one.source_split, splits)
-            told = {key: record[key] for key in _REPEATED}
+            told = {key: record[key] for key in _REPEATED & record.keys()}
             rows.append(StudyRow(**reported, split=split, **told))
     return rows
 

@@ -35,11 +35,8 @@ class Preparation:
     """Which affine to believe where sform and qform disagree; None refuses the volume."""
 
     def sections(self) -> dict[str, Any]:
-        """Both sections as JSON; an unset budget is left out, so that older folders stay valid."""
-        slices = self.slices.model_dump(mode="json")
-        if slices["token_budget"] is None:
-            del slices["token_budget"]
-        return {"volume": self.volume.model_dump(mode="json"), "slices": slices}
+        """Both sections as JSON; see `SlicesConfig.as_asked`."""
+        return {"volume": self.volume.model_dump(mode="json"), "slices": self.slices.as_asked()}
 
 
 def prepare_volume(
@@ -97,6 +94,7 @@ def prepare_into(
         "slice_indices": prepared.slice_indices,
         "position_mm": prepared.position_mm,
         "frame_to_ras": prepared.frame_to_ras.tolist(),
+        "reach_z": prepared.reach_z,
         "grid": GRID,
         "antialias": how.volume.antialias,
         "warnings": prepared.warnings,

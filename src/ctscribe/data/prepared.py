@@ -11,7 +11,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
-from ctscribe.base.types import SourceSplit, Split
+from ctscribe.base.types import Projection, SourceSplit, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
 from ctscribe.scan.types import Frames
@@ -86,17 +86,21 @@ class Prepared:
         """The grey scales of the frames' channels; see `SlicesConfig`."""
         return self.recipe_of_frames[1].windows
 
+    @property
+    def projection(self) -> Projection:
+        """Whether frames show slabs; see `SlicesConfig`."""
+        return self.recipe_of_frames[1].projection
+
     def require(self, recipe: Recipe) -> None:
         """Refuses a recipe that asks for other volumes or slices than were prepared.
 
         Raises:
             CtscribeError: ``E_PREPARED`` naming the first knob that differs.
         """
-        there = {
-            name: section.model_dump(mode="json")
-            for name, section in zip(("volume", "slices"), self.recipe_of_frames, strict=True)
-        }
-        asked = recipe.model_dump(mode="json", include=set(there))
+        there, asked = (
+            {"volume": volume.model_dump(mode="json"), "slices": slices.as_asked()}
+            for volume, slices in (self.recipe_of_frames, (recipe.volume, recipe.slices))
+        )
         if difference := first_difference(there, asked):
             raise CtscribeError(
                 "E_PREPARED",

@@ -29,7 +29,7 @@ from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.teach import Lesson, examine, let_tower_learn, teach, whiten_patches
 from ctscribe.learn.model.tower import speed_up_tower
 from ctscribe.phantom.dataset import write_dataset
-from ctscribe.scan.boxes import boxes_in_frames
+from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.text.prompt import QUESTION, SYSTEM
@@ -41,7 +41,8 @@ _HELD_OUT = 0.15
 _BURDEN = 0.7
 """About twice CT-RATE's prevalences, so that few patients show every finding often enough."""
 _VIEWS = 2
-"""Interleaved sets of slices read from each phantom; each is spaced as in the data set."""
+"""Interleaved sets of slices read from each phantom; each is spaced as in the data set. With slabs
+there is one set, since slabs twice as close would be thinner than the data set's."""
 
 
 @final
@@ -147,12 +148,13 @@ def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> lis
     for study in some:
         known = places.get(stem(study.volume_name), ())
         frames = np.array(studies.prepared.frames(study))
+        reach = reach_of_frames(study)
         boxes = boxes_in_frames(study, [place.box_mm for place in known])
         findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = study.labels or label_report(join_report(study.findings, study.impression))
         for v in range(studies.views):
-            shown, indices = frames[v :: studies.views], study.slice_indices[v :: studies.views]
-            lessons.append(Lesson(shown, indices, boxes, findings, labels))
+            dealt = slice(v, None, studies.views)
+            lessons.append(Lesson(frames[dealt], reach[dealt], boxes, findings, labels))
     return lessons
 
 
@@ -189,6 +191,7 @@ def _draw_studies(
     studies_dir: Path, recipe: Recipe, processes: int, progress: ProgressCallback
 ) -> _Studies:
     """Phantoms of the warm-up's own, prepared."""
+    views = 1 if recipe.slices.projection == "slab" else _VIEWS
     write_dataset(
         studies_dir / "phantom",
         _phantom(recipe),
@@ -199,7 +202,7 @@ def _draw_studies(
         studies_dir / "phantom",
         studies_dir / "prepared",
         recipe.volume,
-        _all_views(recipe.slices),
+        _all_views(recipe.slices, views),
         keep="slices",
         processes=processes,
         progress=_share(progress, 300, 450),
@@ -210,16 +213,16 @@ def _draw_studies(
         for split in ("train", "valid")
     )
     places = read_where(studies_dir / "phantom" / "truth.jsonl")
-    return _Studies(train, held_out, prepared, places, _VIEWS)
+    return _Studies(train, held_out, prepared, places, views)
 
 
-def _all_views(slices: SlicesConfig) -> SlicesConfig:
+def _all_views(slices: SlicesConfig, views: int) -> SlicesConfig:
     """The slices of all views together, each view within the recipe's budget of tokens."""
     budget = slices.token_budget
     return slices.model_copy(
         update={
-            "num_slices": _VIEWS * slices.num_slices,
-            "token_budget": None if budget is None else _VIEWS * budget,
+            "num_slices": views * slices.num_slices,
+            "token_budget": None if budget is None else views * budget,
         }
     )
 

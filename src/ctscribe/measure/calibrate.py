@@ -218,7 +218,10 @@ def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[st
         shuffled = frames.reshape(slices, -1, 3)[:, order].reshape(frames.shape)
         kinds = {
             "good studies": (frames, study.warnings),
-            "noise": (noise_frames(seed, slices, (height, width), windows), ()),
+            "noise": (
+                noise_frames(seed, slices, (height, width), windows, prepared.projection),
+                (),
+            ),
             "blank": (air_frames(slices, (height, width), windows), ()),
             "shuffled pixels": (shuffled, ()),
         }

@@ -25,7 +25,16 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.cells import cell_targets
 from ctscribe.learn.model.finding_queries import LocatedFindings
 from ctscribe.measure.intervals import mean_with_interval
-from ctscribe.scan.boxes import BoxPx, FrameBoxes, box_in_pixels, boxes_in_frames, overlap, touches
+from ctscribe.scan.boxes import (
+    BoxPx,
+    FrameBoxes,
+    FrameReach,
+    box_in_pixels,
+    boxes_in_frames,
+    overlap,
+    reach_of_frames,
+    touches,
+)
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
     Kept,
@@ -56,22 +65,22 @@ class Truth:
     boxes: FrameBoxes
     findings: tuple[int, ...]
     """Index into `FINDINGS` of each box."""
-    slice_indices: tuple[int, ...]
+    reach: FrameReach
     frame_size_px: tuple[int, int]
 
     def pairs_with(self, finding: int) -> Bool[np.ndarray, "pairs"]:
         """Slice pairs that show a lesion of this finding."""
-        targets = cell_targets(self.boxes, self.findings, self.slice_indices, self.frame_size_px)
-        shown = targets[..., finding].reshape(len(self.slice_indices) // 2, -1)
+        targets = cell_targets(self.boxes, self.findings, self.reach, self.frame_size_px)
+        shown = targets[..., finding].reshape(len(self.reach) // 2, -1)
         return np.asarray(shown.max(1) > 0)
 
     def boxes_in(self, finding: int, pair: int) -> list[BoxPx]:
         """This finding's boxes in a slice pair, in pixels, cut to the frame."""
-        slices = self.slice_indices[2 * pair : 2 * pair + 2]
+        frames = self.reach[2 * pair : 2 * pair + 2]
         shown = (
             box_in_pixels(box, self.frame_size_px)
             for box, named in zip(self.boxes, self.findings, strict=True)
-            if named == finding and touches(box, slices).any()
+            if named == finding and touches(box, frames).any()
         )
         return [box for box in shown if box is not None]
 
@@ -140,7 +149,7 @@ def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
     return Truth(
         boxes_in_frames(study, [lesion.box_mm for lesion in row.lesions]),
         tuple(FINDINGS.index(lesion.finding) for lesion in row.lesions),
-        study.slice_indices,
+        reach_of_frames(study),
         (height, width),
     )
 

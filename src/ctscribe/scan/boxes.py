@@ -15,6 +15,8 @@ FrameBox = Float64[np.ndarray, "3 2"]
 """Lower and upper bound along (column px, row px, z index); pixel centres are whole numbers."""
 FrameBoxes = Float64[np.ndarray, "lesions 3 2"]
 """Of a study's frames; see `FrameBox`."""
+FrameReach = Float64[np.ndarray, "frames 2"]
+"""From which z index to which each frame shows its volume; see `StudyRow.reach_z`."""
 BoxPx = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels of a frame, the last two exclusive."""
 
@@ -52,10 +54,19 @@ def _bounds(
     return np.stack([inside.min(0), inside.max(0)], axis=1)
 
 
-def touches(box: FrameBox, slice_indices: Sequence[int]) -> Bool[np.ndarray, "slices"]:
-    """Which slices a box reaches: a slice is as thick as its distance to the next."""
-    depth = np.asarray(slice_indices)
-    return np.asarray((depth >= box[2, 0] - 0.5) & (depth <= box[2, 1] + 0.5))
+def reach_of_frames(study: StudyRow) -> FrameReach:
+    """How far a study's frames reach along z, with or without slabs."""
+    return np.array(study.reach_z) if study.reach_z else reach_of_slices(study.slice_indices)
+
+
+def reach_of_slices(slice_indices: Sequence[int]) -> FrameReach:
+    """A slice is as thick as its distance to the next of its volume."""
+    return np.asarray(slice_indices, float)[:, None] + [-0.5, 0.5]
+
+
+def touches(box: FrameBox, reach: FrameReach) -> Bool[np.ndarray, "frames"]:
+    """Which frames a box reaches; a slab shows it wherever in it it lies."""
+    return np.asarray((reach[:, 1] >= box[2, 0]) & (reach[:, 0] <= box[2, 1]))
 
 
 def box_in_pixels(box: FrameBox, frame_size_px: tuple[int, int]) -> BoxPx | None:

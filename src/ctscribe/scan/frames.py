@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import SpacingMm
+from ctscribe.base.types import Projection, SpacingMm
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.lungs import find_lungs, spread_slices
 from ctscribe.scan.resample import Resampling, plan_resampling
+from ctscribe.scan.slabs import reach_of, slab_spans
 from ctscribe.scan.types import Affine, Frames
 from ctscribe.scan.volume import CTVolume
 
@@ -59,6 +60,8 @@ class PreparedVolume:
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
+        slabs: HU of the maximum around each of these slices, as ``shown``; None without slabs.
+        reach_z: See `StudyRow`; empty without slabs.
         source_details: What the record says of how the source was read; see `Notes`.
     """
 
@@ -69,6 +72,8 @@ class PreparedVolume:
     position_mm: tuple[float, ...]
     frame_to_ras: Affine
     warnings: tuple[str, ...]
+    slabs: CTVolume | None = None
+    reach_z: tuple[tuple[float, float], ...] = ()
     source_details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -77,12 +82,13 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
 
     The lungs are sought on the volume as it was scanned; only the slices that are shown are
     resampled. Frames that would take more visual tokens than the budget show the same field of
-    view with larger pixels; which slices they show stays the same.
+    view with larger pixels; which slices they show stays the same. Of slabs only the source slices
+    inside them are read.
 
     Args:
         source: In RAS orientation, padding already air.
         volume: Spacing of the grid, and whether it averages.
-        slices: How many slices, in which windows, on how large frames.
+        slices: How many slices, in which windows, on how large frames, with or without slabs.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``.
@@ -97,11 +103,18 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     size_px = coarse_size(full_px, slices.num_slices, slices.token_budget)
     seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
     shown = CTVolume(seen.stack(indices), seen.affine)
-    windows = WINDOWS[slices.windows]
-    frames, frame_to_ras = make_frames(shown, range(slices.num_slices), windows, size_px)
+    every, windows = range(slices.num_slices), WINDOWS[slices.windows]
+    frames, frame_to_ras = make_frames(shown, every, windows, size_px)
+    slabs: CTVolume | None = None
+    reach_z: tuple[tuple[float, float], ...] = ()
+    if slices.projection == "slab":
+        spans = slab_spans(grid, indices, slices.slab_mm)
+        slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
+        frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
     warnings = () if lungs.found else ("W_NOT_CHEST",)
+    position_mm = _positions_mm(grid, indices)
     return PreparedVolume(
-        grid, shown, frames, indices, _positions_mm(grid, indices), frame_to_ras, warnings
+        grid, shown, frames, indices, position_mm, frame_to_ras, warnings, slabs, reach_z
     )
 
 
@@ -143,15 +156,25 @@ def make_frames(
 
 
 def noise_frames(
-    seed: int, num_slices: int, frame_size_px: tuple[int, int], windows: Sequence[Window]
+    seed: int,
+    num_slices: int,
+    frame_size_px: tuple[int, int],
+    windows: Sequence[Window],
+    projection: Projection = "none",
 ) -> Frames:
     """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
 
-    Each window shows the same noise. The same arguments give the same frames.
+    Each window shows the same noise; a slab of noise holds both slices of a pair. The same
+    arguments give the same frames.
     """
     draw = np.random.default_rng(seed).standard_normal
     noise = draw((num_slices, *frame_size_px), dtype=np.float32)
-    return _through_windows(np.clip(noise, -1, 1) * np.float32(1000), windows)
+    hu = np.clip(noise, -1, 1) * np.float32(1000)
+    frames = _through_windows(hu, windows)
+    if projection == "slab":
+        highest = np.maximum(hu[::2], hu[1::2])
+        frames[..., 0] = _through_windows(highest, windows[:1])[..., 0].repeat(2, axis=0)
+    return frames
 
 
 def air_frames(

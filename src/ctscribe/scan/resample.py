@@ -72,13 +72,8 @@ class Resampling:
         The two in-plane axes go first where a source slice serves several output slices,
         last where slices are dropped; the result is the same.
         """
-        planes = self.source.hu.T
-        x, y, z = self.taps_xyz
-        if planes.strides[1] < 0:  # read along memory: backwards it takes twice the time
-            planes, y = planes[:, ::-1], y.reversed(planes.shape[1])
-        if planes.strides[2] < 0:
-            planes, x = planes[:, :, ::-1], x.reversed(planes.shape[2])
-        in_plane = _InPlane(y, x, planes.shape[1:])
+        planes, in_plane = self._along_memory()
+        z = self.taps_xyz[2]
         if self.shape_xyz[2] < self.source.shape_xyz[2]:
             blended = _blended(planes.__getitem__, z, indices, planes.shape[1:])
             yield from map(in_plane, blended)
@@ -93,6 +88,31 @@ class Resampling:
         for target, plane in zip(out, self.slices(indices), strict=True):
             target[...] = plane
         return out.T
+
+    def project(self, spans: Sequence[range]) -> Float32[np.ndarray, "x y spans"]:
+        """Maximum of source slices, then resampled in the plane.
+
+        A density of one source slice stays what it is; blending slices first would thin it.
+
+        Args:
+            spans: z indices of the source that each plane takes together, none empty.
+        """
+        planes, in_plane = self._along_memory()
+        width, height, _ = self.shape_xyz
+        out = np.empty((len(spans), height, width), dtype=np.float32)
+        for target, span in zip(out, spans, strict=True):
+            target[...] = in_plane(planes[span.start : span.stop].max(axis=0))
+        return out.T
+
+    def _along_memory(self) -> tuple[np.ndarray, "_InPlane"]:
+        """Source planes [z, y, x] and what resamples one; backwards reading takes twice as long."""
+        planes = self.source.hu.T
+        x, y, _ = self.taps_xyz
+        if planes.strides[1] < 0:
+            planes, y = planes[:, ::-1], y.reversed(planes.shape[1])
+        if planes.strides[2] < 0:
+            planes, x = planes[:, :, ::-1], x.reversed(planes.shape[2])
+        return planes, _InPlane(y, x, planes.shape[1:])
 
 
 def plan_resampling(

@@ -80,12 +80,25 @@ class DrawnSlices:
         slice_indices: z index of each slice in the volume that was read.
         position_mm: Superior coordinate of each slice in RAS+ mm.
         pixel_spacing_mm: Size of a pixel along (columns, rows).
+        slab_mm: Thickness of the slab around each slice; empty without slabs.
     """
 
     images: Mapping[str, UInt8[np.ndarray, "slices height width"]]
     slice_indices: tuple[int, ...]
     position_mm: tuple[float, ...]
     pixel_spacing_mm: tuple[float, float]
+    slab_mm: tuple[float, ...] = ()
+
+    @property
+    def counted(self) -> str:
+        """How many: ``10 axial slices``, or ``10 axial slices with slabs of 15 mm``."""
+        slabs = f" with {slabs_title(self.slab_mm)}" if self.slab_mm else ""
+        return f"{len(self.slice_indices)} axial slices{slabs}"
+
+    def name(self, number: int) -> str:
+        """One slice, counted from 1: ``slice 87``, or ``slice 87 in a slab of 15 mm``."""
+        slab = f" in a slab of {self.slab_mm[number - 1]:.0f} mm" if self.slab_mm else ""
+        return f"slice {self.slice_indices[number - 1]}{slab}"
 
     @property
     def places(self) -> list[tuple[int, float]]:
@@ -98,6 +111,13 @@ class DrawnSlices:
         height, width = next(iter(self.images.values())).shape[1:]
         across, down = self.pixel_spacing_mm
         return width * across, height * down
+
+
+def slabs_title(slab_mm: Sequence[float]) -> str:
+    """Slabs with their thickness, ``slabs of 15 mm`` or ``slabs of 12 to 13 mm``."""
+    thick = sorted({round(mm) for mm in slab_mm})
+    upper = f" to {thick[-1]}" if len(thick) > 1 else ""
+    return f"slabs of {thick[0]}{upper} mm"
 
 
 def draw_slices(

@@ -144,10 +144,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
             for row in report.labels
         ],
         "warnings": list(report.warnings),
-        "slices": [
-            {"slice_index": index, "position_mm": position}
-            for index, position in (report.slices.places if report.slices else ())
-        ],
+        "slices": _places(report.slices),
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
         "geometry": {
@@ -161,6 +158,17 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "provenance": asdict(report.provenance),
         "intended_use": dict(INTENDED_USE),
     }
+
+
+def _places(drawn: DrawnSlices | None) -> list[dict[str, Any]]:
+    """Of each slice, with the thickness of its slab where it has one."""
+    if drawn is None:
+        return []
+    places: list[dict[str, Any]] = [
+        {"slice_index": index, "position_mm": mm} for index, mm in drawn.places
+    ]
+    slabs = [{"slab_mm": mm} for mm in drawn.slab_mm] or [{}] * len(places)
+    return [place | slab for place, slab in zip(places, slabs, strict=True)]
 
 
 def _without_text(row: SentenceRow) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def to_text(report: PatientReport) -> str:
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
         *_cue_lines(report.labels),
-        f"Written from {len(places)} axial slices between {places[0]} mm and "
+        f"Written from {report.slices.counted} between {places[0]} mm and "
         f"{places[-1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",

@@ -7,7 +7,8 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import WINDOWS, PreparedVolume
-from ctscribe.show.page import DrawnSlices, draw_slices, window_title
+from ctscribe.scan.slabs import slab_thickness_mm
+from ctscribe.show.page import DrawnSlices, draw_slices, slabs_title, window_title
 from ctscribe.show.patient_report import Geometry, PatientReport, report_page, to_json, to_text
 from ctscribe.text.sections import split_report, split_sentences
 from ctscribe.write.draft import Draft
@@ -69,11 +70,18 @@ def report_of(draft: Draft) -> PatientReport:
 
 def _drawn(prepared: PreparedVolume) -> DrawnSlices:
     num_slices, height, width, _ = prepared.frames.shape
+    every, size_px = range(num_slices), (height, width)
+    slab_mm = slab_thickness_mm(prepared.reach_z, prepared.resampling.spacing_mm)
+    drawn = draw_slices(prepared.shown, every, size_px)
+    if prepared.slabs is not None:
+        title, images = next(iter(draw_slices(prepared.slabs, every, size_px).items()))
+        drawn[f"maximum of {slabs_title(slab_mm)}, {title}"] = images
     return DrawnSlices(
-        draw_slices(prepared.shown, range(num_slices), (height, width)),
+        drawn,
         prepared.slice_indices,
         prepared.position_mm,
         prepared.shown.spacing_mm[:2],
+        slab_mm,
     )
 
 

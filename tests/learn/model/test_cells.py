@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
-from ctscribe.scan.boxes import boxes_in_frames
+from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames, reach_of_slices
 from ctscribe.text.findings import FINDINGS
 from tests.studies import study_row
 
@@ -32,7 +32,7 @@ def test_millimetres_become_pixels_and_slices() -> None:
 def test_no_boxes_are_no_targets() -> None:
     boxes = boxes_in_frames(STUDY, [])
     assert boxes.shape == (0, 3, 2)
-    assert cell_targets(boxes, [], (3, 2), (56, 84)).sum() == 0
+    assert cell_targets(boxes, [], reach_of_slices((3, 2)), (56, 84)).sum() == 0
 
 
 def cells(found: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]]") -> list[list[int]]:
@@ -63,14 +63,41 @@ def cells(found: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]]") -> li
 def test_cells_that_show_a_lesion(
     box: tuple[tuple[int, int], ...], expected: list[list[int]]
 ) -> None:
-    found = cell_targets(np.array([box], dtype=np.float64), [NODULE], STUDY.slice_indices, (56, 84))
+    found = cell_targets(
+        np.array([box], dtype=np.float64), [NODULE], reach_of_frames(STUDY), (56, 84)
+    )
     assert found.shape == (2 * 2 * 3, 16, 18)
     assert cells(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("slices", "pairs"),
+    [
+        ((17, 18), []),  # between the two slabs
+        ((19, 19), [0]),  # in the lowest slice of a slab
+        ((24, 24), [0]),  # between two slices and in both slabs
+        ((33, 35), [0]),  # from the highest slab upwards
+        ((8, 31), [0, 1]),
+        ((36, 37), []),
+    ],
+)
+def test_a_slab_shows_a_lesion_wherever_in_it_it_lies(
+    slices: tuple[int, int], pairs: list[int]
+) -> None:
+    study = STUDY.model_copy(
+        update={
+            "slice_indices": (30, 20, 12, 8),
+            "reach_z": ((23.6, 33.4), (18.6, 24.4), (9.6, 15.4), (2.6, 9.4)),
+        }
+    )
+    box = np.array([[(36, 39), (8, 11), slices]], dtype=np.float64)
+    found = cells(cell_targets(box, [NODULE], reach_of_frames(study), (56, 84)))
+    assert found == [[pair, 1, 5] for pair in pairs]
+
+
 def test_a_shift_moves_targets_with_the_frames() -> None:
     box = np.array([[[1, 5], [1, 5], [20, 20]]], dtype=np.float64)
-    found = cell_targets(box, [NODULE], STUDY.slice_indices, (56, 84), (28, 56))
+    found = cell_targets(box, [NODULE], reach_of_frames(STUDY), (56, 84), (28, 56))
     assert cells(found) == [[0, 4, 8]]
 
 

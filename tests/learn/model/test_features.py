@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.recipe import Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
@@ -15,6 +16,7 @@ from ctscribe.learn.model import features
 from ctscribe.learn.model.features import frames_of, store_features
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames, merge
+from ctscribe.scan.frames import WINDOWS, noise_frames
 from tests.learn.model.batches import make_batch, random_frames
 from tests.studies import study_row, write_prepared
 
@@ -169,3 +171,23 @@ def test_what_is_missing_damaged_or_too_large_is_told(
         large.model.visual.merger.mlp[2].bias.fill_(torch.inf)
     with pytest.raises(CtscribeError, match="E_OVERFLOW"):
         store_features(large, prepared, studies[:1])
+
+
+def test_noise_for_slabs_has_slabs(
+    qwen: Qwen2_5_VLForConditionalGeneration, tmp_path: Path
+) -> None:
+    """In the frames for a tower that learns, and in the bank for one that does not."""
+    slices = SlicesConfig(windows="three", projection="slab")
+    row, size = study(0, 4), (4, 56, 84)
+    frames = [random_frames(*size, 0).numpy()]
+    prepared = write_prepared(tmp_path, [row], Recipe(slices=slices), frames=frames)
+    expected = noise_frames(5, *size[:1], size[1:], WINDOWS["three"], "slab")
+    shown = frames_of(prepared, row, noise_seed=5).frames
+    assert shown is not None
+    np.testing.assert_array_equal(shown.numpy(), expected)
+    store = store_features(qwen, prepared, [row], noise=True)
+    first = noise_frames(0, 2, size[1:], WINDOWS["three"], "slab")
+    bank = load_file(store.bank_path((2, 3)))["features"]
+    with torch.inference_mode():
+        live = encode_frames(qwen, [torch.from_numpy(first)])
+    torch.testing.assert_close(bank[0].flatten(0, 1), live, atol=1e-4, rtol=1e-4)

@@ -24,6 +24,7 @@ from ctscribe.learn.model.teach import (
 )
 from ctscribe.learn.model.tower import encode_frames, patchify
 from ctscribe.learn.warm_up import shipped_start
+from ctscribe.scan.boxes import reach_of_slices
 from ctscribe.scan.frames import WINDOWS, make_frames
 from ctscribe.scan.volume import CTVolume
 from ctscribe.text.findings import FINDINGS
@@ -45,7 +46,7 @@ def lessons(count: int, seed: int) -> list[Lesson]:
         boxes = np.array([box] if present else [], np.float64).reshape(-1, 3, 2)
         findings = (nodule,) if present else ()
         labels = tuple(int(present and i == nodule) for i in range(18))
-        made.append(Lesson(frames, (0, 1, 2, 3), boxes, findings, labels))
+        made.append(Lesson(frames, reach_of_slices((0, 1, 2, 3)), boxes, findings, labels))
     return made
 
 

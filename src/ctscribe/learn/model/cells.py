@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from ctscribe.learn.model.tower import MERGE, PATCH_PX
-from ctscribe.scan.boxes import FrameBoxes, touches
+from ctscribe.scan.boxes import FrameBoxes, FrameReach, touches
 from ctscribe.text.findings import FINDINGS
 
 CELLS_PER_SIDE = 4
@@ -23,7 +23,7 @@ _MAX_POSITIVE_WEIGHT = 1000.0
 def cell_targets(
     boxes: FrameBoxes,
     findings: Sequence[int],
-    slice_indices: Sequence[int],
+    reach: FrameReach,
     frame_size_px: tuple[int, int],
     shift_px: tuple[int, int] = (0, 0),
 ) -> Float32[np.ndarray, "visual_tokens cells 18"]:
@@ -35,14 +35,14 @@ def cell_targets(
     Args:
         boxes: From `boxes_in_frames`.
         findings: Index into `FINDINGS` of each box.
-        slice_indices: z index of each frame.
+        reach: Of the frames, from `reach_of_frames`.
         frame_size_px: (height, width).
         shift_px: By which the frames were moved (down, to the right).
     """
     rows, columns = (side // CELL_PX for side in frame_size_px)
-    targets = np.zeros((len(slice_indices) // 2, rows, columns, len(FINDINGS)), np.float32)
+    targets = np.zeros((len(reach) // 2, rows, columns, len(FINDINGS)), np.float32)
     for box, finding in zip(boxes, findings, strict=True):
-        pairs = touches(box, slice_indices).reshape(-1, 2).any(1)
+        pairs = touches(box, reach).reshape(-1, 2).any(1)
         down = _overlap_px(box[1] + shift_px[0], rows)
         across = _overlap_px(box[0] + shift_px[1], columns)
         section = np.prod(box[:2, 1] - box[:2, 0] + 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def store_features(
         for _, rows, columns, _ in {store._read(path).shape for path in paths.values()}:
             grid_hw = (rows, columns)
             if not store.bank_path(grid_hw).exists():
-                bank = _noise_bank(encode, grid_hw, prepared.windows)
+                bank = _noise_bank(encode, grid_hw, prepared)
                 _write(store.bank_path(grid_hw), bank, "the noise bank")
     return store
 
@@ -136,7 +136,8 @@ def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None
     frames = np.array(prepared.frames(study))
     slices, height, width, _ = frames.shape
     if noise_seed is not None:
-        frames = noise_frames(noise_seed, slices, (height, width), WINDOWS[prepared.windows])
+        windows = WINDOWS[prepared.windows]
+        frames = noise_frames(noise_seed, slices, (height, width), windows, prepared.projection)
     return Visual(
         grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
         position_mm=slice_pair_positions(study.position_mm),
@@ -199,13 +200,14 @@ def _write(path: Path, features: Tensor, name: str) -> None:
 def _noise_bank(
     encode: Callable[[list[Tensor]], list[Tensor]],
     grid_hw: tuple[int, int],
-    windows: Literal["single", "three"],
+    prepared: Prepared,
 ) -> Tensor:
     size = (grid_hw[0] * PATCH_PX * MERGE, grid_hw[1] * PATCH_PX * MERGE)
+    windows = WINDOWS[prepared.windows]
     per_call = max(1, _PATCHES_PER_CALL // (grid_hw[0] * grid_hw[1] * MERGE**2))
     parts = []
     for start in range(0, NOISE_PAIRS, per_call):
         seeds = range(start, min(start + per_call, NOISE_PAIRS))
-        frames = [torch.from_numpy(noise_frames(s, 2, size, WINDOWS[windows])) for s in seeds]
-        parts += encode(frames)
+        drawn = (noise_frames(s, 2, size, windows, prepared.projection) for s in seeds)
+        parts += encode([torch.from_numpy(frames) for frames in drawn])
     return torch.cat(parts)

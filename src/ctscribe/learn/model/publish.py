@@ -67,6 +67,8 @@ def publish(
         "frame_size_px": recipe.slices.frame_size_px,
         "token_budget": recipe.slices.token_budget,
         "windows": recipe.slices.windows,
+        "projection": recipe.slices.projection,
+        "slab_mm": recipe.slices.slab_mm if recipe.slices.projection == "slab" else None,
         "spacing_mm": recipe.volume.spacing_mm,
         "frames_per_second": 2.0,
     }

@@ -21,7 +21,7 @@ from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters
 from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
 from ctscribe.learn.model.finding_queries import FindingsHead
 from ctscribe.learn.model.tower import encode_frames, patchify
-from ctscribe.scan.boxes import FrameBoxes
+from ctscribe.scan.boxes import FrameBoxes, FrameReach
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
@@ -36,7 +36,7 @@ class Lesson:
     """Some frames of one study and where its findings are."""
 
     frames: Frames
-    slice_indices: tuple[int, ...]
+    reach: FrameReach
     boxes: FrameBoxes
     findings: tuple[int, ...]
     """Index into `FINDINGS` of each box."""
@@ -263,7 +263,7 @@ def _moved(
         height, width = shown.shape[1:3]
         frames.append(torch.from_numpy(np.ascontiguousarray(shown)))
         where = cell_targets(
-            lesson.boxes, lesson.findings, lesson.slice_indices, (height, width), (down, across)
+            lesson.boxes, lesson.findings, lesson.reach, (height, width), (down, across)
         )
         targets.append(torch.from_numpy(where))
     return frames, targets

@@ -1,0 +1,62 @@
+"""Slabs: what lies around a slice, seen at once by its maximum.
+
+In one slice a vessel cut across looks like a nodule; in a slab it is a line. In: a grid and the
+z indices of its slices that are shown. Out: which of the scan's own slices each slab takes
+together, and how far it reaches.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ctscribe.base.types import SpacingMm
+from ctscribe.scan.resample import Resampling
+
+
+def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list[range]:
+    """Finds the z indices of the source in the slab around each of a grid's slices.
+
+    A slab holds the source slices whose centres lie within half its thickness, or within half the
+    way to the next slice shown where that is less, and always those that its own slice is made of.
+
+    Args:
+        grid: Its source's z axis is the patient's.
+        indices: z indices of the grid, in descending order.
+        slab_mm: Thickness of a slab.
+    """
+    depth = grid.source.shape_xyz[2]
+    centres = [(index + 0.5) * depth / grid.shape_xyz[2] - 0.5 for index in indices]
+    half = slab_mm / 2 / grid.source.spacing_mm[2]
+    above = [min(half, (up - z) / 2) for up, z in pairwise(centres)]
+    taps = grid.taps_xyz[2]
+    spans = []
+    for index, centre, up, down in zip(
+        indices, centres, [half, *above], [*above, half], strict=True
+    ):
+        own = taps.indices[index][taps.weights[index] > 0]
+        first = min(int(own.min()), max(0, math.ceil(centre - down)))
+        last = max(int(own.max()), min(depth - 1, math.floor(centre + up)))
+        spans.append(range(first, last + 1))
+    return spans
+
+
+def reach_of(
+    grid: Resampling, indices: Sequence[int], spans: Sequence[range]
+) -> tuple[tuple[float, float], ...]:
+    """From which z index of the grid to which a slice and its slab show it.
+
+    Both ends are edges of voxels: a slice reaches half an index to either side, a slab from the
+    lower edge of its lowest source slice to the upper edge of its highest.
+    """
+    ratio = grid.shape_xyz[2] / grid.source.shape_xyz[2]
+    return tuple(
+        (min(index, span.start * ratio) - 0.5, max(index + 1, span.stop * ratio) - 0.5)
+        for index, span in zip(indices, spans, strict=True)
+    )
+
+
+def slab_thickness_mm(
+    reach_z: Sequence[tuple[float, float]], spacing_mm: SpacingMm
+) -> tuple[float, ...]:
+    """Of each frame's slab; empty without slabs."""
+    return tuple((high - low) * spacing_mm[2] for low, high in reach_z)
