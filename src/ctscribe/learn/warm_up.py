@@ -31,7 +31,7 @@ from ctscribe.learn.model.tower import speed_up_tower
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.scan.boxes import boxes_in_frames
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import label_report
+from ctscribe.text.labeler import known_labels
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 
@@ -149,7 +149,7 @@ def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> lis
         frames = np.array(studies.prepared.frames(study))
         boxes = boxes_in_frames(study, [place.box_mm for place in known])
         findings = tuple(FINDINGS.index(place.finding) for place in known)
-        labels = study.labels or label_report(join_report(study.findings, study.impression))
+        labels = known_labels(study)
         for v in range(studies.views):
             shown, indices = frames[v :: studies.views], study.slice_indices[v :: studies.views]
             lessons.append(Lesson(shown, indices, boxes, findings, labels))
