@@ -71,6 +71,32 @@ def train(
 
 
 @app.command
+def reinforce(
+    run: Path,
+    out: Path,
+    *,
+    prepared: Path,
+    overrides: Overrides = (),
+) -> None:
+    """Go on from RUN by what its own drawn reports earn; OUT becomes a run of the same recipe.
+
+    --set may change the sections reinforce, train and generate of RUN's recipe.
+    """
+    from ctscribe.base.recipe import change_recipe
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.learn.train.reinforce import reinforce as reinforce_stage
+
+    with stage("Reinforcing") as progress:
+        knobs = change_recipe(recipe_of(run), overrides)
+        result = reinforce_stage(out, run, Prepared(prepared), knobs, progress=progress)
+    say(
+        f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
+        f"weights in {out / 'best'}"
+    )
+
+
+@app.command
 def generate(
     run: Path,
     *,
