@@ -236,8 +236,9 @@ class ReinforceConfig(Section):
     """Reports drawn for each of them, which are compared with one another."""
     learning_rate: float = Field(1e-6, gt=0)
     """AdamW, constant, without weight decay."""
-    other_weight: float = Field(0.5, ge=0, le=1)
-    """What agreement with another patient costs; 1 leaves nothing for what suits both."""
+    other_weight: float = Field(0.0, ge=0, le=1)
+    """What agreement with another patient costs: at 1 reciting earns nothing. Raises precision at
+    the cost of Coverage."""
     unfinished_penalty: float = Field(1.0, ge=0, le=2)
     """What a report costs that runs into ``generate.max_new_tokens``."""
     reference_weight: float = Field(0.3, ge=0)

@@ -14,9 +14,11 @@ from ctscribe.learn.model.tower import PATCH_PX, encode_frames
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.learn.reward import advantages
-from ctscribe.learn.train.policy import as_sample, policy_loss
+from ctscribe.learn.train.policy import Policy, as_sample, policy_loss
+from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.text.prompt import encode_example, encode_prompt
 from tests.learn.model.batches import random_frames
+from tests.learn.train.runs import make_recipe
 
 EARNS: dict[tuple[int, ...], float] = {(0, 0): 0.3, (0, 1): 1.0, (1, 0): -0.4, (1, 1): 0.0}
 """Reward of each text of two tokens out of two."""
@@ -121,3 +123,19 @@ def test_a_finished_report_also_answers_for_its_end(
         assert sample.input_ids.tolist() == [*prompt, *tokens]
         assert sample.labels.tolist() == [-100] * len(prompt) + tokens
         assert sample.visual is visual
+
+
+def test_the_draws_of_an_update_follow_from_seed_and_number(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    visual, told = shown(qwen, 1, 56), {}
+    for seed, step in ((0, 1), (0, 2), (1, 1), (1, 2)):
+        recipe = make_recipe(
+            reinforce={"seed": seed}, generate={"max_new_tokens": 8, "batch_size": 1}
+        )
+        policy = Policy(ReportScorer(qwen, "depth"), tokenizer, recipe)
+        answers = [policy.write([visual] * 2, policy._draws(step)) for _ in range(2)]
+        assert answers[0] == answers[1]
+        told[seed, step] = tuple(answer.token_ids for answer in answers[0])
+        assert told[seed, step][0] != told[seed, step][1]
+    assert len({*told.values()}) == 4

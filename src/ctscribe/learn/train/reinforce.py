@@ -145,7 +145,7 @@ class Course:
 
     def __init__(self, studies: Sequence[StudyRow], pairs: PairDataset, recipe: Recipe) -> None:
         knobs = recipe.reinforce
-        self._studies, self._pairs, self._seed = studies, pairs, knobs.seed
+        self._studies, self._pairs = studies, pairs
         self._per_update = knobs.scans_per_update
         passes = -(-knobs.updates * knobs.scans_per_update // len(studies))
         # others are drawn anew in each pass: one fixed patient's findings would be unlearned
