@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe, read_recipe
+from ctscribe.base.recipe import Recipe, change_recipe, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.y*ml"))
 
@@ -75,3 +75,19 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
 def test_an_override_of_no_knob_is_refused(override: str, words: str) -> None:
     with pytest.raises(CtscribeError, match=words):
         read_recipe("tiny", (override,))
+
+
+def test_a_recipe_that_was_read_before_takes_overrides_too() -> None:
+    recipe = read_recipe("tiny")
+    changed = change_recipe(recipe, ("reinforce.updates=7", "generate.max_new_tokens=9"))
+    assert (changed.reinforce.updates, changed.generate.max_new_tokens) == (7, 9)
+    knobs = {"reinforce", "generate"}
+    assert changed.model_dump(exclude=knobs) == recipe.model_dump(exclude=knobs)
+    assert change_recipe(recipe, ()) == recipe
+    for override, words in (
+        ("reinforce.updats=7", "reinforce.updats is not a key of a recipe.*did you mean updates"),
+        ("reinforce.samples_per_scan=1", "greater than or equal to 2"),
+        ("reinforce", r"section\.key=value"),
+    ):
+        with pytest.raises(CtscribeError, match=rf"--set.*{words}.*E_RECIPE"):
+            change_recipe(recipe, (override,))

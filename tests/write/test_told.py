@@ -201,7 +201,7 @@ def test_a_card_is_of_the_way_in_which_the_run_writes(
 
 
 def test_only_how_it_writes_can_be_set_of_a_trained_run(run: ReportWriter) -> None:
-    with refusal("E_RECIPE", "must name a knob of generate here"):
+    with refusal("E_RECIPE", "must name knobs of generate"):
         run.changed(("model.cues=false",))
     with refusal("E_RECIPE", "generate.contrast"):
         run.changed(("generate.contrast=everything",))

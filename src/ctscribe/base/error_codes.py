@@ -163,6 +163,8 @@ E_PREDICTION         A predicted scan has no reference, or two.
     Correct the file, or give the references, split or folder that it was written for.
 E_PREPARED           The frames are of other knobs than are asked for, or of another version.
     Give the recipe they were prepared with, or prepare into another folder.
+E_PROCESSES          A stage that runs in one process was launched in several.
+    Launch it without torchrun or accelerate.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
 E_RECIPE             A recipe has an unknown or impossible knob.

@@ -73,6 +73,38 @@ def train(
 
 
 @app.command
+def reinforce(
+    run: Path,
+    out: Path,
+    *,
+    prepared: Path,
+    overrides: Overrides = (),
+) -> None:
+    """Go on from RUN by what its own drawn reports earn; OUT becomes a run of the same recipe.
+
+    --set may change the sections reinforce, train and generate of RUN's recipe.
+    """
+    from ctscribe.base.recipe import change_recipe
+    from ctscribe.base.runs import recipe_of
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.learn.train.reinforce import reinforce as reinforce_stage
+    from ctscribe.write.writer import ReportWriter
+
+    studies, knobs = Prepared(prepared), change_recipe(recipe_of(run), overrides)
+    cues = None
+    if knobs.model.cues:
+        cues = ReportWriter(run).cues(
+            studies, [*studies.scans("train"), *studies.scans("validation")]
+        )
+    with stage("Reinforcing") as progress:
+        result = reinforce_stage(out, run, studies, knobs, cues=cues, progress=progress)
+    say(
+        f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
+        f"weights in {out / 'best'}"
+    )
+
+
+@app.command
 def generate(
     run: Path,
     *,

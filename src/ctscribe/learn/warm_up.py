@@ -31,7 +31,7 @@ from ctscribe.learn.model.tower import speed_up_tower
 from ctscribe.phantom.dataset import write_dataset
 from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import label_report
+from ctscribe.text.labeler import known_labels
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 
@@ -151,7 +151,7 @@ def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> lis
         reach = reach_of_frames(study)
         boxes = boxes_in_frames(study, [place.box_mm for place in known])
         findings = tuple(FINDINGS.index(place.finding) for place in known)
-        labels = study.labels or label_report(join_report(study.findings, study.impression))
+        labels = known_labels(study)
         for v in range(studies.views):
             dealt = slice(v, None, studies.views)
             lessons.append(Lesson(frames[dealt], reach[dealt], boxes, findings, labels))

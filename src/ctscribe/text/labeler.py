@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Bool
 
 from ctscribe.base.files import write_text
+from ctscribe.base.rows import ReportedRow
 from ctscribe.base.tables import format_csv
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.lexicon import CONCEPTS
 from ctscribe.text.polarity import Status, read_polarity
 from ctscribe.text.report_tables import ReportTable, read_report_table
-from ctscribe.text.sections import sentence_spans
+from ctscribe.text.sections import join_report, sentence_spans
 
 ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
 """Texts → whether each states each of `FINDINGS`."""
@@ -65,6 +66,11 @@ def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
     told = finding_statuses(text)
     return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
+
+
+def known_labels(study: ReportedRow) -> Labels:
+    """A study's own labels or, where its source has none, those that its report states."""
+    return study.labels or label_report(join_report(study.findings, study.impression))
 
 
 def label_reports(texts: Sequence[str]) -> Bool[np.ndarray, "texts 18"]:

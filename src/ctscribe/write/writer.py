@@ -154,7 +154,14 @@ class ReportWriter:
         if not overrides:
             return self
         so_far = self.recipe.model_copy(update={"generate": self.generate})
-        return self.writing(change_recipe(so_far, overrides, "generate").generate)
+        changed = change_recipe(so_far, overrides)
+        if changed.model_copy(update={"generate": so_far.generate}) != so_far:
+            raise CtscribeError(
+                "E_RECIPE",
+                "--set must name knobs of generate for a trained run, but is "
+                f"{', '.join(overrides)}",
+            )
+        return self.writing(changed.generate)
 
     def writing(
         self, generate: GenerateConfig | None = None, calibration: Calibration | None = None
@@ -253,6 +260,11 @@ class ReportWriter:
         probabilities = calibration.findings(self.finding_logits([visual]))[0]
         stated = probabilities >= calibration.cue_threshold
         return replace(visual, cue=cue_of(stated.tolist()))
+
+    def cues(self, prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, tuple[str, ...]]:
+        """What the prompts of prepared studies tell, by volume name; see `told`."""
+        view = self.features(prepared, studies).visual
+        return {study.volume_name: self.told(view(study)).cue or () for study in studies}
 
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
         """Writes one report per visual input, all at once: frames or stored features, not mixed."""

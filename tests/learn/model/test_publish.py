@@ -1,6 +1,7 @@
 """What `export` writes, read by the installed releases of transformers and peft."""
 
 import json
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -19,12 +20,14 @@ from transformers import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
+from ctscribe.base.runs import open_run
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.tower import patchify
 from tests.learn.model.batches import make_batch, random_frames
+from tests.refusals import refusal
 
 Adapted = tuple[Qwen2_5_VLForConditionalGeneration, Path]
 Logits = Callable[[Any], torch.Tensor]
@@ -210,3 +213,19 @@ def test_what_cannot_be_exported_is_one_sentence(
         with pytest.raises(CtscribeError) as caught:
             publish(best, tmp_path / out, what, recipe)  # type: ignore[arg-type]
         assert caught.value.code == code
+
+
+def test_adapters_of_a_reinforced_run_need_the_weights_that_it_started_from(
+    adapted: Adapted, tmp_path: Path
+) -> None:
+    run = open_run(tmp_path / "run", "reinforce", {})
+    shutil.copytree(adapted[1], run / "best")
+    with refusal("E_EXPORT", "weights that it started from"):
+        publish(run / "best", tmp_path / "out", "adapters", LORA)
+    publish(run / "best", tmp_path / "out", "adapters", LORA, base="started")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "started"
+    publish(run / "best", tmp_path / "whole", "merged", LORA)
+    trained = open_run(tmp_path / "trained", "train", {})
+    shutil.copytree(adapted[1], trained / "best")
+    publish(trained / "best", tmp_path / "plain", "adapters", LORA)

@@ -48,8 +48,9 @@ def publish(
 
     Raises:
         CtscribeError: ``E_EXPORT`` when the model has finding queries, or when adapters are asked
-            for and there are none or more was trained; ``E_WEIGHTS`` without complete weights,
-            ``E_EXISTS`` when ``out`` holds something, ``E_WRITE`` when it cannot be written.
+            for and there are none, more was trained, or nobody tells what they belong on;
+            ``E_WEIGHTS`` without complete weights, ``E_EXISTS`` when ``out`` holds something,
+            ``E_WRITE`` when it cannot be written.
     """
     if recipe.model.slice_attention:
         raise CtscribeError(
@@ -81,7 +82,7 @@ def publish(
             "adapters alone must be all that was trained, but the vision tower or its merger "
             "learned too",
         )
-    _publish_adapters(best, out, base or HUB_IDS.get(recipe.model.preset, ""), about)
+    _publish_adapters(best, out, base or _base_of(best, recipe), about)
 
 
 def publish_merged(
@@ -113,6 +114,18 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
     config = read_json(best / ADAPTER_CONFIG)
     write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
     write_json(out / ABOUT, dict(about))
+
+
+def _base_of(best: Path, recipe: Recipe) -> str:
+    """What a run's adapters belong on: the preset's published weights, or those of another run."""
+    run = best.parent / "run.json"
+    if run.is_file() and read_json(run).get("stage") == "reinforce":
+        raise CtscribeError(
+            "E_EXPORT",
+            "adapters of a reinforced run belong on the weights that it started from, but --base "
+            "does not name them",
+        )
+    return HUB_IDS.get(recipe.model.preset, "")
 
 
 def _processor_documents(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Any]]:

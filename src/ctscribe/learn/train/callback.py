@@ -167,7 +167,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
     best: tuple[int, float]
     beta: Beta
     hard: HardPairs | None
-    log: RunLog | None
+    log: RunLog[MetricsRow] | None
     progress: ProgressCallback
     _validation: Validation | None = None
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Generic, TypeVar, final
 
 from ctscribe.base.rows import Row, read_rows, write_rows
 
@@ -12,10 +12,16 @@ EVENTS = "events.out.tfevents.ctscribe"
 _FLUSH_EVERY = 25
 
 
-class MetricsRow(Row):
-    """``metrics.jsonl``: one update, in nats per answer token."""
+class StepRow(Row):
+    """One update."""
 
     step: int
+    """Updates done with it."""
+
+
+class MetricsRow(StepRow):
+    """``metrics.jsonl`` of training: one update, in nats per answer token."""
+
     epoch: float
     learning_rate: float
     grad_norm: float
@@ -52,18 +58,52 @@ class MetricsRow(Row):
     validation_gap: float | None = None
 
 
+class ReinforceRow(StepRow):
+    """``metrics.jsonl`` of reinforcement: one update, means over its sampled reports.
+
+    Row 0 has nothing but the validation of what it started from.
+    """
+
+    reward: float | None = None
+    own_f1: float | None = None
+    """Of the findings, with those of the own patient."""
+    other_f1: float | None = None
+    """With those of another patient."""
+    num_tokens: float | None = None
+    """Of a report."""
+    share_unfinished: float | None = None
+    """Reports that ran into the length limit."""
+    share_telling: float | None = None
+    """Scans whose reports did not all earn the same; the others teach nothing."""
+    sampled_ce: float | None = None
+    """−log of a drawn token's probability, nats; estimates the entropy of what is written."""
+    reference_ce: float | None = None
+    """Of the references, nats per token, whether they are learned or not."""
+    grad_norm: float | None = None
+    """Before clipping."""
+    validation_f1: float | None = None
+    """Of the findings in reports of the validation scans, over all cells; chooses the best."""
+    validation_coverage: float | None = None
+    validation_precision: float | None = None
+    validation_bleu_4: float | None = None
+
+
+AnyStep = TypeVar("AnyStep", bound=StepRow)
+Curve = tuple[str, str, str]
+"""A row's field, its name in the figure, and the line's style."""
+
+
 @final
-class RunLog:
+class RunLog(Generic[AnyStep]):
     """Collects rows in memory and writes them a few dozen at a time.
 
     Earlier rows beyond ``after_step`` are dropped: an interrupted run had gone further than the
     checkpoint it continues from.
     """
 
-    def __init__(self, run_dir: Path, after_step: int) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: Path, after_step: int, row_type: type[AnyStep]) -> None:
         self._path = run_dir / "metrics.jsonl"
-        earlier = read_rows(self._path, MetricsRow, partial=True) if self._path.exists() else []
+        earlier = read_rows(self._path, row_type, partial=True) if self._path.exists() else []
         self.rows = [row for row in earlier if row.step <= after_step]
         self._num_written = len(self.rows)
         write_rows(self._path, self.rows)
@@ -71,7 +111,7 @@ class RunLog:
         self._events.parent.mkdir(parents=True, exist_ok=True)
         self._events.write_bytes(_as_events(self.rows))
 
-    def add(self, row: MetricsRow) -> None:
+    def add(self, row: AnyStep) -> None:
         """Adds an update's row; it reaches the disk within a few dozen updates."""
         self.rows.append(row)
         if len(self.rows) - self._num_written >= _FLUSH_EVERY:
@@ -86,32 +126,43 @@ class RunLog:
             file.write(_as_events(new))
         self._num_written = len(self.rows)
 
-    def draw(self) -> None:
-        """Draws ``loss_curve.png``."""
-        draw_loss_curve(self.rows, self._run_dir / "loss_curve.png")
-
 
 def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
     """Cross entropy of both branches over the updates, and the validation's."""
-    from ctscribe.base.figures import new_figure, write_figure
-
-    figure, (axes,) = new_figure(7.0, 4.0)
     curves = (
         ("positive_ce", "own scan, training", "-"),
         ("negative_ce", "negative, training", "-"),
         ("validation_ce", "own scan, validation", "o--"),
         ("validation_other_ce", "another patient's scan, validation", "o--"),
     )
+    _draw(rows, path, curves, "cross entropy, nats per answer token")
+
+
+def draw_reward_curve(rows: Sequence[ReinforceRow], path: Path) -> None:
+    """What sampled reports earned over the updates, and the validation's scores."""
+    curves = (
+        ("own_f1", "F1 with the own patient, sampled", "-"),
+        ("other_f1", "F1 with another patient, sampled", "-"),
+        ("validation_f1", "F1, validation", "o--"),
+        ("validation_bleu_4", "BLEU-4, validation", "o--"),
+    )
+    _draw(rows, path, curves, "score of reports")
+
+
+def _draw(rows: Sequence[StepRow], path: Path, curves: Sequence[Curve], what: str) -> None:
+    from ctscribe.base.figures import new_figure, write_figure
+
+    figure, (axes,) = new_figure(7.0, 4.0)
     for name, label, style in curves:
         points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
-    axes.set(xlabel="update", ylabel="cross entropy, nats per answer token", ylim=(0, None))
+    axes.set(xlabel="update", ylabel=what, ylim=(0, None))
     axes.legend(frameon=False)
     write_figure(path, figure)
 
 
-def _as_events(rows: Sequence[MetricsRow]) -> bytes:
+def _as_events(rows: Sequence[StepRow]) -> bytes:
     from io import BytesIO
 
     from tensorboard.compat.proto.event_pb2 import Event

@@ -37,7 +37,7 @@ from ctscribe.learn.train.arguments import (
 )
 from ctscribe.learn.train.callback import Beta, RunCallback, newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
-from ctscribe.learn.train.run_log import RunLog
+from ctscribe.learn.train.run_log import MetricsRow, RunLog, draw_loss_curve
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.learn.train.validation import Validation, validate, validation_pairs
@@ -191,7 +191,7 @@ def fit(
     num_steps = count_updates(len(order), arguments)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     pad_id = int(tokenizer.pad_token_id)
-    trainer = _trainer(arguments, _scorer(qwen, recipe), order, pad_id, recipe)
+    trainer = _trainer(arguments, make_scorer(qwen, recipe), order, pad_id, recipe)
     trainer.gaps = None if hard is None else []
     trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     callback = RunCallback(
@@ -203,7 +203,9 @@ def fit(
         best=(note.best_step, note.best_validation_ce) if note else (0, float("inf")),
         beta=Beta(recipe.objective, checkpoint),
         hard=hard,
-        log=RunLog(run_dir, steps_done) if trainer.accelerator.is_main_process else None,
+        log=RunLog(run_dir, steps_done, MetricsRow)
+        if trainer.accelerator.is_main_process
+        else None,
         progress=progress,
     )
     trainer.remove_callback(PrinterCallback)
@@ -241,7 +243,7 @@ def _hard_pairs(
     )
 
 
-def _scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
+def make_scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
     """The model as the recipe wants it trained; adapters start from the recipe's seed."""
     torch.manual_seed(recipe.train.seed)
     choose_trainable(qwen, recipe.model)
@@ -297,7 +299,7 @@ def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise CtscribeError(
             "E_MEMORY",
@@ -305,7 +307,8 @@ def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
         ) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the host had no memory left."""
     # torch has an error type for a full GPU and only a sentence for a full CPU
     full = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return full or "DefaultCPUAllocator" in str(error)
@@ -315,7 +318,7 @@ def _finish(callback: RunCallback, num_steps: int) -> TrainResult:
     best_step, best_ce = callback.best
     result = TrainResult(best_ce, best_step, num_steps)
     if callback.log is not None:
-        callback.log.draw()
+        draw_loss_curve(callback.log.rows, callback.run_dir / "loss_curve.png")
         write_json(callback.run_dir / "result.json", asdict(result))
     callback.trainer.accelerator.wait_for_everyone()
     return result

@@ -1,0 +1,259 @@
+"""The stage: a trained run in, one that has learned from its own reports out, resumable.
+
+What an update does is in `policy`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import (
+    ProgressCallback,
+    atomic_write,
+    first_difference,
+    read_json,
+    sha256_of_json,
+    write_json,
+)
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.runs import open_run, recipe_of, weights_sha256
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
+from ctscribe.learn.reward import draw_others, stated_labels
+from ctscribe.learn.train.epochs import EpochsInOrder
+from ctscribe.learn.train.policy import Policy, Scan
+from ctscribe.learn.train.run_log import ReinforceRow, RunLog, draw_reward_curve
+from ctscribe.learn.train.stage import is_out_of_memory, make_scorer, visual_source
+from ctscribe.text.labeler import known_labels
+from ctscribe.text.sections import split_report
+
+_FREE = ("reinforce", "train", "generate")
+"""Sections of the recipe that may differ from the trained run's."""
+
+
+@final
+@dataclass(frozen=True)
+class ReinforceResult:
+    """How a run ended; ``result.json``, the last file written."""
+
+    best_validation_f1: float
+    """Of the findings in reports of the validation scans, over all cells."""
+    best_step: int
+    """0 where no update was better than the start."""
+    num_steps: int
+
+
+class _Best(NamedTuple):
+    """The best validation so far."""
+
+    step: int
+    f1: float
+
+
+def reinforce(
+    run_dir: Path,
+    start_run: Path,
+    prepared: Prepared,
+    recipe: Recipe,
+    *,
+    cues: Mapping[str, tuple[str, ...]] | None = None,
+    progress: ProgressCallback = lambda done, total: None,
+) -> ReinforceResult:
+    """Goes on from a trained run's best weights by policy gradient, or continues where it stopped.
+
+    ``run_dir`` is new or was started with the same request; its ``best`` are the weights with the
+    highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, where
+    wanted with other knobs in the sections reinforce, train and generate. A run that is told
+    findings is told ``cues``, by volume name, as when it writes. ``progress`` is told (updates
+    done, all updates).
+
+    Raises:
+        CtscribeError: ``E_PROCESSES``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``, ``E_PREPARED``,
+            ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``, ``E_TOO_LONG``,
+            ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go together.
+    """
+    if recipe.model.cues != (cues is not None):
+        raise CtscribeError(
+            "E_CUES", f"{start_run} must be told findings if it learned so, and only then"
+        )
+    _require_one_process()
+    _require_same(start_run, recipe)
+    prepared.require(recipe)
+    training, validation = prepared.scans("train"), prepared.scans("validation")
+    qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
+    start = weights_sha256(start_run / "best")
+    told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
+    asked = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start, **told}
+    open_run(run_dir, "reinforce", asked)
+    if (run_dir / "result.json").exists():
+        return ReinforceResult(**read_json(run_dir / "result.json"))
+    qwen.to("cuda" if torch.cuda.is_available() else "cpu")
+    visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
+    if cues is not None:
+        visual = _with_cues(visual, cues)
+    longest = qwen.config.text_config.max_position_embeddings
+    pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
+    policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+    return go_on(
+        run_dir,
+        policy,
+        Course(training, pairs, recipe),
+        partial(validate, policy, validation, visual),
+        partial(save_model, run_dir / "best", qwen, tokenizer),
+        progress,
+    )
+
+
+def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
+    return lambda study, seed: replace(visual(study, seed), cue=cues[study.volume_name])
+
+
+def go_on(
+    run_dir: Path,
+    policy: Policy,
+    course: "Course",
+    measure: Callable[[], dict[str, float]],
+    save_best: Callable[[], None],
+    progress: ProgressCallback,
+) -> ReinforceResult:
+    """All updates that a run folder still lacks, with validations, log and checkpoints."""
+    knobs, checkpoint = policy.recipe.reinforce, run_dir / "checkpoint.safetensors"
+    done, best = _restore(policy, checkpoint)
+    log = RunLog(run_dir, done, ReinforceRow)
+    for step in range(done + 1, knobs.updates + 1):
+        row = ReinforceRow(step=0) if step == 0 else _update(policy, course.scans(step), step)
+        is_due = step % knobs.validate_every == 0 or step == knobs.updates
+        if is_due:
+            row = row.model_copy(update=measure())
+            assert row.validation_f1 is not None
+            if row.validation_f1 > best.f1:
+                best = _Best(step, row.validation_f1)
+                save_best()
+        log.add(row)
+        if is_due:
+            log.flush()
+            _save(policy, checkpoint, step, best)
+        progress(step, knobs.updates)
+    draw_reward_curve(log.rows, run_dir / "reward_curve.png")
+    result = ReinforceResult(best.f1, best.step, knobs.updates)
+    write_json(run_dir / "result.json", asdict(result))
+    return result
+
+
+@final
+class Course:
+    """Which scans come in which update, each beside another patient: the same in every run."""
+
+    def __init__(self, studies: Sequence[StudyRow], pairs: PairDataset, recipe: Recipe) -> None:
+        knobs = recipe.reinforce
+        self._studies, self._pairs = studies, pairs
+        self._per_update = knobs.scans_per_update
+        passes = -(-knobs.updates * knobs.scans_per_update // len(studies))
+        # others are drawn anew in each pass: one fixed patient's findings would be unlearned
+        self._others = [draw_others(studies, knobs.seed + number) for number in range(passes)]
+        self._order = EpochsInOrder(range(len(studies)), passes, knobs.seed)
+
+    def scans(self, step: int) -> list[Scan]:
+        """Those of an update, counted from 1."""
+        found = []
+        for place in range((step - 1) * self._per_update, step * self._per_update):
+            number = self._order[place]
+            other = self._others[place // len(self._studies)][number]
+            found.append(Scan(self._pairs[number], known_labels(self._studies[number]), other))
+        return found
+
+
+def validate(policy: Policy, studies: Sequence[StudyRow], visual: VisualSource) -> dict[str, float]:
+    """Scores the likeliest report of each scan; fields of a `ReinforceRow`."""
+    answers = policy.write([visual(study, None) for study in studies])
+    stated = np.array([stated_labels(answer.text) for answer in answers])
+    true = np.array([known_labels(study) for study in studies])
+    hits, num_stated, num_true = (stated & true).sum(), stated.sum(), true.sum()
+    texts = [" ".join(part for part in split_report(answer.text) if part) for answer in answers]
+    references = [f"{study.findings.strip()} {study.impression.strip()}" for study in studies]
+    return {
+        "validation_f1": float(2 * hits / max(1, num_stated + num_true)),
+        "validation_coverage": float(hits / max(1, num_true)),
+        "validation_precision": float(hits / max(1, num_stated)),
+        "validation_bleu_4": _bleu_4(texts, references),
+    }
+
+
+def _bleu_4(texts: Sequence[str], references: Sequence[str]) -> float:
+    """Of the whole split, on words parted by white space, as evaluation has it."""
+    from sacrebleu.metrics import BLEU
+
+    metric = BLEU(tokenize="none", smooth_method="none", force=True)
+    return float(metric.corpus_score(list(texts), [list(references)]).score) / 100
+
+
+def _update(policy: Policy, scans: Sequence[Scan], step: int) -> ReinforceRow:
+    try:
+        return policy.update(scans, step)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        studies = ", ".join(scan.pair.positive.study for scan in scans)
+        raise CtscribeError(
+            "E_MEMORY",
+            f"an update must fit into the device's memory, but {studies} did not",
+        ) from error
+
+
+def _save(policy: Policy, path: Path, step: int, best: _Best) -> None:
+    """Writes all that the updates after this one depend on, as one file: old or new, never half."""
+    note = {"progress": json.dumps({"step": step, "best": best})}
+    with atomic_write(path) as file:
+        file.write(save(policy.state(), note))
+
+
+def _restore(policy: Policy, path: Path) -> tuple[int, _Best]:
+    """Updates done and the best validation; −1 before the start itself has been validated."""
+    if not path.exists():
+        return -1, _Best(0, -1.0)
+    with safe_open(path, framework="pt") as file:
+        note = json.loads(file.metadata()["progress"])
+        policy.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return note["step"], _Best(*note["best"])
+
+
+def _rows(studies: Sequence[StudyRow]) -> list[PairRow]:
+    names = [study.volume_name for study in studies]
+    return [PairRow(study=name, role="positive", volume=name) for name in names]
+
+
+def _require_one_process() -> None:
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes > 1:
+        raise CtscribeError(
+            "E_PROCESSES", f"reinforcement runs in one process, but there are {num_processes}"
+        )
+
+
+def _require_same(start_run: Path, recipe: Recipe) -> None:
+    """Refuses a recipe that would read other scans, or read them otherwise, than the run learned.
+
+    Raises:
+        CtscribeError: ``E_RECIPE`` naming the first knob that differs.
+    """
+    before, asked = (
+        each.model_dump(mode="json", exclude=set(_FREE)) for each in (recipe_of(start_run), recipe)
+    )
+    if difference := first_difference(before, asked):
+        raise CtscribeError(
+            "E_RECIPE",
+            f"a run may go on with other knobs in {', '.join(_FREE)} alone, but the recipe differs "
+            f"in {difference}",
+        )
