@@ -74,10 +74,9 @@ def reinforce(
     """Goes on from a trained run's best weights by policy gradient, or continues where it stopped.
 
     ``run_dir`` is new or was started with the same request; its ``best`` are the weights with the
-    highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, where
-    wanted with other knobs in the sections reinforce, train and generate. A run that is told
-    findings is told ``cues``, by volume name, as when it writes. ``progress`` is told (updates
-    done, all updates).
+    highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, but
+    for reinforce, train and generate. A run that is told findings is told ``cues``, by volume
+    name, as when it writes. ``progress`` is told (updates done, all updates).
 
     Raises:
         CtscribeError: ``E_PROCESSES``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``, ``E_PREPARED``,
@@ -94,15 +93,14 @@ def reinforce(
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
     start = weights_sha256(start_run / "best")
+    asked = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
     told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
-    asked = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start, **told}
-    open_run(run_dir, "reinforce", asked)
+    open_run(run_dir, "reinforce", asked | told)
     if (run_dir / "result.json").exists():
         return ReinforceResult(**read_json(run_dir / "result.json"))
     qwen.to("cuda" if torch.cuda.is_available() else "cpu")
     visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
-    if cues is not None:
-        visual = _with_cues(visual, cues)
+    visual = visual if cues is None else _with_cues(visual, cues)
     longest = qwen.config.text_config.max_position_embeddings
     pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
     policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
