@@ -26,10 +26,10 @@ from ctscribe.write.writer import ReportWriter
 
 _WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 _PLAUSIBILITIES = (0.1, 0.3, 0.6)
-_THRESHOLD_STEPS = (-0.15, -0.1, -0.05, 0.0, 0.05, 0.1)
+_THRESHOLD_STEPS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 """Around the threshold at which the queries' own labels have the best F1."""
 _SLACK = 0.01
-"""What BLEU-4 and precision may lose where no floor is given."""
+"""What BLEU-4 and precision may lose where no floor is given, and F1 for the sake of precision."""
 _TOLD = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
 
 
@@ -57,6 +57,8 @@ def tune(
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
     """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
+
+    The threshold is the most precise of those whose F1 is at most 0.01 below the best.
 
     The run's recipe says what may be held against; ``none`` tries others and the mean volume. A
     floor that is not given is what plain writing has, less 0.01. ``progress`` is told (tries done,
@@ -124,13 +126,18 @@ class _Search:
         return self._fitted.model_copy(update={"cue_threshold": cue_threshold})
 
     def thresholds(self) -> Try:
-        """The threshold with the best F1, held against nothing."""
+        """The most precise threshold among those near the best F1, held against nothing.
+
+        F1 hardly changes over a range of thresholds on which precision and Coverage do.
+        """
         plain = self._writer.recipe.generate.model_copy(update={"contrast": "none"})
         if self._fitted is None:
             return self._attempt(plain, None)
         middle = self._fitted.threshold
         steps = [round(min(max(middle + step, 0.05), 0.95), 3) for step in _THRESHOLD_STEPS]
-        return _best([self._attempt(plain, step) for step in dict.fromkeys(steps)])
+        tries = [self._attempt(plain, step) for step in dict.fromkeys(steps)]
+        near = [each for each in tries if each.scores["f1"] >= _best(tries).scores["f1"] - _SLACK]
+        return max(near, key=lambda each: each.scores["precision"])
 
     def contrasts(self, plain: Try, floors: dict[str, float]) -> Try:
         """The best that keeps the floors, ``plain`` among them: first kind and γ, then α."""
