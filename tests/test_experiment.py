@@ -1,5 +1,12 @@
+from pathlib import Path
+
+import pytest
+
 from ctscribe.base.grid import cell_recipe, grid
 from ctscribe.base.recipe import read_recipe
+from ctscribe.data.prepared import Prepared
+from ctscribe.experiment import run_experiment
+from tests.refusals import refusal
 
 
 def test_the_grid_has_each_cell_of_both_tables_once_per_seed() -> None:
@@ -34,3 +41,13 @@ def test_ours_is_told_and_held_against_and_has_no_negatives_in_training() -> Non
     assert changed.model.cues
     assert changed.generate.contrast == "mean"
     assert not any(cell_recipe(recipe, cell).model.cues for cell in grid(recipe)[:-1])
+
+
+@pytest.mark.parametrize("start", [None, "/nowhere"])
+def test_ours_is_refused_before_training_where_nobody_could_tell(
+    tmp_path: Path, start: str | None
+) -> None:
+    prepared = Prepared(tmp_path / "prepared")
+    with refusal("E_NO_QUERIES", "experiment.ours needs starting weights with finding queries"):
+        run_experiment(tmp_path / "out", prepared, read_recipe("tiny"), start, progress=print)
+    assert not (tmp_path / "out").exists()

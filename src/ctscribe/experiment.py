@@ -49,6 +49,8 @@ def run_experiment(
     Raises:
         CtscribeError: The first error of a cell; what its cells have finished is kept.
     """
+    if recipe.experiment.ours:
+        _require_queries(start)
     open_run(out, "experiment", experiment_request(recipe))
     folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
     _store_features(prepared, recipe, start)
@@ -137,6 +139,19 @@ def _store_features(prepared: Prepared, recipe: Recipe, start: str | Path | None
         qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
         merged = recipe.model.freeze_merger
         store_features(qwen, prepared, prepared.studies, noise=True, merged=merged)
+
+
+def _require_queries(start: str | Path | None) -> None:
+    """Refuses before anything is trained what `tune` would refuse behind it."""
+    from ctscribe.learn.model.finding_queries import ATTENTION_FILE, warmed_head
+
+    folder = Path(start or "")
+    if warmed_head(folder) is None and not (folder / ATTENTION_FILE).is_file():
+        raise CtscribeError(
+            "E_NO_QUERIES",
+            "experiment.ours needs starting weights with finding queries, but "
+            f"{start or 'the preset'} has none",
+        )
 
 
 def _use_threads(threads: int) -> None:

@@ -33,6 +33,20 @@ def test_a_bad_request_is_one_sentence_and_status_1() -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--operating-point", "f1"), "must be that of a table given by --cues"),
+        (("--cues", "c.csv", "--generator", "template"), "the template is asked for"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: tuple[str, ...], told: str) -> None:
+    answer = python("-m", "ctscribe.cli", "generate", "run", "--prepared", "p", *options)
+    assert answer.returncode == 1
+    assert told in " ".join(answer.stderr.split())
+    assert "Traceback" not in answer.stderr
+
+
 def test_a_misspelt_flag_is_not_guessed() -> None:
     answer = python("-m", "ctscribe.cli", "phantom", "somewhere", "--recip", "tiny")
     assert answer.returncode != 0

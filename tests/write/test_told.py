@@ -8,16 +8,18 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ctscribe.base.files import write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.tables import format_csv
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.measure.calibrate import fit_findings
+from ctscribe.measure.calibrate import calibrate, fit_findings
 from ctscribe.measure.card import make_card
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.prompt import encode_prompt
+from ctscribe.write.calibration import FILE, TUNED
 from ctscribe.write.cue_table import CueTable, read_cue_table
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
@@ -198,6 +200,25 @@ def test_a_card_is_of_the_way_in_which_the_run_writes(
     make_card(held, prepared, "test", tmp_path / "card")
     with refusal("E_RUN_EXISTS", "generate.contrast"):
         make_card(run, prepared, "test", tmp_path / "card")
+
+
+def test_a_run_that_has_written_can_be_calibrated_at_another_point(
+    run: ReportWriter, prepared: Prepared
+) -> None:
+    first = calibrate(run, prepared, "validation")["calibration"]["cue_threshold"]
+    path = run.run_dir / "predictions_validation.jsonl"
+    before = path.read_bytes()
+    second = calibrate(run, prepared, "validation", point="coverage=0.3")
+    assert second["calibration"]["cue_threshold"] != first
+    assert path.read_bytes() == before  # what was written stays
+
+
+@pytest.mark.parametrize("file", [FILE, TUNED])
+def test_what_another_version_fitted_is_refused_by_name(run: ReportWriter, file: str) -> None:
+    old = {"weights_sha256": run.weights_sha256, "threshold": 0.5}
+    write_json(run.run_dir / file, {**old, "calibration": old, "generate": {"greed": 1}})
+    with refusal("E_FITTED", f"{file} must be of this version"):
+        _ = run.calibration if file == FILE else run.generate
 
 
 def test_only_how_it_writes_can_be_set_of_a_trained_run(run: ReportWriter) -> None:

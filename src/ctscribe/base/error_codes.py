@@ -79,6 +79,8 @@ E_EXPORT             The run cannot be exported as asked.
     Export the whole weights; train without `model.slice_attention` to serve elsewhere.
 E_FEATURES           Stored features are missing or damaged.
     Delete the file and run the command again.
+E_FITTED             What `calibrate` or `tune` left in a run is not of this version.
+    Run it again.
 E_FRAMES             Frames do not come in pairs with sides that are multiples of 28 px.
     Set `slices.num_slices` and `slices.frame_size_px`.
 E_GAP                Slices are missing from a series.
@@ -175,8 +177,8 @@ E_ROW                A line of a JSONL file is not what its stage wrote.
     Mend the line, or run the stage again.
 E_RUN                The folder holds no run of this version.
     Train it again.
-E_RUN_EXISTS         The folder was made with other settings.
-    Choose another folder, or remove it.
+E_RUN_EXISTS         The folder or file was made with other settings.
+    Write elsewhere: choose another folder or file, or remove it.
 E_SCAN               Reconstructions of one scan have different reports or labels.
     Mend the tables and prepare again.
 E_SCORES             Files that should go into one table hold no scores, or of other scans.

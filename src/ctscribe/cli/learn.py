@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage
@@ -123,6 +124,16 @@ def generate(
 
     It writes as `tune` found best, where that was run; --set generate.key=value asks otherwise.
     """
+    if operating_point is not None and cues is None:
+        raise CtscribeError(
+            "E_OPTION",
+            "the operating point of `generate` must be that of a table given by --cues, but none "
+            "is; `ctscribe calibrate` moves that of the run's own queries",
+        )
+    if cues is not None and generator == "template":
+        raise CtscribeError(
+            "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
+        )
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.generate import generate as generate_stage

@@ -2,7 +2,8 @@
 
 In: a run with finding queries and prepared scans. Fitted on validation, measured on another
 split. Out, kept with the run: ``calibration.json``, ``reliability.png``, and the reports of both
-splits where they are not there yet.
+splits where they are not there yet, under ``calibrate/`` where they are there but were written
+otherwise.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import binomtest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
@@ -61,8 +62,7 @@ def calibrate(
     fitted = fit_findings(writer, prepared, point)
     written: dict[Split, list[PredictionRow]] = {}
     for number, name in enumerate(names):
-        target = writer.run_dir / f"predictions_{name}.jsonl"
-        written[name] = generate(writer, prepared, name, target)
+        written[name] = _own_reports(writer, prepared, name)
         progress(30 * (number + 1), 100)
     said = {name: _sentences(writer, rows, located[name], fitted) for name, rows in written.items()}
     fitted = _fit_sentences(fitted, said["validation"])
@@ -79,6 +79,19 @@ def calibrate(
     draw_reliability(drawn, writer.run_dir / "reliability.png")
     progress(100, 100)
     return report
+
+
+def _own_reports(writer: ReportWriter, prepared: Prepared, split: Split) -> list[PredictionRow]:
+    """The run's predictions, or, where these were written otherwise, reports of its own."""
+    try:
+        path = writer.run_dir / f"predictions_{split}.jsonl"
+        return generate(writer, prepared, split, path)
+    except CtscribeError as error:
+        if error.code != "E_RUN_EXISTS":
+            raise
+    threshold = writer.calibration and writer.calibration.cue_threshold
+    way = sha256_of_json([writer.generate.model_dump(mode="json"), threshold])[:8]
+    return generate(writer, prepared, split, writer.run_dir / "calibrate" / f"{split}-{way}.jsonl")
 
 
 @final

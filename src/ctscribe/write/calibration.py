@@ -6,10 +6,13 @@ In: raw log-odds of findings and of written sentences. Out: how probable it is t
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import BaseModel, ValidationError
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import Row
@@ -19,6 +22,9 @@ from ctscribe.write.evidence import ReadSentence
 FILE = "calibration.json"
 TUNED = "tuned.json"
 """How `tune` found that a run writes best."""
+
+
+AnyFitted = TypeVar("AnyFitted", bound=BaseModel)
 
 
 class Calibration(Row):
@@ -53,23 +59,45 @@ class Calibration(Row):
 
 
 def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
-    """A run's calibration; None where there is none or it is of other weights."""
-    path = run_dir / FILE
-    if not path.is_file():
+    """A run's calibration; None where there is none or it is of other weights.
+
+    Raises:
+        CtscribeError: ``E_FITTED`` when another version wrote it.
+    """
+    found = _fitted(run_dir / FILE)
+    calibration = found.get("calibration", {})
+    if calibration.get("weights_sha256") != weights_sha256:
         return None
-    found = Calibration.model_validate(read_json(path)["calibration"])
-    return found if found.weights_sha256 == weights_sha256 else None
+    return _of_this_version(run_dir / FILE, Calibration, calibration)
 
 
 def read_tuned(run_dir: Path, weights_sha256: str) -> GenerateConfig | None:
-    """How a run's reports are written since `tune`; None where it was not run for these weights."""
-    path = run_dir / TUNED
-    if not path.is_file():
-        return None
-    found = read_json(path)
+    """How a run's reports are written since `tune`; None where it was not run for these weights.
+
+    Raises:
+        CtscribeError: ``E_FITTED`` when another version wrote it.
+    """
+    found = _fitted(run_dir / TUNED)
     if found.get("weights_sha256") != weights_sha256:
         return None
-    return GenerateConfig.model_validate(found["generate"])
+    return _of_this_version(run_dir / TUNED, GenerateConfig, found.get("generate"))
+
+
+def _fitted(path: Path) -> dict[str, Any]:
+    """What a stage left in a run's folder; nothing where it did not run."""
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _of_this_version(path: Path, kind: type[AnyFitted], value: object) -> AnyFitted:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(map(str, first["loc"]))
+        raise CtscribeError(
+            "E_FITTED",
+            f"{path} must be of this version, but {knob}: {first['msg'].lower()}",
+        ) from error
 
 
 def sentence_confidences(

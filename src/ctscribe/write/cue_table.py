@@ -33,12 +33,15 @@ class CueTable:
         Raises:
             CtscribeError: ``E_CUES`` when none has.
         """
-        found = next((self.probabilities[n] for n in names if n in self.probabilities), None)
+        found = self._row(*names)
         if found is None:
             raise CtscribeError(
                 "E_CUES", f"{self.path} must have a row for every scan, but none for {names[0]}"
             )
         return cue_of([p >= self.threshold for p in found])
+
+    def _row(self, *names: str) -> tuple[float, ...] | None:
+        return next((self.probabilities[n] for n in names if n in self.probabilities), None)
 
     def at(self, scans: Sequence[StudyRow], point: str) -> "CueTable":
         """The same table at another operating point, chosen on scans with labels.
@@ -46,7 +49,7 @@ class CueTable:
         Raises:
             CtscribeError: ``E_OPERATING_POINT``, ``E_CUES``.
         """
-        rows = [(self.probabilities.get(each.volume_name), each.labels) for each in scans]
+        rows = [(self._row(each.volume_name, each.scan_id), each.labels) for each in scans]
         known = [(found, labels) for found, labels in rows if found and labels]
         if not known:
             raise CtscribeError(

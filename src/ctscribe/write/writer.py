@@ -85,26 +85,17 @@ class ReportWriter:
 
     Args:
         save: What `Draft.save` calls; the front door hands over the pages of `show`.
-        generate: How it writes; by default as `tune` chose for these weights, else the recipe's.
 
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_RUN`` without a run of this version; when the weights
             are needed, ``E_WEIGHTS`` where they are not complete.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        save: SaveDraft | None = None,
-        *,
-        generate: GenerateConfig | None = None,
-    ) -> None:
+    def __init__(self, run_dir: Path, save: SaveDraft | None = None) -> None:
         self.run_dir = run_dir
         self.recipe = recipe_of(run_dir)
         self._save = save
         self._calibration: Calibration | None = None
-        if generate is not None:
-            self.generate = generate
 
     def __repr__(self) -> str:
         millions = sum(weight.numel() for weight in self.qwen.parameters()) / 1e6
@@ -137,7 +128,7 @@ class ReportWriter:
 
     @cached_property
     def generate(self) -> GenerateConfig:
-        """How reports are written."""
+        """How reports are written: as `tune` chose for these weights, else as the recipe has it."""
         return read_tuned(self.run_dir, self.weights_sha256) or self.recipe.generate
 
     @property

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.recipe import GenerateConfig
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.contrast import (
     choose_volumes,
     mean_volume,
@@ -87,6 +88,10 @@ def test_the_mean_is_stored_once_per_set_of_scans(store: FeatureStore) -> None:
     stamp = path.stat().st_mtime_ns
     mean_volume(store, SCANS[:3])
     assert path.stat().st_mtime_ns == stamp
+    moved = store.prepared.folder.rename(store.prepared.folder.with_name("moved"))
+    store = FeatureStore(Prepared(moved), moved / store.folder.relative_to(store.prepared.folder))
+    mean_volume(store, SCANS[:3])
+    assert len([*store.folder.glob("mean_*.safetensors")]) == 1
     mean_volume(store, SCANS[:2])
     assert len([*store.folder.glob("mean_*.safetensors")]) == 2
 

@@ -26,7 +26,8 @@ def test_the_true_labels_of_the_shown_volume_are_told_and_nothing_of_noise() -> 
     source = label_cues(show)
     assert source(study_row("train_1_a_1.nii.gz", labels=NODULE), None).cue == ("Lung nodule",)
     assert source(study_row("train_1_a_1.nii.gz", labels=NODULE), 3).cue is None
-    assert source(study_row("train_1_a_1.nii.gz", labels=None), None).cue is None
+    unlabelled = study_row("train_1_a_1.nii.gz", labels=None, findings="There is emphysema.")
+    assert source(unlabelled, None).cue == ("Emphysema",)
 
 
 def test_log_odds_need_queries(

@@ -1,10 +1,9 @@
 """The volumes that a run's reports are held against: chosen once, kept with the run.
 
-In: training scans and their stored features. Out: ``contrast.safetensors``, from which a scan of
-no data set can be written too.
+In: training scans and their stored features. Out: a file with the run, ``contrast_<kind>``, from
+which a scan of no data set can be written too.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from torch.nn.functional import interpolate
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import atomic_write
+from ctscribe.base.files import atomic_write, sha256_of_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.decoding import Contrast, read_volumes
@@ -29,7 +28,6 @@ from ctscribe.learn.model.features import FeatureStore
 from ctscribe.learn.model.tower import MERGE
 from ctscribe.learn.pairs.dataset import Visual
 
-FILE = "contrast.safetensors"
 _NUM_MEAN = 1024
 """Scans in the mean; its standard error is then a 32nd of the spread between scans."""
 
@@ -82,12 +80,11 @@ def mean_volume(store: FeatureStore, scans: Sequence[StudyRow]) -> Visual:
     It has the grid that most of the scans have; those of others are interpolated to it, linearly
     along slice pairs, rows and columns. Kept beside the features, once per tower and set of scans.
     """
-    visuals = (store.visual(scan) for scan in scans)
-    grid = Counter(visual.grid_thw for visual in visuals).most_common(1)[0][0]
-    names = json.dumps([grid, *(str(store.path(scan)) for scan in scans)])
-    path = store.folder / f"mean_{hashlib.sha256(names.encode()).hexdigest()[:16]}.safetensors"
+    names = sha256_of_json([store.path(scan).name for scan in scans])
+    path = store.folder / f"mean_{names[:16]}.safetensors"
     if path.exists():
         return read_volumes_of(path)[0]
+    grid = Counter(store.visual(scan).grid_thw for scan in scans).most_common(1)[0][0]
     tokens: Tensor | float = 0.0
     position_mm = torch.zeros(grid[0], dtype=torch.float64)
     for scan in scans:

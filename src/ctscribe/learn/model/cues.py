@@ -22,6 +22,7 @@ from ctscribe.learn.model.finding_queries import attached, locate_findings
 from ctscribe.learn.model.tower import merge
 from ctscribe.learn.pairs.dataset import Visual, VisualSource
 from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import known_labels
 
 
 def cue_of(stated: Sequence[bool | int]) -> tuple[str, ...]:
@@ -54,10 +55,10 @@ def finding_logits(
 
 
 def label_cues(visual: VisualSource) -> VisualSource:
-    """Tells the true labels of the study that is shown; of noise, and without labels, nothing."""
+    """Tells the true findings of the study that is shown, see `known_labels`; of noise nothing."""
 
     def with_cue(study: StudyRow, noise_seed: int | None = None) -> Visual:
-        known = study.labels if noise_seed is None else None
-        return replace(visual(study, noise_seed), cue=None if known is None else cue_of(known))
+        cue = None if noise_seed is not None else cue_of(known_labels(study))
+        return replace(visual(study, noise_seed), cue=cue)
 
     return with_cue
