@@ -402,8 +402,8 @@ def test_what_the_model_was_told_stands_beside_what_it_wrote() -> None:
     report = make_report(labels=labels)
     page = report_page(report)
     assert page.count('class="against"') == 2
-    assert "not stated" in page
-    assert "stated all the same" in page
+    assert "yes, not stated" in page
+    assert "no, stated" in page
     against = {row["finding"] for row in to_json(report)["labels"] if row["against_cue"]}
     assert against == {"Lung nodule", "Atelectasis"}
     text = " ".join(to_text(report).split())
