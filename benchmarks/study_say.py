@@ -39,7 +39,7 @@ STUDY = Study(
     "say",
     [(arm, seed) for seed in SEEDS for arm in ARMS],
     (
-        "phantom.seed=32",  # drawn for this study alone, after 31 had been looked at
+        "phantom.seed=33",  # drawn for this study alone; 31 and 32 had been looked at
         "phantom.num_valid_patients=400",
         "splits.validation_fraction=0.2",
         "generate.contrast=mean",

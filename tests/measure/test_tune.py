@@ -33,10 +33,8 @@ def test_the_best_try_is_chosen_and_used(
     best = next(t for t in tries if chosen.items() <= t.items())
     assert best in keeps
     plain = [t for t in tries if t["contrast"] == "none"]
-    near = [t for t in plain if t["f1"] >= max(each["f1"] for each in plain) - 0.01]
-    threshold = max(near, key=lambda t: t["precision"])
-    assert best["cue_threshold"] == threshold["cue_threshold"]
-    assert best["f1"] >= threshold["f1"]
+    assert best["cue_threshold"] == max(plain, key=lambda t: t["f1"])["cue_threshold"]
+    assert best["f1"] >= max(t["f1"] for t in plain)
     after = ReportWriter(run.run_dir)
     assert after.generate.model_dump(mode="json") == found["generate"]
     assert after.calibration is not None
@@ -61,6 +59,23 @@ def test_floors_bind_and_plain_writing_is_always_left(
     found = tune(run, prepared, least_bleu_4=1.1)
     assert found["generate"]["contrast"] == "none"
     assert found["floors"]["bleu_4"] == 1.1
+
+
+def test_a_floor_that_is_given_binds_the_thresholds(
+    run: ReportWriter, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", ())
+    precisions = iter([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+
+    def score(*_: object) -> dict[str, list[float]]:
+        precision = next(precisions)
+        others = dict.fromkeys(module._TOLD, [0.5])
+        return {**others, "precision": [precision], "f1": [1 - precision]}
+
+    monkeypatch.setattr(module, "score_sums", score)
+    found = tune(run, prepared, least_precision=0.65)
+    chosen = next(t for t in found["tries"] if t["cue_threshold"] == found["cue_threshold"])
+    assert chosen["precision"] == 0.7  # the best F1 of those that keep the floor
 
 
 def test_a_run_that_is_told_nothing_has_no_threshold(

@@ -29,7 +29,7 @@ _PLAUSIBILITIES = (0.1, 0.3, 0.6)
 _THRESHOLD_STEPS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 """Around the threshold at which the queries' own labels have the best F1."""
 _SLACK = 0.01
-"""What BLEU-4 and precision may lose where no floor is given, and F1 for the sake of precision."""
+"""What BLEU-4 and precision may lose where no floor is given."""
 _TOLD = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
 
 
@@ -58,11 +58,9 @@ def tune(
 ) -> dict[str, Any]:
     """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
 
-    The threshold is the most precise of those whose F1 is at most 0.01 below the best.
-
     The run's recipe says what may be held against; ``none`` tries others and the mean volume. A
-    floor that is not given is what plain writing has, less 0.01. ``progress`` is told (tries done,
-    all at most).
+    floor that is given binds thresholds too, as far as any keeps it; one that is not given is what
+    plain writing has, less 0.01. ``progress`` is told (tries done, all at most).
 
     Returns:
         ``tuned.json``: ``generate``, ``cue_threshold``, ``floors`` and all ``tries``.
@@ -72,13 +70,10 @@ def tune(
             ``E_PREPARED``.
     """
     search = _Search(writer, prepared, progress)
-    best = search.thresholds()
-    floors = {
-        "bleu_4": best.scores["bleu_4"] - _SLACK if least_bleu_4 is None else least_bleu_4,
-        "precision": best.scores["precision"] - _SLACK
-        if least_precision is None
-        else least_precision,
-    }
+    given = {"bleu_4": least_bleu_4, "precision": least_precision}
+    asked = {name: floor for name, floor in given.items() if floor is not None}
+    best = search.thresholds(asked)
+    floors = {name: best.scores[name] - _SLACK for name in given} | asked
     best = search.contrasts(best, floors)
     found = {
         "weights_sha256": writer.weights_sha256,
@@ -125,19 +120,15 @@ class _Search:
         assert self._fitted is not None  # only a run that is told has one
         return self._fitted.model_copy(update={"cue_threshold": cue_threshold})
 
-    def thresholds(self) -> Try:
-        """The most precise threshold among those near the best F1, held against nothing.
-
-        F1 hardly changes over a range of thresholds on which precision and Coverage do.
-        """
+    def thresholds(self, floors: dict[str, float]) -> Try:
+        """The best threshold that keeps the floors, if any does, held against nothing."""
         plain = self._writer.recipe.generate.model_copy(update={"contrast": "none"})
         if self._fitted is None:
             return self._attempt(plain, None)
         middle = self._fitted.threshold
         steps = [round(min(max(middle + step, 0.05), 0.95), 3) for step in _THRESHOLD_STEPS]
         tries = [self._attempt(plain, step) for step in dict.fromkeys(steps)]
-        near = [each for each in tries if each.scores["f1"] >= _best(tries).scores["f1"] - _SLACK]
-        return max(near, key=lambda each: each.scores["precision"])
+        return _best([each for each in tries if each.keeps(floors)] or tries)
 
     def contrasts(self, plain: Try, floors: dict[str, float]) -> Try:
         """The best that keeps the floors, ``plain`` among them: first kind and γ, then α."""
