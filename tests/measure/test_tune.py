@@ -69,7 +69,7 @@ def test_a_floor_that_is_given_binds_the_thresholds(
 
     def score(*_: object) -> dict[str, list[float]]:
         precision = next(precisions)
-        others = dict.fromkeys(module._TOLD, [0.5])
+        others = {name: [0.5] for name in module._TOLD}
         return {**others, "precision": [precision], "f1": [1 - precision]}
 
     monkeypatch.setattr(module, "score_sums", score)
