@@ -40,8 +40,8 @@ bench: $(addsuffix /.installed,$(VENV) $(BESIDE) $(if $(filter evaluate,$(NAME))
 	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(NAME) $(BESIDE) $(ARGS)
 
 # Arms and seeds on phantoms, into results/ and docs/results/: make study NAME=objectives
-# Names: objectives, holds, say, slice_aware, nodules, slabs; one to four hours each, resumed where
-# stopped. ARGS=--page makes the page alone.
+# Names: objectives, holds, say, paper, slice_aware, nodules, slabs; one to four hours each, resumed
+# where stopped. ARGS=--page makes the page alone.
 study: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.study_$(NAME) $(ARGS)
 

@@ -138,7 +138,7 @@ def drawn_scores(kept: Mapping[str, str]) -> dict[str, Draws]:
     scans = drawn.sum(1)
     return {
         **stated_scores(at),
-        "bleu_4": _bleu_4(at),
+        **_bleu(at),
         **(_gap(at["own_ce"] / scans, at["other_ce"] / scans) if "own_ce" in at else {}),
         **({"rouge_l": at["rouge_l"] / scans / 1e4} if "rouge_l" in at else {}),
         **(_by_finding(drawn, **findings) if findings else {}),
@@ -152,12 +152,13 @@ def _gap(own: Draws, other: Draws) -> dict[str, Draws]:
     return {"gap": other - own, **perplexities}
 
 
-def _bleu_4(sums: Mapping[str, np.ndarray]) -> Draws:
+def _bleu(sums: Mapping[str, np.ndarray]) -> dict[str, Draws]:
     language = np.zeros((len(sums["words"]), NUM_LANGUAGE_COLUMNS))
     counted = [f"{kind}_{n}" for kind in ("matches", "written") for n in (1, 2, 3, 4)]
     language[:, :10] = np.stack([sums[name] for name in (*counted, "words", "true_words")], 1)
     language[:, -1] = 1  # scans, by which BLEU is not divided
-    return language_scores(language)["bleu_4"]
+    scores = language_scores(language)
+    return {name: scores[name] for name in ("bleu_1", "bleu_4")}
 
 
 def _by_finding(

@@ -9,15 +9,15 @@ from ctscribe.phantom.lung_findings import nodules
 from ctscribe.phantom.lungs import grow
 
 
-@pytest.mark.parametrize("median_mm", [4.5, 9.0])
-def test_nodules_follow_their_log_normal(median_mm: float) -> None:
+@pytest.mark.parametrize(("median_mm", "least_mm"), [(3.5, 2), (4.5, 4), (9.0, 4)])
+def test_nodules_follow_their_log_normal(median_mm: float, least_mm: float) -> None:
     body = Body(seed=1)
     scene = Scene(body, grow(body), nodule_mm=median_mm)
     drawn = [nodules(np.random.default_rng(seed), scene) for seed in range(300)]
     counts = [len(each) for each in drawn]
     sizes = np.array([nodule.size_mm for each in drawn for nodule in each])
     assert set(counts) <= set(range(1, 7))
-    assert sizes.min() >= 4
+    assert sizes.min() == least_mm
     assert sizes.max() <= 28
     assert np.median(sizes) == pytest.approx(median_mm, abs=0.6)
     upper = np.log(np.quantile(sizes, 0.84) / median_mm)

@@ -39,9 +39,9 @@ class PhantomConfig(Section):
     lesion_scale: float = Field(1.0, ge=1, le=3)
     """Enlarges nodules, nodes, plaques and other small lesions; above 1 for grids too coarse to
     show real ones."""
-    nodule_mm: float = Field(9.0, ge=4, le=20)
-    """Median diameter of lung nodules, log-normal between 4 and 28 mm; screening finds smaller
-    ones than the default."""
+    nodule_mm: float = Field(9.0, ge=2, le=20)
+    """Median diameter of lung nodules, log-normal between 4 mm (2 mm where the median is below 4)
+    and 28 mm; screening finds smaller ones than the default."""
     second_reconstruction: Fraction = 0.9
     """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
     seed: int = 0

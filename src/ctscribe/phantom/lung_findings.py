@@ -32,12 +32,13 @@ from ctscribe.phantom.tubes import Tubes
 
 
 def nodules(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
-    """One to six round nodules of 4–28 mm, largest first."""
+    """One to six round nodules of 4–28 mm, from 2 mm where half are below 4 mm; largest first."""
+    least_mm = 4 if scene.nodule_mm >= 4 else 2
     drawings = []
     for _ in range(1 + min(int(rng.poisson(1.6)), 5)):
         side = draw_side(rng)
         lobe = draw_lobe(rng, side)
-        size = scene.enlarged(millimetres(rng, scene.nodule_mm, 0.5, 4, 28), 30)
+        size = scene.enlarged(millimetres(rng, scene.nodule_mm, 0.5, least_mm, 28), 30)
         for center in place(rng, scene.body, side, lobe, (0.5 * size + 2, 45)):
             r = size / 2
             radii = (r, r * rng.uniform(0.85, 1), r * rng.uniform(0.8, 1.1))
