@@ -6,7 +6,7 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom_headers import SliceHeader, plane_normal
-from ctscribe.scan.dicom_stacks import Stack, stacks_of
+from ctscribe.scan.dicom_stacks import Stack, is_even_stack, is_joined, stacks_of
 from ctscribe.scan.metadata import kernel_sharpness
 from ctscribe.scan.volume import MIN_SLICES, Notes, note, note_if
 
@@ -65,10 +65,16 @@ def choose_series(
             "ones",
         )
     chosen = axial[0]
+    if is_joined(chosen) and not is_even_stack(chosen):
+        raise CtscribeError(
+            "E_UNEVEN_SPACING",
+            f"{study} must be one series, but each slice is a series of its own, and together they "
+            "make no evenly spaced stack",
+        )
     others = [stack for stack in stacks if stack is not chosen]
     notes = (
         note(*frozenset().union(*(one.codes for one in chosen)))
-        | note_if(len({one.series for one in chosen}) > 1, "W_SERIES_JOINED")
+        | note_if(is_joined(chosen), "W_SERIES_JOINED")
         | note_if(chosen[0].derived > 1, "W_DERIVED")
     )
     if not others:

@@ -21,6 +21,7 @@ _UNEVEN, _ROUNDING_MM = 0.1, 0.02
 what headers round away."""
 _SAME_STACK_COSINE = 0.9
 """Slices of one series that are turned further than 25 degrees cannot be one stack."""
+_FARTHEST_MM = 1e6
 _MAX_PARTS = 100
 """More phases than a series has; what gives more is no number of a phase."""
 
@@ -36,6 +37,18 @@ def is_even(steps_mm: Numbers) -> bool:
     """Whether distances between neighbours differ by no more than headers round away."""
     usual = float(np.median(steps_mm))
     return bool(np.abs(steps_mm - usual).max() <= max(_UNEVEN * usual, _ROUNDING_MM))
+
+
+def is_joined(stack: Stack) -> bool:
+    """Whether its slices are of several series."""
+    return len({one.series for one in stack}) > 1
+
+
+def is_even_stack(stack: Stack) -> bool:
+    """Whether its positions, each once, lie at equal distances; there must be three or more."""
+    normals = [plane_normal(one.orientation) for one in stack if one.orientation is not None]
+    places = _places(stack, normals[0])
+    return len(places) > 2 and is_even(np.diff(places) * SAME_PLACE_MM)
 
 
 def _grouped(images: Iterable[SliceHeader], key: Callable[[SliceHeader], Hashable]) -> list[Stack]:
@@ -69,9 +82,15 @@ def _joined(stacks: list[Stack]) -> list[Stack]:
 
     Whoever removes names from files may give each a new SeriesInstanceUID.
     """
-    single = [stack[0] for stack in stacks if len(stack) == 1 and stack[0].orientation is not None]
-    several = [stack for stack in stacks if len(stack) > 1 or stack[0].orientation is None]
+    several = [stack for stack in stacks if len(stack) > 1 or not _is_placed(stack[0])]
+    single = [stack[0] for stack in stacks if len(stack) == 1 and _is_placed(stack[0])]
     return several + _grouped(single, _likeness)
+
+
+def _is_placed(one: SliceHeader) -> bool:
+    position = one.position_lps_mm
+    near = position is not None and bool(np.abs(position).max() < _FARTHEST_MM)
+    return near and one.orientation is not None
 
 
 def _likeness(one: SliceHeader) -> Hashable:
@@ -87,8 +106,8 @@ def _parted(stack: Stack) -> list[Stack]:
     stack although their ranges overlap. An acquisition number that counts slices or rotations
     parts nothing.
     """
-    first = next((one.orientation for one in stack if one.orientation is not None), None)
-    if first is None or any(one.position_lps_mm is None for one in stack):
+    first = stack[0].orientation
+    if first is None or not all(map(_is_placed, stack)):
         return [stack]
     normal = plane_normal(first)
     doubled = len(stack) - len(_places(stack, normal))
@@ -97,7 +116,7 @@ def _parted(stack: Stack) -> list[Stack]:
         if len(parts) < 2:
             continue
         left = len(stack) - sum(len(_places(part, normal)) for part in parts)
-        if left < doubled or all(_is_stack(part, normal) for part in parts):
+        if left < doubled or all(is_even_stack(part) for part in parts):
             return [leaf for part in parts for leaf in _parted(part)]
     return [stack]
 
@@ -150,11 +169,6 @@ def _places(stack: Stack, normal: Numbers) -> list[int]:
     along = np.array([one.position_lps_mm for one in stack]) @ normal
     places: list[int] = np.unique(np.rint(along / SAME_PLACE_MM)).astype(int).tolist()
     return places
-
-
-def _is_stack(part: Stack, normal: Numbers) -> bool:
-    places = np.array(_places(part, normal))
-    return len(places) > 2 and is_even(np.diff(places) * SAME_PLACE_MM)
 
 
 def _natural(value: str) -> tuple[float, str]:

@@ -377,9 +377,7 @@ class ReportWriter:
         knobs = self.recipe.volume, self.recipe.slices
 
         def prepare() -> PreparedVolume:
-            return prepare_volume(
-                source, *knobs, study="the scan", prefer=prefer, series=series
-            )
+            return prepare_volume(source, *knobs, study="the scan", prefer=prefer, series=series)
 
         return self._write(prepare, name, kind, cue)
 
