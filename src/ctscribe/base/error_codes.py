@@ -262,7 +262,7 @@ W_NO_POSITION        The metadata do not say where the volume lies.
 W_OTHER_FILES        Some files beside the series are no DICOM.
     Nothing; they were passed over.
 W_OTHER_SERIES       The folder holds other CT series; one was chosen by the rule in the record.
-    Give the folder of one series if another is meant.
+    Choose by `--series`, or give the folder of one series, if another is meant.
 W_PADDING            Voxels outside the scan were padded; they became air.
     Nothing.
 W_PIXDIM             The header's pixdim states other voxels than the affine that was believed.

@@ -172,8 +172,8 @@ def _places(stack: Stack, normal: Numbers) -> list[int]:
 
 
 def _natural(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, before other values."""
+    """Sorts numbers by size, after other values and none."""
     try:
         return float(value), value
     except ValueError:
-        return np.inf, value
+        return -np.inf, value
