@@ -92,3 +92,19 @@ def test_series_left_aside_and_tilts_are_told(tmp_path: Path) -> None:
         "S1: Read was series 7 (24 axial slices of 5 mm). "
         "Left aside: series 4 (12 axial slices of 5 mm).",
     )
+
+
+def test_a_series_may_be_asked_for(tmp_path: Path) -> None:
+    def numbered(image: FileDataset, z: int) -> None:
+        image.SeriesNumber = 7
+
+    write_series(tmp_path / "a", numbered)
+    write_series(tmp_path / "a", series="1.2.9", slices=range(22))
+    manifest = tmp_path / "scans.csv"
+    manifest.write_text("volume,patient,scan,report\na,P1,S1,Clear.\n")
+    found = examine(manifest, VOLUME, SLICES, series="4")
+    assert found.warnings["W_OTHER_SERIES"].examples[0].startswith("S1: Read was series 4 (22")
+    assert [*examine(manifest, VOLUME, SLICES, series="5").problems] == ["E_SERIES"]
+    manifest.write_text("volume,patient,scan,report,series\na,P1,S1,Clear.,7\n")
+    found = examine(manifest, VOLUME, SLICES, series="4")
+    assert found.warnings["W_OTHER_SERIES"].examples[0].startswith("S1: Read was series 7 (24")

@@ -232,3 +232,9 @@ def test_sources_are_told_apart(folder: Path) -> None:
     ):
         with refusal(code):
             list_source(path, 1.5)
+
+
+def test_a_row_may_choose_its_series(folder: Path) -> None:
+    text = "volume,patient,scan,report,series\nseries,P1,s1,Clear.,5\nb.nii.gz,P2,s2,Clear.,\n"
+    (first, second), _ = list_manifest(write(folder, text))
+    assert (first.series, second.series) == ("5", None)

@@ -20,6 +20,7 @@ from ctscribe.data.prepare_volume import FORMAT
 from ctscribe.data.prepared import read_frames
 from ctscribe.scan.stores import read_normalised
 from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.dicom import on_slice, write_series
 from tests.outputs import hashes
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -294,3 +295,23 @@ def test_shards_are_written_i_of_n(text: str) -> None:
 def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:
     with one_writer(tmp_path / "out"), pytest.raises(CtscribeError, match="another is at work"):
         prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
+
+
+def test_another_series_is_prepared_anew(tmp_path: Path) -> None:
+    write_series(tmp_path / "a")
+    write_series(tmp_path / "a", on_slice(None, SeriesNumber=5), series="1.2.9", slices=range(22))
+    manifest, out = tmp_path / "scans.csv", tmp_path / "out"
+
+    def chosen(cell: str, series: str | None) -> int:
+        row = f"volume,patient,scan,report,series\na,P1,S1,Clear.,{cell}\n"
+        manifest.write_text(row, encoding="utf-8")
+        prepare(manifest, out, VOLUME, SLICES, keep="slices", series=series)
+        details = read_json(out / "slices" / "S1.json")["source_details"]
+        return int(details["series"]["chosen"]["num_slices"])
+
+    assert [chosen("", None), chosen("", "5"), chosen("4", "5"), chosen("5", None)] == [
+        24,
+        22,
+        24,
+        22,
+    ]

@@ -121,7 +121,7 @@ E_NAN                Too many voxels, or the loss, are no finite numbers.
     Export the volume again; in training, lower `train.learning_rate` in a new folder.
 E_NIFTI_PAIR         One file of a .hdr/.img pair is missing.
     Put both into one folder.
-E_NOT_CT             A DICOM folder holds no axial CT images.
+E_NOT_CT             A DICOM folder holds no axial CT images, and only these make a chest.
     Give the folder of the CT series.
 E_NOT_DICOM          A folder holds no DICOM file.
     Give the folder of a series or a NIfTI file.
@@ -185,6 +185,8 @@ E_SCORES             Files that should go into one table hold no scores, or of o
     Give scores.json files of the same scans, or one comparison.json.
 E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
+E_SERIES             A DICOM folder holds no series of the number or UID that was asked for.
+    Give one of those that are named by `--series`, or leave it out.
 E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
 E_SHARDED            Training was launched with a kind of sharding that is not supported.
@@ -243,6 +245,8 @@ W_BURNED_IN          The DICOM header says that text is burned into the images.
     Look at the frames before they leave your hands; the text may name the patient.
 W_CLIPPED            Some values exceeded 16 bits and were limited to them.
     Look at the volume.
+W_DERIVED            The DICOM series is a projection or map, such as a MIP, not the scan itself.
+    Give the original series.
 W_DUPLICATE_SLICE    A slice was there twice and was used once.
     Nothing.
 W_FIELD              The field of view is narrower than 150 mm or wider than 700 mm.
@@ -258,7 +262,7 @@ W_NO_POSITION        The metadata do not say where the volume lies.
 W_OTHER_FILES        Some files beside the series are no DICOM.
     Nothing; they were passed over.
 W_OTHER_SERIES       The folder holds other CT series; one was chosen by the rule in the record.
-    Give the folder of one series if another is meant.
+    Choose by `--series`, or give the folder of one series, if another is meant.
 W_PADDING            Voxels outside the scan were padded; they became air.
     Nothing.
 W_PIXDIM             The header's pixdim states other voxels than the affine that was believed.
@@ -269,6 +273,8 @@ W_RELEASE            The header looks like one release of CT-RATE, the values li
     Nothing; the values decided. Check where the file comes from.
 W_REPEATED_SLICES    At least five neighbouring slices are equal.
     Look at the volume; it may be cut.
+W_SERIES_JOINED      Each slice was a series of its own; those that make one stack were joined.
+    Check that they are one series; whoever removes names from files may number them anew.
 W_SLOPE              The header's scaling is impossible and was not applied.
     Look at the volume.
 W_SPACING            Voxels are outside 0.2 to 2 mm in the plane, or more than 10 mm apart.

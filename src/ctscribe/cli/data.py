@@ -16,6 +16,7 @@ from ctscribe.cli.options import (
     Processes,
     RecipeName,
     Reconstructions,
+    Series,
     app,
     read_knobs,
 )
@@ -47,6 +48,7 @@ def prepare(
     overrides: Overrides = (),
     keep: Literal["all", "slices"] = "all",
     prefer: Prefer = None,
+    series: Series = None,
     reconstructions: Reconstructions = "one",
     shard: Annotated[
         str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
@@ -70,6 +72,7 @@ def prepare(
             knobs.splits,
             keep=keep,
             prefer=prefer,
+            series=series,
             reconstructions=reconstructions,
             shard=parse_shard(shard),
             engine=choose_engine(engine, out / f"jobs-{shard.replace('/', '-of-')}"),
@@ -98,6 +101,7 @@ def doctor(
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
     prefer: Prefer = None,
+    series: Series = None,
     reconstructions: Reconstructions = "one",
     processes: Processes = CORES,
 ) -> None:
@@ -111,6 +115,7 @@ def doctor(
             knobs.volume,
             knobs.slices,
             prefer=prefer,
+            series=series,
             reconstructions=reconstructions,
             processes=processes,
             progress=progress,

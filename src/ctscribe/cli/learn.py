@@ -14,8 +14,10 @@ from ctscribe.cli.options import (
     Cues,
     OperatingPoint,
     Overrides,
+    Prefer,
     Processes,
     RecipeName,
+    Series,
     Start,
     Where,
     app,
@@ -267,6 +269,8 @@ def report(
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+    prefer: Prefer = None,
+    series: Series = None,
     cues: Cues = None,
     overrides: Overrides = (),
 ) -> None:
@@ -276,7 +280,8 @@ def report(
     from ctscribe.write.writer import ReportWriter
 
     cue = None if cues is None else read_cue_table(cues).of(name or source.name)
-    paths = save_report(ReportWriter(run).changed(overrides).report(source, name, cue), out)
+    writer = ReportWriter(run).changed(overrides)
+    paths = save_report(writer.report(source, name, cue, prefer=prefer, series=series), out)
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 

@@ -43,6 +43,10 @@ Prefer = Annotated[
     Literal["sform", "qform"] | None,
     Parameter(help="Which affine to believe where a NIfTI file has two that disagree."),
 ]
+Series = Annotated[
+    str | None,
+    Parameter(help="Number or SeriesInstanceUID of the series to read of a DICOM folder."),
+]
 Reconstructions = Annotated[
     Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
 ]

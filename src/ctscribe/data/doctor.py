@@ -79,6 +79,7 @@ def examine(
     slices: SlicesConfig,
     *,
     prefer: Prefer | None = None,
+    series: str | None = None,
     reconstructions: Reconstructions = "one",
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
@@ -92,7 +93,7 @@ def examine(
         CtscribeError: What is wrong with the data set's tables.
     """
     listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
-    estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
+    estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer, series=series)
     estimates: list[_Estimate] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)
     outcomes = local.work(estimate, listed, processes, lost=_lost, need_bytes=lambda one: 0)
@@ -143,7 +144,12 @@ class _Estimate:
 
 
 def _estimate(
-    listed: ListedVolume, *, volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None
+    listed: ListedVolume,
+    *,
+    volume: VolumeConfig,
+    slices: SlicesConfig,
+    prefer: Prefer | None,
+    series: str | None,
 ) -> _Estimate | SkippedRow:
     name = listed.volume_name
     try:
@@ -152,6 +158,7 @@ def _estimate(
             study=name,
             metadata=listed.metadata,
             prefer=prefer,
+            series=listed.series or series,
             max_tilt_degrees=volume.max_tilt_degrees,
         )
     except CtscribeError as error:

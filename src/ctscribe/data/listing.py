@@ -39,6 +39,8 @@ class ListedVolume(ReportedRow):
     """CT-RATE's row, where there is one."""
     masks_dir: Path | None = None
     """Folder of lesion masks, each named after its finding, where there is one."""
+    series: str | None = None
+    """Number or SeriesInstanceUID of the DICOM series to read, where the manifest says it."""
 
 
 def list_volumes(

@@ -4,7 +4,8 @@ Columns: ``volume`` (a NIfTI file, or the folder or zip of a DICOM series, relat
 manifest's folder and inside it; links are followed), ``patient``, ``scan``, and ``report`` or
 ``findings`` with ``impression``; if wanted ``split`` (train or valid, which becomes the test
 split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI masks, each named
-after the finding that it shows) and CT-RATE's 18 findings (0 or 1).
+after the finding that it shows), ``series`` (number or SeriesInstanceUID of the one to read, where
+a DICOM folder holds several) and CT-RATE's 18 findings (0 or 1).
 """
 
 import json
@@ -25,7 +26,7 @@ from ctscribe.text.report_tables import ReportFields, report_fields
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),
-    *("manufacturer", "sex", "age", "masks"),
+    *("manufacturer", "sex", "age", "masks", "series"),
 )
 _REQUIRED = ("volume", "patient", "scan")
 _MAX_NAME = 100
@@ -178,6 +179,7 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
         source_split=split,
         path=path,
         masks_dir=masks_dir,
+        series=_name(cells, "series") if cells["series"] else None,
         **fields,
     )
 
