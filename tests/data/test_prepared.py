@@ -23,9 +23,9 @@ FRAMES = random_frames(1, (4, 28, 56, 3))[0]
 # By their names both train, and the third is tested.
 STUDIES = [
     study_row("train_2_a_1.nii.gz", split="validation"),
-    study_row("train_3_a_1.nii.gz", split="test"),
-    study_row("valid_1_a_2.nii.gz", split="train"),
-    study_row("valid_1_a_1.nii.gz", split="train"),
+    study_row("train_3_a_1.nii.gz", source_split="valid", split="test"),
+    study_row("valid_1_a_2.nii.gz", source_split="train", split="train"),
+    study_row("valid_1_a_1.nii.gz", source_split="train", split="train"),
 ]
 
 

@@ -9,6 +9,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
+    AllowOutside,
     EngineName,
     EngineProcesses,
     Overrides,
@@ -48,6 +49,7 @@ def prepare(
     keep: Literal["all", "slices"] = "all",
     prefer: Prefer = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     shard: Annotated[
         str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
     ] = "1/1",
@@ -71,6 +73,7 @@ def prepare(
             keep=keep,
             prefer=prefer,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             shard=parse_shard(shard),
             engine=choose_engine(engine, out / f"jobs-{shard.replace('/', '-of-')}"),
             processes=processes,
@@ -99,6 +102,7 @@ def doctor(
     overrides: Overrides = (),
     prefer: Prefer = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     processes: Processes = CORES,
 ) -> None:
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
@@ -112,6 +116,7 @@ def doctor(
             knobs.slices,
             prefer=prefer,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             processes=processes,
             progress=progress,
         )
