@@ -49,11 +49,11 @@ def study_row(name: str, **changes: object) -> StudyRow:
     }
     fields |= changes
     patient, source_split = str(fields["patient_id"]), fields["source_split"]
-    fields.setdefault(
-        "split",
-        split_of(patient, "valid" if source_split == "valid" else "train", SplitsConfig()),
-    )
-    row = StudyRow.model_validate({"position_mm": [0.0] * len(fields["slice_indices"])} | fields)
+    usual = split_of(patient, "valid" if source_split == "valid" else "train", SplitsConfig())
+    indices = fields["slice_indices"]
+    assert isinstance(indices, tuple)
+    defaults = {"split": usual, "position_mm": (0.0,) * len(indices)}
+    row = StudyRow.model_validate(defaults | fields)
     if "position_mm" in changes:
         return row
     position_mm = tuple(row.spacing_mm[2] * index for index in row.slice_indices)

@@ -117,11 +117,12 @@ def _read_cells(path: Path) -> dict[int, Cells]:
     defaults = dict.fromkeys((*COLUMNS, *labels), "")
     if "split" not in found:
         defaults["split"] = "train"
-    return {
-        number: defaults
-        | {column: _in_form(column, cell.strip()) for column, cell in cells.items()}
-        for number, cells in table.rows.items()
-    }
+    rows = {}
+    for number, cells in table.rows.items():
+        stripped = {column: cell.strip() for column, cell in cells.items()}
+        names = {column: one_form(stripped.get(column, "")) for column in ("patient", "scan")}
+        rows[number] = defaults | stripped | names
+    return rows
 
 
 def _read_jsonl(path: Path) -> CellTable:
