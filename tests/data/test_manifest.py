@@ -225,6 +225,49 @@ def test_any_bytes_give_rows_or_a_sentence(
         assert len(volumes) + len(skipped) >= 1
 
 
+def test_scans_of_any_script_and_any_capitals_have_files_of_their_own(folder: Path) -> None:
+    scans = ["P1", "p1", "Иванов 1", "王小明", "hasta-o\u0308", "x y", "x/y"]
+    for scan in range(len(scans)):
+        (folder / f"{scan}.nii").touch()
+    rows = [f"{n}.nii,{scan},{scan},Clear.\n" for n, scan in enumerate(scans)]
+    listed, skipped = list_manifest(write(folder, HEADER + "".join(rows)))
+    assert skipped == []
+    names = [one.volume_name for one in listed]
+    assert names[2:5] == ["Иванов-1", "王小明", "hasta-ö"]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert [one.scan_id for one in listed[:2]] == ["P1", "p1"]
+    assert names[0].startswith("P1-")
+    assert names[1].startswith("p1-")
+    # a name depends on the other scans, but not on their order
+    again = list_manifest(write(folder, HEADER + "".join(rows[::-1])))[0]
+    assert [one.volume_name for one in again] == names[::-1]
+
+
+@pytest.mark.parametrize("column", ["volume", "masks"])
+def test_paths_may_lead_outside_only_where_that_is_allowed(folder: Path, column: str) -> None:
+    (folder / "in").mkdir()
+    (folder / "in" / "a.nii").touch()
+    (folder / "series" / "Lung nodule.nii").touch()
+    cells = {"volume": "a.nii", "patient": "1", "scan": "1", "report": "x", "masks": ""}
+    for place in ("../series", str(folder / "series")):
+        told = json.dumps(cells | {column: place})
+        path = write(folder / "in", told, "scans.jsonl")
+        assert "--allow-outside" in refused(path).sentence
+        (listed,), _ = list_manifest(path, allow_outside=True)
+        found = listed.path if column == "volume" else listed.masks_dir
+        assert found is not None
+        assert found.samefile(folder / "series")
+
+
+def test_labels_of_data_frames_and_hostile_scanners_are_read(folder: Path) -> None:
+    labels = dict.fromkeys(FINDINGS, "0.0") | {FINDINGS[0]: "1.0", FINDINGS[1]: "True"}
+    row = {"volume": "a.nii.gz", "patient": "1", "scan": "1", "report": "Clear."}
+    row |= {"manufacturer": "GE\u2028\u001b[31mMedical\u0085", **labels}
+    (listed,), _ = list_manifest(write(folder, json.dumps(row) + "\n\n", "scans.jsonl"))
+    assert listed.labels == (1, 1, *[0] * 16)
+    assert listed.manufacturer == "GE Medical"
+
+
 def test_sources_are_told_apart(folder: Path) -> None:
     assert len(list_source(write(folder, HEADER + "a.nii.gz,1,1,Clear.\n"), 1.5)[0]) == 1
     for path, code in (

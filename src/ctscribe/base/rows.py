@@ -96,12 +96,13 @@ class StudyRow(ReportedRow):
     @model_validator(mode="after")
     def _must_hold_together(self) -> "StudyRow":
         indices, depth, matrix = self.slice_indices, self.shape_xyz[2], self.frame_to_ras
-        _require(is_file_name(self.volume_name), "have a volume_name that is one of a file")
-        _require((self.split == "test") == (self.source_split == "valid"), "test what is valid")
-        _require(len(indices) > 0 and max(indices) < depth, f"show slices of the {depth} there are")
+        _require(is_file_name(self.volume_name), "have a plain file name as volume_name")
+        is_tested = self.split == "test"
         _require(
-            [*indices] == sorted(set(indices), reverse=True), "show each slice once, top first"
+            is_tested == (self.source_split == "valid"), "be of split test if and only if valid"
         )
+        _require(0 <= max(indices, default=-1) < depth, f"show slices of the {depth} there are")
+        _require(len(set(indices)) == len(indices), "show each slice once")
         _require(len(self.position_mm) == len(indices), "have one position for each slice")
         _require(len(self.reach_z) in (0, len(indices)), "have one reach for each slice, or none")
         _require(all(low < high for low, high in self.reach_z), "reach from below to above")
@@ -259,8 +260,9 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
 
 def _told(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "it"
-    return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}"
+    where = ".".join(map(str, first["loc"]))
+    fault = first["msg"].removeprefix("Value error, ")
+    return f"{f'{where}: ' if where else 'it '}{fault[:1].lower()}{fault[1:]}"
 
 
 def _bad_row(path: Path, number: int, row_type: type[Row], fault: str) -> CtscribeError:
