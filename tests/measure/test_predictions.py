@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import write_rows
+from ctscribe.base.tables import format_csv
 from ctscribe.measure.predictions import (
     Format,
     NamedReport,
@@ -19,6 +20,7 @@ from ctscribe.measure.predictions import (
     volume_stem,
 )
 from ctscribe.measure.scans import scored_text
+from tests.refusals import refusal
 from tests.studies import prediction, reported_studies, study_row
 
 REPORT = NamedReport("valid_1_a_1", "A nodule is seen.", "Nodule.")

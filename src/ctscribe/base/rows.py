@@ -98,9 +98,7 @@ class StudyRow(ReportedRow):
         indices, depth, matrix = self.slice_indices, self.shape_xyz[2], self.frame_to_ras
         _require(is_file_name(self.volume_name), "have a plain file name as volume_name")
         is_tested = self.split == "test"
-        _require(
-            is_tested == (self.source_split == "valid"), "be of split test if and only if valid"
-        )
+        _require(is_tested == (self.source_split == "valid"), "be tested if, and only if, valid")
         _require(0 <= max(indices, default=-1) < depth, f"show slices of the {depth} there are")
         _require(len(set(indices)) == len(indices), "show each slice once")
         _require(len(self.position_mm) == len(indices), "have one position for each slice")

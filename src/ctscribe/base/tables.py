@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
@@ -156,9 +157,11 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
     A text that a spreadsheet would run as a formula is preceded by an apostrophe, which `read_csv`
     takes away again; numbers stay as they are.
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(_harmless, row) for row in rows)
-    return text.getvalue()
+    lines: list[str] = []
+    # Only signs that end lines are quoted, and a reader takes a carriage return for one.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows(map(_harmless, row) for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def _harmless(cell: object) -> object:
