@@ -167,7 +167,8 @@ def test_empty_metadata_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "years"), [(" 036Y", 36.0), ("006M", 0.5), ("012", None), ("999Y", None)]
+    ("age", "years"),
+    [(" 036Y", 36.0), ("006M", 0.5), ("012", None), ("about 40", None), ("999Y", None)],
 )
 def test_ages(age: str, years: float | None) -> None:
     cells = metadata_row(PatientAge=age)

@@ -72,6 +72,15 @@ def test_splits_are_those_of_the_rows_in_their_order(tmp_path: Path) -> None:
     assert prepared.by_name == {study.volume_name: study for study in STUDIES}
 
 
+def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
+    twice = [
+        study_row(f"train_1_{scan}_1.nii.gz", split=split)
+        for scan, split in (("a", "train"), ("b", "validation"))
+    ]
+    with refusal("E_ROW", r"in one split, but has that of train_1_b_1\.nii\.gz in two"):
+        _ = write_prepared(tmp_path, twice).studies
+
+
 def test_a_scan_is_its_first_reconstruction(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, STUDIES)
     assert prepared.scans("train") == STUDIES[2:3]

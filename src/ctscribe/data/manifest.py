@@ -117,7 +117,7 @@ def _read_cells(path: Path) -> dict[int, Cells]:
     defaults = dict.fromkeys((*COLUMNS, *labels), "")
     if "split" not in found:
         defaults["split"] = "train"
-    rows = {}
+    rows: dict[int, Cells] = {}
     for number, cells in table.rows.items():
         stripped = {column: cell.strip() for column, cell in cells.items()}
         names = {column: one_form(stripped.get(column, "")) for column in ("patient", "scan")}
