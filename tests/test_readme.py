@@ -31,7 +31,8 @@ PHANTOM = (
 def block(page: str, first: str) -> str:
     """The block of commands of a page that begins so."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return next(found for found in BLOCK.findall(text) if found.startswith(first))
+    found: list[str] = BLOCK.findall(text)
+    return next(each for each in found if each.startswith(first))
 
 
 def run(folder: Path, commands: str) -> str:

@@ -6,17 +6,24 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 import csv
 import difflib
 import io
+import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text
+from ctscribe.base.outside_text import one_form
 
 Cells = Mapping[str, str]
 """One row, by column."""
 _NUM_TOLD = 5
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+csv.field_size_limit(sys.maxsize)  # files are read whole anyway
 
 
 @final
@@ -30,7 +37,9 @@ class CellTable:
     """By row number; blank rows are left out."""
 
     def by_name(self, column: str) -> dict[str, Cells]:
-        """The rows by the stripped cell of one column, which each must have and no two share.
+        """The rows by the name in one column, which each must have and no two share.
+
+        Names are stripped and in Unicode's composed form.
 
         Raises:
             CtscribeError: ``E_CSV`` or ``E_DUPLICATE``.
@@ -42,7 +51,7 @@ class CellTable:
             )
         first: dict[str, int] = {}
         for number, cells in self.rows.items():
-            before = first.setdefault(cells[column].strip(), number)
+            before = first.setdefault(one_form(cells[column].strip()), number)
             if before != number:
                 raise CtscribeError(
                     "E_DUPLICATE",
@@ -55,6 +64,8 @@ class CellTable:
 def read_csv(path: Path, code: str | None = None) -> CellTable:
     """Reads columns parted by commas and named once each; cells may hold line breaks.
 
+    The apostrophe that `format_csv` sets before some texts is taken away.
+
     Raises:
         CtscribeError: As `read_text`; ``code``, or else ``E_COLUMN`` for the header and ``E_CSV``
             for a row.
@@ -63,7 +74,7 @@ def read_csv(path: Path, code: str | None = None) -> CellTable:
     rows: dict[int, Cells] = {}
     number = 0
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [_as_meant(name).strip() for name in next(reader, [])]
         if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
             raise CtscribeError(
                 code or "E_COLUMN",
@@ -79,7 +90,7 @@ def read_csv(path: Path, code: str | None = None) -> CellTable:
                     f"{number} has {len(cells)}",
                 )
             if any(map(str.strip, cells)):
-                rows[number] = dict(zip(header, cells, strict=True))
+                rows[number] = dict(zip(header, map(_as_meant, cells), strict=True))
     except csv.Error as error:
         raise CtscribeError(
             code or "E_CSV", f"{path} must be a CSV file, but row {number + 1}: {error}"
@@ -141,10 +152,25 @@ def tell_rows(numbers: Sequence[int]) -> str:
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
-    """Rows, the header first, as the text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    """Rows, the header first, as the text of a CSV file.
+
+    A text that a spreadsheet would run as a formula is preceded by an apostrophe, which `read_csv`
+    takes away again; numbers stay as they are.
+    """
+    lines: list[str] = []
+    # Only signs that end lines are quoted, and a reader takes a carriage return for one.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows(map(_harmless, row) for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _harmless(cell: object) -> object:
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
+def _as_meant(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def format_markdown(

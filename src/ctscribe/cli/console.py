@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ctscribe.base.files import ProgressCallback
+from ctscribe.base.outside_text import printable
 from ctscribe.base.tables import read_csv
 
 
@@ -101,12 +102,12 @@ def show_tables(paths: Sequence[Path]) -> None:
         table = read_csv(path.with_suffix(".csv"))
         header, rows = table.columns, [[*cells.values()] for cells in table.rows.values()]
         metrics = [i for i, name in enumerate(header) if i + 1 < len(header) and i % 3 == 1]
-        shown = Table(title=path.stem, title_justify="left", padding=(0, 1))
+        shown = Table(title=_plain(path.stem), title_justify="left", padding=(0, 1))
         for column in (0, *metrics):
-            shown.add_column(header[column], justify="right" if column else "left")
+            shown.add_column(_plain(header[column]), justify="right" if column else "left")
         for row in rows:
             cells = [_with_interval(*row[i : i + 3]) for i in metrics]
-            shown.add_row(escape(row[0]), *cells)
+            shown.add_row(_plain(row[0]), *cells)
         Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 
@@ -114,19 +115,28 @@ def _with_interval(value: str, low: str, high: str) -> str:
     try:
         return f"{float(value):.3f}\n[dim]{float(low):.3f}–{float(high):.3f}[/dim]"
     except ValueError:
-        return escape(value)
+        return _plain(value)
 
 
 def say(sentence: str) -> None:
-    """Prints a sentence on stderr, beside what the command gives out."""
-    Console(stderr=True).print(escape(sentence), highlight=False, soft_wrap=True)
+    """Prints a sentence on one line of stderr, beside what the command gives out."""
+    Console(stderr=True).print(_plain(_one_line(sentence)), highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
     """Prints what the command gives out, which may be piped on, on stdout."""
-    print(text)
+    print(printable(text))
 
 
 def complain(sentence: str) -> None:
     """Says in one line why the command ends."""
-    print(f"ctscribe: {sentence}", file=sys.stderr)
+    print(printable(f"ctscribe: {_one_line(sentence)}"), file=sys.stderr)
+
+
+def _one_line(sentence: str) -> str:
+    return " ".join(sentence.split("\n"))
+
+
+def _plain(text: str) -> str:
+    """A text in which neither the terminal nor rich reads a command."""
+    return escape(printable(text))

@@ -9,6 +9,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
+    AllowOutside,
     EngineName,
     EngineProcesses,
     Overrides,
@@ -50,6 +51,7 @@ def prepare(
     prefer: Prefer = None,
     series: Series = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     shard: Annotated[
         str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
     ] = "1/1",
@@ -74,6 +76,7 @@ def prepare(
             prefer=prefer,
             series=series,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             shard=parse_shard(shard),
             engine=choose_engine(engine, out / f"jobs-{shard.replace('/', '-of-')}"),
             processes=processes,
@@ -103,6 +106,7 @@ def doctor(
     prefer: Prefer = None,
     series: Series = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     processes: Processes = CORES,
 ) -> None:
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
@@ -117,6 +121,7 @@ def doctor(
             prefer=prefer,
             series=series,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             processes=processes,
             progress=progress,
         )

@@ -11,6 +11,7 @@ from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage
 from ctscribe.cli.options import (
     CORES,
+    AllowOutside,
     Cues,
     OperatingPoint,
     Overrides,
@@ -33,6 +34,7 @@ def warm_up(
         Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
     ] = None,
     where: Where = None,
+    allow_outside: AllowOutside = False,
     start: Start = None,
     recipe: RecipeName = "tiny",
     overrides: Overrides = (),
@@ -49,6 +51,7 @@ def warm_up(
             Prepared(prepared) if prepared else None,
             where,
             start,
+            allow_outside=allow_outside,
             processes=processes,
             progress=progress,
         )

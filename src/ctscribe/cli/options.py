@@ -50,6 +50,9 @@ Series = Annotated[
 Reconstructions = Annotated[
     Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
 ]
+AllowOutside = Annotated[
+    bool, Parameter(help="Let the list of scans or masks name files outside its folder.")
+]
 Where = Annotated[
     Path | None,
     Parameter(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_text
 from ctscribe.base.tables import Cells, check_columns, read_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
@@ -47,6 +48,7 @@ _USED_METADATA = tuple(
     ZSpacing""".split()  # noqa: SIM905 - as above
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_NO_NUMBERS = re.compile(r"(?:[\s\[\](){},;'\"/-]|nan|none|null|n/?a)*", re.IGNORECASE)
 _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")
 
 
@@ -154,7 +156,7 @@ def read_no_chest(path: Path) -> frozenset[str]:
     """Volume names on an exclusion list, one per line; none when there is no such file."""
     if not path.exists():
         return frozenset()
-    names = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    names = (line.strip() for line in read_text(path).split("\n"))
     return frozenset(Path(name).name for name in names if name)
 
 
@@ -198,7 +200,7 @@ def parse_metadata(row: Cells) -> VolumeMetadata:
 
 def _numbers(name: str, row: Cells, column: str, count: int) -> tuple[float, ...] | None:
     cell = row[column].strip()
-    if cell.lower() in ("", "nan", "none"):
+    if _NO_NUMBERS.fullmatch(cell):
         return None
     found = tuple(float(number) for number in _NUMBER.findall(cell))
     if len(found) != count or re.search(r"[A-DF-Za-df-z]", cell):

@@ -81,6 +81,7 @@ def examine(
     prefer: Prefer | None = None,
     series: str | None = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: bool = False,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Diagnosis:
@@ -92,7 +93,9 @@ def examine(
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
-    listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+    listed, skipped = list_source(
+        source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
+    )
     estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer, series=series)
     estimates: list[_Estimate] = []
     warnings: defaultdict[str, list[str]] = defaultdict(list)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.outside_text import printable
 from ctscribe.base.rows import ReportedRow, SkippedRow
 from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
@@ -191,4 +192,4 @@ def _listed(
 def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
     for name in sorted({path.name for path in root.rglob("*.nii*")} - set(reported)):
         fault = f"{name[:80]} must have a row in the reports file, but has none"
-        yield SkippedRow.of(name, CtscribeError("E_NO_REPORT", fault))
+        yield SkippedRow.of(printable(name), CtscribeError("E_NO_REPORT", fault))

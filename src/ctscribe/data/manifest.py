@@ -1,21 +1,24 @@
 """A data set of one's own: a CSV or JSONL file with one row per scan.
 
 Columns: ``volume`` (a NIfTI file, or the folder or zip of a DICOM series, relative to the
-manifest's folder and inside it; links are followed), ``patient``, ``scan``, and ``report`` or
-``findings`` with ``impression``; if wanted ``split`` (train or valid, which becomes the test
-split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI masks, each named
-after the finding that it shows), ``series`` (number or SeriesInstanceUID of the one to read, where
-a DICOM folder holds several) and CT-RATE's 18 findings (0 or 1).
+manifest's folder and inside it unless that is allowed; links are followed), ``patient``, ``scan``,
+and ``report`` or ``findings`` with ``impression``; if wanted ``split`` (train or valid, which
+becomes the test split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI
+masks, each named after the finding that it shows), ``series`` (number or SeriesInstanceUID of the
+one to read, where a DICOM folder holds several) and CT-RATE's 18 findings (0 or 1).
 """
 
+import hashlib
 import json
 import os.path
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.outside_text import file_name, named_path, one_form, printable
 from ctscribe.base.rows import SkippedRow, read_lines
 from ctscribe.base.tables import Cells, CellTable, check_columns, check_unique, read_csv
 from ctscribe.data.ct_rate import parse_split
@@ -30,16 +33,21 @@ COLUMNS = (
 )
 _REQUIRED = ("volume", "patient", "scan")
 _MAX_NAME = 100
-_MAX_TEXT = 100_000
+_MAX_TEXT = 1_000_000
 _NUM_TOLD = 3
 
 
 def list_source(
-    source: Path, thin_mm: float, reconstructions: Reconstructions = "one"
+    source: Path,
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+    *,
+    allow_outside: bool = False,
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
     """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
 
-    A manifest names each volume itself; for the other arguments see `choose_reconstructions`.
+    A manifest names each volume itself, see `list_manifest`; for the other arguments see
+    `choose_reconstructions`.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
@@ -47,7 +55,7 @@ def list_source(
     if source.is_dir():
         return list_volumes(source, thin_mm, reconstructions)
     if source.suffix.lower() in (".csv", ".jsonl"):
-        return list_manifest(source)
+        return list_manifest(source, allow_outside=allow_outside)
     if not source.exists():
         raise CtscribeError("E_MISSING", f"{source} must exist")
     raise CtscribeError(
@@ -57,11 +65,14 @@ def list_source(
     )
 
 
-def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
+def list_manifest(
+    path: Path, *, allow_outside: bool = False
+) -> tuple[list[ListedVolume], list[SkippedRow]]:
     """Reads a manifest; its rows must all be sound, its volumes may be missing.
 
-    A scan's name, with everything but letters, digits, ``.``, ``_`` and ``-`` replaced by
-    ``-``, names its outputs.
+    A scan's name names its outputs; see `volume_names`. A manifest comes with the data it names,
+    and one from elsewhere shall not reach other files: only with ``allow_outside`` may volumes and
+    masks lie outside its folder, also by absolute paths.
 
     Returns:
         Volumes in the order of their rows, and those without a file or a text.
@@ -73,12 +84,14 @@ def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
     volumes: list[ListedVolume] = []
     skipped: list[SkippedRow] = []
     faults = _clashes(rows)
+    names = volume_names(cells["scan"] for cells in rows.values())
     for number, cells in rows.items():
+        name = names[cells["scan"]]
         try:
-            volumes.append(_listed(path.parent, cells))
+            volumes.append(_listed(path.parent, name, cells, allow_outside))
         except CtscribeError as error:
             if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
-                skipped.append(SkippedRow.of(safe_name(cells["scan"]), error))
+                skipped.append(SkippedRow.of(name, error))
             else:
                 faults.append((number, error.told))
     if faults:
@@ -89,8 +102,9 @@ def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
 def _read_cells(path: Path) -> dict[int, Cells]:
     """Reads a manifest's cells, stripped, by row number; a JSONL file's lines count as rows.
 
-    A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
-    column, and the findings are there only if the manifest has them.
+    Names of patients and scans are in Unicode's composed form. A cell is empty where the row or the
+    manifest has none; ``split`` is train if there is no such column, and the findings are there
+    only if the manifest has them.
     """
     is_csv = path.suffix.lower() == ".csv"
     table = read_csv(path, "E_MANIFEST") if is_csv else _read_jsonl(path)
@@ -104,10 +118,12 @@ def _read_cells(path: Path) -> dict[int, Cells]:
     defaults = dict.fromkeys((*COLUMNS, *labels), "")
     if "split" not in found:
         defaults["split"] = "train"
-    return {
-        number: defaults | {column: cell.strip() for column, cell in cells.items()}
-        for number, cells in table.rows.items()
-    }
+    rows: dict[int, Cells] = {}
+    for number, cells in table.rows.items():
+        stripped = {column: cell.strip() for column, cell in cells.items()}
+        names = {column: one_form(stripped.get(column, "")) for column in ("patient", "scan")}
+        rows[number] = defaults | stripped | names
+    return rows
 
 
 def _read_jsonl(path: Path) -> CellTable:
@@ -146,8 +162,10 @@ def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
                 yield number, fault.format(before=before)
 
     faults = [
-        *repeated(lambda cells: safe_name(cells["scan"]).casefold(), "scan as in row {before}"),
-        *repeated(lambda cells: os.path.normpath(cells["volume"]), "volume as in row {before}"),
+        *repeated(lambda cells: _without_suffix(cells["scan"]), "scan as in row {before}"),
+        *repeated(
+            lambda cells: one_form(os.path.normpath(cells["volume"])), "volume as in row {before}"
+        ),
     ]
     splits: dict[str, tuple[str, int]] = {}
     for number, cells in rows.items():
@@ -157,13 +175,12 @@ def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
     return faults
 
 
-def _listed(folder: Path, cells: Cells) -> ListedVolume:
+def _listed(folder: Path, name: str, cells: Cells, allow_outside: bool) -> ListedVolume:
     scan, patient = _name(cells, "scan"), _name(cells, "patient")
-    name = safe_name(scan)
     if not name:
         raise _bad_cell(f"scan must have a letter or digit, but {scan!r} has none")
-    path = _inside(folder, cells, "volume")
-    masks_dir = _inside(folder, cells, "masks") if cells["masks"] else None
+    path = _place(folder, cells, "volume", allow_outside)
+    masks_dir = _place(folder, cells, "masks", allow_outside) if cells["masks"] else None
     if masks_dir is not None and not any(map(finding_of, masks_dir.glob("*.nii*"))):
         raise _bad_cell("masks must be a folder of masks named after findings, but is none")
     split = parse_split(name, cells["split"])
@@ -184,35 +201,33 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
     )
 
 
-def _inside(folder: Path, cells: Cells, column: str) -> Path:
-    """The path in a cell, which must not lead out of the manifest's folder.
-
-    A manifest comes with the data it names; one from elsewhere shall not reach other files.
-    """
-    relative = PurePosixPath(os.path.normpath(_name(cells, column, at_most=4096)))
-    if relative.is_absolute() or relative.parts[:1] in ((), ("..",)):
+def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path:
+    """The path in a cell; see `list_manifest`."""
+    cell = _name(cells, column, at_most=4096)
+    path = named_path(folder, cell, allow_outside=allow_outside)
+    if path is None:
         raise _bad_cell(
-            f"{column} must be a path inside the manifest's folder, but leads out of it"
+            f"{column} must be a path inside the manifest's folder, or --allow-outside be given, "
+            "but it leads out of it"
         )
-    return folder / relative
+    return path
 
 
 def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
     cell = cells[column]
-    if not cell or len(cell) > at_most or not cell.isprintable():
+    if not 0 < len(cell) <= at_most or "\n" in cell or cell != printable(cell):
         raise _bad_cell(f"{column} must be 1 to {at_most} printable characters, but is not")
     return cell
 
 
 def _fields(name: str, cells: Cells) -> ReportFields:
-    if max(len(cells[column]) for column in ("report", "findings", "impression")) > _MAX_TEXT:
-        raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
     whole, sections = (cells["report"],), (cells["findings"], cells["impression"])
-    fields = report_fields(name, whole if cells["report"] else sections, cells, cells)
-    signs = fields["findings"] + fields["impression"]
+    if max(map(len, (*whole, *sections))) > _MAX_TEXT:
+        raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
+    signs = "".join("".join((*whole, *sections)).split())
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs):
         raise _bad_cell("its texts must be plain, but one has a control sign or half a character")
-    return fields
+    return report_fields(name, whole if cells["report"] else sections, cells, cells)
 
 
 def _bad_cell(sentence: str) -> CtscribeError:
@@ -228,12 +243,33 @@ def _bad_rows(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
     )
 
 
+def volume_names(scans: Iterable[str]) -> dict[str, str]:
+    """The names of scans' outputs, by scan; empty where a scan has neither letter nor digit.
+
+    Scans whose names differ only in capitals, or in signs that no file can have, are told apart by
+    a part of their hash, because not every file system would.
+    """
+    names = {scan: safe_name(scan) for scan in scans}
+    uses = Counter(name.casefold() for name in names.values())
+    return {
+        scan: _marked(name, scan) if name and uses[name.casefold()] > 1 else name
+        for scan, name in names.items()
+    }
+
+
+def _marked(name: str, scan: str) -> str:
+    return f"{name}-{hashlib.sha256(one_form(scan).encode()).hexdigest()[:8]}"
+
+
 def safe_name(scan: str) -> str:
-    """A scan's name made fit for file names; at most 100 characters, maybe none."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", scan)
+    """A scan's name made fit for file names, without suffixes; see `file_name`."""
+    return _without_suffix(file_name(_without_suffix(scan)))
+
+
+def _without_suffix(name: str) -> str:
     while name.lower().endswith((".gz", ".nii")):
-        name = name[: name.rindex(".")]
-    return name.strip("-.")[:_MAX_NAME]
+        name = name[: name.rindex(".")].rstrip("-.")
+    return name
 
 
 def finding_of(mask: Path) -> str | None:

@@ -88,6 +88,7 @@ def prepare(
     prefer: Prefer | None = None,
     series: str | None = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: bool = False,
     shard: Shard = WHOLE,
     engine: Engine = local.work,
     processes: int | None = 1,
@@ -100,6 +101,7 @@ def prepare(
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
         keep: See `Preparation`, also for ``prefer`` and ``series``; a manifest's cell goes before
             the latter.
+        allow_outside: See `list_manifest`.
         processes: Volumes worked on at once; None leaves it to the engine.
         progress: Called first with the volumes that earlier runs have done.
         failed: Called with the code of each volume that fails, before its progress.
@@ -112,7 +114,9 @@ def prepare(
     how = Preparation(volume, slices, keep, prefer, series)
     with _locked_ledger(tables, out) as ledger:
         manifest = open_prepared(out, tables, how, splits)
-        listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+        listed, skipped = list_source(
+            source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
+        )
         listed = listed[shard[0] - 1 :: shard[1]]
         skipped = skipped if shard[0] == 1 else []  # told by the first shard
         records, tasks = _split_off_done(ledger, listed, out, how)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
+from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
 from ctscribe.base.types import Projection, SourceSplit, Split
@@ -35,9 +36,19 @@ class Prepared:
         """All studies, in the order of ``studies.jsonl``.
 
         Raises:
-            CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version.
+            CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version or a patient in
+                two splits.
         """
-        return read_rows(self.folder / STUDIES, StudyRow)
+        rows = read_rows(self.folder / STUDIES, StudyRow)
+        splits: dict[str, Split] = {}
+        for row in rows:
+            if splits.setdefault(row.patient_id, row.split) != row.split:
+                raise CtscribeError(
+                    "E_ROW",
+                    f"{self.folder / STUDIES} must have each patient in one split, but has that of "
+                    f"{row.volume_name} in two",
+                )
+        return rows
 
     @cached_property
     def by_name(self) -> dict[str, StudyRow]:
@@ -159,8 +170,8 @@ def record_path(folder: Path, volume_name: str) -> Path:
 
 
 def stem(volume_name: str) -> str:
-    """A volume's name without ``.nii`` or ``.nii.gz``."""
-    return volume_name.removesuffix(".gz").removesuffix(".nii")
+    """A volume's name, in Unicode's composed form, without ``.nii`` or ``.nii.gz``."""
+    return one_form(volume_name).removesuffix(".gz").removesuffix(".nii")
 
 
 def read_frames(folder: Path, volume_name: str) -> Frames:

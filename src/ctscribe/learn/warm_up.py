@@ -65,6 +65,7 @@ def warm_up(
     where: Path | None = None,
     start: str | Path | None = None,
     *,
+    allow_outside: bool = False,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Path:
@@ -82,6 +83,7 @@ def warm_up(
             no later stage meets.
         where: Boxes or masks, see `lesions.read_where`; other studies teach by their labels.
         start: Weights to begin with: a folder or hub id; None takes the preset's, or new ones.
+        allow_outside: See `lesions.read_where`.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
@@ -99,7 +101,8 @@ def warm_up(
         studies = _draw_studies(studies_dir, recipe, processes, progress)
     else:
         prepared.require(recipe)
-        studies = _take_studies(prepared, where)
+        places = read_where(where, allow_outside=allow_outside) if where else {}
+        studies = _take_studies(prepared, places)
     qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
     documents = {_REQUEST: {"request": request, **found}}
     save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
@@ -246,7 +249,7 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
     )
 
 
-def _take_studies(prepared: Prepared, where: Path | None) -> _Studies:
+def _take_studies(prepared: Prepared, places: Places) -> _Studies:
     train, held_out = prepared.split("train"), prepared.split("validation")
     if not train or not held_out:
         raise CtscribeError(
@@ -254,7 +257,7 @@ def _take_studies(prepared: Prepared, where: Path | None) -> _Studies:
             f"{prepared.folder} must have patients to teach with and others to ask about, but it "
             f"has {len(train)} and {len(held_out)} studies of them",
         )
-    return _Studies(train, held_out, prepared, read_where(where) if where else {}, 1)
+    return _Studies(train, held_out, prepared, places, 1)
 
 
 def _share(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:

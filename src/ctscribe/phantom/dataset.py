@@ -3,8 +3,6 @@
 In: a `PhantomConfig`. Out: volumes, CT-RATE's three tables per split, and ``truth.jsonl``.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import atomic_write, read_json, sha256_of_json, write_json, write_text
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.base.tables import format_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
@@ -197,8 +196,5 @@ def _write_tables(out: Path, rows: Sequence[_Written]) -> None:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    cells = [[row[column] for column in columns] for row in rows]
+    write_text(path, format_csv([columns, *cells]))

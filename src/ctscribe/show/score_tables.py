@@ -5,7 +5,7 @@ In: what `scores.evaluate` and `measure.compare` return, or the files that hold 
 further baselines make a table longer, not wider.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -112,6 +112,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         comparison: What `measure.compare` returns.
     """
     differences, n = comparison["differences"], comparison["n"]
+    missing = {base: comparison.get("missing_of_base", ())} | comparison.get("missing", {})
     metrics = [name for name in TITLES if any(name in rows for rows in differences.values())]
     rows = tuple(
         (TITLES[metric], *(_difference(found.get(metric)) for found in differences.values()))
@@ -123,6 +124,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         f"{HOLDS} The difference holds: p < {comparison['alpha']:g} by approximate randomisation "
         f"over patients ({n['trials']} trials), adjusted by Holm over all {n['family']} "
         "comparisons.",
+        *_missing_notes(missing, n),
         *reference_notes(n),
         RESEARCH_USE,
     )
@@ -237,7 +239,11 @@ def _notes(
         f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
         f"{n['resamples']} resamples of patients (seed {n['seed']}).",
     ]
-    notes += reference_notes(n)
+    missing = {
+        name: {scan for scores in results for scan in scores.get("missing", ())}
+        for name, results in systems.items()
+    }
+    notes += [*_missing_notes(missing, n), *reference_notes(n)]
     if "coverage" in metrics:
         notes.append(
             f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
@@ -262,6 +268,14 @@ def _notes(
         signature = first["model"][metric]["signature"].removeprefix(f"{metric}|")
         signatures.setdefault(signature, []).append(title)
     return notes + [f"{', '.join(titles)}: {text}" for text, titles in signatures.items()]
+
+
+def _missing_notes(missing: Mapping[str, Collection[str]], n: Mapping[str, int]) -> list[str]:
+    return [
+        f"{name}: {len(scans)} of {n['scans']} scans have no report, which counts as an empty one."
+        for name, scans in missing.items()
+        if scans
+    ]
 
 
 def reference_notes(n: Mapping[str, int]) -> list[str]:

@@ -76,7 +76,9 @@ def test_training_pairs_stay_inside_the_training_split(
 
 
 def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRow]) -> None:
-    tested = [study.model_copy(update={"split": "test"}) for study in cohort]
+    tested = [
+        study.model_copy(update={"source_split": "valid", "split": "test"}) for study in cohort
+    ]
     prepared = write_prepared(tmp_path, tested)
     with pytest.raises(CtscribeError, match="training split must have studies"):
         build_training_pairs(prepared, tmp_path, PairsConfig())

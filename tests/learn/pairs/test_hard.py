@@ -65,7 +65,7 @@ BY_NAME: dict[str, Labels] = {n: tuple(row) for n, row in zip(NAMES, LABELS.toli
 
 
 def test_first_partners_are_drawn_from_the_alternatives() -> None:
-    nearest = np.array([[1, 2, -1]] * 4)
+    nearest = np.array([[1, 2, -1], [0, 2, -1], [0, 1, -1], [1, 2, -1]])
     drawn = Counter(hard_negatives(NAMES, LABELS, nearest, seed)[0].volume for seed in range(400))
     assert set(drawn) == {"b", "c"}
     assert chisquare([*drawn.values()]).pvalue > 0.001
