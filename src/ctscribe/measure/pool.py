@@ -140,14 +140,14 @@ def _shells(
 ) -> Iterator[Positions]:
     """The reports at each distance, the nearest first."""
     for step in range(int(distance.max()) + 1):
-        members = [of_kind[kind] for kind in np.flatnonzero(distance == step)]
+        members = [of_kind[kind] for kind in np.flatnonzero(distance == step).tolist()]
         if members:
             yield members[0] if len(members) == 1 else np.sort(np.concatenate(members))
 
 
 def _places(some: Positions, among: Positions) -> Positions:
     """Where those of ``some`` that are ``among`` others stand there."""
-    places = np.searchsorted(among, some)
+    places: Positions = np.searchsorted(among, some)
     return places[among.take(places, mode="clip") == some]
 
 
@@ -197,16 +197,21 @@ class _Level:
             [*(self._num_texts - Counter(count.values())), *(count[t] - lost[t] for t in lost)]
         )
         still = tuple(sorted(text for text in lost if count[text] - lost[text] == most))
-        left = [
-            np.intersect1d(self._of_text[text], own) if text in still else self._of_text[text]
-            for text in lost
-            if text in still or count[text] == most
-        ]
-        return (most, *still), np.sort(np.concatenate([_NOBODY, *left]))
+        left = [_NOBODY]
+        for text in lost:
+            same = self._of_text[text]
+            if text in still:
+                left.append(same[_places(own, same)])
+            elif count[text] == most:
+                left.append(same)
+        return (most, *still), np.sort(np.concatenate(left))
 
     def having(self, count: int, *texts: int) -> Positions:
         """The reports whose text is there so often, and those with one of these texts."""
-        return self._reports[(self._count[self._text] == count) | np.isin(self._text, texts)]
+        chosen: Positions = self._reports[
+            (self._count[self._text] == count) | np.isin(self._text, texts)
+        ]
+        return chosen
 
 
 @final
