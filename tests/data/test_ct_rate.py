@@ -9,11 +9,11 @@ from ctscribe.data.ct_rate import (
     REPORT_COLUMNS,
     CtRateTree,
     VolumeName,
+    each_report,
     parse_metadata,
     parse_volume_name,
     read_labels,
     read_no_chest,
-    read_reports,
     read_table,
 )
 from ctscribe.text.report_tables import report_fields
@@ -86,7 +86,8 @@ def test_flat_folder_and_v2_before_v1(tmp_path: Path) -> None:
 def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
     header = ",".join(REPORT_COLUMNS)
     row = 'train_1_a_1.nii.gz,,"CT, thin","Heart\nnormal ""size"".",Not given.'
-    table = read_reports(write_csv(tmp_path / "r.csv", header, row, encoding="utf-8-sig"))
+    path = write_csv(tmp_path / "r.csv", header, row, encoding="utf-8-sig")
+    table = dict(each_report(path))
     assert table["train_1_a_1.nii.gz"]["Findings_EN"] == 'Heart\nnormal "size".'
 
 

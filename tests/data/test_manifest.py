@@ -1,6 +1,7 @@
 """Manifests of own scans: sound ones are read to the letter, others name their rows."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.outside_text import is_file_name, one_form, printable
-from ctscribe.data.manifest import list_manifest, list_source, safe_name
+from ctscribe.data.manifest import list_source, safe_name
 from ctscribe.text.findings import FINDINGS
 from tests.refusals import refusal
 
+list_manifest = partial(list_source, thin_mm=1.5)
 HEADER = "volume,patient,scan,report\n"
 
 

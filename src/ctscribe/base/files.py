@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ctscribe.base.errors import CtscribeError
 
@@ -151,6 +151,23 @@ def read_text(path: Path) -> str:
             f"{path} must be UTF-8 text, but line {line} holds {found}, as files saved in another "
             "encoding do",
         ) from error
+
+
+@contextmanager
+def open_text(path: Path, *, newline: str) -> Iterator[TextIO]:
+    """Opens UTF-8 text as `read_text` reads it, for what need not be held in memory whole.
+
+    ``newline`` is that of `open`: which line ends part lines.
+
+    Raises:
+        CtscribeError: As `read_text`, at the latest when the line at fault is read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except (OSError, UnicodeDecodeError):
+        read_text(path)  # says what is wrong
+        raise
 
 
 def write_json(path: Path, value: object) -> None:

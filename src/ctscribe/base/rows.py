@@ -4,7 +4,7 @@ A row says what its fields may hold, so that what no stage can have written is r
 read, by the number of its line.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_text, write_text
+from ctscribe.base.files import atomic_write, open_text
 from ctscribe.base.outside_text import is_file_name, one_form, plain_text, written
 from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
 
@@ -223,9 +223,13 @@ def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     return list({study.scan_id: study for study in reversed(studies)}.values())[::-1]
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as JSONL, atomically."""
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Writes rows as JSONL, atomically, one after the other; returns how many they were."""
+    number = 0
+    with atomic_write(path) as file:
+        for number, row in enumerate(rows, 1):  # noqa: B007 - the last number is the answer
+            file.write((row.model_dump_json() + "\n").encode())
+    return number
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -241,7 +245,11 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
         CtscribeError: As `read_lines`, and ``E_ROW`` with the number of a line that is no such
             row, or has the key of an earlier one.
     """
-    rows: list[AnyRow] = []
+    return [*each_row(path, row_type, partial=partial)]
+
+
+def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> Iterator[AnyRow]:
+    """As `read_rows`, one row after the other: of a file that is not held in memory."""
     first: dict[tuple[object, ...], int] = {}
     for number, line in read_lines(path, partial=partial):
         try:
@@ -252,8 +260,7 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
         if key and (before := first.setdefault(key, number)) != number:
             fault = f"it has the {' and '.join(row_type.KEY)} of line {before}"
             raise _bad_row(path, number, row_type, fault)
-        rows.append(row)
-    return rows
+        yield row
 
 
 def _told(error: ValidationError) -> str:
@@ -269,7 +276,7 @@ def _bad_row(path: Path, number: int, row_type: type[Row], fault: str) -> Ctscri
     )
 
 
-def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
+def read_lines(path: Path, *, partial: bool = False) -> Iterator[tuple[int, str]]:
     """The lines of a JSONL file that are not blank, numbered from 1.
 
     Only a line feed ends a line: JSON may hold the other separators of Unicode inside a text.
@@ -278,7 +285,7 @@ def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING``.
     """
-    lines = read_text(path).split("\n")
-    if partial:
-        lines.pop()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and (line.endswith("\n") or not partial):
+                yield number, line

@@ -142,9 +142,9 @@ def pairs(
     from ctscribe.learn.pairs.build import build_training_pairs
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
-    rows = build_training_pairs(studies, out, knobs.pairs)
-    warnings = write_audit(studies, out, rows)
-    say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
+    num_rows = build_training_pairs(studies, out, knobs.pairs)
+    warnings = write_audit(studies, out)
+    say(f"{num_rows} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")
 

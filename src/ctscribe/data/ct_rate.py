@@ -5,13 +5,15 @@ side by side is read as well.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text
-from ctscribe.base.tables import Cells, check_columns, read_csv
+from ctscribe.base.outside_text import one_form
+from ctscribe.base.tables import Cells, check_columns, each_csv_row, read_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.text.findings import FINDINGS
@@ -142,9 +144,17 @@ def read_metadata(path: Path) -> VolumeCells:
     return read_table(path, required=_USED_METADATA)
 
 
-def read_reports(path: Path) -> VolumeCells:
-    """Reads a reports CSV; the columns must be `REPORT_COLUMNS`."""
-    return read_table(path, required=REPORT_COLUMNS, allow_others=False)
+def read_reported(path: Path) -> tuple[str, ...]:
+    """The volumes that a reports CSV names; its columns must be `REPORT_COLUMNS`."""
+    table = read_csv(path, keep=("VolumeName",))
+    check_columns(table, REPORT_COLUMNS, REPORT_COLUMNS)
+    return tuple(table.by_name("VolumeName"))
+
+
+def each_report(path: Path) -> Iterator[tuple[str, Cells]]:
+    """Every volume of a reports CSV with its row; the texts of all are not held in memory."""
+    for _, cells in each_csv_row(path)[1]:
+        yield one_form(cells["VolumeName"].strip()), cells
 
 
 def read_labels(path: Path) -> VolumeCells:
@@ -166,12 +176,9 @@ def read_table(path: Path, *, required: tuple[str, ...], allow_others: bool = Tr
     Raises:
         CtscribeError: As `read_csv`, `check_columns` and `CellTable.by_name`.
     """
-    table = read_csv(path)
+    table = read_csv(path, keep=required)
     check_columns(table, required, None if allow_others else required)
-    return {
-        name: {column: cells[column] for column in required}
-        for name, cells in table.by_name("VolumeName").items()
-    }
+    return table.by_name("VolumeName")
 
 
 def parse_metadata(row: Cells) -> VolumeMetadata:

@@ -11,7 +11,8 @@ from ctscribe.base.outside_text import named_path, one_form
 from ctscribe.base.rows import TruthRow, read_rows
 from ctscribe.base.tables import check_columns, read_csv
 from ctscribe.base.types import BoxMm
-from ctscribe.data.manifest import finding_of, list_manifest
+from ctscribe.data.listing import ListedVolume
+from ctscribe.data.manifest import each_in_manifest, finding_of
 from ctscribe.data.prepared import stem
 from ctscribe.scan.boxes import boxes_of_mask
 from ctscribe.scan.masks import read_masks
@@ -81,9 +82,9 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _from_manifest(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Place]]]:
-    volumes, _ = list_manifest(path, allow_outside=allow_outside)
-    for listed in volumes:
-        if listed.masks_dir is not None:
+    entries = each_in_manifest(path, allow_outside=allow_outside)
+    for listed in entries:
+        if isinstance(listed, ListedVolume) and listed.masks_dir is not None:
             name = stem(listed.volume_name)
             yield name, _from_folder(name, listed.masks_dir)
 

@@ -14,15 +14,22 @@ import os.path
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.outside_text import file_name, named_path, one_form, printable
 from ctscribe.base.rows import SkippedRow, read_lines
-from ctscribe.base.tables import Cells, CellTable, check_columns, check_unique, read_csv
+from ctscribe.base.tables import (
+    Cells,
+    CellTable,
+    check_columns,
+    check_header,
+    each_csv_row,
+    read_csv,
+)
 from ctscribe.data.ct_rate import parse_split
-from ctscribe.data.listing import ListedVolume, Reconstructions, list_volumes
+from ctscribe.data.listing import ListedVolume, Reconstructions, each_volume, natural_order
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
@@ -32,6 +39,7 @@ COLUMNS = (
     *("manufacturer", "sex", "age", "masks", "series"),
 )
 _REQUIRED = ("volume", "patient", "scan")
+_KEYS = (*_REQUIRED, "split")
 _MAX_NAME = 100
 _MAX_TEXT = 1_000_000
 _NUM_TOLD = 3
@@ -44,18 +52,45 @@ def list_source(
     *,
     allow_outside: bool = False,
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
+    """Lists the volumes of `each_source`, and those to skip.
 
-    A manifest names each volume itself, see `list_manifest`; for the other arguments see
+    Those of a manifest come in the order of its rows, those of CT-RATE in `natural_order`.
+
+    Raises:
+        CtscribeError: As `each_source`.
+    """
+    entries = each_source(source, thin_mm, reconstructions, allow_outside=allow_outside)
+    volumes: list[ListedVolume] = []
+    skipped: list[SkippedRow] = []
+    for entry in entries:
+        if isinstance(entry, ListedVolume):
+            volumes.append(entry)
+        else:
+            skipped.append(entry)
+    if source.is_dir():
+        volumes.sort(key=lambda volume: natural_order(volume.volume_name))
+    return volumes, skipped
+
+
+def each_source(
+    source: Path,
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+    *,
+    allow_outside: bool = False,
+) -> Iterator[ListedVolume | SkippedRow]:
+    """The volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
+
+    A manifest names each volume itself, see `each_in_manifest`; for the other arguments see
     `choose_reconstructions`.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
     """
     if source.is_dir():
-        return list_volumes(source, thin_mm, reconstructions)
+        return each_volume(source, thin_mm, reconstructions)
     if source.suffix.lower() in (".csv", ".jsonl"):
-        return list_manifest(source, allow_outside=allow_outside)
+        return each_in_manifest(source, allow_outside=allow_outside)
     if not source.exists():
         raise CtscribeError("E_MISSING", f"{source} must exist")
     raise CtscribeError(
@@ -65,9 +100,9 @@ def list_source(
     )
 
 
-def list_manifest(
+def each_in_manifest(
     path: Path, *, allow_outside: bool = False
-) -> tuple[list[ListedVolume], list[SkippedRow]]:
+) -> Iterator[ListedVolume | SkippedRow]:
     """Reads a manifest; its rows must all be sound, its volumes may be missing.
 
     A scan's name names its outputs; see `volume_names`. A manifest comes with the data it names,
@@ -75,59 +110,75 @@ def list_manifest(
     masks lie outside its folder, also by absolute paths.
 
     Returns:
-        Volumes in the order of their rows, and those without a file or a text.
+        Volumes in the order of their rows, and those without a file or a text. Reports are read
+        one after the other, so the error about rows comes last.
 
     Raises:
         CtscribeError: ``E_MANIFEST`` with the rows at fault, ``E_ENCODING`` or ``E_MISSING``.
     """
-    rows = _read_cells(path)
-    volumes: list[ListedVolume] = []
-    skipped: list[SkippedRow] = []
-    faults = _clashes(rows)
-    names = volume_names(cells["scan"] for cells in rows.values())
-    for number, cells in rows.items():
+    keys, defaults = _read_keys(path)
+    faults = _clashes(keys)
+    names = volume_names(cells["scan"] for cells in keys.values())
+    del keys
+    for number, row in _each_row(path):
+        cells = defaults | _stripped(row)
         name = names[cells["scan"]]
         try:
-            volumes.append(_listed(path.parent, name, cells, allow_outside))
+            yield _listed(path.parent, name, cells, allow_outside)
         except CtscribeError as error:
             if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
-                skipped.append(SkippedRow.of(name, error))
+                yield SkippedRow.of(name, error)
             else:
                 faults.append((number, error.told))
     if faults:
         raise _bad_rows(path, faults)
-    return volumes, skipped
 
 
-def _read_cells(path: Path) -> dict[int, Cells]:
-    """Reads a manifest's cells, stripped, by row number; a JSONL file's lines count as rows.
+def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
+    """By row what tells volumes, scans and patients apart, and the cells of columns that lack.
 
-    Names of patients and scans are in Unicode's composed form. A cell is empty where the row or the
-    manifest has none; ``split`` is train if there is no such column, and the findings are there
-    only if the manifest has them.
+    A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
+    column, and the findings are there only if the manifest has them. A JSONL file's lines count as
+    rows.
     """
-    is_csv = path.suffix.lower() == ".csv"
-    table = read_csv(path, "E_MANIFEST") if is_csv else _read_jsonl(path)
+    table = _read_table(path)
     check_columns(table, _REQUIRED, (*COLUMNS, *FINDINGS), "E_MANIFEST")
     found = set(table.columns)
     if ("report" in found) == ("findings" in found) or {"report", "impression"} <= found:
         raise _not_a_manifest(path, "it must have either 'report', or 'findings' and 'impression'")
     if not table.rows:
         raise _not_a_manifest(path, "it has no row")
-    labels = [finding for finding in FINDINGS if finding in found]
-    defaults = dict.fromkeys((*COLUMNS, *labels), "")
+    defaults = dict.fromkeys((*COLUMNS, *(name for name in FINDINGS if name in found)), "")
     if "split" not in found:
         defaults["split"] = "train"
-    rows: dict[int, Cells] = {}
-    for number, cells in table.rows.items():
-        stripped = {column: cell.strip() for column, cell in cells.items()}
-        names = {column: one_form(stripped.get(column, "")) for column in ("patient", "scan")}
-        rows[number] = defaults | stripped | names
-    return rows
+    kept = {column: defaults[column] for column in _KEYS}
+    return {number: kept | _stripped(cells) for number, cells in table.rows.items()}, defaults
 
 
-def _read_jsonl(path: Path) -> CellTable:
-    rows: dict[int, Cells] = {}
+def _stripped(cells: Cells) -> dict[str, str]:
+    """Cells without white space around them; names are in Unicode's composed form."""
+    return {
+        column: one_form(cell.strip()) if column in ("patient", "scan") else cell.strip()
+        for column, cell in cells.items()
+    }
+
+
+def _read_table(path: Path) -> CellTable:
+    """A manifest's columns, and of its cells those of `_KEYS`."""
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, "E_MANIFEST", _KEYS)
+    columns: dict[str, None] = {}
+    rows = {}
+    for number, cells in _each_row(path):
+        columns |= dict.fromkeys(cells)
+        rows[number] = {column: cells[column] for column in _KEYS if column in cells}
+    return CellTable(path, tuple(columns), rows)
+
+
+def _each_row(path: Path) -> Iterator[tuple[int, Cells]]:
+    if path.suffix.lower() == ".csv":
+        yield from each_csv_row(path, "E_MANIFEST")[1]
+        return
     for number, line in read_lines(path):
         try:
             pairs = json.loads(line, object_pairs_hook=tuple)
@@ -135,10 +186,8 @@ def _read_jsonl(path: Path) -> CellTable:
             raise _not_a_manifest(path, f"row {number} is no JSON") from error
         if type(pairs) is not tuple or any(isinstance(cell, tuple | list) for _, cell in pairs):
             raise _not_a_manifest(path, f"row {number} is no flat JSON object")
-        check_unique(path, [column for column, _ in pairs], "E_MANIFEST")
-        rows[number] = {column: _as_text(cell) for column, cell in pairs}
-    columns = dict.fromkeys(column for cells in rows.values() for column in cells)
-    return CellTable(path, tuple(columns), rows)
+        check_header(path, [column for column, _ in pairs], "E_MANIFEST")
+        yield number, {column: _as_text(cell) for column, cell in pairs}
 
 
 def _as_text(cell: object) -> str:
@@ -151,7 +200,7 @@ def _not_a_manifest(path: Path, fault: str) -> CtscribeError:
     return CtscribeError("E_MANIFEST", f"{path} must be a manifest of scans, but {fault}")
 
 
-def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
+def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
     """Rows that repeat another row's scan or volume, or put one patient into both splits."""
 
     def repeated(key: Callable[[Cells], str], fault: str) -> Iterable[tuple[int, str]]:
@@ -202,7 +251,7 @@ def _listed(folder: Path, name: str, cells: Cells, allow_outside: bool) -> Liste
 
 
 def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path:
-    """The path in a cell; see `list_manifest`."""
+    """The path in a cell; see `each_in_manifest`."""
     cell = _name(cells, column, at_most=4096)
     path = named_path(folder, cell, allow_outside=allow_outside)
     if path is None:

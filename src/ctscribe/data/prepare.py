@@ -101,7 +101,7 @@ def prepare(
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
         keep: See `Preparation`, also for ``prefer`` and ``series``; a manifest's cell goes before
             the latter.
-        allow_outside: See `list_manifest`.
+        allow_outside: See `each_in_manifest`.
         processes: Volumes worked on at once; None leaves it to the engine.
         progress: Called first with the volumes that earlier runs have done.
         failed: Called with the code of each volume that fails, before its progress.

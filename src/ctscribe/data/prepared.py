@@ -1,6 +1,7 @@
 """A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -11,14 +12,34 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
-from ctscribe.base.types import Projection, SourceSplit, Split
+from ctscribe.base.rows import StudyRow, each_row, one_per_scan, read_rows
+from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
 from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 
 STUDIES = "studies.jsonl"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StudyOutline:
+    """What is known of a study without its report: a tenth of a `StudyRow` in memory."""
+
+    volume_name: str
+    patient_id: str
+    split: Split
+    labels: Labels | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
+    spacing_mm: SpacingMm
+    position_mm: tuple[float, float]
+    """Of the first slice that is shown and of the last."""
+
+
+AnyStudy = StudyRow | StudyOutline
 
 
 @final
@@ -49,6 +70,29 @@ class Prepared:
                     f"{row.volume_name} in two",
                 )
         return rows
+
+    @cached_property
+    def outlines(self) -> list[StudyOutline]:
+        """All studies without their reports, read one after the other.
+
+        Raises:
+            CtscribeError: As `studies`.
+        """
+        same: dict[object, Any] = {}  # patients and labels repeat
+        return [
+            StudyOutline(
+                volume_name=row.volume_name,
+                patient_id=same.setdefault(row.patient_id, row.patient_id),
+                split=row.split,
+                labels=same.setdefault(row.labels, row.labels),
+                manufacturer=same.setdefault(row.manufacturer, row.manufacturer),
+                sex=row.sex,
+                age_years=row.age_years,
+                spacing_mm=same.setdefault(row.spacing_mm, row.spacing_mm),
+                position_mm=(row.position_mm[0], row.position_mm[-1]),
+            )
+            for row in each_row(self.folder / STUDIES, StudyRow)
+        ]
 
     @cached_property
     def by_name(self) -> dict[str, StudyRow]:
@@ -124,7 +168,7 @@ class Prepared:
         record: dict[str, Any] = read_json(record_path(self.folder, study.volume_name))
         return record
 
-    def frames(self, study: StudyRow) -> Frames:
+    def frames(self, study: AnyStudy) -> Frames:
         """A study's frames; see `read_frames`."""
         return read_frames(self.folder, study.volume_name)
 
