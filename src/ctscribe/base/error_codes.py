@@ -169,8 +169,8 @@ E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
-E_RECIPE             A recipe has an unknown or impossible knob.
-    Correct what is named.
+E_RECIPE             A recipe is not given, or has an unknown or impossible knob.
+    Give one by `--recipe`, or correct what is named.
 E_REPORT             A report is empty, or holds the tokenizer's own signs.
     Correct the text, or leave the study out.
 E_ROW                A line of a JSONL file is not what its stage wrote.

@@ -339,8 +339,10 @@ class Recipe(Section):
         return self
 
 
-def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe by path or by the name of a shipped one, then applies ``section.key=value``.
+
+    There is no usual recipe: None is refused with the names that may be given.
 
     Raises:
         CtscribeError: ``E_RECIPE`` naming the recipe, the key and, for a misspelt one, the
@@ -378,18 +380,19 @@ def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
         raise CtscribeError("E_RECIPE", _explain("--set", error)) from error
 
 
-def _find(name: str) -> Path:
+def _find(name: str | None) -> Path:
     here = Path(__file__).resolve().parents[1]
     folders = [here / "recipes", here.parents[1] / "recipes"]
     shipped = sorted(p for folder in folders for p in folder.glob("*.y*ml"))
-    if Path(name).is_file():
+    if name is not None and Path(name).is_file():
         return Path(name)
     for path in shipped:
         if path.stem == name:
             return path
     known = ", ".join(path.stem for path in shipped)
+    found = "none is given" if name is None else f"{name!r} is neither"
     raise CtscribeError(
-        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {name!r} is neither"
+        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {found}"
     )
 
 

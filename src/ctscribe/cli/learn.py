@@ -15,6 +15,7 @@ from ctscribe.cli.options import (
     Cues,
     OperatingPoint,
     Overrides,
+    PhantomRecipeName,
     Prefer,
     Processes,
     RecipeName,
@@ -36,7 +37,7 @@ def warm_up(
     where: Where = None,
     allow_outside: AllowOutside = False,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -65,7 +66,7 @@ def train(
     prepared: Path,
     pairs: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Train on PAIRS into RUN; continues where an interrupted run stopped."""
@@ -248,7 +249,7 @@ def experiment(
     *,
     prepared: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
@@ -293,7 +294,7 @@ def report(
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    recipe: RecipeName = "tiny",
+    recipe: PhantomRecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:

@@ -214,7 +214,7 @@ def test_the_seed_decides_and_another_request_is_refused(
         tiny_model(tokenizer := load_model(tmp_path / "start" / "best")[1], seed=3),
         tokenizer,
     )
-    with refusal("E_RUN_EXISTS", "differs in start_sha256"):
+    with refusal("E_RUN_EXISTS", "differs in the starting weights"):
         go_on(tmp_path / "a", recipe)
 
 
@@ -487,7 +487,7 @@ def test_a_told_run_is_told_as_when_it_writes(
         reinforce(tmp_path / "out", start, prepared, recipe)
     told = dict.fromkeys(prepared.by_name, ("Emphysema",))
     reinforce(tmp_path / "out", start, prepared, recipe, cues=told)
-    with refusal("E_RUN_EXISTS", "cues_sha256"):
+    with refusal("E_RUN_EXISTS", "the cues"):
         reinforce(tmp_path / "out", start, prepared, recipe, cues=dict.fromkeys(told, ()))
     untold = recipe_with(updates=1)
     other = write_run(tmp_path / "untold", untold, tiny_model(tokenizer), tokenizer)
