@@ -56,9 +56,7 @@ def test_an_interrupted_card_goes_on_and_a_finished_one_stays(
     assert path.read_text(encoding="utf-8") == whole
 
 
-def test_a_card_of_other_frames_leaves_its_folder_free(
-    blind: ReportWriter, tmp_path: Path
-) -> None:
+def test_a_card_of_other_frames_leaves_its_folder_free(blind: ReportWriter, tmp_path: Path) -> None:
     slices = RECIPE.slices.model_copy(update={"windows": "three"})
     other = RECIPE.model_copy(update={"slices": slices})
     prepared = write_prepared(tmp_path / "prepared", STUDIES, other)

@@ -325,7 +325,13 @@ def export(
     from ctscribe.learn.model.publish import publish
 
     recipe = recipe_of(run)
-    publish(run / "best", out, what, recipe, base)
+    merging = publish(run / "best", out, what, recipe, base)
+    if merging is not None:
+        say(
+            f"Cross entropy of {merging.num_reports} stock reports on noise, nats per token: "
+            f"{merging.cross_entropy_before:.4f} with the adapters as trained, "
+            f"{merging.cross_entropy_after:.4f} merged into {recipe.model.dtype}"
+        )
     say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
     if recipe.model.positions == "depth":
         say(

@@ -247,7 +247,7 @@ def test_a_first_try_that_is_refused_leaves_the_folder_to_the_mended_one(
     few = write_prepared(tmp_path / "few", prepared.split("train"), make_recipe())
     many = make_recipe(train={"pairs_per_device": 30})
     coarse = make_recipe(volume={"spacing_mm": [2, 2, 2]})
-    for studies, recipe, weights, code in (
+    for studies, recipe, begun, code in (
         (prepared, coarse, start, "E_PREPARED"),
         (prepared, make_recipe("heter"), start, "E_PAIRS"),
         (few, make_recipe("origin"), start, "E_EMPTY_SPLIT"),
@@ -255,6 +255,6 @@ def test_a_first_try_that_is_refused_leaves_the_folder_to_the_mended_one(
         (prepared, many, start, "E_TOO_FEW"),
     ):
         with refusal(code):
-            train(run_dir, studies, pairs, recipe, weights)
+            train(run_dir, studies, pairs, recipe, begun)
         assert not run_dir.exists()
     train(run_dir, prepared, pairs, make_recipe("origin", train={"epochs": 1}), start)
