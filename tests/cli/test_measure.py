@@ -228,6 +228,24 @@ def test_any_models_reports_are_scored_shown_compared_and_tabulated(
     ]
 
 
+def test_what_was_cut_short_is_said_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"valid_{number}_a_1.nii.gz" for number in range(1, 7)]
+    references = write_reports(tmp_path / "references.csv", dict.fromkeys(names, NODULE))
+    rows = [
+        prediction(study_row(name)).model_copy(update={"finished": name != names[0]})
+        for name in names
+    ]
+    write_rows(tmp_path / "p.jsonl", rows)
+    run("evaluate", tmp_path / "p.jsonl", "--references", references, *FEW)
+    said = "1 of 6 reports (16.7 %) cut short by the length limit"
+    told = capsys.readouterr()
+    assert said in told.out
+    assert f"note: {said}" in told.err
+    assert said in (tmp_path / "scores.html").read_text(encoding="utf-8")
+
+
 def test_scoring_takes_the_recipe_of_the_run_that_wrote_and_says_where_there_is_none(
     prepared: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

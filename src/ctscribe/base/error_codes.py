@@ -73,7 +73,7 @@ E_ENGINE             The engine that should do the work is not installed or not 
     Install or start it, go where it is, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
     Choose another split, prepare the training split too, or give reports of other patients.
-E_EXISTS             The folder holds another data set.
+E_EXISTS             The folder holds another data set, or another scan's draft.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.
     Export the whole weights; train without `model.slice_attention` to serve elsewhere.

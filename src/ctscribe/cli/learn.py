@@ -140,6 +140,7 @@ def generate(
         raise CtscribeError(
             "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
         )
+    from ctscribe.base.rows import unfinished
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.generate import generate as generate_stage
@@ -158,6 +159,11 @@ def generate(
         with stage("Writing reports") as progress:
             rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
     say(f"{len(rows)} reports in {target}")
+    if (cut := unfinished(rows)).count:
+        say(
+            f"note: {cut}; raise generate.max_new_tokens, "
+            f"{writer.generate.max_new_tokens} here, and write into another file"
+        )
 
 
 @app.command

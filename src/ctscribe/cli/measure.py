@@ -91,7 +91,7 @@ def evaluate(
     The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
     """
     from ctscribe.measure.scores import evaluate_predictions
-    from ctscribe.show.score_tables import score_tables
+    from ctscribe.show.score_tables import cut_short, score_tables
     from ctscribe.show.scoreboard import write_run_board
     from ctscribe.show.tables import written_tables
 
@@ -103,6 +103,8 @@ def evaluate(
     target = out or predictions.with_name("scores.json")
     write_json(target, scores)
     print_text(written_tables(score_tables({"Model": scores}), "markdown"))
+    if (cut := cut_short(scores)).known:
+        say(f"note: {cut}")
     page = target.with_suffix(".html")
     write_run_board(page, scores, predictions, references)
     say(f"Scores in {target}, and to read in {page}")
