@@ -58,7 +58,11 @@ def test_what_no_cell_could_do_with_is_refused_before_anything_is_written(tmp_pa
     recipe = read_recipe("paper_origin")
     splits = ("train",) * 6 + ("validation",) * 3 + ("test",) * 3
     whole = [
-        study_row(f"train_{number}_a_1.nii.gz", split=split, labels=(number % 2,) * 18)
+        study_row(
+            f"{'valid' if split == 'test' else 'train'}_{number}_a_1.nii.gz",
+            split=split,
+            labels=(number % 2,) * 18,
+        )
         for number, split in enumerate(splits)
     ]
     unlabelled = [study.model_copy(update={"labels": None}) for study in whole]

@@ -5,8 +5,9 @@ read, by the number of its line.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, final
 
 from pydantic import (
     AfterValidator,
@@ -214,7 +215,9 @@ class PredictionRow(Row):
     """Findings that the prompt told; None where it told nothing."""
 
 
-class Unfinished(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Unfinished:
     """How many written reports ran into the length limit, of those of which it is known."""
 
     count: int

@@ -7,6 +7,7 @@ JSON-able dictionary, ``scores.json``. What two systems differ in is `compare`'s
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -171,7 +172,7 @@ def evaluate(
         **_scores(answers, blind, studies, truth, config, source),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
-        "unfinished": {**cut._asdict(), "share": cut.share},
+        "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
         "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,
