@@ -16,7 +16,7 @@ from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, TITLES, Cell, cell_recipe, grid
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
-from ctscribe.base.runs import open_run
+from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.data.prepared import Prepared
 from ctscribe.show.experiment_tables import write_experiment_tables
 
@@ -47,13 +47,18 @@ def run_experiment(
         Paths of the Markdown tables.
 
     Raises:
-        CtscribeError: The first error of a cell; what its cells have finished is kept.
+        CtscribeError: ``E_PREPARED`` and whatever else is wrong for all cells, before anything is
+            written; the first error of a cell; what its cells have finished is kept.
     """
     if recipe.experiment.ours:
         _require_queries(start)
-    open_run(out, "experiment", experiment_request(recipe))
-    folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
+    prepared.require(recipe)
+    request = experiment_request(recipe)
+    require_same_run(out, "experiment", request)
+    _require_studies(prepared, recipe)
     _store_features(prepared, recipe, start)
+    open_run(out, "experiment", request)
+    folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ProcessPoolExecutor(
         parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
@@ -130,13 +135,25 @@ def compare_cells(
     return compare(written.pop("Origin"), written, prepared.split("test"), recipe.evaluate)
 
 
+def _require_studies(prepared: Prepared, recipe: Recipe) -> None:
+    """Refuses, before anything is trained, studies that some cell could not do with."""
+    from ctscribe.learn.pairs.build import build_pairs
+    from ctscribe.learn.train.validation import validation_pairs
+
+    prepared.scans("train")
+    prepared.scans("test")
+    validation_pairs(prepared.split("validation"))
+    for pairs in dict.fromkeys(cell_recipe(recipe, cell).pairs for cell in grid(recipe)):
+        build_pairs(prepared.split("train"), pairs, prepared)
+
+
 def _store_features(prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
-    """Once for all cells, before they run side by side."""
+    """Once for all cells, before they run side by side; refuses weights that cannot be read."""
     from ctscribe.learn.model.checkpoint import load_model
     from ctscribe.learn.model.features import store_features
 
+    qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
     if recipe.model.freeze_tower:
-        qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
         merged = recipe.model.freeze_merger
         store_features(qwen, prepared, prepared.studies, noise=True, merged=merged)
 

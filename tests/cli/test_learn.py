@@ -24,7 +24,7 @@ def run(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
 
 
 def report(source: Path, run: Path, *options: str) -> str:
-    out = run.parent / "draft"
+    out = run.parent / "-".join(("draft", *options))
     words = ["report", str(source), "--run", str(run), "--out", str(out), *options]
     app(words, result_action="return_value")
     return str(read_json(out / "report.json")["warnings"])

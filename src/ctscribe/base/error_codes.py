@@ -73,7 +73,7 @@ E_ENGINE             The engine that should do the work is not installed or not 
     Install or start it, go where it is, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
     Choose another split, prepare the training split too, or give reports of other patients.
-E_EXISTS             The folder holds another data set.
+E_EXISTS             The folder holds another data set, or another scan's draft.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.
     Export the whole weights; train without `model.slice_attention` to serve elsewhere.
@@ -169,8 +169,8 @@ E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
-E_RECIPE             A recipe has an unknown or impossible knob.
-    Correct what is named.
+E_RECIPE             A recipe is not given, or has an unknown or impossible knob.
+    Give one by `--recipe`, or correct what is named.
 E_REPORT             A report is empty, or holds the tokenizer's own signs.
     Correct the text, or leave the study out.
 E_ROW                A line of a JSONL file is not what its stage wrote.

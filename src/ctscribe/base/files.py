@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from ctscribe.base.errors import CtscribeError
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
+_HASH = re.compile(r"\b[0-9a-f]{16,64}\b")
+_INPUTS = {"start": "starting weights", "where": "boxes or masks"}
+"""What a request calls otherwise than its reader."""
 _PART = ".part"
 """Ends the names of temporary files."""
 
@@ -200,12 +204,23 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def first_difference(before: object, after: object, path: str = "") -> str | None:
-    """Names the first place where two JSON-able values differ, with both; None where they agree."""
+def first_difference(before: object, after: object) -> str | None:
+    """Names the first place where two JSON-able values differ; None where they agree."""
+    return next(differences(before, after), None)
+
+
+def differences(before: object, after: object, path: str = "") -> Iterator[str]:
+    """Names every place where two JSON-able values differ, in the keys' order.
+
+    A knob is named with both values, as in ``train.epochs (1 there, 2 asked)``. Of an input file
+    only a hash is known, which tells nobody anything, so ``pairs_sha256`` becomes ``the pairs``.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            found = first_difference(before.get(key), after.get(key), f"{path}.{key}".strip("."))
-            if found:
-                return found
-        return None
-    return None if before == after else f"{path} ({before!r} there, {after!r} asked)"
+            yield from differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))
+    elif before != after:
+        if _HASH.search(f"{before} {after}"):
+            name = path.removesuffix("_sha256").replace("_", " ")
+            yield f"the {_INPUTS.get(name, name)}"
+        else:
+            yield f"{path} ({before!r} there, {after!r} asked)"

@@ -5,8 +5,9 @@ read, by the number of its line.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, final
 
 from pydantic import (
     AfterValidator,
@@ -212,6 +213,30 @@ class PredictionRow(Row):
     """False when the report ran into the length limit; None where that is not known."""
     cue: tuple[str, ...] | None = None
     """Findings that the prompt told; None where it told nothing."""
+
+
+@final
+@dataclass(frozen=True)
+class Unfinished:
+    """How many written reports ran into the length limit, of those of which it is known."""
+
+    count: int
+    known: int
+
+    @property
+    def share(self) -> float | None:
+        """None where it is known of no report."""
+        return self.count / self.known if self.known else None
+
+    def __str__(self) -> str:
+        share = f" ({100 * self.count / self.known:.1f} %)" if self.count else ""
+        return f"{self.count} of {self.known} reports{share} cut short by the length limit"
+
+
+def unfinished(rows: Iterable[PredictionRow]) -> Unfinished:
+    """Counts reports that were cut short."""
+    known = [row.finished for row in rows if row.finished is not None]
+    return Unfinished(known.count(False), len(known))
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)

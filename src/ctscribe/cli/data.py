@@ -13,6 +13,7 @@ from ctscribe.cli.options import (
     EngineName,
     EngineProcesses,
     Overrides,
+    PhantomRecipeName,
     Prefer,
     Processes,
     RecipeName,
@@ -27,7 +28,7 @@ from ctscribe.cli.options import (
 def phantom(
     out: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: PhantomRecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -45,7 +46,7 @@ def prepare(
     source: Path,
     out: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     keep: Literal["all", "slices"] = "all",
     prefer: Prefer = None,
@@ -101,7 +102,7 @@ def prepare(
 def doctor(
     source: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     prefer: Prefer = None,
     series: Series = None,
@@ -134,7 +135,7 @@ def doctor(
 
 @app.command
 def pairs(
-    prepared: Path, out: Path, *, recipe: RecipeName = "tiny", overrides: Overrides = ()
+    prepared: Path, out: Path, *, recipe: RecipeName = None, overrides: Overrides = ()
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
     from ctscribe.data.prepared import Prepared
@@ -142,6 +143,7 @@ def pairs(
     from ctscribe.learn.pairs.build import build_training_pairs
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
+    studies.require(knobs)
     num_rows = build_training_pairs(studies, out, knobs.pairs)
     warnings = write_audit(studies, out)
     say(f"{num_rows} rows in {out / 'pairs.jsonl'}")
@@ -150,8 +152,8 @@ def pairs(
 
 
 @app.command
-def recipe(name: str = "tiny", *, overrides: Overrides = ()) -> None:
-    """Print every knob of a recipe as it would be used."""
+def recipe(name: str | None = None, *, overrides: Overrides = ()) -> None:
+    """Print every knob of the recipe NAME, a YAML file or a shipped name, as it would be used."""
     import yaml
 
     resolved = read_knobs(name, overrides)

@@ -15,6 +15,7 @@ from ctscribe.cli.options import (
     Cues,
     OperatingPoint,
     Overrides,
+    PhantomRecipeName,
     Prefer,
     Processes,
     RecipeName,
@@ -36,7 +37,7 @@ def warm_up(
     where: Where = None,
     allow_outside: AllowOutside = False,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -65,7 +66,7 @@ def train(
     prepared: Path,
     pairs: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Train on PAIRS into RUN; continues where an interrupted run stopped."""
@@ -139,6 +140,7 @@ def generate(
         raise CtscribeError(
             "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
         )
+    from ctscribe.base.rows import unfinished
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.generate import generate as generate_stage
@@ -157,6 +159,11 @@ def generate(
         with stage("Writing reports") as progress:
             rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
     say(f"{len(rows)} reports in {target}")
+    if (cut := unfinished(rows)).count:
+        say(
+            f"note: {cut}; raise generate.max_new_tokens, "
+            f"{writer.generate.max_new_tokens} here, and write into another file"
+        )
 
 
 @app.command
@@ -248,7 +255,7 @@ def experiment(
     *,
     prepared: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
@@ -293,7 +300,7 @@ def report(
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    recipe: RecipeName = "tiny",
+    recipe: PhantomRecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -324,7 +331,13 @@ def export(
     from ctscribe.learn.model.publish import publish
 
     recipe = recipe_of(run)
-    publish(run / "best", out, what, recipe, base)
+    merging = publish(run / "best", out, what, recipe, base)
+    if merging is not None:
+        say(
+            f"Cross entropy of {merging.num_reports} stock reports on noise, nats per token: "
+            f"{merging.cross_entropy_before:.4f} with the adapters as trained, "
+            f"{merging.cross_entropy_after:.4f} merged into {recipe.model.dtype}"
+        )
     say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
     if recipe.model.positions == "depth":
         say(

@@ -18,7 +18,21 @@ app = App(
     default_parameter=Parameter(negative=""),
 )
 
-RecipeName = Annotated[str, Parameter(name="--recipe", help="A YAML file or a shipped name.")]
+RecipeName = Annotated[
+    str | None, Parameter(name="--recipe", help="A YAML file or a shipped name; must be given.")
+]
+"""Of own data; what it is None for is refused by `read_knobs`, with the names."""
+PhantomRecipeName = Annotated[
+    str, Parameter(name="--recipe", help="A YAML file or a shipped name.")
+]
+ScoringRecipeName = Annotated[
+    str | None,
+    Parameter(
+        name="--recipe",
+        help="A YAML file or a shipped name; else that of the run whose folder the reports lie "
+        "in, else every knob of scoring as `ctscribe evaluate` says.",
+    ),
+]
 Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
@@ -74,11 +88,11 @@ OperatingPoint = Annotated[
 CORES = os.cpu_count() or 1
 
 
-def read_knobs(recipe: str, overrides: tuple[str, ...]) -> "Recipe":
+def read_knobs(recipe: str | None, overrides: tuple[str, ...]) -> "Recipe":
     """Reads a recipe with its overrides, imported late so that ``--help`` comes at once.
 
     Raises:
-        CtscribeError: ``E_RECIPE``.
+        CtscribeError: ``E_RECIPE``, also where none is given.
     """
     from ctscribe.base.recipe import read_recipe
 

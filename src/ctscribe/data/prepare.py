@@ -113,10 +113,10 @@ def prepare(
     tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
     how = Preparation(volume, slices, keep, prefer, series)
     with _locked_ledger(tables, out) as ledger:
-        manifest = open_prepared(out, tables, how, splits)
         listed, skipped = list_source(
             source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
         )
+        manifest = open_prepared(out, tables, how, splits)
         listed = listed[shard[0] - 1 :: shard[1]]
         skipped = skipped if shard[0] == 1 else []  # told by the first shard
         records, tasks = _split_off_done(ledger, listed, out, how)

@@ -178,12 +178,21 @@ class Prepared:
         Raises:
             CtscribeError: ``E_MISSING`` where only slices were kept.
         """
+        path = self.require_volume(study)
+        return read_volume(path, study=study.volume_name, intensity="hu")[0]
+
+    def require_volume(self, study: StudyRow) -> Path:
+        """The file of a study's volume.
+
+        Raises:
+            CtscribeError: ``E_MISSING`` where only slices were kept.
+        """
         path = self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
         if not path.exists():
             raise CtscribeError(
                 "E_MISSING", f"{path} must exist, as `prepare --keep all` writes it"
             )
-        return read_volume(path, study=study.volume_name, intensity="hu")[0]
+        return path
 
     def features(self, tower: str) -> Path:
         """Where the visual tokens of the tower with this hash are; see `learn.model.features`."""

@@ -17,7 +17,13 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
+from ctscribe.base.files import (
+    ProgressCallback,
+    first_difference,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+)
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.lesions import Places, read_where
@@ -43,6 +49,8 @@ _BURDEN = 0.7
 _VIEWS = 2
 """Interleaved sets of slices read from each phantom; each is spaced as in the data set. With slabs
 there is one set, since slabs twice as close would be thinner than the data set's."""
+_Loaded = tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]
+"""A model and its tokenizer."""
 
 
 @final
@@ -89,21 +97,25 @@ def warm_up(
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``.
+            patients would be the data set's own, ``E_WEIGHTS``, ``E_PREPARED``, ``E_WHERE``,
+            ``E_MASK``, ``E_EMPTY_SPLIT``.
     """
     request = request_of(recipe, prepared, where, start)
     if out.exists():
         _require_same(out, request)
         progress(1000, 1000)
         return out
-    studies_dir = out.with_name(f"{out.name}-studies")
+    if prepared is not None:
+        prepared.require(recipe)
+    weights = _starting_weights(recipe, start)
+    # named by the request, for what an earlier one left may be of other phantoms
+    studies_dir = out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
     if prepared is None:
         studies = _draw_studies(studies_dir, recipe, processes, progress)
     else:
-        prepared.require(recipe)
         places = read_where(where, allow_outside=allow_outside) if where else {}
         studies = _take_studies(prepared, places)
-    qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
+    qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
     documents = {_REQUEST: {"request": request, **found}}
     save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
     shutil.rmtree(studies_dir, ignore_errors=True)
@@ -116,13 +128,13 @@ def shipped_start(recipe: Recipe) -> Path | None:
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "starts", here.parents[1] / "starts"):
         written = folder / recipe.model.preset
-        if _holds(written, request_of(recipe)):
+        if _difference(written, request_of(recipe)) is None:
             return written
     return None
 
 
 def _learn(
-    studies: _Studies, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
+    studies: _Studies, recipe: Recipe, weights: _Loaded | None, progress: ProgressCallback
 ) -> tuple[
     Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
 ]:
@@ -132,7 +144,10 @@ def _learn(
     train = _lessons(studies, studies.train, kept)
     held_out = _lessons(studies, studies.held_out, studies.places)
     reports = [join_report(study.findings, study.impression) for study in studies.train]
-    qwen, tokenizer = _starting_point(recipe, start, reports, train)
+    qwen, tokenizer = weights or _new_weights(recipe, reports, train)
+    let_tower_learn(qwen, recipe.warm_up, recipe.model)
+    if torch.cuda.is_available():
+        qwen.to("cuda")
     began = time.monotonic()
     head, losses = teach(qwen, train, recipe.warm_up, progress=progress)
     found = {
@@ -171,22 +186,20 @@ def keep_share(places: Places, names: Sequence[str], share: float, seed: int) ->
     return {name: places[name] for name in kept if name in places}
 
 
-def _starting_point(
-    recipe: Recipe, start: str | Path | None, reports: Sequence[str], lessons: Sequence[Lesson]
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
-    model = recipe.model
-    if model.preset == "tiny" and start is None:
-        prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
-        tokenizer = train_tokenizer([*prompt * len(reports), *reports])
-        torch.manual_seed(recipe.warm_up.seed)
-        qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
-        speed_up_tower(qwen)
-        whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
-    else:
-        qwen, tokenizer = load_model(start or model.preset, model.dtype)
-    let_tower_learn(qwen, recipe.warm_up, model)
-    if torch.cuda.is_available():
-        qwen.to("cuda")
+def _starting_weights(recipe: Recipe, start: str | Path | None) -> _Loaded | None:
+    """Weights to begin with, read before any study is drawn; None where new ones are made."""
+    if recipe.model.preset == "tiny" and start is None:
+        return None
+    return load_model(start or recipe.model.preset, recipe.model.dtype)
+
+
+def _new_weights(recipe: Recipe, reports: Sequence[str], lessons: Sequence[Lesson]) -> _Loaded:
+    prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
+    tokenizer = train_tokenizer([*prompt * len(reports), *reports])
+    torch.manual_seed(recipe.warm_up.seed)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config(recipe.model.preset, tokenizer))
+    speed_up_tower(qwen)
+    whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
     return qwen, tokenizer
 
 
@@ -302,23 +315,23 @@ def _fingerprint(where: Path | None) -> str | None:
 
 
 def _require_same(out: Path, request: Mapping[str, Any]) -> None:
-    if not _holds(out, request):
+    if difference := _difference(out, request):
         raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{out} must be new or hold the same warm-up, but it holds something else",
+            "E_RUN_EXISTS", f"{out} must be new or hold the same warm-up, but it holds {difference}"
         )
 
 
-def _holds(folder: Path, request: Mapping[str, Any]) -> bool:
-    """Whether a folder is the finished answer to a request.
+def _difference(folder: Path, request: Mapping[str, Any]) -> str | None:
+    """How a folder is not the finished answer to a request; None where it is.
 
     A knob at its default may go without saying, so a checkpoint made before a knob existed is
     still what a recipe without that knob wants.
     """
     if not is_complete(folder) or not (folder / _REQUEST).exists():
-        return False
+        return "no whole one"
     written = read_json(folder / _REQUEST)["request"]
-    return _without_defaults(written) == _without_defaults(request)
+    changed = first_difference(_without_defaults(written), _without_defaults(request))
+    return changed and f"one that differs in {changed}"
 
 
 def _without_defaults(request: Mapping[str, Any]) -> dict[str, Any]:

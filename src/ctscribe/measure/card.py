@@ -24,7 +24,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
-from ctscribe.base.runs import open_run
+from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import FeatureStore
@@ -64,7 +64,8 @@ def make_card(
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
-            complete weights, ``E_RUN_EXISTS`` when the folder holds another model's card.
+            complete weights, ``E_CUES``, ``E_PREPARED``, ``E_RUN_EXISTS`` when the folder holds
+            another model's card.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     prepared.require(writer.recipe)
@@ -79,9 +80,11 @@ def make_card(
         "generate": writer.generate.model_dump(mode="json"),
         "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
     }
-    open_run(out_dir, "card", asked)
+    require_same_run(out_dir, "card", asked)
     writer.hold_against(prepared)
     views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
+    writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
+    open_run(out_dir, "card", asked)
     cross_entropy, answers, truth = {}, {}, as_reports(scans)
     for number, (name, view) in enumerate(views.items()):
         tell = _part(number, len(scans), progress)

@@ -149,6 +149,8 @@ def write_altered(
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
+    for scan in scans:
+        prepared.require_volume(scan)
     open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
     done = 0
     for scan in scans:

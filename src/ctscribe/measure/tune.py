@@ -73,6 +73,7 @@ def tune(
         CtscribeError: As `calibrate` where the run is told findings; ``E_EMPTY_SPLIT``,
             ``E_PREPARED``.
     """
+    prepared.require(writer.recipe)
     search = _Search(writer, prepared, progress)
     given = {"bleu_4": least_bleu_4, "precision": least_precision}
     asked = {name: floor for name, floor in given.items() if floor is not None}

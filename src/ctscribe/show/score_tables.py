@@ -14,6 +14,7 @@ from typing import Any
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.rows import Unfinished
 from ctscribe.measure.baselines import LEAVE_ONE_OUT
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
 
@@ -244,6 +245,8 @@ def _notes(
         for name, results in systems.items()
     }
     notes += [*_missing_notes(missing, n), *reference_notes(n)]
+    cut = {name: cut_short(*results) for name, results in systems.items()}
+    notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
     if "coverage" in metrics:
         notes.append(
             f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
@@ -276,6 +279,12 @@ def _missing_notes(missing: Mapping[str, Collection[str]], n: Mapping[str, int])
         for name, scans in missing.items()
         if scans
     ]
+
+
+def cut_short(*results: Scores) -> Unfinished:
+    """Reports of one system, over all its seeds, that ran into the length limit."""
+    told = [scores.get("unfinished", {"count": 0, "known": 0}) for scores in results]
+    return Unfinished(sum(each["count"] for each in told), sum(each["known"] for each in told))
 
 
 def reference_notes(n: Mapping[str, int]) -> list[str]:

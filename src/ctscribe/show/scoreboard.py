@@ -18,7 +18,7 @@ from ctscribe.base.about import __version__
 from ctscribe.base.files import read_json, write_text
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows, unfinished
 from ctscribe.data.prepared import Prepared
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
@@ -69,7 +69,8 @@ def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     figures = experiment_figures(tables[1], cells, recipe)
     shown = f"studies below: {selected.name}, the run with the lowest validation loss"
     path = out / "scoreboard.html"
-    page = scoreboard_page("Scoreboard", board_facts(test, shown), tables, figures, groups)
+    facts = [*board_facts(test, shown), str(unfinished(written))]
+    page = scoreboard_page("Scoreboard", facts, tables, figures, groups)
     write_text(path, page)
     return path
 
@@ -97,6 +98,8 @@ def write_run_board(
         figures.append(CaptionedFigure("Loss over the updates.", loss_curve.read_bytes()))
     missing = len(scores["missing"])
     facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
+    if (cut := unfinished(written)).known:
+        facts.append(str(cut))
     if references.prepared is None:
         facts.append("no volumes given, so no slices are shown")
         groups = [worst_texts(scans, written)]

@@ -30,6 +30,7 @@ def find_evidence(
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study
             that is not prepared, ``E_PREPARED``.
     """
+    prepared.require(writer.recipe)
     matched = match_predictions(prepared, predictions_path, limit)
     done = read_rows(out_path, EvidenceRow, partial=True) if out_path.exists() else []
     write_rows(out_path, done)

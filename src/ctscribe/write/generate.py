@@ -37,6 +37,7 @@ def generate_template(
             f"the template needs {writer.run_dir / FILE} of the run's best weights, as "
             "`ctscribe calibrate` writes it",
         )
+    prepared.require(writer.recipe)
     scans = prepared.scans(split)
     store = writer.features(prepared, scans)
     logits = writer.finding_logits([store.visual(study) for study in scans])
@@ -82,6 +83,7 @@ def generate(
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
             ``E_RUN_EXISTS`` when the file was written otherwise.
     """
+    prepared.require(writer.recipe)
     scans = prepared.scans(split)
     request = {
         "weights_sha256": writer.weights_sha256,

@@ -423,7 +423,8 @@ class ReportWriter:
             cue=cue,
         )
         visual = self.told(visual)
-        text = self.answers([visual])[0].text
+        answer = self.answers([visual])[0]
+        text = answer.text
         report = self.read(*split_report(text))
         evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
         findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
@@ -444,7 +445,9 @@ class ReportWriter:
             )
         sentences = sentence_rows(evidence, confidences)
         draft = self._draft(study, kind, scan)
-        return replace(draft, text=text, sentences=sentences, findings=findings)
+        return replace(
+            draft, text=text, sentences=sentences, findings=findings, finished=answer.finished
+        )
 
     def _draft(
         self, study: str, kind: SourceKind, scan: PreparedVolume | None, refused: str | None = None

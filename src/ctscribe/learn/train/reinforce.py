@@ -27,7 +27,7 @@ from ctscribe.base.files import (
 )
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.base.runs import open_run, recipe_of, weights_sha256
+from ctscribe.base.runs import open_run, recipe_of, require_same_run, weights_sha256
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
@@ -93,9 +93,10 @@ def reinforce(
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
     start = weights_sha256(start_run / "best")
-    asked = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
-    told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
-    open_run(run_dir, "reinforce", asked | told)
+    request = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
+    if cues is not None:
+        request["cues_sha256"] = sha256_of_json(sorted(cues.items()))
+    require_same_run(run_dir, "reinforce", request)
     if (run_dir / "result.json").exists():
         return ReinforceResult(**read_json(run_dir / "result.json"))
     qwen.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,11 +104,14 @@ def reinforce(
     visual = visual if cues is None else _with_cues(visual, cues)
     longest = qwen.config.text_config.max_position_embeddings
     pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
+    pairs.require_reports()
+    course = Course(training, pairs, recipe)
     policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+    open_run(run_dir, "reinforce", request)
     return go_on(
         run_dir,
         policy,
-        Course(training, pairs, recipe),
+        course,
         partial(validate, policy, validation, visual),
         partial(save_model, run_dir / "best", qwen, tokenizer),
         progress,

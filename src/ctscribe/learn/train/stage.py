@@ -18,7 +18,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
-from ctscribe.base.runs import open_run
+from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
@@ -140,18 +140,19 @@ def train(
     Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
 
-    ``run_dir`` is new or was started with the same request. ``start`` is a folder, a hub id or a
-    preset; None takes the recipe's preset. ``progress`` is told (updates done, all updates).
+    ``run_dir`` is new or was started with the same request; nothing is written into it before all
+    checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
+    ``progress`` is told (updates done, all updates).
 
     Raises:
         CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
-            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
-            ``E_MEMORY``, ``E_SHARDED``.
+            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
+            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
     """
     prepared.require(recipe)
     arguments = training_arguments(run_dir, recipe)
-    with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", request_of(recipe, arguments, pairs_path, start))
+    request = request_of(recipe, arguments, pairs_path, start)
+    require_same_run(run_dir, "train", request)
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
@@ -165,6 +166,11 @@ def train(
         PairDataset(prepared.by_name, part, tokenizer, visual, longest)
         for part in (rows, validation_rows)
     )
+    for dataset in (taught, judged):
+        dataset.require_reports()
+    count_updates(recipe.train.epochs * len(taught), arguments)
+    with arguments.main_process_first(local=False):
+        open_run(run_dir, "train", request)
     return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
 
 
