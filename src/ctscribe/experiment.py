@@ -6,17 +6,19 @@ Every step of a cell is skipped when its result is there, so an interrupted expe
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, TITLES, Cell, cell_recipe, grid
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.base.runs import open_run
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepared import Prepared
 from ctscribe.show.experiment_tables import write_experiment_tables
 
@@ -32,6 +34,7 @@ def run_experiment(
     *,
     parallel: int = 1,
     progress: ProgressCallback,
+    storing: ProgressCallback = lambda done, total: None,
 ) -> list[Path]:
     """Runs every cell and writes the tables.
 
@@ -42,29 +45,29 @@ def run_experiment(
         start: Starting checkpoint; None takes the recipe's preset.
         parallel: Cells trained at the same time, each in a process of its own.
         progress: Called with the steps that are finished and all steps.
+        storing: Called before them with the volumes whose features are stored and all volumes.
 
     Returns:
         Paths of the Markdown tables.
 
     Raises:
-        CtscribeError: The first error of a cell; what its cells have finished is kept.
+        CtscribeError: The first error of a cell; what its cells have finished is kept. ``E_BUSY``.
     """
     if recipe.experiment.ours:
         _require_queries(start)
-    open_run(out, "experiment", experiment_request(recipe))
     folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
-    _store_features(prepared, recipe, start)
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    with ProcessPoolExecutor(
-        parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
-    ) as pool:
-        jobs = [
-            pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
-            for cell, folder in folders.items()
-        ]
-        _follow(jobs, list(folders.values()), progress)
-    write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
-    return write_experiment_tables(out, recipe, folders)
+    with one_writer(out):
+        open_run(out, "experiment", experiment_request(recipe))
+        _store_features(prepared, recipe, start, storing)
+        with worker_pool(parallel, partial(_use_threads, threads)) as pool:
+            jobs = [
+                pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
+                for cell, folder in folders.items()
+            ]
+            _follow(jobs, list(folders.values()), progress)
+        write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
+        return write_experiment_tables(out, recipe, folders)
 
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:
@@ -130,15 +133,14 @@ def compare_cells(
     return compare(written.pop("Origin"), written, prepared.split("test"), recipe.evaluate)
 
 
-def _store_features(prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
+def _store_features(
+    prepared: Prepared, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
+) -> None:
     """Once for all cells, before they run side by side."""
-    from ctscribe.learn.model.checkpoint import load_model
-    from ctscribe.learn.model.features import store_features
+    from ctscribe.learn.model.features import store_all
 
     if recipe.model.freeze_tower:
-        qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
-        merged = recipe.model.freeze_merger
-        store_features(qwen, prepared, prepared.studies, noise=True, merged=merged)
+        store_all(prepared, recipe, start, noise=True, progress=progress)
 
 
 def _require_queries(start: str | Path | None) -> None:

@@ -19,6 +19,7 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import LOCK
 from ctscribe.base.recipe import Recipe
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
@@ -41,7 +42,7 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
             "E_RUN_EXISTS",
             f"{run_dir} must be new or hold the same run, but it differs in {changed}",
         )
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and any(path.name != LOCK for path in run_dir.iterdir()):
         raise CtscribeError(
             "E_RUN_EXISTS", f"{run_dir} must be new or hold a run, but it holds other files"
         )

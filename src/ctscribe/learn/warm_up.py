@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.lesions import Places, read_where
@@ -89,26 +90,28 @@ def warm_up(
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``.
+            patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``,
+            ``E_BUSY``.
     """
     request = request_of(recipe, prepared, where, start)
-    if out.exists():
-        _require_same(out, request)
+    with one_writer_of(out):
+        if out.exists():
+            _require_same(out, request)
+            progress(1000, 1000)
+            return out
+        studies_dir = out.with_name(f"{out.name}-studies")
+        if prepared is None:
+            studies = _draw_studies(studies_dir, recipe, processes, progress)
+        else:
+            prepared.require(recipe)
+            places = read_where(where, allow_outside=allow_outside) if where else {}
+            studies = _take_studies(prepared, places)
+        qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
+        documents = {_REQUEST: {"request": request, **found}}
+        save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
+        shutil.rmtree(studies_dir, ignore_errors=True)
         progress(1000, 1000)
         return out
-    studies_dir = out.with_name(f"{out.name}-studies")
-    if prepared is None:
-        studies = _draw_studies(studies_dir, recipe, processes, progress)
-    else:
-        prepared.require(recipe)
-        places = read_where(where, allow_outside=allow_outside) if where else {}
-        studies = _take_studies(prepared, places)
-    qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
-    documents = {_REQUEST: {"request": request, **found}}
-    save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
-    shutil.rmtree(studies_dir, ignore_errors=True)
-    progress(1000, 1000)
-    return out
 
 
 def shipped_start(recipe: Recipe) -> Path | None:

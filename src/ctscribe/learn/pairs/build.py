@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.base.types import Labels
@@ -23,8 +24,8 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
     """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS`` or
-            ``E_NO_NEGATIVE``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS``,
+            ``E_NO_NEGATIVE`` or ``E_BUSY``.
     """
     training = prepared.split("train")
     if not training:
@@ -33,9 +34,10 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
             f"the training split must have studies, but none of the {len(prepared.studies)} in "
             f"{prepared.folder} belongs to it",
         )
-    pairs = build_pairs(training, config, prepared)
-    write_rows(out_dir / "pairs.jsonl", pairs)
-    return pairs
+    with one_writer_of(out_dir / "pairs.jsonl"):
+        pairs = build_pairs(training, config, prepared)
+        write_rows(out_dir / "pairs.jsonl", pairs)
+        return pairs
 
 
 def build_pairs(
