@@ -82,7 +82,8 @@ def reinforce(
     Raises:
         CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
             ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``,
-            ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go together.
+            ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go
+            together.
     """
     if recipe.model.cues != (cues is not None):
         raise CtscribeError(
