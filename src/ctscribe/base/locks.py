@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import not_writable, remove_parts
@@ -85,6 +85,7 @@ def _locked(what: Path, lock: Path, kind: int) -> Iterator[None]:
         raise not_writable(what, error) from error
     token = _HELD.set(_HELD.get() | {place})
     try:
+        _sign(what, file)
         yield
     finally:
         _HELD.reset(token)
@@ -93,10 +94,10 @@ def _locked(what: Path, lock: Path, kind: int) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _take(what: Path, lock: Path, kind: int) -> BinaryIO:
-    """Opens the file and locks it, notes who does, and gives it back open."""
+def _take(what: Path, lock: Path, kind: int) -> FileIO:
+    """Opens the file and locks it."""
     while True:
-        file = lock.open("a+b")
+        file = lock.open("a+b", buffering=0)
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -107,15 +108,20 @@ def _take(what: Path, lock: Path, kind: int) -> BinaryIO:
                 file.close()
                 raise
         if os.fstat(file.fileno()).st_nlink:
-            break
+            return file
         file.close()  # its holder took it away before it was ours
-    file.truncate(0)
-    file.write(f"{os.getpid()} {_machine()} {time.strftime('%Y-%m-%d %H:%M')}".encode())
-    file.flush()
-    return file
 
 
-def _busy(what: Path, file: BinaryIO) -> CtscribeError:
+def _sign(what: Path, file: FileIO) -> None:
+    """Notes who holds the lock and since when."""
+    try:
+        file.truncate(0)
+        file.write(f"{os.getpid()} {_machine()} {time.strftime('%Y-%m-%d %H:%M')}".encode())
+    except OSError as error:
+        raise not_writable(what, error) from error
+
+
+def _busy(what: Path, file: FileIO) -> CtscribeError:
     file.seek(0)
     match file.read(100).decode(errors="replace").split(" ", 2):
         case [process, machine, since] if process.isdecimal():
