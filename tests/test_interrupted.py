@@ -167,7 +167,7 @@ def _stop_at_work(title: str, number: int) -> None:
         if part._title == title and total / 2 <= done < total:
             os.kill(os.getpid(), number)
 
-    console._Part.__call__ = told  # type: ignore[method-assign]
+    console._Part.__call__ = told  # type: ignore[method-assign, assignment]
 
 
 def fresh(ground: Path, folder: Path, name: str) -> Path:
