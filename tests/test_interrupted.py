@@ -12,10 +12,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 import torch
@@ -30,6 +28,7 @@ from ctscribe.cli.app import RESUMED, main
 from ctscribe.learn.model import features
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.phantom.dataset import write_dataset
+from tests.holders import held
 from tests.models import tiny_model, write_run
 from tests.outputs import hashes
 from tests.studies import prediction, random_frames, study_row, write_prepared
@@ -226,30 +225,13 @@ def test_stopped_at_work_it_ends_with_the_same_bytes(
     assert results(folder) == whole[name]
 
 
-@contextmanager
-def somebody_in(folder: Path, lock: str) -> Iterator[None]:
-    """Another holder: a thread is as foreign to a lock as a process."""
-    entered, leave = Event(), Event()
-
-    def hold() -> None:
-        with one_writer_of(folder / lock) if lock else one_writer(folder):
-            entered.set()
-            leave.wait()
-
-    thread = Thread(target=hold)
-    thread.start()
-    entered.wait()
-    yield
-    leave.set()
-    thread.join()
-
-
 @pytest.mark.parametrize("name", STAGES)
 def test_a_second_writer_is_refused_in_one_sentence(
     ground: Path, tmp_path: Path, name: str
 ) -> None:
     folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
-    with somebody_in(folder / stage.written, stage.lock):
+    written = folder / stage.written
+    with held(one_writer_of(written / stage.lock) if stage.lock else one_writer(written)):
         before = results(folder)
         status, said = run(stage, folder, name)
         assert status == 1, said

@@ -3,12 +3,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 
 from ctscribe.base.files import atomic_write, write_text
 from ctscribe.base.locks import many_writers, one_writer, one_writer_of
+from tests.holders import held
 from tests.refusals import refusal
 
 HOLD = """
@@ -51,41 +51,20 @@ def test_who_holds_a_folder_is_told_and_a_dead_process_never_blocks(tmp_path: Pa
 
 
 def test_a_stage_inside_anothers_block_is_let_in_but_no_thread(tmp_path: Path) -> None:
-    refused = Event()
-
-    def enter() -> None:
-        with refusal("E_BUSY"), one_writer(tmp_path):
-            raise AssertionError
-        refused.set()
-
-    with one_writer(tmp_path):
-        with one_writer(tmp_path), one_writer_of(tmp_path / "a.jsonl"):
-            pass
-        thread = Thread(target=enter)
-        thread.start()
-        thread.join()
-    assert refused.is_set()
+    with one_writer(tmp_path), one_writer(tmp_path), one_writer_of(tmp_path / "a.jsonl"):
+        pass
+    with held(one_writer(tmp_path)), refusal("E_BUSY"), one_writer(tmp_path):
+        raise AssertionError
     assert not list(tmp_path.iterdir())
 
 
 def test_many_hold_one_folder_and_the_last_takes_the_lock_away(tmp_path: Path) -> None:
-    leave, entered = Event(), Event()
-
-    def hold() -> None:
+    with held(many_writers(tmp_path)):
         with many_writers(tmp_path):
-            entered.set()
-            leave.wait()
-
-    thread = Thread(target=hold)
-    thread.start()
-    entered.wait()
-    with many_writers(tmp_path):
-        pass
-    assert (tmp_path / ".lock").exists()
-    with refusal("E_BUSY"), one_writer(tmp_path):
-        raise AssertionError
-    leave.set()
-    thread.join()
+            pass
+        assert (tmp_path / ".lock").exists()
+        with refusal("E_BUSY"), one_writer(tmp_path):
+            raise AssertionError
     assert not list(tmp_path.iterdir())
 
 
