@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import many_writers, one_writer, read_json
+from ctscribe.base.files import read_json
+from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import SlicesConfig
 from ctscribe.base.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.cli.app import app
@@ -21,6 +22,7 @@ from ctscribe.data.prepared import read_frames
 from ctscribe.scan.stores import read_normalised
 from tests.data.tree import NAMES, SLICES, VOLUME
 from tests.dicom import on_slice, write_series
+from tests.holders import held
 from tests.outputs import hashes
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -209,7 +211,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_no_part(
     assert "must be writable, but File too large; free some space" in complaint
     assert "Traceback" not in ended.stderr
     left = {path.name for path in out.rglob("*") if path.is_file()}
-    assert left == {".lock", "ledger.sqlite", "prepare.json"}
+    assert left == {"ledger.sqlite", "prepare.json"}
 
 
 @pytest.fixture
@@ -274,12 +276,12 @@ def test_shards_together_do_what_one_run_does(tree: CtRateTree, tmp_path: Path) 
 
 def test_shards_run_at_once_but_not_beside_a_whole_run(tree: CtRateTree, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with many_writers(out), one_writer(out / "shards/1-of-2"):
+    with held(many_writers(out)), held(one_writer(out / "shards/1-of-2")):
         prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
         for shard in ((1, 2), (1, 1)):
-            with refusal("E_BUSY", "another is at work"):
+            with refusal("E_BUSY", "is at work there since"):
                 prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=shard)
-    with one_writer(out), pytest.raises(CtscribeError, match="another is at work"):
+    with held(one_writer(out)), pytest.raises(CtscribeError, match="is at work there since"):
         prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
     with pytest.raises(CtscribeError, match=r"differs in slices\.frame_size_px"):
         prepare(tree.root, out, VOLUME, SlicesConfig(num_slices=6), shard=(2, 2))
@@ -293,7 +295,10 @@ def test_shards_are_written_i_of_n(text: str) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:
-    with one_writer(tmp_path / "out"), pytest.raises(CtscribeError, match="another is at work"):
+    with (
+        held(one_writer(tmp_path / "out")),
+        pytest.raises(CtscribeError, match="is at work there since"),
+    ):
         prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
 
 

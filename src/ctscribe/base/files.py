@@ -1,4 +1,4 @@
-"""Files written whole or not at all, folders locked, text and JSON read, and hashes."""
+"""Files written whole or not at all, text and JSON read, and hashes."""
 
 import fcntl
 import hashlib
@@ -7,7 +7,8 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -41,14 +42,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         )
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # storage without locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # so that `remove_parts` leaves it
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -63,65 +66,28 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Locks a folder for one process, for the length of the block or until that process dies.
+def remove_parts(folder: Path, of: str | None = None) -> None:
+    """Removes temporary files that killed processes left, and none that is still written.
 
-    Temporary files that a killed process left directly below or in a subfolder are removed,
-    those of predecessors before the block and those of its own workers after it.
-
-    Raises:
-        CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
-            process is at work in it.
-    """
-    with _locked(folder, fcntl.LOCK_EX):
-        _remove_parts(folder)
-        yield
-        _remove_parts(folder)
-
-
-def _remove_parts(folder: Path) -> None:
-    try:
-        for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
-            left.unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-@contextmanager
-def many_writers(folder: Path) -> Iterator[None]:
-    """Locks a folder for any number of processes, none of which writes another's files.
-
-    `one_writer` is kept out meanwhile. Nothing is removed.
+    Args:
+        folder: With all below it.
+        of: Only those of files whose names begin so, directly in the folder.
 
     Raises:
-        CtscribeError: As `one_writer`.
+        CtscribeError: ``E_WRITE``.
     """
-    with _locked(folder, fcntl.LOCK_SH):
-        yield
-
-
-@contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Holds a lock on the file ``.lock``; folders cannot be locked on network storage."""
+    pattern = f"**/.*{_PART}" if of is None else f".{escape(of[:80])}*{_PART}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+b")
+        for left in folder.glob(pattern):
+            with suppress(FileNotFoundError, BlockingIOError), left.open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CtscribeError(
-                "E_BUSY", f"{folder} must be written by one run at a time, but another is at work"
-            ) from error
-        except OSError as error:  # storage that knows no locks
-            raise _not_writable(folder, error) from error
-        yield
+        raise not_writable(folder, error) from error
 
 
-def _not_writable(path: Path, error: OSError) -> CtscribeError:
+def not_writable(path: Path, error: OSError) -> CtscribeError:
+    """That the system does not let a path be written."""
     return CtscribeError("E_WRITE", f"{path} must be writable, but {error.strerror or error}")
 
 

@@ -19,6 +19,7 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import LOCK
 from ctscribe.base.recipe import Recipe
 
 _TOLD = 3
@@ -59,7 +60,7 @@ def require_same_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> bool:
         raise CtscribeError(
             "E_RUN_EXISTS", f"{run_dir} must be new or hold the same run, but it holds {found}"
         )
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and any(path.name != LOCK for path in run_dir.iterdir()):
         raise CtscribeError(
             "E_RUN_EXISTS", f"{run_dir} must be new or hold a run, but it holds other files"
         )

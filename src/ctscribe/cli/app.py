@@ -1,22 +1,59 @@
-"""The entry point: every command, and errors as one sentence."""
+"""The entry point: every command, and errors and interruptions as one sentence."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.workers import end_workers, launched
 from ctscribe.cli import data, learn, measure  # noqa: F401 - each registers its commands
 from ctscribe.cli.console import complain
 from ctscribe.cli.options import app
 
 __all__ = ["app", "main"]
 
+RESUMED = {
+    *("alter", "calibrate", "card", "demo", "evidence", "experiment", "features", "generate"),
+    *("phantom", "prepare", "reinforce", "train", "tune"),
+}
+"""Commands that go on where they were stopped."""
+
 
 def main() -> None:
-    """Runs a command; bad input or a bad request ends in one sentence and status 1."""
+    """Runs a command; bad input or a bad request ends in one sentence and status 1.
+
+    An interruption ends in one sentence and status 130, SIGTERM in one and status 143, with all
+    workers gone.
+    """
+    _listen()
     try:
         app()
     except CtscribeError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted; run the same command again to continue")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else "ended by another process"
+        ends = "to continue" if sys.argv[1:2] and sys.argv[1] in RESUMED else "to begin anew"
+        complain(f"{what}; run the same command again {ends}")
+        sys.exit(128 + number)
+
+
+def _listen() -> None:
+    """Of several launched processes the first one says why they end; the others end at once."""
+    is_first = launched()[0] == 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop if is_first else signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the workers, then whatever is at work here; called again, this process at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _leave)
+    end_workers()
+    raise KeyboardInterrupt(number)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)

@@ -36,7 +36,7 @@ def phantom(
     from ctscribe.phantom.dataset import write_dataset
 
     config = read_knobs(recipe, overrides).phantom
-    with stage("Drawing patients") as progress:
+    with stage("Drawing patients", "patients") as progress:
         write_dataset(out, config, processes=processes, progress=progress)
     say(f"Data set in {out}")
 
@@ -66,7 +66,7 @@ def prepare(
     from ctscribe.data.prepare import prepare as prepare_stage
 
     knobs = read_knobs(recipe, overrides)
-    with stage_with_failures("Preparing volumes") as (progress, failed):
+    with stage_with_failures("Preparing volumes", "volumes") as (progress, failed):
         summary = prepare_stage(
             source,
             out,

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.base.types import Split
-from ctscribe.cli.console import print_text, say, show_tables, stage
+from ctscribe.cli.console import print_text, say, show_tables, stage, stages
 from ctscribe.cli.options import (
     CORES,
     AllowOutside,
@@ -25,6 +25,8 @@ from ctscribe.cli.options import (
     app,
     read_knobs,
 )
+
+STORING = ("Storing features", "volumes")
 
 
 @app.command
@@ -73,10 +75,43 @@ def train(
     from ctscribe.data.prepared import Prepared
     from ctscribe.learn.train.stage import train as train_stage
 
-    with stage("Training") as progress:
+    with stages(("Training", "updates"), STORING) as (progress, storing):
         knobs = read_knobs(recipe, overrides)
-        result = train_stage(run, Prepared(prepared), pairs, knobs, start, progress=progress)
+        result = train_stage(
+            run, Prepared(prepared), pairs, knobs, start, progress=progress, storing=storing
+        )
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
+
+
+@app.command
+def features(
+    prepared: Path,
+    *,
+    start: Start = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    shard: Annotated[
+        str | None,
+        Parameter(help="i/n does every n-th volume; under torchrun each process does its share."),
+    ] = None,
+) -> None:
+    """Store what a frozen tower sees of every study of PREPARED, so that later stages find it."""
+    from ctscribe.base.workers import launched
+    from ctscribe.data.prepare import parse_shard
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.learn.model.features import store_all
+
+    knobs = read_knobs(recipe, overrides)
+    number, of = launched()
+    if shard is not None:
+        number, of = parse_shard(shard)
+        number -= 1
+    with stage(*STORING) as progress:
+        noise = knobs.pairs.strategy == "gauss"
+        store_all(
+            Prepared(prepared), knobs, start, noise=noise, share=(number, of), progress=progress
+        )
+    say(f"Features in {prepared / 'features'}")
 
 
 @app.command
@@ -103,7 +138,7 @@ def reinforce(
         cues = ReportWriter(run).cues(
             studies, [*studies.scans("train"), *studies.scans("validation")]
         )
-    with stage("Reinforcing") as progress:
+    with stage("Reinforcing", "updates") as progress:
         result = reinforce_stage(out, run, studies, knobs, cues=cues, progress=progress)
     say(
         f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
@@ -156,7 +191,7 @@ def generate(
         table = None if cues is None else read_cue_table(cues)
         if table is not None and operating_point is not None:
             table = table.at(studies.scans("validation"), operating_point)
-        with stage("Writing reports") as progress:
+        with stage("Writing reports", "reports") as progress:
             rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
     say(f"{len(rows)} reports in {target}")
     if (cut := unfinished(rows)).count:
@@ -183,7 +218,7 @@ def tune(
     from ctscribe.measure.tune import tune as tune_stage
     from ctscribe.write.writer import ReportWriter
 
-    with stage("Tuning") as progress:
+    with stage("Tuning", "ways of writing") as progress:
         found = tune_stage(
             ReportWriter(run),
             Prepared(prepared),
@@ -219,7 +254,7 @@ def evidence(
 
     writer, studies = ReportWriter(run), Prepared(prepared)
     predictions, target = run / f"predictions_{split}.jsonl", run / f"evidence_{split}.jsonl"
-    with stage("Looking for evidence") as progress:
+    with stage("Looking for evidence", "reports") as progress:
         rows = find_evidence(writer, studies, predictions, target, limit=limit, progress=progress)
     say(f"Evidence of {len(rows)} reports in {target}")
     if truth is not None:
@@ -265,8 +300,10 @@ def experiment(
     from ctscribe.show.scoreboard import write_scoreboard
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
-    with stage("Experiment") as progress:
-        tables = run_experiment(out, studies, knobs, start, parallel=parallel, progress=progress)
+    with stages(("Experiment", "steps"), STORING) as (progress, storing):
+        tables = run_experiment(
+            out, studies, knobs, start, parallel=parallel, progress=progress, storing=storing
+        )
     show_tables(tables)
     board = write_scoreboard(out, studies, knobs)
     say("Look at: " + ", ".join(str(path) for path in (*tables, board)))

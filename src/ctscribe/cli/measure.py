@@ -185,7 +185,7 @@ def card(
         from ctscribe.write.writer import ReportWriter
 
         target, studies = out or run / f"card_{split}", require_prepared(against)
-        with stage("Measuring image dependence") as progress:
+        with stage("Measuring image dependence", "readings") as progress:
             found = make_card(ReportWriter(run), studies, split, target, progress=progress)
     write_card(target, found)
     say(f"{headline(found)} Read {target / 'card.md'}")
@@ -202,7 +202,7 @@ def alter(prepared: Path, out: Path, *, split: Split = "test") -> None:
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.card_files import write_altered
 
-    with stage("Altering volumes") as progress:
+    with stage("Altering volumes", "volumes") as progress:
         number = write_altered(Prepared(prepared), split, out, progress=progress)
     say(f"{number} scans under every view in {out}")
 

@@ -16,6 +16,7 @@ app = App(
     version=__version__,
     help=f"Chest-CT report writers that look at the scan. {RESEARCH_USE}",
     default_parameter=Parameter(negative=""),
+    suppress_keyboard_interrupt=False,  # `cli.app` says what it means
 )
 
 RecipeName = Annotated[

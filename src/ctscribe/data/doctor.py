@@ -116,8 +116,8 @@ def examine(
             for code, example in outcome.warnings.items():
                 _add(warnings, code, example)
         progress(done, len(headers))
-    by_code = (dict(sorted(each.items())) for each in (problems, warnings))
-    return Diagnosis(found.number, *by_code, _needs(found))
+    problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
+    return Diagnosis(found.number, problems, warnings, _needs(found))
 
 
 def describe(found: Diagnosis) -> str:

@@ -18,14 +18,8 @@ from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import (
-    ProgressCallback,
-    first_difference,
-    many_writers,
-    one_writer,
-    read_json,
-    write_json,
-)
+from ctscribe.base.files import ProgressCallback, first_difference, read_json, write_json
+from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance

@@ -24,6 +24,7 @@ from ctscribe.base.files import (
     sha256_of_file,
     sha256_of_json,
 )
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.lesions import Places, read_where
@@ -98,29 +99,30 @@ def warm_up(
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
             patients would be the data set's own, ``E_WEIGHTS``, ``E_PREPARED``, ``E_WHERE``,
-            ``E_MASK``, ``E_EMPTY_SPLIT``.
+            ``E_MASK``, ``E_EMPTY_SPLIT``, ``E_BUSY``.
     """
     request = request_of(recipe, prepared, where, start)
-    if out.exists():
-        _require_same(out, request)
+    with one_writer_of(out):
+        if out.exists():
+            _require_same(out, request)
+            progress(1000, 1000)
+            return out
+        if prepared is not None:
+            prepared.require(recipe)
+        weights = _starting_weights(recipe, start)
+        # named by the request, for what an earlier one left may be of other phantoms
+        studies_dir = out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
+        if prepared is None:
+            studies = _draw_studies(studies_dir, recipe, processes, progress)
+        else:
+            places = read_where(where, allow_outside=allow_outside) if where else {}
+            studies = _take_studies(prepared, places)
+        qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
+        documents = {_REQUEST: {"request": request, **found}}
+        save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
+        shutil.rmtree(studies_dir, ignore_errors=True)
         progress(1000, 1000)
         return out
-    if prepared is not None:
-        prepared.require(recipe)
-    weights = _starting_weights(recipe, start)
-    # named by the request, for what an earlier one left may be of other phantoms
-    studies_dir = out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
-    if prepared is None:
-        studies = _draw_studies(studies_dir, recipe, processes, progress)
-    else:
-        places = read_where(where, allow_outside=allow_outside) if where else {}
-        studies = _take_studies(prepared, places)
-    qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
-    documents = {_REQUEST: {"request": request, **found}}
-    save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
-    shutil.rmtree(studies_dir, ignore_errors=True)
-    progress(1000, 1000)
-    return out
 
 
 def shipped_start(recipe: Recipe) -> Path | None:

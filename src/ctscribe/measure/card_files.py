@@ -20,6 +20,7 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run
@@ -145,22 +146,26 @@ def write_altered(
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
-            folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
+            folder holds the views of other scans, ``E_MISSING`` without prepared volumes,
+            ``E_BUSY``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
     for scan in scans:
         prepared.require_volume(scan)
-    open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
-    done = 0
-    for scan in scans:
-        for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
-            path = out / view / f"{stem(scan.volume_name)}.nii.gz"
-            if not path.exists():
-                _write(path, make())
-            done += 1
-            progress(done, len(VIEWS) * len(scans))
-    return len(scans)
+    with one_writer(out):
+        open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
+        there = sum(1 for path in out.glob("*/*.nii.gz"))
+        progress(there, len(VIEWS) * len(scans))
+        done = 0
+        for scan in scans:
+            for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
+                path = out / view / f"{stem(scan.volume_name)}.nii.gz"
+                if not path.exists():
+                    _write(path, make())
+                done += 1
+                progress(done, len(VIEWS) * len(scans))
+        return len(scans)
 
 
 def _makers(

@@ -148,7 +148,8 @@ def _shells(
 def _places(some: Positions, among: Positions) -> Positions:
     """Where those of ``some`` that are ``among`` others stand there."""
     places: Positions = np.searchsorted(among, some)
-    return places[among.take(places, mode="clip") == some]
+    found: Positions = places[among.take(places, mode="clip") == some]
+    return found
 
 
 def _grouped(numbers: Integer[np.ndarray, "reports"]) -> list[Positions]:

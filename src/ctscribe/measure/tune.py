@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.figures import MARKERS, new_figure, write_figure
 from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.finding_queries import attached
@@ -71,29 +72,30 @@ def tune(
 
     Raises:
         CtscribeError: As `calibrate` where the run is told findings; ``E_EMPTY_SPLIT``,
-            ``E_PREPARED``.
+            ``E_PREPARED``, ``E_BUSY``.
     """
     prepared.require(writer.recipe)
-    search = _Search(writer, prepared, progress)
-    given = {"bleu_4": least_bleu_4, "precision": least_precision}
-    asked = {name: floor for name, floor in given.items() if floor is not None}
-    best = search.thresholds(asked)
-    floors = {name: best.scores[name] - _SLACK for name in given} | asked
-    best = search.contrasts(best, floors)
-    found = {
-        "weights_sha256": writer.weights_sha256,
-        "generate": best.generate.model_dump(mode="json"),
-        "cue_threshold": best.cue_threshold,
-        "floors": floors,
-        "num_scans": len(search.truth),
-        "tries": [_told(each) for each in search.tries],
-    }
-    if best.cue_threshold is not None:
-        fitted = search.at(best.cue_threshold)
-        write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
-    write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
-    write_json(writer.run_dir / TUNED, found)
-    return found
+    with one_writer(writer.run_dir):
+        search = _Search(writer, prepared, progress)
+        given = {"bleu_4": least_bleu_4, "precision": least_precision}
+        asked = {name: floor for name, floor in given.items() if floor is not None}
+        best = search.thresholds(asked)
+        floors = {name: best.scores[name] - _SLACK for name in given} | asked
+        best = search.contrasts(best, floors)
+        found = {
+            "weights_sha256": writer.weights_sha256,
+            "generate": best.generate.model_dump(mode="json"),
+            "cue_threshold": best.cue_threshold,
+            "floors": floors,
+            "num_scans": len(search.truth),
+            "tries": [_told(each) for each in search.tries],
+        }
+        if best.cue_threshold is not None:
+            fitted = search.at(best.cue_threshold)
+            write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
+        write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
+        write_json(writer.run_dir / TUNED, found)
+        return found
 
 
 def _told(each: Try) -> dict[str, Any]:
@@ -119,6 +121,8 @@ class _Search:
         self._kinds = ("others", "mean") if asked == "none" else (asked,)
         thresholds = len(_THRESHOLD_STEPS) if is_told else 1
         self._most = thresholds + len(self._kinds) * len(_WEIGHTS) + len(_PLAUSIBILITIES) - 1
+        begun = len([*(writer.run_dir / "tune").glob("*.jsonl")])
+        progress(max(0, begun - 1), self._most)  # the last one may be cut
 
     def at(self, cue_threshold: float) -> Calibration:
         """The run's calibration with another threshold of the cues."""

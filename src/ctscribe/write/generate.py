@@ -8,6 +8,7 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.runs import claim
 from ctscribe.base.types import Split
@@ -81,7 +82,7 @@ def generate(
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
-            ``E_RUN_EXISTS`` when the file was written otherwise.
+            ``E_RUN_EXISTS`` when the file was written otherwise, ``E_BUSY``.
     """
     prepared.require(writer.recipe)
     scans = prepared.scans(split)
@@ -91,15 +92,16 @@ def generate(
         "cues": _told_by(writer, cues),
         "scans_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
     }
-    claim(out_path, request)
-    writer.hold_against(prepared)
-    missing = drop_cut_line(scans, out_path)
-    progress(len(scans) - len(missing), len(scans))
-    if missing:
-        view = told_by_table(writer.features(prepared, missing).visual, cues)
-        write_scans(writer, scans, view, out_path, progress=progress)
-    rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
-    return [rows[study.scan_id] for study in scans]
+    with one_writer_of(out_path):
+        claim(out_path, request)
+        writer.hold_against(prepared)
+        missing = drop_cut_line(scans, out_path)
+        progress(len(scans) - len(missing), len(scans))
+        if missing:
+            view = told_by_table(writer.features(prepared, missing).visual, cues)
+            write_scans(writer, scans, view, out_path, progress=progress)
+        rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
+        return [rows[study.scan_id] for study in scans]
 
 
 def _told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:

@@ -97,7 +97,9 @@ def test_two_processes_equal_one(
         for steps in (10, 5)
     )
     train(tmp_path / "one", prepared, pairs, one, start)
-    torchrun(two, tmp_path / "two", prepared, pairs, start)
+    without = shutil.ignore_patterns("features")
+    shutil.copytree(prepared.folder, tmp_path / "prepared", ignore=without)
+    torchrun(two, tmp_path / "two", Prepared(tmp_path / "prepared"), pairs, start)
     asked = read_json(tmp_path / "two" / "run.json")["asked"]
     assert asked["pairs_per_update"] == 10  # 5 micro-batches of one pair on each of two processes
     rows = [read_rows(tmp_path / name / "metrics.jsonl", MetricsRow) for name in ("one", "two")]

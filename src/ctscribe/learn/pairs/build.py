@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, write_rows
 from ctscribe.base.types import Labels
@@ -23,8 +24,8 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
     Neither reports nor rows are held in memory. Returns the number of rows.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS`` or
-            ``E_NO_NEGATIVE``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS``,
+            ``E_NO_NEGATIVE`` or ``E_BUSY``.
     """
     training = [study for study in prepared.outlines if study.split == "train"]
     if not training:
@@ -33,7 +34,8 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
             f"the training split must have studies, but none of the {len(prepared.outlines)} in "
             f"{prepared.folder} belongs to it",
         )
-    return write_rows(out_dir / "pairs.jsonl", each_pair(training, config, prepared))
+    with one_writer_of(out_dir / "pairs.jsonl"):
+        return write_rows(out_dir / "pairs.jsonl", each_pair(training, config, prepared))
 
 
 def build_pairs(

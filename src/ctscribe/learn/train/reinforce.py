@@ -25,6 +25,7 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import open_run, recipe_of, require_same_run, weights_sha256
@@ -79,9 +80,10 @@ def reinforce(
     name, as when it writes. ``progress`` is told (updates done, all updates).
 
     Raises:
-        CtscribeError: ``E_PROCESSES``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``, ``E_PREPARED``,
-            ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go together.
+        CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
+            ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``,
+            ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go
+            together.
     """
     if recipe.model.cues != (cues is not None):
         raise CtscribeError(
@@ -96,26 +98,27 @@ def reinforce(
     request = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
     if cues is not None:
         request["cues_sha256"] = sha256_of_json(sorted(cues.items()))
-    require_same_run(run_dir, "reinforce", request)
-    if (run_dir / "result.json").exists():
-        return ReinforceResult(**read_json(run_dir / "result.json"))
-    qwen.to("cuda" if torch.cuda.is_available() else "cpu")
-    visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
-    visual = visual if cues is None else _with_cues(visual, cues)
-    longest = qwen.config.text_config.max_position_embeddings
-    pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
-    pairs.require_reports()
-    course = Course(training, pairs, recipe)
-    policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
-    open_run(run_dir, "reinforce", request)
-    return go_on(
-        run_dir,
-        policy,
-        course,
-        partial(validate, policy, validation, visual),
-        partial(save_model, run_dir / "best", qwen, tokenizer),
-        progress,
-    )
+    with one_writer(run_dir):
+        require_same_run(run_dir, "reinforce", request)
+        if (run_dir / "result.json").exists():
+            return ReinforceResult(**read_json(run_dir / "result.json"))
+        qwen.to("cuda" if torch.cuda.is_available() else "cpu")
+        visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
+        visual = visual if cues is None else _with_cues(visual, cues)
+        longest = qwen.config.text_config.max_position_embeddings
+        pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
+        pairs.require_reports()
+        course = Course(training, pairs, recipe)
+        policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+        open_run(run_dir, "reinforce", request)
+        return go_on(
+            run_dir,
+            policy,
+            course,
+            partial(validate, policy, validation, visual),
+            partial(save_model, run_dir / "best", qwen, tokenizer),
+            progress,
+        )
 
 
 def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
@@ -133,6 +136,7 @@ def go_on(
     """All updates that a run folder still lacks, with validations, log and checkpoints."""
     knobs, checkpoint = policy.recipe.reinforce, run_dir / "checkpoint.safetensors"
     done, best = _restore(policy, checkpoint)
+    progress(max(done, 0), knobs.updates)
     log = RunLog(run_dir, done, ReinforceRow)
     for step in range(done + 1, knobs.updates + 1):
         row = ReinforceRow(step=0) if step == 0 else _update(policy, course.scans(step), step)
