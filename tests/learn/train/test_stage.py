@@ -29,7 +29,7 @@ def test_a_run_leaves_weights_log_and_curve(
     told: list[tuple[int, int]] = []
     pairs, recipe = pairs_of["heter"], make_recipe()
     result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
-    assert told == [(step, 6) for step in range(1, 7)]
+    assert told == [(step, 6) for step in range(7)]
     rows = metrics(tmp_path / "run")
     assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
     validated = {row.step: row.validation_ce for row in rows if row.validation_ce is not None}

@@ -136,7 +136,8 @@ def go_on(
     """All updates that a run folder still lacks, with validations, log and checkpoints."""
     knobs, checkpoint = policy.recipe.reinforce, run_dir / "checkpoint.safetensors"
     done, best = _restore(policy, checkpoint)
-    progress(max(done, 0), knobs.updates)
+    if done >= 0:
+        progress(done, knobs.updates)
     log = RunLog(run_dir, done, ReinforceRow)
     for step in range(done + 1, knobs.updates + 1):
         row = ReinforceRow(step=0) if step == 0 else _update(policy, course.scans(step), step)
