@@ -46,12 +46,18 @@ def test_problems_by_code_with_examples(tree: CtRateTree) -> None:
 def test_the_command_prints_and_fails_while_there_are_problems(
     tree: CtRateTree, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    app(
+        ["doctor", str(tree.root), "--recipe", "tiny", "--processes", "1"],
+        result_action="return_value",
+    )
     assert "6 volumes can be prepared" in capsys.readouterr().out
     tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
     tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
     with refusal("E_UNHEALTHY", "but 1 have problems"):
-        app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+        app(
+            ["doctor", str(tree.root), "--recipe", "tiny", "--processes", "1"],
+            result_action="return_value",
+        )
     told = capsys.readouterr().out
     assert "4 volumes can be prepared" in told
     assert "problem E_NOT_MEDICAL, 1 times, for example" in told

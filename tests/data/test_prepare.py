@@ -176,7 +176,15 @@ def test_the_command_fails_while_volumes_do_unless_that_is_allowed(
     tree: CtRateTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree.volume_path(NAMES[1], "v2").write_bytes(b"")
-    words = ["prepare", str(tree.root), str(tmp_path / "out"), "--keep", "slices"]
+    words = [
+        "prepare",
+        str(tree.root),
+        str(tmp_path / "out"),
+        "--keep",
+        "slices",
+        "--recipe",
+        "tiny",
+    ]
     words += ["--processes", "1", "--set", "volume.spacing_mm=[6.0, 6.0, 8.0]"]
     with refusal("E_SKIPPED", r"but 1 are in .*skipped\.jsonl; read"):
         app(words, result_action="return_value")

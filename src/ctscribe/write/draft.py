@@ -178,8 +178,7 @@ class Draft:
         if self.not_assessable is not None:
             return f"Draft({self.study!r}, not assessable: {self.not_assessable})"
         present = [row.finding for row in self.findings if row.status == "present"]
-        cut = "" if self.finished else ", cut short"
-        return f"Draft({self.study!r}, states {', '.join(present) or 'no finding'}{cut})"
+        return f"Draft({self.study!r}, states {', '.join(present) or 'no finding'})"
 
     def save(self, path: str | Path) -> None:
         """Writes the draft as a page (``.html``), text (``.txt``) or JSON (``.json``).
