@@ -47,9 +47,7 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_BUSY``.
     """
-    from ctscribe.data.prepare import prepare
     from ctscribe.learn.warm_up import shipped_start, warm_up
-    from ctscribe.phantom.dataset import write_dataset
     from ctscribe.show.report import save_report
     from ctscribe.show.scoreboard import write_scoreboard
     from ctscribe.write.writer import ReportWriter
@@ -57,19 +55,7 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     with one_writer(out):
         open_run(out, "experiment", experiment_request(recipe))
         data, prepared = out / "data", Prepared(out / "prepared")
-        with stage("Drawing patients", "patients") as progress:
-            write_dataset(data, recipe.phantom, processes=processes, progress=progress)
-        with stage("Preparing volumes", "volumes") as progress:
-            prepare(
-                data,
-                prepared.folder,
-                recipe.volume,
-                recipe.slices,
-                recipe.splits,
-                keep="slices",
-                processes=processes,
-                progress=progress,
-            )
+        _draw(data, prepared, recipe, processes=processes, stage=stage)
         start = shipped_start(recipe)
         if start is None:
             with stage("Warming up the tower") as progress:
@@ -87,6 +73,26 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
             page = save_report(draft, out / "report")["html"]
             progress(1, 1)
         return DemoResult(tuple(tables), (board, page))
+
+
+def _draw(data: Path, prepared: Prepared, recipe: Recipe, *, processes: int, stage: Stage) -> None:
+    """Draws patients and prepares them."""
+    from ctscribe.data.prepare import prepare
+    from ctscribe.phantom.dataset import write_dataset
+
+    with stage("Drawing patients", "patients") as progress:
+        write_dataset(data, recipe.phantom, processes=processes, progress=progress)
+    with stage("Preparing volumes", "volumes") as progress:
+        prepare(
+            data,
+            prepared.folder,
+            recipe.volume,
+            recipe.slices,
+            recipe.splits,
+            keep="slices",
+            processes=processes,
+            progress=progress,
+        )
 
 
 def _a_test_volume(data: Path, prepared: Prepared, recipe: Recipe) -> Path:

@@ -65,6 +65,7 @@ def test_a_misspelt_flag_is_not_guessed() -> None:
         ("doctor", "scans.csv"),
         ("pairs", "prepared", "out"),
         ("warm-up", "out"),
+        ("features", "prepared"),
         ("train", "run", "--prepared", "p", "--pairs", "pairs.jsonl"),
         ("experiment", "out", "--prepared", "p"),
         ("recipe",),
@@ -75,9 +76,19 @@ def test_own_data_have_no_usual_recipe(command: tuple[str, ...]) -> None:
         app(command, exit_on_error=False, result_action="return_value")
 
 
-def test_phantoms_have_one() -> None:
-    answer = python("-m", "ctscribe.cli", "phantom", "--help")
-    assert "[default: tiny]" in " ".join(answer.stdout.split())
+def test_only_phantoms_have_one() -> None:
+    arguments = {
+        command: argument
+        for command in app
+        if not command.startswith("-")
+        for argument in app[command].assemble_argument_collection()
+        if "--recipe" in argument.names
+    }
+    usual = {command: each.field_info.default for command, each in arguments.items()}
+    assert {command: name for command, name in usual.items() if name is not None} == {
+        "phantom": "tiny",
+        "demo": "tiny",
+    }
 
 
 def test_pairs_are_those_of_the_frames_that_were_prepared(tmp_path: Path) -> None:

@@ -77,8 +77,10 @@ def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
         study_row(f"train_1_{scan}_1.nii.gz", split=split)
         for scan, split in (("a", "train"), ("b", "validation"))
     ]
-    with refusal("E_ROW", r"in one split, but has that of train_1_b_1\.nii\.gz in two"):
-        _ = write_prepared(tmp_path, twice).studies
+    prepared = write_prepared(tmp_path, twice)
+    for read in (lambda: prepared.studies, lambda: prepared.outlines):
+        with refusal("E_ROW", r"in one split, but has that of train_1_b_1\.nii\.gz in two"):
+            read()
 
 
 def test_a_scan_is_its_first_reconstruction(tmp_path: Path) -> None:

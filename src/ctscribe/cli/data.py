@@ -1,7 +1,7 @@
 """Commands about data: drawing phantoms, examining, preparing, pairing; and a recipe's knobs."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,9 @@ from ctscribe.cli.options import (
     app,
     read_knobs,
 )
+
+if TYPE_CHECKING:
+    from ctscribe.data.prepare import PrepareSummary
 
 
 @app.command
@@ -84,18 +87,22 @@ def prepare(
             progress=progress,
             failed=failed,
         )
-    for code, count in summary.skipped_by_code.items():
-        say(f"skipped {count} with {code}, for example: {summary.examples[code]}")
-    say(
-        f"{summary.num_prepared} volumes prepared ({summary.num_reused} of them earlier), "
-        f"{summary.num_skipped} skipped, in {out}"
-    )
+    _tell(summary, out)
     if summary.num_skipped and not allow_failures:
         raise CtscribeError(
             "E_SKIPPED",
             f"every volume should be prepared, but {summary.num_skipped} are in "
             f"{out / 'skipped.jsonl'}",
         )
+
+
+def _tell(summary: "PrepareSummary", out: Path) -> None:
+    for code, count in summary.skipped_by_code.items():
+        say(f"skipped {count} with {code}, for example: {summary.examples[code]}")
+    say(
+        f"{summary.num_prepared} volumes prepared ({summary.num_reused} of them earlier), "
+        f"{summary.num_skipped} skipped, in {out}"
+    )
 
 
 @app.command

@@ -88,7 +88,7 @@ def features(
     prepared: Path,
     *,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     shard: Annotated[
         str | None,
@@ -165,16 +165,7 @@ def generate(
 
     It writes as `tune` found best, where that was run; --set generate.key=value asks otherwise.
     """
-    if operating_point is not None and cues is None:
-        raise CtscribeError(
-            "E_OPTION",
-            "the operating point of `generate` must be that of a table given by --cues, but none "
-            "is; `ctscribe calibrate` moves that of the run's own queries",
-        )
-    if cues is not None and generator == "template":
-        raise CtscribeError(
-            "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
-        )
+    _require_use(cues, operating_point, generator)
     from ctscribe.base.rows import unfinished
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.cue_table import read_cue_table
@@ -198,6 +189,22 @@ def generate(
         say(
             f"note: {cut}; raise generate.max_new_tokens, "
             f"{writer.generate.max_new_tokens} here, and write into another file"
+        )
+
+
+def _require_use(
+    cues: Path | None, operating_point: str | None, generator: Literal["model", "template"]
+) -> None:
+    """Refuses options of `generate` that would do nothing."""
+    if operating_point is not None and cues is None:
+        raise CtscribeError(
+            "E_OPTION",
+            "the operating point of `generate` must be that of a table given by --cues, but none "
+            "is; `ctscribe calibrate` moves that of the run's own queries",
+        )
+    if cues is not None and generator == "template":
+        raise CtscribeError(
+            "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
         )
 
 

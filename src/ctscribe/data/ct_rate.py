@@ -13,7 +13,7 @@ from typing import Literal, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text
 from ctscribe.base.outside_text import one_form
-from ctscribe.base.tables import Cells, check_columns, each_csv_row, read_csv
+from ctscribe.base.tables import NUMBER, Cells, check_columns, each_csv_row, read_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.text.findings import FINDINGS
@@ -49,7 +49,6 @@ _USED_METADATA = tuple(
     ImageOrientationPatient XYSpacing RescaleIntercept RescaleSlope NumberofSlices
     ZSpacing""".split()  # noqa: SIM905 - as above
 )
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _NO_NUMBERS = re.compile(r"(?:[\s\[\](){},;'\"/-]|nan|none|null|n/?a)*", re.IGNORECASE)
 _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")
 
@@ -209,7 +208,7 @@ def _numbers(name: str, row: Cells, column: str, count: int) -> tuple[float, ...
     cell = row[column].strip()
     if _NO_NUMBERS.fullmatch(cell):
         return None
-    found = tuple(float(number) for number in _NUMBER.findall(cell))
+    found = tuple(float(number) for number in NUMBER.findall(cell))
     if len(found) != count or re.search(r"[A-DF-Za-df-z]", cell):
         raise CtscribeError(
             "E_METADATA",

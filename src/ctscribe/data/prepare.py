@@ -114,17 +114,9 @@ def prepare(
         listed = listed[shard[0] - 1 :: shard[1]]
         skipped = skipped if shard[0] == 1 else []  # told by the first shard
         records, tasks = _split_off_done(ledger, listed, out, how)
-        num_reused = len(records)
-        progress(num_reused, len(listed))
         outcomes = engine(do_task, tasks, processes, lost=_lost, need_bytes=_need_bytes)
         entered = _enter(outcomes, ledger, out, keep, failed)
-        for done, (name, outcome, reused) in enumerate(entered, num_reused + 1):
-            if isinstance(outcome, SkippedRow):
-                skipped.append(outcome)
-            else:
-                records[name] = outcome
-                num_reused += reused
-            progress(done, len(listed))
+        num_reused = _take(entered, records, skipped, len(listed), progress)
         studies = _study_rows(listed, records, splits)
         return _write_tables(tables, manifest, studies, skipped, num_reused)
 
@@ -215,6 +207,26 @@ def _split_off_done(
         else:
             records[name] = record
     return records, tasks
+
+
+def _take(
+    entered: Iterator[Outcome],
+    records: dict[str, dict[str, Any]],
+    skipped: list[SkippedRow],
+    num_listed: int,
+    progress: ProgressCallback,
+) -> int:
+    """Adds outcomes to records and skipped as they come; returns how many records were there."""
+    num_reused = len(records)
+    progress(num_reused, num_listed)
+    for done, (name, outcome, reused) in enumerate(entered, num_reused + 1):
+        if isinstance(outcome, SkippedRow):
+            skipped.append(outcome)
+        else:
+            records[name] = outcome
+            num_reused += reused
+        progress(done, num_listed)
+    return num_reused
 
 
 def do_task(task: VolumeTask) -> Outcome:

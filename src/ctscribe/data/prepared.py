@@ -1,6 +1,7 @@
 """A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, read_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import StudyRow, each_row, one_per_scan, read_rows
+from ctscribe.base.rows import StudyRow, each_row, one_per_scan
 from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
@@ -60,16 +61,7 @@ class Prepared:
             CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version or a patient in
                 two splits.
         """
-        rows = read_rows(self.folder / STUDIES, StudyRow)
-        splits: dict[str, Split] = {}
-        for row in rows:
-            if splits.setdefault(row.patient_id, row.split) != row.split:
-                raise CtscribeError(
-                    "E_ROW",
-                    f"{self.folder / STUDIES} must have each patient in one split, but has that of "
-                    f"{row.volume_name} in two",
-                )
-        return rows
+        return [*self._each_study()]
 
     @cached_property
     def outlines(self) -> list[StudyOutline]:
@@ -91,8 +83,19 @@ class Prepared:
                 spacing_mm=same.setdefault(row.spacing_mm, row.spacing_mm),
                 position_mm=(row.position_mm[0], row.position_mm[-1]),
             )
-            for row in each_row(self.folder / STUDIES, StudyRow)
+            for row in self._each_study()
         ]
+
+    def _each_study(self) -> Iterator[StudyRow]:
+        splits: dict[str, Split] = {}
+        for row in each_row(self.folder / STUDIES, StudyRow):
+            if splits.setdefault(row.patient_id, row.split) != row.split:
+                raise CtscribeError(
+                    "E_ROW",
+                    f"{self.folder / STUDIES} must have each patient in one split, but has that of "
+                    f"{row.volume_name} in two",
+                )
+            yield row
 
     @cached_property
     def by_name(self) -> dict[str, StudyRow]:

@@ -80,19 +80,18 @@ def warm_up(
 ) -> Path:
     """Writes a starting checkpoint whose tower knows where findings are.
 
-    Takes prepared studies or draws phantom patients; trains a tokenizer on their reports (tiny
-    preset) or reads the preset's weights; trains the tower with a findings head on labels, and on
-    boxes or masks where there are any. ``warm_up.json`` in the checkpoint tells how well it sees
-    each finding of patients held out; ``findings_head.safetensors`` holds the head.
+    Takes prepared studies or draws phantom patients that no later stage meets; trains a tokenizer
+    on their reports (tiny preset) or reads weights; trains the tower with a findings head on labels
+    and on what boxes or masks there are. ``warm_up.json`` in it tells how well it sees each finding
+    of patients held out; ``findings_head.safetensors`` holds the head.
 
     Args:
         out: The checkpoint's folder; returned at once when it holds the same request.
         recipe: Its phantom, volume, slices, pairs, model and warm_up sections matter.
-        prepared: Its training split teaches, its validation split asks. None draws phantoms that
-            no later stage meets.
-        where: Boxes or masks, see `lesions.read_where`; other studies teach by their labels.
+        prepared: Its training split teaches, its validation split asks; None draws phantoms.
+        where: Boxes or masks; other studies teach by their labels.
         start: Weights to begin with: a folder or hub id; None takes the preset's, or new ones.
-        allow_outside: See `lesions.read_where`.
+        allow_outside: See `lesions.read_where`, also for ``where``.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
@@ -107,16 +106,10 @@ def warm_up(
             _require_same(out, request)
             progress(1000, 1000)
             return out
-        if prepared is not None:
-            prepared.require(recipe)
-        weights = _starting_weights(recipe, start)
-        # named by the request, for what an earlier one left may be of other phantoms
-        studies_dir = out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
-        if prepared is None:
+        studies = prepared and _take_studies(prepared, recipe, where, allow_outside)
+        weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
+        if studies is None:
             studies = _draw_studies(studies_dir, recipe, processes, progress)
-        else:
-            places = read_where(where, allow_outside=allow_outside) if where else {}
-            studies = _take_studies(prepared, places)
         qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
         documents = {_REQUEST: {"request": request, **found}}
         save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
@@ -264,7 +257,15 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
     )
 
 
-def _take_studies(prepared: Prepared, places: Places) -> _Studies:
+def _scratch(out: Path, request: Mapping[str, Any]) -> Path:
+    """Where phantoms are drawn, by request: what an earlier one left may be of other patients."""
+    return out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
+
+
+def _take_studies(
+    prepared: Prepared, recipe: Recipe, where: Path | None, allow_outside: bool
+) -> _Studies:
+    prepared.require(recipe)
     train, held_out = prepared.split("train"), prepared.split("validation")
     if not train or not held_out:
         raise CtscribeError(
@@ -272,6 +273,7 @@ def _take_studies(prepared: Prepared, places: Places) -> _Studies:
             f"{prepared.folder} must have patients to teach with and others to ask about, but it "
             f"has {len(train)} and {len(held_out)} studies of them",
         )
+    places = read_where(where, allow_outside=allow_outside) if where else {}
     return _Studies(train, held_out, prepared, places, 1)
 
 

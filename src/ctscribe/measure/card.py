@@ -55,14 +55,11 @@ def make_card(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measures and writes ``card.json``.
+    """Measures and writes ``card.json``, and returns what it holds; see `score_card`.
 
     The reports stay beside it as ``reports_<view>.jsonl``; an interrupted card goes on there.
-    ``progress`` is told (volumes shown, all); each view is shown to score, and again to write. It
-    is told first how many reports were there.
-
-    Returns:
-        The card, as in ``card.json``; see `score_card`.
+    ``progress`` is told (volumes shown, all), first of the reports that were there; each view is
+    shown to score, and again to write.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
@@ -76,12 +73,7 @@ def make_card(
         "split": split,
         "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
     }
-    asked = {
-        **identity,
-        "recipe": writer.recipe.model_dump(mode="json"),
-        "generate": writer.generate.model_dump(mode="json"),
-        "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
-    }
+    asked = identity | _way_of_writing(writer)
     with one_writer(out_dir):
         require_same_run(out_dir, "card", asked)
         writer.hold_against(prepared)
@@ -99,10 +91,18 @@ def make_card(
             write_scans(writer, scans, view, paths[name], progress=tell)
             tell(len(scans), len(scans))
             answers[name], _ = match_predictions(read_rows(paths[name], PredictionRow), truth)
-        card = identity | score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
-        card["use"] = RESEARCH_USE
+        scores = score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
+        card = identity | scores | {"use": RESEARCH_USE}
         write_json(out_dir / "card.json", card)
         return card
+
+
+def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:
+    return {
+        "recipe": writer.recipe.model_dump(mode="json"),
+        "generate": writer.generate.model_dump(mode="json"),
+        "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
+    }
 
 
 def _part(number: int, num_scans: int, progress: ProgressCallback) -> ProgressCallback:

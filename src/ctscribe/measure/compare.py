@@ -97,15 +97,9 @@ def compare(
         name: _differences(one, two, resampler, trials, config.seed)
         for name, (two, _) in zip(others, rest, strict=True)
     }
-    family = _adjust(differences)
+    drawn = {"resamples": config.resamples, "seed": config.seed, "trials": trials}
     return {
-        "n": {
-            **count_scans(studies),
-            "resamples": config.resamples,
-            "seed": config.seed,
-            "trials": trials,
-            "family": family,
-        },
+        "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
         "alpha": ALPHA,
         "missing_of_base": missing_of_base,
         "missing": {name: missing for name, (_, missing) in zip(others, rest, strict=True)},

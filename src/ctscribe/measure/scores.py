@@ -160,15 +160,10 @@ def evaluate(
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     blind = write_baselines(known, truth, config.seed, stated)
-    cut = unfinished(predictions)
+    cut, drawn = unfinished(predictions), {"resamples": config.resamples, "seed": config.seed}
+    given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
-        "n": {
-            **count_scans(studies),
-            "predicted": len(truth) - len(missing),
-            "training_scans": len(known or ()),
-            "resamples": config.resamples,
-            "seed": config.seed,
-        },
+        "n": {**count_scans(studies), **given, **drawn},
         **_scores(answers, blind, studies, truth, config, source),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,

@@ -50,21 +50,7 @@ def choose_series(
         CtscribeError: ``E_NOT_CT``, ``E_MIXED_PATIENT`` or ``E_SERIES``.
     """
     stacks = sorted(stacks_of(_images(headers, study)), key=_preference)
-    wanted = [stack for stack in stacks if asked is None or _is_called(stack, asked)]
-    if not wanted:
-        found = "; ".join(dict.fromkeys(_say(_name(stack)) for stack in stacks))
-        raise CtscribeError(
-            "E_SERIES", f"{study} must hold the series that was asked for, but holds {found}"
-        )
-    axial = [stack for stack in wanted if _plane(stack) in (None, "axial")]
-    if not axial:
-        found = " and ".join(sorted({str(_plane(stack)) for stack in wanted}))
-        raise CtscribeError(
-            "E_NOT_CT",
-            f"{study} must hold axial images, because only they make a chest, but holds {found} "
-            "ones",
-        )
-    chosen = axial[0]
+    chosen = _first_axial(stacks, study, asked)
     if is_joined(chosen) and not is_even_stack(chosen):
         raise CtscribeError(
             "E_UNEVEN_SPACING",
@@ -100,6 +86,25 @@ def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
             f"{study} must hold images of one patient, but holds several",
         )
     return images
+
+
+def _first_axial(stacks: list[Stack], study: str, asked: str | None) -> Stack:
+    """The first axial stack of the series that is asked for, or of all."""
+    wanted = [stack for stack in stacks if asked is None or _is_called(stack, asked)]
+    if not wanted:
+        found = "; ".join(dict.fromkeys(_say(_name(stack)) for stack in stacks))
+        raise CtscribeError(
+            "E_SERIES", f"{study} must hold the series that was asked for, but holds {found}"
+        )
+    axial = [stack for stack in wanted if _plane(stack) in (None, "axial")]
+    if not axial:
+        found = " and ".join(sorted({str(_plane(stack)) for stack in wanted}))
+        raise CtscribeError(
+            "E_NOT_CT",
+            f"{study} must hold axial images, because only they make a chest, but holds {found} "
+            "ones",
+        )
+    return axial[0]
 
 
 def _is_called(stack: Stack, asked: str) -> bool:

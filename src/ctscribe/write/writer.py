@@ -429,13 +429,8 @@ class ReportWriter:
         evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
         findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
         confidences: list[float | None] = [None] * len(evidence)
-        calibration = self.calibration
-        if (
-            calibration is not None
-            and calibration.sentence_slopes
-            and evidence
-            and attached(self.qwen) is not None
-        ):
+        calibration = self._sentence_calibration()
+        if calibration is not None and evidence:
             probabilities = calibration.findings(self.finding_logits([visual]))[0].tolist()
             scores = [(each.log_prob, each.num_tokens) for each in evidence]
             confidences = sentence_confidences(report.sentences, scores, probabilities, calibration)
@@ -448,6 +443,12 @@ class ReportWriter:
         return replace(
             draft, text=text, sentences=sentences, findings=findings, finished=answer.finished
         )
+
+    def _sentence_calibration(self) -> Calibration | None:
+        """The run's calibration where it tells how sure sentences are."""
+        fitted = self.calibration
+        has_queries = attached(self.qwen) is not None
+        return fitted if fitted is not None and fitted.sentence_slopes and has_queries else None
 
     def _draft(
         self, study: str, kind: SourceKind, scan: PreparedVolume | None, refused: str | None = None

@@ -106,13 +106,19 @@ def test_adapters_come_back_as_they_were_trained(
         assert written == (tmp_path / "best" / file).read_bytes(), file
 
 
-def test_adapters_that_do_not_fit_are_refused(
+@pytest.fixture
+def adapted_folder(
     qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
+) -> Path:
+    """Weights with adapters beside them."""
     adapted = deepcopy(qwen)
     add_adapters(adapted, r=4, alpha=8)
-    folder = tmp_path / "best"
-    save_model(folder, adapted, tokenizer)
+    save_model(tmp_path / "best", adapted, tokenizer)
+    return tmp_path / "best"
+
+
+def test_adapters_that_do_not_fit_are_refused(adapted_folder: Path) -> None:
+    folder = adapted_folder
     (folder / "checkpoint.json").unlink()
     tensors = load_file(folder / "adapters.safetensors")
     save_file(dict([*tensors.items()][1:]), folder / "adapters.safetensors")
@@ -139,12 +145,9 @@ def test_a_later_stage_goes_on_with_earlier_adapters_of_the_same_size(
 
 
 def test_adapters_that_an_earlier_version_merged_are_not_put_on_twice(
-    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    adapted_folder: Path,
 ) -> None:
-    adapted = deepcopy(qwen)
-    add_adapters(adapted, r=4, alpha=8)
-    folder = tmp_path / "best"
-    save_model(folder, adapted, tokenizer)
+    folder = adapted_folder
     settings = json.loads((folder / "adapters.json").read_text())
     del settings["merged_into_weights"]
     (folder / "adapters.json").write_text(json.dumps(settings))

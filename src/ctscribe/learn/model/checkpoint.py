@@ -52,16 +52,15 @@ def save_model(
 
     Weights go out under the names the published checkpoints use, and configuration and tokenizer
     also as older releases read them. Adapters and finding queries lie beside them in files of
-    their own, which `load_model` reads and no other tool: `publish` merges for those. The weights
-    below the adapters are there too, so that a folder can be moved and used on its own. It is
-    built beside its final place and swapped in when complete, so an interruption leaves the
-    earlier one. Where weights are sharded, all processes call it together and the first one writes.
+    their own, which `load_model` alone reads: `publish` merges for other tools. The weights below
+    the adapters are there too, so that a folder is of use on its own. It is built beside its final
+    place and swapped in when complete, so an interruption leaves the earlier one. Where weights are
+    sharded, all processes call it together and the first one writes.
 
     Args:
         folder: Final place; what is there is replaced.
         qwen: Unchanged, adapters stay separate in it.
-        extras: Further tensors by file name, e.g. ``findings_head.safetensors``.
-        documents: Further JSON by file name, e.g. ``warm_up.json``.
+        extras: Further tensors by file name; as ``documents``, further JSON.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
@@ -189,11 +188,17 @@ def load_model(
     _check_tokenizer(name, tokenizer, config.video_token_id)
     speed_up_tower(qwen)
     narrow(qwen)
-    if is_local and (folder / ATTENTION_FILE).exists():
-        attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
-    if is_local and (settings := read_adapter_config(folder)) is not None:
-        restore_adapters(qwen, settings, load_file(folder / ADAPTERS))
+    if is_local:
+        _put_on_ours(qwen, folder)
     return qwen, tokenizer
+
+
+def _put_on_ours(qwen: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
+    """Finding queries and adapters, where they lie beside the weights."""
+    if (folder / ATTENTION_FILE).exists():
+        attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
+    if (settings := read_adapter_config(folder)) is not None:
+        restore_adapters(qwen, settings, load_file(folder / ADAPTERS))
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any] | None:

@@ -87,21 +87,7 @@ def publish(
             "an exported model must be Qwen2.5-VL alone, but model.slice_attention re-weights its "
             "slices and no other tool does",
         )
-    about = {
-        "use": RESEARCH_USE,
-        "system": SYSTEM,
-        "question": QUESTION,
-        "cue": CUE if recipe.model.cues else None,
-        "positions": recipe.model.positions,
-        "num_slices": recipe.slices.num_slices,
-        "frame_size_px": recipe.slices.frame_size_px,
-        "token_budget": recipe.slices.token_budget,
-        "windows": recipe.slices.windows,
-        "projection": recipe.slices.projection,
-        "slab_mm": recipe.slices.slab_mm if recipe.slices.projection == "slab" else None,
-        "spacing_mm": recipe.volume.spacing_mm,
-        "frames_per_second": 2.0,
-    }
+    about = _about(recipe)
     if what == "merged":
         return publish_merged(best, out, recipe.model.dtype, about)
     if not (recipe.model.freeze_tower and recipe.model.freeze_merger):
@@ -112,6 +98,26 @@ def publish(
         )
     _publish_adapters(best, out, base or _base_of(best, recipe), about)
     return None
+
+
+def _about(recipe: Recipe) -> dict[str, Any]:
+    """How the model was asked and what it was shown."""
+    slices = recipe.slices
+    return {
+        "use": RESEARCH_USE,
+        "system": SYSTEM,
+        "question": QUESTION,
+        "cue": CUE if recipe.model.cues else None,
+        "positions": recipe.model.positions,
+        "num_slices": slices.num_slices,
+        "frame_size_px": slices.frame_size_px,
+        "token_budget": slices.token_budget,
+        "windows": slices.windows,
+        "projection": slices.projection,
+        "slab_mm": slices.slab_mm if slices.projection == "slab" else None,
+        "spacing_mm": recipe.volume.spacing_mm,
+        "frames_per_second": 2.0,
+    }
 
 
 def publish_merged(

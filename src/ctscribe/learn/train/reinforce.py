@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -85,19 +85,13 @@ def reinforce(
             ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go
             together.
     """
-    if recipe.model.cues != (cues is not None):
-        raise CtscribeError(
-            "E_CUES", f"{start_run} must be told findings if it learned so, and only then"
-        )
+    _require_told(start_run, recipe, cues)
     _require_one_process()
     _require_same(start_run, recipe)
     prepared.require(recipe)
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
-    start = weights_sha256(start_run / "best")
-    request = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
-    if cues is not None:
-        request["cues_sha256"] = sha256_of_json(sorted(cues.items()))
+    request = _request(recipe, start_run, cues)
     with one_writer(run_dir):
         require_same_run(run_dir, "reinforce", request)
         if (run_dir / "result.json").exists():
@@ -119,6 +113,15 @@ def reinforce(
             partial(save_model, run_dir / "best", qwen, tokenizer),
             progress,
         )
+
+
+def _request(
+    recipe: Recipe, start_run: Path, cues: Mapping[str, tuple[str, ...]] | None
+) -> dict[str, Any]:
+    """What a run of `reinforce` was asked for."""
+    start = weights_sha256(start_run / "best")
+    told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
+    return {"recipe": recipe.model_dump(mode="json"), "start_sha256": start, **told}
 
 
 def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
@@ -246,6 +249,15 @@ def _require_one_process() -> None:
     if num_processes > 1:
         raise CtscribeError(
             "E_PROCESSES", f"reinforcement runs in one process, but there are {num_processes}"
+        )
+
+
+def _require_told(
+    start_run: Path, recipe: Recipe, cues: Mapping[str, tuple[str, ...]] | None
+) -> None:
+    if recipe.model.cues != (cues is not None):
+        raise CtscribeError(
+            "E_CUES", f"{start_run} must be told findings if it learned so, and only then"
         )
 
 
