@@ -1,11 +1,20 @@
 import csv
 import io
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.tables import check_columns, format_csv, format_markdown, read_csv
+from ctscribe.base.tables import (
+    MAX_COLUMNS,
+    check_columns,
+    check_header,
+    format_csv,
+    format_markdown,
+    read_csv,
+)
+from tests.refusals import refusal
 
 
 def saved(path: Path, text: str) -> Path:
@@ -68,3 +77,44 @@ def test_markdown_sets_numbers_right_and_escapes_texts() -> None:
         "| a\\|b   | 1  |",
         "| &lt;i> | 22 |",
     ]
+
+
+def test_a_wide_header_takes_its_length_and_has_an_end(tmp_path: Path) -> None:
+    class Compared(str):
+        """A name that counts how often it is compared."""
+
+        times = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Compared.times += 1
+            return str.__eq__(self, other)
+
+    check_header(tmp_path, [Compared(number) for number in range(MAX_COLUMNS)], "E_COLUMN")
+    assert Compared.times < 4 * MAX_COLUMNS  # each name against every other: 134 million
+    wide = ",".join(map(str, range(MAX_COLUMNS + 1)))
+    with refusal("E_COLUMN", f"at most {MAX_COLUMNS} columns, but has {MAX_COLUMNS + 1}"):
+        read_csv(saved(tmp_path / "t.csv", wide))
+    with refusal("E_COLUMN", "has two '7'"):
+        read_csv(saved(tmp_path / "t.csv", wide.replace(",8,", ",7,", 1).rpartition(",")[0]))
+
+
+def test_of_columns_that_nobody_keeps_nothing_is_held(tmp_path: Path) -> None:
+    rows = [("name", "text"), *((f"n{number}", "x" * 5000) for number in range(1000))]
+    path = saved(tmp_path / "t.csv", format_csv(rows))
+    tracemalloc.start()
+    table = read_csv(path, keep=("name",))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table.columns == ("name", "text")
+    assert [dict(cells) for cells in table.rows.values()] == [
+        {"name": name} for name, _ in rows[1:]
+    ]
+    assert peak < path.stat().st_size / 8
+
+
+def test_a_bad_byte_is_told_by_its_line_however_late(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"name\n" + b"a\n" * 20_000 + b"\xe9\n")
+    with refusal("E_ENCODING", "line 20002 holds the byte 0xE9"):
+        read_csv(path)

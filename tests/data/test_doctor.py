@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -6,11 +7,12 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.tables import format_csv
 from ctscribe.cli.app import app
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.doctor import examine
 from ctscribe.data.prepare import prepare
-from tests.data.tree import write_tree
+from tests.data.tree import row, write_tables, write_tree
 from tests.dicom import write_series
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -114,3 +116,24 @@ def test_a_series_may_be_asked_for(tmp_path: Path) -> None:
     manifest.write_text("volume,patient,scan,report,series\na,P1,S1,Clear.,7\n")
     found = examine(manifest, VOLUME, SLICES, series="4")
     assert found.warnings["W_OTHER_SERIES"].examples[0].startswith("S1: Read was series 7 (24")
+
+
+@pytest.mark.parametrize("shape", ["tree", "manifest"])
+def test_no_report_is_held_and_missing_volumes_are_counted(shape: str, tmp_path: Path) -> None:
+    names = [f"train_{patient}_a_1.nii.gz" for patient in range(1, 501)]
+    rows = [row(name) | {"Findings_EN": "The lungs are clear. " * 500} for name in names]
+    write_tables(CtRateTree(tmp_path), "train", rows)
+    manifest, texts = tmp_path / "scans.csv", CtRateTree(tmp_path).reports_path("train")
+    cells = [
+        (name, name, name, each["Findings_EN"]) for name, each in zip(names, rows, strict=True)
+    ]
+    manifest.write_text(format_csv([("volume", "patient", "scan", "report"), *cells]), "utf-8")
+    source = tmp_path if shape == "tree" else manifest
+    examine(source, VOLUME, SLICES)  # what is loaded once is not counted
+    tracemalloc.start()
+    found = examine(source, VOLUME, SLICES)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {code: problem.count for code, problem in found.problems.items()} == {"E_MISSING": 500}
+    assert len(found.problems["E_MISSING"].examples) == 3
+    assert peak < texts.stat().st_size / 4

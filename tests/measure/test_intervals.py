@@ -111,3 +111,9 @@ def test_holm_on_a_worked_example() -> None:
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_draws_are_those_of_one_stream_whatever_is_held() -> None:
+    drawn = np.random.default_rng(3).integers(7, size=(50, 7))
+    expected = [np.bincount(row, minlength=7).tolist() for row in drawn]
+    assert draw_patients(7, 50, 3).tolist() == expected

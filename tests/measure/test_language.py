@@ -5,12 +5,14 @@ import json
 import os
 import random
 import sys
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
@@ -22,6 +24,7 @@ from ctscribe.measure.language import (
     language_statistics,
     lcs_length,
     meteor,
+    ngram_matrices,
     normalise,
     rouge_l,
 )
@@ -188,3 +191,22 @@ def test_with_it_the_value_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(CtscribeError, match=r"Java.*E_METEOR"):
         meteor(predictions=WRITTEN, references=TRUTH, profile="ctrate-raw")
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=9), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_ngrams_are_numbered_in_the_order_of_their_words(reports: list[list[str]]) -> None:
+    number: dict[str, int] = {}
+    for word in chain.from_iterable(reports):
+        number.setdefault(word, len(number))
+    for order, matrix in enumerate(ngram_matrices(reports), 1):
+        found = [
+            Counter(tuple(number[w] for w in report[at : at + order]) for at in range(len(report)))
+            for report in reports
+        ]
+        counts = [{n: c for n, c in each.items() if len(n) == order} for each in found]
+        columns = sorted(set(chain.from_iterable(counts)))
+        expected = [[each.get(ngram, 0) for ngram in columns] for each in counts]
+        assert matrix.has_canonical_format
+        assert matrix.toarray()[:, : len(columns)].tolist() == expected
+        assert not matrix.toarray()[:, len(columns) :].any()

@@ -60,7 +60,7 @@ def split_report(text: str) -> tuple[str, str]:
     return match["findings"].strip(), (match["impression"] or "").strip()
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 16)
 def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     """Start and end of every sentence in ``text``, without surrounding white space.
 

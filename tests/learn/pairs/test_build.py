@@ -1,13 +1,16 @@
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import PairsConfig
 from ctscribe.base.rows import PairRow, StudyRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import build_pairs, build_training_pairs, noise_seeds
 from ctscribe.text.findings import FINDINGS
-from tests.studies import study_row, write_prepared
+from tests.studies import random_frames, study_row, write_prepared
 
 
 def test_origin_has_positives_only(cohort: list[StudyRow]) -> None:
@@ -85,3 +88,36 @@ def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRo
     prepared = write_prepared(tmp_path, tested)
     with pytest.raises(CtscribeError, match="training split must have studies"):
         build_training_pairs(prepared, tmp_path, PairsConfig())
+
+
+def test_reports_and_rows_are_not_held(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = [tuple(row) for row in rng.integers(0, 2, (400, 4)).tolist()]
+    studies = [
+        study_row(
+            f"train_{n}_a_1.nii.gz", split="train", labels=row + (0,) * 14, findings="x" * 20_000
+        )
+        for n, row in enumerate(labels)
+    ]
+    prepared = write_prepared(tmp_path, studies)
+    config = PairsConfig(strategy="gauss")
+    build_training_pairs(prepared, tmp_path, config)  # what is loaded once is not counted
+    tracemalloc.start()
+    build_training_pairs(Prepared(tmp_path), tmp_path, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (tmp_path / "studies.jsonl").stat().st_size / 8
+
+
+def test_hard_partners_do_not_depend_on_the_order_of_the_studies(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    studies = [
+        study_row(f"train_{n}_a_1.nii.gz", labels=tuple(rng.integers(0, 2, 18).tolist()))
+        for n in range(12)
+    ]
+    prepared = write_prepared(tmp_path, studies, frames=random_frames(12, (4, 28, 28, 3)))
+    config = PairsConfig(strategy="hard", num_alternatives=3)
+    rows = build_pairs(studies, config, prepared)
+    again = build_pairs(studies[::-1], config, prepared)
+    assert [row.study for row in again[::2]] == [study.volume_name for study in studies[::-1]]
+    assert {row.study: row for row in again[1::2]} == {row.study: row for row in rows[1::2]}
