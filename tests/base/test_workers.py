@@ -18,6 +18,30 @@ if __name__ == "__main__":
     with worker_pool(2) as pool:
         list(pool.map(time.sleep, [60, 60]))
 """
+INTERRUPTED = """
+import os
+import signal
+import sys
+import time
+from multiprocessing import util
+from ctscribe.base.workers import worker_pool
+
+def begin_and_interrupt(path, arguments, descriptors):
+    began = begin(path, arguments, descriptors)
+    if any("spawn_main" in str(argument) for argument in arguments):
+        os.kill(os.getpid(), int(sys.argv[1]))  # before the worker has been told what to do
+    return began
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin, util.spawnv_passfds = util.spawnv_passfds, begin_and_interrupt
+    try:
+        with worker_pool(1) as pool:
+            pool.submit(time.sleep, 60)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
 PHANTOM = (
     *("phantom", "--processes", "2", "--set", "phantom.num_train_patients=40"),
     *("--set", "phantom.num_valid_patients=1"),
@@ -51,6 +75,17 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
     process.send_signal(number)
     process.communicate()
     assert_gone(workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_waits_until_a_worker_has_begun(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(INTERRUPTED)
+    command = [sys.executable, str(script), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from multiprocessing import active_children, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import final
 
 
@@ -56,9 +56,34 @@ class _Worker(SpawnProcess):
     def start(self) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            super().start()  # inherits the mask
+            with _held_back():
+                super().start()  # inherits the mask
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Lets interruptions come when the block has ended.
+
+    `end_workers` would not find a worker that is half begun, which then fails by itself, aloud. A
+    mask alone does not help: any thread may take the signal that interrupts the main one.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for held in came:
+            signal.raise_signal(held)
 
 
 @final
