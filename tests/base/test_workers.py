@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 POOL = """
+import signal
 import time
-from pathlib import Path
-import sys
 from ctscribe.base.workers import worker_pool
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts this may ignore it
     with worker_pool(2) as pool:
         list(pool.map(time.sleep, [60, 60]))
 """
@@ -33,7 +33,8 @@ def begin_and_interrupt(path, arguments, descriptors):
     return began
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever starts this may ignore them
+        signal.signal(number, signal.default_int_handler)
     begin, util.spawnv_passfds = util.spawnv_passfds, begin_and_interrupt
     try:
         with worker_pool(1) as pool:
