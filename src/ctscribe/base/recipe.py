@@ -1,6 +1,8 @@
 """Every knob once, by section; a YAML file with `--set` overrides → a checked `Recipe`."""
 
 import difflib
+import os
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,10 +10,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import UNPARSABLE, brief, read_text
 from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_MOST_BYTES = 1 << 16
+"""Of a recipe; one that says everything has a tenth."""
 
 
 class Section(BaseModel):
@@ -343,24 +348,18 @@ def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe by path or by the name of a shipped one, then applies ``section.key=value``.
 
     Raises:
-        CtscribeError: ``E_RECIPE`` naming the recipe, the key and, for a misspelt one, the
-            nearest that exists.
+        CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING`` for the file; ``E_RECIPE`` naming
+            the recipe, the key and, for a misspelt one, the nearest that exists.
     """
     path = _find(name)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(tree, dict):
-            raise CtscribeError(
-                "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
-            )
-        for override in overrides:
-            _apply(tree, override)
-        return Recipe.model_validate(tree)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}") from error
-    except ValidationError as error:
-        raise CtscribeError("E_RECIPE", _explain(path, error)) from error
+    tree = _parse_yaml(read_text(path, _MOST_BYTES), str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise CtscribeError(
+            "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
+        )
+    return _checked(tree, overrides, path)
 
 
 def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
@@ -369,27 +368,63 @@ def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
     Raises:
         CtscribeError: ``E_RECIPE``, as `read_recipe`.
     """
-    tree = recipe.model_dump(mode="json")
+    return _checked(recipe.model_dump(mode="json"), overrides, "--set")
+
+
+def _checked(tree: dict[str, Any], overrides: tuple[str, ...], where: Path | str) -> Recipe:
     for override in overrides:
         _apply(tree, override)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise CtscribeError("E_RECIPE", _explain("--set", error)) from error
+        raise CtscribeError("E_RECIPE", _explain(where, error)) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: each key is a name and stands once; no aliases, no tags."""
+
+    def compose_node(
+        self,
+        parent: yaml.Node | None,
+        index: Any,  # noqa: ANN401 - a number, a node or nothing
+    ) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError(f"line {event.start_mark.line + 1} holds an alias (*) or a tag (!)")
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"line {key.start_mark.line + 1} holds a key that is no name")
+            if name in seen:
+                raise ValueError(f"line {key.start_mark.line + 1} holds {name[:80]} again")
+            seen.add(name)
+        return node
+
+
+def _parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - YAML is what it is
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - as safe as its base
+    except (yaml.YAMLError, *UNPARSABLE) as error:
+        raise CtscribeError("E_RECIPE", f"{where} must be YAML, but {brief(error)}") from error
 
 
 def _find(name: str) -> Path:
     here = Path(__file__).resolve().parents[1]
     folders = [here / "recipes", here.parents[1] / "recipes"]
     shipped = sorted(p for folder in folders for p in folder.glob("*.y*ml"))
-    if Path(name).is_file():
+    if os.path.isfile(name):  # noqa: PTH113 - a name that can be no file's is simply none
         return Path(name)
     for path in shipped:
         if path.stem == name:
             return path
     known = ", ".join(path.stem for path in shipped)
     raise CtscribeError(
-        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {name!r} is neither"
+        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {name[:80]!r} is neither"
     )
 
 
@@ -404,14 +439,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise CtscribeError(
                 "E_RECIPE", f"--set {override} must name a knob of a section, but {section} is none"
             )
-    tree[leaf] = yaml.safe_load(value)
+    tree[leaf] = _parse_yaml(value, f"--set {key}")
 
 
 def _explain(path: Path | str, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{path}: {where} is wrong, {first['msg'].lower()} (got {first['input']!r})"
+        return f"{path}: {where} is wrong, {first['msg'].lower()} (got {reprlib.repr(first['input'])})"
     model: Any = Recipe
     for part in first["loc"][:-1]:
         model = model.model_fields[str(part)].annotation

@@ -1,13 +1,15 @@
 """What travels between stages: one row type per JSONL file, and how rows are read and written."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from isal.isal_zlib import crc32
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_text, write_text
+from ctscribe.base.files import CRC32, UNPARSABLE, brief, read_text, write_text, writing
 from ctscribe.base.types import BoxMm, Labels, SourceSplit, SpacingMm, Split
 
 
@@ -153,34 +155,74 @@ def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Writes rows as JSONL, atomically."""
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    write_text(path, "".join(map(line_of, rows)))
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Appends one row; `read_rows` can drop a last line that an interruption cut."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(row.model_dump_json() + "\n")
+    """Appends one row; `read_rows` can drop a last line that an interruption cut.
+
+    Raises:
+        CtscribeError: ``E_WRITE``.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(line_of(row))
+
+
+def line_of(row: Row) -> str:
+    """A row as a line of JSONL; its last field is a checksum, which `read_rows` checks."""
+    content = row.model_dump_json()
+    start = content.removesuffix("}")
+    return f'{start}{"," if start != "{" else ""}"{CRC32}":"{_crc32_of(content)}"}}\n'
 
 
 def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
     """Reads a JSONL file; ``partial`` drops a last line that was cut by an interruption.
+
+    Rows may be spaced otherwise than they were written. Those without a checksum are of another
+    tool or an earlier version, and are taken as they are.
 
     Raises:
         CtscribeError: As `read_lines`, and ``E_ROW`` with the line number.
     """
     rows = []
     for number, line in read_lines(path, partial=partial):
+        found = _CHECKSUM.match(line, line.rfind(","))
+        content = f"{line[: found.start()]}}}" if found else line
         try:
-            rows.append(row_type.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            row = row_type.model_validate_json(content)
+        except (ValidationError, *UNPARSABLE) as error:
+            raise CtscribeError(
+                "E_ROW", f"{path} line {number} must be a {row_type.__name__}, but {_why(error)}"
+            ) from error
+        if found and not _is_intact(found[1], content, row):
             raise CtscribeError(
                 "E_ROW",
-                f"{path} line {number} must be a {row_type.__name__}, but {where or 'it'}: "
-                f"{first['msg'].lower()}",
-            ) from error
+                f"{path} line {number} must be as it was written, but it was changed or damaged "
+                f"since: it does not have its own {CRC32}, which a line that is changed on purpose "
+                "goes without",
+            )
+        rows.append(row)
     return rows
+
+
+_CHECKSUM = re.compile(rf',\s*"{CRC32}":\s*"([0-9a-f]{{8}})"\s*\}}\s*$')
+
+
+def _is_intact(written: str, content: str, row: Row) -> bool:
+    as_it_stands = written == _crc32_of(content)
+    return as_it_stands or written == _crc32_of(row.model_dump_json(exclude_unset=True))
+
+
+def _crc32_of(content: str) -> str:
+    return f"{crc32(content.encode()):08x}"
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return brief(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where[:80] or 'it'}: {first['msg'].lower()}"
 
 
 def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:

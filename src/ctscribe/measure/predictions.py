@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import read_any_json
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
 from ctscribe.base.tables import format_csv
 from ctscribe.text.report_tables import read_report_table, report_sections
@@ -121,7 +121,7 @@ def read_written(path: Path) -> list[NamedReport]:
         table = read_report_table(path)
         found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        found = _reports_in_json(path, read_json(path))
+        found = _reports_in_json(path, read_any_json(path))
     else:
         rows = read_rows(path, PredictionRow)
         return [

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, write_json
+from ctscribe.base.files import read_json, write_plain_json, writing
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import ADAPTER_CONFIG, ADAPTERS
 from ctscribe.learn.model.checkpoint import MARKER, is_complete, load_model, save_model
@@ -109,11 +109,12 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
     if not (best / ADAPTERS).exists():
         raise CtscribeError("E_EXPORT", f"{best} must hold adapters, but model.tuning was full")
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
     config = read_json(best / ADAPTER_CONFIG)
-    write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
-    write_json(out / ABOUT, dict(about))
+    write_plain_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
+    write_plain_json(out / ABOUT, dict(about))
 
 
 def _base_of(best: Path, recipe: Recipe) -> str:
