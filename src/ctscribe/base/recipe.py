@@ -408,7 +408,7 @@ class _Loader(yaml.SafeLoader):
 
 def _parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - YAML is what it is
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - as safe as its base
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, *UNPARSABLE) as error:
         raise CtscribeError("E_RECIPE", f"{where} must be YAML, but {brief(error)}") from error
 
@@ -424,7 +424,8 @@ def _find(name: str) -> Path:
             return path
     known = ", ".join(path.stem for path in shipped)
     raise CtscribeError(
-        "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {name[:80]!r} is neither"
+        "E_RECIPE",
+        f"the recipe must be a YAML file or one of {known}, but {name[:80]!r} is neither",
     )
 
 
@@ -446,7 +447,9 @@ def _explain(path: Path | str, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{path}: {where} is wrong, {first['msg'].lower()} (got {reprlib.repr(first['input'])})"
+        return (
+            f"{path}: {where} is wrong, {first['msg'].lower()} (got {reprlib.repr(first['input'])})"
+        )
     model: Any = Recipe
     for part in first["loc"][:-1]:
         model = model.model_fields[str(part)].annotation

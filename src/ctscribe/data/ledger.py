@@ -3,7 +3,8 @@
 Each volume's own record, written last and checked by CRC, is the truth. The ledger only repeats
 it, beside the size and time of each output file, as git's index does for a working tree: a row
 holds while the files are those it saw, and a run that finds them so has read none of them. A
-missing, outdated or damaged ledger, or a row of it, costs the time of checking the files, and nothing else.
+missing, outdated or damaged ledger, or a row of it that does not have its own checksum, costs the
+time of checking the files, and nothing else.
 
 It is one SQLite file in WAL mode, so that it can be read while it is written. That works among
 the processes of one machine only, so only the process that drives a run opens it; engines' workers

@@ -13,7 +13,13 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_plain_json, writing
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import ADAPTER_CONFIG, ADAPTERS
-from ctscribe.learn.model.checkpoint import MARKER, is_complete, load_model, save_model
+from ctscribe.learn.model.checkpoint import (
+    MARKER,
+    is_complete,
+    load_model,
+    require_whole,
+    save_model,
+)
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.tower import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
@@ -107,6 +113,7 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
     _require_new(out)
     if not is_complete(best):
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
+    require_whole(best)
     if not (best / ADAPTERS).exists():
         raise CtscribeError("E_EXPORT", f"{best} must hold adapters, but model.tuning was full")
     with writing(out):

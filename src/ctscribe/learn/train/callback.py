@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, write_json, write_text
+from ctscribe.base.files import (
+    ProgressCallback,
+    Sizes,
+    changed_file,
+    measure_files,
+    read_json,
+    write_json,
+    writing,
+)
 from ctscribe.base.recipe import ObjectiveConfig
 from ctscribe.base.rows import Row
 from ctscribe.learn.train.epochs import HardPairs
@@ -33,8 +41,8 @@ class CheckpointNote(Row):
     validation_ce: float
     best_step: int
     best_validation_ce: float
-    bytes: dict[str, int]
-    """Size of every other file, by its path in the folder."""
+    files: Sizes
+    """Bytes and CRC-32 of every other file, by its path in the folder."""
 
 
 def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]) -> CheckpointNote:
@@ -50,9 +58,9 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
         validation_ce=validation_ce,
         best_step=best[0],
         best_validation_ce=best[1],
-        bytes=_sizes(folder),
+        files=measure_files(folder, _MARKER),
     )
-    write_text(folder / _MARKER, note.model_dump_json(indent=2) + "\n")
+    write_json(folder / _MARKER, note.model_dump(mode="json"))
     for other in _folders(run_dir):
         if other != folder:
             shutil.rmtree(other)
@@ -60,15 +68,34 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
 
 
 def newest_complete(run_dir: Path) -> tuple[Path, CheckpointNote] | None:
-    """The furthest checkpoint whose marker fits its files, or None."""
+    """The furthest checkpoint that was completely written, or None; every byte of it is checked.
+
+    One without a marker was interrupted while it was written, and is passed over.
+
+    Raises:
+        CtscribeError: ``E_CHECKPOINT`` when that checkpoint was changed or damaged since: nobody
+            shall begin anew unasked.
+    """
     for folder in sorted(_folders(run_dir), key=_step, reverse=True):
+        if not (folder / _MARKER).exists():
+            continue
         try:
             note = CheckpointNote.model_validate(read_json(folder / _MARKER))
-        except (CtscribeError, ValidationError):
-            continue
-        if note.step == _step(folder) and note.bytes == _sizes(folder):
-            return folder, note
+        except (CtscribeError, ValidationError) as error:
+            raise damaged(folder, f"{_MARKER} is not what this version writes") from error
+        if note.step != _step(folder):
+            raise damaged(folder, f"it is that of update {note.step}")
+        if name := changed_file(folder, note.files):
+            raise damaged(folder, f"{name} is not what was written")
+        return folder, note
     return None
+
+
+def damaged(folder: Path, found: str) -> CtscribeError:
+    """The error for a checkpoint from which nothing can go on."""
+    return CtscribeError(
+        "E_CHECKPOINT", f"the checkpoint {folder} must be as it was written, but {found}"
+    )
 
 
 def _folders(run_dir: Path) -> list[Path]:
@@ -81,11 +108,6 @@ def _folders(run_dir: Path) -> list[Path]:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix(_PREFIX))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARKER)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 _FILE = "beta.json"
@@ -249,4 +271,5 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         self.beta.save(self.run_dir / f"checkpoint-{step}")
         if self.hard is not None:
             self.hard.save()
-        seal(self.run_dir, step, own_ce, self.best)
+        with writing(self.run_dir):
+            seal(self.run_dir, step, own_ce, self.best)

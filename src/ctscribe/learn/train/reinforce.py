@@ -13,13 +13,10 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
-    atomic_write,
     first_difference,
     read_json,
     sha256_of_json,
@@ -30,6 +27,7 @@ from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import open_run, recipe_of, weights_sha256
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
 from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
 from ctscribe.learn.reward import draw_others, stated_labels
 from ctscribe.learn.train.epochs import EpochsInOrder
@@ -213,17 +211,16 @@ def _update(policy: Policy, scans: Sequence[Scan], step: int) -> ReinforceRow:
 def _save(policy: Policy, path: Path, step: int, best: _Best) -> None:
     """Writes all that the updates after this one depend on, as one file: old or new, never half."""
     note = {"progress": json.dumps({"step": step, "best": best})}
-    with atomic_write(path) as file:
-        file.write(save(policy.state(), note))
+    write_tensors(path, policy.state(), note)
 
 
 def _restore(policy: Policy, path: Path) -> tuple[int, _Best]:
     """Updates done and the best validation; −1 before the start itself has been validated."""
     if not path.exists():
         return -1, _Best(0, -1.0)
-    with safe_open(path, framework="pt") as file:
-        note = json.loads(file.metadata()["progress"])
-        policy.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    tensors, facts = read_tensors(path, "E_CHECKPOINT")
+    policy.restore(tensors)
+    note = json.loads(facts["progress"])
     return note["step"], _Best(*note["best"])
 
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, write_json
+from ctscribe.base.files import ProgressCallback, brief, read_json, sha256_of_file, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
 from ctscribe.base.runs import open_run
@@ -35,7 +35,7 @@ from ctscribe.learn.train.arguments import (
     sharding_asked,
     training_arguments,
 )
-from ctscribe.learn.train.callback import Beta, RunCallback, newest_complete
+from ctscribe.learn.train.callback import Beta, RunCallback, damaged, newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
 from ctscribe.learn.train.run_log import MetricsRow, RunLog, draw_loss_curve
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
@@ -146,7 +146,7 @@ def train(
     Raises:
         CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
-            ``E_MEMORY``, ``E_SHARDED``.
+            ``E_MEMORY``, ``E_SHARDED``, ``E_CHECKPOINT``.
     """
     prepared.require(recipe)
     arguments = training_arguments(run_dir, recipe)
@@ -298,13 +298,18 @@ def _save_best(
 def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise CtscribeError(
-            "E_MEMORY",
-            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not",
-        ) from error
+    except CtscribeError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise CtscribeError(
+                "E_MEMORY",
+                "a step must fit into the device's memory, but "
+                f"{', '.join(trainer.studies)} did not",
+            ) from error
+        if checkpoint is not None and not trainer.studies:  # nothing was done yet but to read it
+            raise damaged(checkpoint, brief(error)) from error
+        raise
 
 
 def is_out_of_memory(error: Exception) -> bool:
