@@ -1,5 +1,6 @@
 """Folders that hold a model: written completely or not at all, read strictly or refused."""
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -175,6 +176,8 @@ def load_model(
         # a hub id is looked up only when no folder of that name exists
         config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
         _check_config(name, config)
+        if is_local:
+            _check_size(folder, config)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, local_files_only=is_local
         )
@@ -261,6 +264,28 @@ def _check_config(name: str, config: Qwen2_5_VLConfig) -> None:
         raise CtscribeError(
             "E_WEIGHTS",
             f"{name} must hold plain weights, but they are quantised ({kind or 'in some way'})",
+        )
+
+
+def _check_size(folder: Path, config: Qwen2_5_VLConfig) -> None:
+    """Refuses a configuration of far more weights than there are, before they get memory."""
+    stored = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            stored += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    text, tower = config.text_config, config.vision_config
+    blocks = (
+        (text.num_hidden_layers, text.hidden_size, text.intermediate_size),
+        (tower.depth, tower.hidden_size, tower.intermediate_size),
+    )
+    asked = text.vocab_size * text.hidden_size + sum(
+        depth * width * (2 * width + 3 * inner) for depth, width, inner in blocks
+    )
+    if asked > stored:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must hold exactly Qwen2.5-VL's tensors, but config.json asks for more than "
+            f"{asked:.2g} numbers and there are {stored:.2g}",
         )
 
 
