@@ -3,6 +3,7 @@
 import difflib
 import os
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -383,27 +384,25 @@ def _checked(tree: dict[str, Any], overrides: tuple[str, ...], where: Path | str
 class _Loader(yaml.SafeLoader):
     """Plain YAML: each key is a name and stands once; no aliases, no tags."""
 
-    def compose_node(
-        self,
-        parent: yaml.Node | None,
-        index: Any,  # noqa: ANN401 - a number, a node or nothing
-    ) -> yaml.Node | None:
-        event = self.peek_event()
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise ValueError(f"line {event.start_mark.line + 1} holds an alias (*) or a tag (!)")
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if not isinstance(key, yaml.ScalarNode):
-                raise ValueError(f"line {key.start_mark.line + 1} holds a key that is no name")
-            if name in seen:
-                raise ValueError(f"line {key.start_mark.line + 1} holds {name[:80]} again")
-            seen.add(name)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            _require_names([key for key, _ in node.value])
         return node
+
+
+def _require_names(keys: Sequence[yaml.Node]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        line, name = key.start_mark.line + 1, str(key.value)
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"line {line} holds a key that is no name")
+        if name in seen:
+            raise ValueError(f"line {line} holds {name[:80]} again")
+        seen.add(name)
 
 
 def _parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - YAML is what it is

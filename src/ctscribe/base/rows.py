@@ -9,7 +9,15 @@ from isal.isal_zlib import crc32
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import CRC32, UNPARSABLE, brief, read_text, write_text, writing
+from ctscribe.base.files import (
+    CRC32,
+    UNPARSABLE,
+    brief,
+    read_text,
+    sha256_of_json,
+    write_text,
+    writing,
+)
 from ctscribe.base.types import BoxMm, Labels, SourceSplit, SpacingMm, Split
 
 
@@ -151,6 +159,11 @@ AnyReported = TypeVar("AnyReported", bound=ReportedRow)
 def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     """The first reconstruction of each scan: reports are scored once per scan."""
     return list({study.scan_id: study for study in reversed(studies)}.values())[::-1]
+
+
+def sha256_of_rows(rows: Iterable[Row]) -> str:
+    """Hash of what rows say, in their order."""
+    return sha256_of_json([row.model_dump(mode="json") for row in rows])
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -50,10 +50,10 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
 
 
 def claim(path: Path, asked: dict[str, Any]) -> None:
-    """Notes beside a file that grows what it is asked for; another request is refused.
+    """Notes beside a file or folder that grows what it is made of; another request is refused.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when the file is there and was asked for otherwise.
+        CtscribeError: ``E_RUN_EXISTS`` when it is there and was asked for otherwise.
     """
     note = path.with_name(f"{path.stem}.asked.json")
     asked = json.loads(json.dumps(asked))
@@ -62,9 +62,15 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
         changed = first_difference(before, asked) if before else "what it was asked for, not noted"
         raise CtscribeError(
             "E_RUN_EXISTS",
-            f"{path} must be new or hold the same request's reports, but it differs in {changed}",
+            f"{path} must be new or made of the same, but it differs in {changed}",
         )
-    write_json(note, asked)
+    if before != asked:
+        write_json(note, asked)
+
+
+def is_made_of(path: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a stage's JSON is there and names these as its ``inputs``."""
+    return path.exists() and read_json(path).get("inputs") == inputs
 
 
 def recipe_of(run_dir: Path) -> Recipe:
@@ -91,6 +97,12 @@ def weights_sha256(folder: Path) -> str:
     """Hash of a checkpoint's weight files."""
     hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
+
+
+def start_sha256(start: str | Path) -> str:
+    """Hash of the weights in a folder, which may move; the name of what is none, as a hub id."""
+    folder = Path(start)
+    return weights_sha256(folder) if any(folder.glob("*.safetensors")) else str(start)
 
 
 def provenance() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -8,9 +9,9 @@ from typing import Any, Literal, final
 from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import first_difference, read_json
+from ctscribe.base.files import first_difference, read_json, sha256_of_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import StudyRow, one_per_scan, read_rows
+from ctscribe.base.rows import StudyRow, one_per_scan, read_rows, sha256_of_rows
 from ctscribe.base.types import Projection, SourceSplit, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
@@ -112,6 +113,15 @@ class Prepared:
         """How a study's volume was read and where its frames lie, as `prepare` wrote it last."""
         record: dict[str, Any] = read_json(record_path(self.folder, study.volume_name))
         return record
+
+    def sha256(self, studies: Sequence[StudyRow]) -> str:
+        """Hash of the rows and frames of these studies, by which an output names what it is of.
+
+        Raises:
+            CtscribeError: ``E_MISSING`` when one is not prepared.
+        """
+        frames = [self.record(study).get("frames_crc32") for study in studies]
+        return sha256_of_json([sha256_of_rows(studies), frames])
 
     def frames(self, study: StudyRow) -> Frames:
         """A study's frames; see `read_frames`."""

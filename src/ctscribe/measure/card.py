@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.about import RESEARCH_USE
-from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
+from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
@@ -71,16 +71,16 @@ def make_card(
     identity = {
         "weights_sha256": writer.weights_sha256,
         "split": split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+        "studies_sha256": prepared.sha256(scans),
     }
+    writer.hold_against(prepared)
     asked = {
         **identity,
+        **writer.made_of(),
         "recipe": writer.recipe.model_dump(mode="json"),
-        "generate": writer.generate.model_dump(mode="json"),
         "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
     }
     open_run(out_dir, "card", asked)
-    writer.hold_against(prepared)
     views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
     cross_entropy, answers, truth = {}, {}, as_reports(scans)
     for number, (name, view) in enumerate(views.items()):

@@ -17,11 +17,10 @@ from ctscribe.base.files import (
     ProgressCallback,
     atomic_write,
     sha256_of_file,
-    sha256_of_json,
     write_json,
 )
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import StudyRow
+from ctscribe.base.rows import StudyRow, sha256_of_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared, stem
@@ -108,7 +107,7 @@ def make_card_of_files(
     card = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
         "split": references.split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+        "studies_sha256": sha256_of_rows(scans),
         **score_card({}, answers, truth, config, source.name),
         "use": RESEARCH_USE,
     }
@@ -148,8 +147,8 @@ def write_altered(
             folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
-    scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
-    open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
+    asked = {"split": split, "views": VIEWS, "studies_sha256": sha256_of_rows(scans)}
+    open_run(out, "alter", asked)
     done = 0
     for scan in scans:
         for view, make in _makers(prepared, scan, strangers[scan.volume_name]):

@@ -46,7 +46,7 @@ def facts_of(path: Path, code: str = "E_FEATURES") -> dict[str, str]:
         CtscribeError: ``code`` when it is missing, damaged or without a checksum.
     """
     try:
-        header, data = _parts(memoryview(np.memmap(path, dtype=np.uint8, mode="r")))
+        header, data = _parts(np.memmap(path, dtype=np.uint8, mode="r").data)
         facts: dict[str, str] = header[_FACTS]
         written = facts.pop(CRC32)
         intact = written == _crc32_of(header, data)

@@ -91,7 +91,11 @@ def reinforce(
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
     start = weights_sha256(start_run / "best")
-    asked = {"recipe": recipe.model_dump(mode="json"), "start_sha256": start}
+    asked = {
+        "recipe": recipe.model_dump(mode="json"),
+        "start_sha256": start,
+        "studies_sha256": prepared.sha256([*training, *validation]),
+    }
     told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
     open_run(run_dir, "reinforce", asked | told)
     if (run_dir / "result.json").exists():

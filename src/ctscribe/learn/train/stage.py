@@ -18,7 +18,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, brief, read_json, sha256_of_file, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
-from ctscribe.base.runs import open_run
+from ctscribe.base.runs import open_run, start_sha256
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
@@ -44,9 +44,13 @@ from ctscribe.learn.train.validation import Validation, validate, validation_pai
 
 
 def request_of(
-    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: str | Path | None
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    prepared: Prepared,
+    pairs_path: Path,
+    start: str | Path | None,
 ) -> dict[str, Any]:
-    """What a run folder is identified by: recipe, pairs, start, size of an update.
+    """What a run folder is identified by: recipe, scans, pairs, start, size of an update.
 
     Raises:
         CtscribeError: ``E_MISSING`` without pairs.
@@ -55,18 +59,13 @@ def request_of(
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist, as `ctscribe pairs` writes it")
     return {
         "recipe": recipe.model_dump(mode="json"),
+        "studies_sha256": prepared.sha256(prepared.studies),
         "pairs_sha256": sha256_of_file(pairs_path),
-        "start": None if start is None else _fingerprint(Path(start)),
+        "start": None if start is None else start_sha256(start),
         "pairs_per_update": pairs_per_update(arguments),
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
     }
-
-
-def _fingerprint(start: Path) -> str:
-    """Hash of the starting weights, so that the folder may move; its name where it has none."""
-    weights = sorted(start.glob("*.safetensors"))
-    return "+".join(sha256_of_file(path)[:16] for path in weights) or start.name
 
 
 def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
@@ -151,7 +150,7 @@ def train(
     prepared.require(recipe)
     arguments = training_arguments(run_dir, recipe)
     with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", request_of(recipe, arguments, pairs_path, start))
+        open_run(run_dir, "train", request_of(recipe, arguments, prepared, pairs_path, start))
     if (run_dir / "result.json").exists():
         return TrainResult(**read_json(run_dir / "result.json"))
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
