@@ -117,10 +117,10 @@ class Prepared:
     def sha256(self, studies: Sequence[StudyRow]) -> str:
         """Hash of the rows and frames of these studies, by which an output names what it is of.
 
-        Raises:
-            CtscribeError: ``E_MISSING`` when one is not prepared.
+        A study without frames adds its row alone; whoever reads its frames will say so.
         """
-        frames = [self.record(study).get("frames_crc32") for study in studies]
+        made = [study for study in studies if record_path(self.folder, study.volume_name).exists()]
+        frames = [self.record(study).get("frames_crc32") for study in made]
         return sha256_of_json([sha256_of_rows(studies), frames])
 
     def frames(self, study: StudyRow) -> Frames:

@@ -141,3 +141,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     (sealed(tmp_path) / "model.safetensors").unlink()
     with refusal("E_CHECKPOINT", r"model\.safetensors"):
         newest_complete(tmp_path)
+
+
+def test_an_earlier_whole_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    sealed(tmp_path, 7).rename(tmp_path / "kept")
+    later = sealed(tmp_path, 9)
+    (tmp_path / "kept").rename(tmp_path / "checkpoint-7")
+    flip_bit(later / "model.safetensors")
+    found = newest_complete(tmp_path)
+    assert found is not None
+    assert found[0].name == "checkpoint-7"

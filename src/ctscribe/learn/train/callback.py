@@ -68,27 +68,37 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
 
 
 def newest_complete(run_dir: Path) -> tuple[Path, CheckpointNote] | None:
-    """The furthest checkpoint that was completely written, or None; every byte of it is checked.
+    """The furthest checkpoint that is as it was written, every byte of it; None without any.
 
-    One without a marker was interrupted while it was written, and is passed over.
+    One that is not is passed over for an earlier one, from which the same weights come again.
 
     Raises:
-        CtscribeError: ``E_CHECKPOINT`` when that checkpoint was changed or damaged since: nobody
-            shall begin anew unasked.
+        CtscribeError: ``E_CHECKPOINT`` when there is no earlier one, but one was complete once:
+            nobody shall begin anew unasked.
     """
+    wrong: CtscribeError | None = None
     for folder in sorted(_folders(run_dir), key=_step, reverse=True):
         if not (folder / _MARKER).exists():
-            continue
+            continue  # interrupted while it was written
         try:
-            note = CheckpointNote.model_validate(read_json(folder / _MARKER))
-        except (CtscribeError, ValidationError) as error:
-            raise damaged(folder, f"{_MARKER} is not what this version writes") from error
-        if note.step != _step(folder):
-            raise damaged(folder, f"it is that of update {note.step}")
-        if name := changed_file(folder, note.files):
-            raise damaged(folder, f"{name} is not what was written")
-        return folder, note
+            return folder, _whole(folder)
+        except CtscribeError as error:
+            wrong = wrong or error
+    if wrong:
+        raise wrong
     return None
+
+
+def _whole(folder: Path) -> CheckpointNote:
+    try:
+        note = CheckpointNote.model_validate(read_json(folder / _MARKER))
+    except (CtscribeError, ValidationError) as error:
+        raise damaged(folder, f"{_MARKER} is not what this version writes") from error
+    if note.step != _step(folder):
+        raise damaged(folder, f"it is that of update {note.step}")
+    if name := changed_file(folder, note.files):
+        raise damaged(folder, f"{name} is not what was written")
+    return note
 
 
 def damaged(folder: Path, found: str) -> CtscribeError:
