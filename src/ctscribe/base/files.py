@@ -241,6 +241,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def object_in(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; an empty one where something else or nothing stands there."""
+    found = document.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def read_any_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
     """Reads a JSON file of any content.
 

@@ -6,14 +6,15 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     first_difference,
+    object_in,
     read_json,
     sha256_of_file,
     sha256_of_json,
@@ -21,6 +22,7 @@ from ctscribe.base.files import (
 )
 from ctscribe.base.recipe import Recipe
 
+Result = TypeVar("Result")
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
 
 
@@ -80,7 +82,7 @@ def recipe_of(run_dir: Path) -> Recipe:
         CtscribeError: ``E_MISSING`` when the folder holds no run, ``E_RUN`` when what it holds
             was not made with a recipe of this version.
     """
-    asked = read_json(run_dir / "run.json").get("asked", {})
+    asked = object_in(read_json(run_dir / "run.json"), "asked")
     try:
         return Recipe.model_validate(asked.get("recipe"))
     except ValidationError as error:
@@ -91,6 +93,19 @@ def recipe_of(run_dir: Path) -> Recipe:
         raise CtscribeError(
             "E_RUN", f"{run_dir} must hold a run of this version, but {knob}{found}"
         ) from error
+
+
+def read_result(path: Path, kind: type[Result]) -> Result:
+    """What a stage that is finished wrote last.
+
+    Raises:
+        CtscribeError: As `read_json`; ``E_JSON`` where it is of another kind.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        found = error.errors()[0]["msg"].lower()
+        raise CtscribeError("E_JSON", f"{path} must be a {kind.__name__}, but {found}") from error
 
 
 def weights_sha256(folder: Path) -> str:

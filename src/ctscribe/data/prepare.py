@@ -22,6 +22,7 @@ from ctscribe.base.files import (
     ProgressCallback,
     first_difference,
     many_writers,
+    object_in,
     one_writer,
     read_json,
     write_json,
@@ -168,7 +169,7 @@ def open_prepared(
     asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
     if path.exists():
         # folders of 0.1 do not say their splits, which every reader decided for itself
-        before = {"splits": asked["splits"], **read_json(path).get("asked", {})}
+        before = {"splits": asked["splits"], **object_in(read_json(path), "asked")}
         if difference := first_difference(before, asked):
             raise CtscribeError(
                 "E_RUN_EXISTS",

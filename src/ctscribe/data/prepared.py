@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import first_difference, read_json, sha256_of_json
+from ctscribe.base.files import first_difference, object_in, read_json, sha256_of_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, one_per_scan, read_rows, sha256_of_rows
 from ctscribe.base.types import Projection, SourceSplit, Split
@@ -71,7 +71,7 @@ class Prepared:
         Raises:
             CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
         """
-        asked = read_json(self.folder / "prepare.json").get("asked", {})
+        asked = object_in(read_json(self.folder / "prepare.json"), "asked")
         try:
             return (
                 VolumeConfig.model_validate(asked.get("volume")),

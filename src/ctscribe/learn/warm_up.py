@@ -17,7 +17,13 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, sha256_of_json
+from ctscribe.base.files import (
+    ProgressCallback,
+    object_in,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+)
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import start_sha256
@@ -315,7 +321,7 @@ def _holds(folder: Path, request: Mapping[str, Any]) -> bool:
     """
     if not is_complete(folder) or not (folder / _REQUEST).exists():
         return False
-    written = read_json(folder / _REQUEST)["request"]
+    written = object_in(read_json(folder / _REQUEST), "request")
     return _without_defaults(written) == _without_defaults(request)
 
 

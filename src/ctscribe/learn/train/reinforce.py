@@ -18,13 +18,12 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
     first_difference,
-    read_json,
     sha256_of_json,
     write_json,
 )
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.base.runs import open_run, recipe_of, weights_sha256
+from ctscribe.base.runs import open_run, read_result, recipe_of, weights_sha256
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
@@ -99,7 +98,7 @@ def reinforce(
     told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
     open_run(run_dir, "reinforce", asked | told)
     if (run_dir / "result.json").exists():
-        return ReinforceResult(**read_json(run_dir / "result.json"))
+        return read_result(run_dir / "result.json", ReinforceResult)
     qwen.to("cuda" if torch.cuda.is_available() else "cpu")
     visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
     visual = visual if cues is None else _with_cues(visual, cues)

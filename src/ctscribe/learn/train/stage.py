@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, brief, read_json, sha256_of_file, write_json
+from ctscribe.base.files import ProgressCallback, brief, sha256_of_file, write_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
-from ctscribe.base.runs import open_run, start_sha256
+from ctscribe.base.runs import open_run, read_result, start_sha256
 from ctscribe.base.types import Strategy
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
@@ -152,7 +152,7 @@ def train(
     with arguments.main_process_first(local=False):
         open_run(run_dir, "train", request_of(recipe, arguments, prepared, pairs_path, start))
     if (run_dir / "result.json").exists():
-        return TrainResult(**read_json(run_dir / "result.json"))
+        return read_result(run_dir / "result.json", TrainResult)
     rows = read_pairs(pairs_path, recipe.pairs.strategy)
     validation_rows = validation_pairs(prepared.split("validation"))
     qwen, tokenizer = learner(start or recipe.model.preset, recipe)
