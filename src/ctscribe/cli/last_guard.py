@@ -43,7 +43,7 @@ def write_trace(error: BaseException) -> Path | str:
     """
     now = datetime.now(UTC)
     text = "".join(f"{line}\n" for line in (f"ctscribe {__version__}", *_places(error)))
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+    for folder in (Path(), Path(tempfile.gettempdir())):
         path = folder / f"ctscribe-error-{now:%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         try:
             path.write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -27,6 +28,9 @@ from ctscribe.base.files import (
     brief,
     changed_file,
     measure_files,
+    object_in,
+    parse_json,
+    read_bytes,
     read_json,
     write_json,
     write_plain_json,
@@ -173,11 +177,11 @@ def load_model(
     if is_local:
         _check_folder(folder)
     with foreign_weights(name):
+        if is_local:
+            _check_size(folder)
         # a hub id is looked up only when no folder of that name exists
         config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
         _check_config(name, config)
-        if is_local:
-            _check_size(folder, config)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, local_files_only=is_local
         )
@@ -267,26 +271,32 @@ def _check_config(name: str, config: Qwen2_5_VLConfig) -> None:
         )
 
 
-def _check_size(folder: Path, config: Qwen2_5_VLConfig) -> None:
-    """Refuses a configuration of far more weights than there are, before they get memory."""
+def _check_size(folder: Path) -> None:
+    """Refuses a configuration of far more weights than there are, before anything is made of it."""
     stored = 0
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, framework="pt") as file:
             stored += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    text, tower = config.text_config, config.vision_config
-    blocks = (
-        (text.num_hidden_layers, text.hidden_size, text.intermediate_size),
-        (tower.depth, tower.hidden_size, tower.intermediate_size),
-    )
-    asked = text.vocab_size * text.hidden_size + sum(
-        depth * width * (2 * width + 3 * inner) for depth, width, inner in blocks
-    )
+    config = parse_json(read_bytes(folder / "config.json").decode())
+    text, tower = {**config, **object_in(config, "text_config")}, object_in(config, "vision_config")
+    usual = Qwen2_5_VLConfig()
+    asked = _num_weights(text, usual.text_config, "num_hidden_layers")
+    asked += _num_weights(tower, usual.vision_config, "depth")
     if asked > stored:
         raise CtscribeError(
             "E_WEIGHTS",
             f"{folder} must hold exactly Qwen2.5-VL's tensors, but config.json asks for more than "
             f"{asked:.2g} numbers and there are {stored:.2g}",
         )
+
+
+def _num_weights(config: Mapping[str, Any], usual: PreTrainedConfig, depth: str) -> int:
+    """At least so many numbers are in the matrices of one stack of layers, and its embedding."""
+    layers, width, inner, words = (
+        int(config.get(key, getattr(usual, key, 0)))
+        for key in (depth, "hidden_size", "intermediate_size", "vocab_size")
+    )
+    return width * (words + layers * (2 * width + 3 * inner))
 
 
 def _check_loading(name: str, loading: Mapping[str, Any]) -> None:

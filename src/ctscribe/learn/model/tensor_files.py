@@ -88,6 +88,8 @@ def _parts(content: memoryview) -> tuple[dict[str, Any], memoryview]:
     """The header of a safetensors file, parsed, and the bytes behind it."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = parse_json(bytes(content[8:start]).decode())
+    if not isinstance(header, dict) or not isinstance(header.get(_FACTS, {}), dict):
+        raise ValueError("its header is none")
     return header, content[start:]
 
 
