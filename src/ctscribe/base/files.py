@@ -231,8 +231,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CtscribeError(
             "E_JSON", f"{path} must be a JSON object, but it is {_json_kind(content)}"
         )
-    written = content.pop(CRC32, None)
-    if written is not None and written != _crc32_of(content):
+    if CRC32 in content and content.pop(CRC32) != _crc32_of(content):
         raise CtscribeError(
             "E_JSON",
             f"{path} must be as its stage wrote it, but its content was changed or damaged since: "
