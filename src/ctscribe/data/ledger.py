@@ -39,6 +39,8 @@ _OF_THE_DISK = {
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
 }
 """Errors that beginning anew would not mend."""
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""The latter where the text of an error quotes bytes of a damaged file."""
 _WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -58,7 +60,7 @@ class Ledger:
         A row that does not have its own checksum counts as none.
         """
         row = None
-        with suppress(sqlite3.Error):  # as for text of bytes that are none
+        with suppress(*_ERRORS):
             row = self._database.execute(
                 "SELECT * FROM volumes WHERE name = ? AND code IS NULL", (name,)
             ).fetchone()
@@ -92,7 +94,7 @@ class Ledger:
     def _write(self, *row: str | None) -> None:
         try:
             self._database.execute(_WRITE, (*row, _crc32_of(row)))
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise _not_writable(self._folder, error) from error
 
 
@@ -107,13 +109,13 @@ def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterat
     try:
         try:
             database = _open(path)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
+        except _ERRORS as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
                 raise
             for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
                 part.unlink(missing_ok=True)
             database = _open(path)
-    except sqlite3.Error as error:
+    except _ERRORS as error:
         raise _not_writable(folder, error) from error
     with closing(database):
         if new:
@@ -132,7 +134,7 @@ def _open(path: Path) -> sqlite3.Connection:
         columns = database.execute("PRAGMA table_info(volumes)").fetchall()
         if not whole or len(columns) != _WRITE.count("?"):
             raise _damaged()
-    except sqlite3.Error:
+    except _ERRORS:
         database.close()
         raise
     return database
@@ -147,7 +149,7 @@ def _damaged() -> sqlite3.DatabaseError:
 def _take_over(database: sqlite3.Connection, shards: Sequence[Path]) -> None:
     database.execute("BEGIN")
     for shard in shards:
-        with suppress(sqlite3.Error), closing(sqlite3.connect(shard)) as other:
+        with suppress(*_ERRORS), closing(sqlite3.connect(shard)) as other:
             rows = other.execute("SELECT * FROM volumes").fetchall()
             database.executemany(_WRITE, rows)
     database.execute("COMMIT")
@@ -165,5 +167,5 @@ def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
     return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
 
 
-def _not_writable(folder: Path, error: sqlite3.Error) -> CtscribeError:
+def _not_writable(folder: Path, error: Exception) -> CtscribeError:
     return CtscribeError("E_WRITE", f"the ledger of {folder} must be writable, but {error}")
