@@ -11,9 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +21,7 @@ from scipy import ndimage
 
 from benchmarks.harness import ROOT, record
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepare_volume import Preparation, prepare_into
 
 SHAPE, SPACING_MM = (512, 512, 300), (0.6, 0.6, 1.0)
@@ -91,7 +90,7 @@ def seconds_per_volume(volume: Path, processes: int) -> float:
     """With worker processes that have prepared a volume before."""
     with (
         TemporaryDirectory(dir=volume.parent) as out,
-        ProcessPoolExecutor(processes, get_context("spawn")) as pool,
+        worker_pool(processes) as pool,
     ):
         work = partial(prepare_one, volume, Path(out))
         list(pool.map(work, range(-4, 0)))

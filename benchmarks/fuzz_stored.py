@@ -31,7 +31,22 @@ SEED = 20_261_129
 SCORES = {"model": {"bleu_4": 0.25}, "n": {"scans": 3}, "missing": ["valid_1_a_1"], "use": "é"}
 PAIR = PairRow(study="train_1_a_1.nii.gz", role="negative", volume=None, noise_seed=7)
 STUDIES = [study_row(f"train_{number}_a_1.nii.gz") for number in range(5)]
-ODD: tuple[Any, ...] = (None, [], {}, True, -1, 0, 10**30, 1e308, "", "x" * 10_000, [[]], "NaN", "../x", "\0")
+ODD: tuple[Any, ...] = (
+    None,
+    [],
+    {},
+    True,
+    -1,
+    0,
+    10**30,
+    1e308,
+    "",
+    "x" * 10_000,
+    [[]],
+    "NaN",
+    "../x",
+    "\0",
+)
 
 
 @dataclass(frozen=True)

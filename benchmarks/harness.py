@@ -11,10 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ctscribe.base.files import read_json, write_json, write_text
 from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.runs import provenance
 from ctscribe.base.types import Split
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepare import prepare
 from ctscribe.learn.warm_up import shipped_start
 from ctscribe.measure.intervals import draw_patients, percentile_interval
@@ -144,7 +144,7 @@ def run_study(
             write_json(facts, {"recipe": study.recipe().model_dump(mode="json"), **provenance()})
         todo = study.missing()
         print(f"{len(todo)} of {len(study.cells)} cells are to be run", flush=True)
-        with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        with worker_pool(cores()) as pool:
             work = partial(_timed, study, run_cell, out)
             for done in as_completed([pool.submit(work, *cell) for cell in todo]):
                 print(done.result(), flush=True)

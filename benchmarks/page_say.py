@@ -55,7 +55,7 @@ def page(study: Study) -> dict[str, Any]:
         "num_patients": len(set(patients)),
         "missing": f"Not yet run: {missing}." if missing else "All cells have ended.",
         "scores": _score_table(scores, paired),
-        "differences": _difference_table(scores),
+        "differences": _difference_table(scores, paired),
         "reached": _reached(scores, curves, paired["cues"]),
         "curve": _curve_table(curves),
         "chosen": _chosen_table(paired),
@@ -94,14 +94,16 @@ def _score_table(scores: Scores, cells: Mapping[str, Sequence[Cell]]) -> str:
     return table(("System", "seeds", *METRICS.values(), "Dependence", "CPU s a report"), rows)
 
 
-def _difference_table(scores: Scores) -> str:
-    base = scores[BASE]
-    rows = [
-        (arm + WAYS[way], *(shown(found[m] - base[m], "+.3f") for m in METRICS))
-        for (arm, way), found in scores.items()
-        if (arm, way) != BASE
-    ]
-    return table(("Against origin", *METRICS.values()), rows)
+def _difference_table(scores: Scores, cells: Mapping[str, Sequence[Cell]]) -> str:
+    """Of every system from origin of the same seeds."""
+    plain = {cell["seed"]: _way_scores(cell, BASE[1]) for cell in cells[BASE[0]]}
+    rows = []
+    for (arm, way), found in scores.items():
+        if (arm, way) != BASE:
+            base = _mean([plain[cell["seed"]] for cell in cells[arm]])
+            told = (shown(found[metric] - base[metric], "+.3f") for metric in METRICS)
+            rows.append((arm + WAYS[way], len(cells[arm]), *told))
+    return table(("Against origin", "seeds", *METRICS.values()), rows)
 
 
 def _curve_table(curves: Mapping[str, Mapping[float, Mapping[str, Draws]]]) -> str:

@@ -5,10 +5,10 @@ Nothing of ctscribe is imported: `prepare_contenders` also runs where only other
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from ctscribe.base.workers import worker_pool
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ def least_s(call: Callable[[], object], repeats: int) -> float:
 
 def alone(function: Callable[..., Result], *arguments: object) -> Result:
     """Runs a function in a fresh process, so that its memory and caches are its own."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         return pool.submit(function, *arguments).result()
 
 

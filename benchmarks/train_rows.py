@@ -260,7 +260,7 @@ def _study(name: str, findings: str) -> StudyRow:
     row: dict[str, Any] = {"volume_name": name, "patient_id": name[:-11], "scan_id": name[:-9]}
     row |= {"findings": findings, "impression": "normal", "labels": (0,) * 18}
     row |= {"source_split": "train", "split": "train"}
-    row |= {"spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, 1)}
+    row |= {"spacing_mm": (1.0, 1.0, 1.0), "shape_xyz": (1, 1, NUM_SLICES)}
     row |= {"slice_indices": tuple(range(NUM_SLICES)), "frame_to_ras": np.eye(4).tolist()}
     row |= {"position_mm": tuple(-20.0 * z for z in range(NUM_SLICES))}
     return StudyRow.model_validate(row)

@@ -45,13 +45,15 @@ def study_row(name: str, **changes: object) -> StudyRow:
         "spacing_mm": (3.0, 3.0, 3.0),
         "shape_xyz": (56, 56, 100),
         "slice_indices": (30, 20, 10, 0),
-        "position_mm": (),
         "frame_to_ras": tuple(map(tuple, np.eye(4).tolist())),
     }
     fields |= changes
     patient, source_split = str(fields["patient_id"]), fields["source_split"]
     usual = split_of(patient, "valid" if source_split == "valid" else "train", SplitsConfig())
-    row = StudyRow.model_validate({"split": usual} | fields)
+    indices = fields["slice_indices"]
+    assert isinstance(indices, tuple)
+    defaults = {"split": usual, "position_mm": (0.0,) * len(indices)}
+    row = StudyRow.model_validate(defaults | fields)
     if "position_mm" in changes:
         return row
     position_mm = tuple(row.spacing_mm[2] * index for index in row.slice_indices)

@@ -7,6 +7,7 @@ from ctscribe.base.recipe import read_recipe
 from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import run_experiment
 from tests.refusals import refusal
+from tests.studies import study_row, write_prepared
 
 
 def test_the_grid_has_each_cell_of_both_tables_once_per_seed() -> None:
@@ -51,3 +52,26 @@ def test_ours_is_refused_before_training_where_nobody_could_tell(
     with refusal("E_NO_QUERIES", "experiment.ours needs starting weights with finding queries"):
         run_experiment(tmp_path / "out", prepared, read_recipe("tiny"), start, progress=print)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_no_cell_could_do_with_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    recipe = read_recipe("paper_origin")
+    splits = ("train",) * 6 + ("validation",) * 3 + ("test",) * 3
+    whole = [
+        study_row(
+            f"{'valid' if split == 'test' else 'train'}_{number}_a_1.nii.gz",
+            split=split,
+            labels=(number % 2,) * 18,
+        )
+        for number, split in enumerate(splits)
+    ]
+    unlabelled = [study.model_copy(update={"labels": None}) for study in whole]
+    for prepared, code in (
+        (write_prepared(tmp_path / "a", whole, read_recipe("tiny")), "E_PREPARED"),
+        (write_prepared(tmp_path / "b", whole[:6], recipe), "E_EMPTY_SPLIT"),
+        (write_prepared(tmp_path / "c", unlabelled, recipe), "E_LABELS"),
+        (write_prepared(tmp_path / "d", whole, recipe), "E_WEIGHTS"),
+    ):
+        with refusal(code):
+            run_experiment(tmp_path / "out", prepared, recipe, "/nowhere", progress=print)
+        assert not (tmp_path / "out").exists()

@@ -1,20 +1,28 @@
 """The whole flow on synthetic chest CT, on a laptop, in minutes."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.grid import grid
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.runs import open_run
 from ctscribe.data.ct_rate import CtRateTree
 from ctscribe.data.prepared import Prepared
 from ctscribe.experiment import experiment_request, run_experiment
 
-Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
+
+class Stage(Protocol):
+    """Opens a stage by its name, and by what it counts where it can go on."""
+
+    def __call__(
+        self, title: str, unit: str | None = None
+    ) -> AbstractContextManager[ProgressCallback]:
+        """Yields what is told (done, all)."""
+        ...
 
 
 @final
@@ -34,10 +42,10 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
 
     Args:
         out: Demo folder; an interrupted demo continues there and ends with the same tables.
-        stage: Opens a named stage and yields its progress callback.
+        stage: Tells how far each part is.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else.
+        CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_BUSY``.
     """
     from ctscribe.data.prepare import prepare
     from ctscribe.learn.warm_up import shipped_start, warm_up
@@ -46,36 +54,39 @@ def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> Demo
     from ctscribe.show.scoreboard import write_scoreboard
     from ctscribe.write.writer import ReportWriter
 
-    open_run(out, "experiment", experiment_request(recipe))
-    data, prepared = out / "data", Prepared(out / "prepared")
-    with stage("Drawing patients") as progress:
-        write_dataset(data, recipe.phantom, processes=processes, progress=progress)
-    with stage("Preparing volumes") as progress:
-        prepare(
-            data,
-            prepared.folder,
-            recipe.volume,
-            recipe.slices,
-            recipe.splits,
-            keep="slices",
-            processes=processes,
-            progress=progress,
-        )
-    start = shipped_start(recipe)
-    if start is None:
-        with stage("Warming up the tower") as progress:
-            start = warm_up(out / "start", recipe, processes=processes, progress=progress)
-    with stage("Training and testing") as progress:
-        tables = run_experiment(out, prepared, recipe, start, parallel=processes, progress=progress)
-    with stage("Drawing the scoreboard") as progress:
-        board = write_scoreboard(out, prepared, recipe)
-        progress(1, 1)
-    with stage("Reporting one patient") as progress:
-        writer = ReportWriter(out / "cells" / grid(recipe)[-1].name / "train")
-        draft = writer.report(_a_test_volume(data, prepared, recipe))
-        page = save_report(draft, out / "report")["html"]
-        progress(1, 1)
-    return DemoResult(tuple(tables), (board, page))
+    with one_writer(out):
+        open_run(out, "experiment", experiment_request(recipe))
+        data, prepared = out / "data", Prepared(out / "prepared")
+        with stage("Drawing patients", "patients") as progress:
+            write_dataset(data, recipe.phantom, processes=processes, progress=progress)
+        with stage("Preparing volumes", "volumes") as progress:
+            prepare(
+                data,
+                prepared.folder,
+                recipe.volume,
+                recipe.slices,
+                recipe.splits,
+                keep="slices",
+                processes=processes,
+                progress=progress,
+            )
+        start = shipped_start(recipe)
+        if start is None:
+            with stage("Warming up the tower") as progress:
+                start = warm_up(out / "start", recipe, processes=processes, progress=progress)
+        with stage("Training and testing", "steps") as progress:
+            tables = run_experiment(
+                out, prepared, recipe, start, parallel=processes, progress=progress
+            )
+        with stage("Drawing the scoreboard") as progress:
+            board = write_scoreboard(out, prepared, recipe)
+            progress(1, 1)
+        with stage("Reporting one patient") as progress:
+            writer = ReportWriter(out / "cells" / grid(recipe)[-1].name / "train")
+            draft = writer.report(_a_test_volume(data, prepared, recipe))
+            page = save_report(draft, out / "report")["html"]
+            progress(1, 1)
+        return DemoResult(tuple(tables), (board, page))
 
 
 def _a_test_volume(data: Path, prepared: Prepared, recipe: Recipe) -> Path:

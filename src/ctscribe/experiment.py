@@ -6,17 +6,19 @@ Every step of a cell is skipped when its result is there, so an interrupted expe
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, TITLES, Cell, cell_recipe, grid
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PredictionRow, read_rows, sha256_of_rows
-from ctscribe.base.runs import claim, is_made_of, open_run, start_sha256
+from ctscribe.base.runs import claim, is_made_of, open_run, require_same_run, start_sha256
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepared import Prepared
 from ctscribe.show.experiment_tables import write_experiment_tables
 
@@ -32,6 +34,7 @@ def run_experiment(
     *,
     parallel: int = 1,
     progress: ProgressCallback,
+    storing: ProgressCallback = lambda done, total: None,
 ) -> list[Path]:
     """Runs every cell and writes the tables.
 
@@ -42,34 +45,39 @@ def run_experiment(
         start: Starting checkpoint; None takes the recipe's preset.
         parallel: Cells trained at the same time, each in a process of its own.
         progress: Called with the steps that are finished and all steps.
+        storing: Called before them with the volumes whose features are stored and all volumes.
 
     Returns:
         Paths of the Markdown tables.
 
     Raises:
-        CtscribeError: The first error of a cell; what its cells have finished is kept.
+        CtscribeError: ``E_BUSY``, ``E_PREPARED`` and whatever else is wrong for all cells, before
+            anything is written; the first error of a cell; what its cells have finished is kept.
     """
     if recipe.experiment.ours:
         _require_queries(start)
-    open_run(out, "experiment", experiment_request(recipe))
-    made_of = {
-        "studies_sha256": prepared.sha256(prepared.studies),
-        "start": start_sha256(start or recipe.model.preset),
-    }
-    claim(out / "cells", made_of)
+    prepared.require(recipe)
+    request = experiment_request(recipe)
     folders = {cell: out / "cells" / cell.name for cell in grid(recipe)}
-    _store_features(prepared, recipe, start)
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    with ProcessPoolExecutor(
-        parallel, mp_context=get_context("spawn"), initializer=_use_threads, initargs=(threads,)
-    ) as pool:
-        jobs = [
-            pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
-            for cell, folder in folders.items()
-        ]
-        _follow(jobs, list(folders.values()), progress)
-    write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
-    return write_experiment_tables(out, recipe, folders)
+    with one_writer(out):
+        require_same_run(out, "experiment", request)
+        _require_studies(prepared, recipe)
+        _store_features(prepared, recipe, start, storing)
+        open_run(out, "experiment", request)
+        made_of = {
+            "studies_sha256": prepared.sha256(prepared.studies),
+            "start": start_sha256(start or recipe.model.preset),
+        }
+        claim(out / "cells", made_of)
+        with worker_pool(parallel, partial(_use_threads, threads)) as pool:
+            jobs = [
+                pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
+                for cell, folder in folders.items()
+            ]
+            _follow(jobs, list(folders.values()), progress)
+        write_json(out / "comparison.json", compare_cells(prepared, recipe, folders))
+        return write_experiment_tables(out, recipe, folders)
 
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:
@@ -137,15 +145,29 @@ def compare_cells(
     return compare(written.pop("Origin"), written, prepared.split("test"), recipe.evaluate)
 
 
-def _store_features(prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
-    """Once for all cells, before they run side by side."""
+def _require_studies(prepared: Prepared, recipe: Recipe) -> None:
+    """Refuses, before anything is trained, studies that some cell could not do with."""
+    from ctscribe.learn.pairs.build import build_pairs
+    from ctscribe.learn.train.validation import validation_pairs
+
+    prepared.scans("train")
+    prepared.scans("test")
+    validation_pairs(prepared.split("validation"))
+    for pairs in dict.fromkeys(cell_recipe(recipe, cell).pairs for cell in grid(recipe)):
+        build_pairs(prepared.split("train"), pairs, prepared)
+
+
+def _store_features(
+    prepared: Prepared, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
+) -> None:
+    """Once for all cells, before they run side by side; refuses weights that cannot be read."""
     from ctscribe.learn.model.checkpoint import load_model
-    from ctscribe.learn.model.features import store_features
+    from ctscribe.learn.model.features import store_all
 
     if recipe.model.freeze_tower:
-        qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
-        merged = recipe.model.freeze_merger
-        store_features(qwen, prepared, prepared.studies, noise=True, merged=merged)
+        store_all(prepared, recipe, start, noise=True, progress=progress)
+    else:
+        load_model(start or recipe.model.preset, recipe.model.dtype)
 
 
 def _require_queries(start: str | Path | None) -> None:

@@ -7,7 +7,7 @@ The examples stand in a folder with a DICOM series in ``series`` and a training 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
@@ -45,11 +45,21 @@ _OF_SPLITS = frozenset({"split", "source_split"})
 """Columns that are not read: who hands rows over has chosen them."""
 
 
-def read_scan(source: str | Path) -> "CTVolume":
+def read_scan(
+    source: str | Path,
+    *,
+    series: int | str | None = None,
+    prefer: Literal["sform", "qform"] | None = None,
+) -> "CTVolume":
     """Reads a chest CT: a NIfTI file, or the folder or zip of one DICOM series.
 
     >>> ct.read_scan("series")
     CTVolume(160 × 128 × 24 voxels of 2.00 × 2.00 × 5.00 mm, RAS, int16)
+
+    Args:
+        source: File or folder.
+        series: Number or SeriesInstanceUID to read, where a DICOM folder holds several.
+        prefer: Which affine of a NIfTI file to believe where two disagree; None refuses.
 
     Returns:
         Hounsfield units in RAS+ orientation with their affine.
@@ -62,7 +72,8 @@ def read_scan(source: str | Path) -> "CTVolume":
     path = Path(source).expanduser()
     if not path.exists():
         raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
-    return read_volume(path, study="the scan")[0]
+    asked = None if series is None else str(series)
+    return read_volume(path, study="the scan", series=asked, prefer=prefer)[0]
 
 
 def load_writer(run: str | Path) -> "ReportWriter":

@@ -13,6 +13,7 @@ from ctscribe.base.runs import (
     provenance,
     read_result,
     recipe_of,
+    require_same_run,
     start_sha256,
 )
 from tests.refusals import refusal
@@ -32,6 +33,32 @@ def test_another_request_is_refused_and_says_where_it_differs(tmp_path: Path) ->
         open_run(tmp_path / "run", "train", {"train": {"epochs": 2}})
     with pytest.raises(CtscribeError, match="stage generate"):
         open_run(tmp_path / "run", "generate", {"train": {"epochs": 1}})
+
+
+def test_an_input_that_changed_is_named_in_words_and_knobs_with_their_values(
+    tmp_path: Path,
+) -> None:
+    recipe = {"train": {"epochs": 1, "seed": 0}}
+    before = {"pairs_sha256": "a" * 64, "start": "0" * 16, "recipe": recipe}
+    run = open_run(tmp_path / "run", "train", before)
+    for asked, told in (
+        ({**before, "pairs_sha256": "b" * 64}, "differs in the pairs"),
+        ({**before, "start": None}, "differs in the starting weights"),
+        (
+            {**before, "pairs_sha256": "b" * 64, "recipe": {"train": {"epochs": 2, "seed": 0}}},
+            "differs in the pairs and recipe.train.epochs (1 there, 2 asked)",
+        ),
+    ):
+        with pytest.raises(CtscribeError) as caught:
+            require_same_run(run, "train", asked)
+        assert f"hold the same run, but it holds one that {told};" in str(caught.value)
+        assert "aaaa" not in str(caught.value)
+    many = {"train": {f"knob_{number}": number for number in range(5)}}
+    with pytest.raises(CtscribeError, match=r"knob_0 \(None there, 0 asked\) and .* 4 more"):
+        require_same_run(run, "train", before | {"recipe": many})
+    assert require_same_run(run, "train", before)
+    assert not require_same_run(tmp_path / "new", "train", before)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,25 @@ def test_what_is_written_as_csv_is_read_again(tmp_path: Path) -> None:
     rows = [("a", "b"), ('say "x"', "one,\ntwo")]
     table = read_csv(saved(tmp_path / "t.csv", format_csv(rows)))
     assert [tuple(cells.values()) for cells in table.rows.values()] == rows[1:]
+
+
+def test_formulas_reach_no_spreadsheet_and_come_back_as_they_were(tmp_path: Path) -> None:
+    texts = ["=1+1", "+a", "-No nodule.", "@x", "\tx", "\rx", "'=x", "''-", "＝x", "'quoted", "-"]
+    numbers = ["-0.5", "+1e-3", "-3", -2, 0.5]
+    written = format_csv([("=name", "n"), *((text, 1) for text in texts)])
+    cells = read_csv(saved(tmp_path / "t.csv", written))
+    assert cells.columns == ("=name", "n")
+    assert [row["=name"] for row in cells.rows.values()] == texts
+    raw = list(csv.reader(io.StringIO(written, newline="")))
+    assert not any(cell[:1] in "=+-@\t\r＝" for cell, _ in raw)
+    assert format_csv([numbers]) == "-0.5,+1e-3,-3,-2,0.5\n"
+
+
+def test_cells_may_be_long_and_names_written_in_either_form(tmp_path: Path) -> None:
+    path = saved(tmp_path / "t.csv", f"name,text\no\u0308,{'x' * 200_000}\n")
+    assert len(read_csv(path).by_name("name")["\u00f6"]["text"]) == 200_000
+    with pytest.raises(CtscribeError, match="rows 2 and 3 have the same"):
+        read_csv(saved(path, "name\no\u0308\n\u00f6\n")).by_name("name")
 
 
 def test_markdown_sets_numbers_right_and_escapes_texts() -> None:

@@ -58,12 +58,12 @@ CATALOGUE = _parse("""
 29 E_NOT_MEDICAL | NIfTI-2 and .hdr/.img pairs, which are read; .nii.zst, which is not.
 30 - | 512 x 512 x 1500 and 1024 x 1024 x 800 voxels.
 31 E_GAP E_UNEVEN_SPACING W_DUPLICATE_SLICE E_DUPLICATE_SLICE | Slices missing, or twice there.
-32 W_OTHER_SERIES W_OTHER_FILES E_MIXED_GEOMETRY | Series, scouts, reports, films together.
+32 W_OTHER_SERIES W_OTHER_FILES E_SERIES E_MIXED_GEOMETRY | Series, phases, scouts, films together.
 33 E_MIXED_PATIENT | Two patients in one folder.
 34 E_NO_RESCALE | DICOM slices without slope and intercept; with one each, which are read.
 35 E_DICOM_TAG | DICOM slices without position, direction or pixel size.
-36 - | Slices numbered backwards; every position of the patient on the table.
-37 E_NOT_CT W_BODY_PART W_NOT_CHEST | Another modality, another part of the body.
+36 W_SERIES_JOINED | Slices numbered backwards, each a series; every position of the patient.
+37 E_NOT_CT W_BODY_PART W_NOT_CHEST W_DERIVED | Another modality, plane, part of the body; a MIP.
 38 E_TRUNCATED E_BITS E_NOT_HU | DICOM files cut, of absurd size, of the wrong bits or sign.
 39 E_CODEC | Every compression of DICOM; a decoder that is missing; a wholly deflated file.
 40 E_CODEC E_TRUNCATED E_BOMB | Deflated bombs, endless nesting, elements of 4 GB, endless decoding.

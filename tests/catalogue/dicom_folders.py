@@ -39,6 +39,16 @@ def beside(*others: Put) -> Build:
     return build
 
 
+def alone(put: Put) -> Build:
+    """A folder that holds something else than the series."""
+
+    def build(folder: Path) -> Path:
+        put(folder)
+        return folder
+
+    return build
+
+
 def again(folder: Path) -> None:
     (folder / "again.dcm").write_bytes(bytes_of(slice_of(9)))
 
@@ -52,6 +62,28 @@ def other_at_same_place(folder: Path) -> None:
 def slab(folder: Path) -> None:
     """Another reconstruction of fewer, thicker slices."""
     write_series(folder, on_slice(None, SeriesNumber=2), series="1.2.9", slices=range(0, 24, 2))
+
+
+MIP = on_slice(None, SeriesNumber=6, ImageType=["DERIVED", "SECONDARY", "AXIAL", "MIP"])
+
+
+def projection(folder: Path) -> None:
+    """A MIP of more slices than the series has."""
+
+    def closer(image: FileDataset, z: int) -> None:
+        MIP(image, z)
+        image.ImagePositionPatient[2] = 700 + 2 * z
+
+    twice = CTVolume(np.repeat(CHEST.hu, 2, axis=2), CHEST.affine)
+    write_series(folder, closer, series="1.2.66", volume=twice)
+
+
+def phase(folder: Path) -> None:
+    """A later acquisition under the same SeriesInstanceUID, at the same positions."""
+    for z in range(DEPTH):
+        image = slice_of(z)
+        image.AcquisitionNumber, image.PixelData = 2, slice_of(DEPTH - 1 - z).PixelData
+        (folder / f"phase {z}.dcm").write_bytes(bytes_of(image))
 
 
 def coronal(folder: Path) -> None:
@@ -213,6 +245,17 @@ CASES = [
     ),
     Case(32, "slab", beside(slab), OTHER, check=names_others(2)),
     Case(32, "coronal", beside(coronal), OTHER, check=names_others(5)),
+    Case(32, "projection", beside(projection), OTHER, check=names_others(6)),
+    Case(32, "acquisitions", beside(phase), OTHER, check=names_others(4)),
+    Case(32, "asked for", beside(slab), OTHER, options={"series": "4"}, check=names_others(2)),
+    Case(
+        32,
+        "asked for in vain",
+        beside(slab),
+        "E_SERIES",
+        "holds series 4 (24 axial slices",
+        options={"series": "9"},
+    ),
     Case(32, "scout", beside(marked_scout)),
     Case(32, "scout within", beside(scout_within), OTHER, check=names_others(4)),
     Case(32, "dose report", beside(dose_report)),
@@ -284,10 +327,24 @@ CASES = [
     Case(
         35, "pixels of none", series(on_slice(9, PixelSpacing=None)), "E_DICOM_TAG", "PixelSpacing"
     ),
+    Case(
+        36,
+        "a series per slice",
+        series(lambda image, z: on_slice(None, SeriesInstanceUID=f"1.7.{z}")(image, z)),
+        "W_SERIES_JOINED",
+    ),
     Case(36, "numbered backwards", series(numbered_backwards)),
     *(Case(36, position, series(lying(*axes))) for position, axes in LYING.items()),
     Case(37, "MR", series(on_slice(None, Modality="MR")), "E_NOT_CT", "(modalities: MR)"),
     Case(37, "unheard of", series(on_slice(None, Modality="JANE")), "E_NOT_CT", "(modalities: ?)"),
+    Case(
+        37,
+        "coronal alone",
+        alone(coronal),
+        "E_NOT_CT",
+        "holds coronal ones",
+    ),
+    Case(37, "projection alone", series(MIP), "W_DERIVED"),
     Case(37, "head", series(on_slice(None, BodyPartExamined="HEAD")), "W_BODY_PART"),
     Case(37, "chest", series(on_slice(None, BodyPartExamined="CHEST"))),
 ]

@@ -1,9 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from ctscribe.base.recipe import read_recipe
 from ctscribe.cli.app import app
+from tests.refusals import refusal
+from tests.studies import study_row, write_prepared
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,3 +56,38 @@ def test_a_misspelt_flag_is_not_guessed() -> None:
     assert answer.returncode != 0
     assert "Traceback" not in answer.stderr + answer.stdout
     assert "--recipe" in answer.stderr + answer.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prepare", "scans.csv", "out"),
+        ("doctor", "scans.csv"),
+        ("pairs", "prepared", "out"),
+        ("warm-up", "out"),
+        ("train", "run", "--prepared", "p", "--pairs", "pairs.jsonl"),
+        ("experiment", "out", "--prepared", "p"),
+        ("recipe",),
+    ],
+)
+def test_own_data_have_no_usual_recipe(command: tuple[str, ...]) -> None:
+    with refusal("E_RECIPE", "one of ctscribe, paper_gauss, .*, tiny, but none is given"):
+        app(command, exit_on_error=False, result_action="return_value")
+
+
+def test_phantoms_have_one() -> None:
+    answer = python("-m", "ctscribe.cli", "phantom", "--help")
+    assert "[default: tiny]" in " ".join(answer.stdout.split())
+
+
+def test_pairs_are_those_of_the_frames_that_were_prepared(tmp_path: Path) -> None:
+    studies = [study_row(f"train_{number}_a_1.nii.gz", split="train") for number in range(4)]
+    prepared = write_prepared(tmp_path / "prepared", studies, read_recipe("tiny")).folder
+    out = tmp_path / "out"
+    with refusal("E_PREPARED", r"slices\.frame_size_px"):
+        app(
+            ("pairs", str(prepared), str(out), "--recipe", "ctscribe"),
+            exit_on_error=False,
+            result_action="return_value",
+        )
+    assert not out.exists()

@@ -54,3 +54,12 @@ def test_slow_stages_tell_the_rate_per_minute(
         progress(0, 4)
         progress(1, 4)
     assert "1/4, 30.0 per minute, 6 s left" in capsys.readouterr().err
+
+
+def test_a_terminal_obeys_no_text_from_outside(capsys: pytest.CaptureFixture[str]) -> None:
+    for tell in (console.say, console.complain, console.print_text):
+        tell("a\x1b[2J[red]\u202e\ud800b")
+    told = capsys.readouterr()
+    assert (told.out + told.err).count(r"a\x1b[2J[red]\u202e\ud800b") == 3
+    console.complain("one\nctscribe: two")
+    assert capsys.readouterr().err.count("\n") == 1

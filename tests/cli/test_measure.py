@@ -8,8 +8,9 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import SplitsConfig
+from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import write_rows
+from ctscribe.base.runs import open_run
 from ctscribe.cli.app import app
 from ctscribe.cli.references import (
     ReferenceOptions,
@@ -225,3 +226,46 @@ def test_any_models_reports_are_scored_shown_compared_and_tabulated(
         "each_finding.tex",
         "findings.tex",
     ]
+
+
+def test_what_was_cut_short_is_said_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"valid_{number}_a_1.nii.gz" for number in range(1, 7)]
+    references = write_reports(tmp_path / "references.csv", dict.fromkeys(names, NODULE))
+    rows = [
+        prediction(study_row(name)).model_copy(update={"finished": name != names[0]})
+        for name in names
+    ]
+    write_rows(tmp_path / "p.jsonl", rows)
+    run("evaluate", tmp_path / "p.jsonl", "--references", references, *FEW)
+    said = "1 of 6 reports (16.7 %) cut short by the length limit"
+    told = capsys.readouterr()
+    assert said in told.out
+    assert f"note: {said}" in told.err
+    assert said in (tmp_path / "scores.html").read_text(encoding="utf-8")
+
+
+def test_scoring_takes_the_recipe_of_the_run_that_wrote_and_says_where_there_is_none(
+    prepared: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = prepared / "scores.json"
+    run("evaluate", predictions, "--prepared", prepared, "--out", out, *FEW)
+    assert "scored by the profile ctrate-raw with 100 draws" in capsys.readouterr().err
+    knobs = {"evaluate": {"profile": "r2gen", "resamples": 100}}
+    recipe = Recipe.model_validate(knobs)
+    folder = open_run(prepared / "run", "train", {"recipe": recipe.model_dump(mode="json")})
+    mine = folder / "predictions_test.jsonl"
+    mine.write_bytes(predictions.read_bytes())
+    run("evaluate", mine, "--prepared", prepared)
+    assert "profile:r2gen" in read_json(folder / "scores.json")["model"]["bleu_4"]["signature"]
+    assert "scored by" not in capsys.readouterr().err
+
+
+def test_scoring_refuses_studies_that_were_prepared_for_another_recipe(
+    prepared: Path, predictions: Path
+) -> None:
+    asked = ("--prepared", prepared, "--recipe", "tiny")
+    for command in (("evaluate", predictions), ("compare", predictions, predictions)):
+        with pytest.raises(CtscribeError, match=r"slices\.frame_size_px.*E_PREPARED"):
+            run(*command, *asked)

@@ -9,11 +9,11 @@ from ctscribe.data.ct_rate import (
     REPORT_COLUMNS,
     CtRateTree,
     VolumeName,
+    each_report,
     parse_metadata,
     parse_volume_name,
     read_labels,
     read_no_chest,
-    read_reports,
     read_table,
 )
 from ctscribe.text.report_tables import report_fields
@@ -86,7 +86,8 @@ def test_flat_folder_and_v2_before_v1(tmp_path: Path) -> None:
 def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
     header = ",".join(REPORT_COLUMNS)
     row = 'train_1_a_1.nii.gz,,"CT, thin","Heart\nnormal ""size"".",Not given.'
-    table = read_reports(write_csv(tmp_path / "r.csv", header, row, encoding="utf-8-sig"))
+    path = write_csv(tmp_path / "r.csv", header, row, encoding="utf-8-sig")
+    table = dict(each_report(path))
     assert table["train_1_a_1.nii.gz"]["Findings_EN"] == 'Heart\nnormal "size".'
 
 
@@ -100,7 +101,6 @@ def test_reports_with_bom_quotes_and_newlines(tmp_path: Path) -> None:
         (["VolumeName,A", "x"], "E_CSV", "row 2 has 1"),
         (["VolumeName,A", "x,1,2"], "E_CSV", "row 2 has 3"),
         (["VolumeName,A", "w,0", 'x,"1'], "E_CSV", "must be a CSV file, but row 3"),
-        (["VolumeName,A", "x," + "1" * 200_000], "E_CSV", "must be a CSV file, but row 2"),
         ([""], "E_COLUMN", "must have the column 'VolumeName'"),
     ],
 )
@@ -160,13 +160,16 @@ def test_metadata_as_published() -> None:
 
 
 def test_empty_metadata_is_none() -> None:
-    row = parse_metadata(metadata_row(ZSpacing="nan"))
+    cells = {"ZSpacing": "nan", "XYSpacing": "[nan, nan]", "ImagePositionPatient": "[]"}
+    row = parse_metadata(metadata_row(**cells))
     assert row.spacing_mm is None
     assert row.slope is None
+    assert row.position_lps_mm is None
 
 
 @pytest.mark.parametrize(
-    ("age", "years"), [(" 036Y", 36.0), ("006M", 0.5), ("012", None), ("about 40", None)]
+    ("age", "years"),
+    [(" 036Y", 36.0), ("006M", 0.5), ("012", None), ("about 40", None), ("999Y", None)],
 )
 def test_ages(age: str, years: float | None) -> None:
     cells = metadata_row(PatientAge=age)
@@ -189,7 +192,7 @@ def test_report_sections() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "Not given."])
+@pytest.mark.parametrize("text", ["", "  \n", "Not given.", "NaN", "N/A", "-", "not given"])
 def test_empty_findings_are_refused(text: str) -> None:
     with refusal("E_EMPTY_REPORT", "must have findings"):
         report_fields(NAME, (text, "Normal."), {}, {})

@@ -46,12 +46,18 @@ def test_problems_by_code_with_examples(tree: CtRateTree) -> None:
 def test_the_command_prints_and_fails_while_there_are_problems(
     tree: CtRateTree, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+    app(
+        ["doctor", str(tree.root), "--recipe", "tiny", "--processes", "1"],
+        result_action="return_value",
+    )
     assert "6 volumes can be prepared" in capsys.readouterr().out
     tree.volume_path(NAMES[0], "v2").write_bytes(b"<html>sign in</html>")
     tree.no_chest_path("train").write_text(f"{NAMES[1]}\n")
     with refusal("E_UNHEALTHY", "but 1 have problems"):
-        app(["doctor", str(tree.root), "--processes", "1"], result_action="return_value")
+        app(
+            ["doctor", str(tree.root), "--recipe", "tiny", "--processes", "1"],
+            result_action="return_value",
+        )
     told = capsys.readouterr().out
     assert "4 volumes can be prepared" in told
     assert "problem E_NOT_MEDICAL, 1 times, for example" in told
@@ -92,3 +98,19 @@ def test_series_left_aside_and_tilts_are_told(tmp_path: Path) -> None:
         "S1: Read was series 7 (24 axial slices of 5 mm). "
         "Left aside: series 4 (12 axial slices of 5 mm).",
     )
+
+
+def test_a_series_may_be_asked_for(tmp_path: Path) -> None:
+    def numbered(image: FileDataset, z: int) -> None:
+        image.SeriesNumber = 7
+
+    write_series(tmp_path / "a", numbered)
+    write_series(tmp_path / "a", series="1.2.9", slices=range(22))
+    manifest = tmp_path / "scans.csv"
+    manifest.write_text("volume,patient,scan,report\na,P1,S1,Clear.\n")
+    found = examine(manifest, VOLUME, SLICES, series="4")
+    assert found.warnings["W_OTHER_SERIES"].examples[0].startswith("S1: Read was series 4 (22")
+    assert [*examine(manifest, VOLUME, SLICES, series="5").problems] == ["E_SERIES"]
+    manifest.write_text("volume,patient,scan,report,series\na,P1,S1,Clear.,7\n")
+    found = examine(manifest, VOLUME, SLICES, series="4")
+    assert found.warnings["W_OTHER_SERIES"].examples[0].startswith("S1: Read was series 7 (24")

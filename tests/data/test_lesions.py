@@ -152,3 +152,14 @@ def test_a_damaged_mask_is_told_with_its_volume_and_no_path(tmp_path: Path, mask
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match="E_MISSING"):
         read_where(tmp_path / "absent")
+
+
+def test_masks_outside_the_tables_folder_are_refused_unless_allowed(tmp_path: Path) -> None:
+    write_mask(tmp_path / "1.nii.gz")
+    (tmp_path / "in").mkdir()
+    for mask in ("../1.nii.gz", tmp_path / "1.nii.gz"):
+        (tmp_path / "in" / "where.csv").write_text(f"volume,finding,mask\n1,Lung nodule,{mask}\n")
+        with refusal("E_WHERE", "row 2 names a mask outside its folder"):
+            read_where(tmp_path / "in" / "where.csv")
+        found = read_where(tmp_path / "in" / "where.csv", allow_outside=True)
+        assert found == {"1": (Place(NODULE, BOX),)}

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ctscribe.data.ct_rate import LABEL_COLUMNS, CtRateTree
-from ctscribe.data.listing import NO_CHEST, choose_reconstructions, list_volumes, natural_order
+from ctscribe.data.listing import NO_CHEST, choose_reconstructions, natural_order
+from ctscribe.data.manifest import list_source
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
 from tests.data.tree import write_csv, write_tables
 from tests.refusals import refusal
@@ -45,15 +46,15 @@ def rewrite(path: Path, change: Callable[[Row], Row | None]) -> None:
 
 
 def reasons(tree: CtRateTree) -> dict[str, str]:
-    return {row.volume_name: row.code for row in list_volumes(tree.root, 1.5)[1]}
+    return {row.volume_name: row.code for row in list_source(tree.root, 1.5)[1]}
 
 
 def names(tree: CtRateTree) -> list[str]:
-    return [volume.volume_name for volume in list_volumes(tree.root, 1.5)[0]]
+    return [volume.volume_name for volume in list_source(tree.root, 1.5)[0]]
 
 
 def test_one_softest_reconstruction_per_scan(tree: CtRateTree) -> None:
-    volumes, skipped = list_volumes(tree.root, 1.5)
+    volumes, skipped = list_source(tree.root, 1.5)
     assert [volume.volume_name for volume in volumes] == [A2, B1]
     assert skipped == []
     first = volumes[0]
@@ -76,13 +77,13 @@ def test_published_exclusions(tree: CtRateTree) -> None:
 def test_volume_without_label_row(tree: CtRateTree) -> None:
     rewrite(tree.labels_path("train"), lambda row: None if row["VolumeName"] == B1 else row)
     assert reasons(tree) == {B1: "E_NO_LABELS"}
-    (row,) = list_volumes(tree.root, 1.5)[1]
+    (row,) = list_source(tree.root, 1.5)[1]
     assert row.reason.startswith(f"{B1} must have a row in the labels file")
 
 
 def test_no_labels_file_means_no_labels(tree: CtRateTree) -> None:
     tree.labels_path("train").unlink()
-    assert {volume.labels for volume in list_volumes(tree.root, 1.5)[0]} == {None}
+    assert {volume.labels for volume in list_source(tree.root, 1.5)[0]} == {None}
 
 
 def test_no_metadata_file(tree: CtRateTree) -> None:
@@ -126,7 +127,7 @@ def test_misnamed_volume_in_the_reports(tree: CtRateTree) -> None:
 
 def test_folder_without_reports(tmp_path: Path) -> None:
     with refusal("E_MISSING", "must hold CT-RATE's reports"):
-        list_volumes(tmp_path, 1.5)
+        list_source(tmp_path, 1.5)
 
 
 def row(z_mm: float | None, kernel: str, num_slices: int = 200) -> VolumeMetadata:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import many_writers, one_writer, read_json
+from ctscribe.base.files import read_json
+from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import SlicesConfig
 from ctscribe.base.rows import SkippedRow, StudyRow, read_rows
 from ctscribe.cli.app import app
@@ -20,6 +21,8 @@ from ctscribe.data.prepare_volume import FORMAT
 from ctscribe.data.prepared import read_frames
 from ctscribe.scan.stores import read_normalised
 from tests.data.tree import NAMES, SLICES, VOLUME
+from tests.dicom import on_slice, write_series
+from tests.holders import held
 from tests.outputs import hashes
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -173,7 +176,15 @@ def test_the_command_fails_while_volumes_do_unless_that_is_allowed(
     tree: CtRateTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree.volume_path(NAMES[1], "v2").write_bytes(b"")
-    words = ["prepare", str(tree.root), str(tmp_path / "out"), "--keep", "slices"]
+    words = [
+        "prepare",
+        str(tree.root),
+        str(tmp_path / "out"),
+        "--keep",
+        "slices",
+        "--recipe",
+        "tiny",
+    ]
     words += ["--processes", "1", "--set", "volume.spacing_mm=[6.0, 6.0, 8.0]"]
     with refusal("E_SKIPPED", r"but 1 are in .*skipped\.jsonl; read"):
         app(words, result_action="return_value")
@@ -208,7 +219,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_no_part(
     assert "must be writable, but File too large; free some space" in complaint
     assert "Traceback" not in ended.stderr
     left = {path.name for path in out.rglob("*") if path.is_file()}
-    assert left == {".lock", "ledger.sqlite", "prepare.json"}
+    assert left == {"ledger.sqlite", "prepare.json"}
 
 
 @pytest.fixture
@@ -273,12 +284,12 @@ def test_shards_together_do_what_one_run_does(tree: CtRateTree, tmp_path: Path) 
 
 def test_shards_run_at_once_but_not_beside_a_whole_run(tree: CtRateTree, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with many_writers(out), one_writer(out / "shards/1-of-2"):
+    with held(many_writers(out)), held(one_writer(out / "shards/1-of-2")):
         prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
         for shard in ((1, 2), (1, 1)):
-            with refusal("E_BUSY", "another is at work"):
+            with refusal("E_BUSY", "is at work there since"):
                 prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=shard)
-    with one_writer(out), pytest.raises(CtscribeError, match="another is at work"):
+    with held(one_writer(out)), pytest.raises(CtscribeError, match="is at work there since"):
         prepare(tree.root, out, VOLUME, SLICES, keep="slices", shard=(2, 2))
     with pytest.raises(CtscribeError, match=r"differs in slices\.frame_size_px"):
         prepare(tree.root, out, VOLUME, SlicesConfig(num_slices=6), shard=(2, 2))
@@ -292,5 +303,28 @@ def test_shards_are_written_i_of_n(text: str) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(tree: CtRateTree, tmp_path: Path) -> None:
-    with one_writer(tmp_path / "out"), pytest.raises(CtscribeError, match="another is at work"):
+    with (
+        held(one_writer(tmp_path / "out")),
+        pytest.raises(CtscribeError, match="is at work there since"),
+    ):
         prepare(tree.root, tmp_path / "out", VOLUME, SLICES)
+
+
+def test_another_series_is_prepared_anew(tmp_path: Path) -> None:
+    write_series(tmp_path / "a")
+    write_series(tmp_path / "a", on_slice(None, SeriesNumber=5), series="1.2.9", slices=range(22))
+    manifest, out = tmp_path / "scans.csv", tmp_path / "out"
+
+    def chosen(cell: str, series: str | None) -> int:
+        row = f"volume,patient,scan,report,series\na,P1,S1,Clear.,{cell}\n"
+        manifest.write_text(row, encoding="utf-8")
+        prepare(manifest, out, VOLUME, SLICES, keep="slices", series=series)
+        details = read_json(out / "slices" / "S1.json")["source_details"]
+        return int(details["series"]["chosen"]["num_slices"])
+
+    assert [chosen("", None), chosen("", "5"), chosen("4", "5"), chosen("5", None)] == [
+        24,
+        22,
+        24,
+        22,
+    ]

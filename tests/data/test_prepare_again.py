@@ -99,6 +99,15 @@ def test_corrected_metadata_are_used(tree: CtRateTree, tmp_path: Path) -> None:
     assert prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices").num_reused == 1
 
 
+def test_tables_that_cannot_be_read_leave_the_folder_to_other_settings(
+    tree: CtRateTree, tmp_path: Path
+) -> None:
+    with refusal("E_MISSING"):
+        prepare(tmp_path / "no.csv", tmp_path / "out", VOLUME, SLICES, keep="slices")
+    other = SlicesConfig(num_slices=6)
+    prepare(tree.root, tmp_path / "out", VOLUME, other, keep="slices")
+
+
 def test_other_settings_need_another_folder(tree: CtRateTree, tmp_path: Path) -> None:
     prepare(tree.root, tmp_path / "out", VOLUME, SLICES, keep="slices")
     with refusal(

@@ -23,9 +23,9 @@ FRAMES = random_frames(1, (4, 28, 56, 3))[0]
 # By their names both train, and the third is tested.
 STUDIES = [
     study_row("train_2_a_1.nii.gz", split="validation"),
-    study_row("train_3_a_1.nii.gz", split="test"),
-    study_row("valid_1_a_2.nii.gz", split="train"),
-    study_row("valid_1_a_1.nii.gz", split="train"),
+    study_row("train_3_a_1.nii.gz", source_split="valid", split="test"),
+    study_row("valid_1_a_2.nii.gz", source_split="train", split="train"),
+    study_row("valid_1_a_1.nii.gz", source_split="train", split="train"),
 ]
 
 
@@ -70,6 +70,15 @@ def test_splits_are_those_of_the_rows_in_their_order(tmp_path: Path) -> None:
     assert prepared.split("test") == STUDIES[1:2]
     assert prepared.split("train") == STUDIES[2:]
     assert prepared.by_name == {study.volume_name: study for study in STUDIES}
+
+
+def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
+    twice = [
+        study_row(f"train_1_{scan}_1.nii.gz", split=split)
+        for scan, split in (("a", "train"), ("b", "validation"))
+    ]
+    with refusal("E_ROW", r"in one split, but has that of train_1_b_1\.nii\.gz in two"):
+        _ = write_prepared(tmp_path, twice).studies
 
 
 def test_a_scan_is_its_first_reconstruction(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import (
-    Pool,
     affirming_patients,
     choose_reports,
     finding_sentences,
     read_label_head,
     reports_from_labels,
 )
+from ctscribe.measure.pool import Pool
 from ctscribe.measure.scans import ScanReport
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
@@ -26,13 +26,11 @@ def report(number: int, text: str, *present: int) -> ScanReport:
 
 
 def medoid(reports: list[ScanReport]) -> ScanReport:
-    pool = Pool.of(reports)
-    return pool.medoid(pool.without(None))
+    return Pool.of(reports).medoids([None])[0]
 
 
 def normal_report(reports: list[ScanReport]) -> ScanReport:
-    pool = Pool.of(reports)
-    return pool.normal_report(pool.without(None))
+    return Pool.of(reports).normal_reports([None])[0]
 
 
 TRAINING = [

@@ -56,6 +56,15 @@ def test_an_interrupted_card_goes_on_and_a_finished_one_stays(
     assert path.read_text(encoding="utf-8") == whole
 
 
+def test_a_card_of_other_frames_leaves_its_folder_free(blind: ReportWriter, tmp_path: Path) -> None:
+    slices = RECIPE.slices.model_copy(update={"windows": "three"})
+    other = RECIPE.model_copy(update={"slices": slices})
+    prepared = write_prepared(tmp_path / "prepared", STUDIES, other)
+    with pytest.raises(CtscribeError, match=r"slices\.windows.*E_PREPARED"):
+        make_card(blind, prepared, "test", tmp_path / "card")
+    assert not (tmp_path / "card").exists()
+
+
 def test_another_models_card_is_refused(
     blind: ReportWriter,
     make_run: Callable[[bool], Path],
@@ -64,7 +73,7 @@ def test_another_models_card_is_refused(
 ) -> None:
     make_card(blind, prepared, "test", tmp_path)
     seeing = ReportWriter(make_run(False))
-    with pytest.raises(CtscribeError, match=r"weights_sha256.*E_RUN_EXISTS"):
+    with pytest.raises(CtscribeError, match=r"the weights.*E_RUN_EXISTS"):
         make_card(seeing, prepared, "test", tmp_path)
     gap = measure_gap(seeing, prepared)
     assert gap["value"] != 0

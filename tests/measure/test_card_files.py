@@ -152,4 +152,5 @@ def test_files_that_are_there_stay_and_other_scans_are_refused(
 
 def test_volumes_that_were_not_kept_are_asked_for(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(CtscribeError, match=r"--keep all.*E_MISSING"):
-        write_altered(prepared, "test", tmp_path)
+        write_altered(prepared, "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@ import pytest
 
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.compare import ALPHA, compare, enough_trials
+from ctscribe.show.score_tables import differences_table
 from tests.studies import prediction, reported_studies
 
 CONFIG = EvaluateConfig(resamples=500, seed=0)
@@ -50,3 +51,16 @@ def test_the_smallest_p_can_hold_in_any_family() -> None:
 def test_seeds_are_scored_together() -> None:
     found = compare([[]], {"two seeds": [PERFECT, []]}, STUDIES, CONFIG)
     assert found["differences"]["two seeds"]["coverage"]["difference"] == 0.5
+
+
+def test_missing_reports_are_listed_and_told() -> None:
+    few = {"few": [PERFECT[20:]], "seeds": [PERFECT[1:], PERFECT[2:]]}
+    found = compare([PERFECT], few, STUDIES, CONFIG)
+    ids = sorted(study.scan_id for study in STUDIES)
+    assert found["missing_of_base"] == []
+    assert found["missing"]["few"] == sorted({s.scan_id for s in STUDIES[:20]}, key=ids.index)
+    assert found["missing"]["seeds"] == sorted({s.scan_id for s in STUDIES[:2]}, key=ids.index)
+    notes = " ".join(differences_table("all", found).notes)
+    assert "few: 20 of 40 scans have no report, which counts as an empty one." in notes
+    assert "seeds: 2 of 40" in notes
+    assert "all: " not in notes

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import write_rows
+from ctscribe.base.tables import format_csv
 from ctscribe.measure.predictions import (
     Format,
     NamedReport,
@@ -19,6 +20,7 @@ from ctscribe.measure.predictions import (
     volume_stem,
 )
 from ctscribe.measure.scans import scored_text
+from tests.refusals import refusal
 from tests.studies import prediction, reported_studies, study_row
 
 REPORT = NamedReport("valid_1_a_1", "A nodule is seen.", "Nodule.")
@@ -178,3 +180,41 @@ def test_stems_lose_folders_and_image_suffixes_only() -> None:
     for name in ("v_1.nii.gz", "x/v_1.mha", "v_1.npz", " v_1 "):
         assert volume_stem(name) == "v_1"
     assert volume_stem("scan.2021.nii") == "scan.2021"
+
+
+def test_an_empty_report_is_one_in_every_format_and_names_match_in_either_form(
+    tmp_path: Path,
+) -> None:
+    studies = [study_row("hasta-\u00f6"), study_row("b")]
+    names, texts = ("hasta-o\u0308", "b"), ("N/A", "Nodule.")
+    rows = [{"name": name, "report": text} for name, text in zip(names, texts, strict=True)]
+    (tmp_path / "p.csv").write_text(
+        format_csv([("VolumeName", "report_text"), *zip(names, texts, strict=True)]), "utf-8"
+    )
+    (tmp_path / "p.json").write_text(json.dumps(rows), "utf-8")
+    (tmp_path / "p.jsonl").write_text(
+        "\n".join(
+            json.dumps(
+                {
+                    **dict.fromkeys(("scan_id", "patient_id", "volume_name"), row["name"]),
+                    "findings": row["report"],
+                    "impression": "",
+                }
+            )
+            for row in rows
+        )
+        + "\n\n",
+        "utf-8-sig",
+    )
+    for suffix in ("csv", "json", "jsonl"):
+        found = read_predictions(tmp_path / f"p.{suffix}", studies)
+        assert [(row.scan_id, row.findings) for row in found] == [
+            ("hasta-\u00f6", ""),
+            ("b", "Nodule."),
+        ]
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('[{"name": "a", "report": "x\\ud800"}]')
+    with refusal("E_PREDICTION", "entry 1 holds half a character"):
+        read_written(tmp_path / "p.json")

@@ -14,7 +14,7 @@ from ctscribe.base.recipe import (
     VolumeConfig,
 )
 from ctscribe.base.types import SourceSplit
-from ctscribe.data.ct_rate import CtRateTree, read_reports
+from ctscribe.data.ct_rate import CtRateTree, each_report
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
 from ctscribe.measure.references import (
@@ -56,7 +56,7 @@ def tables(tree: CtRateTree, split: SourceSplit) -> TablePaths:
 
 def predictions(tree: CtRateTree, path: Path) -> Path:
     """Each scan gets the findings of the next one, under the names of all its volumes."""
-    reports = read_reports(tree.reports_path("valid"))
+    reports = dict(each_report(tree.reports_path("valid")))
     texts = {name.rsplit("_", 1)[0]: cells["Findings_EN"] for name, cells in reports.items()}
     following = dict(zip(texts, [*texts.values()][1:] + [*texts.values()][:1], strict=True))
     return write_reports(path, {name: following[name.rsplit("_", 1)[0]] for name in reports})
@@ -67,7 +67,7 @@ def test_tables_score_as_the_prepared_data_set_does(
 ) -> None:
     tree, prepared = phantom
     written = predictions(tree, tmp_path / "p.csv")
-    assert len(read_reports(tree.reports_path("valid"))) > 4  # some scans have two volumes
+    assert len(dict(each_report(tree.reports_path("valid")))) > 4  # some scans have two volumes
     ours = prepared_references(prepared, "test")
     theirs = table_references(tables(tree, "valid"), tables(tree, "train"), SPLITS)
     assert len(theirs.studies) > len(ours.studies)

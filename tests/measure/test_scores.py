@@ -11,6 +11,7 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.language import Profile
 from ctscribe.measure.scores import NUM_CHECKED, cross_check, evaluate
+from ctscribe.show.score_tables import score_tables
 from tests.studies import prediction, reported_studies
 
 CONFIG = EvaluateConfig(resamples=200, seed=1)
@@ -48,6 +49,22 @@ def test_blind_predictions_have_crg_of_a_third() -> None:
     assert scores["template"]["predictions"]["self_bleu_4"] == pytest.approx(1)
     retrieval = scores["baselines"]["label_retrieval"]["coverage"]["value"]
     assert retrieval > scores["baselines"]["other_patient"]["coverage"]["value"]
+
+
+def test_reports_that_were_cut_short_are_counted() -> None:
+    studies, training = reported_studies(8), reported_studies(20, "train")
+    told = [False, False, True, True, None, None, None]
+    rows = [
+        prediction(study).model_copy(update={"finished": finished})
+        for study, finished in zip(studies[:7], told, strict=True)
+    ]
+    scores = evaluate(rows, studies, training, CONFIG)
+    assert scores["unfinished"] == {"count": 2, "known": 4, "share": 0.5}
+    unknown = evaluate(rows[4:], studies, training, CONFIG)
+    assert unknown["unfinished"] == {"count": 0, "known": 0, "share": None}
+    notes = score_tables({"Model": scores, "Other": unknown})[0].notes
+    assert "Model: 2 of 4 reports (50.0 %) cut short by the length limit." in notes
+    assert sum("cut short" in note for note in notes) == 1
 
 
 def test_order_does_not_matter() -> None:

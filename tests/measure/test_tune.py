@@ -33,8 +33,10 @@ def test_the_best_try_is_chosen_and_used(
     best = next(t for t in tries if chosen.items() <= t.items())
     assert best in keeps
     plain = [t for t in tries if t["contrast"] == "none"]
-    assert best["cue_threshold"] == max(plain, key=lambda t: t["f1"])["cue_threshold"]
-    assert best["f1"] >= max(t["f1"] for t in plain)
+    near = [t for t in plain if t["f1"] >= max(each["f1"] for each in plain) - 0.01]
+    even = min(near, key=lambda t: abs(t["coverage"] - t["precision"]))
+    assert best["cue_threshold"] == even["cue_threshold"]
+    assert best["f1"] >= even["f1"]
     after = ReportWriter(run.run_dir)
     assert after.generate.model_dump(mode="json") == found["generate"]
     assert after.calibration is not None
@@ -76,6 +78,28 @@ def test_a_floor_that_is_given_binds_the_thresholds(
     found = tune(run, prepared, least_precision=0.65)
     chosen = next(t for t in found["tries"] if t["cue_threshold"] == found["cue_threshold"])
     assert chosen["precision"] == 0.7  # the best F1 of those that keep the floor
+
+
+def test_of_thresholds_with_nearly_the_best_f1_coverage_and_precision_meet(
+    run: ReportWriter, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", ())
+    scored = iter(
+        (
+            *((0.9, 0.5, 0.66), (0.8, 0.6, 0.7), (0.72, 0.66, 0.695), (0.68, 0.7, 0.691)),
+            *((0.65, 0.75, 0.692), (0.6, 0.6, 0.68), (0.4, 0.9, 0.5)),
+        )
+    )
+
+    def score(*_: object) -> dict[str, list[float]]:
+        names = ("coverage", "precision", "f1")
+        found = dict(zip(names, next(scored), strict=True))
+        return {name: [found.get(name, 0.5)] for name in module._TOLD}
+
+    monkeypatch.setattr(module, "score_sums", score)
+    found = tune(run, prepared)
+    chosen = next(t for t in found["tries"] if t["cue_threshold"] == found["cue_threshold"])
+    assert (chosen["coverage"], chosen["precision"]) == (0.68, 0.7)
 
 
 def test_a_run_that_is_told_nothing_has_no_threshold(

@@ -143,3 +143,49 @@ def test_what_cannot_be_opened_is_refused_by_its_own_name(tmp_path: Path) -> Non
         with pytest.raises(CtscribeError, match=rf"^{name} must .*E_MASK") as caught:
             read_masks(tmp_path / name, name)
         assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4", "f8", ">i2"])
+@pytest.mark.parametrize("highest", [1, 2, 5, 255])
+def test_masks_saved_through_real_numbers(tmp_path: Path, dtype: str, highest: int) -> None:
+    """nibabel spreads what get_fdata gave over its type's range, and scales it back inexactly."""
+    mask = np.zeros((6, 7, 8))
+    mask[1:3, 2:4, 3:6], mask[5, 5, 5] = 1, highest
+    image = nib.Nifti1Image(mask, LPS)
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "m.nii.gz")
+    (read,), _ = read_masks(tmp_path / "m.nii.gz", "m")
+    np.testing.assert_array_equal(read, mask != 0)
+
+
+@pytest.mark.parametrize(("stored", "slope"), [(255, 0.00392157), (1, 1.00000006), (100, 0.01)])
+def test_scaling_may_miss_1_by_its_rounding(tmp_path: Path, stored: int, slope: float) -> None:
+    path = write(tmp_path / "m.nii.gz", SOLID * np.uint8(stored), ("scl_slope", slope))
+    assert read_masks(path, "m")[0][0].all()
+
+
+@pytest.mark.parametrize(
+    ("values", "slope"),
+    [
+        (np.linspace(0, 1, 216, dtype="f4"), 0),
+        (np.full(216, 0.998, "f4"), 0),
+        (np.arange(216, dtype="u1"), 1 / 255),
+        (np.arange(216, dtype="u1") % 11, 0.1),
+        (np.arange(216, dtype="u1") % 3, 0.5),
+    ],
+)
+def test_probabilities_are_no_mask(tmp_path: Path, values: np.ndarray, slope: float) -> None:
+    path = write(tmp_path / "m.nii.gz", values.reshape(6, 6, 6), ("scl_slope", slope))
+    with refusal("E_MASK", "probabilities"):
+        read_masks(path, "m")
+
+
+def test_a_mask_beside_an_unset_pixdim_0(tmp_path: Path) -> None:
+    whole = nib.Nifti1Image(SOLID, LPS)
+    whole.set_sform(None, code=0)
+    whole.set_qform(LPS, code=1)
+    content = bytearray(whole.to_bytes())
+    assert content[76:80] == np.float32(1).tobytes()
+    content[76:80] = bytes(4)
+    (tmp_path / "m.nii").write_bytes(bytes(content))
+    np.testing.assert_allclose(read_masks(tmp_path / "m.nii", "m")[1], LPS, atol=1e-4)

@@ -238,3 +238,27 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     loop = tmp_path / "loop.nii.gz"
     loop.symlink_to(loop)
     assert refused(loop).code == "E_READ"
+
+
+@pytest.mark.parametrize(("handedness", "sign"), [(0.0, 1), (3.0, 1), (1.0, 1), (-1.0, -1)])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("with_sform", [False, True])
+def test_pixdim_0_beside_a_qform(
+    tmp_path: Path, handedness: float, sign: int, order: str, with_sform: bool
+) -> None:
+    """Unset, or the number of dimensions: only a negative one mirrors the third axis."""
+    affine = np.diag([0.7, 0.7, 2.0 * sign, 1.0])
+    image = nib.Nifti1Image(IMAGE.get_fdata().astype(order + "i2"), affine)
+    image.header.set_xyzt_units("mm")
+    image = image.__class__(image.dataobj, affine, image.header.as_byteswapped(order))
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=int(with_sform))
+    content = bytearray(image.to_bytes())
+    assert struct.unpack_from(order + "f", content, 76) == (float(sign),)
+    struct.pack_into(order + "f", content, 76, handedness)
+    header = read_nifti_header(put(tmp_path, bytes(content), "a.nii"), NAME)
+    found = choose_affine(header, NAME, "qform")
+    assert found is not None
+    np.testing.assert_allclose(found, affine, atol=1e-6)
+    assert choose_affine(header, NAME, None) is not None
+    assert not header.is_blank

@@ -388,7 +388,7 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
     assert set(value) == {
         "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
-        "intended_use", "sentences", "not_assessable",
+        "intended_use", "sentences", "not_assessable", "finished", "scan_sha256",
     }  # fmt: skip
 
 
@@ -423,6 +423,23 @@ def test_the_text_holds_sections_and_warnings_within_the_width() -> None:
     assert "\nIMPRESSION\nNodule in the left lung.\n" in text
     assert "Warning: This may not be a chest." in text
     assert "2 axial slices between −142.5 mm and 12.0 mm" in " ".join(text.split())
+
+
+def test_a_cut_draft_says_so_before_anything_else_in_every_form() -> None:
+    cut = make_report(finished=False, warnings=("Look at the scan.",))
+    sentence = "Cut short: the text ran into its length limit"
+    text = " ".join(to_text(cut).split())
+    assert text.startswith("DRAFT WRITTEN BY A MODEL, NOT VERIFIED, CUT SHORT.")
+    assert text.index(sentence) < text.index("Look at the scan.") < text.index("FINDINGS")
+    page = report_page(cut)
+    assert "Draft written by a model, not verified, cut short</p>" in page
+    assert page.index(sentence) < page.index("Look at the scan.") < page.index("<h2>Findings")
+    value = to_json(cut)
+    assert value["finished"] is False
+    assert value["warnings"][0].startswith(sentence)
+    whole = make_report()
+    assert to_json(whole)["finished"] is True
+    assert "cut short" not in (report_page(whole) + to_text(whole)).lower()
 
 
 def test_terminal_codes_are_not_passed_on() -> None:

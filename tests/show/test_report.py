@@ -17,6 +17,7 @@ from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
+from tests.refusals import refusal
 from tests.scans import image_of
 
 KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_mm=[6,6,8]")
@@ -46,6 +47,39 @@ def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
     page = paths["html"].read_text()
     marked = page.count("Boilerplate: rests on") + page.count("nats less probable</span>")
     assert marked == len(found["sentences"]) > 0
+
+
+def test_a_text_that_runs_into_its_limit_is_marked(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    writer = ReportWriter(run).changed(("generate.max_new_tokens=3",))
+    draft = writer.write(make_chest())
+    paths = save_report(draft, tmp_path / "report")
+    found = json.loads(paths["json"].read_text())
+    assert found["finished"] is False
+    assert "CUT SHORT" in paths["txt"].read_text().splitlines()[0]
+    assert "not verified, cut short" in paths["html"].read_text()
+
+
+def test_another_scans_draft_is_not_replaced_and_the_same_scans_is(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    chest, out = make_chest(), tmp_path / "report"
+    paths = report(chest, run, out)
+    before = {suffix: path.read_bytes() for suffix, path in paths.items()}
+    other = CTVolume(np.ascontiguousarray(chest.hu[::-1]), chest.affine)
+    nothing = CTVolume(np.full_like(chest.hu, -1000), chest.affine)
+    few = CTVolume(chest.hu[:, :, :2], chest.affine)
+    for scan in (other, nothing, few):
+        with refusal("E_EXISTS", "hold a draft of this scan"):
+            report(scan, run, out)
+    assert {suffix: path.read_bytes() for suffix, path in paths.items()} == before
+    paths["html"].unlink()  # as a kill between two files leaves it
+    report(chest, run, out)
+    assert paths["html"].exists()
+    paths["json"].unlink()
+    with refusal("E_EXISTS", "hold a draft of this scan"):
+        report(chest, run, out)
 
 
 @pytest.mark.parametrize("kind", ["noise", "no lungs", "blank"])

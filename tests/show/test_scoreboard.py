@@ -24,7 +24,6 @@ from ctscribe.show.scoreboard import (
     MAX_SIDE_PX,
     ShownStudy,
     StudyGroup,
-    look_alikes,
     scoreboard_page,
     show_study,
     write_scoreboard,
@@ -138,40 +137,6 @@ def test_reports_and_names_are_escaped() -> None:
     text = page(hostile, hostile)
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert(1)") == 4
-
-
-def prepare(folder: Path, greys: dict[StudyRow, int], side_px: int = 28) -> Prepared:
-    shape = (2, side_px, side_px, 3)
-    frames = [np.full(shape, grey, dtype=np.uint8) for grey in greys.values()]
-    return write_prepared(folder, greys, frames=frames)
-
-
-def test_equal_reports_win_over_different_images(tmp_path: Path) -> None:
-    one, two = study("valid_1", NORMAL), study("valid_2", NORMAL + " No effusion.")
-    odd = study("valid_3", "A large mass destroys the left upper lobe.")
-    prepared = prepare(tmp_path, {one: 10, odd: 250, two: 20})
-    assert look_alikes(prepared.studies, prepared) == (one, two)
-
-
-def test_of_equally_alike_reports_the_images_decide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ctscribe.show.scoreboard._CANDIDATES", 1.0)
-    one, two, three = (study(f"valid_{number}", NORMAL) for number in (1, 2, 3))
-    prepared = prepare(tmp_path, {one: 100, two: 10, three: 90})
-    assert look_alikes(prepared.studies, prepared) == (one, two)
-
-
-def test_one_patient_and_frames_of_other_sizes_do_not_compare(tmp_path: Path) -> None:
-    one, again, two = (
-        study("valid_1", NORMAL),
-        study("valid_1", NORMAL, "b"),
-        study("valid_2", NORMAL),
-    )
-    prepared = prepare(tmp_path, {one: 0, again: 255})
-    assert look_alikes([one, again], prepared) is None
-    prepare(tmp_path, {two: 9}, side_px=56)
-    assert look_alikes([one, two], prepared) is None
 
 
 @pytest.mark.parametrize(("windows", "titles"), [("single", 1), ("three", 2)])

@@ -119,7 +119,7 @@ def test_a_table_leads_in_the_queries_place(
     cues = read_cue_table(table)
     rows = generate(run, prepared, "test", tmp_path / "a.jsonl", cues=cues)
     assert rows[0].cue == FINDINGS[9:]
-    with refusal("E_RUN_EXISTS", "differs in cues"):
+    with refusal("E_RUN_EXISTS", "differs in the cues"):
         generate(run, prepared, "test", tmp_path / "a.jsonl", cues=replace(cues, threshold=0.7))
     with refusal("E_CUES", "a row for every scan, but none for valid_9"):
         cues.of("valid_9_a_1.nii.gz", "valid_9_a")

@@ -75,7 +75,7 @@ E_ENGINE             The engine that should do the work is not installed or not 
     Install or start it, go where it is, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
     Choose another split, prepare the training split too, or give reports of other patients.
-E_EXISTS             The folder holds another data set.
+E_EXISTS             The folder holds another data set, or another scan's draft.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.
     Export the whole weights; train without `model.slice_attention` to serve elsewhere.
@@ -125,7 +125,7 @@ E_NAN                Too many voxels, or the loss, are no finite numbers.
     Export the volume again; in training, lower `train.learning_rate` in a new folder.
 E_NIFTI_PAIR         One file of a .hdr/.img pair is missing.
     Put both into one folder.
-E_NOT_CT             A DICOM folder holds no axial CT images.
+E_NOT_CT             A DICOM folder holds no axial CT images, and only these make a chest.
     Give the folder of the CT series.
 E_NOT_DICOM          A folder holds no DICOM file.
     Give the folder of a series or a NIfTI file.
@@ -173,8 +173,8 @@ E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
-E_RECIPE             A recipe has an unknown or impossible knob.
-    Correct what is named.
+E_RECIPE             A recipe is not given, or has an unknown or impossible knob.
+    Give one by `--recipe`, or correct what is named.
 E_REPORT             A report is empty, or holds the tokenizer's own signs.
     Correct the text, or leave the study out.
 E_ROW                A line of a JSONL file is not what its stage wrote.
@@ -189,6 +189,8 @@ E_SCORES             Files that should go into one table hold no scores, or of o
     Give scores.json files of the same scans, or one comparison.json.
 E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
+E_SERIES             A DICOM folder holds no series of the number or UID that was asked for.
+    Give one of those that are named by `--series`, or leave it out.
 E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
 E_SHARDED            Training was launched with a kind of sharding that is not supported.
@@ -247,6 +249,8 @@ W_BURNED_IN          The DICOM header says that text is burned into the images.
     Look at the frames before they leave your hands; the text may name the patient.
 W_CLIPPED            Some values exceeded 16 bits and were limited to them.
     Look at the volume.
+W_DERIVED            The DICOM series is a projection or map, such as a MIP, not the scan itself.
+    Give the original series.
 W_DUPLICATE_SLICE    A slice was there twice and was used once.
     Nothing.
 W_FIELD              The field of view is narrower than 150 mm or wider than 700 mm.
@@ -262,7 +266,7 @@ W_NO_POSITION        The metadata do not say where the volume lies.
 W_OTHER_FILES        Some files beside the series are no DICOM.
     Nothing; they were passed over.
 W_OTHER_SERIES       The folder holds other CT series; one was chosen by the rule in the record.
-    Give the folder of one series if another is meant.
+    Choose by `--series`, or give the folder of one series, if another is meant.
 W_PADDING            Voxels outside the scan were padded; they became air.
     Nothing.
 W_PIXDIM             The header's pixdim states other voxels than the affine that was believed.
@@ -273,6 +277,8 @@ W_RELEASE            The header looks like one release of CT-RATE, the values li
     Nothing; the values decided. Check where the file comes from.
 W_REPEATED_SLICES    At least five neighbouring slices are equal.
     Look at the volume; it may be cut.
+W_SERIES_JOINED      Each slice was a series of its own; those that make one stack were joined.
+    Check that they are one series; whoever removes names from files may number them anew.
 W_SLOPE              The header's scaling is impossible and was not applied.
     Look at the volume.
 W_SPACING            Voxels are outside 0.2 to 2 mm in the plane, or more than 10 mm apart.

@@ -3,6 +3,7 @@
 from typing import final
 
 from ctscribe.base.error_codes import CODES
+from ctscribe.base.outside_text import printable
 
 
 @final
@@ -10,7 +11,8 @@ class CtscribeError(Exception):
     """Bad input or a bad request, told in one sentence.
 
     The sentence names what must hold, what was found, in which study, and what to do.
-    The command line prints it without a traceback and exits with status 1.
+    The command line prints it without a traceback and exits with status 1. Names in it that would
+    obey a terminal are made `printable`.
 
     Args:
         code: One of `CODES`, such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
@@ -19,6 +21,7 @@ class CtscribeError(Exception):
     """
 
     def __init__(self, code: str, told: str) -> None:
+        told = printable(told)
         super().__init__(code, told)
         remedy = CODES[code].remedy
         self.code = code

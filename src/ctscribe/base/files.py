@@ -1,15 +1,17 @@
-"""Files written whole or not at all, folders locked, text and JSON read, and checksums."""
+"""Files written whole or not at all, text and JSON read, and checksums."""
 
 import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from isal.isal_zlib import crc32
 
@@ -17,6 +19,9 @@ from ctscribe.base.errors import CtscribeError
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
+_HASH = re.compile(r"\b[0-9a-f]{16,64}\b")
+_INPUTS = {"start": "starting weights", "where": "boxes or masks"}
+"""What a request calls otherwise than its reader."""
 _PART = ".part"
 """Ends the names of temporary files."""
 CRC32 = "crc32"
@@ -47,14 +52,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         )
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # storage without locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # so that `remove_parts` leaves it
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -69,65 +76,28 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Locks a folder for one process, for the length of the block or until that process dies.
+def remove_parts(folder: Path, of: str | None = None) -> None:
+    """Removes temporary files that killed processes left, and none that is still written.
 
-    Temporary files that a killed process left directly below or in a subfolder are removed,
-    those of predecessors before the block and those of its own workers after it.
-
-    Raises:
-        CtscribeError: ``E_WRITE`` when the folder cannot be made, ``E_BUSY`` when another
-            process is at work in it.
-    """
-    with _locked(folder, fcntl.LOCK_EX):
-        _remove_parts(folder)
-        yield
-        _remove_parts(folder)
-
-
-def _remove_parts(folder: Path) -> None:
-    try:
-        for left in [*folder.glob(f".*{_PART}"), *folder.glob(f"*/.*{_PART}")]:
-            left.unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-@contextmanager
-def many_writers(folder: Path) -> Iterator[None]:
-    """Locks a folder for any number of processes, none of which writes another's files.
-
-    `one_writer` is kept out meanwhile. Nothing is removed.
+    Args:
+        folder: With all below it.
+        of: Only those of files whose names begin so, directly in the folder.
 
     Raises:
-        CtscribeError: As `one_writer`.
+        CtscribeError: ``E_WRITE``.
     """
-    with _locked(folder, fcntl.LOCK_SH):
-        yield
-
-
-@contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Holds a lock on the file ``.lock``; folders cannot be locked on network storage."""
+    pattern = f"**/.*{_PART}" if of is None else f".{escape(of[:80])}*{_PART}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+b")
+        for left in folder.glob(pattern):
+            with suppress(FileNotFoundError, BlockingIOError), left.open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CtscribeError(
-                "E_BUSY", f"{folder} must be written by one run at a time, but another is at work"
-            ) from error
-        except OSError as error:  # storage that knows no locks
-            raise _not_writable(folder, error) from error
-        yield
+        raise not_writable(folder, error) from error
 
 
-def _not_writable(path: Path, error: OSError) -> CtscribeError:
+def not_writable(path: Path, error: OSError) -> CtscribeError:
+    """That the system does not let a path be written."""
     return CtscribeError("E_WRITE", f"{path} must be writable, but {error.strerror or error}")
 
 
@@ -141,7 +111,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -170,17 +140,22 @@ def read_bytes(path: Path, at_most: int = _MOST_BYTES) -> bytes:
             ``at_most`` bytes, or one that the system does not give out.
     """
     with _reading(path):
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISFIFO(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device"
-            raise CtscribeError("E_READ", f"{path} must be a readable file, but it is {kind}")
-        if found.st_size > at_most:
+        size = _size_of_file(path)
+        if size > at_most:
             raise CtscribeError(
                 "E_READ",
-                f"{path} must be a readable file, but its {found.st_size:,} bytes are more than "
-                f"the {at_most:,} that such a file may have",
+                f"{path} must be a readable file, but its {size:,} bytes are more than the "
+                f"{at_most:,} that such a file may have",
             )
         return path.read_bytes()
+
+
+def _size_of_file(path: Path) -> int:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISFIFO(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device"
+        raise CtscribeError("E_READ", f"{path} must be a readable file, but it is {kind}")
+    return found.st_size
 
 
 def read_text(path: Path, at_most: int = _MOST_BYTES) -> str:
@@ -201,6 +176,26 @@ def read_text(path: Path, at_most: int = _MOST_BYTES) -> str:
             f"{path} must be UTF-8 text, but line {line} holds {found}, as files saved in another "
             "encoding do",
         ) from error
+
+
+@contextmanager
+def open_text(path: Path, *, newline: str) -> Iterator[TextIO]:
+    """Opens UTF-8 text as `read_text` reads it, for what need not be held in memory whole.
+
+    ``newline`` is that of `open`: which line ends part lines.
+
+    Raises:
+        CtscribeError: As `read_text`, at the latest when the line at fault is read.
+    """
+    with _reading(path):
+        _size_of_file(path)
+        file = path.open(encoding="utf-8-sig", newline=newline)
+    try:
+        with file:
+            yield file
+    except (OSError, UnicodeDecodeError):
+        read_text(path)  # says what is wrong
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -359,12 +354,23 @@ def changed_file(folder: Path, files: Mapping[str, Sequence[int]]) -> str | None
     return None
 
 
-def first_difference(before: object, after: object, path: str = "") -> str | None:
-    """Names the first place where two JSON-able values differ, with both; None where they agree."""
+def first_difference(before: object, after: object) -> str | None:
+    """Names the first place where two JSON-able values differ; None where they agree."""
+    return next(differences(before, after), None)
+
+
+def differences(before: object, after: object, path: str = "") -> Iterator[str]:
+    """Names every place where two JSON-able values differ, in the keys' order.
+
+    A knob is named with both values, as in ``train.epochs (1 there, 2 asked)``. Of an input file
+    only a hash is known, which tells nobody anything, so ``pairs_sha256`` becomes ``the pairs``.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            found = first_difference(before.get(key), after.get(key), f"{path}.{key}".strip("."))
-            if found:
-                return found
-        return None
-    return None if before == after else f"{path} ({before!r} there, {after!r} asked)"
+            yield from differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))
+    elif before != after:
+        if _HASH.search(f"{before} {after}"):
+            name = path.removesuffix("_sha256").replace("_", " ")
+            yield f"the {_INPUTS.get(name, name)}"
+        else:
+            yield f"{path} ({before!r} there, {after!r} asked)"

@@ -1,48 +1,87 @@
-"""What travels between stages: one row type per JSONL file, and how rows are read and written."""
+"""What travels between stages: one row type per JSONL file, and how rows are read and written.
+
+A row says what its fields may hold, so that what no stage can have written is refused where it is
+read, by the number of its line; and it carries a checksum.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, final
 
 from isal.isal_zlib import crc32
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     CRC32,
     UNPARSABLE,
+    atomic_write,
     brief,
-    read_text,
+    open_text,
     sha256_of_json,
-    write_text,
     writing,
 )
-from ctscribe.base.types import BoxMm, Labels, SourceSplit, SpacingMm, Split
+from ctscribe.base.outside_text import is_file_name, one_form, plain_text, written
+from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
+
+MAX_AGE_YEARS = 130
+_NUM_FINDINGS = 18
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(one_form)]
+"""Of a volume, scan or patient; names that look the same are the same."""
+ReportText = Annotated[str, AfterValidator(written)]
+"""A section of a report; see `written`."""
+
+
+def _require(holds: bool, must: str) -> None:
+    """Refuses a row within a validator."""
+    if not holds:
+        raise ValueError(f"must {must}")
+
+
+def _check_labels(labels: Labels) -> Labels:
+    _require(len(labels) == _NUM_FINDINGS and set(labels) <= {0, 1}, "be 18 labels, each 0 or 1")
+    return labels
 
 
 class Row(BaseModel):
     """One line of a JSONL file; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    KEY: ClassVar[tuple[str, ...]] = ()
+    """Fields that together tell a file's rows apart; without any, rows may be repeated."""
 
 
 class ReportedRow(Row):
     """A report with its labels, named by its volume, which need not be on disk."""
 
-    volume_name: str
+    KEY = ("volume_name",)
+
+    volume_name: Name
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
-    patient_id: str
-    scan_id: str
+    patient_id: Name
+    scan_id: Name
     """Names the examination; reconstructions of one scan share it, its report and its labels."""
     source_split: SourceSplit
-    findings: str
-    impression: str
-    labels: Labels | None
+    findings: Annotated[ReportText, Field(min_length=1)]
+    impression: ReportText
+    labels: Annotated[Labels, AfterValidator(_check_labels)] | None
     """The 18 findings in order, or None where the source has none."""
-    manufacturer: str | None = None
-    sex: str | None = None
-    age_years: float | None = None
+    manufacturer: Annotated[str, AfterValidator(plain_text)] | None = None
+    sex: Sex | None = None
+    age_years: Annotated[float, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
 
 
 class StudyRow(ReportedRow):
@@ -50,10 +89,10 @@ class StudyRow(ReportedRow):
 
     split: Split
     """Decided by `prepare`, once; see `prepared.split_of`."""
-    spacing_mm: SpacingMm
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of the prepared volume, (x, y, z)."""
-    shape_xyz: tuple[int, int, int]
-    slice_indices: tuple[int, ...]
+    shape_xyz: tuple[PositiveInt, PositiveInt, PositiveInt]
+    slice_indices: tuple[NonNegativeInt, ...]
     """Slices the frames show, in frame order (most cranial first), as z index of the volume."""
     position_mm: tuple[float, ...]
     """Superior coordinate of each of these slices in RAS+ mm."""
@@ -64,6 +103,20 @@ class StudyRow(ReportedRow):
     without slabs, when a frame reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
+
+    @model_validator(mode="after")
+    def _must_hold_together(self) -> "StudyRow":
+        indices, depth, matrix = self.slice_indices, self.shape_xyz[2], self.frame_to_ras
+        _require(is_file_name(self.volume_name), "have a plain file name as volume_name")
+        is_tested = self.split == "test"
+        _require(is_tested == (self.source_split == "valid"), "be tested if, and only if, valid")
+        _require(0 <= max(indices, default=-1) < depth, f"show slices of the {depth} there are")
+        _require(len(set(indices)) == len(indices), "show each slice once")
+        _require(len(self.position_mm) == len(indices), "have one position for each slice")
+        _require(len(self.reach_z) in (0, len(indices)), "have one reach for each slice, or none")
+        _require(all(low < high for low, high in self.reach_z), "reach from below to above")
+        _require(len(matrix) == 4 and matrix[3] == (0, 0, 0, 1), "have a 4 × 4 frame_to_ras")
+        return self
 
 
 class SkippedRow(Row):
@@ -86,51 +139,69 @@ class Lesion(Row):
     """One of `findings.FINDINGS`."""
     box_mm: BoxMm
     """In the RAS+ frame of the volume's affine."""
-    size_mm: float
+    size_mm: PositiveFloat
     """Largest axial diameter, or thickness for layers."""
     side: Literal["right", "left", "both", "midline"]
     lobe: str | None
     """e.g. ``upper lobe``; None outside the lungs."""
-    slices: tuple[int, int]
+    slices: tuple[NonNegativeInt, NonNegativeInt]
     """First and last z index of the stored volume that it touches."""
     sentence: str
     """The sentence of the report that states it."""
+
+    @model_validator(mode="after")
+    def _must_hold_together(self) -> "Lesion":
+        lower, upper = self.box_mm
+        _require(all(map(float.__le__, lower, upper)), "have a box_mm from its lower corner")
+        _require(self.slices[0] <= self.slices[1], "have slices from the first to the last")
+        return self
 
 
 class TruthRow(Row):
     """``truth.jsonl``: what the phantom drew into one volume."""
 
-    volume_name: str
-    scan_id: str
+    KEY = ("volume_name",)
+
+    volume_name: Name
+    scan_id: Name
     lesions: tuple[Lesion, ...]
 
 
 class PairRow(Row):
     """``pairs.jsonl``: a positive, then its negative."""
 
-    study: str
+    KEY = ("study", "role")
+
+    study: Name
     """``volume_name`` whose report, labels and prompt are used."""
     role: Literal["positive", "negative"]
-    volume: str | None
+    volume: Name | None
     """``volume_name`` whose frames are shown; None for noise."""
     disputed: tuple[str, ...] | None = None
     """Findings in which the labels of study and shown patient differ; None, meaning all, for
     noise; None on positives."""
-    noise_seed: int | None = None
+    noise_seed: NonNegativeInt | None = None
     """Seed of the noise volume (gauss)."""
-    label_distance: int | None = None
+    label_distance: Annotated[int, Field(ge=0, le=_NUM_FINDINGS)] | None = None
     """Labels in which the shown patient differs (heter, hard)."""
-    relaxed_by: int = 0
+    relaxed_by: NonNegativeInt = 0
     """Steps by which the required distance had to be lowered (heter)."""
-    alternatives: tuple[str, ...] | None = None
+    alternatives: tuple[Name, ...] | None = None
     """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+
+    @model_validator(mode="after")
+    def _must_hold_together(self) -> "PairRow":
+        is_own, is_noise = self.volume == self.study, self.volume is None
+        _require(is_own == (self.role == "positive"), "show the study's own volume where positive")
+        _require(is_noise == (self.noise_seed is not None), "have a noise_seed instead of a volume")
+        return self
 
 
 class GapRow(Row):
     """``gaps/epoch-<n>.jsonl``: how well a run told one study's report from one other volume."""
 
-    study: str
-    volume: str
+    study: Name
+    volume: Name
     """Shown instead of the study's own."""
     gap: float
     """CE(negative) − CE(positive) when the pair was trained on, nats per answer token."""
@@ -139,17 +210,43 @@ class GapRow(Row):
 class PredictionRow(Row):
     """``predictions.jsonl``: one written report per scan."""
 
-    scan_id: str
-    patient_id: str
-    volume_name: str
-    findings: str
-    impression: str
-    num_tokens: int | None = None
+    KEY = ("volume_name",)
+
+    scan_id: Name
+    patient_id: Name
+    volume_name: Name
+    findings: ReportText
+    impression: ReportText
+    num_tokens: NonNegativeInt | None = None
     """None where another tool wrote the report."""
     finished: bool | None = None
     """False when the report ran into the length limit; None where that is not known."""
     cue: tuple[str, ...] | None = None
     """Findings that the prompt told; None where it told nothing."""
+
+
+@final
+@dataclass(frozen=True)
+class Unfinished:
+    """How many written reports ran into the length limit, of those of which it is known."""
+
+    count: int
+    known: int
+
+    @property
+    def share(self) -> float | None:
+        """None where it is known of no report."""
+        return self.count / self.known if self.known else None
+
+    def __str__(self) -> str:
+        share = f" ({100 * self.count / self.known:.1f} %)" if self.count else ""
+        return f"{self.count} of {self.known} reports{share} cut short by the length limit"
+
+
+def unfinished(rows: Iterable[PredictionRow]) -> Unfinished:
+    """Counts reports that were cut short."""
+    known = [row.finished for row in rows if row.finished is not None]
+    return Unfinished(known.count(False), len(known))
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -166,9 +263,13 @@ def sha256_of_rows(rows: Iterable[Row]) -> str:
     return sha256_of_json([row.model_dump(mode="json") for row in rows])
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as JSONL, atomically."""
-    write_text(path, "".join(map(line_of, rows)))
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Writes rows as JSONL, atomically, one after the other; returns how many they were."""
+    number = 0
+    with atomic_write(path) as file:
+        for number, row in enumerate(rows, 1):  # noqa: B007 - the last number is the answer
+            file.write(line_of(row).encode())
+    return number
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -195,27 +296,31 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
     tool or an earlier version, and are taken as they are.
 
     Raises:
-        CtscribeError: As `read_lines`, and ``E_ROW`` with the line number.
+        CtscribeError: As `read_lines`, and ``E_ROW`` with the number of a line that is no such
+            row, or has the key of an earlier one.
     """
-    rows = []
+    return [*each_row(path, row_type, partial=partial)]
+
+
+def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> Iterator[AnyRow]:
+    """As `read_rows`, one row after the other: of a file that is not held in memory."""
+    first: dict[tuple[object, ...], int] = {}
     for number, line in read_lines(path, partial=partial):
         found = _CHECKSUM.match(line, line.rfind(","))
         content = f"{line[: found.start()]}}}" if found else line
         try:
             row = row_type.model_validate_json(content)
         except (ValidationError, *UNPARSABLE) as error:
-            raise CtscribeError(
-                "E_ROW", f"{path} line {number} must be a {row_type.__name__}, but {_why(error)}"
-            ) from error
+            raise _bad_row(path, number, row_type, _told(error)) from error
         if found and not _is_intact(found[1], content, row):
-            raise CtscribeError(
-                "E_ROW",
-                f"{path} line {number} must be as it was written, but it was changed or damaged "
-                f"since: it does not have its own {CRC32}, which a line that is changed on purpose "
-                "goes without",
-            )
-        rows.append(row)
-    return rows
+            fault = f"it was changed or damaged since it was written: it does not have its {CRC32}"
+            fault += ", which a line that is changed on purpose goes without"
+            raise _bad_row(path, number, row_type, fault)
+        key = tuple(getattr(row, field) for field in row_type.KEY)
+        if key and (before := first.setdefault(key, number)) != number:
+            fault = f"it has the {' and '.join(row_type.KEY)} of line {before}"
+            raise _bad_row(path, number, row_type, fault)
+        yield row
 
 
 _CHECKSUM = re.compile(rf',\s*"{CRC32}":\s*"([0-9a-f]{{8}})"\s*\}}\s*$')
@@ -230,15 +335,22 @@ def _crc32_of(content: str) -> str:
     return f"{crc32(content.encode()):08x}"
 
 
-def _why(error: Exception) -> str:
+def _told(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return brief(error)
     first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where[:80] or 'it'}: {first['msg'].lower()}"
+    where = ".".join(map(str, first["loc"]))[:80]
+    fault = first["msg"].removeprefix("Value error, ")
+    return f"{f'{where}: ' if where else 'it '}{fault[:1].lower()}{fault[1:]}"
 
 
-def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
+def _bad_row(path: Path, number: int, row_type: type[Row], fault: str) -> CtscribeError:
+    return CtscribeError(
+        "E_ROW", f"{path} line {number} must be a {row_type.__name__}, but {fault}"
+    )
+
+
+def read_lines(path: Path, *, partial: bool = False) -> Iterator[tuple[int, str]]:
     """The lines of a JSONL file that are not blank, numbered from 1.
 
     Only a line feed ends a line: JSON may hold the other separators of Unicode inside a text.
@@ -247,7 +359,7 @@ def read_lines(path: Path, *, partial: bool = False) -> list[tuple[int, str]]:
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING``.
     """
-    lines = read_text(path).split("\n")
-    if partial:
-        lines.pop()
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and (line.endswith("\n") or not partial):
+                yield number, line

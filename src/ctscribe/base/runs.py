@@ -13,42 +13,72 @@ from pydantic import TypeAdapter, ValidationError
 from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
-    first_difference,
+    differences,
     object_in,
     read_json,
     sha256_of_file,
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import LOCK
 from ctscribe.base.recipe import Recipe
 
 Result = TypeVar("Result")
+_TOLD = 3
+"""Differences that an error names."""
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
 
 
 def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
     """Creates a stage's run folder, or reopens the one that was started with the same request.
 
+    A stage calls it after all its checks: a first try that is refused leaves no folder behind that
+    would refuse the mended one.
+
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when the folder holds something else.
+        CtscribeError: As `require_same_run`.
     """
-    asked = json.loads(json.dumps(asked))
+    if not require_same_run(run_dir, stage, asked):
+        manifest = {"stage": stage, "asked": _as_json(asked), **provenance()}
+        write_json(run_dir / "run.json", manifest)
+    return run_dir
+
+
+def require_same_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> bool:
+    """Whether a folder holds a run that was started with this request; writes nothing.
+
+    Raises:
+        CtscribeError: ``E_RUN_EXISTS`` when it holds something else, and what differs.
+    """
     manifest = run_dir / "run.json"
     if manifest.exists():
         before = read_json(manifest)
-        if before.get("stage") == stage and before.get("asked") == asked:
-            return run_dir
-        changed = first_difference(before.get("asked", {}), asked) or f"stage {stage}"
+        if before.get("stage") != stage:
+            found = f"one of the stage {before.get('stage')}, and the stage {stage} is asked for"
+        elif changed := _changes(before.get("asked", {}), asked):
+            found = f"one that differs in {changed}"
+        else:
+            return True
         raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{run_dir} must be new or hold the same run, but it differs in {changed}",
+            "E_RUN_EXISTS", f"{run_dir} must be new or hold the same run, but it holds {found}"
         )
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and any(path.name != LOCK for path in run_dir.iterdir()):
         raise CtscribeError(
             "E_RUN_EXISTS", f"{run_dir} must be new or hold a run, but it holds other files"
         )
-    write_json(manifest, {"stage": stage, "asked": asked, **provenance()})
-    return run_dir
+    return False
+
+
+def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file: tuples are lists then."""
+    return dict(json.loads(json.dumps(asked)))
+
+
+def _changes(before: object, asked: dict[str, Any]) -> str:
+    """The first differences in words; empty where there is none."""
+    found = [*differences(before, _as_json(asked))]
+    more = [f"{len(found) - _TOLD} more"] if len(found) > _TOLD else []
+    return " and ".join([*found[:_TOLD], *more])
 
 
 def claim(path: Path, asked: dict[str, Any]) -> None:
@@ -58,21 +88,26 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
         CtscribeError: ``E_RUN_EXISTS`` when it is there and was asked for otherwise.
     """
     note = path.with_name(f"{path.stem}.asked.json")
-    asked = json.loads(json.dumps(asked))
     before = read_json(note) if note.exists() else None
-    if path.exists() and before != asked:
-        changed = first_difference(before, asked) if before else "what it was asked for, not noted"
+    if path.exists() and before != _as_json(asked):
+        changed = _changes(before, asked) if before else "what it was asked for, not noted"
         raise CtscribeError(
             "E_RUN_EXISTS",
             f"{path} must be new or made of the same, but it differs in {changed}",
         )
-    if before != asked:
+    if before != _as_json(asked):
         write_json(note, asked)
 
 
 def is_made_of(path: Path, inputs: dict[str, Any]) -> bool:
     """Whether a stage's JSON is there and names these as its ``inputs``."""
     return path.exists() and read_json(path).get("inputs") == inputs
+
+
+def is_writers_run(folder: Path) -> bool:
+    """Whether a folder is the run of a model that writes: trained, or reinforced."""
+    manifest = folder / "run.json"
+    return manifest.is_file() and read_json(manifest).get("stage") in ("train", "reinforce")
 
 
 def recipe_of(run_dir: Path) -> Recipe:

@@ -5,18 +5,29 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 
 import csv
 import difflib
-import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_text
+from ctscribe.base.files import open_text
+from ctscribe.base.outside_text import one_form
 
 Cells = Mapping[str, str]
 """One row, by column."""
+MAX_COLUMNS = 16_384
+"""As many as a spreadsheet has."""
 _NUM_TOLD = 5
+_SHORT = 16
+"""Characters of a cell of which one copy is held for the whole table."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+csv.field_size_limit(sys.maxsize)  # a report may be longer than the module expects
 
 
 @final
@@ -30,7 +41,9 @@ class CellTable:
     """By row number; blank rows are left out."""
 
     def by_name(self, column: str) -> dict[str, Cells]:
-        """The rows by the stripped cell of one column, which each must have and no two share.
+        """The rows by the name in one column, which each must have and no two share.
+
+        Names are stripped and in Unicode's composed form.
 
         Raises:
             CtscribeError: ``E_CSV`` or ``E_DUPLICATE``.
@@ -42,7 +55,7 @@ class CellTable:
             )
         first: dict[str, int] = {}
         for number, cells in self.rows.items():
-            before = first.setdefault(cells[column].strip(), number)
+            before = first.setdefault(one_form(cells[column].strip()), number)
             if before != number:
                 raise CtscribeError(
                     "E_DUPLICATE",
@@ -52,44 +65,100 @@ class CellTable:
         return {name: self.rows[number] for name, number in first.items()}
 
 
-def read_csv(path: Path, code: str | None = None) -> CellTable:
+@final
+class _Row(Mapping[str, str]):
+    """The cells of one row, in a third of the memory of a dictionary."""
+
+    __slots__ = ("_cells", "_places")
+
+    def __init__(self, places: Mapping[str, int], cells: tuple[str, ...]) -> None:
+        self._places, self._cells = places, cells
+
+    def __getitem__(self, column: str) -> str:
+        return self._cells[self._places[column]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+def read_csv(path: Path, code: str | None = None, keep: Collection[str] | None = None) -> CellTable:
     """Reads columns parted by commas and named once each; cells may hold line breaks.
+
+    The apostrophe that `format_csv` sets before some texts is taken away. Of the cells only those
+    of the columns to ``keep`` are held, where they are given.
 
     Raises:
         CtscribeError: As `read_text`; ``code``, or else ``E_COLUMN`` for the header and ``E_CSV``
             for a row.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    rows: dict[int, Cells] = {}
-    number = 0
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            raise CtscribeError(
-                code or "E_COLUMN",
-                f"{path} must have columns parted by commas, but has {header[0][:80]!r}",
-            )
-        check_unique(path, header, code or "E_COLUMN")
-        number = 1
-        for number, cells in enumerate(reader, 2):
-            if len(cells) not in (0, len(header)):
-                raise CtscribeError(
-                    code or "E_CSV",
-                    f"{path} must have {len(header)} cells in each row, one per column, but row "
-                    f"{number} has {len(cells)}",
-                )
-            if any(map(str.strip, cells)):
-                rows[number] = dict(zip(header, cells, strict=True))
-    except csv.Error as error:
+    columns, rows = each_csv_row(path, code, keep)
+    return CellTable(path, columns, dict(rows))
+
+
+def each_csv_row(
+    path: Path, code: str | None = None, keep: Collection[str] | None = None
+) -> tuple[tuple[str, ...], Iterator[tuple[int, Cells]]]:
+    """As `read_csv`, for a file that is not held in memory: its columns, then row by row."""
+    lines = _each_line(path, code)
+    header = [cell.strip() for cell in next(lines)[1]]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise CtscribeError(
-            code or "E_CSV", f"{path} must be a CSV file, but row {number + 1}: {error}"
-        ) from error
-    return CellTable(path, tuple(header), rows)
+            code or "E_COLUMN",
+            f"{path} must have columns parted by commas, but has {header[0][:80]!r}",
+        )
+    check_header(path, header, code or "E_COLUMN")
+    return tuple(header), _each_row(path, code or "E_CSV", keep, header, lines)
 
 
-def check_unique(path: Path, columns: Sequence[str], code: str) -> None:
-    """Refuses a table that names a column twice."""
-    repeated = next((name for name in columns if columns.count(name) > 1), None)
+def _each_row(
+    path: Path,
+    code: str,
+    keep: Collection[str] | None,
+    header: Sequence[str],
+    lines: Iterator[tuple[int, list[str]]],
+) -> Iterator[tuple[int, Cells]]:
+    kept = [place for place, name in enumerate(header) if keep is None or name in keep]
+    places = {header[place]: number for number, place in enumerate(kept)}
+    same: dict[str, str] = {}  # short cells repeat
+    for number, cells in lines:
+        if len(cells) not in (0, len(header)):
+            raise CtscribeError(
+                code,
+                f"{path} must have {len(header)} cells in each row, one per column, but row "
+                f"{number} has {len(cells)}",
+            )
+        if any(map(str.strip, cells)):
+            told = [_as_meant(cells[place]) for place in kept]
+            short = (same.setdefault(c, c) if len(c) <= _SHORT else c for c in told)
+            yield number, _Row(places, tuple(short))
+
+
+def _each_line(path: Path, code: str | None) -> Iterator[tuple[int, list[str]]]:
+    """The header, which may be empty, and then the cells of each row, numbered from 1."""
+    number = 0
+    with open_text(path, newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            yield 1, list(map(_as_meant, next(reader, [])))
+            number = 1
+            for number, cells in enumerate(reader, 2):
+                yield number, cells
+        except csv.Error as error:
+            raise CtscribeError(
+                code or "E_CSV", f"{path} must be a CSV file, but row {number + 1}: {error}"
+            ) from error
+
+
+def check_header(path: Path, columns: Sequence[str], code: str) -> None:
+    """Refuses a table that names a column twice, or more than `MAX_COLUMNS`."""
+    if len(columns) > MAX_COLUMNS:
+        raise CtscribeError(
+            code, f"{path} must have at most {MAX_COLUMNS} columns, but has {len(columns)}"
+        )
+    repeated = next((name for name, times in Counter(columns).items() if times > 1), None)
     if repeated is not None:
         raise CtscribeError(
             code, f"{path} must name each column once, but has two {repeated[:80]!r}"
@@ -141,10 +210,25 @@ def tell_rows(numbers: Sequence[int]) -> str:
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
-    """Rows, the header first, as the text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    """Rows, the header first, as the text of a CSV file.
+
+    A text that a spreadsheet would run as a formula is preceded by an apostrophe, which `read_csv`
+    takes away again; numbers stay as they are.
+    """
+    lines: list[str] = []
+    # Only signs that end lines are quoted, and a reader takes a carriage return for one.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows(map(_harmless, row) for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def _harmless(cell: object) -> object:
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
+def _as_meant(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def format_markdown(

@@ -9,6 +9,8 @@ SpacingMm = tuple[float, float, float]
 BoxMm = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lower and upper corner in RAS+ mm."""
 
+Sex = Literal["F", "M", "O"]
+"""As DICOM has it; O is other."""
 SourceSplit = Literal["train", "valid"]
 """The data set's own, as CT-RATE names it; valid becomes the test split."""
 Split = Literal["train", "validation", "test"]

@@ -5,43 +5,53 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ctscribe.base.files import ProgressCallback
+from ctscribe.base.outside_text import printable
 from ctscribe.base.tables import read_csv
+from ctscribe.base.workers import launched
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 @contextmanager
-def stage(title: str) -> Iterator[ProgressCallback]:
-    """A progress bar on a terminal, one line per tenth elsewhere; both with rate and time left."""
-    with stage_with_failures(title) as (progress, _):
+def stage(title: str, unit: str | None = None) -> Iterator[ProgressCallback]:
+    """A progress bar on a terminal, one line per tenth elsewhere; both with rate and time left.
+
+    With a ``unit``, such as reports, a stage whose first report finds some done says that it goes
+    on, and from where.
+    """
+    with stages((title, unit)) as (progress,):
         yield progress
 
 
 @contextmanager
-def stage_with_failures(title: str) -> Iterator[tuple[ProgressCallback, Callable[[str], None]]]:
+def stage_with_failures(
+    title: str, unit: str | None = None
+) -> Iterator[tuple[ProgressCallback, Callable[[str], None]]]:
     """As `stage`; the second callback takes the code of each failure, which are shown by code."""
-    console = Console(stderr=True)
-    pace = _Pace()
+    with stages((title, unit)) as (progress,):
+        yield progress, progress.failed
+
+
+@contextmanager
+def stages(*named: tuple[str, str | None]) -> Iterator[list["_Part"]]:
+    """As `stage`, for a stage with parts: the first is shown at once, others when they begin.
+
+    Of several launched processes the first one alone tells.
+    """
+    console = Console(stderr=True, quiet=launched()[0] > 0)
     if not console.is_terminal:
-        console.print(f"{title} …", highlight=False)
-        printed = -1
-
-        def tell(done: int, total: int) -> None:
-            nonlocal printed
-            note = pace.note(done, total)
-            tenth = 10 * done // max(total, 1)
-            if tenth > printed:
-                printed = tenth
-                line = f"  {title}: {done}/{total}{note and ', '}{note}"
-                console.print(line, highlight=False, soft_wrap=True)
-
-        yield tell, pace.failed
+        console.print(f"{named[0][0]} …", highlight=False)
+        yield [_Part(*each, console, _Lines(console, each[0])) for each in named]
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # slow to import
 
@@ -52,26 +62,61 @@ def stage_with_failures(title: str) -> Iterator[tuple[ProgressCallback, Callable
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None, note="")
+        tasks = [
+            bar.add_task(title, total=None, note="", visible=title == named[0][0])
+            for title, _ in named
+        ]
 
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, note=pace.note(done, total))
+        def show(task: "TaskID", done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note, visible=True)
 
-        yield show, pace.failed
+        yield [
+            _Part(*each, console, partial(show, task))
+            for each, task in zip(named, tasks, strict=True)
+        ]
 
 
 @final
-class _Pace:
-    """Measures how fast a stage goes since its first report, and counts its failures."""
+class _Lines:
+    """Prints where a part is whenever a tenth more of it is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title, self._printed = console, title, -1
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth > self._printed:
+            self._printed = tenth
+            line = f"  {self._title}: {done}/{total}{note and ', '}{note}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@final
+class _Part:
+    """Told how far a part of a stage is; measures how fast it goes since its first report."""
+
+    def __init__(
+        self,
+        title: str,
+        unit: str | None,
+        console: Console,
+        show: Callable[[int, int, str], None],
+    ) -> None:
+        self._title, self._unit, self._console, self._show = title, unit, console, show
         self._failures: Counter[str] = Counter()
         self._start: tuple[int, float] | None = None
 
+    def __call__(self, done: int, total: int) -> None:
+        if self._start is None and done and self._unit:
+            told = f"{self._title}: continues, {done} of {total} {self._unit} are there"
+            self._console.print(told, highlight=False, soft_wrap=True)
+        self._show(done, total, self._note(done, total))
+
     def failed(self, code: str) -> None:
+        """Counts a failure."""
         self._failures[code] += 1
 
-    def note(self, done: int, total: int) -> str:
+    def _note(self, done: int, total: int) -> str:
         """Rate, time left and failures by code, as far as there are any."""
         now = time.monotonic()
         first, begun = self._start = self._start or (done, now)
@@ -101,12 +146,12 @@ def show_tables(paths: Sequence[Path]) -> None:
         table = read_csv(path.with_suffix(".csv"))
         header, rows = table.columns, [[*cells.values()] for cells in table.rows.values()]
         metrics = [i for i, name in enumerate(header) if i + 1 < len(header) and i % 3 == 1]
-        shown = Table(title=path.stem, title_justify="left", padding=(0, 1))
+        shown = Table(title=_plain(path.stem), title_justify="left", padding=(0, 1))
         for column in (0, *metrics):
-            shown.add_column(header[column], justify="right" if column else "left")
+            shown.add_column(_plain(header[column]), justify="right" if column else "left")
         for row in rows:
             cells = [_with_interval(*row[i : i + 3]) for i in metrics]
-            shown.add_row(escape(row[0]), *cells)
+            shown.add_row(_plain(row[0]), *cells)
         console = Console(width=None if sys.stdout.isatty() else 120)
         with console.capture() as drawn:
             console.print(shown)
@@ -117,19 +162,28 @@ def _with_interval(value: str, low: str, high: str) -> str:
     try:
         return f"{float(value):.3f}\n[dim]{float(low):.3f}–{float(high):.3f}[/dim]"
     except ValueError:
-        return escape(value)
+        return _plain(value)
 
 
 def say(sentence: str) -> None:
-    """Prints a sentence on stderr, beside what the command gives out."""
-    Console(stderr=True).print(escape(sentence), highlight=False, soft_wrap=True)
+    """Prints a sentence on one line of stderr, beside what the command gives out."""
+    Console(stderr=True).print(_plain(_one_line(sentence)), highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
     """Prints what the command gives out, which may be piped on, on stdout."""
-    print(text)
+    print(printable(text))
 
 
 def complain(sentence: str) -> None:
     """Says in one line why the command ends."""
-    print(f"ctscribe: {sentence}", file=sys.stderr)
+    print(printable(f"ctscribe: {_one_line(sentence)}"), file=sys.stderr)
+
+
+def _one_line(sentence: str) -> str:
+    return " ".join(sentence.split("\n"))
+
+
+def _plain(text: str) -> str:
+    """A text in which neither the terminal nor rich reads a command."""
+    return escape(printable(text))

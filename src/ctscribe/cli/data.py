@@ -9,13 +9,16 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.cli.console import print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
+    AllowOutside,
     EngineName,
     EngineProcesses,
     Overrides,
+    PhantomRecipeName,
     Prefer,
     Processes,
     RecipeName,
     Reconstructions,
+    Series,
     app,
     read_knobs,
 )
@@ -25,7 +28,7 @@ from ctscribe.cli.options import (
 def phantom(
     out: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: PhantomRecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -33,7 +36,7 @@ def phantom(
     from ctscribe.phantom.dataset import write_dataset
 
     config = read_knobs(recipe, overrides).phantom
-    with stage("Drawing patients") as progress:
+    with stage("Drawing patients", "patients") as progress:
         write_dataset(out, config, processes=processes, progress=progress)
     say(f"Data set in {out}")
 
@@ -43,11 +46,13 @@ def prepare(
     source: Path,
     out: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     keep: Literal["all", "slices"] = "all",
     prefer: Prefer = None,
+    series: Series = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     shard: Annotated[
         str, Parameter(help="i/n does every n-th volume; run once more without it at the end.")
     ] = "1/1",
@@ -61,7 +66,7 @@ def prepare(
     from ctscribe.data.prepare import prepare as prepare_stage
 
     knobs = read_knobs(recipe, overrides)
-    with stage_with_failures("Preparing volumes") as (progress, failed):
+    with stage_with_failures("Preparing volumes", "volumes") as (progress, failed):
         summary = prepare_stage(
             source,
             out,
@@ -70,7 +75,9 @@ def prepare(
             knobs.splits,
             keep=keep,
             prefer=prefer,
+            series=series,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             shard=parse_shard(shard),
             engine=choose_engine(engine, out / f"jobs-{shard.replace('/', '-of-')}"),
             processes=processes,
@@ -95,10 +102,12 @@ def prepare(
 def doctor(
     source: Path,
     *,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     prefer: Prefer = None,
+    series: Series = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: AllowOutside = False,
     processes: Processes = CORES,
 ) -> None:
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
@@ -111,7 +120,9 @@ def doctor(
             knobs.volume,
             knobs.slices,
             prefer=prefer,
+            series=series,
             reconstructions=reconstructions,
+            allow_outside=allow_outside,
             processes=processes,
             progress=progress,
         )
@@ -124,7 +135,7 @@ def doctor(
 
 @app.command
 def pairs(
-    prepared: Path, out: Path, *, recipe: RecipeName = "tiny", overrides: Overrides = ()
+    prepared: Path, out: Path, *, recipe: RecipeName = None, overrides: Overrides = ()
 ) -> None:
     """Write each training study's positive and negative to OUT/pairs.jsonl, with an audit."""
     from ctscribe.data.prepared import Prepared
@@ -132,16 +143,17 @@ def pairs(
     from ctscribe.learn.pairs.build import build_training_pairs
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
-    rows = build_training_pairs(studies, out, knobs.pairs)
-    warnings = write_audit(studies, out, rows)
-    say(f"{len(rows)} rows in {out / 'pairs.jsonl'}")
+    studies.require(knobs)
+    num_rows = build_training_pairs(studies, out, knobs.pairs)
+    warnings = write_audit(studies, out)
+    say(f"{num_rows} rows in {out / 'pairs.jsonl'}")
     for warning in warnings:
         say(f"note: {warning}")
 
 
 @app.command
-def recipe(name: str = "tiny", *, overrides: Overrides = ()) -> None:
-    """Print every knob of a recipe as it would be used."""
+def recipe(name: str | None = None, *, overrides: Overrides = ()) -> None:
+    """Print every knob of the recipe NAME, a YAML file or a shipped name, as it would be used."""
     import yaml
 
     resolved = read_knobs(name, overrides)

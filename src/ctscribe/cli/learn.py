@@ -8,19 +8,25 @@ from cyclopts import Parameter
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.base.types import Split
-from ctscribe.cli.console import print_text, say, show_tables, stage
+from ctscribe.cli.console import print_text, say, show_tables, stage, stages
 from ctscribe.cli.options import (
     CORES,
+    AllowOutside,
     Cues,
     OperatingPoint,
     Overrides,
+    PhantomRecipeName,
+    Prefer,
     Processes,
     RecipeName,
+    Series,
     Start,
     Where,
     app,
     read_knobs,
 )
+
+STORING = ("Storing features", "volumes")
 
 
 @app.command
@@ -31,8 +37,9 @@ def warm_up(
         Path | None, Parameter(help="Prepared studies; without, phantoms are drawn.")
     ] = None,
     where: Where = None,
+    allow_outside: AllowOutside = False,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -47,6 +54,7 @@ def warm_up(
             Prepared(prepared) if prepared else None,
             where,
             start,
+            allow_outside=allow_outside,
             processes=processes,
             progress=progress,
         )
@@ -60,17 +68,50 @@ def train(
     prepared: Path,
     pairs: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Train on PAIRS into RUN; continues where an interrupted run stopped."""
     from ctscribe.data.prepared import Prepared
     from ctscribe.learn.train.stage import train as train_stage
 
-    with stage("Training") as progress:
+    with stages(("Training", "updates"), STORING) as (progress, storing):
         knobs = read_knobs(recipe, overrides)
-        result = train_stage(run, Prepared(prepared), pairs, knobs, start, progress=progress)
+        result = train_stage(
+            run, Prepared(prepared), pairs, knobs, start, progress=progress, storing=storing
+        )
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
+
+
+@app.command
+def features(
+    prepared: Path,
+    *,
+    start: Start = None,
+    recipe: RecipeName = "tiny",
+    overrides: Overrides = (),
+    shard: Annotated[
+        str | None,
+        Parameter(help="i/n does every n-th volume; under torchrun each process does its share."),
+    ] = None,
+) -> None:
+    """Store what a frozen tower sees of every study of PREPARED, so that later stages find it."""
+    from ctscribe.base.workers import launched
+    from ctscribe.data.prepare import parse_shard
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.learn.model.features import store_all
+
+    knobs = read_knobs(recipe, overrides)
+    number, of = launched()
+    if shard is not None:
+        number, of = parse_shard(shard)
+        number -= 1
+    with stage(*STORING) as progress:
+        noise = knobs.pairs.strategy == "gauss"
+        store_all(
+            Prepared(prepared), knobs, start, noise=noise, share=(number, of), progress=progress
+        )
+    say(f"Features in {prepared / 'features'}")
 
 
 @app.command
@@ -97,7 +138,7 @@ def reinforce(
         cues = ReportWriter(run).cues(
             studies, [*studies.scans("train"), *studies.scans("validation")]
         )
-    with stage("Reinforcing") as progress:
+    with stage("Reinforcing", "updates") as progress:
         result = reinforce_stage(out, run, studies, knobs, cues=cues, progress=progress)
     say(
         f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
@@ -134,6 +175,7 @@ def generate(
         raise CtscribeError(
             "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
         )
+    from ctscribe.base.rows import unfinished
     from ctscribe.data.prepared import Prepared
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.generate import generate as generate_stage
@@ -149,9 +191,14 @@ def generate(
         table = None if cues is None else read_cue_table(cues)
         if table is not None and operating_point is not None:
             table = table.at(studies.scans("validation"), operating_point)
-        with stage("Writing reports") as progress:
+        with stage("Writing reports", "reports") as progress:
             rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
     say(f"{len(rows)} reports in {target}")
+    if (cut := unfinished(rows)).count:
+        say(
+            f"note: {cut}; raise generate.max_new_tokens, "
+            f"{writer.generate.max_new_tokens} here, and write into another file"
+        )
 
 
 @app.command
@@ -171,7 +218,7 @@ def tune(
     from ctscribe.measure.tune import tune as tune_stage
     from ctscribe.write.writer import ReportWriter
 
-    with stage("Tuning") as progress:
+    with stage("Tuning", "ways of writing") as progress:
         found = tune_stage(
             ReportWriter(run),
             Prepared(prepared),
@@ -207,7 +254,7 @@ def evidence(
 
     writer, studies = ReportWriter(run), Prepared(prepared)
     predictions, target = run / f"predictions_{split}.jsonl", run / f"evidence_{split}.jsonl"
-    with stage("Looking for evidence") as progress:
+    with stage("Looking for evidence", "reports") as progress:
         rows = find_evidence(writer, studies, predictions, target, limit=limit, progress=progress)
     say(f"Evidence of {len(rows)} reports in {target}")
     if truth is not None:
@@ -243,7 +290,7 @@ def experiment(
     *,
     prepared: Path,
     start: Start = None,
-    recipe: RecipeName = "tiny",
+    recipe: RecipeName = None,
     overrides: Overrides = (),
     parallel: Annotated[int, Parameter(help="Cells trained at the same time.")] = 1,
 ) -> None:
@@ -253,8 +300,10 @@ def experiment(
     from ctscribe.show.scoreboard import write_scoreboard
 
     knobs, studies = read_knobs(recipe, overrides), Prepared(prepared)
-    with stage("Experiment") as progress:
-        tables = run_experiment(out, studies, knobs, start, parallel=parallel, progress=progress)
+    with stages(("Experiment", "steps"), STORING) as (progress, storing):
+        tables = run_experiment(
+            out, studies, knobs, start, parallel=parallel, progress=progress, storing=storing
+        )
     show_tables(tables)
     board = write_scoreboard(out, studies, knobs)
     say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
@@ -267,6 +316,8 @@ def report(
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+    prefer: Prefer = None,
+    series: Series = None,
     cues: Cues = None,
     overrides: Overrides = (),
 ) -> None:
@@ -276,7 +327,8 @@ def report(
     from ctscribe.write.writer import ReportWriter
 
     cue = None if cues is None else read_cue_table(cues).of(name or source.name)
-    paths = save_report(ReportWriter(run).changed(overrides).report(source, name, cue), out)
+    writer = ReportWriter(run).changed(overrides)
+    paths = save_report(writer.report(source, name, cue, prefer=prefer, series=series), out)
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 
@@ -285,7 +337,7 @@ def report(
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    recipe: RecipeName = "tiny",
+    recipe: PhantomRecipeName = "tiny",
     overrides: Overrides = (),
     processes: Processes = CORES,
 ) -> None:
@@ -316,7 +368,13 @@ def export(
     from ctscribe.learn.model.publish import publish
 
     recipe = recipe_of(run)
-    publish(run / "best", out, what, recipe, base)
+    merging = publish(run / "best", out, what, recipe, base)
+    if merging is not None:
+        say(
+            f"Cross entropy of {merging.num_reports} stock reports on noise, nats per token: "
+            f"{merging.cross_entropy_before:.4f} with the adapters as trained, "
+            f"{merging.cross_entropy_after:.4f} merged into {recipe.model.dtype}"
+        )
     say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
     if recipe.model.positions == "depth":
         say(

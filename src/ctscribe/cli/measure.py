@@ -9,7 +9,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, stage
-from ctscribe.cli.options import Overrides, RecipeName, app, read_knobs
+from ctscribe.cli.options import Overrides, ScoringRecipeName, app
 from ctscribe.cli.references import (
     NO_REFERENCES,
     NO_TRAINING,
@@ -17,6 +17,7 @@ from ctscribe.cli.references import (
     TrainingOptions,
     load_references,
     require_prepared,
+    scoring_knobs,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def evaluate(
         Parameter(help="CSV of VolumeName and 18 probabilities: what sentences alone would score."),
     ] = None,
     classifier: ClassifierFolder = None,
-    recipe: RecipeName = "tiny",
+    recipe: ScoringRecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Score PREDICTIONS against reports, beside blind baselines, on a page.
@@ -90,11 +91,11 @@ def evaluate(
     The reports are those of SPLIT of PREPARED, or all of the table REFERENCES.
     """
     from ctscribe.measure.scores import evaluate_predictions
-    from ctscribe.show.score_tables import score_tables
+    from ctscribe.show.score_tables import cut_short, score_tables
     from ctscribe.show.scoreboard import write_run_board
     from ctscribe.show.tables import written_tables
 
-    knobs = read_knobs(recipe, overrides)
+    knobs = scoring_knobs(recipe, overrides, predictions.parent, against)
     references = load_references(against, knobs.splits, known)
     scores = evaluate_predictions(
         predictions, references, knobs.evaluate, _label_source(classifier), label_head
@@ -102,6 +103,8 @@ def evaluate(
     target = out or predictions.with_name("scores.json")
     write_json(target, scores)
     print_text(written_tables(score_tables({"Model": scores}), "markdown"))
+    if (cut := cut_short(scores)).known:
+        say(f"note: {cut}")
     page = target.with_suffix(".html")
     write_run_board(page, scores, predictions, references)
     say(f"Scores in {target}, and to read in {page}")
@@ -114,7 +117,7 @@ def compare(
     against: ReferenceOptions = NO_REFERENCES,
     out: Path = Path("comparison.json"),
     classifier: ClassifierFolder = None,
-    recipe: RecipeName = "tiny",
+    recipe: ScoringRecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Tell which differences of the predictions OTHERS from those of BASE hold."""
@@ -122,7 +125,8 @@ def compare(
     from ctscribe.show.score_tables import differences_table, run_names
     from ctscribe.show.tables import to_markdown
 
-    knobs, paths = read_knobs(recipe, overrides), run_names((base, *others))
+    knobs = scoring_knobs(recipe, overrides, base.parent, against)
+    paths = run_names((base, *others))
     references = load_references(against, knobs.splits)
     found = compare_predictions(paths, references, knobs.evaluate, _label_source(classifier))
     write_json(out, found)
@@ -157,7 +161,7 @@ def card(
     ] = None,
     out: Path | None = None,
     classifier: ClassifierFolder = None,
-    recipe: RecipeName = "tiny",
+    recipe: ScoringRecipeName = None,
     overrides: Overrides = (),
 ) -> None:
     """Tell whether a model looks: show it noise, air, other patients' scans, and score.
@@ -171,7 +175,7 @@ def card(
 
     split = against.split or "test"
     if paths := find_view_files(run):
-        knobs = read_knobs(recipe, overrides)
+        knobs = scoring_knobs(recipe, overrides, run, against)
         references = load_references(against, knobs.splits)
         target = out or run / (f"card_{references.split}" if references.split else "card")
         source = _label_source(classifier)
@@ -181,7 +185,7 @@ def card(
         from ctscribe.write.writer import ReportWriter
 
         target, studies = out or run / f"card_{split}", require_prepared(against)
-        with stage("Measuring image dependence") as progress:
+        with stage("Measuring image dependence", "readings") as progress:
             found = make_card(ReportWriter(run), studies, split, target, progress=progress)
     write_card(target, found)
     say(f"{headline(found)} Read {target / 'card.md'}")
@@ -198,7 +202,7 @@ def alter(prepared: Path, out: Path, *, split: Split = "test") -> None:
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.card_files import write_altered
 
-    with stage("Altering volumes") as progress:
+    with stage("Altering volumes", "volumes") as progress:
         number = write_altered(Prepared(prepared), split, out, progress=progress)
     say(f"{number} scans under every view in {out}")
 

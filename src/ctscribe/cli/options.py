@@ -16,9 +16,24 @@ app = App(
     version=__version__,
     help=f"Chest-CT report writers that look at the scan. {RESEARCH_USE}",
     default_parameter=Parameter(negative=""),
+    suppress_keyboard_interrupt=False,  # `cli.app` says what it means
 )
 
-RecipeName = Annotated[str, Parameter(name="--recipe", help="A YAML file or a shipped name.")]
+RecipeName = Annotated[
+    str | None, Parameter(name="--recipe", help="A YAML file or a shipped name; must be given.")
+]
+"""Of own data; what it is None for is refused by `read_knobs`, with the names."""
+PhantomRecipeName = Annotated[
+    str, Parameter(name="--recipe", help="A YAML file or a shipped name.")
+]
+ScoringRecipeName = Annotated[
+    str | None,
+    Parameter(
+        name="--recipe",
+        help="A YAML file or a shipped name; else that of the run whose folder the reports lie "
+        "in, else every knob of scoring as `ctscribe evaluate` says.",
+    ),
+]
 Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", help="section.key=value; may be repeated.", negative=""),
@@ -43,8 +58,15 @@ Prefer = Annotated[
     Literal["sform", "qform"] | None,
     Parameter(help="Which affine to believe where a NIfTI file has two that disagree."),
 ]
+Series = Annotated[
+    str | None,
+    Parameter(help="Number or SeriesInstanceUID of the series to read of a DICOM folder."),
+]
 Reconstructions = Annotated[
     Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")
+]
+AllowOutside = Annotated[
+    bool, Parameter(help="Let the list of scans or masks name files outside its folder.")
 ]
 Where = Annotated[
     Path | None,
@@ -67,11 +89,11 @@ OperatingPoint = Annotated[
 CORES = os.cpu_count() or 1
 
 
-def read_knobs(recipe: str, overrides: tuple[str, ...]) -> "Recipe":
+def read_knobs(recipe: str | None, overrides: tuple[str, ...]) -> "Recipe":
     """Reads a recipe with its overrides, imported late so that ``--help`` comes at once.
 
     Raises:
-        CtscribeError: ``E_RECIPE``.
+        CtscribeError: ``E_RECIPE``, also where none is given.
     """
     from ctscribe.base.recipe import read_recipe
 

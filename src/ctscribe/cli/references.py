@@ -11,7 +11,7 @@ from ctscribe.base.types import Split
 from ctscribe.cli.console import say
 
 if TYPE_CHECKING:
-    from ctscribe.base.recipe import SplitsConfig
+    from ctscribe.base.recipe import Recipe, SplitsConfig
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.references import References
 
@@ -58,6 +58,38 @@ class TrainingOptions:
 
 NO_REFERENCES = ReferenceOptions()
 NO_TRAINING = TrainingOptions()
+
+
+def scoring_knobs(
+    recipe: str | None, overrides: tuple[str, ...], written_in: Path, against: ReferenceOptions
+) -> "Recipe":
+    """The recipe by which reports are scored: the one given, else that of the run they lie in.
+
+    Reports of no run, such as another tool's, are scored by what every recipe has unless it says
+    otherwise, which is told on the console.
+
+    Raises:
+        CtscribeError: ``E_RECIPE``, ``E_RUN``, and ``E_PREPARED`` where the studies to score
+            against were prepared otherwise than the recipe asks.
+    """
+    from ctscribe.base.recipe import Recipe, change_recipe, read_recipe
+    from ctscribe.base.runs import is_writers_run, recipe_of
+
+    if recipe is not None:
+        knobs = read_recipe(recipe, overrides)
+    elif is_writers_run(written_in):
+        knobs = change_recipe(recipe_of(written_in), overrides)
+    else:
+        knobs = change_recipe(Recipe(), overrides)
+        scoring = knobs.evaluate
+        say(
+            f"note: no --recipe, and no run beside the reports: scored by the profile "
+            f"{scoring.profile} with {scoring.resamples} draws of patients from seed {scoring.seed}"
+        )
+        return knobs
+    if against.prepared is not None:
+        require_prepared(against).require(knobs)
+    return knobs
 
 
 def load_references(

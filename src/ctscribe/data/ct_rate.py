@@ -5,12 +5,15 @@ side by side is read as well.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.tables import Cells, check_columns, read_csv
+from ctscribe.base.files import read_text
+from ctscribe.base.outside_text import one_form
+from ctscribe.base.tables import Cells, check_columns, each_csv_row, read_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.text.findings import FINDINGS
@@ -47,6 +50,7 @@ _USED_METADATA = tuple(
     ZSpacing""".split()  # noqa: SIM905 - as above
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_NO_NUMBERS = re.compile(r"(?:[\s\[\](){},;'\"/-]|nan|none|null|n/?a)*", re.IGNORECASE)
 _VOLUME_NAME = re.compile(r"(train|valid)_([1-9][0-9]*)_([a-z]+)_([1-9][0-9]*)\.nii\.gz")
 
 
@@ -140,9 +144,17 @@ def read_metadata(path: Path) -> VolumeCells:
     return read_table(path, required=_USED_METADATA)
 
 
-def read_reports(path: Path) -> VolumeCells:
-    """Reads a reports CSV; the columns must be `REPORT_COLUMNS`."""
-    return read_table(path, required=REPORT_COLUMNS, allow_others=False)
+def read_reported(path: Path) -> tuple[str, ...]:
+    """The volumes that a reports CSV names; its columns must be `REPORT_COLUMNS`."""
+    table = read_csv(path, keep=("VolumeName",))
+    check_columns(table, REPORT_COLUMNS, REPORT_COLUMNS)
+    return tuple(table.by_name("VolumeName"))
+
+
+def each_report(path: Path) -> Iterator[tuple[str, Cells]]:
+    """Every volume of a reports CSV with its row; the texts of all are not held in memory."""
+    for _, cells in each_csv_row(path)[1]:
+        yield one_form(cells["VolumeName"].strip()), cells
 
 
 def read_labels(path: Path) -> VolumeCells:
@@ -154,7 +166,7 @@ def read_no_chest(path: Path) -> frozenset[str]:
     """Volume names on an exclusion list, one per line; none when there is no such file."""
     if not path.exists():
         return frozenset()
-    names = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    names = (line.strip() for line in read_text(path).split("\n"))
     return frozenset(Path(name).name for name in names if name)
 
 
@@ -164,12 +176,9 @@ def read_table(path: Path, *, required: tuple[str, ...], allow_others: bool = Tr
     Raises:
         CtscribeError: As `read_csv`, `check_columns` and `CellTable.by_name`.
     """
-    table = read_csv(path)
+    table = read_csv(path, keep=required)
     check_columns(table, required, None if allow_others else required)
-    return {
-        name: {column: cells[column] for column in required}
-        for name, cells in table.by_name("VolumeName").items()
-    }
+    return table.by_name("VolumeName")
 
 
 def parse_metadata(row: Cells) -> VolumeMetadata:
@@ -198,7 +207,7 @@ def parse_metadata(row: Cells) -> VolumeMetadata:
 
 def _numbers(name: str, row: Cells, column: str, count: int) -> tuple[float, ...] | None:
     cell = row[column].strip()
-    if cell.lower() in ("", "nan", "none"):
+    if _NO_NUMBERS.fullmatch(cell):
         return None
     found = tuple(float(number) for number in _NUMBER.findall(cell))
     if len(found) != count or re.search(r"[A-DF-Za-df-z]", cell):

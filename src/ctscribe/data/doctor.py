@@ -1,6 +1,5 @@
 """A data set → what is wrong with it, and what preparing it takes; only headers are read."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow
 from ctscribe.data.engines import local
-from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
-from ctscribe.data.manifest import list_source
+from ctscribe.data.listing import NO_CHEST, Reconstructions
+from ctscribe.data.manifest import each_source
 from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import coarse_size, frame_size
+from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
 from ctscribe.scan.resample import plan_resampling
@@ -79,7 +79,9 @@ def examine(
     slices: SlicesConfig,
     *,
     prefer: Prefer | None = None,
+    series: str | None = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: bool = False,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Diagnosis:
@@ -91,23 +93,31 @@ def examine(
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
-    listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
+    entries = each_source(
+        source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
+    )
+    headers: list[_Header] = []
+    problems: dict[str, Problem] = {}
+    warnings: dict[str, Problem] = {}
+    for entry in entries:
+        if isinstance(entry, SkippedRow):
+            _add(problems, entry.code, entry.reason)
+        else:
+            which = entry.series or series
+            headers.append(_Header(entry.volume_name, str(entry.path), entry.metadata, which))
     estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
-    estimates: list[_Estimate] = []
-    warnings: defaultdict[str, list[str]] = defaultdict(list)
-    outcomes = local.work(estimate, listed, processes, lost=_lost, need_bytes=lambda one: 0)
+    found = _Estimates()
+    outcomes = local.work(estimate, headers, processes, lost=_lost, need_bytes=lambda one: 0)
     for done, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, SkippedRow):
-            skipped.append(outcome)
+            _add(problems, outcome.code, outcome.reason)
         else:
-            estimates.append(outcome)
+            found.add(outcome)
             for code, example in outcome.warnings.items():
-                warnings[code].append(example)
-        progress(done, len(listed))
-    problems: defaultdict[str, list[str]] = defaultdict(list)
-    for row in skipped:
-        problems[row.code].append(row.reason)
-    return Diagnosis(len(estimates), _count(problems), _count(warnings), _needs(estimates))
+                _add(warnings, code, example)
+        progress(done, len(headers))
+    problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
+    return Diagnosis(found.number, problems, warnings, _needs(found))
 
 
 def describe(found: Diagnosis) -> str:
@@ -132,6 +142,18 @@ def _size(num_bytes: int) -> str:
 
 @final
 @dataclass(frozen=True, slots=True)
+class _Header:
+    """What reading a volume's header needs; its report is not held."""
+
+    volume_name: str
+    path: str
+    metadata: VolumeMetadata | None
+    series: str | None
+    """The one to read of a DICOM folder."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class _Estimate:
     """What one volume takes, and its warnings, as far as its header tells."""
 
@@ -143,15 +165,16 @@ class _Estimate:
 
 
 def _estimate(
-    listed: ListedVolume, *, volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None
+    header: _Header, *, volume: VolumeConfig, slices: SlicesConfig, prefer: Prefer | None
 ) -> _Estimate | SkippedRow:
-    name = listed.volume_name
+    name = header.volume_name
     try:
         grid, notes = read_grid(
-            listed.path,
+            Path(header.path),
             study=name,
-            metadata=listed.metadata,
+            metadata=header.metadata,
             prefer=prefer,
+            series=header.series,
             max_tilt_degrees=volume.max_tilt_degrees,
         )
     except CtscribeError as error:
@@ -167,8 +190,8 @@ def _estimate(
     )
 
 
-def _lost(listed: ListedVolume) -> SkippedRow:
-    name = listed.volume_name
+def _lost(header: _Header) -> SkippedRow:
+    name = header.volume_name
     error = CtscribeError(
         "E_WORKER",
         f"{name} must have a header that can be read, but it ends the process that reads it",
@@ -184,21 +207,37 @@ def _example(name: str, code: str, details: dict[str, Any]) -> str:
     return name
 
 
-def _count(found: dict[str, list[str]]) -> dict[str, Problem]:
-    return {
-        code: Problem(len(texts), tuple(sorted(texts)[:_NUM_EXAMPLES]))
-        for code, texts in sorted(found.items())
-    }
+def _add(found: dict[str, Problem], code: str, example: str) -> None:
+    before = found.get(code, Problem(0, ()))
+    examples = tuple(sorted((*before.examples, example))[:_NUM_EXAMPLES])
+    found[code] = Problem(before.count + 1, examples)
 
 
-def _needs(estimates: list[_Estimate]) -> dict[str, Need]:
-    voxels_in = sum(one.voxels_in for one in estimates)
-    voxels_out = sum(one.voxels_out for one in estimates)
-    frames = sum(one.frame_bytes for one in estimates)
-    memory = round(BASE_BYTES + 2 * max((one.voxels_in for one in estimates), default=0))
-    read_h, store_h = voxels_in * _READ_S_PER_VOXEL / 3600, voxels_out * _STORE_S_PER_VOXEL / 3600
-    stores = round(voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
+@final
+@dataclass(slots=True)
+class _Estimates:
+    """The estimates of all volumes together."""
+
+    number: int = 0
+    voxels_in: int = 0
+    voxels_out: int = 0
+    frame_bytes: int = 0
+    most_voxels_in: int = 0
+
+    def add(self, one: _Estimate) -> None:
+        self.number += 1
+        self.voxels_in += one.voxels_in
+        self.voxels_out += one.voxels_out
+        self.frame_bytes += one.frame_bytes
+        self.most_voxels_in = max(self.most_voxels_in, one.voxels_in)
+
+
+def _needs(all_in: _Estimates) -> dict[str, Need]:
+    memory = round(BASE_BYTES + 2 * all_in.most_voxels_in)
+    read_h = all_in.voxels_in * _READ_S_PER_VOXEL / 3600
+    store_h = all_in.voxels_out * _STORE_S_PER_VOXEL / 3600
+    stores = round(all_in.voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
     return {
-        "slices": Need(frames, memory, read_h),
-        "all": Need(frames + stores, memory, read_h + store_h),
+        "slices": Need(all_in.frame_bytes, memory, read_h),
+        "all": Need(all_in.frame_bytes + stores, memory, read_h + store_h),
     }

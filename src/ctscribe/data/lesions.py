@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.outside_text import named_path, one_form
 from ctscribe.base.rows import TruthRow, read_rows
 from ctscribe.base.tables import check_columns, read_csv
 from ctscribe.base.types import BoxMm
-from ctscribe.data.manifest import finding_of, list_manifest
+from ctscribe.data.listing import ListedVolume
+from ctscribe.data.manifest import each_in_manifest, finding_of
 from ctscribe.data.prepared import stem
 from ctscribe.scan.boxes import boxes_of_mask
 from ctscribe.scan.masks import read_masks
@@ -33,7 +35,7 @@ Places = Mapping[str, tuple[Place, ...]]
 _COLUMNS = ("volume", "finding", "mask")
 
 
-def read_where(path: Path) -> Places:
+def read_where(path: Path, *, allow_outside: bool = False) -> Places:
     """Reads the places of lesions from any of five forms.
 
     Args:
@@ -43,6 +45,7 @@ def read_where(path: Path) -> Places:
             to the table). A folder: per volume a folder of masks named after findings, as in
             RadGenome-ChestCT, or per volume a file with one mask per sentence that
             ``dataset.json`` beside them names, as in ReXGroundingCT.
+        allow_outside: Whether a manifest or a table may name masks outside its folder.
 
     Raises:
         CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
@@ -51,11 +54,11 @@ def read_where(path: Path) -> Places:
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist")
     if _is_manifest(path):
-        listed = _from_manifest(path)
+        listed = _from_manifest(path, allow_outside)
     elif path.suffix == ".jsonl":
         return _from_truth(path)
     elif path.suffix == ".csv":
-        listed = _from_table(path)
+        listed = _from_table(path, allow_outside)
     elif (path / "dataset.json").is_file():
         listed = _from_sentences(path)
     elif path.is_dir():
@@ -78,22 +81,26 @@ def _is_manifest(path: Path) -> bool:
         return b"patient" in file.readline(1 << 20)
 
 
-def _from_manifest(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    volumes, _ = list_manifest(path)
-    for listed in volumes:
-        if listed.masks_dir is not None:
+def _from_manifest(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Place]]]:
+    entries = each_in_manifest(path, allow_outside=allow_outside)
+    for listed in entries:
+        if isinstance(listed, ListedVolume) and listed.masks_dir is not None:
             name = stem(listed.volume_name)
             yield name, _from_folder(name, listed.masks_dir)
 
 
 def _from_truth(path: Path) -> Places:
+    rows = read_rows(path, TruthRow)
+    for finding in (each.finding for row in rows for each in row.lesions):
+        if finding not in FINDINGS:
+            raise _refusal(path, f"it names the finding {finding[:80]!r}")
     return {
         stem(row.volume_name): tuple(Place(each.finding, each.box_mm) for each in row.lesions)
-        for row in read_rows(path, TruthRow)
+        for row in rows
     }
 
 
-def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
+def _from_table(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Place]]]:
     table = read_csv(path, "E_WHERE")
     check_columns(table, _COLUMNS, code="E_WHERE")
     for number, cells in table.rows.items():
@@ -102,12 +109,16 @@ def _from_table(path: Path) -> Iterator[tuple[str, list[Place]]]:
         if known is None or not volume or not mask:
             what = "lacks a cell" if not (volume and mask) else f"names the finding {finding!r}"
             raise _refusal(path, f"row {number} {what}")
-        yield stem(volume), _places(stem(volume), path.parent / mask, [[known]])
+        place = named_path(path.parent, mask, allow_outside=allow_outside)
+        if place is None:
+            fault = f"row {number} names a mask outside its folder, without --allow-outside"
+            raise _refusal(path, fault)
+        yield stem(volume), _places(stem(volume), place, [[known]])
 
 
 def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        yield folder.name, _from_folder(folder.name, folder)
+        yield one_form(folder.name), _from_folder(folder.name, folder)
 
 
 def _from_folder(name: str, folder: Path) -> list[Place]:
@@ -131,8 +142,8 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
         raise _refusal(
             path, "its dataset.json does not list studies with name and findings by number"
         ) from error
-    files = {each.name: each for each in sorted(path.rglob("*.nii*")) if each.is_file()}
-    for name, sentences in studies:
+    files = {one_form(p.name): p for p in sorted(path.rglob("*.nii*")) if p.is_file()}
+    for name, sentences in ((one_form(name), sentences) for name, sentences in studies):
         if name in files:
             labels = [label_report(sentence) for sentence in sentences]
             findings = [[*compress(FINDINGS, each)] for each in labels]

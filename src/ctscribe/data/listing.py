@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.outside_text import printable
 from ctscribe.base.rows import ReportedRow, SkippedRow
+from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit
 from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
     VolumeCells,
+    each_report,
     parse_metadata,
     parse_volume_name,
     read_labels,
     read_metadata,
     read_no_chest,
-    read_reports,
+    read_reported,
 )
 from ctscribe.scan.metadata import VolumeMetadata, kernel_sharpness
 from ctscribe.text.report_tables import report_fields
@@ -39,11 +42,13 @@ class ListedVolume(ReportedRow):
     """CT-RATE's row, where there is one."""
     masks_dir: Path | None = None
     """Folder of lesion masks, each named after its finding, where there is one."""
+    series: str | None = None
+    """Number or SeriesInstanceUID of the DICOM series to read, where the manifest says it."""
 
 
-def list_volumes(
+def each_volume(
     root: Path, thin_mm: float, reconstructions: Reconstructions = "one"
-) -> tuple[list[ListedVolume], list[SkippedRow]]:
+) -> Iterator[ListedVolume | SkippedRow]:
     """Joins the volumes of a tree with their reports, labels and metadata.
 
     Of each scan one reconstruction is taken, or all: `choose_reconstructions`. Without a labels
@@ -51,7 +56,8 @@ def list_volumes(
     published lists exclude are skipped.
 
     Returns:
-        Volumes to prepare, in natural order, and volumes to skip.
+        Volumes to prepare, and volumes to skip, in no order. Their reports are read one after the
+        other, and held by nobody here.
 
     Raises:
         CtscribeError: ``E_MISSING`` when there is no reports file, or what is wrong with a table.
@@ -64,25 +70,61 @@ def list_volumes(
             f"{root} must hold CT-RATE's reports, such as {tree.reports_path('train')}, but does "
             "not",
         )
-    volumes: list[ListedVolume] = []
-    skipped: list[SkippedRow] = []
     reported: set[str] = set()
     for split in splits:
-        tables = _read_tables(tree, split)
-        reported |= tables.reports.keys()
-        for entry in _join(tree, tables, thin_mm, reconstructions):
-            if isinstance(entry, ListedVolume):
-                volumes.append(entry)
-            else:
-                skipped.append(entry)
-    skipped.extend(_without_report(tree.root, reported))
-    return volumes, skipped
+        yield from _join(tree, split, thin_mm, reconstructions, reported)
+    yield from _without_report(tree.root, reported)
+
+
+def _join(
+    tree: CtRateTree,
+    split: SourceSplit,
+    thin_mm: float,
+    reconstructions: Reconstructions,
+    reported: set[str],
+) -> Iterator[ListedVolume | SkippedRow]:
+    """Joins the tables of a split; what they name is added to ``reported``."""
+    names = read_reported(tree.reports_path(split))
+    tables = _read_tables(tree, split)
+    reported.update(names)
+    paths: dict[str, Path] = {}
+    metadata: dict[str, VolumeMetadata] = {}
+    absent: dict[str, str] = {}
+    for name in names:
+        try:
+            scan_id = parse_volume_name(name).scan_id
+            if name in tables.no_chest:
+                raise CtscribeError(
+                    NO_CHEST, f"{name} is on CT-RATE's list of volumes that are not chests"
+                )
+            known = parse_metadata(tables.metadata[name]) if name in tables.metadata else None
+            path = tree.find_volume(name)
+        except CtscribeError as error:
+            yield SkippedRow.of(name, error)
+            continue
+        if path is None:
+            absent.setdefault(scan_id, name)
+            continue
+        paths[name] = path
+        if known is not None:
+            metadata[name] = known
+    present = {parse_volume_name(name).scan_id for name in paths}
+    for scan_id, name in absent.items():
+        if scan_id not in present:
+            fault = f"{scan_id} must have a volume on disk because it has a report, but has none"
+            yield SkippedRow.of(name, CtscribeError("E_MISSING", fault))
+    chosen = {*choose_reconstructions(metadata, paths, thin_mm, reconstructions)}
+    for name, report in each_report(tree.reports_path(split)) if chosen else ():
+        if name in chosen:
+            try:
+                yield _listed(name, paths[name], metadata.get(name), report, tables)
+            except CtscribeError as error:
+                yield SkippedRow.of(name, error)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    reports: VolumeCells
     metadata: VolumeCells
     labels: VolumeCells | None
     no_chest: frozenset[str]
@@ -91,45 +133,10 @@ class _Tables:
 def _read_tables(tree: CtRateTree, split: SourceSplit) -> _Tables:
     metadata, labels = tree.metadata_path(split), tree.labels_path(split)
     return _Tables(
-        read_reports(tree.reports_path(split)),
         read_metadata(metadata) if metadata.exists() else {},
         read_labels(labels) if labels.exists() else None,
         read_no_chest(tree.no_chest_path(split)),
     )
-
-
-def _join(
-    tree: CtRateTree, tables: _Tables, thin_mm: float, reconstructions: Reconstructions
-) -> Iterator[ListedVolume | SkippedRow]:
-    paths: dict[str, Path] = {}
-    metadata: dict[str, VolumeMetadata] = {}
-    absent: dict[str, str] = {}
-    for name in tables.reports:
-        try:
-            scan_id = parse_volume_name(name).scan_id
-            if name in tables.no_chest:
-                raise CtscribeError(
-                    NO_CHEST, f"{name} is on CT-RATE's list of volumes that are not chests"
-                )
-            if name in tables.metadata:
-                metadata[name] = parse_metadata(tables.metadata[name])
-            path = tree.find_volume(name)
-            if path is None:
-                absent.setdefault(scan_id, name)
-            else:
-                paths[name] = path
-        except CtscribeError as error:
-            yield SkippedRow.of(name, error)
-    present = {parse_volume_name(name).scan_id for name in paths}
-    for scan_id, name in absent.items():
-        if scan_id not in present:
-            fault = f"{scan_id} must have a volume on disk because it has a report, but has none"
-            yield SkippedRow.of(name, CtscribeError("E_MISSING", fault))
-    for name in choose_reconstructions(metadata, paths, thin_mm, reconstructions):
-        try:
-            yield _listed(name, paths[name], metadata.get(name), tables)
-        except CtscribeError as error:
-            yield SkippedRow.of(name, error)
 
 
 def choose_reconstructions(
@@ -169,10 +176,9 @@ def natural_order(volume_name: str) -> tuple[str, int, str, int]:
 
 
 def _listed(
-    name: str, path: Path, metadata: VolumeMetadata | None, tables: _Tables
+    name: str, path: Path, metadata: VolumeMetadata | None, report: Cells, tables: _Tables
 ) -> ListedVolume:
-    row = tables.reports[name]
-    texts = row["Findings_EN"], row["Impressions_EN"]
+    texts = report["Findings_EN"], report["Impressions_EN"]
     labels = {} if tables.labels is None else tables.labels.get(name)
     parts = parse_volume_name(name)
     return ListedVolume(
@@ -186,7 +192,7 @@ def _listed(
     )
 
 
-def _without_report(root: Path, reported: Iterable[str]) -> Iterator[SkippedRow]:
-    for name in sorted({path.name for path in root.rglob("*.nii*")} - set(reported)):
+def _without_report(root: Path, reported: set[str]) -> Iterator[SkippedRow]:
+    for name in sorted({path.name for path in root.rglob("*.nii*")} - reported):
         fault = f"{name[:80]} must have a row in the reports file, but has none"
-        yield SkippedRow.of(name, CtscribeError("E_NO_REPORT", fault))
+        yield SkippedRow.of(printable(name), CtscribeError("E_NO_REPORT", fault))

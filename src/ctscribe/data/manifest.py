@@ -1,52 +1,96 @@
 """A data set of one's own: a CSV or JSONL file with one row per scan.
 
 Columns: ``volume`` (a NIfTI file, or the folder or zip of a DICOM series, relative to the
-manifest's folder and inside it; links are followed), ``patient``, ``scan``, and ``report`` or
-``findings`` with ``impression``; if wanted ``split`` (train or valid, which becomes the test
-split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI masks, each named
-after the finding that it shows) and CT-RATE's 18 findings (0 or 1).
+manifest's folder and inside it unless that is allowed; links are followed), ``patient``, ``scan``,
+and ``report`` or ``findings`` with ``impression``; if wanted ``split`` (train or valid, which
+becomes the test split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI
+masks, each named after the finding that it shows), ``series`` (number or SeriesInstanceUID of the
+one to read, where a DICOM folder holds several) and CT-RATE's 18 findings (0 or 1).
 """
 
+import hashlib
 import json
 import os.path
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.outside_text import file_name, named_path, one_form, printable
 from ctscribe.base.rows import SkippedRow, read_lines
-from ctscribe.base.tables import Cells, CellTable, check_columns, check_unique, read_csv
+from ctscribe.base.tables import (
+    Cells,
+    CellTable,
+    check_columns,
+    check_header,
+    each_csv_row,
+    read_csv,
+)
 from ctscribe.data.ct_rate import parse_split
-from ctscribe.data.listing import ListedVolume, Reconstructions, list_volumes
+from ctscribe.data.listing import ListedVolume, Reconstructions, each_volume, natural_order
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),
-    *("manufacturer", "sex", "age", "masks"),
+    *("manufacturer", "sex", "age", "masks", "series"),
 )
 _REQUIRED = ("volume", "patient", "scan")
+_KEYS = (*_REQUIRED, "split")
 _MAX_NAME = 100
-_MAX_TEXT = 100_000
+_MAX_TEXT = 1_000_000
 _NUM_TOLD = 3
 
 
 def list_source(
-    source: Path, thin_mm: float, reconstructions: Reconstructions = "one"
+    source: Path,
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+    *,
+    allow_outside: bool = False,
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Lists the volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
+    """Lists the volumes of `each_source`, and those to skip.
 
-    A manifest names each volume itself; for the other arguments see `choose_reconstructions`.
+    Those of a manifest come in the order of its rows, those of CT-RATE in `natural_order`.
+
+    Raises:
+        CtscribeError: As `each_source`.
+    """
+    entries = each_source(source, thin_mm, reconstructions, allow_outside=allow_outside)
+    volumes: list[ListedVolume] = []
+    skipped: list[SkippedRow] = []
+    for entry in entries:
+        if isinstance(entry, ListedVolume):
+            volumes.append(entry)
+        else:
+            skipped.append(entry)
+    if source.is_dir():
+        volumes.sort(key=lambda volume: natural_order(volume.volume_name))
+    return volumes, skipped
+
+
+def each_source(
+    source: Path,
+    thin_mm: float,
+    reconstructions: Reconstructions = "one",
+    *,
+    allow_outside: bool = False,
+) -> Iterator[ListedVolume | SkippedRow]:
+    """The volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
+
+    A manifest names each volume itself, see `each_in_manifest`; for the other arguments see
+    `choose_reconstructions`.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
     """
     if source.is_dir():
-        return list_volumes(source, thin_mm, reconstructions)
+        return each_volume(source, thin_mm, reconstructions)
     if source.suffix.lower() in (".csv", ".jsonl"):
-        return list_manifest(source)
+        return each_in_manifest(source, allow_outside=allow_outside)
     if not source.exists():
         raise CtscribeError("E_MISSING", f"{source} must exist")
     raise CtscribeError(
@@ -56,61 +100,85 @@ def list_source(
     )
 
 
-def list_manifest(path: Path) -> tuple[list[ListedVolume], list[SkippedRow]]:
+def each_in_manifest(
+    path: Path, *, allow_outside: bool = False
+) -> Iterator[ListedVolume | SkippedRow]:
     """Reads a manifest; its rows must all be sound, its volumes may be missing.
 
-    A scan's name, with everything but letters, digits, ``.``, ``_`` and ``-`` replaced by
-    ``-``, names its outputs.
+    A scan's name names its outputs; see `volume_names`. A manifest comes with the data it names,
+    and one from elsewhere shall not reach other files: only with ``allow_outside`` may volumes and
+    masks lie outside its folder, also by absolute paths.
 
     Returns:
-        Volumes in the order of their rows, and those without a file or a text.
+        Volumes in the order of their rows, and those without a file or a text. Reports are read
+        one after the other, so the error about rows comes last.
 
     Raises:
         CtscribeError: ``E_MANIFEST`` with the rows at fault, ``E_ENCODING`` or ``E_MISSING``.
     """
-    rows = _read_cells(path)
-    volumes: list[ListedVolume] = []
-    skipped: list[SkippedRow] = []
-    faults = _clashes(rows)
-    for number, cells in rows.items():
+    keys, defaults = _read_keys(path)
+    faults = _clashes(keys)
+    names = volume_names(cells["scan"] for cells in keys.values())
+    del keys
+    for number, row in _each_row(path):
+        cells = defaults | _stripped(row)
+        name = names[cells["scan"]]
         try:
-            volumes.append(_listed(path.parent, cells))
+            yield _listed(path.parent, name, cells, allow_outside)
         except CtscribeError as error:
             if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
-                skipped.append(SkippedRow.of(safe_name(cells["scan"]), error))
+                yield SkippedRow.of(name, error)
             else:
                 faults.append((number, error.told))
     if faults:
         raise _bad_rows(path, faults)
-    return volumes, skipped
 
 
-def _read_cells(path: Path) -> dict[int, Cells]:
-    """Reads a manifest's cells, stripped, by row number; a JSONL file's lines count as rows.
+def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
+    """By row what tells volumes, scans and patients apart, and the cells of columns that lack.
 
     A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
-    column, and the findings are there only if the manifest has them.
+    column, and the findings are there only if the manifest has them. A JSONL file's lines count as
+    rows.
     """
-    is_csv = path.suffix.lower() == ".csv"
-    table = read_csv(path, "E_MANIFEST") if is_csv else _read_jsonl(path)
+    table = _read_table(path)
     check_columns(table, _REQUIRED, (*COLUMNS, *FINDINGS), "E_MANIFEST")
     found = set(table.columns)
     if ("report" in found) == ("findings" in found) or {"report", "impression"} <= found:
         raise _not_a_manifest(path, "it must have either 'report', or 'findings' and 'impression'")
     if not table.rows:
         raise _not_a_manifest(path, "it has no row")
-    labels = [finding for finding in FINDINGS if finding in found]
-    defaults = dict.fromkeys((*COLUMNS, *labels), "")
+    defaults = dict.fromkeys((*COLUMNS, *(name for name in FINDINGS if name in found)), "")
     if "split" not in found:
         defaults["split"] = "train"
+    kept = {column: defaults[column] for column in _KEYS}
+    return {number: kept | _stripped(cells) for number, cells in table.rows.items()}, defaults
+
+
+def _stripped(cells: Cells) -> dict[str, str]:
+    """Cells without white space around them; names are in Unicode's composed form."""
     return {
-        number: defaults | {column: cell.strip() for column, cell in cells.items()}
-        for number, cells in table.rows.items()
+        column: one_form(cell.strip()) if column in ("patient", "scan") else cell.strip()
+        for column, cell in cells.items()
     }
 
 
-def _read_jsonl(path: Path) -> CellTable:
-    rows: dict[int, Cells] = {}
+def _read_table(path: Path) -> CellTable:
+    """A manifest's columns, and of its cells those of `_KEYS`."""
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, "E_MANIFEST", _KEYS)
+    columns: dict[str, None] = {}
+    rows = {}
+    for number, cells in _each_row(path):
+        columns |= dict.fromkeys(cells)
+        rows[number] = {column: cells[column] for column in _KEYS if column in cells}
+    return CellTable(path, tuple(columns), rows)
+
+
+def _each_row(path: Path) -> Iterator[tuple[int, Cells]]:
+    if path.suffix.lower() == ".csv":
+        yield from each_csv_row(path, "E_MANIFEST")[1]
+        return
     for number, line in read_lines(path):
         try:
             pairs = json.loads(line, object_pairs_hook=tuple)
@@ -118,10 +186,8 @@ def _read_jsonl(path: Path) -> CellTable:
             raise _not_a_manifest(path, f"row {number} is no JSON") from error
         if type(pairs) is not tuple or any(isinstance(cell, tuple | list) for _, cell in pairs):
             raise _not_a_manifest(path, f"row {number} is no flat JSON object")
-        check_unique(path, [column for column, _ in pairs], "E_MANIFEST")
-        rows[number] = {column: _as_text(cell) for column, cell in pairs}
-    columns = dict.fromkeys(column for cells in rows.values() for column in cells)
-    return CellTable(path, tuple(columns), rows)
+        check_header(path, [column for column, _ in pairs], "E_MANIFEST")
+        yield number, {column: _as_text(cell) for column, cell in pairs}
 
 
 def _as_text(cell: object) -> str:
@@ -134,7 +200,7 @@ def _not_a_manifest(path: Path, fault: str) -> CtscribeError:
     return CtscribeError("E_MANIFEST", f"{path} must be a manifest of scans, but {fault}")
 
 
-def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
+def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
     """Rows that repeat another row's scan or volume, or put one patient into both splits."""
 
     def repeated(key: Callable[[Cells], str], fault: str) -> Iterable[tuple[int, str]]:
@@ -145,8 +211,10 @@ def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
                 yield number, fault.format(before=before)
 
     faults = [
-        *repeated(lambda cells: safe_name(cells["scan"]).casefold(), "scan as in row {before}"),
-        *repeated(lambda cells: os.path.normpath(cells["volume"]), "volume as in row {before}"),
+        *repeated(lambda cells: _without_suffix(cells["scan"]), "scan as in row {before}"),
+        *repeated(
+            lambda cells: one_form(os.path.normpath(cells["volume"])), "volume as in row {before}"
+        ),
     ]
     splits: dict[str, tuple[str, int]] = {}
     for number, cells in rows.items():
@@ -156,13 +224,12 @@ def _clashes(rows: dict[int, Cells]) -> list[tuple[int, str]]:
     return faults
 
 
-def _listed(folder: Path, cells: Cells) -> ListedVolume:
+def _listed(folder: Path, name: str, cells: Cells, allow_outside: bool) -> ListedVolume:
     scan, patient = _name(cells, "scan"), _name(cells, "patient")
-    name = safe_name(scan)
     if not name:
         raise _bad_cell(f"scan must have a letter or digit, but {scan!r} has none")
-    path = _inside(folder, cells, "volume")
-    masks_dir = _inside(folder, cells, "masks") if cells["masks"] else None
+    path = _place(folder, cells, "volume", allow_outside)
+    masks_dir = _place(folder, cells, "masks", allow_outside) if cells["masks"] else None
     if masks_dir is not None and not any(map(finding_of, masks_dir.glob("*.nii*"))):
         raise _bad_cell("masks must be a folder of masks named after findings, but is none")
     split = parse_split(name, cells["split"])
@@ -178,39 +245,38 @@ def _listed(folder: Path, cells: Cells) -> ListedVolume:
         source_split=split,
         path=path,
         masks_dir=masks_dir,
+        series=_name(cells, "series") if cells["series"] else None,
         **fields,
     )
 
 
-def _inside(folder: Path, cells: Cells, column: str) -> Path:
-    """The path in a cell, which must not lead out of the manifest's folder.
-
-    A manifest comes with the data it names; one from elsewhere shall not reach other files.
-    """
-    relative = PurePosixPath(os.path.normpath(_name(cells, column, at_most=4096)))
-    if relative.is_absolute() or relative.parts[:1] in ((), ("..",)):
+def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path:
+    """The path in a cell; see `each_in_manifest`."""
+    cell = _name(cells, column, at_most=4096)
+    path = named_path(folder, cell, allow_outside=allow_outside)
+    if path is None:
         raise _bad_cell(
-            f"{column} must be a path inside the manifest's folder, but leads out of it"
+            f"{column} must be a path inside the manifest's folder, or --allow-outside be given, "
+            "but it leads out of it"
         )
-    return folder / relative
+    return path
 
 
 def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
     cell = cells[column]
-    if not cell or len(cell) > at_most or not cell.isprintable():
+    if not 0 < len(cell) <= at_most or "\n" in cell or cell != printable(cell):
         raise _bad_cell(f"{column} must be 1 to {at_most} printable characters, but is not")
     return cell
 
 
 def _fields(name: str, cells: Cells) -> ReportFields:
-    if max(len(cells[column]) for column in ("report", "findings", "impression")) > _MAX_TEXT:
-        raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
     whole, sections = (cells["report"],), (cells["findings"], cells["impression"])
-    fields = report_fields(name, whole if cells["report"] else sections, cells, cells)
-    signs = fields["findings"] + fields["impression"]
+    if max(map(len, (*whole, *sections))) > _MAX_TEXT:
+        raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")
+    signs = "".join("".join((*whole, *sections)).split())
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in signs):
         raise _bad_cell("its texts must be plain, but one has a control sign or half a character")
-    return fields
+    return report_fields(name, whole if cells["report"] else sections, cells, cells)
 
 
 def _bad_cell(sentence: str) -> CtscribeError:
@@ -226,12 +292,33 @@ def _bad_rows(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
     )
 
 
+def volume_names(scans: Iterable[str]) -> dict[str, str]:
+    """The names of scans' outputs, by scan; empty where a scan has neither letter nor digit.
+
+    Scans whose names differ only in capitals, or in signs that no file can have, are told apart by
+    a part of their hash, because not every file system would.
+    """
+    names = {scan: safe_name(scan) for scan in scans}
+    uses = Counter(name.casefold() for name in names.values())
+    return {
+        scan: _marked(name, scan) if name and uses[name.casefold()] > 1 else name
+        for scan, name in names.items()
+    }
+
+
+def _marked(name: str, scan: str) -> str:
+    return f"{name}-{hashlib.sha256(one_form(scan).encode()).hexdigest()[:8]}"
+
+
 def safe_name(scan: str) -> str:
-    """A scan's name made fit for file names; at most 100 characters, maybe none."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", scan)
+    """A scan's name made fit for file names, without suffixes; see `file_name`."""
+    return _without_suffix(file_name(_without_suffix(scan)))
+
+
+def _without_suffix(name: str) -> str:
     while name.lower().endswith((".gz", ".nii")):
-        name = name[: name.rindex(".")]
-    return name.strip("-.")[:_MAX_NAME]
+        name = name[: name.rindex(".")].rstrip("-.")
+    return name
 
 
 def finding_of(mask: Path) -> str | None:

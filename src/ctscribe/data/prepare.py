@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -21,12 +21,11 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
     first_difference,
-    many_writers,
     object_in,
-    one_writer,
     read_json,
     write_json,
 )
+from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
 from ctscribe.base.runs import provenance
@@ -87,7 +86,9 @@ def prepare(
     *,
     keep: Keep = "all",
     prefer: Prefer | None = None,
+    series: str | None = None,
     reconstructions: Reconstructions = "one",
+    allow_outside: bool = False,
     shard: Shard = WHOLE,
     engine: Engine = local.work,
     processes: int | None = 1,
@@ -98,7 +99,9 @@ def prepare(
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
-        keep: See `Preparation`, also for ``prefer``.
+        keep: See `Preparation`, also for ``prefer`` and ``series``; a manifest's cell goes before
+            the latter.
+        allow_outside: See `each_in_manifest`.
         processes: Volumes worked on at once; None leaves it to the engine.
         progress: Called first with the volumes that earlier runs have done.
         failed: Called with the code of each volume that fails, before its progress.
@@ -108,10 +111,12 @@ def prepare(
             ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
     tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
-    how = Preparation(volume, slices, keep, prefer)
+    how = Preparation(volume, slices, keep, prefer, series)
     with _locked_ledger(tables, out) as ledger:
+        listed, skipped = list_source(
+            source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
+        )
         manifest = open_prepared(out, tables, how, splits)
-        listed, skipped = list_source(source, volume.spacing_mm[2], reconstructions)
         listed = listed[shard[0] - 1 :: shard[1]]
         skipped = skipped if shard[0] == 1 else []  # told by the first shard
         records, tasks = _split_off_done(ledger, listed, out, how)
@@ -206,12 +211,13 @@ def _split_off_done(
     records, tasks = {}, []
     for one in listed:
         name, num_bytes, record = one.volume_name, 0, None
+        own = replace(how, series=one.series or how.series)
         with suppress(CtscribeError):  # what cannot be read fails again where it is prepared
-            request = request_of(name, one.path, one.metadata, how)
+            request = request_of(name, one.path, one.metadata, own)
             num_bytes = request["source_bytes"]
             record = ledger.find(name, request, outputs_of(out, name, how.keep))
         if record is None:
-            tasks.append(VolumeTask(name, one.path, one.metadata, out, how, num_bytes))
+            tasks.append(VolumeTask(name, one.path, one.metadata, out, own, num_bytes))
         else:
             records[name] = record
     return records, tasks

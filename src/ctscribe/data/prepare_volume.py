@@ -33,6 +33,8 @@ class Preparation:
     """all: both stores and the frames; slices: the frames only."""
     prefer: Prefer | None = None
     """Which affine to believe where sform and qform disagree; None refuses the volume."""
+    series: str | None = None
+    """Number or SeriesInstanceUID of the DICOM series to read; None chooses by rule."""
 
     def sections(self) -> dict[str, Any]:
         """Both sections as JSON; see `SlicesConfig.as_asked`."""
@@ -47,6 +49,7 @@ def prepare_volume(
     study: str,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
+    series: str | None = None,
 ) -> PreparedVolume:
     """Prepares one NIfTI file or DICOM series in memory.
 
@@ -58,6 +61,7 @@ def prepare_volume(
         study=study,
         metadata=metadata,
         prefer=prefer,
+        series=series,
         intensity=volume.intensity,
         max_tilt_degrees=volume.max_tilt_degrees,
     )
@@ -82,7 +86,13 @@ def prepare_into(
     if before is not None:
         return before, True
     prepared = prepare_volume(
-        path, how.volume, how.slices, study=name, metadata=metadata, prefer=how.prefer
+        path,
+        how.volume,
+        how.slices,
+        study=name,
+        metadata=metadata,
+        prefer=how.prefer,
+        series=how.series,
     )
     record = {
         "volume_name": name,
@@ -133,6 +143,8 @@ def request_of(
     options = {**sections["volume"], **sections["slices"]}
     if how.prefer:
         options["prefer"] = how.prefer
+    if how.series:
+        options["series"] = how.series
     cells = asdict(metadata) if metadata else None
     return {"request": sha256_of_json([FORMAT, options, cells]), **fingerprint(path, name)}
 

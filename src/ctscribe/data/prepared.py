@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -10,15 +11,36 @@ from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, object_in, read_json, sha256_of_json
+from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import StudyRow, one_per_scan, read_rows, sha256_of_rows
-from ctscribe.base.types import Projection, SourceSplit, Split
+from ctscribe.base.rows import StudyRow, each_row, one_per_scan, read_rows, sha256_of_rows
+from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
 from ctscribe.scan.types import Frames
 from ctscribe.scan.volume import CTVolume
 
 STUDIES = "studies.jsonl"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StudyOutline:
+    """What is known of a study without its report: a tenth of a `StudyRow` in memory."""
+
+    volume_name: str
+    patient_id: str
+    split: Split
+    labels: Labels | None
+    manufacturer: str | None
+    sex: str | None
+    age_years: float | None
+    spacing_mm: SpacingMm
+    position_mm: tuple[float, float]
+    """Of the first slice that is shown and of the last."""
+
+
+AnyStudy = StudyRow | StudyOutline
 
 
 @final
@@ -36,9 +58,42 @@ class Prepared:
         """All studies, in the order of ``studies.jsonl``.
 
         Raises:
-            CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version.
+            CtscribeError: ``E_MISSING``, or ``E_ROW`` for rows of another version or a patient in
+                two splits.
         """
-        return read_rows(self.folder / STUDIES, StudyRow)
+        rows = read_rows(self.folder / STUDIES, StudyRow)
+        splits: dict[str, Split] = {}
+        for row in rows:
+            if splits.setdefault(row.patient_id, row.split) != row.split:
+                raise CtscribeError(
+                    "E_ROW",
+                    f"{self.folder / STUDIES} must have each patient in one split, but has that of "
+                    f"{row.volume_name} in two",
+                )
+        return rows
+
+    @cached_property
+    def outlines(self) -> list[StudyOutline]:
+        """All studies without their reports, read one after the other.
+
+        Raises:
+            CtscribeError: As `studies`.
+        """
+        same: dict[object, Any] = {}  # patients and labels repeat
+        return [
+            StudyOutline(
+                volume_name=row.volume_name,
+                patient_id=same.setdefault(row.patient_id, row.patient_id),
+                split=row.split,
+                labels=same.setdefault(row.labels, row.labels),
+                manufacturer=same.setdefault(row.manufacturer, row.manufacturer),
+                sex=row.sex,
+                age_years=row.age_years,
+                spacing_mm=same.setdefault(row.spacing_mm, row.spacing_mm),
+                position_mm=(row.position_mm[0], row.position_mm[-1]),
+            )
+            for row in each_row(self.folder / STUDIES, StudyRow)
+        ]
 
     @cached_property
     def by_name(self) -> dict[str, StudyRow]:
@@ -123,7 +178,7 @@ class Prepared:
         frames = [self.record(study).get("frames_crc32") for study in made]
         return sha256_of_json([sha256_of_rows(studies), frames])
 
-    def frames(self, study: StudyRow) -> Frames:
+    def frames(self, study: AnyStudy) -> Frames:
         """A study's frames; see `read_frames`."""
         return read_frames(self.folder, study.volume_name)
 
@@ -133,12 +188,21 @@ class Prepared:
         Raises:
             CtscribeError: ``E_MISSING`` where only slices were kept.
         """
+        path = self.require_volume(study)
+        return read_volume(path, study=study.volume_name, intensity="hu")[0]
+
+    def require_volume(self, study: StudyRow) -> Path:
+        """The file of a study's volume.
+
+        Raises:
+            CtscribeError: ``E_MISSING`` where only slices were kept.
+        """
         path = self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
         if not path.exists():
             raise CtscribeError(
                 "E_MISSING", f"{path} must exist, as `prepare --keep all` writes it"
             )
-        return read_volume(path, study=study.volume_name, intensity="hu")[0]
+        return path
 
     def features(self, tower: str) -> Path:
         """Where the visual tokens of the tower with this hash are; see `learn.model.features`."""
@@ -169,8 +233,8 @@ def record_path(folder: Path, volume_name: str) -> Path:
 
 
 def stem(volume_name: str) -> str:
-    """A volume's name without ``.nii`` or ``.nii.gz``."""
-    return volume_name.removesuffix(".gz").removesuffix(".nii")
+    """A volume's name, in Unicode's composed form, without ``.nii`` or ``.nii.gz``."""
+    return one_form(volume_name).removesuffix(".gz").removesuffix(".nii")
 
 
 def read_frames(folder: Path, volume_name: str) -> Frames:

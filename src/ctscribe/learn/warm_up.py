@@ -19,11 +19,13 @@ from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
+    first_difference,
     object_in,
     read_json,
     sha256_of_file,
     sha256_of_json,
 )
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import start_sha256
@@ -50,6 +52,8 @@ _BURDEN = 0.7
 _VIEWS = 2
 """Interleaved sets of slices read from each phantom; each is spaced as in the data set. With slabs
 there is one set, since slabs twice as close would be thinner than the data set's."""
+_Loaded = tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]
+"""A model and its tokenizer."""
 
 
 @final
@@ -72,6 +76,7 @@ def warm_up(
     where: Path | None = None,
     start: str | Path | None = None,
     *,
+    allow_outside: bool = False,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Path:
@@ -89,30 +94,37 @@ def warm_up(
             no later stage meets.
         where: Boxes or masks, see `lesions.read_where`; other studies teach by their labels.
         start: Weights to begin with: a folder or hub id; None takes the preset's, or new ones.
+        allow_outside: See `lesions.read_where`.
         processes: For drawing and preparing.
         progress: Told (done, of 1000).
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``.
+            patients would be the data set's own, ``E_WEIGHTS``, ``E_PREPARED``, ``E_WHERE``,
+            ``E_MASK``, ``E_EMPTY_SPLIT``, ``E_BUSY``.
     """
     request = request_of(recipe, prepared, where, start)
-    if out.exists():
-        _require_same(out, request)
+    with one_writer_of(out):
+        if out.exists():
+            _require_same(out, request)
+            progress(1000, 1000)
+            return out
+        if prepared is not None:
+            prepared.require(recipe)
+        weights = _starting_weights(recipe, start)
+        # named by the request, for what an earlier one left may be of other phantoms
+        studies_dir = out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
+        if prepared is None:
+            studies = _draw_studies(studies_dir, recipe, processes, progress)
+        else:
+            places = read_where(where, allow_outside=allow_outside) if where else {}
+            studies = _take_studies(prepared, places)
+        qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
+        documents = {_REQUEST: {"request": request, **found}}
+        save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
+        shutil.rmtree(studies_dir, ignore_errors=True)
         progress(1000, 1000)
         return out
-    studies_dir = out.with_name(f"{out.name}-studies")
-    if prepared is None:
-        studies = _draw_studies(studies_dir, recipe, processes, progress)
-    else:
-        prepared.require(recipe)
-        studies = _take_studies(prepared, where)
-    qwen, tokenizer, head, found = _learn(studies, recipe, start, _share(progress, 450, 980))
-    documents = {_REQUEST: {"request": request, **found}}
-    save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
-    shutil.rmtree(studies_dir, ignore_errors=True)
-    progress(1000, 1000)
-    return out
 
 
 def shipped_start(recipe: Recipe) -> Path | None:
@@ -120,13 +132,13 @@ def shipped_start(recipe: Recipe) -> Path | None:
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "starts", here.parents[1] / "starts"):
         written = folder / recipe.model.preset
-        if _holds(written, request_of(recipe)):
+        if _difference(written, request_of(recipe)) is None:
             return written
     return None
 
 
 def _learn(
-    studies: _Studies, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
+    studies: _Studies, recipe: Recipe, weights: _Loaded | None, progress: ProgressCallback
 ) -> tuple[
     Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
 ]:
@@ -136,7 +148,10 @@ def _learn(
     train = _lessons(studies, studies.train, kept)
     held_out = _lessons(studies, studies.held_out, studies.places)
     reports = [join_report(study.findings, study.impression) for study in studies.train]
-    qwen, tokenizer = _starting_point(recipe, start, reports, train)
+    qwen, tokenizer = weights or _new_weights(recipe, reports, train)
+    let_tower_learn(qwen, recipe.warm_up, recipe.model)
+    if torch.cuda.is_available():
+        qwen.to("cuda")
     began = time.monotonic()
     head, losses = teach(qwen, train, recipe.warm_up, progress=progress)
     found = {
@@ -175,22 +190,20 @@ def keep_share(places: Places, names: Sequence[str], share: float, seed: int) ->
     return {name: places[name] for name in kept if name in places}
 
 
-def _starting_point(
-    recipe: Recipe, start: str | Path | None, reports: Sequence[str], lessons: Sequence[Lesson]
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
-    model = recipe.model
-    if model.preset == "tiny" and start is None:
-        prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
-        tokenizer = train_tokenizer([*prompt * len(reports), *reports])
-        torch.manual_seed(recipe.warm_up.seed)
-        qwen = Qwen2_5_VLForConditionalGeneration(build_config(model.preset, tokenizer))
-        speed_up_tower(qwen)
-        whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
-    else:
-        qwen, tokenizer = load_model(start or model.preset, model.dtype)
-    let_tower_learn(qwen, recipe.warm_up, model)
-    if torch.cuda.is_available():
-        qwen.to("cuda")
+def _starting_weights(recipe: Recipe, start: str | Path | None) -> _Loaded | None:
+    """Weights to begin with, read before any study is drawn; None where new ones are made."""
+    if recipe.model.preset == "tiny" and start is None:
+        return None
+    return load_model(start or recipe.model.preset, recipe.model.dtype)
+
+
+def _new_weights(recipe: Recipe, reports: Sequence[str], lessons: Sequence[Lesson]) -> _Loaded:
+    prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
+    tokenizer = train_tokenizer([*prompt * len(reports), *reports])
+    torch.manual_seed(recipe.warm_up.seed)
+    qwen = Qwen2_5_VLForConditionalGeneration(build_config(recipe.model.preset, tokenizer))
+    speed_up_tower(qwen)
+    whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
     return qwen, tokenizer
 
 
@@ -253,7 +266,7 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
     )
 
 
-def _take_studies(prepared: Prepared, where: Path | None) -> _Studies:
+def _take_studies(prepared: Prepared, places: Places) -> _Studies:
     train, held_out = prepared.split("train"), prepared.split("validation")
     if not train or not held_out:
         raise CtscribeError(
@@ -261,7 +274,7 @@ def _take_studies(prepared: Prepared, where: Path | None) -> _Studies:
             f"{prepared.folder} must have patients to teach with and others to ask about, but it "
             f"has {len(train)} and {len(held_out)} studies of them",
         )
-    return _Studies(train, held_out, prepared, read_where(where) if where else {}, 1)
+    return _Studies(train, held_out, prepared, places, 1)
 
 
 def _share(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
@@ -306,23 +319,23 @@ def _fingerprint(where: Path | None) -> str | None:
 
 
 def _require_same(out: Path, request: Mapping[str, Any]) -> None:
-    if not _holds(out, request):
+    if difference := _difference(out, request):
         raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{out} must be new or hold the same warm-up, but it holds something else",
+            "E_RUN_EXISTS", f"{out} must be new or hold the same warm-up, but it holds {difference}"
         )
 
 
-def _holds(folder: Path, request: Mapping[str, Any]) -> bool:
-    """Whether a folder is the finished answer to a request.
+def _difference(folder: Path, request: Mapping[str, Any]) -> str | None:
+    """How a folder is not the finished answer to a request; None where it is.
 
     A knob at its default may go without saying, so a checkpoint made before a knob existed is
     still what a recipe without that knob wants.
     """
     if not is_complete(folder) or not (folder / _REQUEST).exists():
-        return False
+        return "no whole one"
     written = object_in(read_json(folder / _REQUEST), "request")
-    return _without_defaults(written) == _without_defaults(request)
+    changed = first_difference(_without_defaults(written), _without_defaults(request))
+    return changed and f"one that differs in {changed}"
 
 
 def _without_defaults(request: Mapping[str, Any]) -> dict[str, Any]:

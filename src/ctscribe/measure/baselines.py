@@ -7,20 +7,17 @@ would score. The fifth puts a label head's findings into stock sentences. Withou
 reports the references take their place, and each patient is answered from those of all others.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from functools import lru_cache
 from pathlib import Path
-from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Int64
-from scipy.sparse import csr_matrix
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
 from ctscribe.base.types import Labels
+from ctscribe.measure.pool import Pool
 from ctscribe.measure.scans import ScanReport, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
@@ -104,15 +101,11 @@ def choose_reports(
     rng = np.random.default_rng(seed)
     pool = Pool.of(references if training is None else training)
     left_out = _patients_left_out(training, references)
-    blind = {}
-    for patient in dict.fromkeys(left_out):
-        among = pool.without(patient)
-        blind[patient] = pool.medoid(among), pool.normal_report(among)
     return {
-        "constant_report": [blind[patient][0] for patient in left_out],
-        "all_normal": [blind[patient][1] for patient in left_out],
-        "other_patient": _draw(pool, references, rng, by_labels=False),
-        "label_retrieval": _draw(pool, references, rng, by_labels=True),
+        "constant_report": pool.medoids(left_out),
+        "all_normal": pool.normal_reports(left_out),
+        "other_patient": pool.draw(references, rng, by_labels=False),
+        "label_retrieval": pool.draw(references, rng, by_labels=True),
     }
 
 
@@ -121,98 +114,6 @@ def _patients_left_out(
 ) -> list[str | None]:
     """For each reference the patient whose reports a baseline must not know, if there is one."""
     return [reference.patient_id if training is None else None for reference in references]
-
-
-def _draw(
-    pool: "Pool", references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
-) -> list[ScanReport]:
-    chosen = []
-    for reference in references:
-        allowed = pool.without(reference.patient_id)
-        if by_labels:
-            distance = (pool.labels != np.array(reference.labels)).sum(axis=1)
-            allowed &= distance == distance[allowed].min()
-        chosen.append(pool.reports[int(rng.choice(np.flatnonzero(allowed)))])
-    return chosen
-
-
-@final
-@dataclass(frozen=True)
-class Pool:
-    """Reports to choose from, counted once, so that many choices among them are cheap.
-
-    Attributes:
-        reports: Ordered by scan.
-        patients: Of each report.
-        labels: Of each report.
-        words: Whether a report has an item: the k-th occurrence of a word is an item of its own,
-            so that clipped counts are set intersections.
-        lengths: Number of words.
-        texts: Number of each report's text; equal texts share it.
-    """
-
-    reports: tuple[ScanReport, ...]
-    patients: np.ndarray
-    labels: Int64[np.ndarray, "reports findings"]
-    words: csr_matrix
-    lengths: Int64[np.ndarray, "reports"]
-    texts: Int64[np.ndarray, "reports"]
-
-    @classmethod
-    def of(cls, reports: Sequence[ScanReport]) -> "Pool":
-        """Counts the words of at least one report."""
-        ordered = sorted(reports, key=lambda report: report.scan_id)
-        tokens = [report.text.split() for report in ordered]
-        return cls(
-            tuple(ordered),
-            np.array([report.patient_id for report in ordered], dtype=np.str_),
-            np.array([report.labels for report in ordered], dtype=np.int64),
-            _items(tokens),
-            np.array([len(words) for words in tokens], dtype=np.int64),
-            np.unique([report.text for report in ordered], return_inverse=True)[1],
-        )
-
-    def without(self, patient_id: str | None) -> Bool[np.ndarray, "reports"]:
-        """Which reports are of other patients; all for None."""
-        return (
-            np.ones(len(self.reports), bool) if patient_id is None else self.patients != patient_id
-        )
-
-    def medoid(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
-        """The one with the highest pooled unigram F1 as the answer to all ``among`` them.
-
-        The pooled overlap of a report with the others is a sum over its items of how many
-        reports hold the item, so all are scored in time linear in their words. Of equals the
-        first by scan name.
-        """
-        holders = self.words.T @ among.astype(np.int64)
-        overlap = self.words @ holders
-        total = int(self.lengths[among].sum())
-        score = overlap / np.maximum(1, int(among.sum()) * self.lengths + total)
-        return self.reports[int(np.where(among, score, -1.0).argmax())]
-
-    def normal_report(self, among: Bool[np.ndarray, "reports"]) -> ScanReport:
-        """The commonest ``among`` those of them with the fewest findings; of equals, the medoid."""
-        findings = self.labels.sum(axis=1)
-        normal = among & (findings == findings[among].min())
-        common = np.bincount(self.texts[normal], minlength=len(self.reports))[self.texts]
-        return self.medoid(normal & (common == common[normal].max()))
-
-
-def _items(tokens: Sequence[Sequence[str]]) -> csr_matrix:
-    known: dict[tuple[str, int], int] = {}
-    items: list[list[int]] = []
-    for words in tokens:
-        seen: Counter[str] = Counter()
-        row = []
-        for word in words:
-            seen[word] += 1
-            row.append(known.setdefault((word, seen[word]), len(known)))
-        items.append(row)
-    columns = np.fromiter(chain.from_iterable(items), dtype=np.int64)
-    starts = np.cumsum([0, *map(len, items)])
-    shape = (len(items), max(1, len(known)))
-    return csr_matrix((np.ones(len(columns), dtype=np.int64), columns, starts), shape=shape)
 
 
 def reports_from_labels(
@@ -225,14 +126,9 @@ def reports_from_labels(
         stated: 18 labels per scan, as a label head found them.
         left_out: For each scan the patient whose reports are not known, if any.
     """
-    pool, patients = Pool.of(training), affirming_patients(training)
-    known = {
-        patient: (
-            pool.normal_report(pool.without(patient)),
-            finding_sentences(patients, patient),
-        )
-        for patient in dict.fromkeys(left_out)
-    }
+    patients, distinct = affirming_patients(training), [*dict.fromkeys(left_out)]
+    normal = zip(distinct, Pool.of(training).normal_reports(distinct), strict=True)
+    known = {name: (report, finding_sentences(patients, name)) for name, report in normal}
     written: dict[tuple[str | None, Labels], Sections] = {}
     for patient, labels in zip(left_out, stated, strict=True):
         if (patient, labels) not in written:
@@ -242,7 +138,10 @@ def reports_from_labels(
 
 
 Affirmed = Mapping[str, Mapping[str, set[str]]]
-"""Finding → sentence → the patients whose reports affirm it in this sentence, and it alone."""
+"""Finding → sentence → the patients whose reports affirm it in this sentence, and it alone.
+
+The sentences most patients share come first, of equally common ones in alphabetical order.
+"""
 
 
 def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
@@ -256,7 +155,10 @@ def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
         for sentence, names in affirmed.items():
             if len(names) == 1 and "" not in names:
                 patients[next(iter(names))][sentence].add(report.patient_id)
-    return patients
+    return {
+        name: dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+        for name, found in patients.items()
+    }
 
 
 def finding_sentences(affirmed: Affirmed, left_out: str | None = None) -> dict[str, str]:
@@ -267,24 +169,32 @@ def finding_sentences(affirmed: Affirmed, left_out: str | None = None) -> dict[s
     """
     chosen = {}
     for name, sentences in affirmed.items():
-        counts = {sentence: len(who - {left_out}) for sentence, who in sentences.items()}
-        best = min(counts, key=lambda sentence: (-counts[sentence], sentence), default=name)
-        chosen[name] = best if counts.get(best) else name
+        best, most = name, 0
+        for sentence, who in sentences.items():
+            count = len(who) - (left_out in who)
+            if (-count, sentence) < (-most, best) if most else count:
+                best, most = sentence, count
+            if left_out not in who:
+                break  # those that follow are no commoner without the patient
+        chosen[name] = best
     return chosen
 
 
 def _in_sentences(
     present: Sequence[str], normal: ScanReport, sentences: Mapping[str, str]
 ) -> Sections:
-    about = {
-        mention.sentence
-        for mention in find_mentions(labelled_text(*normal.sections))
-        if mention.finding in present
-    }
+    about = {sentence for finding, sentence in _named(normal) if finding in present}
     kept = [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
     said = list(dict.fromkeys(sentences[name] for name in present))
     impression = " ".join(map(_closed, said)) if said else normal.impression
     return " ".join(map(_closed, [*kept, *said])), impression
+
+
+@lru_cache(maxsize=1 << 10)
+def _named(report: ScanReport) -> tuple[tuple[str, str], ...]:
+    """Findings with the sentences that name them; most patients share one normal report."""
+    mentions = find_mentions(labelled_text(*report.sections))
+    return tuple((mention.finding, mention.sentence) for mention in mentions)
 
 
 def _closed(sentence: str) -> str:

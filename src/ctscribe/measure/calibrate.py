@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
@@ -55,31 +56,34 @@ def calibrate(
 
     Raises:
         CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_PREPARED``,
-            ``E_OPERATING_POINT``.
+            ``E_OPERATING_POINT``, ``E_BUSY``.
     """
     names: list[Split] = ["validation", *({split} - {"validation"})]
-    located = {name: _locate(writer, prepared, name) for name in names}
-    fitted = fit_findings(writer, prepared, point)
-    written: dict[Split, list[PredictionRow]] = {}
-    for number, name in enumerate(names):
-        written[name] = _own_reports(writer, prepared, name)
-        progress(30 * (number + 1), 100)
-    said = {name: _sentences(writer, rows, located[name], fitted) for name, rows in written.items()}
-    fitted = _fit_sentences(fitted, said["validation"])
-    progress(90, 100)
-    knobs = writer.recipe.evaluate
-    report: dict[str, Any] = {
-        "calibration": fitted.model_dump(mode="json"),
-        **{name: _measure(located[name], said[name], fitted, knobs) for name in written},
-        "abstention": abstention_rates(prepared, located[split].studies),
-        "inputs": {name: prepared.sha256(each.studies) for name, each in located.items()},
-    }
-    write_json(writer.run_dir / FILE, report)
-    kinds = [kind for kind in ("findings", "sentences") if report[split][kind]]
-    drawn = {f"{kind}, {split}": report[split][kind] for kind in kinds}
-    draw_reliability(drawn, writer.run_dir / "reliability.png")
-    progress(100, 100)
-    return report
+    with one_writer(writer.run_dir):
+        located = {name: _locate(writer, prepared, name) for name in names}
+        fitted = fit_findings(writer, prepared, point)
+        written: dict[Split, list[PredictionRow]] = {}
+        for number, name in enumerate(names):
+            written[name] = _own_reports(writer, prepared, name)
+            progress(30 * (number + 1), 100)
+        said = {
+            name: _sentences(writer, rows, located[name], fitted) for name, rows in written.items()
+        }
+        fitted = _fit_sentences(fitted, said["validation"])
+        progress(90, 100)
+        knobs = writer.recipe.evaluate
+        report: dict[str, Any] = {
+            "calibration": fitted.model_dump(mode="json"),
+            **{name: _measure(located[name], said[name], fitted, knobs) for name in written},
+            "abstention": abstention_rates(prepared, located[split].studies),
+            "inputs": {name: prepared.sha256(each.studies) for name, each in located.items()},
+        }
+        write_json(writer.run_dir / FILE, report)
+        kinds = [kind for kind in ("findings", "sentences") if report[split][kind]]
+        drawn = {f"{kind}, {split}": report[split][kind] for kind in kinds}
+        draw_reliability(drawn, writer.run_dir / "reliability.png")
+        progress(100, 100)
+        return report
 
 
 def _own_reports(writer: ReportWriter, prepared: Prepared, split: Split) -> list[PredictionRow]:

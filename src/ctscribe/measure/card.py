@@ -23,8 +23,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.locks import one_writer
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
-from ctscribe.base.runs import open_run
+from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import FeatureStore
@@ -42,7 +43,7 @@ from ctscribe.measure.card_views import (
 from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.measure.scans import as_reports, match_predictions
 from ctscribe.scan.frames import WINDOWS, air_frames
-from ctscribe.write.generate import write_scans
+from ctscribe.write.generate import drop_cut_line, write_scans
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -57,14 +58,16 @@ def make_card(
     """Measures and writes ``card.json``.
 
     The reports stay beside it as ``reports_<view>.jsonl``; an interrupted card goes on there.
-    ``progress`` is told (volumes shown, all); each view is shown to score, and again to write.
+    ``progress`` is told (volumes shown, all); each view is shown to score, and again to write. It
+    is told first how many reports were there.
 
     Returns:
         The card, as in ``card.json``; see `score_card`.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
-            complete weights, ``E_RUN_EXISTS`` when the folder holds another model's card.
+            complete weights, ``E_CUES``, ``E_PREPARED``, ``E_RUN_EXISTS`` when the folder holds
+            another model's card, ``E_BUSY``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     prepared.require(writer.recipe)
@@ -73,28 +76,33 @@ def make_card(
         "split": split,
         "studies_sha256": prepared.sha256(scans),
     }
-    writer.hold_against(prepared)
-    asked = {
-        **identity,
-        **writer.made_of(),
-        "recipe": writer.recipe.model_dump(mode="json"),
-        "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
-    }
-    open_run(out_dir, "card", asked)
-    views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
-    cross_entropy, answers, truth = {}, {}, as_reports(scans)
-    for number, (name, view) in enumerate(views.items()):
-        tell = _part(number, len(scans), progress)
-        path = out_dir / f"reports_{name}.jsonl"
-        cross_entropy[name] = writer.losses(scans, view)
-        tell(0, len(scans))
-        write_scans(writer, scans, view, path, progress=tell)
-        tell(len(scans), len(scans))
-        answers[name], _ = match_predictions(read_rows(path, PredictionRow), truth)
-    card = identity | score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
-    card["use"] = RESEARCH_USE
-    write_json(out_dir / "card.json", card)
-    return card
+    with one_writer(out_dir):
+        writer.hold_against(prepared)
+        asked = {
+            **identity,
+            **writer.made_of(),
+            "recipe": writer.recipe.model_dump(mode="json"),
+            "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
+        }
+        require_same_run(out_dir, "card", asked)
+        views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
+        writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
+        open_run(out_dir, "card", asked)
+        cross_entropy, answers, truth = {}, {}, as_reports(scans)
+        paths = {name: out_dir / f"reports_{name}.jsonl" for name in views}
+        lacking = sum(len(drop_cut_line(scans, path)) for path in paths.values())
+        progress(len(views) * len(scans) - lacking, 2 * len(views) * len(scans))
+        for number, (name, view) in enumerate(views.items()):
+            tell = _part(number, len(scans), progress)
+            cross_entropy[name] = writer.losses(scans, view)
+            tell(0, len(scans))
+            write_scans(writer, scans, view, paths[name], progress=tell)
+            tell(len(scans), len(scans))
+            answers[name], _ = match_predictions(read_rows(paths[name], PredictionRow), truth)
+        card = identity | score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
+        card["use"] = RESEARCH_USE
+        write_json(out_dir / "card.json", card)
+        return card
 
 
 def _part(number: int, num_scans: int, progress: ProgressCallback) -> ProgressCallback:

@@ -19,6 +19,7 @@ from ctscribe.base.files import (
     sha256_of_file,
     write_json,
 )
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import StudyRow, sha256_of_rows
 from ctscribe.base.runs import open_run
@@ -144,20 +145,26 @@ def write_altered(
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the
-            folder holds the views of other scans, ``E_MISSING`` without prepared volumes.
+            folder holds the views of other scans, ``E_MISSING`` without prepared volumes,
+            ``E_BUSY``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
     asked = {"split": split, "views": VIEWS, "studies_sha256": sha256_of_rows(scans)}
-    open_run(out, "alter", asked)
-    done = 0
     for scan in scans:
-        for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
-            path = out / view / f"{stem(scan.volume_name)}.nii.gz"
-            if not path.exists():
-                _write(path, make())
-            done += 1
-            progress(done, len(VIEWS) * len(scans))
-    return len(scans)
+        prepared.require_volume(scan)
+    with one_writer(out):
+        open_run(out, "alter", asked)
+        there = sum(1 for path in out.glob("*/*.nii.gz"))
+        progress(there, len(VIEWS) * len(scans))
+        done = 0
+        for scan in scans:
+            for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
+                path = out / view / f"{stem(scan.volume_name)}.nii.gz"
+                if not path.exists():
+                    _write(path, make())
+                done += 1
+                progress(done, len(VIEWS) * len(scans))
+        return len(scans)
 
 
 def _makers(

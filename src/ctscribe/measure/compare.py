@@ -73,7 +73,8 @@ def compare(
 ) -> dict[str, Any]:
     """Differences other − base on the same scans, paired by patient.
 
-    A system of several training seeds is scored over all their reports at once.
+    A system of several training seeds is scored over all their reports at once. A missing report
+    counts as an empty one, as in `scores.evaluate`, and is listed.
 
     Args:
         base: The reports of each seed of the system that the others are compared with.
@@ -83,22 +84,23 @@ def compare(
         source: Reads the findings of what was written.
 
     Returns:
-        ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``, and
-        ``differences``: system → metric → ``difference``, its 95 % interval ``low`` and ``high``
-        over paired draws of patients, ``p`` of approximate randomisation, ``p_holm`` adjusted
-        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
-        that is undefined on these scans is left out.
+        ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``,
+        ``missing_of_base`` and ``missing`` (of each system): the scans of which a report is
+        missing, and ``differences``: system → metric → ``difference``, its 95 % interval ``low``
+        and ``high`` over paired draws of patients, ``p`` of approximate randomisation, ``p_holm``
+        adjusted over all metrics of all systems, and ``holds`` when the latter is below alpha. A
+        metric that is undefined on these scans is left out.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
-    one, *rest = (
+    (one, missing_of_base), *rest = (
         _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
     )
     trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
     differences = {
         name: _differences(one, two, resampler, trials, config.seed)
-        for name, two in zip(others, rest, strict=True)
+        for name, (two, _) in zip(others, rest, strict=True)
     }
     family = _adjust(differences)
     return {
@@ -110,6 +112,8 @@ def compare(
             "family": family,
         },
         "alpha": ALPHA,
+        "missing_of_base": missing_of_base,
+        "missing": {name: missing for name, (_, missing) in zip(others, rest, strict=True)},
         "differences": differences,
         "use": RESEARCH_USE,
     }
@@ -121,12 +125,12 @@ def _sums(
     resampler: Resampler,
     config: EvaluateConfig,
     source: LabelSource,
-) -> Sums:
-    rows = sum(
-        scan_statistics(match_predictions(written, truth, source)[0], truth, config.profile)
-        for written in seeds
-    )
-    return sum_by_patient(np.asarray(rows), resampler.patients)
+) -> tuple[Sums, list[str]]:
+    """A system's sums, and the scans of which one of its seeds has no report."""
+    matched = [match_predictions(written, truth, source) for written in seeds]
+    rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in matched)
+    missing = {scan_id: None for _, found in matched for scan_id in found}
+    return sum_by_patient(np.asarray(rows), resampler.patients), [*missing]
 
 
 def _differences(

@@ -50,10 +50,11 @@ def draw_patients(
     num_patients: int, resamples: int, seed: int
 ) -> Float64[np.ndarray, "draws patients"]:
     """How often each patient occurs in each draw of as many patients, with replacement."""
-    drawn = np.random.default_rng(seed).integers(num_patients, size=(resamples, num_patients))
-    offset = np.arange(resamples)[:, None] * num_patients
-    counts = np.bincount((drawn + offset).ravel(), minlength=resamples * num_patients)
-    return counts.reshape(resamples, num_patients).astype(np.float64)
+    rng, draws = np.random.default_rng(seed), np.empty((resamples, num_patients))
+    for times in draws:
+        drawn = rng.integers(num_patients, size=num_patients)
+        times[:] = np.bincount(drawn, minlength=num_patients)
+    return draws
 
 
 def patient_index(patient_ids: Sequence[str]) -> Int64[np.ndarray, "scans"]:

@@ -11,14 +11,14 @@ that resampling needs. CIDEr's document frequencies stay those of the whole refe
 
 import re
 import shutil
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal, final
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64, Integer
 from scipy import sparse
 
 from ctscribe.base.errors import CtscribeError
@@ -176,39 +176,66 @@ def count_ngrams(written: Sequence[Sequence[str]], truth: Sequence[Sequence[str]
     rows = np.array(
         [distinct.setdefault(tuple(tokens), len(distinct)) for tokens in written], dtype=np.int64
     )
-    reports = [*distinct, *truth]
+    split, reports = len(distinct), [*distinct, *truth]
     lengths = np.array([len(tokens) for tokens in reports], dtype=np.int64)
-    vocabulary: defaultdict[str, int] = defaultdict()
-    vocabulary.default_factory = vocabulary.__len__
-    numbers = map(vocabulary.__getitem__, chain.from_iterable(reports))
-    tokens = np.fromiter(numbers, dtype=np.int64, count=int(lengths.sum()))
-    matrices = _count_matrices(tokens, lengths, len(vocabulary))
-    split = len(distinct)
+    halves = [(matrix[:split], matrix[split:]) for matrix in ngram_matrices(reports)]
     return NgramCounts(
-        written=tuple(matrix[:split] for matrix in matrices),
-        truth=tuple(matrix[split:] for matrix in matrices),
+        written=tuple(written for written, _ in halves),
+        truth=tuple(truth for _, truth in halves),
         written_row=rows,
         written_length=lengths[:split][rows],
         truth_length=lengths[split:],
     )
 
 
-def _count_matrices(
-    tokens: Int64[np.ndarray, "tokens"], lengths: Int64[np.ndarray, "reports"], num_words: int
-) -> list[Any]:
-    report = np.repeat(np.arange(len(lengths)), lengths)
-    words_left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))
-    ngram_at, num_ngrams, matrices = tokens.copy(), num_words, []
-    for order in range(1, ORDERS + 1):
-        starts = np.flatnonzero(words_left >= order)
+def number_words(
+    reports: Iterable[Sequence[str]],
+) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "reports"]]:
+    """Numbers the words of tokenised reports by their first occurrence.
+
+    Returns:
+        The numbers, one report after the other, and how many each report has.
+    """
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__
+    tokens, lengths = array("i"), array("q")
+    for words in reports:
+        tokens.extend(map(vocabulary.__getitem__, words))
+        lengths.append(len(words))
+    return np.array(tokens, np.int32), np.array(lengths, np.int64)
+
+
+def ngram_matrices(reports: Iterable[Sequence[str]], orders: int = ORDERS) -> Iterator[Any]:
+    """Counts of n = 1, 2, … words in tokenised reports: a sparse matrix [reports, n-grams] each."""
+    tokens, lengths = number_words(reports)
+    report = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    ends = np.cumsum(lengths, dtype=np.int32)[report]
+    by_word = _sorted_by(tokens, np.arange(len(tokens), dtype=np.int32))
+    ngram_at, starts = tokens.copy(), by_word
+    for order in range(1, orders + 1):
         if order > 1:
-            # An n-gram is its first n − 1 words and its last; pairs of numbers get a new number.
-            joint = ngram_at[starts] * num_words + tokens[starts + order - 1]
-            known, ngram_at[starts] = np.unique(joint, return_inverse=True)
-            num_ngrams = len(known)
-        entries = (np.ones(len(starts)), (report[starts], ngram_at[starts]))
-        matrices.append(sparse.csr_matrix(entries, shape=(len(lengths), max(1, num_ngrams))))
-    return matrices
+            # An n-gram is its first n − 1 words and its last; it is numbered in the order of both.
+            starts = by_word[by_word >= order - 1] - (order - 1)
+            starts = starts[starts + order <= ends[starts]]
+            starts = starts[_sorted_by(ngram_at[starts], np.arange(len(starts)))]
+            last = tokens[starts + order - 1]
+            is_new = (np.diff(ngram_at[starts]) != 0) | (np.diff(last) != 0)
+            ngram_at[starts] = np.cumsum(np.append(False, is_new)[: len(starts)], dtype=np.int32)
+        ngrams = np.bincount(ngram_at[starts], minlength=1)
+        columns = (np.ones(len(starts)), report[starts], np.append(0, np.cumsum(ngrams)))
+        matrix = sparse.csc_matrix(columns, shape=(len(lengths), len(ngrams))).tocsr()
+        matrix.sum_duplicates()
+        yield matrix
+
+
+def _sorted_by(
+    numbers: Int32[np.ndarray, "some"], values: Integer[np.ndarray, "some"]
+) -> Integer[np.ndarray, "some"]:
+    """The values in the order of small numbers, stable, in time linear in both."""
+    shape = (len(numbers), int(numbers.max(initial=0)) + 1)
+    rows = (values, numbers, np.arange(len(numbers) + 1))
+    order: Integer[np.ndarray, "some"] = sparse.csr_matrix(rows, shape=shape).tocsc().data
+    return order
 
 
 def _bleu_columns(counts: NgramCounts) -> Float64[np.ndarray, "scans 10"]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_any_json
+from ctscribe.base.outside_text import one_form
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
 from ctscribe.base.tables import format_csv
 from ctscribe.text.report_tables import read_report_table, report_sections
@@ -22,6 +23,7 @@ _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name"
 _TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
 _LISTS = ("generated_reports", "predictions", "reports")
 _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
+_HALF = re.compile(r"[\ud800-\udfff]")
 _RECONSTRUCTION = re.compile(r"_\d+\Z")
 _NUM_NAMED = 3
 
@@ -118,7 +120,7 @@ def read_written(path: Path) -> list[NamedReport]:
     """
     found: Iterable[tuple[str, tuple[str, ...]]]
     if path.suffix.lower() == ".csv":
-        table = read_report_table(path)
+        table = read_report_table(path, allow_empty=True)
         found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
         found = _reports_in_json(path, read_any_json(path))
@@ -147,11 +149,14 @@ def named_reports(path: Path, found: Iterable[tuple[str, Sequence[str]]]) -> lis
 
 
 def volume_stem(name: str) -> str:
-    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``."""
-    path = PurePosixPath(name.strip())
+    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``.
+
+    It is in Unicode's composed form.
+    """
+    path = PurePosixPath(one_form(name.strip()))
     while path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
-    return path.name
+    return path.name or name
 
 
 def _reports_in_json(
@@ -172,6 +177,8 @@ def _reports_in_json(
         text = _spoken(fields) if text is None else text
         if name is None or text is None:
             raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
+        if _HALF.search(name + text):
+            raise _bad(path, f"entry {number} holds half a character")
         yield name, (text,)
 
 

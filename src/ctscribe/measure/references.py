@@ -11,12 +11,13 @@ from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_json
+from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import SplitsConfig
 from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit, Split
 from ctscribe.data.ct_rate import VolumeName, parse_split, parse_volume_name
-from ctscribe.data.manifest import safe_name
+from ctscribe.data.manifest import volume_names
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import volume_stem
 from ctscribe.text.findings import FINDINGS
@@ -146,10 +147,14 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
     nameless: set[str] = set()
+    # A manifest's volumes are paths, and prepared under the names of their scans.
+    prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
         if parse_split(name[:80], beside.get("split", split)) != split:
             continue
-        volume_name, patient_id, scan_id = _identity(paths.reports, table.key, name, beside)
+        patient_id, scan_id = _patient_and_scan(paths.reports, name, beside)
+        scan = one_form(beside.get("scan", ""))
+        volume_name = prepared_as[scan] if scan and table.key == "volume" else name
         about = {**metadata.get(volume_stem(name), {}), **beside}
         stated = labels.get(volume_stem(name)) if paths.labels else beside
         try:
@@ -175,8 +180,8 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     )
 
 
-def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str | None, str]:
-    """The volume's name, its patient if that is known, and its scan."""
+def _patient_and_scan(path: Path, name: str, cells: Cells) -> tuple[str | None, str]:
+    """A volume's patient, if that is known, and its scan."""
     for column in ("patient", "scan"):
         if cells.get(column) == "":
             raise CtscribeError(
@@ -184,11 +189,8 @@ def _identity(path: Path, key: str, name: str, cells: Cells) -> tuple[str, str |
                 f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
             )
     parts = _parts(name)
-    scan = cells.get("scan")
-    # A manifest's volumes are paths, and prepared under the names of their scans.
-    volume_name = safe_name(scan) if scan and key == "volume" else name
     patient_id = cells.get("patient") or (parts.patient_id if parts else None)
-    return volume_name, patient_id, scan or (parts.scan_id if parts else volume_stem(name))
+    return patient_id, cells.get("scan") or (parts.scan_id if parts else volume_stem(name))
 
 
 def _parts(name: str) -> VolumeName | None:

@@ -7,6 +7,7 @@ JSON-able dictionary, ``scores.json``. What two systems differ in is `compare`'s
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import PredictionRow, ReportedRow
+from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
 from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import read_label_head, rules_of, write_baselines
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
@@ -153,7 +154,8 @@ def evaluate(
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
-        ``template``, ``cross_check``, ``use``. An undefined score is None.
+        ``unfinished`` (reports cut short, of those of which that is known), ``template``,
+        ``cross_check``, ``use``. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -166,6 +168,7 @@ def evaluate(
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     blind = write_baselines(known, truth, config.seed, stated)
+    cut = unfinished(predictions)
     return {
         "n": {
             **count_scans(studies),
@@ -177,6 +180,7 @@ def evaluate(
         **_scores(answers, blind, studies, truth, config, source),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
+        "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
         "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
         "use": RESEARCH_USE,

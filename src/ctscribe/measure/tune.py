@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.figures import MARKERS, new_figure, write_figure
 from ctscribe.base.files import ProgressCallback, write_json
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.finding_queries import attached
@@ -28,6 +29,8 @@ _WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 _PLAUSIBILITIES = (0.1, 0.3, 0.6)
 _THRESHOLD_STEPS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 """Around the threshold at which the queries' own labels have the best F1."""
+_NEAR = 0.01
+"""F1 hardly tells thresholds of the cues apart: so near to the best one they count as equal."""
 _SLACK = 0.01
 """What BLEU-4 and precision may lose where no floor is given."""
 _TOLD = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
@@ -58,38 +61,42 @@ def tune(
 ) -> dict[str, Any]:
     """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
 
-    The run's recipe says what may be held against; ``none`` tries others and the mean volume. A
-    floor that is given binds thresholds too, as far as any keeps it; one that is not given is what
-    plain writing has, less 0.01. ``progress`` is told (tries done, all at most).
+    The run's recipe says what may be held against; ``none`` tries others and the mean volume. Of
+    thresholds with nearly the best F1 the one counts by which as many findings are stated as there
+    are, where Coverage and precision meet. A floor that is given binds thresholds too, as far as
+    any keeps it; one that is not given is what plain writing has, less 0.01. ``progress`` is told
+    (tries done, all at most).
 
     Returns:
         ``tuned.json``: ``generate``, ``cue_threshold``, ``floors`` and all ``tries``.
 
     Raises:
         CtscribeError: As `calibrate` where the run is told findings; ``E_EMPTY_SPLIT``,
-            ``E_PREPARED``.
+            ``E_PREPARED``, ``E_BUSY``.
     """
-    search = _Search(writer, prepared, progress)
-    given = {"bleu_4": least_bleu_4, "precision": least_precision}
-    asked = {name: floor for name, floor in given.items() if floor is not None}
-    best = search.thresholds(asked)
-    floors = {name: best.scores[name] - _SLACK for name in given} | asked
-    best = search.contrasts(best, floors)
-    found = {
-        "weights_sha256": writer.weights_sha256,
-        "generate": best.generate.model_dump(mode="json"),
-        "cue_threshold": best.cue_threshold,
-        "floors": floors,
-        "num_scans": len(search.truth),
-        "inputs": {"validation": prepared.sha256(prepared.scans("validation"))},
-        "tries": [_told(each) for each in search.tries],
-    }
-    if best.cue_threshold is not None:
-        fitted = search.at(best.cue_threshold)
-        write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
-    write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
-    write_json(writer.run_dir / TUNED, found)
-    return found
+    prepared.require(writer.recipe)
+    with one_writer(writer.run_dir):
+        search = _Search(writer, prepared, progress)
+        given = {"bleu_4": least_bleu_4, "precision": least_precision}
+        asked = {name: floor for name, floor in given.items() if floor is not None}
+        best = search.thresholds(asked)
+        floors = {name: best.scores[name] - _SLACK for name in given} | asked
+        best = search.contrasts(best, floors)
+        found = {
+            "weights_sha256": writer.weights_sha256,
+            "generate": best.generate.model_dump(mode="json"),
+            "cue_threshold": best.cue_threshold,
+            "floors": floors,
+            "num_scans": len(search.truth),
+            "inputs": {"validation": prepared.sha256(prepared.scans("validation"))},
+            "tries": [_told(each) for each in search.tries],
+        }
+        if best.cue_threshold is not None:
+            fitted = search.at(best.cue_threshold)
+            write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
+        write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
+        write_json(writer.run_dir / TUNED, found)
+        return found
 
 
 def _told(each: Try) -> dict[str, Any]:
@@ -115,6 +122,8 @@ class _Search:
         self._kinds = ("others", "mean") if asked == "none" else (asked,)
         thresholds = len(_THRESHOLD_STEPS) if is_told else 1
         self._most = thresholds + len(self._kinds) * len(_WEIGHTS) + len(_PLAUSIBILITIES) - 1
+        begun = len([*(writer.run_dir / "tune").glob("*.jsonl")])
+        progress(max(0, begun - 1), self._most)  # the last one may be cut
 
     def at(self, cue_threshold: float) -> Calibration:
         """The run's calibration with another threshold of the cues."""
@@ -122,14 +131,17 @@ class _Search:
         return self._fitted.model_copy(update={"cue_threshold": cue_threshold})
 
     def thresholds(self, floors: dict[str, float]) -> Try:
-        """The best threshold that keeps the floors, if any does, held against nothing."""
+        """The threshold to tell findings from, held against nothing; see `tune`."""
         plain = self._writer.recipe.generate.model_copy(update={"contrast": "none"})
         if self._fitted is None:
             return self._attempt(plain, None)
         middle = self._fitted.threshold
         steps = [round(min(max(middle + step, 0.05), 0.95), 3) for step in _THRESHOLD_STEPS]
         tries = [self._attempt(plain, step) for step in dict.fromkeys(steps)]
-        return _best([each for each in tries if each.keeps(floors)] or tries)
+        kept = [each for each in tries if each.keeps(floors)] or tries
+        least = _best(kept).scores["f1"] - _NEAR
+        near = [each for each in kept if each.scores["f1"] >= least]
+        return min(near, key=lambda each: abs(each.scores["coverage"] - each.scores["precision"]))
 
     def contrasts(self, plain: Try, floors: dict[str, float]) -> Try:
         """The best that keeps the floors, ``plain`` among them: first kind and γ, then α."""

@@ -3,15 +3,11 @@
 In: a `PhantomConfig`. Out: volumes, CT-RATE's three tables per split, and ``truth.jsonl``.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import nibabel as nib
 import numpy as np
@@ -20,9 +16,12 @@ from isal import igzip
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import atomic_write, read_json, sha256_of_json, write_json, write_text
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
+from ctscribe.base.tables import format_csv
 from ctscribe.base.types import SourceSplit
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
@@ -76,13 +75,28 @@ def write_dataset(
         out: Folder; created where needed.
         config: How many patients, how sampled.
         processes: How many patients are drawn at once.
-        progress: Called with (patients done, patients in all).
+        progress: Called with (patients done, patients in all), first with those that earlier calls
+            began.
 
     Raises:
         CtscribeError: ``E_EXISTS`` when the folder holds a data set of another configuration,
-            ``E_WRITE`` when it cannot be written.
+            ``E_WRITE`` when it cannot be written, ``E_BUSY``.
     """
-    request = {"format": FORMAT, **config.model_dump(mode="json")}
+    with one_writer(out):
+        _claim(out, {"format": FORMAT, **config.model_dump(mode="json")})
+        numbers = {"train": config.num_train_patients, "valid": config.num_valid_patients}
+        patients = [(split, number + 1) for split in SPLITS for number in range(numbers[split])]
+        progress(_num_begun(out, config, patients), len(patients))
+        rows: list[_Written] = []
+        for done, written in enumerate(
+            _mapped(partial(_write_patient, out, config), patients, processes), 1
+        ):
+            rows += written
+            progress(done, len(patients))
+        _write_tables(out, rows)
+
+
+def _claim(out: Path, request: dict[str, Any]) -> None:
     marker = out / "phantom.json"
     if marker.exists() and read_json(marker).get("hash") != sha256_of_json(request):
         raise CtscribeError(
@@ -91,15 +105,15 @@ def write_dataset(
             "holds another one",
         )
     write_json(marker, {"hash": sha256_of_json(request), "request": request})
-    numbers = {"train": config.num_train_patients, "valid": config.num_valid_patients}
-    patients = [(split, number + 1) for split in SPLITS for number in range(numbers[split])]
-    rows: list[_Written] = []
-    for done, written in enumerate(
-        _mapped(partial(_write_patient, out, config), patients, processes), 1
-    ):
-        rows += written
-        progress(done, len(patients))
-    _write_tables(out, rows)
+
+
+def _num_begun(
+    out: Path, config: PhantomConfig, patients: Sequence[tuple[SourceSplit, int]]
+) -> int:
+    """Patients whose first volume is there."""
+    firsts = (f"{split}_{number}_a_1.nii.gz" for split, number in patients)
+    tree = CtRateTree(out)
+    return sum(tree.volume_path(name, config.flavour).exists() for name in firsts)
 
 
 def _mapped(
@@ -110,7 +124,7 @@ def _mapped(
     if processes <= 1:
         yield from map(work, patients)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         yield from pool.map(work, patients, chunksize=4)
 
 
@@ -197,8 +211,5 @@ def _write_tables(out: Path, rows: Sequence[_Written]) -> None:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    cells = [[row[column] for column in columns] for row in rows]
+    write_text(path, format_csv([columns, *cells]))

@@ -13,42 +13,18 @@ import numpy as np
 from jaxtyping import Float64
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.dicom_decoder import Stored
 from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal, read_headers
-from ctscribe.scan.dicom_pixels import read_stored
+from ctscribe.scan.dicom_pixels import PlaneHu, Slice, read_planes
 from ctscribe.scan.dicom_series import choose_series
-from ctscribe.scan.dicom_sources import DicomFile, dicom_files
+from ctscribe.scan.dicom_sources import dicom_files
+from ctscribe.scan.dicom_stacks import SAME_PLACE_MM, is_even
 from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.scan.volume import Notes, lps_to_ras, note_if
 
-_SAME_PLACE_MM = 0.01
 _GAP = 1.5
 """Times the usual distance; beyond it a slice is missing."""
-_UNEVEN, _ROUNDING_MM = 0.1, 0.02
-"""Share of the usual distance, and mm, by which distances between slices may differ; the second is
-what headers round away."""
 _ASIDE_MM = 0.5
 """How far a slice may lie beside the line of the others; about half a pixel."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One slice of a series.
-
-    Attributes:
-        file: Where it is stored.
-        frame: Index within that file, from 0.
-        position_lps_mm: Centre of its first voxel.
-        slope: HU per stored unit.
-        intercept: HU of the stored value 0.
-    """
-
-    file: DicomFile
-    frame: int
-    position_lps_mm: Numbers
-    slope: float
-    intercept: float
 
 
 @final
@@ -72,7 +48,7 @@ class Geometry:
         return plane_normal(self.orientation)
 
 
-def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, Notes]:
+def read_dicom(path: Path, study: str, asked: str | None = None) -> tuple[VolumeHu, Affine, Notes]:
     """Reads one CT series of a folder or zip archive, chosen as `choose_series` says.
 
     Slices are ordered by their position along the normal of their plane, whatever their names
@@ -82,6 +58,7 @@ def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, Notes]:
         path: A folder, searched with its subfolders, or a zip archive, in both of which files
             that are not DICOM are passed over; or one enhanced (multi-frame) CT file.
         study: Name for errors.
+        asked: Number or SeriesInstanceUID of the series to read.
 
     Returns:
         HU [x, y, z], int16 (float32 where a slope is no whole number); RAS+ affine, sheared
@@ -92,14 +69,16 @@ def read_dicom(path: Path, study: str) -> tuple[VolumeHu, Affine, Notes]:
     """
     with dicom_files(path, study) as files:
         headers, others = read_headers(files, study)
-        series, more = choose_series(headers, study)
+        series, more = choose_series(headers, study, asked)
         slices, geometry = _order_slices(series, study)
         kept, hu = _read_hu(slices, geometry, study)
     affine = _stack_affine(kept, geometry, study)
     return hu, affine, others | more | note_if(len(kept) < len(slices), "W_DUPLICATE_SLICE")
 
 
-def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affine, Notes]:
+def read_dicom_grid(
+    path: Path, study: str, asked: str | None = None
+) -> tuple[tuple[int, int, int], Affine, Notes]:
     """Reads headers alone, of the series that `read_dicom` would read.
 
     Returns:
@@ -110,7 +89,7 @@ def read_dicom_grid(path: Path, study: str) -> tuple[tuple[int, int, int], Affin
     """
     with dicom_files(path, study) as files:
         headers, others = read_headers(files, study)
-    series, more = choose_series(headers, study)
+    series, more = choose_series(headers, study, asked)
     slices, geometry = _order_slices(series, study)
     kept = slices[:1]
     for one in slices[1:]:
@@ -171,7 +150,7 @@ def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> N
 def _same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
     """Whether two neighbours in order lie at one position along the normal."""
     step = one.position_lps_mm - before.position_lps_mm
-    return bool(step @ geometry.normal < _SAME_PLACE_MM)
+    return bool(step @ geometry.normal < SAME_PLACE_MM)
 
 
 def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
@@ -215,7 +194,7 @@ def _check_even(along: Numbers, study: str) -> None:
             f"{study} must have slices {usual:g} mm apart throughout, but about "
             f"{round(float((along[gaps] / usual - 1).sum()))} are missing",
         )
-    if np.abs(along - usual).max() > max(_UNEVEN * usual, _ROUNDING_MM):
+    if not is_even(along):
         raise CtscribeError(
             "E_UNEVEN_SPACING",
             f"{study} must have slices at equal distances, but they lie {along.min():g} to "
@@ -230,28 +209,23 @@ def _read_hu(slices: list[Slice], geometry: Geometry, study: str) -> tuple[list[
     """
     whole = all(one.slope.is_integer() and one.intercept.is_integer() for one in slices)
     kept: list[Slice] = []
-    before: Stored | None = None
+    before: PlaneHu | None = None
     planes = np.empty((0, 0, 0))
-    with closing(read_stored(((one.file, one.frame) for one in slices), study)) as stored:
-        for one, read in zip(slices, stored, strict=True):
+    with closing(read_planes(slices, study)) as read:
+        for one, hu in zip(slices, read, strict=True):
             if before is None:
                 # only now, because a header can claim any size
                 dtype = np.int16 if whole else np.float32
-                planes = np.empty((len(slices), *read.shape), dtype=dtype)
+                planes = np.empty((len(slices), *hu.shape), dtype=dtype)
             elif _same_place(kept[-1], one, geometry):
-                _check_same(kept[-1], before, one, read, study)
+                if not np.array_equal(before, hu):
+                    raise CtscribeError(
+                        "E_DUPLICATE_SLICE",
+                        f"{study} must have one slice per position, but two different ones lie at "
+                        "the same",
+                    )
                 continue
-            hu = read * np.float64(one.slope) + one.intercept
             planes[len(kept)] = np.clip(hu, -32768, 32767)
             kept.append(one)
-            before = read
+            before = hu
     return kept, planes[: len(kept)].T
-
-
-def _check_same(first: Slice, before: Stored, second: Slice, read: Stored, study: str) -> None:
-    same_scale = (first.slope, first.intercept) == (second.slope, second.intercept)
-    if not (same_scale and np.array_equal(before, read)):
-        raise CtscribeError(
-            "E_DUPLICATE_SLICE",
-            f"{study} must have one slice per position, but two different ones lie at the same",
-        )

@@ -4,6 +4,7 @@ In: `DicomFile`s. Out: `SliceHeader`s and notes; no value of a header is quoted 
 """
 
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -38,8 +39,15 @@ TAGS = [
     "Modality",
     "BodyPartExamined",
     "BurnedInAnnotation",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "EchoNumbers",
+    "KVP",
     "ConvolutionKernel",
     "ImageType",
     "SamplesPerPixel",
@@ -63,9 +71,33 @@ _GROUPS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "CTImageFrameTypeSequence": ("FrameType",),
     "CTReconstructionSequence": ("ConvolutionKernel",),
+    "CTXRayDetailsSequence": ("KVP",),
+    "FrameContentSequence": ("TemporalPositionIndex", "FrameAcquisitionNumber", "StackID"),
+    "TemporalPositionSequence": ("TemporalPositionTimeOffset",),
+    "CardiacSynchronizationSequence": (
+        "NominalPercentageOfCardiacPhase",
+        "NominalCardiacTriggerDelayTime",
+    ),
+    "UnassignedPerFrameConvertedAttributesSequence": (
+        "AcquisitionNumber",
+        "TemporalPositionIdentifier",
+        "TriggerTime",
+        "EchoNumbers",
+    ),
 }
 """Functional groups in which an enhanced CT image keeps what a classic one has at its top level
 (PS3.3 A.38)."""
+_PARTING = (
+    *("TemporalPositionIdentifier", "TemporalPositionIndex", "TemporalPositionTimeOffset"),
+    *("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime"),
+    *("AcquisitionNumber", "FrameAcquisitionNumber", "StackID", "TriggerTime", "EchoNumbers"),
+    *("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "SeriesNumber"),
+)
+"""Elements, the most telling first, in which two stacks under one series differ."""
+_PROJECTIONS = frozenset("MIP MINIP MAXIP IP MAXIMUM MINIMUM".split())  # noqa: SIM905
+_COMPUTED = _PROJECTIONS | {"IODINE", "SUBTRACTION", "RHO", "ZEFF", "EFFZ", "RCBF", "RCBV", "MTT"}
+"""Words in ImageType of what is no density of tissue: projections, and maps of something else."""
+_REFORMATS = frozenset("REFORMATTED MPR RESAMPLED AVERAGE MEAN".split())  # noqa: SIM905
 _CT_CLASSES = (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -108,8 +140,12 @@ class SliceHeader:
         frame: Index within the file, from 0.
         patient: PatientID, or name and birth date; compared, never shown.
         modality: ``CT`` and so on.
+        study: StudyInstanceUID; compared, never shown.
         series: SeriesInstanceUID.
         series_number: Infinite where missing or implausible.
+        called: What a user may call the series: its UID and its number, however large.
+        parting: Values of `_PARTING`, and ImageType; compared, never shown.
+        derived: 0 for an original, 1 for what was derived of one, 2 for a projection or map.
         kernel: ConvolutionKernel.
         localizer: Whether it is a scout view.
         grey: Whether each pixel is one value, not a colour.
@@ -126,8 +162,12 @@ class SliceHeader:
     frame: int
     patient: tuple[str, ...]
     modality: str
+    study: str
     series: str
     series_number: float
+    called: frozenset[str]
+    parting: tuple[str, ...]
+    derived: int
     kernel: str
     localizer: bool
     grey: bool
@@ -266,15 +306,21 @@ def plane_normal(orientation: Numbers) -> Numbers:
 def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> SliceHeader:
     spacing = _numbers(place, "PixelSpacing", 2)
     thickness = _numbers(place, "SliceThickness", 1)
+    kinds = _values(place.get("FrameType") or image.get("ImageType"))
+    series = str(image.get("SeriesInstanceUID", ""))
     return SliceHeader(
         file=file,
         frame=frame,
         patient=_patient(image),
         modality=str(image.get("Modality", "")),
-        series=str(image.get("SeriesInstanceUID", "")),
+        study=str(image.get("StudyInstanceUID", "")),
+        series=series,
         series_number=_series_number(image),
+        called=frozenset({series, str(image.get("SeriesNumber", ""))}),
+        parting=(*(str(place.get(tag, image.get(tag))) for tag in _PARTING), str(kinds)),
+        derived=_derived(kinds),
         kernel=str(place.get("ConvolutionKernel", "")),
-        localizer=_is_localizer(image.get("ImageType")) or _is_localizer(place.get("FrameType")),
+        localizer="LOCALIZER" in (*kinds, *_values(image.get("ImageType"))),
         grey=int(image.get("SamplesPerPixel") or 1) == 1,
         codes=_codes(image),
         thickness_mm=np.inf if thickness is None else float(thickness[0]),
@@ -309,8 +355,18 @@ def _series_number(image: Dataset) -> float:
     return float(number[0]) if number is not None and usable else np.inf
 
 
-def _is_localizer(kinds: Any) -> bool:  # noqa: ANN401 - one string, several or none
-    return "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds or ())
+def _values(element: Any) -> tuple[str, ...]:  # noqa: ANN401 - one string, several or none
+    """An element's values in capitals."""
+    several = [element] if isinstance(element, str) else element or ()
+    return tuple(str(value).upper() for value in several)
+
+
+def _derived(kinds: tuple[str, ...]) -> int:
+    """How far an image is from the original, by ImageType; see `SliceHeader`."""
+    words = {word for kind in kinds for word in re.findall("[A-Z]+", kind)}
+    if words & _COMPUTED:
+        return 2
+    return int(kinds[:1] == ("DERIVED",) or bool(words & _REFORMATS))
 
 
 def _directions(place: Dataset) -> Numbers | None:

@@ -1,26 +1,53 @@
-"""DICOM files → the stored values of their frames, uncompressed or by `open_decoder`.
+"""DICOM files → the Hounsfield units of their slices, uncompressed or by `open_decoder`.
 
-In: pairs of file and frame. Out: integers [rows, columns] within the bits that the header states.
+In: `Slice`s. Out: HU [rows, columns], of values within the bits that the header states.
 """
 
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
+from jaxtyping import Bool, Float64
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom_decoder import Decoder, Stored, open_decoder
-from ctscribe.scan.dicom_headers import read_dataset, readable
+from ctscribe.scan.dicom_headers import Numbers, read_dataset, readable
 from ctscribe.scan.dicom_sources import DicomFile
+from ctscribe.scan.intensity import METAL_HU, PADDING_HU
+
+PlaneHu = Float64[np.ndarray, "rows columns"]
+_PADDED_HU = -32768.0
+"""Of voxels outside the scan; `intensity.limit` counts them and makes them air."""
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
-def read_stored(
-    frames: Iterable[tuple[DicomFile, int]], study: str
-) -> Generator[Stored, None, None]:
-    """Yields the stored values of each frame; a file of many frames is opened once in a row.
+@final
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice of a series.
+
+    Attributes:
+        file: Where it is stored.
+        frame: Index within that file, from 0.
+        position_lps_mm: Centre of its first voxel.
+        slope: HU per stored unit.
+        intercept: HU of the stored value 0.
+    """
+
+    file: DicomFile
+    frame: int
+    position_lps_mm: Numbers
+    slope: float
+    intercept: float
+
+
+def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None, None]:
+    """Yields the HU of each slice; a file of many frames is opened once in a row.
 
     Compressed frames go through one child process, which ends with the generator.
 
@@ -31,22 +58,23 @@ def read_stored(
     with ExitStack() as children:
         decoder: Decoder | None = None
         held: tuple[DicomFile, FileDataset] | None = None
-        for file, frame in frames:
-            is_new = held is None or held[0] is not file
+        for one in slices:
+            is_new = held is None or held[0] is not one.file
             if held is None or is_new:
-                held = (file, _open(file, study))
+                held = (one.file, _open(one.file, study))
             image = held[1]
             syntax = image.file_meta.get("TransferSyntaxUID")
             with readable(study):
                 shape = (int(image.Rows), int(image.Columns))
                 if _is_plain(syntax):
-                    pixels = _view(image, frame, shape)
+                    pixels = _view(image, one.frame, shape)
                 else:
                     _check_codec(syntax, study)
                     decoder = decoder or children.enter_context(open_decoder(study))
-                    pixels = decoder.decode(_content(file) if is_new else None, frame, shape)
-                pixels = _within_bits(pixels, image, study)
-            yield pixels
+                    content = _content(one.file) if is_new else None
+                    pixels = decoder.decode(content, one.frame, shape)
+                plane = _to_hu(pixels, image, one, study)
+            yield plane
 
 
 def _open(file: DicomFile, study: str) -> FileDataset:
@@ -94,28 +122,71 @@ def _check_codec(syntax: UID, study: str) -> None:
         )
 
 
-def _within_bits(pixels: Stored, image: FileDataset, study: str) -> Stored:
-    """Refuses values outside the stated bits, except padding, which becomes the lowest of them.
+def _to_hu(pixels: Stored, image: FileDataset, one: Slice, study: str) -> PlaneHu:
+    """Rescales stored values; what the header states to be padding is no metal, but air.
 
-    Padding may lie outside or at the upper end, where it would be read as metal. Other values
-    outside are no densities: overlays of old scanners in the spare bits, a wrong number of bits
-    and a wrong sign look alike.
+    Padding is believed only where it lies outside the stated bits, at their upper end or at
+    3071 HU and more: headers also state values that their tissue has.
+
+    Raises:
+        CtscribeError: ``E_BITS`` for values outside the stated bits.
     """
+    bits = _bits(image, study)
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(image) else (0, 2**bits - 1)
+    padded = _is_padding(pixels, image)
+    is_air = padded & ((pixels < least) | (pixels >= most))
+    values = np.where(is_air, pixels.dtype.type(0), pixels) if is_air.any() else pixels
+    is_short = least < 0 <= values.min() and most < values.max() < 1 << bits
+    if is_short or _has_overlay(image, bits):
+        values = _without_spare_bits(values, bits, most)
+        padded |= _is_padding(values, image)
+    hu = values * np.float64(one.slope) + one.intercept
+    is_air |= padded & (hu >= METAL_HU)
+    hu[is_air] = _PADDED_HU
+    is_odd = is_short and np.unique(hu[(hu < PADDING_HU) & ~is_air]).size > 1
+    if is_odd or values.min() < least or values.max() > most:
+        raise _refuse_bits(bits, study)
+    return hu
+
+
+def _bits(image: FileDataset, study: str) -> int:
     bits, high = int(image.get("BitsStored", 16)), image.get("HighBit")
     if not (1 <= bits <= 16 and (high is None or int(high) == bits - 1)):
         raise _refuse_bits(bits, study)
-    signed = bool(image.PixelRepresentation)
-    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    lowest, highest = int(pixels.min()), int(pixels.max())
-    padding = image.get("PixelPaddingValue")
-    if isinstance(padding, int) and not (least <= lowest and highest < most):
-        is_padding = pixels.astype(np.uint16) == (padding & 0xFFFF)
-        is_padding &= (pixels < least) | (pixels >= most)
-        pixels = np.where(is_padding, pixels.dtype.type(least), pixels)
-        lowest, highest = int(pixels.min()), int(pixels.max())
-    if lowest < least or highest > most:
-        raise _refuse_bits(bits, study)
-    return pixels
+    return bits
+
+
+def _is_signed(image: FileDataset) -> bool:
+    return bool(image.PixelRepresentation)
+
+
+def _is_padding(pixels: Stored, image: FileDataset) -> Bool[np.ndarray, "rows columns"]:
+    """Where PixelPaddingValue lies, or what is between it and PixelPaddingRangeLimit.
+
+    Both are compared as the words of 16 bits that they are: headers state them with either sign.
+    """
+    stated = [image.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    words = np.array([value & 0xFFFF for value in stated if isinstance(value, int)], np.uint16)
+    if not isinstance(stated[0], int):
+        return np.zeros(pixels.shape, bool)
+    ends = words.view(np.int16) if _is_signed(image) else words
+    return np.asarray((pixels >= ends.min()) & (pixels <= ends.max()))
+
+
+def _has_overlay(image: FileDataset, bits: int) -> bool:
+    """Whether old overlays lie in bits that the densities leave free, as their groups declare."""
+    return any(
+        (group, 0x0102) in image
+        and (group, 0x3000) not in image
+        and int(image[group, 0x0102].value or 0) >= bits
+        for group in _OVERLAY_GROUPS
+    )
+
+
+def _without_spare_bits(values: Stored, bits: int, most: int) -> Stored:
+    """The stated bits alone; where these are signed, the highest of them is the sign."""
+    kept = values.astype(np.int32) & ((1 << bits) - 1)
+    return np.where(kept > most, kept - (1 << bits), kept)
 
 
 def _refuse_bits(bits: int, study: str) -> CtscribeError:

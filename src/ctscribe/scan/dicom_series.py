@@ -1,41 +1,91 @@
 """Headers of all slices in a folder → the one series that is read, and a note of the others."""
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal
+from ctscribe.scan.dicom_headers import SliceHeader, plane_normal
+from ctscribe.scan.dicom_stacks import Stack, is_even_stack, is_joined, stacks_of
 from ctscribe.scan.metadata import kernel_sharpness
-from ctscribe.scan.volume import MIN_SLICES, Notes, note
+from ctscribe.scan.volume import MIN_SLICES, Notes, note, note_if
 
 RULE = (
-    f"of CT series, without localizers: {MIN_SLICES} slices or more first, then axial ones, "
-    "then most slices, thinnest slices, softest kernel, lowest series number"
+    f"of axial CT series, without localizers: {MIN_SLICES} slices or more first, then originals "
+    "before what was derived of them, this before projections and maps, then most slices, "
+    "thinnest slices, softest kernel, lowest series number, earliest acquisition"
 )
 """The preferences of `_preference`, as the record states them."""
+ASKED = "the series that was asked for"
+"""What the record states instead where `--series` decided."""
 _PLANES = ("sagittal", "coronal", "axial")
+_AXIAL_COSINE = 0.7
+"""Planes turned further than 45 degrees are not axial."""
+_KINDS = ("", "derived", "a projection or map")
+"""By `SliceHeader.derived`."""
 _MODALITIES = {"CT", "CR", "DX", "MG", "MR", "NM", "OT", "PR", "PT", "RF", "SC", "SEG", "SR", "US"}
 """Those that an error may name; a header may hold any text there."""
-_SAME_STACK_COSINE = 0.9
-"""Slices of one series that are turned further than 25 degrees cannot be one stack."""
 
 
-def choose_series(headers: list[SliceHeader], study: str) -> tuple[list[SliceHeader], Notes]:
-    """Picks one CT series by `RULE`.
+def choose_series(
+    headers: list[SliceHeader], study: str, asked: str | None = None
+) -> tuple[Stack, Notes]:
+    """Picks one axial CT series, the one that is asked for or else by `RULE`.
 
-    Slices that one series holds across its others, as unmarked localizers lie, count as a
-    series of their own. Pictures in colour or without a position are no candidates as long as
-    there are others.
+    What counts as a series is a stack, as `stacks_of` finds them: slices that one series holds
+    across its others, as unmarked localizers lie, and each of its acquisitions count as a series
+    of their own. Pictures in colour or without a position are no candidates as long as there are
+    others.
+
+    Args:
+        headers: Of all files.
+        study: Name for errors.
+        asked: Number or SeriesInstanceUID.
 
     Returns:
         The slices of the chosen series, in no order; ``W_OTHER_SERIES`` with the detail
-        ``series``: the rule, the chosen one and the others.
+        ``series``: the rule, the chosen one and the others; ``W_SERIES_JOINED``, ``W_DERIVED``.
 
     Raises:
-        CtscribeError: ``E_NOT_CT`` or ``E_MIXED_PATIENT``.
+        CtscribeError: ``E_NOT_CT``, ``E_MIXED_PATIENT`` or ``E_SERIES``.
     """
+    stacks = sorted(stacks_of(_images(headers, study)), key=_preference)
+    wanted = [stack for stack in stacks if asked is None or _is_called(stack, asked)]
+    if not wanted:
+        found = "; ".join(dict.fromkeys(_say(_name(stack)) for stack in stacks))
+        raise CtscribeError(
+            "E_SERIES", f"{study} must hold the series that was asked for, but holds {found}"
+        )
+    axial = [stack for stack in wanted if _plane(stack) in (None, "axial")]
+    if not axial:
+        found = " and ".join(sorted({str(_plane(stack)) for stack in wanted}))
+        raise CtscribeError(
+            "E_NOT_CT",
+            f"{study} must hold axial images, because only they make a chest, but holds {found} "
+            "ones",
+        )
+    chosen = axial[0]
+    if is_joined(chosen) and not is_even_stack(chosen):
+        raise CtscribeError(
+            "E_UNEVEN_SPACING",
+            f"{study} must be one series, but each slice is a series of its own, and together they "
+            "make no evenly spaced stack",
+        )
+    others = [stack for stack in stacks if stack is not chosen]
+    notes = (
+        note(*frozenset().union(*(one.codes for one in chosen)))
+        | note_if(is_joined(chosen), "W_SERIES_JOINED")
+        | note_if(chosen[0].derived > 1, "W_DERIVED")
+    )
+    if not others:
+        return chosen, notes
+    rule = RULE if asked is None else ASKED
+    told = {"rule": rule, "chosen": _name(chosen), "others": [_name(one) for one in others]}
+    return chosen, notes | note("W_OTHER_SERIES", series=told)
+
+
+def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
+    """The CT images that are no localizers, of one patient."""
     images = [one for one in headers if one.modality == "CT" and one.size is not None]
     images = [one for one in images if not one.localizer]
     if not images:
@@ -49,13 +99,11 @@ def choose_series(headers: list[SliceHeader], study: str) -> tuple[list[SliceHea
             "E_MIXED_PATIENT",
             f"{study} must hold images of one patient, but holds several",
         )
-    groups = sorted(_stacks(images), key=_preference)
-    chosen, others = groups[0], groups[1:]
-    codes = frozenset().union(*(one.codes for one in chosen))
-    if not others:
-        return chosen, note(*codes)
-    told = {"rule": RULE, "chosen": _name(chosen), "others": [_name(one) for one in others]}
-    return chosen, note(*codes, "W_OTHER_SERIES", series=told)
+    return images
+
+
+def _is_called(stack: Stack, asked: str) -> bool:
+    return any(asked.strip() in one.called for one in stack)
 
 
 def say_series(series: dict[str, Any]) -> str:
@@ -64,45 +112,24 @@ def say_series(series: dict[str, Any]) -> str:
     return f"Read was {_say(series['chosen'])}. Left aside: {others}."
 
 
-def _stacks(images: list[SliceHeader]) -> list[list[SliceHeader]]:
-    by_series: defaultdict[str, list[SliceHeader]] = defaultdict(list)
-    for one in images:
-        by_series[one.series].append(one)
-    return [stack for series in by_series.values() for stack in _parallel(series)]
-
-
-def _parallel(series: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """Splits a series by the direction of its slices; those without one join the largest part."""
-    stacks: list[tuple[Numbers, list[SliceHeader]]] = []
-    lost: list[SliceHeader] = []
-    for one in series:
-        if one.orientation is None:
-            lost.append(one)
-            continue
-        normal = plane_normal(one.orientation)
-        like = [stack for of, stack in stacks if abs(float(of @ normal)) > _SAME_STACK_COSINE]
-        if like:
-            like[0].append(one)
-        else:
-            stacks.append((normal, [one]))
-    groups = sorted((stack for _, stack in stacks), key=len, reverse=True) or [[]]
-    groups[0].extend(lost)
-    return groups
-
-
-def _plane(series: list[SliceHeader]) -> str | None:
+def _plane(series: Stack) -> str | None:
+    """The plane that its slices lie in or are nearest to; None where none says its direction."""
     found = next((one.orientation for one in series if one.orientation is not None), None)
-    return None if found is None else _PLANES[int(np.argmax(np.abs(plane_normal(found))))]
+    if found is None:
+        return None
+    cosines = np.abs(plane_normal(found))
+    name = _PLANES[int(np.argmax(cosines))]
+    return "oblique" if name == "axial" and cosines[2] < _AXIAL_COSINE else name
 
 
-def _preference(series: list[SliceHeader]) -> tuple[Any, ...]:
+def _preference(series: Stack) -> tuple[Any, ...]:
     """Sorts the series that `RULE` prefers first; those without positions or in colour last."""
     first = series[0]
     placed = any(one.position_lps_mm is not None and one.grey for one in series)
     return (
         not placed,
         len(series) < MIN_SLICES,
-        _plane(series) != "axial",
+        first.derived,
         -len(series),
         first.thickness_mm,
         kernel_sharpness(first.kernel),
@@ -111,16 +138,17 @@ def _preference(series: list[SliceHeader]) -> tuple[Any, ...]:
     )
 
 
-def _name(series: list[SliceHeader]) -> dict[str, Any]:
+def _name(series: Stack) -> dict[str, Any]:
     """What the record says of a series: numbers alone, because descriptions may name a patient."""
     first = series[0]
     number, thickness = first.series_number, first.thickness_mm
-    return {
+    told = {
         "series_number": int(number) if np.isfinite(number) else None,
         "num_slices": len(series),
         "plane": _plane(series),
         "thickness_mm": thickness if 0 < thickness < 100 else None,
     }
+    return told | ({"kind": _KINDS[first.derived]} if first.derived else {})
 
 
 def _say(one: dict[str, Any]) -> str:
@@ -128,4 +156,5 @@ def _say(one: dict[str, Any]) -> str:
     thickness = f" of {one['thickness_mm']:g} mm" if one["thickness_mm"] else ""
     plane = f"{one['plane']} " if one["plane"] else ""
     name = number or f"series {one['series_number']}"
-    return f"{name} ({one['num_slices']} {plane}slices{thickness})"
+    kind = f", {one['kind']}" if "kind" in one else ""
+    return f"{name} ({one['num_slices']} {plane}slices{thickness}{kind})"

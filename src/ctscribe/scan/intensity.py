@@ -19,7 +19,7 @@ AIR_HU = -1024
 """The lowest value of the Hounsfield scale on 12-bit scanners; nothing real lies below it."""
 METAL_HU = 3071
 """The highest; only metal lies above it, on scanners with a wider scale."""
-_PADDING_HU = -1500
+PADDING_HU = -1500
 """Below this no noise reaches: −2000, −2048, −3024, −8192 mark voxels outside the scan."""
 _SAMPLE_VOXELS = 100_000
 
@@ -115,8 +115,8 @@ def limit(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
     padding = metal = 0
     for plane in hu.T:  # one plane at a time, which stays in the processor's cache
         lowest, highest = plane.min(), plane.max()
-        if lowest < _PADDING_HU:
-            padding += int(np.count_nonzero(plane < _PADDING_HU))
+        if lowest < PADDING_HU:
+            padding += int(np.count_nonzero(plane < PADDING_HU))
         if highest > METAL_HU:
             metal += int(np.count_nonzero(plane > METAL_HU))
         if lowest < AIR_HU or highest > METAL_HU:
@@ -135,7 +135,7 @@ def normalise(
 
 
 def _looks_like_hu(sample: np.ndarray) -> bool:
-    inside = sample[sample > _PADDING_HU]
+    inside = sample[sample > PADDING_HU]
     if inside.size < 0.05 * sample.size:
         return False
     air_or_lung = np.mean((inside >= -1100) & (inside <= -500))

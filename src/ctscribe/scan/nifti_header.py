@@ -211,13 +211,22 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
         block += stream.read(size - 348)
         found = block[place : place + 4]
         if found in (alone, paired) and len(block) == size:
-            return header_class(block, endianness=order, check=False), size, found == paired
+            fields = header_class(block, endianness=order, check=False)
+            _set_handedness(fields)
+            return fields, size, found == paired
         break
     check_kind(block[:4], study)
     raise CtscribeError(
         "E_NOT_NIFTI",
         f"{study} must be a NIfTI file, but does not begin as one",
     )
+
+
+def _set_handedness(fields: Any) -> None:  # noqa: ANN401
+    """Reads pixdim[0] as the standard's own library does: -1 where negative, else 1, as unset."""
+    handedness = fields["pixdim"][0]
+    if np.isfinite(handedness):
+        fields["pixdim"][0] = -1 if handedness < 0 else 1
 
 
 def _sizes(fields: Any, study: str) -> list[int]:  # noqa: ANN401

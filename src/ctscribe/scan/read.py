@@ -42,6 +42,7 @@ def read_volume(
     metadata: VolumeMetadata | None = None,
     intensity: Intensity = "auto",
     prefer: Prefer | None = None,
+    series: str | None = None,
     max_tilt_degrees: float = 30.0,
 ) -> tuple[CTVolume, Notes]:
     """Reads a NIfTI file or a DICOM series.
@@ -55,6 +56,8 @@ def read_volume(
         intensity: Whether slope and intercept still have to be applied; a DICOM series has its
             own and is always brought to HU.
         prefer: Which affine to believe when sform and qform disagree; None refuses.
+        series: Number or SeriesInstanceUID of the DICOM series to read; None chooses by
+            `dicom_series.RULE`.
         max_tilt_degrees: Stacks that lean to their slices' normal (gantry tilt) by more than
             half a degree are set upright up to this angle, and refused beyond.
 
@@ -65,8 +68,8 @@ def read_volume(
     Raises:
         CtscribeError: What is wrong, in one sentence.
     """
-    if _holds_dicom(path, study):
-        values, affine, notes = read_dicom(path, study)
+    if _holds_dicom(path, study, series):
+        values, affine, notes = read_dicom(path, study, series)
         rescale, intensity, is_first_release = None, "hu", False
     else:
         values, header, notes = read_nifti(path, study)
@@ -90,6 +93,7 @@ def read_grid(
     study: str,
     metadata: VolumeMetadata | None = None,
     prefer: Prefer | None = None,
+    series: str | None = None,
     max_tilt_degrees: float = 30.0,
 ) -> tuple[CTVolume, Notes]:
     """Reads headers alone: where a source's voxels lie, checked as `read_volume` does.
@@ -104,8 +108,8 @@ def read_grid(
         CtscribeError: What is wrong with the header, in one sentence.
     """
     shape: tuple[int, ...]
-    if _holds_dicom(path, study):
-        shape, affine, notes = read_dicom_grid(path, study)
+    if _holds_dicom(path, study, series):
+        shape, affine, notes = read_dicom_grid(path, study, series)
     else:
         header = read_nifti_header(path, study)
         affine, placed = _locate(header, metadata, study, prefer)
@@ -168,18 +172,23 @@ def _upright(volume: CTVolume, max_tilt_degrees: float, study: str) -> tuple[CTV
     return set_upright(volume, plan), note("W_TILT", tilt_degrees=round(plan.tilt_degrees, 2))
 
 
-def _holds_dicom(path: Path, study: str) -> bool:
+def _holds_dicom(path: Path, study: str, series: str | None) -> bool:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise CtscribeError(
                 "E_READ",
                 f"{study} must be a file or folder, but is a pipe or device",
             )
-        return is_dicom(path)
+        holds_dicom = is_dicom(path)
     except OSError as error:
         raise CtscribeError(
             "E_READ", f"{study} must be readable, but {error.strerror or error}"
         ) from error
+    if series is not None and not holds_dicom:
+        raise CtscribeError(
+            "E_OPTION", f"{study} must be DICOM where a series is asked for, but is another file"
+        )
+    return holds_dicom
 
 
 def _check_depth(volume: CTVolume, study: str) -> None:

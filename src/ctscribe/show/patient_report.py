@@ -38,6 +38,11 @@ INTENDED_USE = {
 
 DRAFT = "Draft written by a model, not verified"
 
+CUT_SHORT = (
+    "Cut short: the text ran into its length limit (generate.max_new_tokens) and breaks off. What "
+    "would have followed is missing, such as the impression."
+)
+
 _STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
 _SIDE_PX = 168
 """Longer side of a thumbnail; larger images are made smaller, none larger."""
@@ -85,6 +90,8 @@ class PatientReport:
         provenance: What made it.
         sentences: What each sentence rests on, first those of the Findings; empty when unknown.
         not_assessable: Why there is no report, in one sentence; None for a report.
+        finished: False where the text ran into the length limit.
+        scan_sha256: Of the frames; None where the volume cannot be shown.
     """
 
     study: str
@@ -99,6 +106,18 @@ class PatientReport:
     provenance: Provenance
     sentences: tuple[SentenceRow, ...] = ()
     not_assessable: str | None = None
+    finished: bool = True
+    scan_sha256: str | None = None
+
+    @property
+    def headline(self) -> str:
+        """What stands above everything else."""
+        return DRAFT if self.finished else f"{DRAFT}, cut short"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the reader must know first: that the text breaks off, then the warnings."""
+        return self.warnings if self.finished else (CUT_SHORT, *self.warnings)
 
 
 def report_page(report: PatientReport) -> str:
@@ -111,7 +130,6 @@ def report_page(report: PatientReport) -> str:
     return render(
         "report.html",
         report=report,
-        draft=DRAFT,
         findings=numbered[: len(report.findings)],
         impression=numbered[len(report.findings) :],
         labels=sorted(report.labels, key=lambda row: _STATUS_ORDER.index(row.status)),
@@ -135,7 +153,9 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "status": "preliminary" if report.not_assessable is None else "not assessable",
         "not_assessable": report.not_assessable,
         "verified": False,
+        "finished": report.finished,
         "study": report.study,
+        "scan_sha256": report.scan_sha256,
         "findings": list(report.findings),
         "impression": list(report.impression),
         "sentences": [_without_text(row) for row in report.sentences],
@@ -143,7 +163,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
             asdict(row) | {"sentences": list(row.sentences), "against_cue": row.against_cue}
             for row in report.labels
         ],
-        "warnings": list(report.warnings),
+        "warnings": list(report.notices),
         "slices": _places(report.slices),
         "model_windows": list(report.model_windows),
         "source_kind": report.source_kind,
@@ -188,9 +208,9 @@ def to_text(report: PatientReport) -> str:
     made_by = report.provenance
     places = [signed_mm(position) for position in report.slices.position_mm]
     return _joined(
-        f"{DRAFT.upper()}. {RESEARCH_USE}",
+        f"{report.headline.upper()}. {RESEARCH_USE}",
         f"Study: {report.study}",
-        *(f"Warning: {warning}" for warning in report.warnings),
+        *(f"Warning: {warning}" for warning in report.notices),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
         *_cue_lines(report.labels),

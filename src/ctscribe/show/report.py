@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import write_plain_json, write_text
+from ctscribe.base.files import read_json, write_plain_json, write_text
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import WINDOWS, PreparedVolume
 from ctscribe.scan.slabs import slab_thickness_mm
@@ -21,11 +21,31 @@ WARNINGS = {
 
 
 def save_report(draft: Draft, out_dir: Path) -> dict[str, Path]:
-    """Writes ``report.txt``, ``report.json`` and ``report.html``; returns their paths by suffix."""
-    paths = {suffix: out_dir / f"report.{suffix}" for suffix in ("txt", "json", "html")}
+    """Writes ``report.json``, ``report.txt`` and ``report.html``; returns their paths by suffix.
+
+    An earlier draft of the same scan is replaced.
+
+    Raises:
+        CtscribeError: ``E_EXISTS`` where the folder holds a draft of another scan, or one of which
+            that is not known.
+    """
+    # the JSON comes first: it says whose the others are
+    paths = {suffix: out_dir / f"report.{suffix}" for suffix in ("json", "txt", "html")}
+    if any(path.exists() for path in paths.values()) and not _is_of(draft, paths["json"]):
+        raise CtscribeError(
+            "E_EXISTS",
+            f"{out_dir} must be new or hold a draft of this scan with the same frames, but holds "
+            "another draft",
+        )
     for path in paths.values():
         save_draft(draft, path)
     return paths
+
+
+def _is_of(draft: Draft, path: Path) -> bool:
+    """Whether a draft's JSON is of the same scan."""
+    there = read_json(path) if path.is_file() else {}
+    return draft.scan_sha256 is not None and there.get("scan_sha256") == draft.scan_sha256
 
 
 def save_draft(draft: Draft, path: Path) -> None:
@@ -65,6 +85,8 @@ def report_of(draft: Draft) -> PatientReport:
         provenance=draft.provenance,
         sentences=draft.sentences,
         not_assessable=draft.not_assessable,
+        finished=draft.finished,
+        scan_sha256=draft.scan_sha256,
     )
 
 

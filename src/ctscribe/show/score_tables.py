@@ -5,7 +5,7 @@ In: what `scores.evaluate` and `measure.compare` return, or the files that hold 
 further baselines make a table longer, not wider.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +14,7 @@ from typing import Any
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
+from ctscribe.base.rows import Unfinished
 from ctscribe.measure.baselines import LEAVE_ONE_OUT
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
 
@@ -112,6 +113,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         comparison: What `measure.compare` returns.
     """
     differences, n = comparison["differences"], comparison["n"]
+    missing = {base: comparison.get("missing_of_base", ())} | comparison.get("missing", {})
     metrics = [name for name in TITLES if any(name in rows for rows in differences.values())]
     rows = tuple(
         (TITLES[metric], *(_difference(found.get(metric)) for found in differences.values()))
@@ -123,6 +125,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         f"{HOLDS} The difference holds: p < {comparison['alpha']:g} by approximate randomisation "
         f"over patients ({n['trials']} trials), adjusted by Holm over all {n['family']} "
         "comparisons.",
+        *_missing_notes(missing, n),
         *reference_notes(n),
         RESEARCH_USE,
     )
@@ -250,7 +253,13 @@ def _notes(
         f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
         f"{n['resamples']} resamples of patients (seed {n['seed']}).",
     ]
-    notes += reference_notes(n)
+    missing = {
+        name: {scan for scores in results for scan in scores.get("missing", ())}
+        for name, results in systems.items()
+    }
+    notes += [*_missing_notes(missing, n), *reference_notes(n)]
+    cut = {name: cut_short(*results) for name, results in systems.items()}
+    notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
     if "coverage" in metrics:
         notes.append(
             f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
@@ -275,6 +284,20 @@ def _notes(
         signature = first["model"][metric]["signature"].removeprefix(f"{metric}|")
         signatures.setdefault(signature, []).append(title)
     return notes + [f"{', '.join(titles)}: {text}" for text, titles in signatures.items()]
+
+
+def _missing_notes(missing: Mapping[str, Collection[str]], n: Mapping[str, int]) -> list[str]:
+    return [
+        f"{name}: {len(scans)} of {n['scans']} scans have no report, which counts as an empty one."
+        for name, scans in missing.items()
+        if scans
+    ]
+
+
+def cut_short(*results: Scores) -> Unfinished:
+    """Reports of one system, over all its seeds, that ran into the length limit."""
+    told = [scores.get("unfinished", {"count": 0, "known": 0}) for scores in results]
+    return Unfinished(sum(each["count"] for each in told), sum(each["known"] for each in told))
 
 
 def reference_notes(n: Mapping[str, int]) -> list[str]:

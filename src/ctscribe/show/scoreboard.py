@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import UInt8
 
 from ctscribe.base.about import __version__
 from ctscribe.base.files import read_json, write_text
 from ctscribe.base.grid import grid
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows
+from ctscribe.base.rows import PredictionRow, ReportedRow, StudyRow, read_rows, unfinished
 from ctscribe.data.prepared import Prepared
-from ctscribe.measure.language import count_ngrams, normalise
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
-from ctscribe.measure.scans import one_row_per_scan, scored_text
+from ctscribe.measure.scans import one_row_per_scan
 from ctscribe.scan.frames import WINDOWS
 from ctscribe.show.experiment_tables import experiment_tables
+from ctscribe.show.look_alikes import ALIKE, look_alikes
 from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
 from ctscribe.show.page import DrawnSlices, png_uri, render, window_title
 from ctscribe.show.score_figures import CaptionedFigure, experiment_figures, run_figures
@@ -40,16 +40,6 @@ NUM_WORST = 20
 
 MAX_SIDE_PX = 256
 """Slices are drawn at most this large, so that a page of twenty studies stays a page."""
-
-_CANDIDATES = 0.01
-_MOST_CANDIDATES = 200
-
-ALIKE = (
-    "Of all pairs of scans of different patients, the hundredth part whose references share "
-    "most word pairs; of these, the two whose slices differ most in grey. Reports like these are "
-    "why a model can score well without looking."
-)
-"""How the look-alike reports are chosen."""
 
 
 def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
@@ -79,7 +69,8 @@ def write_scoreboard(out: Path, prepared: Prepared, recipe: Recipe) -> Path:
     figures = experiment_figures(tables[1], cells, recipe)
     shown = f"studies below: {selected.name}, the run with the lowest validation loss"
     path = out / "scoreboard.html"
-    page = scoreboard_page("Scoreboard", board_facts(test, shown), tables, figures, groups)
+    facts = [*board_facts(test, shown), str(unfinished(written))]
+    page = scoreboard_page("Scoreboard", facts, tables, figures, groups)
     write_text(path, page)
     return path
 
@@ -107,6 +98,8 @@ def write_run_board(
         figures.append(CaptionedFigure("Loss over the updates.", loss_curve.read_bytes()))
     missing = len(scores["missing"])
     facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
+    if (cut := unfinished(written)).known:
+        facts.append(str(cut))
     if references.prepared is None:
         facts.append("no volumes given, so no slices are shown")
         groups = [worst_texts(scans, written)]
@@ -198,32 +191,6 @@ def worst_texts(scans: Sequence[ReportedRow], written: Sequence[PredictionRow]) 
     return StudyGroup(title, note, tuple(map(ShownStudy, chosen)))
 
 
-def look_alikes(scans: Sequence[StudyRow], prepared: Prepared) -> tuple[StudyRow, StudyRow] | None:
-    """Two scans with nearly the same report and different images, or None where none compare.
-
-    Of all pairs of scans of different patients, the hundredth part (one at least, 200 at most)
-    whose references share most word pairs (Dice's coefficient of their sets); of these, the pair
-    whose frames differ most in mean absolute grey value, slice by slice. Of equals the first.
-
-    Args:
-        scans: One row per scan.
-        prepared: Holds their frames.
-    """
-    first, second = np.triu_indices(len(scans), k=1)
-    patients = np.array([scan.patient_id for scan in scans], dtype=np.str_)
-    apart = patients[first] != patients[second]
-    first, second = first[apart], second[apart]
-    if not len(first):
-        return None
-    likeness = _dice(scans)[first, second]
-    number = min(_MOST_CANDIDATES, max(1, int(_CANDIDATES * len(first))))
-    closest = np.argsort(-likeness, kind="stable")[:number].tolist()
-    pairs = [(scans[first[i]], scans[second[i]]) for i in closest]
-    difference = [_grey_difference(one, two, prepared) for one, two in pairs]
-    best = int(np.argmax(difference))
-    return None if difference[best] < 0 else pairs[best]
-
-
 def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> ShownStudy:
     """A study's comparison with its frames, the most telling windows first."""
     frames = prepared.frames(study)
@@ -270,26 +237,6 @@ def _compare(
 
 def _text(row: ReportedRow | PredictionRow | None) -> str:
     return "" if row is None else f"{row.findings}\n{row.impression}".strip()
-
-
-def _dice(scans: Sequence[StudyRow]) -> Float64[np.ndarray, "scans scans"]:
-    texts = [scored_text(scan.findings, scan.impression) for scan in scans]
-    tokens = [normalise(text, "r2gen", predicted=False).split() for text in texts]
-    has = (count_ngrams(tokens, tokens).truth[1] > 0).astype(np.float64)
-    sizes = np.asarray(has.sum(axis=1)).ravel()
-    shared: Float64[np.ndarray, "scans scans"] = (has @ has.T).toarray()
-    dice: Float64[np.ndarray, "scans scans"] = (
-        2 * shared / np.maximum(1.0, sizes[:, None] + sizes[None])
-    )
-    return dice
-
-
-def _grey_difference(one: StudyRow, two: StudyRow, prepared: Prepared) -> float:
-    """Mean absolute difference; −1 where the frames are of different size."""
-    first, second = (prepared.frames(scan) for scan in (one, two))
-    if first.shape != second.shape:
-        return -1.0
-    return float(np.abs(first.astype(np.int16) - second).mean())
 
 
 def _block_means(

@@ -86,23 +86,20 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line per row, three numeric columns per interval; notes are left to the other forms.
-
-    Texts that a spreadsheet would run as a formula are preceded by an apostrophe.
-    """
+    """One line per row, three numeric columns per interval; notes are left to the other forms."""
     columns = range(len(table.columns))
     measured = [any(isinstance(row[i], Value) for row in table.rows) for i in columns]
     header: list[str] = []
     for name, has_interval in zip(table.columns, measured, strict=True):
         header += [name, f"{name} low", f"{name} high"] if has_interval else [name]
-    lines = [[_formula_safe(name) for name in header]]
+    lines = [header]
     for row in table.rows:
         fields: list[str] = []
         for cell, has_interval in zip(row, measured, strict=True):
             if isinstance(cell, Value):
                 fields += [f"{bound:.6f}" for bound in (cell.value, cell.low, cell.high)]
             else:
-                fields += [_formula_safe(cell), "", ""] if has_interval else [_formula_safe(cell)]
+                fields += [cell, "", ""] if has_interval else [cell]
         lines.append(fields)
     return format_csv(lines)
 
@@ -143,10 +140,6 @@ FORMS = {"markdown": (to_markdown, ".md"), "csv": (to_csv, ".csv"), "latex": (to
 def _number(value: float) -> str:
     """Three decimals, or three digits and a power of ten where that would be a long number."""
     return f"{value:.3f}" if abs(value) < 10_000 else f"{value:.2e}".replace("e+0", "e")
-
-
-def _formula_safe(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
 
 
 _LATEX = {

@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import TypedDict, final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.outside_text import plain_text, written
+from ctscribe.base.rows import MAX_AGE_YEARS
 from ctscribe.base.tables import Cells, CellTable, check_columns, read_csv, tell_rows
-from ctscribe.base.types import Labels
+from ctscribe.base.types import Labels, Sex
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.sections import split_report
 
 KEYS = ("VolumeName", "AccessionNo", "volume")
 """Columns that can name a report, the first one found is used."""
-NOT_GIVEN = "Not given."
-"""What CT-RATE writes where a report has no such section."""
 _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
-_LABELS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_LABEL = re.compile(r"(?P<no>0+(?:\.0*)?|false)|1(?:\.0*)?|true", re.IGNORECASE)
+_MANUFACTURER = ("Manufacturer", "manufacturer")
+_SEXES: dict[str, Sex] = {"F": "F", "M": "M", "O": "O"}
 _UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
-_MAX_AGE_YEARS = 130
 
 
 @final
@@ -74,7 +75,7 @@ def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
             "E_EMPTY_REPORT", f"{table.path} must hold reports, but has only a header"
         )
     by_name = table.by_name(key)
-    texts = [tuple(_written(cells[column]) for column in columns) for cells in by_name.values()]
+    texts = [tuple(written(cells[column]) for column in columns) for cells in by_name.values()]
     empty = [number for number, parts in zip(table.rows, texts, strict=True) if not any(parts)]
     if empty and not allow_empty:
         raise CtscribeError(
@@ -150,18 +151,10 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _written(cell: str) -> str:
-    """The text of a cell as it stands, or none where it says that there is none.
-
-    The one place that decides what an empty report is.
-    """
-    return "" if cell.strip() in ("", NOT_GIVEN) else cell
-
-
 def report_sections(texts: Sequence[str]) -> tuple[str, str]:
     """Findings and impression, stripped: of two cells, or of one that is cut at its headings."""
-    findings, impression = texts if len(texts) == 2 else split_report(_written(texts[0]))
-    return _written(findings).strip(), _written(impression).strip()
+    findings, impression = texts if len(texts) == 2 else split_report(written(texts[0]))
+    return written(findings).strip(), written(impression).strip()
 
 
 class ReportFields(TypedDict):
@@ -171,7 +164,7 @@ class ReportFields(TypedDict):
     impression: str
     labels: Labels | None
     manufacturer: str | None
-    sex: str | None
+    sex: Sex | None
     age_years: float | None
 
 
@@ -182,10 +175,11 @@ def report_fields(
 
     Args:
         name: Of the report, for errors.
-        texts: Findings and impression, or the whole report; white space becomes single spaces.
+        texts: Findings and impression, or the whole report; see `plain_text`, as for the
+            manufacturer.
         about: Scanner and patient, in CT-RATE's columns ``Manufacturer``, ``PatientSex`` and
-            ``PatientAge`` (a DICOM age; another is unknown) or a manifest's ``manufacturer``,
-            ``sex`` (F, M, O or empty) and ``age`` (years). Any may lack.
+            ``PatientAge`` (a DICOM age; another, and another sex, is unknown) or a manifest's
+            ``manufacturer``, ``sex`` (F, M, O or empty) and ``age`` (years). Any may lack.
         labels: The 18 findings, 0 or 1, among any columns, or none of them where the data set has
             no labels; None where only this report's row lacks.
 
@@ -193,7 +187,7 @@ def report_fields(
         CtscribeError: ``E_EMPTY_REPORT`` without findings, ``E_NO_LABELS``, ``E_COLUMN``,
             ``E_LABELS`` or ``E_METADATA``, naming the report.
     """
-    findings, impression = (" ".join(text.split()) for text in report_sections(texts))
+    findings, impression = map(plain_text, report_sections(texts))
     if not findings:
         raise CtscribeError(
             "E_EMPTY_REPORT", f"{name} must have findings in its report, but they are empty"
@@ -202,7 +196,7 @@ def report_fields(
         findings=findings,
         impression=impression,
         labels=_labels(name, labels),
-        manufacturer=_either(about, "Manufacturer", "manufacturer"),
+        manufacturer=_manufacturer(about),
         sex=_sex(name, about),
         age_years=_age_years(name, about),
     )
@@ -221,35 +215,41 @@ def _labels(name: str, cells: Cells | None) -> Labels | None:
                 "E_COLUMN",
                 f"{name} must have all 18 findings as columns or none, but lacks {finding!r}",
             )
-        if cells[finding].strip() not in _LABELS:
-            raise CtscribeError(
-                "E_LABELS",
-                f"{name} must have 0 or 1 for {finding!r}, but {cells[finding][:20]!r} was found",
-            )
-    return tuple(_LABELS[cells[finding].strip()] for finding in FINDINGS)
+    return tuple(_label(name, finding, cells[finding].strip()) for finding in FINDINGS)
 
 
-def _either(cells: Cells, *columns: str) -> str | None:
-    return next((text for column in columns if (text := cells.get(column, "").strip())), None)
+def _label(name: str, finding: str, cell: str) -> int:
+    match = _LABEL.fullmatch(cell)
+    if match is None:
+        raise CtscribeError(
+            "E_LABELS", f"{name} must have 0 or 1 for {finding!r}, but {cell[:20]!r} was found"
+        )
+    return int(not match["no"])
 
 
-def _sex(name: str, cells: Cells) -> str | None:
+def _manufacturer(cells: Cells) -> str | None:
+    told = (plain_text(written(cells.get(column, ""))) for column in _MANUFACTURER)
+    return next(filter(None, told), None)
+
+
+def _sex(name: str, cells: Cells) -> Sex | None:
     sex = cells.get("sex", "")
-    if sex not in ("", "F", "M", "O"):
+    if sex and sex not in _SEXES:
         raise CtscribeError(
             "E_METADATA", f"{name} must have sex F, M, O or none, but {sex[:20]!r} was found"
         )
-    return _either(cells, "PatientSex", "sex")
+    return _SEXES.get(cells.get("PatientSex", "").strip() or sex)
 
 
 def _age_years(name: str, cells: Cells) -> float | None:
     if age := cells.get("age", ""):
-        if not re.fullmatch(r"\d{1,3}(\.\d+)?", age) or float(age) > _MAX_AGE_YEARS:
+        if not re.fullmatch(r"\d{1,3}(\.\d+)?", age) or float(age) > MAX_AGE_YEARS:
             raise CtscribeError(
                 "E_METADATA",
-                f"{name} must have an age in years from 0 to {_MAX_AGE_YEARS}, but {age[:20]!r} "
+                f"{name} must have an age in years from 0 to {MAX_AGE_YEARS}, but {age[:20]!r} "
                 "was found",
             )
         return float(age)
     dicom = re.fullmatch(r"(\d{1,3})([DWMY])", cells.get("PatientAge", "").strip())
-    return int(dicom[1]) / _UNITS_PER_YEAR[dicom[2]] if dicom else None
+    years = int(dicom[1]) / _UNITS_PER_YEAR[dicom[2]] if dicom else math.inf
+    return years if years <= MAX_AGE_YEARS else None

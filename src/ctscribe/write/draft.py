@@ -1,5 +1,6 @@
 """What a draft of one scan holds: plain values, nothing that needs a model to read."""
 
+import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,6 +152,7 @@ class Draft:
         sentences: Each with what it rests on, those of the Findings first; empty when unknown.
         findings: What the text says of each of the 18 findings.
         not_assessable: Why there is no text, in a clause; None for a draft with one.
+        finished: False where the text ran into the length limit and ends before its end.
     """
 
     study: str
@@ -163,6 +165,14 @@ class Draft:
     sentences: tuple[SentenceRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
     not_assessable: str | None = None
+    finished: bool = True
+
+    @property
+    def scan_sha256(self) -> str | None:
+        """Hash of the frames, by which drafts of one scan are known; None without frames."""
+        if self.prepared is None:
+            return None
+        return hashlib.sha256(self.prepared.frames.tobytes()).hexdigest()
 
     def __repr__(self) -> str:
         if self.not_assessable is not None:

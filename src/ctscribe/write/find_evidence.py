@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_file
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.runs import claim
 from ctscribe.data.prepared import Prepared
@@ -29,36 +30,43 @@ def find_evidence(
 
     Raises:
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study
-            that is not prepared, ``E_PREPARED``, ``E_RUN_EXISTS`` when the file rests on others.
+            that is not prepared, ``E_PREPARED``, ``E_RUN_EXISTS`` when the file rests on others,
+            ``E_BUSY``.
     """
+    prepared.require(writer.recipe)
     matched = match_predictions(prepared, predictions_path)
     made_of = {
         "weights_sha256": writer.weights_sha256,
         "predictions_sha256": sha256_of_file(predictions_path),
         "scans_sha256": prepared.sha256([study for _, study in matched]),
     }
-    claim(out_path, made_of)
     matched = matched[:limit]
-    done = read_rows(out_path, EvidenceRow, partial=True) if out_path.exists() else []
-    write_rows(out_path, done)
-    known = {row.scan_id for row in done}
-    missing = [(row, study) for row, study in matched if row.scan_id not in known]
-    progress(len(matched) - len(missing), len(matched))
-    if missing:
-        store = writer.features(prepared, [study for _, study in missing])
-    for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
-        report = writer.read(row.findings, row.impression)
-        shown = replace(store.visual(study), cue=row.cue), study.slice_indices, study.position_mm
-        found = EvidenceRow(
-            scan_id=row.scan_id,
-            patient_id=row.patient_id,
-            volume_name=row.volume_name,
-            sentences=writer.evidence(report, *shown),
-        )
-        append_row(out_path, found)
-        progress(number, len(matched))
-    by_scan = {row.scan_id: row for row in read_rows(out_path, EvidenceRow)}
-    return [by_scan[row.scan_id] for row, _ in matched]
+    with one_writer_of(out_path):
+        claim(out_path, made_of)
+        done = read_rows(out_path, EvidenceRow, partial=True) if out_path.exists() else []
+        write_rows(out_path, done)
+        known = {row.scan_id for row in done}
+        missing = [(row, study) for row, study in matched if row.scan_id not in known]
+        progress(len(matched) - len(missing), len(matched))
+        if missing:
+            store = writer.features(prepared, [study for _, study in missing])
+        for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
+            report = writer.read(row.findings, row.impression)
+            shown = (
+                replace(store.visual(study), cue=row.cue),
+                study.slice_indices,
+                study.position_mm,
+            )
+            found = EvidenceRow(
+                scan_id=row.scan_id,
+                patient_id=row.patient_id,
+                volume_name=row.volume_name,
+                sentences=writer.evidence(report, *shown),
+            )
+            append_row(out_path, found)
+            progress(number, len(matched))
+        by_scan = {row.scan_id: row for row in read_rows(out_path, EvidenceRow)}
+        return [by_scan[row.scan_id] for row, _ in matched]
 
 
 def match_predictions(

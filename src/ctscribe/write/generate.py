@@ -8,6 +8,7 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, writing
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.runs import claim
 from ctscribe.base.types import Split
@@ -37,6 +38,7 @@ def generate_template(
             f"the template needs {writer.run_dir / FILE} of the run's best weights, as "
             "`ctscribe calibrate` writes it",
         )
+    prepared.require(writer.recipe)
     scans = prepared.scans(split)
     store = writer.features(prepared, scans)
     logits = writer.finding_logits([store.visual(study) for study in scans])
@@ -80,22 +82,24 @@ def generate(
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
-            ``E_RUN_EXISTS`` when the file was written otherwise.
+            ``E_RUN_EXISTS`` when the file was written otherwise, ``E_BUSY``.
     """
+    prepared.require(writer.recipe)
     scans = prepared.scans(split)
-    writer.hold_against(prepared)
-    request = writer.made_of() | {
-        "cues": _told_by(writer, cues),
-        "scans_sha256": prepared.sha256(scans),
-    }
-    claim(out_path, request)
-    missing = drop_cut_line(scans, out_path)
-    progress(len(scans) - len(missing), len(scans))
-    if missing:
-        view = told_by_table(writer.features(prepared, missing).visual, cues)
-        write_scans(writer, scans, view, out_path, progress=progress)
-    rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
-    return [rows[study.scan_id] for study in scans]
+    with one_writer_of(out_path):
+        writer.hold_against(prepared)
+        request = writer.made_of() | {
+            "cues": _told_by(writer, cues),
+            "scans_sha256": prepared.sha256(scans),
+        }
+        claim(out_path, request)
+        missing = drop_cut_line(scans, out_path)
+        progress(len(scans) - len(missing), len(scans))
+        if missing:
+            view = told_by_table(writer.features(prepared, missing).visual, cues)
+            write_scans(writer, scans, view, out_path, progress=progress)
+        rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
+        return [rows[study.scan_id] for study in scans]
 
 
 def _told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:

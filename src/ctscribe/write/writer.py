@@ -45,6 +45,7 @@ from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
+from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.volume import CTVolume, note_unusual
 from ctscribe.text.prompt import encode_example
 from ctscribe.text.sections import split_report
@@ -362,7 +363,13 @@ class ReportWriter:
         return explain(self.qwen, report, on_scan, slice_indices, position_mm)
 
     def report(
-        self, source: Path, name: str | None = None, cue: tuple[str, ...] | None = None
+        self,
+        source: Path,
+        name: str | None = None,
+        cue: tuple[str, ...] | None = None,
+        *,
+        prefer: Prefer | None = None,
+        series: str | None = None,
     ) -> Draft:
         """Reads a scan and writes its draft; of one that holds no chest CT it says why not.
 
@@ -370,6 +377,8 @@ class ReportWriter:
             source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
             name: How the draft shall call the study; nothing of the source's name or header does.
             cue: Findings to tell in the prompt; by default those that the queries see.
+            prefer: Which affine of a NIfTI file to believe where two disagree; None refuses.
+            series: Number or SeriesInstanceUID, where a folder holds several series.
 
         Raises:
             CtscribeError: What is wrong with the scan, in one sentence.
@@ -380,7 +389,7 @@ class ReportWriter:
         knobs = self.recipe.volume, self.recipe.slices
 
         def prepare() -> PreparedVolume:
-            return prepare_volume(source, *knobs, study="the scan")
+            return prepare_volume(source, *knobs, study="the scan", prefer=prefer, series=series)
 
         return self._write(prepare, name, kind, cue)
 
@@ -426,7 +435,8 @@ class ReportWriter:
             cue=cue,
         )
         visual = self.told(visual)
-        text = self.answers([visual])[0].text
+        answer = self.answers([visual])[0]
+        text = answer.text
         report = self.read(*split_report(text))
         evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
         findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
@@ -447,7 +457,9 @@ class ReportWriter:
             )
         sentences = sentence_rows(evidence, confidences)
         draft = self._draft(study, kind, scan)
-        return replace(draft, text=text, sentences=sentences, findings=findings)
+        return replace(
+            draft, text=text, sentences=sentences, findings=findings, finished=answer.finished
+        )
 
     def _draft(
         self, study: str, kind: SourceKind, scan: PreparedVolume | None, refused: str | None = None

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.learn.model import checkpoint
-from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters, merge_adapters
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
@@ -67,11 +67,96 @@ def test_the_layout_is_the_hubs_and_older_releases_find_their_fields(saved: Path
     assert text["rope_theta"] == 1e6
 
 
-def test_adapters_are_merged_on_the_way_out(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+def learn_a_little(adapted: Qwen2_5_VLForConditionalGeneration, std: float) -> None:
+    """As an update does, in float32, and small beside a weight."""
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.float()
+            if "lora_B" in name:
+                parameter.normal_(std=std)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_come_back_as_they_were_trained(
+    saved: Path,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     losses: Losses,
+    dtype: str,
+) -> None:
+    """A sum rounded to bfloat16 would keep half of an update; the weights below are kept apart."""
+    adapted, _ = load_model(saved, dtype)
+    below = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
+    add_adapters(adapted, r=4, alpha=8)
+    add_adapters(adapted, r=2, alpha=2, linears=TOWER_LINEARS)
+    learn_a_little(adapted, std=1e-3)
+    save_model(tmp_path / "best", adapted, tokenizer)
+    again, _ = load_model(tmp_path / "best", dtype)
+    learned = {n: w for n, w in adapted.state_dict().items() if ".lora_" in n}
+    assert len(learned) == 2 * (7 * 3 + 5 * 4)
+    for name, weight in learned.items():
+        assert torch.equal(again.state_dict()[name], weight), name
+        assert again.state_dict()[name].dtype == torch.float32
+    assert torch.equal(losses(again), losses(adapted))
+    stored = load_file(tmp_path / "best" / "model.safetensors")
+    place = "layers.0.self_attn.q_proj.weight"
+    assert torch.equal(stored[f"model.{place}"], below[f"model.language_model.{place}"])
+    save_model(tmp_path / "again", again, tokenizer)
+    for file in ("model.safetensors", "adapters.safetensors", "adapters.json"):
+        written = (tmp_path / "again" / file).read_bytes()
+        assert written == (tmp_path / "best" / file).read_bytes(), file
+
+
+def test_adapters_that_do_not_fit_are_refused(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    adapted = deepcopy(qwen)
+    add_adapters(adapted, r=4, alpha=8)
+    folder = tmp_path / "best"
+    save_model(folder, adapted, tokenizer)
+    (folder / "checkpoint.json").unlink()
+    tensors = load_file(folder / "adapters.safetensors")
+    save_file(dict([*tensors.items()][1:]), folder / "adapters.safetensors")
+    with refusal("E_WEIGHTS", r"adapters\.safetensors must fit .* 1 tensors do not, such as base_"):
+        load_model(folder)
+
+
+def test_a_later_stage_goes_on_with_earlier_adapters_of_the_same_size(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+) -> None:
+    adapted = deepcopy(qwen)
+    add_adapters(adapted, r=4, alpha=8, linears=TOWER_LINEARS)
+    add_adapters(adapted, r=4, alpha=8)
+    learn_a_little(adapted, std=0.1)
+    before = {name: weight.clone() for name, weight in adapted.named_parameters()}
+    add_adapters(adapted, r=4, alpha=8)
+    after = dict(adapted.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    learning = {name for name, weight in after.items() if weight.requires_grad}
+    assert learning == {n for n in after if ".lora_" in n and ".language_model." in n}
+    with refusal("E_RECIPE", "those of the adapters to go on with, 4 and 8, but are 2 and 8"):
+        add_adapters(adapted, r=2, alpha=8)
+
+
+def test_adapters_that_an_earlier_version_merged_are_not_put_on_twice(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    adapted = deepcopy(qwen)
+    add_adapters(adapted, r=4, alpha=8)
+    folder = tmp_path / "best"
+    save_model(folder, adapted, tokenizer)
+    settings = json.loads((folder / "adapters.json").read_text())
+    del settings["merged_into_weights"]
+    (folder / "adapters.json").write_text(json.dumps(settings))
+    (folder / "checkpoint.json").unlink()
+    again, _ = load_model(folder)
+    assert type(again.model.language_model.layers[0].mlp.up_proj) is torch.nn.Linear
+
+
+def test_merged_adapters_are_part_of_the_weights(
+    qwen: Qwen2_5_VLForConditionalGeneration, losses: Losses
 ) -> None:
     adapted = deepcopy(qwen)
     before = losses(adapted)
@@ -80,15 +165,13 @@ def test_adapters_are_merged_on_the_way_out(
     assert len(trainable) == 2 * 7 * 3
     assert all("language_model" in name and "lora_" in name for name in trainable)
     assert torch.equal(losses(adapted), before)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    assert not torch.allclose(losses(adapted), before)
-    save_model(tmp_path / "best", adapted, tokenizer)
-    again, _ = load_model(tmp_path / "best")
-    torch.testing.assert_close(losses(again), losses(adapted), atol=1e-4, rtol=1e-4)
-    assert type(again.model.language_model.layers[0].mlp.up_proj) is torch.nn.Linear
+    learn_a_little(adapted, std=0.1)
+    learned = losses(adapted)
+    assert not torch.allclose(learned, before)
+    merge_adapters(adapted)
+    torch.testing.assert_close(losses(adapted), learned, atol=1e-4, rtol=1e-4)
+    assert type(adapted.model.language_model.layers[0].mlp.up_proj) is torch.nn.Linear
+    assert adapted.state_dict().keys() == qwen.state_dict().keys()
 
 
 def test_an_interrupted_save_leaves_the_earlier_checkpoint(

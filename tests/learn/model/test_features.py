@@ -1,5 +1,6 @@
 from copy import deepcopy
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model import features
-from ctscribe.learn.model.features import FeatureStore, frames_of, store_features
+from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.features import (
+    FeatureStore,
+    frames_of,
+    store_all,
+    store_features,
+    store_together,
+)
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tensor_files import write_tensors
 from ctscribe.learn.model.tower import encode_frames, merge
@@ -63,6 +71,50 @@ def test_stored_features_equal_live_ones(
         assert shown.frames is not None
         assert torch.equal(shown.frames, frames)
         assert (shown.grid_thw, shown.position_mm) == (visual.grid_thw, visual.position_mm)
+
+
+def test_shards_store_their_share_and_a_tower_that_learns_none(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: Prepared,
+    tmp_path: Path,
+) -> None:
+    save_model(tmp_path / "start", qwen, tokenizer)
+    recipe = Recipe.model_validate({"model": {"dtype": "float32"}})
+    store_all(prepared, recipe, tmp_path / "start", noise=False, share=(1, 2))
+    stored = [path.name for path in prepared.folder.glob("features/*/train_*")]
+    assert [name.partition(".")[0] for name in stored] == ["train_1_a_1"]
+    learns = Recipe.model_validate({"model": {"dtype": "float32", "freeze_tower": False}})
+    with refusal("E_RECIPE", "features are stored of a tower that stays as it is"):
+        store_all(prepared, learns, tmp_path / "start", noise=False)
+
+
+@pytest.mark.parametrize("other_lives", [True, False])
+def test_launched_processes_share_the_work_and_wait_for_files(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    other_lives: bool,
+) -> None:
+    """Process 1 of 2; where the other never stores its share, this one does in the end."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(features, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(features, "_SILENCE_S", 60.0 if other_lives else 0.1)
+    studies, told = prepared.studies, list[tuple[int, int]]()
+    other = Thread(target=store_features, args=(qwen, prepared, studies[::2]))
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+        if told == [(0, 1), (1, 1)] and other_lives:
+            other.start()
+
+    store = store_together(qwen, prepared, studies, noise=False, merged=True, progress=tell)
+    assert all(store.path(each).exists() for each in studies)
+    assert told[:2] == [(0, 1), (1, 1)]
+    assert told[-1] == (3, 3)
+    if other_lives:
+        other.join()
 
 
 def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_frames(

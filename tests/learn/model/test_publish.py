@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,22 @@ def test_merged_weights_give_the_logits_of_training(
     adapted: Adapted, tmp_path: Path, logits: Logits
 ) -> None:
     model, best = adapted
-    publish(best, tmp_path / "out", "merged", LORA)
+    merging = publish(best, tmp_path / "out", "merged", LORA)
+    assert merging is not None
+    assert merging.num_reports == 18
+    assert merging.cross_entropy_after == pytest.approx(merging.cross_entropy_before, rel=1e-4)
     again = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(logits(again), logits(model), atol=1e-3, rtol=1e-4)
+
+
+def test_what_merging_costs_is_told(adapted: Adapted, tmp_path: Path) -> None:
+    coarse = LORA.model_copy(update={"model": LORA.model.model_copy(update={"dtype": "bfloat16"})})
+    merging = publish(adapted[1], tmp_path / "out", "merged", coarse)
+    assert merging is not None
+    before, after = merging.cross_entropy_before, merging.cross_entropy_after
+    assert 0 < abs(after - before) < 0.1
+    told = json.loads((tmp_path / "out" / "ctscribe.json").read_text())["merging"]
+    assert told == asdict(merging)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's own

@@ -12,6 +12,7 @@ from scipy import ndimage
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.recipe import ModelConfig, WarmUpConfig, read_recipe
+from ctscribe.learn.model.adapters import merge_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
 from ctscribe.learn.model.teach import (
@@ -149,6 +150,7 @@ def test_only_what_shall_learn_changes(
     teach(model, lessons(8, 0), config)
     save_model(tmp_path / "taught", model, tokenizer)
     taught, _ = load_model(tmp_path / "taught")
+    merge_adapters(taught)
     before, after = qwen.state_dict(), taught.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all(name.startswith("model.visual.") for name in changed)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import PairRow, StudyRow
+from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.learn.pairs.audit import audit_pairs, write_audit
 from ctscribe.learn.pairs.build import build_pairs
 from tests.studies import study_row, write_prepared
@@ -88,7 +88,8 @@ def test_files_are_written_for_every_strategy(
     frames = [np.zeros((4, 28, 28, 3), np.uint8)] * 20
     prepared = write_prepared(tmp_path, cohort, frames=frames)
     out = tmp_path / strategy
-    warnings = write_audit(prepared, out, build_pairs(cohort, PairsConfig(strategy=strategy)))
+    write_rows(out / "pairs.jsonl", build_pairs(cohort, PairsConfig(strategy=strategy)))
+    warnings = write_audit(prepared, out)
     assert json.loads((out / "pairs_audit.json").read_text())["warnings"] == warnings
     assert (out / "pairs_examples.png").exists() == (strategy == "heter")
     for path in out.glob("*.png"):

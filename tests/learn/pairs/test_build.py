@@ -68,15 +68,20 @@ def test_training_pairs_stay_inside_the_training_split(
     tmp_path: Path, cohort: list[StudyRow]
 ) -> None:
     prepared = write_prepared(tmp_path, cohort)
-    rows = build_training_pairs(prepared, tmp_path / "out", PairsConfig(strategy="heter"))
-    assert read_rows(tmp_path / "out" / "pairs.jsonl", PairRow) == rows
+    number = build_training_pairs(prepared, tmp_path / "out", PairsConfig(strategy="heter"))
+    rows = read_rows(tmp_path / "out" / "pairs.jsonl", PairRow)
+    training = [study for study in cohort if study.split == "train"]
+    assert rows == build_pairs(training, PairsConfig(strategy="heter"))
+    assert number == len(rows)
     named = {name for row in rows for name in (row.study, row.volume) if name}
     assert {prepared.by_name[name].split for name in named} == {"train"}
     assert 0 < len(rows) // 2 < len(cohort)
 
 
 def test_an_empty_training_split_is_refused(tmp_path: Path, cohort: list[StudyRow]) -> None:
-    tested = [study.model_copy(update={"split": "test"}) for study in cohort]
+    tested = [
+        study.model_copy(update={"source_split": "valid", "split": "test"}) for study in cohort
+    ]
     prepared = write_prepared(tmp_path, tested)
     with pytest.raises(CtscribeError, match="training split must have studies"):
         build_training_pairs(prepared, tmp_path, PairsConfig())

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import GapRow, PairRow
+from ctscribe.base.rows import GapRow, PairRow, read_rows
 from ctscribe.base.types import Labels
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import build_training_pairs
@@ -51,10 +51,12 @@ def test_nearest_contradictions_are_those_of_looking_at_everyone(
         assert nearest[study].tolist() == expected + [-1] * (num - len(expected))
 
 
+def drawn_negatives(nearest: np.ndarray, seed: int) -> list[PairRow]:
+    return [*hard_negatives(NAMES, LABELS, nearest, seed)]
+
+
 def negatives(gap_of: dict[tuple[str, str], float]) -> tuple[list[PairRow], list[GapRow]]:
-    rows = hard_negatives(
-        NAMES, LABELS, np.array([[1, 2, 3], [0, 2, 3], [0, 1, -1], [0, 1, -1]]), 0
-    )
+    rows = drawn_negatives(np.array([[1, 2, 3], [0, 2, 3], [0, 1, -1], [0, 1, -1]]), 0)
     return rows, [GapRow(study=s, volume=v, gap=gap) for (s, v), gap in gap_of.items()]
 
 
@@ -65,11 +67,11 @@ BY_NAME: dict[str, Labels] = {n: tuple(row) for n, row in zip(NAMES, LABELS.toli
 
 
 def test_first_partners_are_drawn_from_the_alternatives() -> None:
-    nearest = np.array([[1, 2, -1]] * 4)
-    drawn = Counter(hard_negatives(NAMES, LABELS, nearest, seed)[0].volume for seed in range(400))
+    nearest = np.array([[1, 2, -1], [0, 2, -1], [0, 1, -1], [1, 2, -1]])
+    drawn = Counter(drawn_negatives(nearest, seed)[0].volume for seed in range(400))
     assert set(drawn) == {"b", "c"}
     assert chisquare([*drawn.values()]).pvalue > 0.001
-    row = hard_negatives(NAMES, LABELS, nearest, 0)[3]
+    row = drawn_negatives(nearest, 0)[3]
     assert row.alternatives == ("b", "c")
     assert row.disputed == tuple(
         f
@@ -181,7 +183,8 @@ def test_hard_pairs_show_the_nearest_other_patients(tmp_path: Path) -> None:
     ]
     config = PairsConfig(strategy="hard", num_alternatives=2)
     shown = [frames(seed=0, brightness=40 + 10 * (n // 2)) for n in range(20)]
-    rows = build_training_pairs(write_prepared(tmp_path, studies, frames=shown), tmp_path, config)
+    build_training_pairs(write_prepared(tmp_path, studies, frames=shown), tmp_path, config)
+    rows = read_rows(tmp_path / "pairs.jsonl", PairRow)
     number = {name: n for n, name in enumerate(names)}
     for row in rows[1::2]:
         assert row.alternatives is not None

@@ -175,7 +175,7 @@ def test_an_interrupted_run_continues_exactly(
     (tmp_path / "cut" / ".checkpoint.safetensors.x.part").write_bytes(b"half")
     told: list[int] = []
     assert go_on(tmp_path / "cut", recipe, lambda step, _: told.append(step)) == result
-    assert told == [*range(1 if cut_at < 2 else 3, 4)]
+    assert told == [*range(0 if cut_at < 2 else 2, 4)]  # first where it goes on
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
     for name in ("best/model.safetensors", "checkpoint.safetensors"):
         whole, cut = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
@@ -214,7 +214,7 @@ def test_the_seed_decides_and_another_request_is_refused(
         tiny_model(tokenizer := load_model(tmp_path / "start" / "best")[1], seed=3),
         tokenizer,
     )
-    with refusal("E_RUN_EXISTS", "differs in start_sha256"):
+    with refusal("E_RUN_EXISTS", "differs in the starting weights"):
         go_on(tmp_path / "a", recipe)
 
 
@@ -256,17 +256,35 @@ def test_every_way_of_tuning_learns_its_own_weights_alone(
     moved = {
         name for name, weight in best.items() if not torch.equal(weight, start[name].to(weight))
     }
-    assert any("language_model" in name or name.startswith("model.layers") for name in moved)
+    language = any("language_model" in name or name.startswith("model.layers") for name in moved)
+    assert language == (model.get("tuning") != "lora")
     assert any("visual" in name for name in moved) == (model.get("freeze_tower") is False)
     if model.get("tuning") == "lora":
         adapters = load_file(tmp_path / "run" / "best" / "adapters.safetensors")
         assert all(tensor.dtype == torch.float32 for tensor in adapters.values())
-        assert all("embed" not in name and "norm" not in name for name in moved)
+        assert all(tensor.any() for tensor in adapters.values())
     if model.get("slice_attention"):
         queries = [best_of(tmp_path / run, "slice_attention") for run in ("start", "run")]
         assert not same(*queries)
     assert [{*each} for each in narrow] == [{model.get("dtype") == "bfloat16"}] * 2
     load_model(tmp_path / "run" / "best")
+
+
+@pytest.mark.usefixtures("easy")
+def test_a_trained_runs_adapters_go_on_learning(
+    tmp_path: Path, go_on: Reinforce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_with({"tuning": "lora", "lora_r": 4, "lora_alpha": 8}, updates=1)
+    rig_validation(monkeypatch, [0.1, 0.2])
+    go_on(tmp_path / "first", recipe)
+    (tmp_path / "start").rename(tmp_path / "below")
+    (tmp_path / "first").rename(tmp_path / "start")
+    for scores, moves in (([0.3, 0.2], False), ([0.1, 0.2], True)):
+        rig_validation(monkeypatch, scores)
+        go_on(tmp_path / f"moves-{moves}", recipe)
+        assert same(best_of(tmp_path / f"moves-{moves}"), best_of(tmp_path / "below"))
+        learned = [best_of(tmp_path / run, "adapters") for run in ("start", f"moves-{moves}")]
+        assert same(*learned) != moves
 
 
 AUTOCAST = ((policy_module, "write_reports"), (ReportScorer, "forward"))
@@ -487,7 +505,7 @@ def test_a_told_run_is_told_as_when_it_writes(
         reinforce(tmp_path / "out", start, prepared, recipe)
     told = dict.fromkeys(prepared.by_name, ("Emphysema",))
     reinforce(tmp_path / "out", start, prepared, recipe, cues=told)
-    with refusal("E_RUN_EXISTS", "cues_sha256"):
+    with refusal("E_RUN_EXISTS", "the cues"):
         reinforce(tmp_path / "out", start, prepared, recipe, cues=dict.fromkeys(told, ()))
     untold = recipe_with(updates=1)
     other = write_run(tmp_path / "untold", untold, tiny_model(tokenizer), tokenizer)

@@ -9,16 +9,17 @@ from safetensors.torch import load_file, save_file
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import GapRow, PairRow, read_rows, write_rows
+from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.train import stage
 from ctscribe.learn.train.callback import newest_complete
-from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.learn.train.stage import TrainResult, train
 from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, metrics, weights
+from tests.refusals import refusal
 from tests.studies import write_prepared
 
 
@@ -28,7 +29,7 @@ def test_a_run_leaves_weights_log_and_curve(
     told: list[tuple[int, int]] = []
     pairs, recipe = pairs_of["heter"], make_recipe()
     result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
-    assert told == [(step, 6) for step in range(1, 7)]
+    assert told == [(step, 6) for step in range(7)]
     rows = metrics(tmp_path / "run")
     assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
     validated = {row.step: row.validation_ce for row in rows if row.validation_ce is not None}
@@ -55,7 +56,7 @@ def test_a_finished_run_is_returned_at_once_and_another_request_refused(
         run(tmp_path / "run", pairs, make_recipe(train={"epochs": 2}))
     other = tmp_path / "origin" / "pairs.jsonl"
     write_rows(other, read_rows(pairs, PairRow)[1:])
-    with pytest.raises(CtscribeError, match="differs in pairs_sha256"):
+    with pytest.raises(CtscribeError, match="differs in the pairs"):
         run(tmp_path / "run", other, recipe)
 
 
@@ -90,7 +91,7 @@ def test_an_interrupted_run_continues_exactly(
     (later / "optimizer.pt").write_bytes(b"")
     told: list[int] = []
     run(tmp_path / "cut", pairs, recipe, progress=lambda step, _: told.append(step))
-    assert told == [4, 5, 6]
+    assert told == [3, 4, 5, 6]  # first where it goes on
     betas = {row.beta for row in metrics(tmp_path / "cut")}
     assert len(betas) == (6 if "beta_schedule" in objective else 1)
     gaps = [sorted((tmp_path / name / "gaps").glob("*")) for name in ("whole", "cut")]
@@ -210,21 +211,50 @@ def test_other_errors_are_not_taken_for_a_full_device(
         run(tmp_path / "run", pairs_of["origin"], make_recipe())
 
 
-def test_an_over_long_report_is_named_and_the_checkpoint_kept(
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("The lungs are clear. " * 2000, "E_TOO_LONG", "4096 tokens, but {} needs"),
+        ("Clear.<|im_end|>", "E_REPORT", "report of {} must be plain text"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_report_that_cannot_be_taught_is_refused_before_the_run_begins(
+    tmp_path: Path,
+    prepared: Prepared,
+    start: Path,
+    pairs_of: dict[str, Path],
+    text: str,
+    code: str,
+    told: str,
+    split: Split,
+) -> None:
+    folder, run_dir = tmp_path / "prepared", tmp_path / "run"
+    shutil.copytree(prepared.folder, folder)
+    victim = prepared.split(split)[-1]
+    bad = victim.model_copy(update={"findings": text})
+    write_rows(folder / "studies.jsonl", [bad if s == victim else s for s in prepared.studies])
+    recipe = make_recipe("origin", train={"epochs": 1})
+    with refusal(code, told.format(victim.volume_name)):
+        train(run_dir, Prepared(folder), pairs_of["origin"], recipe, start)
+    train(run_dir, prepared, pairs_of["origin"], recipe, start)
+
+
+def test_a_first_try_that_is_refused_leaves_the_folder_to_the_mended_one(
     tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:
-    folder = tmp_path / "prepared"
-    shutil.copytree(prepared.folder, folder)
-    last = EpochsInOrder(range(12), 1, seed=0)[11]
-    victim = prepared.split("train")[last]
-    long = victim.model_copy(update={"findings": "The lungs are clear. " * 2000})
-    write_rows(folder / "studies.jsonl", [long if s == victim else s for s in prepared.studies])
-    recipe = make_recipe("origin", train={"checkpoints_per_epoch": 3})
-    with pytest.raises(
-        CtscribeError, match=f"4096 tokens, but {victim.volume_name} needs"
-    ) as error:
-        train(tmp_path / "run", Prepared(folder), pairs_of["origin"], recipe, start)
-    assert error.value.code == "E_TOO_LONG"
-    found = newest_complete(tmp_path / "run")
-    assert found is not None
-    assert found[1].step == 2
+    run_dir, pairs = tmp_path / "run", pairs_of["origin"]
+    few = write_prepared(tmp_path / "few", prepared.split("train"), make_recipe())
+    many = make_recipe(train={"pairs_per_device": 30})
+    coarse = make_recipe(volume={"spacing_mm": [2, 2, 2]})
+    for studies, recipe, begun, code in (
+        (prepared, coarse, start, "E_PREPARED"),
+        (prepared, make_recipe("heter"), start, "E_PAIRS"),
+        (few, make_recipe("origin"), start, "E_EMPTY_SPLIT"),
+        (prepared, make_recipe("origin"), tmp_path / "none", "E_WEIGHTS"),
+        (prepared, many, start, "E_TOO_FEW"),
+    ):
+        with refusal(code):
+            train(run_dir, studies, pairs, recipe, begun)
+        assert not run_dir.exists()
+    train(run_dir, prepared, pairs, make_recipe("origin", train={"epochs": 1}), start)

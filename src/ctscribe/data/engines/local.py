@@ -4,14 +4,12 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
+from ctscribe.base.workers import worker_pool
 from ctscribe.data.engines.engine import Result, Task
 
 _SHARE = 0.8
@@ -58,7 +56,7 @@ def _until_one_dies(
     """Takes tasks from `waiting` until none is left or a process dies; returns the suspects."""
     suspects: list[Task] = []
     at_work: dict[Future[Result], Task] = {}
-    with _pool(count) as pool:
+    with worker_pool(count) as pool:
         while (waiting or at_work) and not suspects:
             while waiting and _fits(waiting[0], at_work, count, need_bytes, budget):
                 task = waiting.popleft()
@@ -96,30 +94,9 @@ def _alone(
     function: Callable[[Task], Result], task: Task, lost: Callable[[Task], Result]
 ) -> Result:
     for _ in range(2):
-        with _pool(1) as pool, suppress(BrokenProcessPool):
+        with worker_pool(1) as pool, suppress(BrokenProcessPool):
             return pool.submit(function, task).result()
     return lost(task)
-
-
-@contextmanager
-def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed, instead of waiting for tasks for ever."""
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=_end_after, args=(parent,), daemon=True).start()
-
-
-def _end_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:

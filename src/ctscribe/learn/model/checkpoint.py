@@ -40,7 +40,8 @@ from ctscribe.learn.model.adapters import (
     ADAPTERS,
     adapter_config,
     adapter_state,
-    merged_state,
+    restore_adapters,
+    weights_below,
 )
 from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach, attached
 from ctscribe.learn.model.presets import HUB_IDS
@@ -50,6 +51,8 @@ from ctscribe.learn.model.tower import speed_up_tower
 MARKER = "checkpoint.json"
 """Written with ``complete: false`` before anything else, and at the end with bytes and CRC-32 of
 all files."""
+_MERGED = "merged_into_weights"
+"""False in the adapters' settings; earlier versions stored merged weights and did not say so."""
 _NEW_KEYS = ("backend", "extra_special_tokens", "is_local", "local_files_only")
 """Of a tokenizer's configuration, which older releases do not know."""
 
@@ -63,11 +66,12 @@ def save_model(
 ) -> None:
     """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
 
-    Weights go out under the names the published checkpoints use, adapters merged into them, and
-    configuration and tokenizer also as older releases read them; adapters and finding queries lie
-    beside them in files of their own. The folder is built beside its final place and swapped in
-    when complete, so an interruption leaves the earlier one. Where weights are sharded, all
-    processes call it together and the first one writes.
+    Weights go out under the names the published checkpoints use, and configuration and tokenizer
+    also as older releases read them. Adapters and finding queries lie beside them in files of
+    their own, which `load_model` reads and no other tool: `publish` merges for those. The weights
+    below the adapters are there too, so that a folder can be moved and used on its own. It is
+    built beside its final place and swapped in when complete, so an interruption leaves the
+    earlier one. Where weights are sharded, all processes call it together and the first one writes.
 
     Args:
         folder: Final place; what is there is replaced.
@@ -90,7 +94,8 @@ def save_model(
         tokenizer.save_pretrained(partial)
         if adapters:
             extras = {ADAPTERS: adapters, **(extras or {})}
-            documents = {ADAPTER_CONFIG: adapter_config(qwen), **(documents or {})}
+            settings = {_MERGED: False, **adapter_config(qwen)}
+            documents = {ADAPTER_CONFIG: settings, **(documents or {})}
         for name, tensors in {**(extras or {}), **queries}.items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, document in (documents or {}).items():
@@ -109,7 +114,7 @@ def _published(
     qwen: Qwen2_5_VLForConditionalGeneration,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The weights under their published names, by file name those that are ours, the adapters."""
-    weights, adapters = merged_state(qwen), whole(adapter_state(qwen))
+    weights, adapters = weights_below(qwen), whole(adapter_state(qwen))
     if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
         weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
     queries = attached(qwen)
@@ -160,7 +165,7 @@ def load_model(
     """Reads a model and its tokenizer, refusing anything incomplete or foreign.
 
     ``source`` is a folder, a hub id, or the name of a preset with public weights; ``dtype`` is that
-    of weights and activations.
+    of weights and activations. Adapters that lie beside the weights are put on as trained.
 
     Raises:
         CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete
@@ -194,6 +199,8 @@ def load_model(
         narrow(qwen)
         if is_local and (folder / ATTENTION_FILE).exists():
             attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
+        if is_local and (settings := read_adapter_config(folder)) is not None:
+            restore_adapters(qwen, settings, load_file(folder / ADAPTERS))
     return qwen, tokenizer
 
 
@@ -216,6 +223,17 @@ def foreign_weights(name: str) -> Iterator[None]:
             f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
             f"{_first_sentence(error)}",
         ) from error
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any] | None:
+    """Settings of the adapters that belong on a folder's weights; None where none do.
+
+    Those of earlier versions lie beside weights that they are already merged into.
+    """
+    if not (folder / ADAPTERS).is_file():
+        return None
+    settings: dict[str, Any] = read_json(folder / ADAPTER_CONFIG)
+    return settings if settings.pop(_MERGED, True) is False else None
 
 
 def _check_folder(folder: Path) -> None:

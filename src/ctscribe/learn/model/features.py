@@ -1,7 +1,10 @@
 """Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +17,13 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback, remove_parts
+from ctscribe.base.locks import many_writers
+from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
+from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared, stem
+from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.tensor_files import facts_of, map_tensor, write_tensors
 from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
@@ -25,6 +32,9 @@ from ctscribe.scan.frames import WINDOWS, noise_frames
 NOISE_PAIRS = 256
 """Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
 _PATCHES_PER_CALL = 8192
+_LOOK_EVERY_S = 1.0
+_SILENCE_S = 1800.0
+"""After so long without a new file of others a process makes what is missing itself."""
 _KEY = "features"
 _FORMAT = 2
 """Of the files; those of another are computed again beside them."""
@@ -121,10 +131,11 @@ def store_features(
 
     With ``noise`` it also makes the noise bank for every frame size among them. Without ``merged``
     it stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes
-    done, all volumes).
+    done, all volumes). Any number of processes may store features of one folder.
 
     Raises:
-        CtscribeError: ``E_OVERFLOW`` when a feature is not finite.
+        CtscribeError: ``E_OVERFLOW`` when a feature is not finite, ``E_BUSY`` while the frames are
+            prepared, ``E_WRITE``.
     """
     encode = partial(_encode, qwen, merged=merged)
     store = FeatureStore(prepared, prepared.features(_tower_hash(qwen, merged)))
@@ -132,18 +143,106 @@ def store_features(
     missing = [study for study in studies if not paths[study.volume_name].exists()]
     done = len(studies) - len(missing)
     progress(done, len(studies))
-    for batch, frames in _batches(prepared, missing):
-        for study, features in zip(batch, encode(frames), strict=True):
-            _write(store, paths[study.volume_name], features, study.volume_name)
-        done += len(batch)
-        progress(done, len(studies))
+    with _opened(store) if missing else nullcontext():
+        for batch, frames in _batches(prepared, missing):
+            for study, features in zip(batch, encode(frames), strict=True):
+                _write(store, paths[study.volume_name], features, study.volume_name)
+            done += len(batch)
+            progress(done, len(studies))
     if noise:
-        for _, rows, columns, _ in {store._of(study).shape for study in studies}:
-            grid_hw = (rows, columns)
-            if not store.bank_path(grid_hw).exists():
-                bank = _noise_bank(encode, grid_hw, prepared)
-                _write(store, store.bank_path(grid_hw), bank, "the noise bank")
+        _store_noise(store, encode, studies)
     return store
+
+
+@contextmanager
+def _opened(store: FeatureStore) -> Iterator[None]:
+    """Keeps `prepare` from making other frames meanwhile."""
+    with many_writers(store.prepared.folder):
+        remove_parts(store.folder)
+        yield
+
+
+def _store_noise(
+    store: FeatureStore,
+    encode: Callable[[list[Tensor]], list[Tensor]],
+    studies: Sequence[StudyRow],
+) -> None:
+    """Makes the noise bank for every frame size of stored volumes, where it is not there."""
+    sizes = {tuple(store._of(study).shape[1:3]) for study in studies}
+    banks = {store.bank_path((rows, columns)): (rows, columns) for rows, columns in sizes}
+    missing = {path: size for path, size in banks.items() if not path.exists()}
+    with _opened(store) if missing else nullcontext():
+        for path, size in missing.items():
+            bank = _noise_bank(encode, size, store.prepared)
+            _write(store, path, bank, "the noise bank")
+
+
+def store_together(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    prepared: Prepared,
+    studies: Sequence[StudyRow],
+    *,
+    noise: bool,
+    merged: bool,
+    progress: ProgressCallback,
+) -> FeatureStore:
+    """As `store_features`, but of several launched processes each does its share.
+
+    They wait for each other by looking for files and never in the process group, whose time-out
+    would end them: a share may take hours. Where no file comes for half an hour, each process
+    makes what is missing.
+
+    Raises:
+        CtscribeError: As `store_features`.
+    """
+    process, num_processes = launched()
+    if num_processes > 1:
+        share = studies[process::num_processes]
+        store = store_features(qwen, prepared, share, merged=merged, progress=progress)
+        _wait_for([store.path(study) for study in studies], progress)
+    return store_features(qwen, prepared, studies, noise=noise, merged=merged, progress=progress)
+
+
+def _wait_for(paths: Sequence[Path], progress: ProgressCallback) -> None:
+    missing, last = list(paths), time.monotonic()
+    while missing and time.monotonic() - last < _SILENCE_S:
+        left = [path for path in missing if not path.exists()]
+        if len(left) < len(missing):
+            missing, last = left, time.monotonic()
+            progress(len(paths) - len(missing), len(paths))
+        else:
+            time.sleep(_LOOK_EVERY_S)
+
+
+def store_all(
+    prepared: Prepared,
+    recipe: Recipe,
+    start: str | Path | None,
+    *,
+    noise: bool,
+    share: tuple[int, int] = (0, 1),
+    progress: ProgressCallback = lambda done, total: None,
+) -> None:
+    """Stores the features of all studies that a run of this recipe from these weights would read.
+
+    ``share`` is which of how many parts is done, from 0; the others are left.
+
+    Raises:
+        CtscribeError: As `store_features`; ``E_PREPARED``, ``E_WEIGHTS``, and ``E_RECIPE`` for a
+            recipe whose tower learns, since its features change.
+    """
+    if not recipe.model.freeze_tower:
+        raise CtscribeError(
+            "E_RECIPE",
+            "features are stored of a tower that stays as it is, but model.freeze_tower is false",
+        )
+    prepared.require(recipe)
+    studies = prepared.studies[share[0] :: share[1]]
+    qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
+    if torch.cuda.is_available():
+        qwen.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    merged = recipe.model.freeze_merger
+    store_features(qwen, prepared, studies, noise=noise, merged=merged, progress=progress)
 
 
 def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None) -> Visual:

@@ -1,29 +1,38 @@
 """A run's best weights for other tools: nothing in the folder but what they read."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_plain_json, writing
 from ctscribe.base.recipe import Recipe
-from ctscribe.learn.model.adapters import ADAPTER_CONFIG, ADAPTERS
+from ctscribe.learn.model.adapters import ADAPTERS, adapter_state, merge_adapters
 from ctscribe.learn.model.checkpoint import (
     MARKER,
     is_complete,
     load_model,
+    read_adapter_config,
     require_whole,
     save_model,
 )
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
+from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
-from ctscribe.text.prompt import CUE, QUESTION, SYSTEM
+from ctscribe.learn.pairs.collate import collate_samples
+from ctscribe.learn.pairs.dataset import Sample, Visual
+from ctscribe.scan.frames import WINDOWS, noise_frames
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.prompt import CUE, QUESTION, SYSTEM, encode_example
+from ctscribe.text.sections import join_report
+from ctscribe.text.template import write_template
 
 ABOUT = "ctscribe.json"
 """What a server's client must know: prompt, slices, positions."""
@@ -40,17 +49,32 @@ _PIXELS: dict[str, Any] = {
 }
 
 
+@final
+@dataclass(frozen=True)
+class Merging:
+    """What merging adapters did: mean cross entropy of stock reports on noise, nats per token."""
+
+    num_reports: int
+    cross_entropy_before: float
+    """With the adapters as they were trained."""
+    cross_entropy_after: float
+    """With weights that are sums, rounded to the type that is exported."""
+
+
 def publish(
     best: Path,
     out: Path,
     what: Literal["merged", "adapters"],
     recipe: Recipe,
     base: str | None = None,
-) -> None:
+) -> Merging | None:
     """Writes a run's best weights into a new folder, with what other tools' clients must know.
 
     That is whole weights (merged), or the adapters alone for the weights they were trained on;
     these are at ``base``, else where the recipe's preset has them.
+
+    Returns:
+        What merging did, where there were adapters to merge.
 
     Raises:
         CtscribeError: ``E_EXPORT`` when the model has finding queries, or when adapters are asked
@@ -80,8 +104,7 @@ def publish(
         "frames_per_second": 2.0,
     }
     if what == "merged":
-        publish_merged(best, out, recipe.model.dtype, about)
-        return
+        return publish_merged(best, out, recipe.model.dtype, about)
     if not (recipe.model.freeze_tower and recipe.model.freeze_merger):
         raise CtscribeError(
             "E_EXPORT",
@@ -89,23 +112,57 @@ def publish(
             "learned too",
         )
     _publish_adapters(best, out, base or _base_of(best, recipe), about)
+    return None
 
 
 def publish_merged(
     best: Path, out: Path, dtype: torch.dtype | str, about: Mapping[str, Any]
-) -> None:
+) -> Merging | None:
     """Writes whole weights that transformers 4.57 and 5.x, vLLM and SGLang load.
 
     Every weight gets ``dtype``; training keeps those that learn in float32. ``about`` becomes
-    ``ctscribe.json``.
+    ``ctscribe.json``, beside what merging did.
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
     if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
         del qwen.slice_attention
-    documents = {**_processor_documents(tokenizer), ABOUT: dict(about)}
+    merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
+    told = {**about, "merging": merging and asdict(merging)}
+    documents = {**_processor_documents(tokenizer), ABOUT: told}
     save_model(out, qwen, tokenizer, documents=documents)
     (out / MARKER).unlink()
+    return merging
+
+
+def _merge(qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Merging:
+    reports = _stock_reports(qwen, tokenizer)
+    before = _cross_entropy(qwen, reports)
+    merge_adapters(qwen)
+    return Merging(len(reports), before, _cross_entropy(qwen, reports))
+
+
+def _stock_reports(
+    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+) -> list[Sample]:
+    """One report for each finding, on a pair of slices of noise: an export has no data at hand."""
+    side = 8 * PATCH_PX
+    frames = torch.from_numpy(noise_frames(0, 2, (side, side), WINDOWS["three"]))
+    shown = Visual(grid_thw=(1, 8, 8), position_mm=(0.0,), frames=frames)
+    samples = []
+    for number in range(len(FINDINGS)):
+        labels = tuple(int(number == other) for other in range(len(FINDINGS)))
+        report = join_report(*write_template(labels))
+        ids, supervised = encode_example(tokenizer, report, shown.grid_thw)
+        samples.append(Sample("stock", torch.tensor(ids), torch.tensor(supervised), shown))
+    return samples
+
+
+@torch.inference_mode()
+def _cross_entropy(qwen: Qwen2_5_VLForConditionalGeneration, reports: Sequence[Sample]) -> float:
+    """Mean over the tokens of all reports, nats."""
+    losses = answer_losses(qwen, collate_samples(reports, pad_id=0), "index")
+    return float(losses.values.mean())
 
 
 def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
@@ -114,12 +171,16 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
     if not is_complete(best):
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
     require_whole(best)
-    if not (best / ADAPTERS).exists():
-        raise CtscribeError("E_EXPORT", f"{best} must hold adapters, but model.tuning was full")
+    config = read_adapter_config(best)
+    if config is None:
+        raise CtscribeError(
+            "E_EXPORT",
+            f"{best} must hold adapters apart from the weights below them, but model.tuning was "
+            "full, or an earlier version merged them",
+        )
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
-    config = read_json(best / ADAPTER_CONFIG)
     write_plain_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
     write_plain_json(out / ABOUT, dict(about))
 

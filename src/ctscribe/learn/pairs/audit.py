@@ -4,7 +4,7 @@ In: the rows of ``pairs.jsonl``. Out: counts, pictures, and a sentence for each 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ctscribe.base.files import write_json
-from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.data.prepared import Prepared
-from ctscribe.learn.pairs.dataset import pair_up
+from ctscribe.base.rows import PairRow, each_row
+from ctscribe.data.prepared import AnyStudy, Prepared, read_frames
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
@@ -26,35 +25,56 @@ NUM_EXAMPLES = 6
 _PER_ROW = 3
 
 
-def write_audit(prepared: Prepared, out_dir: Path, pairs: Sequence[PairRow]) -> list[str]:
+def write_audit(prepared: Prepared, out_dir: Path) -> list[str]:
     """Writes ``pairs_audit.json``, ``pairs_audit.png`` and, with volumes, ``pairs_examples.png``.
+
+    ``out_dir`` holds the ``pairs.jsonl`` of the prepared studies.
 
     Returns:
         One sentence for each skew a reader should know of.
     """
-    audit = audit_pairs(prepared.studies, pairs)
+    path = out_dir / "pairs.jsonl"
+    audit = audit_pairs(prepared.outlines, each_row(path, PairRow))
     write_json(out_dir / "pairs_audit.json", audit)
     _draw_counts(audit, out_dir / "pairs_audit.png")
-    _draw_examples(prepared, pairs, out_dir / "pairs_examples.png")
+    num_shown = audit["num_negatives"] - audit["num_noise"]
+    shown = (row for row in each_row(path, PairRow) if row.role == "negative" and row.volume)
+    chosen = {*np.linspace(0, num_shown - 1, NUM_EXAMPLES).astype(int).tolist()}
+    picked = [row for number, row in enumerate(shown) if number in chosen]
+    if picked:
+        _draw_examples(prepared, picked, out_dir / "pairs_examples.png")
     warnings: list[str] = audit["warnings"]
     return warnings
 
 
-def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[str, Any]:
+def audit_pairs(studies: Sequence[AnyStudy], pairs: Iterable[PairRow]) -> dict[str, Any]:
     """Measures the negatives of ``pairs``; quantities that do not apply are None.
 
     ``studies`` must hold every volume named.
     """
     by_name = {study.volume_name: study for study in studies}
-    whole = pair_up(pairs)
-    negatives = [negative for _, negative in whole if negative is not None]
-    others = [row for row in negatives if row.volume is not None]
-    shown = [(by_name[row.study], by_name[str(row.volume)]) for row in others]
-    disputed = Counter(finding for row in negatives for finding in row.disputed or ())
+    roles, disputed, distances = Counter[str](), Counter[str](), Counter[int]()
+    used, signs, scanners = Counter[str](), Counter[int](), Counter[tuple[str, str]]()
+    num_relaxed = 0
+    for row in pairs:
+        roles[row.role] += 1
+        disputed.update(row.disputed or ())
+        if row.role == "positive" or row.volume is None:
+            continue
+        own, other = by_name[row.study], by_name[row.volume]
+        used[row.volume] += 1
+        num_relaxed += row.relaxed_by > 0
+        if row.label_distance is not None:
+            distances[row.label_distance] += 1
+        if own.labels is not None and other.labels is not None:
+            signs[int(np.sign(sum(other.labels) - sum(own.labels)))] += 1
+        if own.manufacturer and other.manufacturer:
+            scanners[own.manufacturer, other.manufacturer] += 1
+    num_shown = used.total()
     audit: dict[str, Any] = {
-        "num_positives": len(whole),
-        "num_negatives": len(negatives),
-        "num_noise": sum(row.volume is None for row in negatives),
+        "num_positives": roles["positive"],
+        "num_negatives": roles["negative"],
+        "num_noise": roles["negative"] - num_shown,
         "disputed": {finding: disputed[finding] for finding in FINDINGS if disputed[finding]},
         "label_distance": None,
         "share_relaxed": None,
@@ -62,53 +82,43 @@ def audit_pairs(studies: Sequence[StudyRow], pairs: Sequence[PairRow]) -> dict[s
         "direction": None,
         "scanner": None,
     }
-    if shown:
-        distances = [row.label_distance for row in others if row.label_distance is not None]
-        audit["label_distance"] = {str(d): n for d, n in sorted(Counter(distances).items())}
-        audit["share_relaxed"] = sum(row.relaxed_by > 0 for row in others) / len(others)
-        audit["reuse"] = _reuse([own.volume_name for _, own in shown], len(whole))
-        audit["direction"] = _direction(shown)
-        audit["scanner"] = _scanner(shown)
+    if num_shown:
+        audit["label_distance"] = {str(d): n for d, n in sorted(distances.items())}
+        audit["share_relaxed"] = num_relaxed / num_shown
+        audit["reuse"] = _reuse(used, roles["positive"])
+        audit["direction"] = _direction(signs)
+        audit["scanner"] = _scanner(scanners)
     return audit | {"warnings": _warnings(audit)}
 
 
-def _reuse(used: Sequence[str], num_volumes: int) -> dict[str, Any]:
-    times = sorted(Counter(used).values(), reverse=True)
+def _reuse(used: Counter[str], num_volumes: int) -> dict[str, Any]:
+    times = sorted(used.values(), reverse=True)
     top = max(1, round(0.05 * num_volumes))
     return {
         "volumes_used": len(times),
         "most_often": times[0],
-        "share_of_top_5_percent": sum(times[:top]) / len(used),
+        "share_of_top_5_percent": sum(times[:top]) / used.total(),
         "volumes_by_times_used": {str(n): k for n, k in sorted(Counter(times).items())},
     }
 
 
-def _direction(shown: Sequence[tuple[StudyRow, StudyRow]]) -> dict[str, float] | None:
-    differences = [
-        sum(other.labels) - sum(own.labels)
-        for own, other in shown
-        if own.labels is not None and other.labels is not None
-    ]
-    if not differences:
+def _direction(signs: Counter[int]) -> dict[str, float] | None:
+    if not signs:
         return None
-    signs = np.sign(differences)
-    return {
-        "sicker": float((signs > 0).mean()),
-        "healthier": float((signs < 0).mean()),
-        "equal": float((signs == 0).mean()),
-    }
+    names = {"sicker": 1, "healthier": -1, "equal": 0}
+    return {name: signs[sign] / signs.total() for name, sign in names.items()}
 
 
-def _scanner(shown: Sequence[tuple[StudyRow, StudyRow]]) -> dict[str, float] | None:
+def _scanner(pairs: Counter[tuple[str, str]]) -> dict[str, float] | None:
     """Share of pairs from one manufacturer, and what two independent draws would give."""
-    known = [
-        (a.manufacturer, b.manufacturer) for a, b in shown if a.manufacturer and b.manufacturer
-    ]
-    if not known:
+    if not pairs:
         return None
-    own = Counter(pair[0] for pair in known)
-    chance = sum((count / len(known)) ** 2 for count in own.values())
-    return {"matched": sum(a == b for a, b in known) / len(known), "by_chance": chance}
+    own: Counter[str] = Counter()
+    for (first, _), count in pairs.items():
+        own[first] += count
+    chance = sum((count / pairs.total()) ** 2 for count in own.values())
+    matched = sum(count for (first, second), count in pairs.items() if first == second)
+    return {"matched": matched / pairs.total(), "by_chance": chance}
 
 
 def _warnings(audit: dict[str, Any]) -> list[str]:
@@ -163,24 +173,19 @@ def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: s
 
 
 def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> None:
-    """Draws the middle frames of a few pairs whose negative is a volume; nothing without any.
+    """Draws the middle frames of a few pairs whose negative is a volume.
 
     What is disputed stands above them. Names are left out, so that the picture may be shown.
     """
     from ctscribe.base.figures import new_figure, write_figure
 
-    shown = [row for row in pairs if row.role == "negative" and row.volume is not None]
-    if not shown:
-        return
-    picked = [shown[n] for n in np.linspace(0, len(shown) - 1, NUM_EXAMPLES).astype(int)]
-    picked = list(dict.fromkeys(picked))
-    num_rows = -(-len(picked) // _PER_ROW)
+    num_rows = -(-len(pairs) // _PER_ROW)
     figure, places = new_figure(5.0 * _PER_ROW, 3.0 * num_rows, _PER_ROW, num_rows)
     for axes in places:
         axes.set_axis_off()
-    for axes, row in zip(places, picked, strict=False):
-        studies = (prepared.by_name[name] for name in (row.study, str(row.volume)))
-        own, other = (_middle(prepared.frames(study)) for study in studies)
+    for axes, row in zip(places, pairs, strict=False):
+        names = row.study, str(row.volume)
+        own, other = (_middle(read_frames(prepared.folder, name)) for name in names)
         axes.imshow(_side_by_side(own, other), cmap="gray", vmin=0, vmax=255)
         axes.set_title("disputed: " + _few(row.disputed or ()), fontsize=7, wrap=True)
     figure.suptitle("Left the study, right what is shown instead")

@@ -1,46 +1,53 @@
 """``pairs.jsonl``: each study's positive, then its negative."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PairsConfig
-from ctscribe.base.rows import PairRow, StudyRow, write_rows
+from ctscribe.base.rows import PairRow, write_rows
 from ctscribe.base.types import Labels
-from ctscribe.data.prepared import Prepared
+from ctscribe.data.prepared import AnyStudy, Prepared
 from ctscribe.learn.pairs.hard import appearances, hard_negatives, nearest_contradictions
 from ctscribe.learn.pairs.heter import disputed_findings, draw_partners, no_partner
 
-Negatives = Mapping[str, PairRow]
-"""By study; origin has none."""
 
-
-def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> list[PairRow]:
+def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> int:
     """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
 
+    Neither reports nor rows are held in memory. Returns the number of rows.
+
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS`` or
-            ``E_NO_NEGATIVE``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS``,
+            ``E_NO_NEGATIVE`` or ``E_BUSY``.
     """
-    training = prepared.split("train")
+    training = [study for study in prepared.outlines if study.split == "train"]
     if not training:
         raise CtscribeError(
             "E_EMPTY_SPLIT",
-            f"the training split must have studies, but none of the {len(prepared.studies)} in "
+            f"the training split must have studies, but none of the {len(prepared.outlines)} in "
             f"{prepared.folder} belongs to it",
         )
-    pairs = build_pairs(training, config, prepared)
-    write_rows(out_dir / "pairs.jsonl", pairs)
-    return pairs
+    with one_writer_of(out_dir / "pairs.jsonl"):
+        return write_rows(out_dir / "pairs.jsonl", each_pair(training, config, prepared))
 
 
 def build_pairs(
-    studies: Sequence[StudyRow], config: PairsConfig, prepared: Prepared | None = None
+    studies: Sequence[AnyStudy], config: PairsConfig, prepared: Prepared | None = None
 ) -> list[PairRow]:
+    """The rows of `each_pair`."""
+    return [*each_pair(studies, config, prepared)]
+
+
+def each_pair(
+    studies: Sequence[AnyStudy], config: PairsConfig, prepared: Prepared | None = None
+) -> Iterator[PairRow]:
     """Gives each study its rows, in the studies' order; the draws do not depend on that order.
 
     Partners come from among ``studies``. The strategy hard reads their frames from ``prepared``.
@@ -49,60 +56,63 @@ def build_pairs(
         CtscribeError: ``E_LABELS`` naming a study without labels, or ``E_NO_NEGATIVE``, where
             partners are wanted (heter, hard).
     """
-    negatives: Negatives = {}
-    # by name, so that no draw depends on how the studies are listed
-    in_order = sorted(studies, key=lambda study: study.volume_name)
+    negatives: Iterator[PairRow | None] = repeat(None)
     if config.strategy == "gauss":
         negatives = _gauss(studies, config.seed)
     elif config.strategy == "heter":
-        negatives = _heter(in_order, config)
+        negatives = _heter(studies, config)
     elif config.strategy == "hard":
         assert prepared is not None  # who looks alike is told from frames
-        negatives = _hard(in_order, prepared, config)
-    rows = []
-    for study in studies:
+        negatives = _hard(studies, prepared, config)
+    for study, negative in zip(studies, negatives, strict=False):
         name = study.volume_name
-        rows.append(PairRow(study=name, role="positive", volume=name))
-        if name in negatives:
-            rows.append(negatives[name])
-    return rows
+        yield PairRow(study=name, role="positive", volume=name)
+        if negative is not None:
+            yield negative
 
 
-def _gauss(studies: Sequence[StudyRow], seed: int) -> Negatives:
-    names = [study.volume_name for study in studies]
-    return {
-        name: PairRow(study=name, role="negative", volume=None, noise_seed=noise)
-        for name, noise in zip(names, noise_seeds(names, seed), strict=True)
-    }
+def _gauss(studies: Sequence[AnyStudy], seed: int) -> Iterator[PairRow]:
+    for study in studies:
+        (noise,) = noise_seeds([study.volume_name], seed)
+        yield PairRow(study=study.volume_name, role="negative", volume=None, noise_seed=noise)
 
 
-def _heter(studies: Sequence[StudyRow], config: PairsConfig) -> Negatives:
-    patients, distance = patient_numbers(studies), config.min_label_distance
-    partners = draw_partners(_labels(studies), patients, distance, config.seed)
-    return {
-        study.volume_name: PairRow(
+def _heter(studies: Sequence[AnyStudy], config: PairsConfig) -> Iterator[PairRow]:
+    order, min_distance = _by_name(studies), config.min_label_distance
+    labels, patients = _labels(studies)[order], patient_numbers(studies)[order]
+    partners = draw_partners(labels, patients, min_distance, config.seed)
+    place = np.argsort(order)
+    for study, drawn in zip(studies, place.tolist(), strict=True):
+        other = studies[order[partners.index[drawn]]]
+        yield PairRow(
             study=study.volume_name,
             role="negative",
-            volume=studies[index].volume_name,
-            disputed=disputed_findings(_known(study), _known(studies[index])),
-            label_distance=int(distance),
-            relaxed_by=int(relaxed_by),
+            volume=other.volume_name,
+            disputed=disputed_findings(_known(study), _known(other)),
+            label_distance=int(partners.distance[drawn]),
+            relaxed_by=int(partners.relaxed_by[drawn]),
         )
-        for study, index, distance, relaxed_by in zip(
-            studies, partners.index, partners.distance, partners.relaxed_by, strict=True
-        )
-    }
 
 
-def _hard(studies: Sequence[StudyRow], prepared: Prepared, config: PairsConfig) -> Negatives:
-    labels, appearance = _labels(studies), appearances(prepared, studies)
-    patients = patient_numbers(studies)
-    nearest = nearest_contradictions(labels, patients, appearance, config.num_alternatives)
+def _hard(
+    studies: Sequence[AnyStudy], prepared: Prepared, config: PairsConfig
+) -> Iterator[PairRow]:
+    order, labels, patients = _by_name(studies), _labels(studies), patient_numbers(studies)
+    appearance = appearances(prepared, [studies[index] for index in order.tolist()])
+    nearest = nearest_contradictions(
+        labels[order], patients[order], appearance, config.num_alternatives
+    )
     if (nearest[:, 0] < 0).any():
         raise no_partner(int((nearest[:, 0] < 0).sum()), len(studies))
+    nearest[order] = np.where(nearest < 0, nearest, order[nearest])
     names = [study.volume_name for study in studies]
-    rows = hard_negatives(names, labels, nearest, config.seed)
-    return {row.study: row for row in rows}
+    return hard_negatives(names, labels, nearest, config.seed)
+
+
+def _by_name(studies: Sequence[AnyStudy]) -> Int64[np.ndarray, "studies"]:
+    """The studies' places in the order of their names, so that no draw depends on their order."""
+    names = [study.volume_name for study in studies]
+    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
 def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
@@ -113,17 +123,17 @@ def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
     ]
 
 
-def patient_numbers(studies: Sequence[StudyRow]) -> Int64[np.ndarray, "studies"]:
+def patient_numbers(studies: Sequence[AnyStudy]) -> Int64[np.ndarray, "studies"]:
     """Numbers that are equal for the studies of one patient."""
     names = [study.patient_id for study in studies]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _labels(studies: Sequence[StudyRow]) -> UInt8[np.ndarray, "studies labels"]:
+def _labels(studies: Sequence[AnyStudy]) -> UInt8[np.ndarray, "studies labels"]:
     return np.array([_known(study) for study in studies], np.uint8)
 
 
-def _known(study: StudyRow) -> Labels:
+def _known(study: AnyStudy) -> Labels:
     if study.labels is None:
         raise CtscribeError(
             "E_LABELS",

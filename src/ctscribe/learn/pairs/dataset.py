@@ -18,6 +18,7 @@ from ctscribe.text.labeler import find_mentions
 from ctscribe.text.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
 from ctscribe.text.sections import join_report, sentence_spans
 
+_SMALLEST_GRID: GridThw = (1, 2, 2)
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
 
@@ -107,7 +108,7 @@ class PairDataset(Dataset[Pair]):
         max_tokens: int,
     ) -> None:
         for row in pairs:
-            for name in {row.study, row.volume} - {None}:
+            for name in {row.study, row.volume, *(row.alternatives or ())} - {None}:
                 if name not in studies:
                     raise CtscribeError(
                         "E_PAIRS",
@@ -128,6 +129,17 @@ class PairDataset(Dataset[Pair]):
         if negative is None:
             return Pair(sample, None, marks)
         return Pair(sample, self._sample(negative), marks, shown=negative.volume)
+
+    def require_reports(self) -> None:
+        """Reads every report once, so that no bad one stops the work after hours.
+
+        Raises:
+            CtscribeError: ``E_REPORT``, naming the study, and ``E_TOO_LONG`` for a report that
+                would not fit with the smallest of scans.
+        """
+        for positive, _ in self._pairs:
+            study = self._studies[positive.study]
+            self._encode(study, _SMALLEST_GRID, None)
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""
@@ -152,18 +164,22 @@ class PairDataset(Dataset[Pair]):
         study = self._studies[row.study]
         shown = self._studies[row.volume or row.study]  # noise has the size of the study's own
         visual = self._visual(shown, row.noise_seed)
-        report = join_report(study.findings, study.impression)
-        input_ids, labels = encode_example(
-            self._tokenizer, report, visual.grid_thw, visual.cue, study=row.study
-        )
+        input_ids, labels = self._encode(study, visual.grid_thw, visual.cue)
+        ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
+        return Sample(row.study, ids, supervised, visual, study.labels)
+
+    def _encode(
+        self, study: StudyRow, grid_thw: GridThw, cue: tuple[str, ...] | None
+    ) -> tuple[list[int], list[int]]:
+        name, report = study.volume_name, join_report(study.findings, study.impression)
+        input_ids, labels = encode_example(self._tokenizer, report, grid_thw, cue, study=name)
         if len(input_ids) > self._max_tokens:
             raise CtscribeError(
                 "E_TOO_LONG",
                 f"prompt, visual tokens and report must fit into {self._max_tokens} tokens, but "
-                f"{row.study} needs {len(input_ids)}",
+                f"{name} needs {len(input_ids)}",
             )
-        ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
-        return Sample(row.study, ids, supervised, visual, study.labels)
+        return input_ids, labels
 
 
 def strategy_of(rows: Sequence[PairRow]) -> Strategy:

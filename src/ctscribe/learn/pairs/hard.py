@@ -11,19 +11,20 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 from scipy.spatial.distance import cdist
 
-from ctscribe.base.rows import GapRow, PairRow, StudyRow
+from ctscribe.base.rows import GapRow, PairRow
 from ctscribe.base.types import Labels
-from ctscribe.data.prepared import Prepared
+from ctscribe.data.prepared import AnyStudy, Prepared
 from ctscribe.learn.pairs.heter import disputed_findings, encode_patterns
 from ctscribe.scan.types import Frames
 
 THUMBNAIL = 4
 """Rows and columns of the mean frame, scaled down."""
-_MEMBERS_AT_ONCE = 256
+_DISTANCES_AT_ONCE = 1 << 23
+"""Bounds the memory, whatever the number of volumes."""
 
 
 def appearances(
-    prepared: Prepared, studies: Sequence[StudyRow]
+    prepared: Prepared, studies: Sequence[AnyStudy]
 ) -> Float64[np.ndarray, "studies numbers"]:
     """One row of numbers per study; the closer two rows, the more alike the scans look.
 
@@ -104,10 +105,10 @@ def nearest_contradictions(
     kinds, kind = np.unique(pattern, return_inverse=True)
     volumes = np.argsort(kind, kind="stable")
     by_kind = np.split(volumes, np.flatnonzero(np.diff(kind[volumes])) + 1)
-    nearest = np.full((len(labels), num), -1)
+    nearest, at_once = np.full((len(labels), num), -1), -(-_DISTANCES_AT_ONCE // len(labels))
     for own, members in zip(kinds.tolist(), by_kind, strict=True):
-        for at in range(0, len(members), _MEMBERS_AT_ONCE):
-            some = members[at : at + _MEMBERS_AT_ONCE]
+        for at in range(0, len(members), at_once):
+            some = members[at : at + at_once]
             found = np.zeros(len(some), np.int64)
             for shell in _shells(own, kinds):
                 candidates = np.concatenate([by_kind[other] for other in shell])
@@ -152,18 +153,17 @@ def hard_negatives(
     labels: UInt8[np.ndarray, "volumes labels"],
     nearest: Int64[np.ndarray, "volumes num"],
     seed: int,
-) -> list[PairRow]:
+) -> Iterator[PairRow]:
     """Draws each study's first partner from its alternatives, each equally likely.
 
     ``nearest`` comes from `nearest_contradictions` and has one or more in each row.
     """
-    tuples = {name: tuple(row) for name, row in zip(names, labels.tolist(), strict=True)}
-    rows = []
-    for name, alternatives in zip(names, nearest, strict=True):
-        others = tuple(names[index] for index in alternatives if index >= 0)
-        chosen = others[int(_draws(seed, 0, name).integers(len(others)))]
-        rows.append(_negative(name, chosen, others, tuples))
-    return rows
+    for study, alternatives in enumerate(nearest):
+        found = alternatives[alternatives >= 0].tolist()
+        others = tuple(names[index] for index in found)
+        name, chosen = names[study], int(_draws(seed, 0, names[study]).integers(len(others)))
+        labelled = {names[index]: tuple(labels[index].tolist()) for index in (study, found[chosen])}
+        yield _negative(name, others[chosen], others, labelled)
 
 
 def refresh_hard(

@@ -26,6 +26,11 @@ _REFUSED = {
 """What a launcher may ask for beside FSDP and does not get, by accelerate's variables."""
 
 
+_TIME_OUT_S = 3600
+"""What processes of a group wait for each other, such as for the first one while it writes the best
+weights. Nothing that takes longer is done while they wait."""
+
+
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
     """The Trainer's arguments; making them also joins the other processes, if any.
 
@@ -51,6 +56,7 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
+        ddp_timeout=_TIME_OUT_S,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -21,9 +21,16 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.base.runs import open_run, read_result, recipe_of, weights_sha256
+from ctscribe.base.runs import (
+    open_run,
+    read_result,
+    recipe_of,
+    require_same_run,
+    weights_sha256,
+)
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
@@ -76,9 +83,10 @@ def reinforce(
     name, as when it writes. ``progress`` is told (updates done, all updates).
 
     Raises:
-        CtscribeError: ``E_PROCESSES``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``, ``E_PREPARED``,
-            ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go together.
+        CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
+            ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_NO_NEGATIVE``,
+            ``E_TOO_LONG``, ``E_NAN``, ``E_MEMORY``, ``E_CUES`` where cues and recipe do not go
+            together.
     """
     if recipe.model.cues != (cues is not None):
         raise CtscribeError(
@@ -90,29 +98,34 @@ def reinforce(
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
     start = weights_sha256(start_run / "best")
-    asked = {
+    request = {
         "recipe": recipe.model_dump(mode="json"),
         "start_sha256": start,
         "studies_sha256": prepared.sha256([*training, *validation]),
     }
-    told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
-    open_run(run_dir, "reinforce", asked | told)
-    if (run_dir / "result.json").exists():
-        return read_result(run_dir / "result.json", ReinforceResult)
-    qwen.to("cuda" if torch.cuda.is_available() else "cpu")
-    visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
-    visual = visual if cues is None else _with_cues(visual, cues)
-    longest = qwen.config.text_config.max_position_embeddings
-    pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
-    policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
-    return go_on(
-        run_dir,
-        policy,
-        Course(training, pairs, recipe),
-        partial(validate, policy, validation, visual),
-        partial(save_model, run_dir / "best", qwen, tokenizer),
-        progress,
-    )
+    if cues is not None:
+        request["cues_sha256"] = sha256_of_json(sorted(cues.items()))
+    with one_writer(run_dir):
+        require_same_run(run_dir, "reinforce", request)
+        if (run_dir / "result.json").exists():
+            return read_result(run_dir / "result.json", ReinforceResult)
+        qwen.to("cuda" if torch.cuda.is_available() else "cpu")
+        visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
+        visual = visual if cues is None else _with_cues(visual, cues)
+        longest = qwen.config.text_config.max_position_embeddings
+        pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
+        pairs.require_reports()
+        course = Course(training, pairs, recipe)
+        policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+        open_run(run_dir, "reinforce", request)
+        return go_on(
+            run_dir,
+            policy,
+            course,
+            partial(validate, policy, validation, visual),
+            partial(save_model, run_dir / "best", qwen, tokenizer),
+            progress,
+        )
 
 
 def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
@@ -130,6 +143,8 @@ def go_on(
     """All updates that a run folder still lacks, with validations, log and checkpoints."""
     knobs, checkpoint = policy.recipe.reinforce, run_dir / "checkpoint.safetensors"
     done, best = _restore(policy, checkpoint)
+    if done >= 0:
+        progress(done, knobs.updates)
     log = RunLog(run_dir, done, ReinforceRow)
     for step in range(done + 1, knobs.updates + 1):
         row = ReinforceRow(step=0) if step == 0 else _update(policy, course.scans(step), step)

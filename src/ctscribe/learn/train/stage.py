@@ -1,6 +1,7 @@
 """The stage: pairs in, the best weights and a log out, continuing where it stopped."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,16 @@ from transformers import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, brief, sha256_of_file, write_json
+from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
-from ctscribe.base.runs import open_run, read_result, start_sha256
+from ctscribe.base.runs import open_run, read_result, require_same_run, start_sha256
 from ctscribe.base.types import Strategy
+from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.cues import label_cues
-from ctscribe.learn.model.features import frames_of, store_features
+from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, VisualSource, strategy_of
@@ -96,20 +99,23 @@ def visual_source(
     prepared: Prepared,
     rows: Sequence[PairRow],
     recipe: Recipe,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> VisualSource:
     """Stored features of all volumes that the rows may show, or frames where the tower learns.
 
-    With ``model.cues`` each comes with the findings that its prompt tells.
+    With ``model.cues`` each comes with the findings that its prompt tells. ``progress`` is told
+    (volumes whose features are stored, all volumes).
     """
     visual: VisualSource = partial(frames_of, prepared)
     if recipe.model.freeze_tower:
         shown = {n for row in rows for n in (row.volume or row.study, *(row.alternatives or ()))}
-        visual = store_features(
+        visual = store_together(
             qwen,
             prepared,
             [study for study in prepared.studies if study.volume_name in shown],
             noise=any(row.noise_seed is not None for row in rows),
             merged=recipe.model.freeze_merger,
+            progress=progress,
         ).visual
     return label_cues(visual) if recipe.model.cues else visual
 
@@ -133,38 +139,46 @@ def train(
     start: str | Path | None = None,
     *,
     progress: ProgressCallback = lambda done, total: None,
+    storing: ProgressCallback = lambda done, total: None,
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
     Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
 
-    ``run_dir`` is new or was started with the same request. ``start`` is a folder, a hub id or a
-    preset; None takes the recipe's preset. ``progress`` is told (updates done, all updates).
+    ``run_dir`` is new or was started with the same request; nothing is written into it before all
+    checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
+    ``progress`` is told (updates done, all updates), and ``storing`` before it (volumes whose
+    features are stored, all volumes).
 
     Raises:
-        CtscribeError: ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
-            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_TOO_LONG``, ``E_NAN``,
-            ``E_MEMORY``, ``E_SHARDED``, ``E_CHECKPOINT``.
+        CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
+            ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
+            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_CHECKPOINT``.
     """
     prepared.require(recipe)
-    arguments = training_arguments(run_dir, recipe)
-    with arguments.main_process_first(local=False):
-        open_run(run_dir, "train", request_of(recipe, arguments, prepared, pairs_path, start))
-    if (run_dir / "result.json").exists():
-        return read_result(run_dir / "result.json", TrainResult)
-    rows = read_pairs(pairs_path, recipe.pairs.strategy)
-    validation_rows = validation_pairs(prepared.split("validation"))
-    qwen, tokenizer = learner(start or recipe.model.preset, recipe)
-    qwen.to(arguments.device)
-    longest = qwen.config.text_config.max_position_embeddings
-    with arguments.main_process_first(local=False):
-        visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe)
-    taught, judged = (
-        PairDataset(prepared.by_name, part, tokenizer, visual, longest)
-        for part in (rows, validation_rows)
-    )
-    return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
+    with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
+        arguments = training_arguments(run_dir, recipe)
+        request = request_of(recipe, arguments, prepared, pairs_path, start)
+        require_same_run(run_dir, "train", request)
+        if (run_dir / "result.json").exists():
+            return read_result(run_dir / "result.json", TrainResult)
+        rows = read_pairs(pairs_path, recipe.pairs.strategy)
+        validation_rows = validation_pairs(prepared.split("validation"))
+        qwen, tokenizer = learner(start or recipe.model.preset, recipe)
+        qwen.to(arguments.device)
+        longest = qwen.config.text_config.max_position_embeddings
+        visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe, storing)
+        taught, judged = (
+            PairDataset(prepared.by_name, part, tokenizer, visual, longest)
+            for part in (rows, validation_rows)
+        )
+        for dataset in (taught, judged):
+            dataset.require_reports()
+        count_updates(recipe.train.epochs * len(taught), arguments)
+        with arguments.main_process_first(local=False):
+            open_run(run_dir, "train", request)
+        return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
 
 
 def fit(
@@ -188,6 +202,7 @@ def fit(
     hard = _hard_pairs(training, recipe, arguments, steps_done)
     order = EpochsInOrder(training, knobs.epochs, knobs.seed, hard and hard.epoch)
     num_steps = count_updates(len(order), arguments)
+    progress(steps_done, num_steps)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     pad_id = int(tokenizer.pad_token_id)
     trainer = _trainer(arguments, make_scorer(qwen, recipe), order, pad_id, recipe)

@@ -1,0 +1,289 @@
+"""Each stage, stopped in each way: the same bytes after a restart, or one sentence.
+
+A stage runs as its command in a child of this process, which has the libraries already, and is
+stopped there by itself as soon as it tells of work that is done.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from ctscribe.base.locks import one_writer, one_writer_of
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import write_rows
+from ctscribe.cli import console
+from ctscribe.cli.app import RESUMED, main
+from ctscribe.learn.model import features
+from ctscribe.learn.model.finding_queries import attach
+from ctscribe.phantom.dataset import write_dataset
+from tests.holders import held
+from tests.models import tiny_model, write_run
+from tests.outputs import hashes
+from tests.studies import prediction, random_frames, study_row, write_prepared
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs the stages in forks")
+
+RECIPE = Recipe.model_validate(
+    {
+        "phantom": {
+            **{"num_train_patients": 2, "num_valid_patients": 1, "matrix_px": 64},
+            **{"spacing_mm": (5.5, 5.5, 8.0), "second_reconstruction": 0.0},
+        },
+        "slices": {"num_slices": 4, "frame_size_px": (56, 56)},
+        "model": {"positions": "depth", "dtype": "float32", "slice_attention": True},
+        "pairs": {"strategy": "origin"},
+        "objective": {"beta": 0.0},
+        "train": {"epochs": 3, "gradient_accumulation_steps": 2, "checkpoints_per_epoch": 1},
+        "generate": {"max_new_tokens": 4, "batch_size": 1},
+        "evaluate": {"resamples": 100},
+    }
+)
+PATIENTS = [("train", "train", 2), ("train", "validation", 2), ("valid", "test", 3)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command, and which of its arguments is written: a folder, or a file in one."""
+
+    command: tuple[str, ...]
+    written: str
+    lock: str = ""
+    """The file that is locked in its folder; empty for the folder."""
+
+
+STAGES = {
+    "phantom": Stage(("phantom", "out", "--processes", "1"), "out"),
+    "prepare": Stage(("prepare", "ct", "out", "--processes", "1", "--keep", "slices"), "out"),
+    "features": Stage(("features", "prepared", "--start", "run/best"), "prepared"),
+    "pairs": Stage(("pairs", "prepared", "out"), "out", "pairs.jsonl"),
+    "train": Stage(
+        (
+            *("train", "out", "--prepared", "prepared", "--pairs", "pairs/pairs.jsonl"),
+            *("--start", "run/best"),
+        ),
+        "out",
+    ),
+    "generate": Stage(
+        ("generate", "run", "--prepared", "prepared"), "run", "predictions_test.jsonl"
+    ),
+    "evidence": Stage(("evidence", "run", "--prepared", "prepared"), "run", "evidence_test.jsonl"),
+    "calibrate": Stage(("calibrate", "run", "--prepared", "prepared"), "run"),
+    "card": Stage(("card", "run", "--prepared", "prepared", "--out", "out"), "out"),
+}
+WITH_RECIPE = {"phantom", "prepare", "features", "pairs", "train"}
+GOES_ON = {
+    "phantom": "Drawing patients: continues, 2 of 3 patients are there",
+    "prepare": "Preparing volumes: continues, 2 of 3 volumes are there",
+    "features": "Storing features: continues, 4 of 7 volumes are there",
+    "train": "Training: continues, 1 of 3 updates are there",
+    "generate": "Writing reports: continues, 2 of 3 reports are there",
+    "evidence": "Looking for evidence: continues, 2 of 3 reports are there",
+    "calibrate": "Calibrating",
+    "card": "Measuring image dependence: continues, 9 of 36 readings are there",
+}
+"""What those say that can be stopped at work; pairs is one file that appears whole."""
+
+
+@pytest.fixture(scope="module")
+def ground(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that a stage reads."""
+    folder = tmp_path_factory.mktemp("ground")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+    studies = [
+        study_row(
+            f"{source}_{split}{number}_a_1.nii.gz",
+            **{"source_split": source, "split": split, "labels": (number % 2,) * 18},
+        )
+        for source, split, count in PATIENTS
+        for number in range(count)
+    ]
+    frames = random_frames(len(studies), (4, 56, 56, 3))
+    write_prepared(folder / "prepared", studies, RECIPE, frames=frames)
+    qwen = tiny_model(tokenizer, decided=True)
+    attach(qwen)
+    write_run(folder / "run", RECIPE, qwen, tokenizer)
+    tests = [prediction(study) for study in studies if study.split == "test"]
+    write_rows(folder / "written.jsonl", tests)
+    write_dataset(folder / "ct", RECIPE.phantom)
+    run(Stage(("pairs", "prepared", "pairs"), "pairs"), folder, "pairs")
+    return folder
+
+
+def run(stage: Stage, folder: Path, name: str, number: int | None = None) -> tuple[int, str]:
+    """Exit status and what was said; with a signal's number the command gets it at work."""
+    said = folder / "said.txt"
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(stage, folder, name, said, number)
+        finally:
+            os._exit(99)  # nothing of the tests may go on here
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, said.read_text()
+
+
+def _become(stage: Stage, folder: Path, name: str, said: Path, number: int | None) -> None:
+    os.chdir(folder)
+    with said.open("w") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+    features._PATCHES_PER_CALL = 1  # one volume at a time
+    torch.set_num_threads(1)  # a fork has none of its parent's
+    recipe = ("--recipe", "recipe.yaml") if name in WITH_RECIPE else ()
+    warnings.filterwarnings("ignore", message="Cyclopts application invoked without tokens")
+    sys.argv = ["ctscribe", *stage.command, *recipe]
+    if number is not None:
+        _stop_at_work(GOES_ON[name].partition(":")[0], number)
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 98
+    os._exit(status)
+
+
+def _stop_at_work(title: str, number: int) -> None:
+    tell = console._Part.__call__
+
+    def told(part: "console._Part", done: int, total: int) -> None:
+        tell(part, done, total)
+        if part._title == title and total / 2 <= done < total:
+            os.kill(os.getpid(), number)
+
+    console._Part.__call__ = told  # type: ignore[method-assign, assignment]
+
+
+def fresh(ground: Path, folder: Path, name: str) -> Path:
+    shutil.copytree(ground, folder)
+    if name == "evidence":
+        (folder / "written.jsonl").rename(folder / "run" / "predictions_test.jsonl")
+    return folder
+
+
+def left(folder: Path) -> list[str]:
+    names = [path.name for path in folder.rglob("*")]
+    return [name for name in names if name.endswith((".lock", ".part", ".partial"))]
+
+
+def results(folder: Path) -> dict[str, str]:
+    """What a stage wrote, but for times and for the state of generators that nothing draws from."""
+    apart = ("said.txt", "rng_state.pth", "tfevents.ctscribe")
+    return {name: value for name, value in hashes(folder).items() if not name.endswith(apart)}
+
+
+@pytest.fixture(scope="module")
+def whole(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What each stage leaves when nothing happens to it, by its name."""
+    found = {}
+    for name, stage in STAGES.items():
+        folder = fresh(ground, tmp_path_factory.mktemp("whole") / name, name)
+        status, said = run(stage, folder, name)
+        assert status == 0, (name, said)
+        assert not left(folder)
+        found[name] = results(folder)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("name", GOES_ON)
+def test_stopped_at_work_it_ends_with_the_same_bytes(
+    ground: Path,
+    whole: dict[str, dict[str, str]],
+    tmp_path: Path,
+    name: str,
+    number: signal.Signals,
+) -> None:
+    folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
+    status, said = run(stage, folder, name, number)
+    assert status == (-9 if number == signal.SIGKILL else 130), said
+    if number == signal.SIGINT:
+        assert said.splitlines()[-1] == (
+            "ctscribe: interrupted; run the same command again to continue"
+        )
+        assert "Traceback" not in said
+        assert not left(folder)
+    status, said = run(stage, folder, name)
+    assert status == 0, said
+    assert GOES_ON[name] in said
+    assert not left(folder)
+    assert results(folder) == whole[name]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_second_writer_is_refused_in_one_sentence(
+    ground: Path, tmp_path: Path, name: str
+) -> None:
+    folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
+    written = folder / stage.written
+    with held(one_writer_of(written / stage.lock) if stage.lock else one_writer(written)):
+        before = results(folder)
+        status, said = run(stage, folder, name)
+        assert status == 1, said
+        assert f"process {os.getpid()} of this machine is at work there since" in said
+        assert said.splitlines()[-1].endswith("[E_BUSY]")
+        assert "Traceback" not in said
+        assert results(folder) == before
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of its own, where this process may mount one."""
+    mounted = tmp_path_factory.mktemp("disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(mounted)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("this process may not mount a file system")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("name", STAGES)
+def test_a_disk_that_takes_nothing_is_one_sentence(
+    ground: Path, tmp_path: Path, disk: Path, name: str, fault: str
+) -> None:
+    folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
+    written = folder / stage.written
+    shutil.rmtree(disk / "here", ignore_errors=True)
+    shutil.move(written, disk / "here") if written.exists() else (disk / "here").mkdir()
+    written.symlink_to(disk / "here")
+    filler = disk / "filler"
+    if fault == "full":
+        with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+            while True:
+                os.write(file.fileno(), b"0" * 4096)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    try:
+        before = results(disk)
+        status, said = run(stage, folder, name)
+        assert status == 1, said
+        assert said.splitlines()[-1].endswith("[E_WRITE]"), said
+        assert "Traceback" not in said
+        assert results(disk) == before
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        filler.unlink(missing_ok=True)
+    assert not left(disk)
+
+
+def test_every_command_that_continues_is_one() -> None:
+    from ctscribe.cli.options import app
+
+    assert set(app) >= RESUMED
+    assert set(GOES_ON) <= RESUMED

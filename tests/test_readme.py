@@ -1,0 +1,148 @@
+"""The commands of the pages run as they stand, one after the other, in an empty folder.
+
+Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, the tiny
+start for the published weights, and in each recipe a shorter limit on written reports.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ctscribe.base.files import read_json
+from ctscribe.base.rows import PredictionRow, SkippedRow, StudyRow, read_rows
+from ctscribe.scan.read import read_volume
+from tests.dicom import write_series
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+PHANTOM = (
+    "ctscribe phantom {out} --processes 2 --set phantom.num_train_patients=8"
+    " --set phantom.num_valid_patients=2 --set phantom.matrix_px=64"
+    " --set phantom.spacing_mm=[6,6,8] --set phantom.flavour={flavour}"
+)
+
+
+def block(page: str, first: str) -> str:
+    """The block of commands of a page that begins so."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found: list[str] = BLOCK.findall(text)
+    return next(each for each in found if each.startswith(first))
+
+
+def run(folder: Path, commands: str) -> str:
+    """Runs lines of shell in a folder, each of which must end well; what they say on stderr."""
+    binaries = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def here(commands: str, data: Path) -> str:
+    """The same commands on what there is."""
+    for name in ("paper_heter", "ctscribe"):
+        recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+        recipe.setdefault("generate", {})["max_new_tokens"] = 24
+        (data / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        commands = commands.replace(f"--recipe {name}", f"--recipe {data / name}.yaml")
+    for there, put in {
+        "/data/CT-RATE": str(data / "CT-RATE"),
+        "/models/Qwen2.5-VL-7B-Instruct": str(ROOT / "starts" / "tiny"),
+        "/scans/series-folder": str(data / "series"),
+    }.items():
+        commands = commands.replace(there, put)
+    return commands
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms in both of CT-RATE's releases, and one of their scans as a DICOM series."""
+    folder = tmp_path_factory.mktemp("data")
+    run(folder, PHANTOM.format(out="CT-RATE", flavour="v2"))
+    run(folder, PHANTOM.format(out="v1", flavour="v1"))
+    scan = sorted((folder / "CT-RATE").rglob("valid_1*.nii.gz"))[0]
+    write_series(folder / "series", volume=read_volume(scan, study="v", intensity="hu")[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands for CT-RATE have run."""
+    folder = tmp_path_factory.mktemp("ct-rate")
+    run(folder, here(block("docs/ct_rate.md", "ctscribe prepare"), data))
+    return folder / "work"
+
+
+def test_the_readme_gives_the_same_commands_as_the_page_on_ct_rate() -> None:
+    start = "ctscribe prepare"
+    assert block("docs/ct_rate.md", start).startswith(block("README.md", start))
+
+
+@pytest.mark.slow
+def test_ct_rate_from_scans_to_scores_and_weights_for_others(work: Path) -> None:
+    written = read_rows(work / "heter/run/predictions_test.jsonl", PredictionRow)
+    scores = read_json(work / "heter/run/scores.json")
+    assert {row.patient_id for row in written} == {"valid_1", "valid_2"}
+    assert scores["missing"] == []
+    assert set(scores["model"]) >= {"bleu_4", "rouge_l", "coverage", "label_accuracy"}
+    assert (work.parent / "served/config.json").is_file()
+    assert read_json(work / "heter/run/card_test/card.json")["views"]
+
+
+@pytest.mark.slow
+def test_one_draft_from_a_dicom_series(work: Path, data: Path) -> None:
+    run(work.parent, here(block("docs/own_scans.md", "ctscribe report"), data))
+    page = next((work.parent / "draft").rglob("report.html")).read_text(encoding="utf-8")
+    assert "Research use only" in page
+
+
+@pytest.mark.slow
+def test_release_1_is_prepared_to_the_same_grid(work: Path, data: Path, tmp_path: Path) -> None:
+    commands = here(block("README.md", "ctscribe prepare").partition("\n")[0], data)
+    run(tmp_path, commands.replace(str(data / "CT-RATE"), str(data / "v1")))
+    first, second = (
+        {row.volume_name: row.shape_xyz for row in read_rows(each / "studies.jsonl", StudyRow)}
+        for each in (tmp_path / "work/prepared", work / "prepared")
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_list_of_own_scans_is_examined_and_prepared(data: Path, tmp_path: Path) -> None:
+    scan = sorted((data / "CT-RATE").rglob("train_1*.nii.gz"))[0]
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct/0001.nii.gz").write_bytes(scan.read_bytes())
+    (data / "series").rename(tmp_path / "ct/series-0002")
+    listed = re.search(
+        r"```\n(volume,patient.*?)```", (ROOT / "docs/own_scans.md").read_text(), re.S
+    )
+    assert listed is not None
+    (tmp_path / "scans.csv").write_text(listed[1], encoding="utf-8")
+    commands = block("docs/own_scans.md", "ctscribe doctor").strip()
+    run(tmp_path, here(commands, data))
+    (tmp_path / "ct/series-0002").rename(data / "series")
+    rows = read_rows(tmp_path / "work/prepared/studies.jsonl", StudyRow)
+    assert read_rows(tmp_path / "work/prepared/skipped.jsonl", SkippedRow) == []
+    expected = {
+        line["patient"]: line["findings"] for line in csv.DictReader(listed[1].splitlines())
+    }
+    assert {row.patient_id: row.findings for row in rows} == expected
