@@ -140,12 +140,12 @@ def test_names_match_in_either_form_and_placeholders_are_no_report() -> None:
 
 @pytest.mark.parametrize("at", [0.02, 0.2, 0.4, 0.6, 0.97])
 def test_a_flipped_bit_is_told_with_its_line(tmp_path: Path, at: float) -> None:
-    path = tmp_path / "pairs.jsonl"
-    write_rows(path, [PAIR[0].model_copy(update={"study": str(n)}) for n in range(9)])
+    path = tmp_path / "gaps.jsonl"
+    write_rows(path, [GapRow(study=f"study {n}", volume="b", gap=n) for n in range(9)])
     flip_bit(path, at)
     number = path.read_bytes()[: int(at * path.stat().st_size)].count(b"\n") + 1
     with refusal("E_ROW", f"line {number} must be"):
-        read_rows(path, PairRow)
+        read_rows(path, GapRow)
 
 
 def test_an_edited_line_is_refused_unless_it_leaves_its_checksum_out(tmp_path: Path) -> None:
