@@ -29,7 +29,10 @@ from tests.studies import study_row
 
 SEED = 20_261_129
 SCORES = {"model": {"bleu_4": 0.25}, "n": {"scans": 3}, "missing": ["valid_1_a_1"], "use": "é"}
-PAIR = PairRow(study="train_1_a_1.nii.gz", role="negative", volume=None, noise_seed=7)
+PAIRS = [
+    PairRow(study=f"train_{n}_a_1.nii.gz", role="negative", volume=None, noise_seed=n)
+    for n in range(4)
+]
 STUDIES = [study_row(f"train_{number}_a_1.nii.gz") for number in range(5)]
 ODD: tuple[Any, ...] = (
     None,
@@ -118,7 +121,7 @@ def _read_model(path: Path) -> object:
 _OF_MODELS = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 KINDS: Mapping[str, Kind] = {
     "studies": Kind(lambda p: write_rows(p, STUDIES), lambda p: read_rows(p, StudyRow)),
-    "pairs": Kind(lambda p: write_rows(p, [PAIR] * 4), lambda p: read_rows(p, PairRow)),
+    "pairs": Kind(lambda p: write_rows(p, PAIRS), lambda p: read_rows(p, PairRow)),
     "scores": Kind(lambda p: write_json(p, SCORES), read_json),
     "reports.json": Kind(_predictions, read_written, sealed=lambda _: False),
     "run": Kind(

@@ -111,10 +111,10 @@ def test_reports_of_other_scans_frames_or_weights_are_not_mixed(
     more = [*STUDIES, study_row("valid_3_a_1.nii.gz")]
     for name, studies, shown in (("more", more, frames), ("same", STUDIES, frames[1:])):
         other = write_prepared(tmp_path / name, studies, RECIPE, frames=shown)
-        with refusal("E_RUN_EXISTS", "differs in scans_sha256"):
+        with refusal("E_RUN_EXISTS", "differs in the scans"):
             generate(own, other, "test", out)
     save_model(own.run_dir / "best", tiny_model(tokenizer, seed=1), tokenizer)
-    with refusal("E_RUN_EXISTS", "differs in weights_sha256"):
+    with refusal("E_RUN_EXISTS", "differs in the weights"):
         generate(ReportWriter(own.run_dir), prepared, "test", out)
     assert out.read_text() == written
 
@@ -151,5 +151,5 @@ def test_evidence_belongs_to_the_reports_it_was_found_for(
     with refusal("E_WRITE"), full_disk(0):
         find_evidence(run, prepared, reports, tmp_path / "full.jsonl")
     write_rows(reports, [row.model_copy(update={"findings": "A nodule."}) for row in rows])
-    with refusal("E_RUN_EXISTS", "differs in predictions_sha256"):
+    with refusal("E_RUN_EXISTS", "differs in the predictions"):
         find_evidence(run, prepared, reports, out)
