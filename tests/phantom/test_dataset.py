@@ -116,5 +116,5 @@ def test_progress_counts_patients(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     config = CONFIG.model_copy(update={"num_train_patients": 2, "num_valid_patients": 0})
     write_dataset(tmp_path, config, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
+    assert seen == [(0, 2), (1, 2), (2, 2)]
     assert dict(each_report(CtRateTree(tmp_path).reports_path("valid"))) == {}

@@ -99,6 +99,7 @@ def test_a_nodule_beside_the_slice_is_in_its_slab_alone(off: int) -> None:
     assert in_slice == brighter(found, clear, SOFT) == (in_slab if off == 0 else [])
     study = study_row(
         "a",
+        shape_xyz=source.shape_xyz,
         slice_indices=found.slice_indices,
         position_mm=found.position_mm,
         frame_to_ras=tuple(map(tuple, found.frame_to_ras.tolist())),

@@ -1,10 +1,11 @@
 import csv
 import io
+import re
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctscribe.base.about import RESEARCH_USE
@@ -105,11 +106,13 @@ def test_markdown_columns_align_and_pipes_cannot_break_a_row() -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\0")))
+@example("-0")
 def test_csv_texts_never_start_a_formula_and_survive_the_round_trip(name: str) -> None:
     table = Table("T", ("System", "Coverage"), ((name, Value(-0.5, -1.0, 0.0)), ("", "–")))
     header, first, second = csv.reader(io.StringIO(to_csv(table), newline=""))
     assert header == ["System", "Coverage", "Coverage low", "Coverage high"]
-    assert first[0][:1] not in ("=", "+", "-", "@", "\t", "\n")
+    is_number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", first[0])
+    assert is_number or first[0][:1] not in ("=", "+", "-", "@", "\t", "\n")
     assert first[0].removeprefix("'") == name.removeprefix("'")
     assert [float(field) for field in first[1:]] == [-0.5, -1, 0]
     assert second == ["", "–", "", ""]
