@@ -1,4 +1,6 @@
-"""Reads 10,000 mutated files; each must give a volume or one sentence, soon and in little memory.
+"""Reads 14,000 mutated files; each must give what it holds or one sentence, soon, in little memory.
+
+The first 10,000 are scans, the others what stages store; see `fuzz_stored`.
 
 ``make bench NAME=fuzz``. Files are made and read by a child process under a memory limit; the
 parent ends it where one file takes too long, counts that file as a hang, and goes on with the next.
@@ -29,6 +31,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from benchmarks.fuzz_bytes import ODD_INTS, Random, changed_bytes
 from benchmarks.timing import resident_mb
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
@@ -37,8 +40,9 @@ from ctscribe.scan.volume import CTVolume
 from tests.dicom import bytes_of, enhanced_of, slice_of
 from tests.scans import chest, image_of
 
-NUM_FILES = 10_000
-MEMORY_CAP_MB = 512
+NUM_SCANS, NUM_STORED = 10_000, 4_000
+MEMORY_CAP_MB, STORED_CAP_MB = 512, 1024
+"""Of which the libraries that read weights take half."""
 LIMIT_S = 10.0
 """Of CPU time for one file, because the machine may be busy with other work."""
 PATIENCE_S = 60.0
@@ -46,8 +50,6 @@ SEED = 20_260_401
 PLANTED = "PLANTED^NAME"
 SMALL = chest((40, 32, 20), (8.0, 8.0, 5.0))
 VOLUME = CTVolume(np.clip(SMALL.hu, -1024, 3071), SMALL.affine)
-ODD_INTS: tuple[int, ...] = (0, 1, -1, 2, 7, 127, 255, 348, 352, 540, 1024, 32767, -32768)
-ODD_INTS += (65535, 2**31 - 1, -(2**31))
 ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"), 0.001)
 FIELDS = {
     "h": (40, 42, 44, 46, 48, 50, 68, 70, 72, 252, 254),
@@ -56,7 +58,6 @@ FIELDS = {
     "f": (76, 80, 84, 88, 92, 108, 112, 116, *range(256, 328, 4)),
 }
 """Places of NIfTI-1 fields, by their type."""
-Random = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _nifti(random: Random, folder: Path) -> Mutant:
     if change == "field":
         content = _fields(content, random)
     else:
-        content = _bytes(content, random, list(nifti_files().values()))
+        content = changed_bytes(content, random, list(nifti_files().values()))
     if inside:
         content = gzip.compress(content, 1, mtime=0)
     path = folder / name
@@ -146,7 +147,7 @@ def _dicom(random: Random, folder: Path) -> Mutant:
             for z, content in enumerate(files):
                 archive.writestr(f"{z}.dcm", content)
         path = folder / "series.zip"
-        path.write_bytes(_bytes(packed.getvalue(), random, files))
+        path.write_bytes(changed_bytes(packed.getvalue(), random, files))
         return Mutant(path, "dicom zip", False)
     for victim in random.choice(len(files), size=random.choice([1, 1, 2]), replace=False):
         files[victim] = _damaged(files[victim], random, files)
@@ -156,35 +157,11 @@ def _dicom(random: Random, folder: Path) -> Mutant:
 
 
 def _damaged(content: bytes, random: Random, others: list[bytes]) -> bytes:
-    return _elements(content, random) if random.random() < 0.5 else _bytes(content, random, others)
-
-
-def _bytes(content: bytes, random: Random, others: list[bytes]) -> bytes:
-    """One to four changes of bytes; half of them near the beginning, where headers lie."""
-    changed = bytearray(content)
-    for _ in range(int(random.integers(1, 5))):
-        reach = min(len(changed), 1000) if random.random() < 0.5 else len(changed)
-        at = int(random.integers(0, max(1, reach)))
-        change = random.choice(["bit", "byte", "word", "cut", "drop", "insert", "repeat", "splice"])
-        span = int(random.choice([1, 2, 4, 16, 300]))
-        if change == "bit" and changed:
-            changed[at] ^= 1 << int(random.integers(8))
-        elif change == "byte" and changed:
-            changed[at] = int(random.choice([0, 1, 0x7F, 0x80, 0xFE, 0xFF]))
-        elif change == "word":
-            changed[at : at + 4] = struct.pack("<q", int(random.choice(ODD_INTS)))[:4]
-        elif change == "cut":
-            del changed[at:]
-        elif change == "drop":
-            del changed[at : at + span]
-        elif change == "insert":
-            changed[at:at] = random.bytes(span)
-        elif change == "repeat":
-            changed[at:at] = changed[at : at + span] * 3
-        else:
-            other = others[int(random.integers(len(others)))]
-            changed[at:] = other[int(random.integers(len(other))) :]
-    return bytes(changed)
+    return (
+        _elements(content, random)
+        if random.random() < 0.5
+        else changed_bytes(content, random, others)
+    )
 
 
 def _fields(content: bytes, random: Random) -> bytes:
@@ -234,7 +211,11 @@ def _elements(content: bytes, random: Random) -> bytes:
 
 
 def outcome(number: int) -> tuple[str, str]:
-    """What a mutated file is, and what it ends in: a code, ``volume``, or what must not be."""
+    """What a mutated file is, and what it ends in: a code, what it holds, or what must not be."""
+    if number >= NUM_SCANS:
+        from benchmarks import fuzz_stored  # brings torch, which scans do without
+
+        return fuzz_stored.outcome(number - NUM_SCANS)
     with TemporaryDirectory() as folder:
         with warnings.catch_warnings(action="ignore"):
             made = mutant(number, Path(folder))
@@ -263,7 +244,7 @@ def outcome(number: int) -> tuple[str, str]:
 
 def work(first: int, stop: int) -> None:
     """The child: one line of JSON per file."""
-    limit = 4 << 30
+    limit = (4 if first < NUM_SCANS else 16) << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(first, stop):
         began, cpu_s = time.perf_counter(), _cpu_s()
@@ -279,20 +260,20 @@ def _cpu_s() -> float:
     return sum(used.ru_utime + used.ru_stime for used in whom)
 
 
-def supervise(stop: int) -> list[list[Any]]:
-    """Rows of so many files, however many children it takes."""
+def supervise(first: int, stop: int) -> list[list[Any]]:
+    """Rows of these files, however many children it takes."""
     rows: list[list[Any]] = []
-    while len(rows) < stop:
-        command = [sys.executable, "-m", "benchmarks.bench_fuzz", str(len(rows)), str(stop)]
+    while (number := first + len(rows)) < stop:
+        command = [sys.executable, "-m", "benchmarks.bench_fuzz", str(number), str(stop)]
         child = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE)
         assert child.stdout is not None
-        while len(rows) < stop:
+        while (number := first + len(rows)) < stop:
             if not select.select([child.stdout], [], [], PATIENCE_S)[0]:
-                rows.append([len(rows), "?", "HANG", PATIENCE_S, 0.0, PATIENCE_S])
+                rows.append([number, "?", "HANG", PATIENCE_S, 0.0, PATIENCE_S])
                 break
             line = child.stdout.readline()
             if not line:
-                rows.append([len(rows), "?", "DIED", 0.0, 0.0, 0.0])
+                rows.append([number, "?", "DIED", 0.0, 0.0, 0.0])
                 break
             rows.append(json.loads(line))
         child.kill()
@@ -301,9 +282,9 @@ def supervise(stop: int) -> list[list[Any]]:
     return rows
 
 
-def summary(rows: list[list[Any]]) -> dict[str, Any]:
+def summary(rows: list[list[Any]], cap_mb: int) -> dict[str, Any]:
     """Counts, extremes and, with their numbers, all files that must not be."""
-    fine = {"volume", *CODES}
+    fine = {"volume", "same", "other", *CODES}
     return {
         "num_files": len(rows),
         "seed": SEED,
@@ -311,7 +292,7 @@ def summary(rows: list[list[Any]]) -> dict[str, Any]:
         "by_outcome": dict(sorted(Counter(row[2].split()[0] for row in rows).items())),
         "not_typed": [row[:3] for row in rows if row[2] not in fine],
         "peak_mb": round(max(row[4] for row in rows), 1),
-        "memory_cap_mb": MEMORY_CAP_MB,
+        "memory_cap_mb": cap_mb,
         "slowest_wall_s": round(max(row[3] for row in rows), 2),
         "slowest_cpu_s": round(max(row[5] for row in rows), 2),
         "cpu_s": round(sum(row[5] for row in rows), 1),
@@ -325,10 +306,16 @@ def main() -> None:
         return
     from benchmarks.harness import record  # brings torch, which the children's memory is free of
 
-    found = summary(supervise(NUM_FILES))
-    record("fuzz", found)
-    held = not found["not_typed"] and found["peak_mb"] < MEMORY_CAP_MB
-    sys.exit(0 if held and found["slowest_cpu_s"] < LIMIT_S else 1)
+    scans = summary(supervise(0, NUM_SCANS), MEMORY_CAP_MB)
+    stored = summary(supervise(NUM_SCANS, NUM_SCANS + NUM_STORED), STORED_CAP_MB)
+    record("fuzz", {**scans, "stored": stored})
+    held = all(
+        not part["not_typed"]
+        and part["peak_mb"] < part["memory_cap_mb"]
+        and part["slowest_cpu_s"] < LIMIT_S
+        for part in (scans, stored)
+    )
+    sys.exit(0 if held else 1)
 
 
 if __name__ == "__main__":

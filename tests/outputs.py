@@ -15,6 +15,6 @@ def hashes(out: Path) -> dict[str, str]:
         if path.is_file() and path.name != "ledger.sqlite":
             content = path.read_bytes()
             if path.name == "prepare.json":
-                content = re.sub(rb'"commit": "[0-9a-f]+"', b"", content)
+                content = re.sub(rb'"(commit|crc32)": "[0-9a-f]+"', b"", content)
             found[str(path.relative_to(out))] = hashlib.sha256(content).hexdigest()
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import fuzz_stored
 from benchmarks.bench_fuzz import mutant, outcome
 from ctscribe.base.error_codes import CODES
 
@@ -14,6 +15,13 @@ def test_mutated_files_give_a_volume_or_a_sentence(first: int) -> None:
     for number in range(first, first + 24):
         kind, ended = outcome(number)
         assert ended == "volume" or ended in CODES, f"file {number}, {kind}: {ended}"
+
+
+@pytest.mark.parametrize("first", range(0, 150, 25))
+def test_mutated_files_that_stages_store_are_what_they_were_or_a_sentence(first: int) -> None:
+    for number in range(first, first + 25):
+        kind, ended = fuzz_stored.outcome(number)
+        assert ended in {"same", "other", *CODES}, f"file {number}, {kind}: {ended}"
 
 
 def test_a_number_names_one_file_for_ever(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ctscribe.cli.app import RESUMED, main
 from ctscribe.learn.model import features
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.phantom.dataset import write_dataset
+from tests.damage import flip_bit
 from tests.holders import held
 from tests.models import tiny_model, write_run
 from tests.outputs import hashes
@@ -182,8 +183,11 @@ def left(folder: Path) -> list[str]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """What a stage wrote, but for times and for the state of generators that nothing draws from."""
-    apart = ("said.txt", "rng_state.pth", "tfevents.ctscribe")
+    """What a stage wrote, but for times and for the state of generators that nothing draws from.
+
+    Of that state a checkpoint's marker has the checksum.
+    """
+    apart = ("said.txt", "rng_state.pth", "complete.json", "tfevents.ctscribe")
     return {name: value for name, value in hashes(folder).items() if not name.endswith(apart)}
 
 
@@ -280,6 +284,56 @@ def test_a_disk_that_takes_nothing_is_one_sentence(
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         filler.unlink(missing_ok=True)
     assert not left(disk)
+
+
+READ_BACK = {
+    "prepare": ("out/ledger.sqlite", "out/prepare.json", "out/slices/*.json", "out/slices/*.npy"),
+    "features": ("prepared/studies.jsonl", "prepared/slices/*.json", "run/best/tokenizer.json"),
+    "train": (
+        *("out/checkpoint-1/*", "out/metrics.jsonl", "out/run.json", "out/best/model.safetensors"),
+        *("pairs/pairs.jsonl", "prepared/features/*/train_train*", "prepared/prepare.json"),
+    ),
+    "generate": (
+        *("run/predictions_test.*", "run/run.json", "run/best/model.safetensors"),
+        *("run/best/checkpoint.json", "prepared/features/*/valid*", "prepared/studies.jsonl"),
+    ),
+    "evidence": ("run/evidence_test.*", "run/predictions_test.jsonl", "run/best/config.json"),
+    "calibrate": ("run/calibration.json", "run/predictions_validation.*"),
+    "card": ("out/reports_noise.jsonl", "out/run.json", "prepared/features/*/noise_*"),
+}
+"""Files that a stage reads when it goes on; of many of a kind the last is damaged."""
+
+
+def files_read_back(folder: Path, name: str) -> list[Path]:
+    found: list[Path] = []
+    for pattern in READ_BACK[name]:
+        matches = sorted(folder.glob(pattern))
+        assert matches, pattern
+        is_of_kinds = pattern.endswith(".*") or "checkpoint-" in pattern
+        found += matches if is_of_kinds else matches[-1:]
+    return found
+
+
+@pytest.mark.parametrize("name", READ_BACK)
+def test_no_flipped_bit_is_believed(
+    ground: Path, whole: dict[str, dict[str, str]], tmp_path: Path, name: str
+) -> None:
+    stage = STAGES[name]
+    stopped = fresh(ground, tmp_path / "stopped", name)
+    run(stage, stopped, name, signal.SIGKILL)
+    for number, victim in enumerate(files_read_back(stopped, name)):
+        folder, place = tmp_path / str(number), victim.relative_to(stopped)
+        shutil.copytree(stopped, folder)
+        flip_bit(folder / place)
+        status, said = run(stage, folder, name)
+        assert "Traceback" not in said, (place, said)
+        if status == 0:
+            found = results(folder)
+            differ = {p for p in found | whole[name] if found.get(p) != whole[name].get(p)}
+            assert differ <= {str(place)}, place
+        else:
+            assert status == 1, (place, said)
+        shutil.rmtree(folder)
 
 
 def test_every_command_that_continues_is_one() -> None:

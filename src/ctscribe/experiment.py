@@ -16,8 +16,8 @@ from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.grid import STEPS, TEMPLATE_SCORES, TITLES, Cell, cell_recipe, grid
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, read_rows
-from ctscribe.base.runs import open_run, require_same_run
+from ctscribe.base.rows import PredictionRow, read_rows, sha256_of_rows
+from ctscribe.base.runs import claim, is_made_of, open_run, require_same_run, start_sha256
 from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepared import Prepared
 from ctscribe.show.experiment_tables import write_experiment_tables
@@ -65,6 +65,9 @@ def run_experiment(
         _require_studies(prepared, recipe)
         _store_features(prepared, recipe, start, storing)
         open_run(out, "experiment", request)
+        studies = prepared.sha256(prepared.studies)
+        begun = start_sha256(start or recipe.model.preset)
+        claim(out / "cells", {"studies_sha256": studies, "start": begun})
         with worker_pool(parallel, partial(_use_threads, threads)) as pool:
             jobs = [
                 pool.submit(run_cell, folder, prepared, cell_recipe(recipe, cell), start)
@@ -87,31 +90,33 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
     from ctscribe.measure.card import measure_gap
     from ctscribe.measure.scores import evaluate
     from ctscribe.measure.tune import tune
-    from ctscribe.write.calibration import TUNED
+    from ctscribe.write.calibration import read_tuned
     from ctscribe.write.generate import generate
     from ctscribe.write.writer import ReportWriter
 
     pairs, best, predictions, gap, scores = (folder / step for step in STEPS)
 
     def write_scores(path: Path, rows: list[PredictionRow]) -> None:
-        test, training = prepared.split("test"), prepared.split("train")
-        write_json(path, evaluate(rows, test, training, recipe.evaluate))
+        inputs = {"predictions_sha256": sha256_of_rows(rows)}
+        if not is_made_of(path, inputs):
+            test, training = prepared.split("test"), prepared.split("train")
+            write_json(path, evaluate(rows, test, training, recipe.evaluate) | {"inputs": inputs})
 
     if not pairs.exists():
         build_training_pairs(prepared, folder, recipe.pairs)
     train(best.parent, prepared, pairs, recipe, start)
     writer = ReportWriter(best.parent)
-    if recipe.model.cues and not (best.parent / TUNED).exists():
+    if recipe.model.cues and read_tuned(best.parent, writer.weights_sha256) is None:
         tune(writer, prepared)
         writer = ReportWriter(best.parent)
     has_queries = recipe.model.cues or recipe.model.slice_attention
     if has_queries and not (folder / TEMPLATE_SCORES).exists():
         write_scores(folder / TEMPLATE_SCORES, _write_template(writer, prepared))
     rows = generate(writer, prepared, "test", predictions)
-    if not gap.exists():
-        write_json(gap, measure_gap(writer, prepared))
-    if not scores.exists():
-        write_scores(scores, rows)
+    of_weights = {"weights_sha256": writer.weights_sha256}
+    if not is_made_of(gap, of_weights):
+        write_json(gap, measure_gap(writer, prepared) | {"inputs": of_weights})
+    write_scores(scores, rows)
 
 
 def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[PredictionRow]:

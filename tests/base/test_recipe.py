@@ -4,6 +4,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, change_recipe, read_recipe
+from tests.refusals import refusal
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.y*ml"))
 
@@ -97,3 +98,54 @@ def test_no_shipped_recipe_for_real_weights_cuts_the_longest_real_report() -> No
     """1,733 tokens, of 800 reports of CT-RATE."""
     for name in ("ctscribe", "paper_heter", "qwen2.5-vl-3b", "qwen2.5-vl-7b"):
         assert read_recipe(name).generate.max_new_tokens >= 1792
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "line 2 holds an alias"),
+        ("train: !!python/object/apply:os.getcwd []", "line 1 holds an alias .* or a tag"),
+        ("train: {epochs: !!int ''}", "or a tag"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "line 2 holds train again"),
+        ("train: {epochs: 1, epochs: 2}", "line 1 holds epochs again"),
+        ("? [a]\n: b", "a key that is no name"),
+        ("[" * 30_000, "nests too deeply"),
+        (f"train: {{epochs: {'9' * 5_000}}}", "5000 digits"),
+        ("train: {epochs: 2001-99-99}", "month must be in 1..12"),
+        ("train: {epochs: \0}", "must be YAML"),
+        (f"train: {{epochs: {'x' * 60_000}}}", "valid integer"),
+    ],
+)
+def test_a_hostile_recipe_is_one_short_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with refusal("E_RECIPE", words) as caught:
+        read_recipe(str(path))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_recipe_must_be_a_small_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"train: \xff")
+    with refusal("E_ENCODING", "line 1 holds the byte 0xFF"):
+        read_recipe(str(path))
+    path.write_text("# \n" * 30_000)
+    with refusal("E_READ", "more than the 65,536"):
+        read_recipe(str(path))
+    for name in (str(tmp_path), "x" * 5_000, "a\0b"):
+        with refusal("E_RECIPE", "is neither"):
+            read_recipe(name)
+
+
+@pytest.mark.parametrize("value", ["[", "*a", "[" * 3_000, "2001-99-99", "!!int ''"])
+def test_a_hostile_override_is_one_sentence(value: str) -> None:
+    with refusal("E_RECIPE", "--set train.epochs must be YAML"):
+        read_recipe("tiny", (f"train.epochs={value}",))
+    with refusal("E_RECIPE", "--set train.epochs must be YAML"):
+        change_recipe(Recipe(), (f"train.epochs={value}",))

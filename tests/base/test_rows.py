@@ -1,10 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import (
+    GapRow,
     PairRow,
     PredictionRow,
     Row,
@@ -15,6 +17,7 @@ from ctscribe.base.rows import (
     read_rows,
     write_rows,
 )
+from tests.damage import HOSTILE, flip_bit, full_disk
 from tests.refusals import refusal
 from tests.studies import study_row
 
@@ -133,3 +136,48 @@ def test_names_match_in_either_form_and_placeholders_are_no_report() -> None:
     names = dict.fromkeys(("scan_id", "patient_id", "volume_name"), "o\u0308")
     row = PredictionRow(**names, findings="Not given", impression="N/A")
     assert (row.scan_id, row.findings, row.impression) == ("\u00f6", "", "")
+
+
+@pytest.mark.parametrize("at", [0.02, 0.2, 0.4, 0.6, 0.97])
+def test_a_flipped_bit_is_told_with_its_line(tmp_path: Path, at: float) -> None:
+    path = tmp_path / "gaps.jsonl"
+    write_rows(path, [GapRow(study=f"study {n}", volume="b", gap=n) for n in range(9)])
+    flip_bit(path, at)
+    number = path.read_bytes()[: int(at * path.stat().st_size)].count(b"\n") + 1
+    with refusal("E_ROW", f"line {number} must be"):
+        read_rows(path, GapRow)
+
+
+def test_an_edited_line_is_refused_unless_it_leaves_its_checksum_out(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    write_rows(path, PAIR)
+    whole = path.read_text()
+    path.write_text(whole.replace('"noise_seed":7', '"noise_seed":8'))
+    with refusal("E_ROW", "line 2 must be a PairRow, but it was changed .* goes without"):
+        read_rows(path, PairRow)
+    path.write_text(re.sub(r',"crc32":"[0-9a-f]+"', "", path.read_text()))
+    assert read_rows(path, PairRow)[1].noise_seed == 8
+
+
+def test_rows_may_be_spaced_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "gaps.jsonl"
+    write_rows(path, [GapRow(study="é", volume="b", gap=1e-7)])
+    path.write_text(json.dumps(json.loads(path.read_text())) + "\n")
+    assert read_rows(path, GapRow) == [GapRow(study="é", volume="b", gap=1e-7)]
+
+
+@pytest.mark.parametrize("content", [c for c in HOSTILE if c not in (b"", b"\xff\xfe{}")])
+def test_a_hostile_line_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(content)
+    with refusal("E_ROW", "line 1 must be a PairRow") as caught:
+        read_rows(path, PairRow)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    write_rows(path, PAIR)
+    with refusal("E_WRITE"), full_disk(path.stat().st_size + 9):
+        append_row(path, PAIR[0])
+    assert read_rows(path, PairRow, partial=True) == list(PAIR)

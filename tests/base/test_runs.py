@@ -1,11 +1,22 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.runs import open_run, provenance, recipe_of, require_same_run
+from ctscribe.base.runs import (
+    claim,
+    is_made_of,
+    open_run,
+    provenance,
+    read_result,
+    recipe_of,
+    require_same_run,
+    start_sha256,
+)
+from tests.refusals import refusal
 
 
 def test_the_same_request_reopens_its_folder(tmp_path: Path) -> None:
@@ -92,3 +103,50 @@ def test_a_run_of_another_version_is_refused_by_its_first_strange_knob(
     assert caught.value.code == "E_RUN"
     assert f"{run} must hold a run of this version, but {told}" in caught.value.sentence
     assert caught.value.sentence.endswith("; train it again")
+
+
+def test_what_grows_belongs_to_one_request(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    claim(path, {"weights_sha256": "a"})
+    claim(path, {"weights_sha256": "b"})  # nothing is there yet
+    path.write_text("")
+    claim(path, {"weights_sha256": "b"})
+    with refusal("E_RUN_EXISTS", "differs in weights_sha256"):
+        claim(path, {"weights_sha256": "a"})
+
+
+def test_a_result_is_of_its_inputs_alone(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    assert not is_made_of(path, {"predictions_sha256": "a"})
+    write_json(path, {"inputs": {"predictions_sha256": "a"}})
+    assert is_made_of(path, {"predictions_sha256": "a"})
+    assert not is_made_of(path, {"predictions_sha256": "b"})
+
+
+@pytest.mark.parametrize("asked", [None, [], 3, {"recipe": None}, {"recipe": []}])
+def test_a_run_without_a_recipe_is_refused(tmp_path: Path, asked: object) -> None:
+    write_json(tmp_path / "run.json", {"stage": "train", "asked": asked})
+    with refusal("E_RUN"):
+        recipe_of(tmp_path)
+
+
+@dataclass(frozen=True)
+class Ended:
+    loss: float
+
+
+@pytest.mark.parametrize("wrong", [{}, {"loss": None}, {"loss": [1]}])
+def test_a_result_of_another_kind_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    write_json(tmp_path / "result.json", {"loss": 1.5})
+    assert read_result(tmp_path / "result.json", Ended) == Ended(1.5)
+    write_json(tmp_path / "result.json", wrong)
+    with refusal("E_JSON", "must be a Ended"):
+        read_result(tmp_path / "result.json", Ended)
+
+
+def test_a_start_is_named_by_its_weights(tmp_path: Path) -> None:
+    assert start_sha256("Qwen/Qwen2.5-VL-3B-Instruct") == "Qwen/Qwen2.5-VL-3B-Instruct"
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    one = start_sha256(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert start_sha256(str(tmp_path)) != one

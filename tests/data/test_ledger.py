@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.data.ledger import open_ledger
+from tests.damage import flip_bit
 from tests.refusals import refusal
 
 RECORD = {"request": "abc", "source_bytes": 5, "source_mtime_ns": 7, "spacing_mm": [1.0, 1.0, 2.0]}
@@ -96,3 +97,38 @@ def test_records_are_plain_json(path: Path) -> None:
     (text,) = database.execute("SELECT record FROM volumes WHERE name = 'a'").fetchone()
     database.close()
     assert json.loads(text) == RECORD
+
+
+@pytest.mark.parametrize("column", ["record", "files"])
+def test_a_row_that_does_not_have_its_checksum_counts_as_not_there(
+    path: Path, tmp_path: Path, outputs: list[Path], column: str
+) -> None:
+    database = sqlite3.connect(path)
+    change = f"UPDATE volumes SET {column} = replace({column}, '1', '2') WHERE name = 'a'"
+    assert database.execute(change).rowcount == 1
+    database.commit()
+    database.close()
+    with open_ledger(path, tmp_path) as ledger:
+        assert ledger.find("a", REQUEST, outputs) is None
+        ledger.done("a", RECORD, outputs)
+        assert ledger.find("a", REQUEST, outputs) == RECORD
+
+
+def test_no_flipped_bit_is_believed(path: Path, tmp_path: Path, outputs: list[Path]) -> None:
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 61):
+        path.write_bytes(whole)
+        flip_bit(path, place / len(whole))
+        with open_ledger(path, tmp_path) as ledger:
+            assert ledger.find("a", REQUEST, outputs) in (None, RECORD)
+
+
+def test_a_ledger_of_an_earlier_version_is_begun_anew(tmp_path: Path, outputs: list[Path]) -> None:
+    path = tmp_path / "ledger.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE volumes (name, code, reason, record, files)")
+    database.commit()
+    database.close()
+    with open_ledger(path, tmp_path) as ledger:
+        ledger.done("a", RECORD, outputs)
+        assert ledger.find("a", REQUEST, outputs) == RECORD

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
 from ctscribe.base.types import Projection, SourceSplit
 from ctscribe.data.prepared import Prepared, split_of
@@ -87,7 +87,7 @@ def test_a_run_is_calibrated_and_then_states_its_labels(
     told: list[tuple[int, int]] = []
     found = calibrate(writer, prepared, "test", progress=lambda *done: told.append(done))
     assert told[-1] == (100, 100)
-    assert json.loads((run / "calibration.json").read_text()) == found
+    assert read_json(run / "calibration.json") == found
     assert (run / "reliability.png").stat().st_size > 1000
     # random queries know nothing; calibrated, they say how often a finding is there: about half
     assert found["test"]["findings"]["cases"] == 12 * 18

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import read_recipe
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.scan.volume import CTVolume
@@ -105,12 +106,12 @@ def test_what_is_no_chest_gets_a_reason_instead(
 def test_slabs_are_drawn_beside_their_slices(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    manifest = json.loads((run / "run.json").read_text())
+    manifest = read_json(run / "run.json")
     manifest["asked"]["recipe"]["slices"] |= {"projection": "slab", "windows": "three"}
     slabs = tmp_path / "run"
     slabs.mkdir()
     (slabs / "best").symlink_to(run / "best")
-    (slabs / "run.json").write_text(json.dumps(manifest))
+    write_json(slabs / "run.json", manifest)
     paths = report(make_chest(), slabs, tmp_path / "out")
     found = json.loads(paths["json"].read_text())
     assert all(5 <= place["slab_mm"] <= 30 for place in found["slices"])
@@ -128,12 +129,12 @@ def test_slabs_are_drawn_beside_their_slices(
 def test_a_budget_makes_the_pages_pixels_larger_and_keeps_its_millimetres(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    manifest = json.loads((run / "run.json").read_text())
+    manifest = read_json(run / "run.json")
     manifest["asked"]["recipe"]["slices"]["token_budget"] = 4
     few = tmp_path / "run"
     few.mkdir()
     (few / "best").symlink_to(run / "best")
-    (few / "run.json").write_text(json.dumps(manifest))
+    write_json(few / "run.json", manifest)
     full, coarse = (
         json.loads(report(make_chest(), each, tmp_path / name)["json"].read_text())["geometry"]
         for name, each in (("full", run), ("coarse", few))

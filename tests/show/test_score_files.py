@@ -15,6 +15,7 @@ from ctscribe.measure.scores import evaluate
 from ctscribe.show.score_tables import differences_table, run_names, tables_of
 from ctscribe.show.tables import Value, write_tables, written_tables
 from ctscribe.text.findings import FINDINGS
+from tests.refusals import refusal
 from tests.studies import prediction, study_row
 
 CONFIG = EvaluateConfig(resamples=100)
@@ -98,3 +99,21 @@ def test_other_files_and_other_scans_are_refused(scores: dict[str, Any], tmp_pat
         tables_of([tmp_path / "a.json", tmp_path / "c.json"])
     with pytest.raises(CtscribeError, match="given twice"):
         run_names([tmp_path / "a.json", tmp_path / "a.json"])
+
+
+def test_scores_that_were_edited_are_refused(scores: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    write_json(path, scores)
+    path.write_text(path.read_text().replace('"bleu_4"', '"bleu_5"', 1))
+    with refusal("E_JSON", "does not have its own checksum"):
+        tables_of([path])
+
+
+@pytest.mark.parametrize("wrong", [None, [], 3, {}, "text"])
+@pytest.mark.parametrize("key", ["model", "baselines", "n", "differences"])
+def test_scores_of_another_form_are_refused(
+    scores: dict[str, Any], tmp_path: Path, key: str, wrong: object
+) -> None:
+    write_json(tmp_path / "scores.json", {**scores, key: wrong})
+    with refusal("E_SCORES", "must be what `ctscribe evaluate`"):
+        tables_of([tmp_path / "scores.json"])

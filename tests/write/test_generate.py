@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,14 +6,18 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PredictionRow, read_rows
+from ctscribe.base.rows import PredictionRow, read_rows, write_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.features import frames_of
 from ctscribe.write import writer as module
+from ctscribe.write.find_evidence import find_evidence
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
+from tests.damage import flip_bit, full_disk
 from tests.models import tiny_model, write_run
+from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 
 RECIPE = Recipe.model_validate(
@@ -93,3 +98,58 @@ def test_a_split_without_scans_and_a_run_without_weights_are_told(
     open_run(tmp_path / "run", "train", {"recipe": RECIPE.model_dump(mode="json")})
     with pytest.raises(CtscribeError, match="E_WEIGHTS"):
         generate(ReportWriter(tmp_path / "run"), prepared, "test", tmp_path / "p.jsonl")
+
+
+def test_reports_of_other_scans_frames_or_weights_are_not_mixed(
+    run: ReportWriter, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    own = ReportWriter(shutil.copytree(run.run_dir, tmp_path / "run"))
+    out = own.run_dir / "predictions_test.jsonl"
+    generate(own, prepared, "test", out)
+    written = out.read_text()
+    frames = random_frames(len(STUDIES) + 1, (4, 56, 56, 3))
+    more = [*STUDIES, study_row("valid_3_a_1.nii.gz")]
+    for name, studies, shown in (("more", more, frames), ("same", STUDIES, frames[1:])):
+        other = write_prepared(tmp_path / name, studies, RECIPE, frames=shown)
+        with refusal("E_RUN_EXISTS", "differs in the scans"):
+            generate(own, other, "test", out)
+    save_model(own.run_dir / "best", tiny_model(tokenizer, seed=1), tokenizer)
+    with refusal("E_RUN_EXISTS", "differs in the weights"):
+        generate(ReportWriter(own.run_dir), prepared, "test", out)
+    assert out.read_text() == written
+
+
+def test_a_flipped_bit_in_what_is_written_is_one_sentence(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.jsonl"
+    generate(run, prepared, "test", out)
+    flip_bit(out, 0.4)
+    with refusal("E_ROW", "line 2 must be"):
+        generate(run, prepared, "test", out)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 450])
+def test_on_a_full_disk_reports_end_in_one_sentence_and_go_on_later(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path, num_bytes: int
+) -> None:
+    generate(run, prepared, "test", tmp_path / "whole.jsonl")
+    out = tmp_path / "cut.jsonl"
+    with refusal("E_WRITE"), full_disk(num_bytes):
+        generate(run, prepared, "test", out)
+    generate(run, prepared, "test", out)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_evidence_belongs_to_the_reports_it_was_found_for(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    reports, out = tmp_path / "predictions.jsonl", tmp_path / "evidence.jsonl"
+    rows = generate(run, prepared, "test", reports)
+    found = find_evidence(run, prepared, reports, out, limit=1)
+    assert find_evidence(run, prepared, reports, out)[:1] == found
+    with refusal("E_WRITE"), full_disk(0):
+        find_evidence(run, prepared, reports, tmp_path / "full.jsonl")
+    write_rows(reports, [row.model_copy(update={"findings": "A nodule."}) for row in rows])
+    with refusal("E_RUN_EXISTS", "differs in the predictions"):
+        find_evidence(run, prepared, reports, out)

@@ -39,6 +39,8 @@ E_CARD               Reports of a view, from which a card is made, are missing o
     Write one file of reports for each view that `ctscribe alter` gives.
 E_CELL               A cell of an experiment ended with an error.
     Run the same command again; it continues.
+E_CHECKPOINT         A checkpoint of a run in training is not what was written.
+    Delete it and run the command again; it goes on from an earlier one, or begins anew.
 E_CHECKSUM           A gzip file fails its own check: bytes were altered.
     Copy or download it again.
 E_CODEC              The DICOM series is compressed in a way that cannot be read here.
@@ -93,6 +95,8 @@ E_HEADER             A NIfTI header points outside the file or into itself.
     Export the volume again.
 E_HU_AMBIGUOUS       The values look like CT both before and after rescaling.
     Look at the volume and set `volume.intensity` to raw or hu.
+E_INTERNAL           Something went wrong that nobody foresaw.
+    Report it with that file, which holds places in the code and nothing of your data.
 E_JSON               A file is not the JSON that a stage wrote.
     Delete it and run its stage again.
 E_LABELS             A label is neither 0 nor 1.

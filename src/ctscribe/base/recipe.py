@@ -1,6 +1,9 @@
 """Every knob once, by section; a YAML file with `--set` overrides → a checked `Recipe`."""
 
 import difflib
+import os
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,10 +11,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import UNPARSABLE, brief, read_text
 from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_MOST_BYTES = 1 << 16
+"""Of a recipe; one that says everything has a tenth."""
 
 
 class Section(BaseModel):
@@ -346,24 +352,18 @@ def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
     There is no usual recipe: None is refused with the names that may be given.
 
     Raises:
-        CtscribeError: ``E_RECIPE`` naming the recipe, the key and, for a misspelt one, the
-            nearest that exists.
+        CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING`` for the file; ``E_RECIPE`` naming
+            the recipe, the key and, for a misspelt one, the nearest that exists.
     """
     path = _find(name)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(tree, dict):
-            raise CtscribeError(
-                "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
-            )
-        for override in overrides:
-            _apply(tree, override)
-        return Recipe.model_validate(tree)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        raise CtscribeError("E_RECIPE", f"{path} must be YAML, but {detail}") from error
-    except ValidationError as error:
-        raise CtscribeError("E_RECIPE", _explain(path, error)) from error
+    tree = _parse_yaml(read_text(path, _MOST_BYTES), str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise CtscribeError(
+            "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
+        )
+    return _checked(tree, overrides, path)
 
 
 def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
@@ -372,26 +372,61 @@ def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
     Raises:
         CtscribeError: ``E_RECIPE``, as `read_recipe`.
     """
-    tree = recipe.model_dump(mode="json")
+    return _checked(recipe.model_dump(mode="json"), overrides, "--set")
+
+
+def _checked(tree: dict[str, Any], overrides: tuple[str, ...], where: Path | str) -> Recipe:
     for override in overrides:
         _apply(tree, override)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise CtscribeError("E_RECIPE", _explain("--set", error)) from error
+        raise CtscribeError("E_RECIPE", _explain(where, error)) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: each key is a name and stands once; no aliases, no tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError(f"line {event.start_mark.line + 1} holds an alias (*) or a tag (!)")
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            _require_names([key for key, _ in node.value])
+        return node
+
+
+def _require_names(keys: Sequence[yaml.Node]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        line, name = key.start_mark.line + 1, str(key.value)
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"line {line} holds a key that is no name")
+        if name in seen:
+            raise ValueError(f"line {line} holds {name[:80]} again")
+        seen.add(name)
+
+
+def _parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - YAML is what it is
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, *UNPARSABLE) as error:
+        raise CtscribeError("E_RECIPE", f"{where} must be YAML, but {brief(error)}") from error
 
 
 def _find(name: str | None) -> Path:
     here = Path(__file__).resolve().parents[1]
     folders = [here / "recipes", here.parents[1] / "recipes"]
     shipped = sorted(p for folder in folders for p in folder.glob("*.y*ml"))
-    if name is not None and Path(name).is_file():
+    # a name that can be no file's is simply none
+    if name is not None and os.path.isfile(name):  # noqa: PTH113
         return Path(name)
     for path in shipped:
         if path.stem == name:
             return path
     known = ", ".join(path.stem for path in shipped)
-    found = "none is given" if name is None else f"{name!r} is neither"
+    found = "none is given" if name is None else f"{name[:80]!r} is neither"
     raise CtscribeError(
         "E_RECIPE", f"the recipe must be a YAML file or one of {known}, but {found}"
     )
@@ -408,14 +443,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise CtscribeError(
                 "E_RECIPE", f"--set {override} must name a knob of a section, but {section} is none"
             )
-    tree[leaf] = yaml.safe_load(value)
+    tree[leaf] = _parse_yaml(value, f"--set {key}")
 
 
 def _explain(path: Path | str, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{path}: {where} is wrong, {first['msg'].lower()} (got {first['input']!r})"
+        return (
+            f"{path}: {where} is wrong, {first['msg'].lower()} (got {reprlib.repr(first['input'])})"
+        )
     model: Any = Recipe
     for part in first["loc"][:-1]:
         model = model.model_fields[str(part)].annotation

@@ -1,14 +1,16 @@
 """What travels between stages: one row type per JSONL file, and how rows are read and written.
 
 A row says what its fields may hold, so that what no stage can have written is refused where it is
-read, by the number of its line.
+read, by the number of its line; and it carries a checksum.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, final
 
+from isal.isal_zlib import crc32
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,7 +24,15 @@ from pydantic import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import atomic_write, open_text
+from ctscribe.base.files import (
+    CRC32,
+    UNPARSABLE,
+    atomic_write,
+    brief,
+    open_text,
+    sha256_of_json,
+    writing,
+)
 from ctscribe.base.outside_text import is_file_name, one_form, plain_text, written
 from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
 
@@ -248,23 +258,42 @@ def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
     return list({study.scan_id: study for study in reversed(studies)}.values())[::-1]
 
 
+def sha256_of_rows(rows: Iterable[Row]) -> str:
+    """Hash of what rows say, in their order."""
+    return sha256_of_json([row.model_dump(mode="json") for row in rows])
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Writes rows as JSONL, atomically, one after the other; returns how many they were."""
     number = 0
     with atomic_write(path) as file:
         for number, row in enumerate(rows, 1):  # noqa: B007 - the last number is the answer
-            file.write((row.model_dump_json() + "\n").encode())
+            file.write(line_of(row).encode())
     return number
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Appends one row; `read_rows` can drop a last line that an interruption cut."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(row.model_dump_json() + "\n")
+    """Appends one row; `read_rows` can drop a last line that an interruption cut.
+
+    Raises:
+        CtscribeError: ``E_WRITE``.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(line_of(row))
+
+
+def line_of(row: Row) -> str:
+    """A row as a line of JSONL; its last field is a checksum, which `read_rows` checks."""
+    content = row.model_dump_json()
+    start = content.removesuffix("}")
+    return f'{start}{"," if start != "{" else ""}"{CRC32}":"{_crc32_of(content)}"}}\n'
 
 
 def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
     """Reads a JSONL file; ``partial`` drops a last line that was cut by an interruption.
+
+    Rows may be spaced otherwise than they were written. Those without a checksum are of another
+    tool or an earlier version, and are taken as they are.
 
     Raises:
         CtscribeError: As `read_lines`, and ``E_ROW`` with the number of a line that is no such
@@ -277,10 +306,16 @@ def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> It
     """As `read_rows`, one row after the other: of a file that is not held in memory."""
     first: dict[tuple[object, ...], int] = {}
     for number, line in read_lines(path, partial=partial):
+        found = _CHECKSUM.match(line, line.rfind(","))
+        content = f"{line[: found.start()]}}}" if found else line
         try:
-            row = row_type.model_validate_json(line)
-        except ValidationError as error:
+            row = row_type.model_validate_json(content)
+        except (ValidationError, *UNPARSABLE) as error:
             raise _bad_row(path, number, row_type, _told(error)) from error
+        if found and not _is_intact(found[1], content, row):
+            fault = f"it was changed or damaged since it was written: it does not have its {CRC32}"
+            fault += ", which a line that is changed on purpose goes without"
+            raise _bad_row(path, number, row_type, fault)
         key = tuple(getattr(row, field) for field in row_type.KEY)
         if key and (before := first.setdefault(key, number)) != number:
             fault = f"it has the {' and '.join(row_type.KEY)} of line {before}"
@@ -288,9 +323,23 @@ def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> It
         yield row
 
 
-def _told(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+_CHECKSUM = re.compile(rf',\s*"{CRC32}":\s*"([0-9a-f]{{8}})"\s*\}}\s*$')
+
+
+def _is_intact(written: str, content: str, row: Row) -> bool:
+    as_it_stands = written == _crc32_of(content)
+    return as_it_stands or written == _crc32_of(row.model_dump_json(exclude_unset=True))
+
+
+def _crc32_of(content: str) -> str:
+    return f"{crc32(content.encode()):08x}"
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return brief(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))[:80]
     fault = first["msg"].removeprefix("Value error, ")
     return f"{f'{where}: ' if where else 'it '}{fault[:1].lower()}{fault[1:]}"
 

@@ -6,14 +6,15 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     differences,
+    object_in,
     read_json,
     sha256_of_file,
     sha256_of_json,
@@ -22,6 +23,7 @@ from ctscribe.base.files import (
 from ctscribe.base.locks import LOCK
 from ctscribe.base.recipe import Recipe
 
+Result = TypeVar("Result")
 _TOLD = 3
 """Differences that an error names."""
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
@@ -80,10 +82,10 @@ def _changes(before: object, asked: dict[str, Any]) -> str:
 
 
 def claim(path: Path, asked: dict[str, Any]) -> None:
-    """Notes beside a file that grows what it is asked for; another request is refused.
+    """Notes beside a file or folder that grows what it is made of; another request is refused.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when the file is there and was asked for otherwise.
+        CtscribeError: ``E_RUN_EXISTS`` when it is there and was asked for otherwise.
     """
     note = path.with_name(f"{path.stem}.asked.json")
     before = read_json(note) if note.exists() else None
@@ -91,9 +93,15 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
         changed = _changes(before, asked) if before else "what it was asked for, not noted"
         raise CtscribeError(
             "E_RUN_EXISTS",
-            f"{path} must be new or hold the same request's reports, but it differs in {changed}",
+            f"{path} must be new or made of the same, but it differs in {changed}",
         )
-    write_json(note, asked)
+    if before != _as_json(asked):
+        write_json(note, asked)
+
+
+def is_made_of(path: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a stage's JSON is there and names these as its ``inputs``."""
+    return path.exists() and read_json(path).get("inputs") == inputs
 
 
 def is_writers_run(folder: Path) -> bool:
@@ -109,7 +117,7 @@ def recipe_of(run_dir: Path) -> Recipe:
         CtscribeError: ``E_MISSING`` when the folder holds no run, ``E_RUN`` when what it holds
             was not made with a recipe of this version.
     """
-    asked = read_json(run_dir / "run.json").get("asked", {})
+    asked = object_in(read_json(run_dir / "run.json"), "asked")
     try:
         return Recipe.model_validate(asked.get("recipe"))
     except ValidationError as error:
@@ -122,10 +130,29 @@ def recipe_of(run_dir: Path) -> Recipe:
         ) from error
 
 
+def read_result(path: Path, kind: type[Result]) -> Result:
+    """What a stage that is finished wrote last.
+
+    Raises:
+        CtscribeError: As `read_json`; ``E_JSON`` where it is of another kind.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        found = error.errors()[0]["msg"].lower()
+        raise CtscribeError("E_JSON", f"{path} must be a {kind.__name__}, but {found}") from error
+
+
 def weights_sha256(folder: Path) -> str:
     """Hash of a checkpoint's weight files."""
     hashes = [sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
+
+
+def start_sha256(start: str | Path) -> str:
+    """Hash of the weights in a folder, which may move; the name of what is none, as a hub id."""
+    folder = Path(start)
+    return weights_sha256(folder) if any(folder.glob("*.safetensors")) else str(start)
 
 
 def provenance() -> dict[str, Any]:

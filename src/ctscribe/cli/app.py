@@ -5,10 +5,10 @@ import signal
 import sys
 from types import FrameType
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.base.workers import end_workers, launched
 from ctscribe.cli import data, learn, measure  # noqa: F401 - each registers its commands
 from ctscribe.cli.console import complain
+from ctscribe.cli.last_guard import explained, is_output_closed, let_go_of_output
 from ctscribe.cli.options import app
 
 __all__ = ["app", "main"]
@@ -21,23 +21,33 @@ RESUMED = {
 
 
 def main() -> None:
-    """Runs a command; bad input or a bad request ends in one sentence and status 1.
+    """Runs a command; whatever goes wrong ends in one sentence.
 
-    An interruption ends in one sentence and status 130, SIGTERM in one and status 143, with all
-    workers gone.
+    The status is 1 for bad input or a bad request and 70 for what nobody foresaw; 130 after an
+    interruption and 143 after SIGTERM, with all workers gone; and 141, without a sentence, when
+    nobody reads the output any more.
     """
     _listen()
     try:
-        app()
-    except CtscribeError as error:
-        complain(str(error))
-        sys.exit(1)
+        try:
+            app()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else "ended by another process"
         ends = "to continue" if sys.argv[1:2] and sys.argv[1] in RESUMED else "to begin anew"
         complain(f"{what}; run the same command again {ends}")
         sys.exit(128 + number)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and is_output_closed():
+            let_go_of_output()
+            sys.exit(141)
+        told, status = explained(error)
+        let_go_of_output()
+        complain(str(told))
+        sys.exit(status)
 
 
 def _listen() -> None:

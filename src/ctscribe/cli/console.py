@@ -152,7 +152,10 @@ def show_tables(paths: Sequence[Path]) -> None:
         for row in rows:
             cells = [_with_interval(*row[i : i + 3]) for i in metrics]
             shown.add_row(_plain(row[0]), *cells)
-        Console(width=None if sys.stdout.isatty() else 120).print(shown)
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        with console.capture() as drawn:
+            console.print(shown)
+        print_text(drawn.get().rstrip("\n"))
 
 
 def _with_interval(value: str, low: str, high: str) -> str:

@@ -3,7 +3,8 @@
 Each volume's own record, written last and checked by CRC, is the truth. The ledger only repeats
 it, beside the size and time of each output file, as git's index does for a working tree: a row
 holds while the files are those it saw, and a run that finds them so has read none of them. A
-missing, outdated or damaged ledger costs the time of checking the files, and nothing else.
+missing, outdated or damaged ledger, or a row of it that does not have its own checksum, costs the
+time of checking the files, and nothing else.
 
 It is one SQLite file in WAL mode, so that it can be read while it is written. That works among
 the processes of one machine only, so only the process that drives a run opens it; engines' workers
@@ -17,6 +18,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
+from isal.isal_zlib import crc32
+
 from ctscribe.base.errors import CtscribeError
 
 Files = dict[str, tuple[int, int]]
@@ -27,10 +30,18 @@ CREATE TABLE IF NOT EXISTS volumes (
     code TEXT,  -- of the failure; NULL when the volume is done
     reason TEXT,
     record TEXT,  -- JSON
-    files TEXT  -- JSON
+    files TEXT,  -- JSON
+    crc32 INTEGER  -- of the columns before
 ) WITHOUT ROWID
 """
-_WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)"
+_OF_THE_DISK = {
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
+}
+"""Errors that beginning anew would not mend."""
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""The latter where the text of an error quotes bytes of a damaged file."""
+_WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @final
@@ -44,16 +55,21 @@ class Ledger:
     def find(
         self, name: str, request: dict[str, Any], outputs: Sequence[Path]
     ) -> dict[str, Any] | None:
-        """A volume's record, when it contains this request and its outputs are unchanged."""
-        row = self._database.execute(
-            "SELECT record, files FROM volumes WHERE name = ? AND code IS NULL", (name,)
-        ).fetchone()
-        if row is None:
+        """A volume's record, when it contains this request and its outputs are unchanged.
+
+        A row that does not have its own checksum counts as none.
+        """
+        row = None
+        with suppress(*_ERRORS):
+            row = self._database.execute(
+                "SELECT * FROM volumes WHERE name = ? AND code IS NULL", (name,)
+            ).fetchone()
+        if row is None or _crc32_of(row[:-1]) != row[-1]:
             return None
-        record: dict[str, Any] = json.loads(row[0])
+        record: dict[str, Any] = json.loads(row[3])
         if any(record.get(key) != value for key, value in request.items()):
             return None
-        before = {path: tuple(state) for path, state in json.loads(row[1]).items()}
+        before = {path: tuple(state) for path, state in json.loads(row[4]).items()}
         now = _state(self._folder, outputs)
         return record if now is not None and now.items() <= before.items() else None
 
@@ -77,8 +93,8 @@ class Ledger:
 
     def _write(self, *row: str | None) -> None:
         try:
-            self._database.execute(_WRITE, row)
-        except sqlite3.OperationalError as error:
+            self._database.execute(_WRITE, (*row, _crc32_of(row)))
+        except _ERRORS as error:
             raise _not_writable(self._folder, error) from error
 
 
@@ -93,13 +109,13 @@ def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterat
     try:
         try:
             database = _open(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+        except _ERRORS as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
                 raise
             for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
                 part.unlink(missing_ok=True)
             database = _open(path)
-    except sqlite3.OperationalError as error:
+    except _ERRORS as error:
         raise _not_writable(folder, error) from error
     with closing(database):
         if new:
@@ -113,22 +129,34 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
+        whole = database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
         database.execute(_TABLE)
-    except sqlite3.Error:
+        columns = database.execute("PRAGMA table_info(volumes)").fetchall()
+        if not whole or len(columns) != _WRITE.count("?"):
+            raise _damaged()
+    except _ERRORS:
         database.close()
         raise
     return database
 
 
+def _damaged() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("damaged, or of an earlier version")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def _take_over(database: sqlite3.Connection, shards: Sequence[Path]) -> None:
     database.execute("BEGIN")
     for shard in shards:
-        with suppress(sqlite3.Error), closing(sqlite3.connect(shard)) as other:
+        with suppress(*_ERRORS), closing(sqlite3.connect(shard)) as other:
             rows = other.execute("SELECT * FROM volumes").fetchall()
             database.executemany(_WRITE, rows)
     database.execute("COMMIT")
+
+
+def _crc32_of(columns: Sequence[object]) -> int:
+    return int(crc32(json.dumps(columns).encode()))
 
 
 def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
@@ -139,5 +167,5 @@ def _state(folder: Path, outputs: Sequence[Path]) -> Files | None:
     return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
 
 
-def _not_writable(folder: Path, error: sqlite3.Error) -> CtscribeError:
+def _not_writable(folder: Path, error: Exception) -> CtscribeError:
     return CtscribeError("E_WRITE", f"the ledger of {folder} must be writable, but {error}")

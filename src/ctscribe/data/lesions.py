@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import read_any_json
 from ctscribe.base.outside_text import named_path, one_form
 from ctscribe.base.rows import TruthRow, read_rows
 from ctscribe.base.tables import check_columns, read_csv
@@ -131,7 +131,7 @@ def _from_folder(name: str, folder: Path) -> list[Place]:
 
 
 def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    listed = read_json(path / "dataset.json")
+    listed = read_any_json(path / "dataset.json")
     try:
         studies = [
             (str(study["name"]), [study["findings"][str(i)] for i in range(len(study["findings"]))])

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, first_difference, read_json, write_json
+from ctscribe.base.files import (
+    ProgressCallback,
+    first_difference,
+    object_in,
+    read_json,
+    write_json,
+)
 from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import ReportedRow, SkippedRow, StudyRow, write_rows
@@ -160,7 +166,7 @@ def open_prepared(
     asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
     if path.exists():
         # folders of 0.1 do not say their splits, which every reader decided for itself
-        before = {"splits": asked["splits"], **read_json(path).get("asked", {})}
+        before = {"splits": asked["splits"], **object_in(read_json(path), "asked")}
         if difference := first_difference(before, asked):
             raise CtscribeError(
                 "E_RUN_EXISTS",

@@ -1,7 +1,7 @@
 """A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any, Literal, final
 from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import first_difference, read_json
+from ctscribe.base.files import first_difference, object_in, read_json, sha256_of_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
-from ctscribe.base.rows import StudyRow, each_row, one_per_scan
+from ctscribe.base.rows import StudyRow, each_row, one_per_scan, sha256_of_rows
 from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
@@ -128,7 +128,7 @@ class Prepared:
         Raises:
             CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
         """
-        asked = read_json(self.folder / "prepare.json").get("asked", {})
+        asked = object_in(read_json(self.folder / "prepare.json"), "asked")
         try:
             return (
                 VolumeConfig.model_validate(asked.get("volume")),
@@ -170,6 +170,15 @@ class Prepared:
         """How a study's volume was read and where its frames lie, as `prepare` wrote it last."""
         record: dict[str, Any] = read_json(record_path(self.folder, study.volume_name))
         return record
+
+    def sha256(self, studies: Sequence[StudyRow]) -> str:
+        """Hash of the rows and frames of these studies, by which an output names what it is of.
+
+        A study without frames adds its row alone; whoever reads its frames will say so.
+        """
+        made = [study for study in studies if record_path(self.folder, study.volume_name).exists()]
+        frames = [self.record(study).get("frames_crc32") for study in made]
+        return sha256_of_json([sha256_of_rows(studies), frames])
 
     def frames(self, study: AnyStudy) -> Frames:
         """A study's frames; see `read_frames`."""

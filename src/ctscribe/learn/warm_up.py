@@ -20,6 +20,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
     first_difference,
+    object_in,
     read_json,
     sha256_of_file,
     sha256_of_json,
@@ -27,9 +28,10 @@ from ctscribe.base.files import (
 from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import PhantomConfig, Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
+from ctscribe.base.runs import start_sha256
 from ctscribe.data.lesions import Places, read_where
 from ctscribe.data.prepare import prepare
-from ctscribe.data.prepared import STUDIES, Prepared, stem
+from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.finding_queries import HEAD_FILE, FindingsHead
 from ctscribe.learn.model.presets import build_config, train_tokenizer
@@ -299,12 +301,12 @@ def request_of(
         knobs.get("phantom", {}).pop(knob, None)  # of the data set, not of these patients
     model: dict[str, Any] = {"preset": recipe.model.preset}
     if start is not None:
-        model["start"] = str(start)
+        model["start"] = start_sha256(start)
     if recipe.warm_up.tower == "lora":
         model |= {"lora_r": recipe.model.lora_r, "lora_alpha": recipe.model.lora_alpha}
     request = {**knobs, "model": model, "ctscribe": __version__}
     if prepared is not None:
-        request["studies"] = sha256_of_file(prepared.folder / STUDIES)
+        request["studies"] = prepared.sha256(prepared.studies)
         request["where"] = _fingerprint(where)
     return request
 
@@ -315,7 +317,7 @@ def _fingerprint(where: Path | None) -> str | None:
     if where.is_file():
         return sha256_of_file(where)
     files = sorted(path for path in where.rglob("*") if path.is_file())
-    return sha256_of_json([[str(p.relative_to(where)), p.stat().st_size] for p in files])
+    return sha256_of_json([[str(p.relative_to(where)), sha256_of_file(p)] for p in files])
 
 
 def _require_same(out: Path, request: Mapping[str, Any]) -> None:
@@ -333,7 +335,7 @@ def _difference(folder: Path, request: Mapping[str, Any]) -> str | None:
     """
     if not is_complete(folder) or not (folder / _REQUEST).exists():
         return "no whole one"
-    written = read_json(folder / _REQUEST)["request"]
+    written = object_in(read_json(folder / _REQUEST), "request")
     changed = first_difference(_without_defaults(written), _without_defaults(request))
     return changed and f"one that differs in {changed}"
 

@@ -76,6 +76,7 @@ def calibrate(
             "calibration": fitted.model_dump(mode="json"),
             **{name: _measure(located[name], said[name], fitted, knobs) for name in written},
             "abstention": abstention_rates(prepared, located[split].studies),
+            "inputs": {name: prepared.sha256(each.studies) for name, each in located.items()},
         }
         write_json(writer.run_dir / FILE, report)
         kinds = [kind for kind in ("findings", "sentences") if report[split][kind]]

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.about import RESEARCH_USE
-from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
+from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.locks import one_writer
 from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run, require_same_run
@@ -71,12 +71,12 @@ def make_card(
     identity = {
         "weights_sha256": writer.weights_sha256,
         "split": split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+        "studies_sha256": prepared.sha256(scans),
     }
-    asked = identity | _way_of_writing(writer)
     with one_writer(out_dir):
-        require_same_run(out_dir, "card", asked)
         writer.hold_against(prepared)
+        asked = identity | _way_of_writing(writer)
+        require_same_run(out_dir, "card", asked)
         views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
         writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
         open_run(out_dir, "card", asked)
@@ -99,8 +99,8 @@ def make_card(
 
 def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:
     return {
+        **writer.made_of(),
         "recipe": writer.recipe.model_dump(mode="json"),
-        "generate": writer.generate.model_dump(mode="json"),
         "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
     }
 

@@ -17,12 +17,11 @@ from ctscribe.base.files import (
     ProgressCallback,
     atomic_write,
     sha256_of_file,
-    sha256_of_json,
     write_json,
 )
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import StudyRow
+from ctscribe.base.rows import StudyRow, sha256_of_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared, stem
@@ -109,7 +108,7 @@ def make_card_of_files(
     card = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
         "split": references.split,
-        "studies_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
+        "studies_sha256": sha256_of_rows(scans),
         **score_card({}, answers, truth, config, source.name),
         "use": RESEARCH_USE,
     }
@@ -150,11 +149,11 @@ def write_altered(
             ``E_BUSY``.
     """
     scans, strangers = scans_with_strangers(prepared.split(split))
-    scanned = sha256_of_json([scan.model_dump(mode="json") for scan in scans])
+    asked = {"split": split, "views": VIEWS, "studies_sha256": sha256_of_rows(scans)}
     for scan in scans:
         prepared.require_volume(scan)
     with one_writer(out):
-        open_run(out, "alter", {"split": split, "views": VIEWS, "studies_sha256": scanned})
+        open_run(out, "alter", asked)
         there = sum(1 for path in out.glob("*/*.nii.gz"))
         progress(there, len(VIEWS) * len(scans))
         done = 0

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ctscribe.base.about import RESEARCH_USE
+from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.measure.intervals import (
@@ -49,13 +50,17 @@ def compare_predictions(
     """Reads each system's predictions and compares all with the first; see `compare`.
 
     Returns:
-        What `compare` returns, and ``base``, the name of the first.
+        What `compare` returns; ``base``, the name of the first; and ``inputs``, by hash.
     """
     studies, left_out = references.studies, references.left_out
     written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
     base = next(iter(paths))
     found = compare(written.pop(base), written, studies, config, source)
     found["n"] |= references.facts()
+    found["inputs"] = {
+        "predictions_sha256": {name: sha256_of_file(path) for name, path in paths.items()},
+        "references_sha256": references.sha256(),
+    }
     return {"base": base} | found
 
 

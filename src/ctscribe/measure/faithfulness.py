@@ -121,7 +121,7 @@ def check_faithfulness(
     Raises:
         CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
     """
-    matched = match_predictions(prepared, predictions_path, limit)
+    matched = match_predictions(prepared, predictions_path)[:limit]
     truths = {row.volume_name: row for row in read_rows(truth_path, TruthRow)}
     store = writer.features(prepared, [study for _, study in matched])
     checked: list[tuple[str, Checked]] = []

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import read_any_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
 from ctscribe.base.tables import format_csv
@@ -123,7 +123,7 @@ def read_written(path: Path) -> list[NamedReport]:
         table = read_report_table(path, allow_empty=True)
         found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        found = _reports_in_json(path, read_json(path))
+        found = _reports_in_json(path, read_any_json(path))
     else:
         rows = read_rows(path, PredictionRow)
         return [

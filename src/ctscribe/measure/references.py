@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import sha256_of_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import SplitsConfig
-from ctscribe.base.rows import ReportedRow
+from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit, Split
 from ctscribe.data.ct_rate import VolumeName, parse_split, parse_volume_name
@@ -41,6 +42,11 @@ class References:
     without_patient: int = 0
     """Scans whose patient neither a column nor a name of CT-RATE's kind states: each counts as a
     patient of its own."""
+
+    def sha256(self) -> str:
+        """Hash of the studies and of the training reports, by which scores name their inputs."""
+        both = self.studies, self.training or ()
+        return sha256_of_json([sha256_of_rows(rows) for rows in both])
 
     def facts(self) -> dict[str, int]:
         """What belongs beside the number of scans."""

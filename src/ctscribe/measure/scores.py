@@ -18,6 +18,7 @@ from sacrebleu.metrics import BLEU
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
 from ctscribe.base.types import Labels
@@ -111,7 +112,9 @@ def evaluate_predictions(
     source: LabelSource = RULES,
     label_head_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Reads predictions and scores them; see `evaluate`, whose ``n`` gains `References.facts`.
+    """Reads predictions and scores them; see `evaluate`.
+
+    ``n`` gains `References.facts`, and ``inputs`` names by hash what was scored against what.
 
     Raises:
         CtscribeError: As `read_predictions`, `evaluate` and `read_label_head`.
@@ -121,6 +124,11 @@ def evaluate_predictions(
     stated = None if label_head_path is None else read_label_head(label_head_path, studies)
     scores = evaluate(predictions, studies, references.training, config, source, stated)
     scores["n"] |= references.facts()
+    scores["inputs"] = {
+        "predictions_sha256": sha256_of_file(predictions_path),
+        "references_sha256": references.sha256(),
+        "label_head_sha256": label_head_path and sha256_of_file(label_head_path),
+    }
     return scores
 
 

@@ -88,6 +88,7 @@ def tune(
             "cue_threshold": best.cue_threshold,
             "floors": floors,
             "num_scans": len(search.truth),
+            "inputs": {"validation": prepared.sha256(prepared.scans("validation"))},
             "tries": [_told(each) for each in search.tries],
         }
         if best.cue_threshold is not None:

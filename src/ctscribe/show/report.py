@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, write_json, write_text
+from ctscribe.base.files import read_json, write_plain_json, write_text
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import WINDOWS, PreparedVolume
 from ctscribe.scan.slabs import slab_thickness_mm
@@ -60,7 +60,7 @@ def save_draft(draft: Draft, path: Path) -> None:
     elif path.suffix == ".txt":
         write_text(path, to_text(report))
     elif path.suffix == ".json":
-        write_json(path, to_json(report))
+        write_plain_json(path, to_json(report))
     else:
         raise CtscribeError(
             "E_OPTION",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
 from ctscribe.measure.baselines import LEAVE_ONE_OUT
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
@@ -142,19 +142,32 @@ def tables_of(paths: Sequence[Path]) -> list[Table]:
             for runs that were scored on different scans.
     """
     content = {name: read_json(path) for name, path in run_names(paths).items()}
+    for name, scores in content.items():
+        is_comparison = "differences" in scores and len(content) == 1
+        if not is_comparison and not {"model", "baselines", "n"} <= scores.keys():
+            raise _no_scores(name, "has no scores")
+    try:
+        return _tables_of(content)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        found = f"some are not there, or in another form ({brief(error)})"
+        raise _no_scores(", ".join(content), found) from error
+
+
+def _tables_of(content: Mapping[str, Scores]) -> list[Table]:
     first, *others = content.values()
-    if isinstance(first, dict) and "differences" in first and not others:
+    if "differences" in first:
         return [differences_table(first["base"], first)]
     for name, scores in content.items():
-        if not isinstance(scores, dict) or not {"model", "baselines", "n"} <= scores.keys():
-            raise CtscribeError(
-                "E_SCORES",
-                f"{name} must be what `ctscribe evaluate` or `ctscribe compare` wrote, but has no "
-                "scores",
-            )
         _require_same_scans(name, scores, first)
     runs = score_tables(content)
     return runs if others else [*runs, *breakdown_tables(first)]
+
+
+def _no_scores(name: str, found: str) -> CtscribeError:
+    return CtscribeError(
+        "E_SCORES",
+        f"{name} must be what `ctscribe evaluate` or `ctscribe compare` wrote, but {found}",
+    )
 
 
 def run_names(paths: Sequence[Path]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from pydantic import BaseModel, ValidationError
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json
+from ctscribe.base.files import object_in, read_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import Row
 from ctscribe.learn.model.temperature import Temperature
@@ -65,7 +65,7 @@ def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
         CtscribeError: ``E_FITTED`` when another version wrote it.
     """
     found = _fitted(run_dir / FILE)
-    calibration = found.get("calibration", {})
+    calibration = object_in(found, "calibration")
     if calibration.get("weights_sha256") != weights_sha256:
         return None
     return _of_this_version(run_dir / FILE, Calibration, calibration)
@@ -85,7 +85,7 @@ def read_tuned(run_dir: Path, weights_sha256: str) -> GenerateConfig | None:
 
 def _fitted(path: Path) -> dict[str, Any]:
     """What a stage left in a run's folder; nothing where it did not run."""
-    return dict(read_json(path)) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _of_this_version(path: Path, kind: type[AnyFitted], value: object) -> AnyFitted:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback, sha256_of_file
 from ctscribe.base.locks import one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
+from ctscribe.base.runs import claim
 from ctscribe.data.prepared import Prepared
 from ctscribe.write.evidence import EvidenceRow
 from ctscribe.write.writer import ReportWriter
@@ -29,11 +30,19 @@ def find_evidence(
 
     Raises:
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study
-            that is not prepared, ``E_PREPARED``, ``E_BUSY``.
+            that is not prepared, ``E_PREPARED``, ``E_RUN_EXISTS`` when the file rests on others,
+            ``E_BUSY``.
     """
     prepared.require(writer.recipe)
-    matched = match_predictions(prepared, predictions_path, limit)
+    matched = match_predictions(prepared, predictions_path)
+    made_of = {
+        "weights_sha256": writer.weights_sha256,
+        "predictions_sha256": sha256_of_file(predictions_path),
+        "scans_sha256": prepared.sha256([study for _, study in matched]),
+    }
+    matched = matched[:limit]
     with one_writer_of(out_path):
+        claim(out_path, made_of)
         done = read_rows(out_path, EvidenceRow, partial=True) if out_path.exists() else []
         write_rows(out_path, done)
         known = {row.scan_id for row in done}
@@ -43,11 +52,8 @@ def find_evidence(
             store = writer.features(prepared, [study for _, study in missing])
         for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
             report = writer.read(row.findings, row.impression)
-            shown = (
-                replace(store.visual(study), cue=row.cue),
-                study.slice_indices,
-                study.position_mm,
-            )
+            visual = replace(store.visual(study), cue=row.cue)
+            shown = visual, study.slice_indices, study.position_mm
             found = EvidenceRow(
                 scan_id=row.scan_id,
                 patient_id=row.patient_id,
@@ -61,14 +67,14 @@ def find_evidence(
 
 
 def match_predictions(
-    prepared: Prepared, predictions_path: Path, limit: int | None
+    prepared: Prepared, predictions_path: Path
 ) -> Sequence[tuple[PredictionRow, StudyRow]]:
     """Each prediction of a run with the prepared study it was written for.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_PREDICTION``.
     """
-    predictions = read_rows(predictions_path, PredictionRow)[:limit]
+    predictions = read_rows(predictions_path, PredictionRow)
     for row in predictions:
         if row.volume_name not in prepared.by_name:
             raise CtscribeError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, sha256_of_json
+from ctscribe.base.files import ProgressCallback, writing
 from ctscribe.base.locks import one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.runs import claim
@@ -86,15 +86,13 @@ def generate(
     """
     prepared.require(writer.recipe)
     scans = prepared.scans(split)
-    request = {
-        "weights_sha256": writer.weights_sha256,
-        "generate": writer.generate.model_dump(mode="json"),
-        "cues": _told_by(writer, cues),
-        "scans_sha256": sha256_of_json([scan.model_dump(mode="json") for scan in scans]),
-    }
     with one_writer_of(out_path):
-        claim(out_path, request)
         writer.hold_against(prepared)
+        request = writer.made_of() | {
+            "cues": _told_by(writer, cues),
+            "scans_sha256": prepared.sha256(scans),
+        }
+        claim(out_path, request)
         missing = drop_cut_line(scans, out_path)
         progress(len(scans) - len(missing), len(scans))
         if missing:
@@ -145,7 +143,8 @@ def write_scans(
 def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
     """Takes a half-written last line out of the file; returns the scans without a report in it."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return list(scans)
     rows = read_rows(path, PredictionRow, partial=True)
     if not path.read_bytes().endswith(b"\n"):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, sha256_of_json
+from ctscribe.base.files import ProgressCallback, sha256_of_file, sha256_of_json
 from ctscribe.base.recipe import GenerateConfig, change_recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import recipe_of, weights_sha256
@@ -131,6 +131,18 @@ class ReportWriter:
     def generate(self) -> GenerateConfig:
         """How reports are written: as `tune` chose for these weights, else as the recipe has it."""
         return read_tuned(self.run_dir, self.weights_sha256) or self.recipe.generate
+
+    def made_of(self) -> dict[str, Any]:
+        """What its reports follow from beside the scans and what it is told of them.
+
+        That is the weights, how they write, and the volumes that reports are held against.
+        """
+        held = self.generate.contrast != "none" and self._volumes_path.exists()
+        return {
+            "weights_sha256": self.weights_sha256,
+            "generate": self.generate.model_dump(mode="json"),
+            "held_against_sha256": sha256_of_file(self._volumes_path) if held else None,
+        }
 
     @property
     def calibration(self) -> Calibration | None:

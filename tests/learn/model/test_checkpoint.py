@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import write_json
 from ctscribe.learn.model import checkpoint
 from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters, merge_adapters
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
+from tests.damage import HOSTILE, flip_bit, full_disk
 from tests.learn.model.batches import make_batch, random_frames
 from tests.refusals import refusal
 
@@ -267,3 +269,77 @@ def test_weights_that_cannot_be_had_are_one_sentence(
         load_model(source)
     assert caught.value.code == "E_WEIGHTS"
     assert len(caught.value.sentence) < 400
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "findings_head.safetensors", "config.json"]
+)
+def test_a_flipped_bit_in_any_file_is_refused(copy: Path, name: str) -> None:
+    flip_bit(copy / name, 0.9)
+    with refusal("E_WEIGHTS", f"{name} is not what was written"):
+        load_model(copy)
+
+
+def test_a_checkpoint_without_checksums_is_an_earlier_versions(copy: Path) -> None:
+    write_json(copy / "checkpoint.json", {"complete": True, "bytes": {"config.json": 1}})
+    with refusal("E_WEIGHTS", "an earlier version wrote it, .*without its checkpoint.json"):
+        load_model(copy)
+    (copy / "checkpoint.json").unlink()
+    load_model(copy)
+
+
+def configured(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (configured(quantization_config={"quant_method": "awq"}), r"quantised \(awq\)"),
+        (configured(quantization_config={"quant_method": "gptq", "bits": 4}), "gptq"),
+        (configured(quantization_config={"load_in_4bit": True}), "quantised"),
+        (configured(quantization_config={"quant_method": "bitsandbytes"}), "bitsandbytes"),
+        (configured(attn_implementation="flash_attention_2"), "FlashAttention2"),
+        (configured(_attn_implementation="flash_attention_3"), "FlashAttention3"),
+        (configured(attn_implementation="nonsense"), "nonsense"),
+        (configured(text_config=None), "config.json asks for more than"),
+        (configured(text_config={"num_hidden_layers": 10**9}), "config.json asks for more than"),
+        (configured(vision_config=3), "must hold"),
+        (configured(architectures=[None]), "must be a Qwen2.5-VL model"),
+    ],
+)
+def test_a_published_model_that_is_not_for_us_is_one_sentence(
+    copy: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    (copy / "checkpoint.json").unlink()
+    harm(copy)
+    with refusal("E_WEIGHTS", sentence) as caught:
+        load_model(copy)
+    assert len(str(caught.value)) < 700
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_hostile_files_are_one_sentence(copy: Path, name: str, content: bytes) -> None:
+    (copy / "checkpoint.json").unlink()
+    (copy / name).write_bytes(content)
+    with refusal("E_WEIGHTS") as caught:
+        load_model(copy)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1_000, 20_000, 1_000_000])
+def test_on_a_full_disk_the_earlier_checkpoint_stays(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    copy: Path,
+    num_bytes: int,
+) -> None:
+    with refusal("E_WRITE"), full_disk(num_bytes):
+        save_model(copy, qwen, tokenizer)
+    load_model(copy)

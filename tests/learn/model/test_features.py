@@ -5,7 +5,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
@@ -15,10 +15,18 @@ from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model import features
 from ctscribe.learn.model.checkpoint import save_model
-from ctscribe.learn.model.features import frames_of, store_all, store_features, store_together
+from ctscribe.learn.model.features import (
+    FeatureStore,
+    frames_of,
+    store_all,
+    store_features,
+    store_together,
+)
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.tensor_files import write_tensors
 from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.scan.frames import WINDOWS, noise_frames
+from tests.damage import flip_bit
 from tests.learn.model.batches import make_batch, random_frames
 from tests.refusals import refusal
 from tests.studies import study_row, write_prepared
@@ -238,3 +246,50 @@ def test_noise_for_slabs_has_slabs(
     with torch.inference_mode():
         live = encode_frames(qwen, [torch.from_numpy(first)])
     torch.testing.assert_close(bank[0].flatten(0, 1), live, atol=1e-4, rtol=1e-4)
+
+
+def opened(store: FeatureStore) -> FeatureStore:
+    """The store as another process opens it."""
+    return FeatureStore(store.prepared, store.folder)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.01, 0.5, 0.999])
+def test_a_flipped_bit_in_stored_features_is_one_sentence(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, at: float
+) -> None:
+    row = prepared.studies[0]
+    store = store_features(qwen, prepared, [row])
+    flip_bit(store.path(row), at)
+    with refusal("E_FEATURES", "must be there and as it was written"):
+        opened(store).visual(row)
+
+
+def test_a_flipped_bit_in_the_noise_is_one_sentence(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "NOISE_PAIRS", 8)
+    row = prepared.studies[0]
+    store = store_features(qwen, prepared, [row], noise=True)
+    flip_bit(store.bank_path((2, 3)))
+    with refusal("E_FEATURES"):
+        opened(store).visual(row, 5)
+
+
+def test_features_of_something_else_are_refused(
+    qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared
+) -> None:
+    one, two, _ = prepared.studies
+    store = store_features(qwen, prepared, [one, two])
+    path, whole = store.path(one), store.path(one).read_bytes()
+    path.write_bytes(store.path(two).read_bytes())
+    with refusal("E_FEATURES", "it holds those of something else"):
+        opened(store).visual(one)
+    tokens = load_file(store.path(two))
+    write_tensors(path, tokens, store.facts(path))  # as if it were its own
+    with refusal("E_FEATURES", r"it holds \(3, 2, 3, 128\)"):
+        opened(store).visual(one)
+    save_file(tokens, path)
+    with refusal("E_FEATURES"):
+        opened(store).visual(one)
+    path.write_bytes(whole)
+    assert opened(store).visual(one).grid_thw == (2, 4, 6)

@@ -1,12 +1,13 @@
 """The weight of the negatives, and checkpoints from which a run resumes."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from ctscribe.base.recipe import ObjectiveConfig
 from ctscribe.learn.train.callback import Beta, newest_complete, seal
+from tests.damage import flip_bit
+from tests.refusals import refusal
 
 
 def steered(target_gap: float, checkpoint: Path | None = None) -> Beta:
@@ -109,20 +110,44 @@ def test_pickled_arguments_do_not_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["complete.json", "model.safetensors"]
 
 
-def test_a_marker_that_does_not_fit_is_not_believed(tmp_path: Path) -> None:
-    for step in (3, 7):
-        write(tmp_path, step)
-    note = seal(tmp_path, 7, 1.0, (7, 1.0))
-    folder = tmp_path / "checkpoint-7"
-    folder.rename(tmp_path / "checkpoint-9")
-    assert newest_complete(tmp_path) is None
-    (tmp_path / "checkpoint-9").rename(folder)
-    (folder / "model.safetensors").write_bytes(b"")
-    assert newest_complete(tmp_path) is None
-    write_marker = folder / "complete.json"
-    write_marker.write_text(json.dumps({**note.model_dump(), "bytes": {"model.safetensors": 0}}))
-    assert newest_complete(tmp_path) is not None
-    write_marker.write_text("{")
-    assert newest_complete(tmp_path) is None
-    write_marker.write_text("{}")
-    assert newest_complete(tmp_path) is None
+def sealed(run: Path, step: int = 7) -> Path:
+    folder = write(run, step)
+    seal(run, step, 1.0, (step, 1.0))
+    return folder
+
+
+def test_a_checkpoint_under_another_number_is_refused(tmp_path: Path) -> None:
+    sealed(tmp_path).rename(tmp_path / "checkpoint-9")
+    with refusal("E_CHECKPOINT", "checkpoint-9 must be as it was written, .* update 7"):
+        newest_complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "complete.json"])
+def test_one_flipped_bit_in_a_complete_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    folder = sealed(tmp_path)
+    flip_bit(folder / name)
+    with refusal("E_CHECKPOINT", name):
+        newest_complete(tmp_path)
+
+
+@pytest.mark.parametrize("marker", ["{", "{}", "null", '{"step": 7, "bytes": {}}'])
+def test_a_marker_of_another_version_is_refused(tmp_path: Path, marker: str) -> None:
+    (sealed(tmp_path) / "complete.json").write_text(marker)
+    with refusal("E_CHECKPOINT", "not what this version writes"):
+        newest_complete(tmp_path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    (sealed(tmp_path) / "model.safetensors").unlink()
+    with refusal("E_CHECKPOINT", r"model\.safetensors"):
+        newest_complete(tmp_path)
+
+
+def test_an_earlier_whole_checkpoint_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    sealed(tmp_path, 7).rename(tmp_path / "kept")
+    later = sealed(tmp_path, 9)
+    (tmp_path / "kept").rename(tmp_path / "checkpoint-7")
+    flip_bit(later / "model.safetensors")
+    found = newest_complete(tmp_path)
+    assert found is not None
+    assert found[0].name == "checkpoint-7"

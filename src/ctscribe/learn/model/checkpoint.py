@@ -1,25 +1,40 @@
 """Folders that hold a model: written completely or not at all, read strictly or refused."""
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, write_json
+from ctscribe.base.files import (
+    Sizes,
+    brief,
+    changed_file,
+    measure_files,
+    object_in,
+    parse_json,
+    read_bytes,
+    read_json,
+    write_json,
+    write_plain_json,
+)
 from ctscribe.learn.model.adapters import (
     ADAPTER_CONFIG,
     ADAPTERS,
@@ -34,7 +49,8 @@ from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import speed_up_tower
 
 MARKER = "checkpoint.json"
-"""Written with ``complete: false`` before anything else, and with the list of files at the end."""
+"""Written with ``complete: false`` before anything else, and at the end with bytes and CRC-32 of
+all files."""
 _MERGED = "merged_into_weights"
 """False in the adapters' settings; earlier versions stored merged weights and did not say so."""
 _NEW_KEYS = ("backend", "extra_special_tokens", "is_local", "local_files_only")
@@ -82,10 +98,10 @@ def save_model(
         for name, tensors in {**(extras or {}), **queries}.items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, document in (documents or {}).items():
-            write_json(partial / name, document)
+            write_plain_json(partial / name, document)
         _write_older_names(partial)
-        sizes = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.name != MARKER}
-        write_json(partial / MARKER, {"complete": True, "bytes": sizes})
+        files = measure_files(partial, MARKER)
+        write_json(partial / MARKER, {"complete": True, "files": files})
         _swap(partial, folder)
     except (OSError, SafetensorError) as error:
         raise CtscribeError(
@@ -119,9 +135,9 @@ def _write_older_names(folder: Path) -> None:
     text["rope_theta"] = rope["rope_theta"]
     text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
     text["tie_word_embeddings"] = config["tie_word_embeddings"]
-    write_json(folder / "config.json", config)
+    write_plain_json(folder / "config.json", config)
     path = folder / "tokenizer_config.json"
-    write_json(path, _older_tokenizer(read_json(path)))
+    write_plain_json(path, _older_tokenizer(read_json(path)))
 
 
 def _older_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
@@ -164,33 +180,46 @@ def load_model(
     is_local = folder.is_dir() or folder.is_absolute() or name.count("/") != 1
     if is_local:
         _check_folder(folder)
-    try:
+    with foreign_weights(name):
+        if is_local:
+            _check_size(folder)
         # a hub id is looked up only when no folder of that name exists
         config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
-        found = config.architectures or ["no architecture"]
-        if "Qwen2_5_VLForConditionalGeneration" not in found:
-            raise CtscribeError(
-                "E_WEIGHTS", f"{name} must be a Qwen2.5-VL model, but it is {found[0]}"
-            )
+        _check_config(name, config)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, local_files_only=is_local
         )
         qwen, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             name, dtype=dtype, output_loading_info=True, local_files_only=is_local
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        _check_loading(name, loading)
+        _check_tokenizer(name, tokenizer, config.video_token_id)
+        speed_up_tower(qwen)
+        narrow(qwen)
+        if is_local:
+            _put_on_ours(qwen, folder)
+    return qwen, tokenizer
+
+
+@contextmanager
+def foreign_weights(name: str) -> Iterator[None]:
+    """Says in one sentence that other libraries could not make a model of what ``name`` holds.
+
+    They raise errors of all kinds at files of all kinds.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS``, or what the block raises itself.
+    """
+    try:
+        yield
+    except (CtscribeError, MemoryError):
+        raise
+    except Exception as error:
         raise CtscribeError(
             "E_WEIGHTS",
             f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
             f"{_first_sentence(error)}",
         ) from error
-    _check_loading(name, loading)
-    _check_tokenizer(name, tokenizer, config.video_token_id)
-    speed_up_tower(qwen)
-    narrow(qwen)
-    if is_local:
-        _put_on_ours(qwen, folder)
-    return qwen, tokenizer
 
 
 def _put_on_ours(qwen: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
@@ -213,7 +242,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_folder(folder: Path) -> None:
-    """A folder of ours must be complete; a published one must have its two kinds of files."""
+    """A folder of ours must be as it was written; a published one must have its kinds of files."""
     previous = folder.with_name(f".{folder.name}.previous")
     if not folder.exists() and is_complete(previous):
         previous.rename(folder)  # the swap was interrupted between its two renames
@@ -221,17 +250,76 @@ def _check_folder(folder: Path) -> None:
         raise CtscribeError(
             "E_WEIGHTS", f"{folder} must be a folder with Qwen2.5-VL weights, but there is none"
         )
-    if (folder / MARKER).exists() and not is_complete(folder):
-        raise CtscribeError(
-            "E_WEIGHTS",
-            f"the checkpoint {folder} must be complete, but its writing was interrupted or a file "
-            "was changed",
-        )
+    require_whole(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise CtscribeError(
             "E_WEIGHTS",
             f"{folder} must hold config.json and model*.safetensors, but it lacks one of them",
         )
+
+
+def require_whole(folder: Path) -> None:
+    """Reads every file of a checkpoint of ours and refuses it where one is not what was written.
+
+    A published checkpoint has no marker and is not ours.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS``, or ``E_JSON`` where the marker itself is damaged.
+    """
+    if not (folder / MARKER).exists():
+        return
+    files, found = _files(folder), None
+    if files is None and read_json(folder / MARKER).get("complete"):
+        found = (
+            "an earlier version wrote it, without checksums (without its checkpoint.json it is "
+            "read as a published model)"
+        )
+    elif files is None:
+        found = "its writing was interrupted"
+    elif name := changed_file(folder, files):
+        found = f"{name} is not what was written: it was changed or damaged since"
+    if found:
+        raise CtscribeError("E_WEIGHTS", f"the checkpoint {folder} must be complete, but {found}")
+
+
+def _check_config(name: str, config: Qwen2_5_VLConfig) -> None:
+    found = config.architectures or ["no architecture"]
+    if "Qwen2_5_VLForConditionalGeneration" not in found:
+        raise CtscribeError("E_WEIGHTS", f"{name} must be a Qwen2.5-VL model, but it is {found[0]}")
+    if quantised := getattr(config, "quantization_config", None):
+        kind = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{name} must hold plain weights, but they are quantised ({kind or 'in some way'})",
+        )
+
+
+def _check_size(folder: Path) -> None:
+    """Refuses a configuration of far more weights than there are, before anything is made of it."""
+    stored = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            stored += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    config = parse_json(read_bytes(folder / "config.json").decode())
+    text, tower = {**config, **object_in(config, "text_config")}, object_in(config, "vision_config")
+    usual = Qwen2_5_VLConfig()
+    asked = _num_weights(text, usual.text_config, "num_hidden_layers")
+    asked += _num_weights(tower, usual.vision_config, "depth")
+    if asked > stored:
+        raise CtscribeError(
+            "E_WEIGHTS",
+            f"{folder} must hold exactly Qwen2.5-VL's tensors, but config.json asks for more than "
+            f"{asked:.2g} numbers and there are {stored:.2g}",
+        )
+
+
+def _num_weights(config: Mapping[str, Any], usual: PreTrainedConfig, depth: str) -> int:
+    """At least so many numbers are in the matrices of one stack of layers, and its embedding."""
+    layers, width, inner, words = (
+        int(config.get(key, getattr(usual, key, 0)))
+        for key in (depth, "hidden_size", "intermediate_size", "vocab_size")
+    )
+    return width * (words + layers * (2 * width + 3 * inner))
 
 
 def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
@@ -255,20 +343,26 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, video_id: in
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(". ")[0].rstrip(".:;")[:200]
+    return brief(error).partition(". ")[0].rstrip(".:;")
 
 
 def is_complete(folder: Path) -> bool:
     """Whether `save_model` finished this folder and every file still has its size."""
-    marker = folder / MARKER
-    if not marker.is_file():
-        return False
-    sizes = read_json(marker).get("bytes", {})
-    return bool(sizes) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in sizes.items()
+    files = _files(folder)
+    return bool(files) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == num_bytes
+        for name, (num_bytes, _) in (files or {}).items()
     )
+
+
+def _files(folder: Path) -> Sizes | None:
+    """What the marker says of the files; None where it says nothing that could be checked."""
+    if not (folder / MARKER).is_file():
+        return None
+    try:
+        return TypeAdapter(Sizes).validate_python(read_json(folder / MARKER).get("files"))
+    except ValidationError:
+        return None
 
 
 def is_sharded(module: nn.Module) -> bool:

@@ -13,18 +13,17 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import atomic_write, sha256_of_json
+from ctscribe.base.files import sha256_of_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.decoding import Contrast, read_volumes
 from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
 from ctscribe.learn.model.tower import MERGE
 from ctscribe.learn.pairs.dataset import Visual
 
@@ -125,8 +124,7 @@ def write_volumes(path: Path, visuals: Sequence[Visual], facts: dict[str, str]) 
         for number, visual in enumerate(visuals)
         if visual.visual_tokens is not None
     }
-    with atomic_write(path) as file:
-        file.write(save(tokens, {**facts, "volumes": json.dumps(rows)}))
+    write_tensors(path, tokens, {**facts, "volumes": json.dumps(rows)})
 
 
 def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Visual]:
@@ -135,14 +133,9 @@ def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Vis
     Raises:
         CtscribeError: ``E_FEATURES`` when the file is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        tokens = load_file(path)
-        rows = json.loads(metadata.pop("volumes"))
-    except (SafetensorError, KeyError, AttributeError, json.JSONDecodeError) as error:
-        raise CtscribeError("E_FEATURES", f"{path} must be whole, but {error}") from error
-    if metadata != (facts or {}):
+    tokens, written = read_tensors(path)
+    rows = json.loads(written.pop("volumes", "[]"))
+    if written != (facts or {}):
         return []
     return [
         Visual(tuple(grid), tuple(position_mm), None, tokens[f"{number:03d}"], patient)

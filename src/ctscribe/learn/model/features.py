@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -13,19 +13,18 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, atomic_write, remove_parts
+from ctscribe.base.files import ProgressCallback, remove_parts
 from ctscribe.base.locks import many_writers
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.tensor_files import facts_of, map_tensor, write_tensors
 from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
@@ -37,6 +36,8 @@ _LOOK_EVERY_S = 1.0
 _SILENCE_S = 1800.0
 """After so long without a new file of others a process makes what is missing itself."""
 _KEY = "features"
+_FORMAT = 2
+"""Of the files; those of another are computed again beside them."""
 
 
 @final
@@ -46,16 +47,19 @@ class FeatureStore:
 
     One file per volume, named after it and its frames' checksum, and one per frame size for
     noise; both hold [slice pairs, rows, columns, width] in the model's dtype and are mapped into
-    memory. The width is the language model's behind the merger, and the merger's input's before.
+    memory. A file's checksum is compared when a process first reads it. The width is the language
+    model's behind the merger, and the merger's input's before.
     """
 
     prepared: Prepared
     folder: Path
     """Named by a hash of what was run: configuration, weights and their dtype."""
+    _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
+    """Files whose checksum this process has seen to fit."""
 
     def visual_tokens(self, study: StudyRow) -> Float[Tensor, "visual_tokens width"]:
         """A study's visual tokens in the order of its slice pairs, as stored."""
-        return self._read(self.path(study)).flatten(0, 2)
+        return self._of(study).flatten(0, 2)
 
     def noise_tokens(
         self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
@@ -65,13 +69,13 @@ class FeatureStore:
         Its size is that of the volume it stands for; ``grid_hw`` counts rows and columns of
         visual tokens.
         """
-        bank = self._read(self.bank_path(grid_hw))
+        bank = self._read(self.bank_path(grid_hw), (NOISE_PAIRS, *grid_hw))
         picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
         return bank[torch.from_numpy(picked)].flatten(0, 2)
 
     def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
         """What the model is shown of a study; with a seed, noise of exactly its size."""
-        pairs, rows, columns, _ = self._read(self.path(study)).shape
+        pairs, rows, columns, _ = self._of(study).shape
         if noise_seed is None:
             tokens = self.visual_tokens(study)
         else:
@@ -92,15 +96,26 @@ class FeatureStore:
         """Where the noise of one frame size lies."""
         return self.folder / f"noise_{self.prepared.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
 
-    def _read(self, path: Path) -> Float[Tensor, "slice_pairs rows columns width"]:
-        try:
-            with safe_open(path, framework="pt") as file:
-                mapped: Tensor = file.get_tensor(_KEY)
-        except (FileNotFoundError, SafetensorError) as error:
-            raise CtscribeError(
-                "E_FEATURES", f"the stored features {path} must be there and whole, but {error}"
-            ) from error
+    def _of(self, study: StudyRow) -> Float[Tensor, "slice_pairs rows columns width"]:
+        return self._read(self.path(study), (len(study.slice_indices) // 2,))
+
+    def _read(
+        self, path: Path, shape: tuple[int, ...]
+    ) -> Float[Tensor, "slice_pairs rows columns width"]:
+        """Maps a file that has the checksum, place and first sizes that it must have."""
+        if path not in self._checked:
+            facts = facts_of(path)
+            if facts != self.facts(path):
+                raise _other(path, "it holds those of something else")
+        mapped = map_tensor(path, _KEY)
+        if mapped.dim() != 4 or mapped.shape[: len(shape)] != shape:
+            raise _other(path, f"it holds {tuple(mapped.shape)}")
+        self._checked.add(path)
         return mapped
+
+    def facts(self, path: Path) -> dict[str, str]:
+        """What a file of the store says of itself: whose features, and of which tower."""
+        return {"name": path.name, "tower": self.folder.name}
 
 
 def store_features(
@@ -131,11 +146,11 @@ def store_features(
     with _opened(store) if missing else nullcontext():
         for batch, frames in _batches(prepared, missing):
             for study, features in zip(batch, encode(frames), strict=True):
-                _write(paths[study.volume_name], features, study.volume_name)
+                _write(store, paths[study.volume_name], features, study.volume_name)
             done += len(batch)
             progress(done, len(studies))
     if noise:
-        _store_noise(store, encode, list(paths.values()))
+        _store_noise(store, encode, studies)
     return store
 
 
@@ -148,15 +163,18 @@ def _opened(store: FeatureStore) -> Iterator[None]:
 
 
 def _store_noise(
-    store: FeatureStore, encode: Callable[[list[Tensor]], list[Tensor]], paths: Sequence[Path]
+    store: FeatureStore,
+    encode: Callable[[list[Tensor]], list[Tensor]],
+    studies: Sequence[StudyRow],
 ) -> None:
     """Makes the noise bank for every frame size of stored volumes, where it is not there."""
-    sizes = {tuple(store._read(path).shape[1:3]) for path in paths}
+    sizes = {tuple(store._of(study).shape[1:3]) for study in studies}
     banks = {store.bank_path((rows, columns)): (rows, columns) for rows, columns in sizes}
     missing = {path: size for path, size in banks.items() if not path.exists()}
     with _opened(store) if missing else nullcontext():
         for path, size in missing.items():
-            _write(path, _noise_bank(encode, size, store.prepared), "the noise bank")
+            bank = _noise_bank(encode, size, store.prepared)
+            _write(store, path, bank, "the noise bank")
 
 
 def store_together(
@@ -245,7 +263,8 @@ def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None
 def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration, merged: bool) -> str:
     """Changes with all that the features depend on, but for the frames."""
     tower = qwen.model.visual
-    digest = hashlib.sha256(f"{tower.dtype} {sorted(tower.config.to_diff_dict().items())}".encode())
+    about = sorted(tower.config.to_diff_dict().items())
+    digest = hashlib.sha256(f"{_FORMAT} {tower.dtype} {about}".encode())
     for name, tensor in sorted(tower.state_dict().items()):
         if merged or not name.startswith("merger."):
             digest.update(name.encode())
@@ -284,13 +303,18 @@ def _encode(
     return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _write(path: Path, features: Tensor, name: str) -> None:
+def _other(path: Path, found: str) -> CtscribeError:
+    return CtscribeError(
+        "E_FEATURES", f"{path} must hold the features of its frames and tower, but {found}"
+    )
+
+
+def _write(store: FeatureStore, path: Path, features: Tensor, name: str) -> None:
     if not bool(torch.isfinite(features).all()):
         raise CtscribeError(
             "E_OVERFLOW", f"visual tokens must be finite, but those of {name} are not"
         )
-    with atomic_write(path) as file:
-        file.write(save({_KEY: features.contiguous()}))
+    write_tensors(path, {_KEY: features.contiguous()}, store.facts(path))
 
 
 def _noise_bank(

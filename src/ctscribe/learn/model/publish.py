@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_json, write_json
+from ctscribe.base.files import read_json, write_plain_json, writing
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import ADAPTERS, adapter_state, merge_adapters
 from ctscribe.learn.model.checkpoint import (
@@ -19,6 +19,7 @@ from ctscribe.learn.model.checkpoint import (
     is_complete,
     load_model,
     read_adapter_config,
+    require_whole,
     save_model,
 )
 from ctscribe.learn.model.finding_queries import attached
@@ -175,6 +176,7 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
     _require_new(out)
     if not is_complete(best):
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
+    require_whole(best)
     config = read_adapter_config(best)
     if config is None:
         raise CtscribeError(
@@ -182,10 +184,11 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
             f"{best} must hold adapters apart from the weights below them, but model.tuning was "
             "full, or an earlier version merged them",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
-    write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
-    write_json(out / ABOUT, dict(about))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(best / ADAPTERS, out / "adapter_model.safetensors")
+    write_plain_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base})
+    write_plain_json(out / ABOUT, dict(about))
 
 
 def _base_of(best: Path, recipe: Recipe) -> str:

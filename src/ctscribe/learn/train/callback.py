@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, write_json, write_text
+from ctscribe.base.files import (
+    ProgressCallback,
+    Sizes,
+    changed_file,
+    measure_files,
+    read_json,
+    write_json,
+    writing,
+)
 from ctscribe.base.recipe import ObjectiveConfig
 from ctscribe.base.rows import Row
 from ctscribe.learn.train.epochs import HardPairs
@@ -33,8 +41,8 @@ class CheckpointNote(Row):
     validation_ce: float
     best_step: int
     best_validation_ce: float
-    bytes: dict[str, int]
-    """Size of every other file, by its path in the folder."""
+    files: Sizes
+    """Bytes and CRC-32 of every other file, by its path in the folder."""
 
 
 def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]) -> CheckpointNote:
@@ -50,9 +58,9 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
         validation_ce=validation_ce,
         best_step=best[0],
         best_validation_ce=best[1],
-        bytes=_sizes(folder),
+        files=measure_files(folder, _MARKER),
     )
-    write_text(folder / _MARKER, note.model_dump_json(indent=2) + "\n")
+    write_json(folder / _MARKER, note.model_dump(mode="json"))
     for other in _folders(run_dir):
         if other != folder:
             shutil.rmtree(other)
@@ -60,15 +68,44 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
 
 
 def newest_complete(run_dir: Path) -> tuple[Path, CheckpointNote] | None:
-    """The furthest checkpoint whose marker fits its files, or None."""
+    """The furthest checkpoint that is as it was written, every byte of it; None without any.
+
+    One that is not is passed over for an earlier one, from which the same weights come again.
+
+    Raises:
+        CtscribeError: ``E_CHECKPOINT`` when there is no earlier one, but one was complete once:
+            nobody shall begin anew unasked.
+    """
+    wrong: CtscribeError | None = None
     for folder in sorted(_folders(run_dir), key=_step, reverse=True):
+        if not (folder / _MARKER).exists():
+            continue  # interrupted while it was written
         try:
-            note = CheckpointNote.model_validate(read_json(folder / _MARKER))
-        except (CtscribeError, ValidationError):
-            continue
-        if note.step == _step(folder) and note.bytes == _sizes(folder):
-            return folder, note
+            return folder, _whole(folder)
+        except CtscribeError as error:
+            wrong = wrong or error
+    if wrong:
+        raise wrong
     return None
+
+
+def _whole(folder: Path) -> CheckpointNote:
+    try:
+        note = CheckpointNote.model_validate(read_json(folder / _MARKER))
+    except (CtscribeError, ValidationError) as error:
+        raise damaged(folder, f"{_MARKER} is not what this version writes") from error
+    if note.step != _step(folder):
+        raise damaged(folder, f"it is that of update {note.step}")
+    if name := changed_file(folder, note.files):
+        raise damaged(folder, f"{name} is not what was written")
+    return note
+
+
+def damaged(folder: Path, found: str) -> CtscribeError:
+    """The error for a checkpoint from which nothing can go on."""
+    return CtscribeError(
+        "E_CHECKPOINT", f"the checkpoint {folder} must be as it was written, but {found}"
+    )
 
 
 def _folders(run_dir: Path) -> list[Path]:
@@ -81,11 +118,6 @@ def _folders(run_dir: Path) -> list[Path]:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix(_PREFIX))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARKER)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 _FILE = "beta.json"
@@ -249,4 +281,5 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         self.beta.save(self.run_dir / f"checkpoint-{step}")
         if self.hard is not None:
             self.hard.save()
-        seal(self.run_dir, step, own_ce, self.best)
+        with writing(self.run_dir):
+            seal(self.run_dir, step, own_ce, self.best)

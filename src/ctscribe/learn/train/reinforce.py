@@ -13,24 +13,27 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
     ProgressCallback,
-    atomic_write,
     first_difference,
-    read_json,
     sha256_of_json,
     write_json,
 )
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, StudyRow
-from ctscribe.base.runs import open_run, recipe_of, require_same_run, weights_sha256
+from ctscribe.base.runs import (
+    open_run,
+    read_result,
+    recipe_of,
+    require_same_run,
+    weights_sha256,
+)
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
 from ctscribe.learn.pairs.dataset import PairDataset, VisualSource
 from ctscribe.learn.reward import draw_others, stated_labels
 from ctscribe.learn.train.epochs import EpochsInOrder
@@ -91,11 +94,11 @@ def reinforce(
     prepared.require(recipe)
     training, validation = prepared.scans("train"), prepared.scans("validation")
     qwen, tokenizer = load_model(start_run / "best", recipe.model.dtype)
-    request = _request(recipe, start_run, cues)
+    request = _request(recipe, start_run, prepared.sha256([*training, *validation]), cues)
     with one_writer(run_dir):
         require_same_run(run_dir, "reinforce", request)
         if (run_dir / "result.json").exists():
-            return ReinforceResult(**read_json(run_dir / "result.json"))
+            return read_result(run_dir / "result.json", ReinforceResult)
         qwen.to("cuda" if torch.cuda.is_available() else "cpu")
         visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
         visual = visual if cues is None else _with_cues(visual, cues)
@@ -116,12 +119,16 @@ def reinforce(
 
 
 def _request(
-    recipe: Recipe, start_run: Path, cues: Mapping[str, tuple[str, ...]] | None
+    recipe: Recipe, start_run: Path, studies: str, cues: Mapping[str, tuple[str, ...]] | None
 ) -> dict[str, Any]:
-    """What a run of `reinforce` was asked for."""
-    start = weights_sha256(start_run / "best")
+    """What a run of `reinforce` was asked for; ``studies`` is the hash of what it learns from."""
+    request = {
+        "recipe": recipe.model_dump(mode="json"),
+        "start_sha256": weights_sha256(start_run / "best"),
+        "studies_sha256": studies,
+    }
     told = {} if cues is None else {"cues_sha256": sha256_of_json(sorted(cues.items()))}
-    return {"recipe": recipe.model_dump(mode="json"), "start_sha256": start, **told}
+    return request | told
 
 
 def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
@@ -225,17 +232,16 @@ def _update(policy: Policy, scans: Sequence[Scan], step: int) -> ReinforceRow:
 def _save(policy: Policy, path: Path, step: int, best: _Best) -> None:
     """Writes all that the updates after this one depend on, as one file: old or new, never half."""
     note = {"progress": json.dumps({"step": step, "best": best})}
-    with atomic_write(path) as file:
-        file.write(save(policy.state(), note))
+    write_tensors(path, policy.state(), note)
 
 
 def _restore(policy: Policy, path: Path) -> tuple[int, _Best]:
     """Updates done and the best validation; −1 before the start itself has been validated."""
     if not path.exists():
         return -1, _Best(0, -1.0)
-    with safe_open(path, framework="pt") as file:
-        note = json.loads(file.metadata()["progress"])
-        policy.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    tensors, facts = read_tensors(path, "E_CHECKPOINT")
+    policy.restore(tensors)
+    note = json.loads(facts["progress"])
     return note["step"], _Best(*note["best"])
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, final
 
-from ctscribe.base.rows import Row, read_rows, write_rows
+from ctscribe.base.files import atomic_write, writing
+from ctscribe.base.rows import Row, line_of, read_rows, write_rows
 
 EVENTS = "events.out.tfevents.ctscribe"
 """TensorBoard finds it by its prefix; its usual name would carry the machine's."""
@@ -108,8 +109,8 @@ class RunLog(Generic[AnyStep]):
         self._num_written = len(self.rows)
         write_rows(self._path, self.rows)
         self._events = run_dir / "tensorboard" / EVENTS
-        self._events.parent.mkdir(parents=True, exist_ok=True)
-        self._events.write_bytes(_as_events(self.rows))
+        with atomic_write(self._events) as file:
+            file.write(_as_events(self.rows))
 
     def add(self, row: AnyStep) -> None:
         """Adds an update's row; it reaches the disk within a few dozen updates."""
@@ -120,9 +121,9 @@ class RunLog(Generic[AnyStep]):
     def flush(self) -> None:
         """Writes what has been added."""
         new = self.rows[self._num_written :]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(row.model_dump_json() + "\n" for row in new)
-        with self._events.open("ab") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.writelines(map(line_of, new))
+        with writing(self._events), self._events.open("ab") as file:
             file.write(_as_events(new))
         self._num_written = len(self.rows)
 

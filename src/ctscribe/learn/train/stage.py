@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, read_json, sha256_of_file, write_json
+from ctscribe.base.files import ProgressCallback, brief, sha256_of_file, write_json
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import PairRow, read_rows
-from ctscribe.base.runs import open_run, require_same_run
+from ctscribe.base.runs import open_run, read_result, require_same_run, start_sha256
 from ctscribe.base.types import Strategy
 from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared
@@ -38,7 +38,7 @@ from ctscribe.learn.train.arguments import (
     sharding_asked,
     training_arguments,
 )
-from ctscribe.learn.train.callback import Beta, RunCallback, newest_complete
+from ctscribe.learn.train.callback import Beta, RunCallback, damaged, newest_complete
 from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
 from ctscribe.learn.train.run_log import MetricsRow, RunLog, draw_loss_curve
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
@@ -47,9 +47,13 @@ from ctscribe.learn.train.validation import Validation, validate, validation_pai
 
 
 def request_of(
-    recipe: Recipe, arguments: TrainingArguments, pairs_path: Path, start: str | Path | None
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    prepared: Prepared,
+    pairs_path: Path,
+    start: str | Path | None,
 ) -> dict[str, Any]:
-    """What a run folder is identified by: recipe, pairs, start, size of an update.
+    """What a run folder is identified by: recipe, scans, pairs, start, size of an update.
 
     Raises:
         CtscribeError: ``E_MISSING`` without pairs.
@@ -58,18 +62,13 @@ def request_of(
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist, as `ctscribe pairs` writes it")
     return {
         "recipe": recipe.model_dump(mode="json"),
+        "studies_sha256": prepared.sha256(prepared.studies),
         "pairs_sha256": sha256_of_file(pairs_path),
-        "start": None if start is None else _fingerprint(Path(start)),
+        "start": None if start is None else start_sha256(start),
         "pairs_per_update": pairs_per_update(arguments),
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
     }
-
-
-def _fingerprint(start: Path) -> str:
-    """Hash of the starting weights, so that the folder may move; its name where it has none."""
-    weights = sorted(start.glob("*.safetensors"))
-    return "+".join(sha256_of_file(path)[:16] for path in weights) or start.name
 
 
 def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
@@ -155,15 +154,15 @@ def train(
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``.
+            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_CHECKPOINT``.
     """
     prepared.require(recipe)
     with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
         arguments = training_arguments(run_dir, recipe)
-        request = request_of(recipe, arguments, pairs_path, start)
+        request = request_of(recipe, arguments, prepared, pairs_path, start)
         require_same_run(run_dir, "train", request)
         if (run_dir / "result.json").exists():
-            return TrainResult(**read_json(run_dir / "result.json"))
+            return read_result(run_dir / "result.json", TrainResult)
         rows = read_pairs(pairs_path, recipe.pairs.strategy)
         validation_rows = validation_pairs(prepared.split("validation"))
         qwen, tokenizer = learner(start or recipe.model.preset, recipe)
@@ -313,13 +312,18 @@ def _save_best(
 def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise CtscribeError(
-            "E_MEMORY",
-            f"a step must fit into the device's memory, but {', '.join(trainer.studies)} did not",
-        ) from error
+    except CtscribeError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise CtscribeError(
+                "E_MEMORY",
+                "a step must fit into the device's memory, but "
+                f"{', '.join(trainer.studies)} did not",
+            ) from error
+        if checkpoint is not None and not trainer.studies:  # nothing was done yet but to read it
+            raise damaged(checkpoint, brief(error)) from error
+        raise
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Float64
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from transformers import Trainer
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import brief
 from ctscribe.base.recipe import ObjectiveConfig
 from ctscribe.base.rows import GapRow
 from ctscribe.learn.model.finding_queries import label_loss
@@ -188,6 +190,22 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if is_new:
             set_rates(optimizer, model or self.model, self._rates)
         return optimizer
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        """The Trainer's; a full disk is one sentence.
+
+        Raises:
+            CtscribeError: ``E_WRITE``.
+        """
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise  # torch writes through a container of its own, and raises nothing else
+            raise CtscribeError(
+                "E_WRITE",
+                f"the checkpoints in {self.args.output_dir} must be writable, but {brief(error)}",
+            ) from error
 
     def training_step(
         self, model: nn.Module, inputs: PairBatch, num_items_in_batch: Tensor | int | None = None
