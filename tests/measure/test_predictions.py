@@ -216,5 +216,5 @@ def test_an_empty_report_is_one_in_every_format_and_names_match_in_either_form(
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('[{"name": "a", "report": "x\\ud800"}]')
-    with refusal("E_PREDICTION", "entry 1 holds half a character"):
+    with refusal("E_JSON", "half a character"):
         read_written(tmp_path / "p.json")

@@ -73,7 +73,9 @@ def test_tables_score_as_the_prepared_data_set_does(
     assert len(theirs.studies) > len(ours.studies)
     assert theirs.training is not None
     expected = evaluate_predictions(written, ours, CONFIG)
-    assert evaluate_predictions(written, theirs, CONFIG) == expected
+    found = evaluate_predictions(written, theirs, CONFIG)
+    assert found.pop("inputs") != expected.pop("inputs")  # files and a folder have other hashes
+    assert found == expected
     assert expected["n"]["training_scans"] < 12 + 12  # a share of the patients is held out
     assert {row["grouping"] for row in expected["strata"]} >= {"scanner", "sex", "age"}
 

@@ -97,8 +97,8 @@ E_HU_AMBIGUOUS       The values look like CT both before and after rescaling.
     Look at the volume and set `volume.intensity` to raw or hu.
 E_INTERNAL           Something went wrong that nobody foresaw.
     Report it with that file, which holds places in the code and nothing of your data.
-E_JSON               A file is not the JSON that a stage wrote.
-    Delete it and run its stage again.
+E_JSON               A file is not the JSON that a stage or another tool should have written.
+    Correct it, or delete it and run its stage again.
 E_LABELS             A label is neither 0 nor 1.
     Add or correct its row in the labels file; pairs of the strategy gauss need none.
 E_LABEL_HEAD         A file of a label head's probabilities does not fit the scans.

@@ -259,6 +259,9 @@ UNPARSABLE = (ValueError, RecursionError)
 digits, a date that is none, and too deep a nesting."""
 
 
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
+
+
 def parse_json(text: str) -> Any:  # noqa: ANN401 - JSON is what it is
     """Parses JSON strictly: no key twice, no NaN, no half of a character.
 
@@ -266,8 +269,8 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - JSON is what it is
         UNPARSABLE: Whatever is wrong with it.
     """
     value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
-    if "\\ud" in text.lower():
-        json.dumps(value, ensure_ascii=False).encode()
+    if "\\ud" in text.lower() and _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it holds half a character")
     return value
 
 

@@ -23,7 +23,6 @@ _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name"
 _TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
 _LISTS = ("generated_reports", "predictions", "reports")
 _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
-_HALF = re.compile(r"[\ud800-\udfff]")
 _RECONSTRUCTION = re.compile(r"_\d+\Z")
 _NUM_NAMED = 3
 
@@ -177,8 +176,6 @@ def _reports_in_json(
         text = _spoken(fields) if text is None else text
         if name is None or text is None:
             raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
-        if _HALF.search(name + text):
-            raise _bad(path, f"entry {number} holds half a character")
         yield name, (text,)
 
 
