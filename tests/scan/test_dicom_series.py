@@ -171,6 +171,23 @@ def test_two_acquisitions_of_one_series_are_two_volumes(
     assert [one["num_slices"] for one in notes.details["series"]["others"]] == [12]
 
 
+@pytest.mark.parametrize(("asked", "part"), [("4", 0), ("4:1", 0), ("4:2", 1), ("1.2.3:2", 1)])
+def test_each_acquisition_of_a_series_can_be_asked_for(
+    tmp_path: Path, asked: str, part: int
+) -> None:
+    def edit(image: FileDataset, z: int) -> None:
+        phases((1, 2), "AcquisitionNumber")(image, z)
+        image.SeriesInstanceUID = "1.2.3"
+
+    hu, _, notes = read_dicom(write_series(tmp_path, edit), STUDY, asked)
+    np.testing.assert_array_equal(hu, HU[:, :, part::2])
+    told = notes.details["series"]
+    assert [told["chosen"]["part"], told["others"][0]["part"]] == [1 + part, 2 - part]
+    assert f"Read was series 4:{1 + part} (12 axial slices" in say_series(told)
+    with refusal("E_SERIES", r"holds series 4:1 \(12 .*\); series 4:2"):
+        read_dicom(tmp_path, STUDY, "4:3")
+
+
 def test_frames_of_two_phases_are_two_volumes(tmp_path: Path) -> None:
     for name in ("TemporalPositionIndex", "FrameAcquisitionNumber", "StackID"):
         image = enhanced_of(SMALL)

@@ -60,7 +60,10 @@ Prefer = Annotated[
 ]
 Series = Annotated[
     str | None,
-    Parameter(help="Number or SeriesInstanceUID of the series to read of a DICOM folder."),
+    Parameter(
+        help="Number or SeriesInstanceUID of the series to read of a DICOM folder; 4:2 is the second "
+        "acquisition of series 4."
+    ),
 ]
 Reconstructions = Annotated[
     Literal["one", "all"], Parameter(help="One reconstruction per scan, or all of them.")

@@ -1,6 +1,7 @@
 """Headers of all slices in a folder → the one series that is read, and a note of the others."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def choose_series(
     Args:
         headers: Of all files.
         study: Name for errors.
-        asked: Number or SeriesInstanceUID.
+        asked: Number or SeriesInstanceUID; of a series that was parted, ``NUMBER:PART`` or
+            ``UID:PART`` with parts from 1, earlier acquisitions first.
 
     Returns:
         The slices of the chosen series, in no order; ``W_OTHER_SERIES`` with the detail
@@ -49,15 +51,15 @@ def choose_series(
     Raises:
         CtscribeError: ``E_NOT_CT``, ``E_MIXED_PATIENT`` or ``E_SERIES``.
     """
-    stacks = sorted(stacks_of(_images(headers, study)), key=_preference)
-    chosen = _first_axial(stacks, study, asked)
+    series = _Series(stacks_of(_images(headers, study)))
+    chosen = _first_axial(series, study, asked)
     if is_joined(chosen) and not is_even_stack(chosen):
         raise CtscribeError(
             "E_UNEVEN_SPACING",
             f"{study} must be one series, but each slice is a series of its own, and together they "
             "make no evenly spaced stack",
         )
-    others = [stack for stack in stacks if stack is not chosen]
+    others = [stack for stack in series.preferred() if stack is not chosen]
     notes = (
         note(*frozenset().union(*(one.codes for one in chosen)))
         | note_if(is_joined(chosen), "W_SERIES_JOINED")
@@ -66,7 +68,7 @@ def choose_series(
     if not others:
         return chosen, notes
     rule = RULE if asked is None else ASKED
-    told = {"rule": rule, "chosen": _name(chosen), "others": [_name(one) for one in others]}
+    told = {"rule": rule, "chosen": series.name(chosen), "others": [*map(series.name, others)]}
     return chosen, notes | note("W_OTHER_SERIES", series=told)
 
 
@@ -88,11 +90,47 @@ def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
     return images
 
 
-def _first_axial(stacks: list[Stack], study: str, asked: str | None) -> Stack:
+@final
+@dataclass(frozen=True)
+class _Series:
+    """All stacks of a folder, those of one series after each other, earlier acquisitions first."""
+
+    stacks: list[Stack]
+
+    def preferred(self) -> list[Stack]:
+        return sorted(self.stacks, key=_preference)
+
+    def part(self, stack: Stack) -> int | None:
+        """Which part of its series a stack is, from 1; None where the series was not parted."""
+        parts = [one for one in self.stacks if one[0].series == stack[0].series]
+        return (
+            None if len(parts) == 1 else 1 + next(k for k, one in enumerate(parts) if one is stack)
+        )
+
+    def is_called(self, stack: Stack, asked: str) -> bool:
+        name, _, part = asked.strip().partition(":")
+        return any(name in one.called for one in stack) and part in ("", str(self.part(stack)))
+
+    def name(self, stack: Stack) -> dict[str, Any]:
+        """What the record says of it: numbers alone, because descriptions may name a patient."""
+        first = stack[0]
+        number, thickness = first.series_number, first.thickness_mm
+        told = {
+            "series_number": int(number) if np.isfinite(number) else None,
+            "num_slices": len(stack),
+            "plane": _plane(stack),
+            "thickness_mm": thickness if 0 < thickness < 100 else None,
+        }
+        more = {"part": self.part(stack), "kind": _KINDS[first.derived]}
+        return told | {key: value for key, value in more.items() if value}
+
+
+def _first_axial(series: _Series, study: str, asked: str | None) -> Stack:
     """The first axial stack of the series that is asked for, or of all."""
-    wanted = [stack for stack in stacks if asked is None or _is_called(stack, asked)]
+    stacks = series.preferred()
+    wanted = [stack for stack in stacks if asked is None or series.is_called(stack, asked)]
     if not wanted:
-        found = "; ".join(dict.fromkeys(_say(_name(stack)) for stack in stacks))
+        found = "; ".join(dict.fromkeys(_say(series.name(stack)) for stack in stacks))
         raise CtscribeError(
             "E_SERIES", f"{study} must hold the series that was asked for, but holds {found}"
         )
@@ -105,10 +143,6 @@ def _first_axial(stacks: list[Stack], study: str, asked: str | None) -> Stack:
             "ones",
         )
     return axial[0]
-
-
-def _is_called(stack: Stack, asked: str) -> bool:
-    return any(asked.strip() in one.called for one in stack)
 
 
 def say_series(series: dict[str, Any]) -> str:
@@ -143,23 +177,11 @@ def _preference(series: Stack) -> tuple[Any, ...]:
     )
 
 
-def _name(series: Stack) -> dict[str, Any]:
-    """What the record says of a series: numbers alone, because descriptions may name a patient."""
-    first = series[0]
-    number, thickness = first.series_number, first.thickness_mm
-    told = {
-        "series_number": int(number) if np.isfinite(number) else None,
-        "num_slices": len(series),
-        "plane": _plane(series),
-        "thickness_mm": thickness if 0 < thickness < 100 else None,
-    }
-    return told | ({"kind": _KINDS[first.derived]} if first.derived else {})
-
-
 def _say(one: dict[str, Any]) -> str:
     number = "a series without number" if one["series_number"] is None else ""
     thickness = f" of {one['thickness_mm']:g} mm" if one["thickness_mm"] else ""
     plane = f"{one['plane']} " if one["plane"] else ""
-    name = number or f"series {one['series_number']}"
+    part = f":{one['part']}" if "part" in one else ""
+    name = number or f"series {one['series_number']}{part}"
     kind = f", {one['kind']}" if "kind" in one else ""
     return f"{name} ({one['num_slices']} {plane}slices{thickness}{kind})"
