@@ -61,8 +61,8 @@ Prefer = Annotated[
 Series = Annotated[
     str | None,
     Parameter(
-        help="Number or SeriesInstanceUID of the series to read of a DICOM folder; 4:2 is the second "
-        "acquisition of series 4."
+        help="Number or SeriesInstanceUID of the series to read of a DICOM folder; 4:2 is the "
+        "second acquisition of series 4."
     ),
 ]
 Reconstructions = Annotated[
