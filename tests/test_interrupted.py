@@ -11,8 +11,9 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,16 @@ RECIPE = Recipe.model_validate(
         "pairs": {"strategy": "origin"},
         "objective": {"beta": 0.0},
         "train": {"epochs": 3, "gradient_accumulation_steps": 2, "checkpoints_per_epoch": 1},
-        "generate": {"max_new_tokens": 4, "batch_size": 1},
+        "generate": {"max_new_tokens": 4, "batch_size": 1, "num_negatives": 1},
         "evaluate": {"resamples": 100},
+        "warm_up": {"num_patients": 2, "epochs": 2, "batch_size": 2},
+        "reinforce": {
+            **{"updates": 4, "validate_every": 1, "scans_per_update": 2, "samples_per_scan": 2},
+        },
+        "experiment": {"betas": (0.0,)},
     }
 )
+Whole = Callable[[str], dict[str, str]]
 PATIENTS = [("train", "train", 2), ("train", "validation", 2), ("valid", "test", 3)]
 
 
@@ -82,8 +89,14 @@ STAGES = {
     "evidence": Stage(("evidence", "run", "--prepared", "prepared"), "run", "evidence_test.jsonl"),
     "calibrate": Stage(("calibrate", "run", "--prepared", "prepared"), "run"),
     "card": Stage(("card", "run", "--prepared", "prepared", "--out", "out"), "out"),
+    "warm-up": Stage(("warm-up", "made/out", "--processes", "1"), "made", "out"),
+    "tune": Stage(("tune", "run", "--prepared", "prepared"), "run"),
+    "reinforce": Stage(("reinforce", "run", "out", "--prepared", "prepared"), "out"),
+    "experiment": Stage(
+        ("experiment", "out", "--prepared", "prepared", "--start", "run/best"), "out"
+    ),
 }
-WITH_RECIPE = {"phantom", "prepare", "features", "pairs", "train"}
+WITH_RECIPE = {"phantom", "prepare", "features", "pairs", "train", "warm-up", "experiment"}
 GOES_ON = {
     "phantom": "Drawing patients: continues, 2 of 3 patients are there",
     "prepare": "Preparing volumes: continues, 2 of 3 volumes are there",
@@ -93,6 +106,10 @@ GOES_ON = {
     "evidence": "Looking for evidence: continues, 2 of 3 reports are there",
     "calibrate": "Calibrating",
     "card": "Measuring image dependence: continues, 9 of 36 readings are there",
+    "warm-up": "Warming up the tower: continues, 300 of 1000 thousandths are there",
+    "tune": "Tuning: continues, 5 of 11 ways of writing are there",
+    "reinforce": "Reinforcing: continues, 2 of 4 updates are there",
+    "experiment": "Experiment: continues",
 }
 """What those say that can be stopped at work; pairs is one file that appears whole."""
 
@@ -192,23 +209,25 @@ def results(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+def whole(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """What each stage leaves when nothing happens to it, by its name."""
-    found = {}
-    for name, stage in STAGES.items():
+
+    @cache
+    def of(name: str) -> dict[str, str]:
         folder = fresh(ground, tmp_path_factory.mktemp("whole") / name, name)
-        status, said = run(stage, folder, name)
+        status, said = run(STAGES[name], folder, name)
         assert status == 0, (name, said)
         assert not left(folder)
-        found[name] = results(folder)
-    return found
+        return results(folder)
+
+    return of
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("name", GOES_ON)
 def test_stopped_at_work_it_ends_with_the_same_bytes(
     ground: Path,
-    whole: dict[str, dict[str, str]],
+    whole: Whole,
     tmp_path: Path,
     name: str,
     number: signal.Signals,
@@ -226,7 +245,7 @@ def test_stopped_at_work_it_ends_with_the_same_bytes(
     assert status == 0, said
     assert GOES_ON[name] in said
     assert not left(folder)
-    assert results(folder) == whole[name]
+    assert results(folder) == whole(name)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -300,6 +319,9 @@ READ_BACK = {
     "evidence": ("run/evidence_test.*", "run/predictions_test.jsonl", "run/best/config.json"),
     "calibrate": ("run/calibration.json", "run/predictions_validation.*"),
     "card": ("out/reports_noise.jsonl", "out/run.json", "prepared/features/*/noise_*"),
+    "warm-up": ("made/*/prepared/studies.jsonl", "made/*/prepared/slices/*.npy"),
+    "tune": ("run/tune/*.jsonl", "run/contrast_*", "run/run.json"),
+    "reinforce": ("out/checkpoint.safetensors", "out/metrics.jsonl", "out/best/config.json"),
 }
 """Files that a stage reads when it goes on; of many of a kind the last is damaged."""
 
@@ -315,9 +337,7 @@ def files_read_back(folder: Path, name: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", READ_BACK)
-def test_no_flipped_bit_is_believed(
-    ground: Path, whole: dict[str, dict[str, str]], tmp_path: Path, name: str
-) -> None:
+def test_no_flipped_bit_is_believed(ground: Path, whole: Whole, tmp_path: Path, name: str) -> None:
     stage = STAGES[name]
     stopped = fresh(ground, tmp_path / "stopped", name)
     run(stage, stopped, name, signal.SIGKILL)
@@ -329,7 +349,7 @@ def test_no_flipped_bit_is_believed(
         assert "Traceback" not in said, (place, said)
         if status == 0:
             found = results(folder)
-            differ = {p for p in found | whole[name] if found.get(p) != whole[name].get(p)}
+            differ = {p for p in found | whole(name) if found.get(p) != whole(name).get(p)}
             assert differ <= {str(place)}, place
         else:
             assert status == 1, (place, said)

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,6 +82,34 @@ def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(
         with lock(tmp_path):
             assert not any(path.exists() for path in left)
     assert {path.name for path in tmp_path.iterdir()} == {".foreign", "[a].jsonl"}
+
+
+def test_locks_below_that_a_killed_process_left_are_removed_and_those_in_use_stay(
+    tmp_path: Path,
+) -> None:
+    left = [tmp_path / "cell" / name for name in (".lock", ".pairs.jsonl.lock")]
+    left[0].parent.mkdir()
+    for path in left:
+        path.write_text("")
+    (tmp_path / "poetry.lock").write_text("")
+    at_work = [tmp_path, tmp_path / "one", tmp_path / "shared"]
+    with held(one_writer(at_work[1])), held(many_writers(at_work[2])), one_writer(tmp_path):
+        assert all((folder / ".lock").exists() for folder in at_work)
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "poetry.lock").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_storage_without_locks_guards_against_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(number, "storage knows no locks")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with one_writer(tmp_path):
+        write_text(tmp_path / "a", "1")
+    assert (tmp_path / "a").read_text() == "1"
 
 
 def test_files_beside_each_other_are_written_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files written whole or not at all, text and JSON read, and checksums."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,10 @@ _HASH = re.compile(r"\b[0-9a-f]{16,64}\b")
 _INPUTS = {"start": "starting weights", "where": "boxes or masks"}
 """What a request calls otherwise than its reader."""
 _PART = ".part"
+LOCK = ".lock"
+"""The file that stands for a locked folder; it is there while the lock is held."""
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What storage says that knows no locks."""
 """Ends the names of temporary files."""
 CRC32 = "crc32"
 """Key, of JSON objects and rows, of the CRC-32 of everything before it, as 8 hexadecimal digits."""
@@ -77,23 +82,26 @@ def _flush(folder: Path) -> None:
 
 
 def remove_parts(folder: Path, of: str | None = None) -> None:
-    """Removes temporary files that killed processes left, and none that is still written.
+    """Removes temporary files and locks that killed processes left, and none that is in use.
 
     Args:
         folder: With all below it.
-        of: Only those of files whose names begin so, directly in the folder.
+        of: Only temporary files of files whose names begin so, directly in the folder.
 
     Raises:
         CtscribeError: ``E_WRITE``.
     """
-    pattern = f"**/.*{_PART}" if of is None else f".{escape(of[:80])}*{_PART}"
+    hidden = folder.rglob(".*") if of is None else folder.glob(f".{escape(of[:80])}*{_PART}")
     try:
-        for left in folder.glob(pattern):
+        for left in hidden:
+            if not left.name.endswith((_PART, LOCK)):
+                continue
             with suppress(FileNotFoundError, BlockingIOError), left.open("ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
     except OSError as error:
-        raise not_writable(folder, error) from error
+        if error.errno not in NO_LOCKS:  # nobody knows there what is in use
+            raise not_writable(folder, error) from error
 
 
 def not_writable(path: Path, error: OSError) -> CtscribeError:

@@ -1,6 +1,5 @@
 """One writer at a time: folders and files locked for a process, and who holds them."""
 
-import errno
 import fcntl
 import os
 import time
@@ -11,12 +10,9 @@ from io import FileIO
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import not_writable, remove_parts
+from ctscribe.base.files import LOCK, NO_LOCKS, not_writable, remove_parts
 
-LOCK = ".lock"
-"""The file that stands for a locked folder; it is there while the lock is held."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())
 
 
@@ -110,7 +106,7 @@ def _take(what: Path, lock: Path, kind: int) -> FileIO:
             with file:
                 raise _busy(what, file) from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 file.close()
                 raise
         if os.fstat(file.fileno()).st_nlink:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import (
+    LOCK,
     differences,
     object_in,
     read_json,
@@ -20,7 +21,6 @@ from ctscribe.base.files import (
     sha256_of_json,
     write_json,
 )
-from ctscribe.base.locks import LOCK
 from ctscribe.base.recipe import Recipe
 
 Result = TypeVar("Result")

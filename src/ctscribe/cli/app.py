@@ -15,7 +15,7 @@ __all__ = ["app", "main"]
 
 RESUMED = {
     *("alter", "calibrate", "card", "demo", "evidence", "experiment", "features", "generate"),
-    *("phantom", "prepare", "reinforce", "train", "tune"),
+    *("phantom", "prepare", "reinforce", "train", "tune", "warm-up"),
 }
 """Commands that go on where they were stopped."""
 
@@ -27,6 +27,8 @@ def main() -> None:
     interruption and 143 after SIGTERM, with all workers gone; and 141, without a sentence, when
     nobody reads the output any more.
     """
+    # other libraries' bars would cross ours, and their locks outlive a worker that is ended
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     _listen()
     try:
         try:

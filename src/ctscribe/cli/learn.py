@@ -47,7 +47,7 @@ def warm_up(
     from ctscribe.data.prepared import Prepared
     from ctscribe.learn.warm_up import warm_up as warm_up_stage
 
-    with stage("Warming up the tower") as progress:
+    with stage("Warming up the tower", "thousandths") as progress:
         warm_up_stage(
             out,
             read_knobs(recipe, overrides),

@@ -110,7 +110,9 @@ def warm_up(
             return out
         studies = prepared and _take_studies(prepared, recipe, where, allow_outside)
         weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
-        if studies is None:
+        if studies is not None:
+            progress(0, 1000)  # none of it was done before
+        else:
             studies = _draw_studies(studies_dir, recipe, processes, progress)
         qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
         documents = {_REQUEST: {"request": request, **found}}
