@@ -112,9 +112,8 @@ def warm_up(
         weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
         if studies is None:
             studies = _draw_studies(studies_dir, recipe, processes, progress)
-        qwen, tokenizer, head, found = _learn(
-            studies, recipe, weights, _share(progress, 0 if prepared else 450, 980)
-        )
+        learning = _share(progress, 0 if prepared else 450, 980)
+        qwen, tokenizer, head, found = _learn(studies, recipe, weights, learning)
         documents = {_REQUEST: {"request": request, **found}}
         save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
         shutil.rmtree(studies_dir, ignore_errors=True)
