@@ -161,7 +161,7 @@ def _statistics(
     )
 
 
-def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 76"]:
+def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 77"]:
     return totals[:, _CLINICAL_AT:_LANGUAGE_AT]
 
 

@@ -21,12 +21,18 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
-from ctscribe.base.types import Labels
-from ctscribe.measure.baselines import read_label_head, rules_of, write_baselines
+from ctscribe.measure.baselines import (
+    Probabilities,
+    read_label_head,
+    rules_of,
+    stated_by,
+    write_baselines,
+)
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
 from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.ranking import by_ranking
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
@@ -121,8 +127,8 @@ def evaluate_predictions(
     """
     studies = references.studies
     predictions = read_predictions(predictions_path, studies, references.left_out)
-    stated = None if label_head_path is None else read_label_head(label_head_path, studies)
-    scores = evaluate(predictions, studies, references.training, config, source, stated)
+    head = None if label_head_path is None else read_label_head(label_head_path, studies)
+    scores = evaluate(predictions, studies, references.training, config, source, head)
     scores["n"] |= references.facts()
     scores["inputs"] = {
         "predictions_sha256": sha256_of_file(predictions_path),
@@ -138,7 +144,7 @@ def evaluate(
     training: Sequence[ReportedRow] | None,
     config: EvaluateConfig,
     source: LabelSource = RULES,
-    stated: Mapping[str, Labels] | None = None,
+    label_head: Probabilities | None = None,
 ) -> dict[str, Any]:
     """Scores predictions once per scan, with patient-bootstrap intervals and blind baselines.
 
@@ -149,13 +155,14 @@ def evaluate(
         training: The studies the baselines choose their reports from; None where there are none,
             which ``baseline_rules`` say then.
         source: Reads the findings of what was written, and of references without labels.
-        stated: Scan → what a label head found, for the baseline that needs no report writer.
+        label_head: Probabilities of each scan, which are ranked, and from 0.5 up said by the
+            baseline that needs no report writer.
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
         ``unfinished`` (reports cut short, of those of which that is known), ``template``,
-        ``cross_check``, ``use``. An undefined score is None.
+        ``cross_check``, ``use``; ``ranking`` with a label head. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -167,12 +174,14 @@ def evaluate(
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
+    stated = None if label_head is None else stated_by(label_head)
     blind = write_baselines(known, truth, config.seed, stated)
     cut, drawn = unfinished(predictions), {"resamples": config.resamples, "seed": config.seed}
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
         "n": {**count_scans(studies), **given, **drawn},
         **_scores(answers, blind, studies, truth, config, source),
+        **({} if label_head is None else {"ranking": _ranking(label_head, truth, config)}),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
         "unfinished": {**asdict(cut), "share": cut.share},
@@ -234,6 +243,14 @@ def _scores(
         "agreement": by_agreement(answers, truth, resampler),
         "strata": by_stratum(rows, studies, truth, resampler),
     }
+
+
+def _ranking(
+    label_head: Probabilities, truth: Sequence[ScanReport], config: EvaluateConfig
+) -> dict[str, Any]:
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    probabilities = np.array([label_head[report.scan_id] for report in truth], dtype=np.float64)
+    return by_ranking(probabilities, truth, resampler)
 
 
 def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:

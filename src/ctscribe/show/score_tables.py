@@ -39,6 +39,8 @@ FOUND = {
     "coverage_macro": "Coverage, macro",
     "precision_macro": "Precision, macro",
     "f1_macro": "F1, macro",
+    "f1_weighted": "F1, weighted",
+    "f1_per_report": "F1 per report",
     "coverage_per_report": "Coverage per report",
     "label_accuracy": "Label accuracy",
     "exact_match": "Exact match",
@@ -73,6 +75,7 @@ HOLDS = "*"
 
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
 _RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
+_RANKING = {"auroc": "AUROC", "average_precision": "Average precision"}
 _AGREEMENT = {
     "side_agreement": "Same side",
     "nodule_size_within_2_mm": "Nodule size within 2 mm",
@@ -88,7 +91,10 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """
     systems = {name: [scores] for name, scores in runs.items()}
     first = next(iter(runs.values()))
-    words = {name: title for name, title in LANGUAGE.items() if name in first["model"]}
+    words, found = (
+        {name: title for name, title in titles.items() if name in first["model"]}
+        for titles in (LANGUAGE, FOUND)
+    )
     check = first["cross_check"]
     note = (
         f"BLEU-4 of {check['scans']} scans of the first row, by us {check['bleu_4']:.6f}, by "
@@ -96,13 +102,17 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     )
     return [
         systems_table("Language", "System", systems, words, (note,)),
-        systems_table("Findings", "System", systems, FOUND),
+        systems_table("Findings", "System", systems, found),
     ]
 
 
 def breakdown_tables(scores: Scores) -> list[Table]:
-    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports."""
-    return [_findings(scores), _groups(scores), _agreement(scores), _likeness(scores)]
+    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports.
+
+    With a label head also how well its probabilities rank scans.
+    """
+    ranked = [_ranking(scores["ranking"])] if "ranking" in scores else []
+    return [_findings(scores), *ranked, _groups(scores), _agreement(scores), _likeness(scores)]
 
 
 def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
@@ -352,6 +362,20 @@ def _findings(scores: Scores) -> Table:
     columns = ("Finding", *_RATES.values(), *_COUNTS.values())
     note = "Most frequent first; right, wrong and missed count scans."
     return Table("Each finding", columns, rows, (note,))
+
+
+def _ranking(found: Mapping[str, Any]) -> Table:
+    rows = [
+        (row["finding"], str(row["positives"]), *(value_of(row[name]) for name in _RANKING))
+        for row in sorted(found["per_finding"], key=lambda row: -row["positives"])
+    ]
+    macro = ("Mean over findings", "", *(value_of(found["macro"][name]) for name in _RANKING))
+    columns = ("Finding", "Scans with it", *_RANKING.values())
+    told = {name: found["macro"][name]["signature"].partition("|")[2] for name in _RANKING}
+    notes = tuple(f"{title}: {told[name]}" for name, title in _RANKING.items())
+    return Table(
+        "Probabilities of the label head", columns, (*rows, macro), notes, rules=(len(rows),)
+    )
 
 
 def _groups(scores: Scores) -> Table:
