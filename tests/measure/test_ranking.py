@@ -14,7 +14,7 @@ from tests.studies import prediction, reported_studies
 
 def score(probability: list[float], truth: list[int]) -> dict[str, float]:
     found = ranking_scores(
-        np.array(probability), np.array(truth, dtype=bool), np.ones((1, len(truth)))
+        np.array(probability), np.array(truth, dtype=bool), np.ones((len(truth), 1), np.float32)
     )
     return {name: float(values[0]) for name, values in found.items()}
 
@@ -65,9 +65,9 @@ def test_a_draw_scores_what_its_scans_score_when_they_are_written_out() -> None:
     truth = rng.random(40) < 0.3
     patients = [f"p{i // 2}" for i in range(40)]
     resampler = Resampler.of(patients, 20, seed=1)
-    weight = resampler.draws[:, resampler.patients]
+    weight = resampler.draws.T[resampler.patients].astype(np.float32)
     found = ranking_scores(probability, truth, weight)
-    for i, times in enumerate(weight.astype(int)):
+    for i, times in enumerate(weight.T.astype(int)):
         expected = by_hand(np.repeat(probability, times), np.repeat(truth, times))
         assert (found["auroc"][i], found["average_precision"][i]) == pytest.approx(expected)
 

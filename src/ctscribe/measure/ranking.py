@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from ctscribe.measure.clinical import mean_where, ratio
 from ctscribe.measure.intervals import Resampler, with_interval
@@ -28,7 +28,7 @@ RANKING = {
 }
 """Metric → definition."""
 
-_DRAWS_AT_ONCE = 256
+_DRAWS_AT_ONCE = 128
 
 
 def by_ranking(
@@ -45,9 +45,11 @@ def by_ranking(
     """
     labels = np.array([report.labels for report in truth], dtype=bool)
     columns = list(zip(probabilities.T, labels.T, strict=True))
-    every = np.ones((1, len(labels)))
-    point = _all_findings([ranking_scores(*column, every) for column in columns])
-    drawn = _all_findings([_drawn(*column, resampler) for column in columns])
+    times = resampler.draws.T.astype(np.float32)[resampler.patients]
+    point, drawn = (
+        _all_findings(columns, weights)
+        for weights in (np.ones((len(labels), 1), np.float32), times)
+    )
     about = f"mean over findings|findings:{len(FINDINGS)}|scans:{len(labels)}"
     return {
         "macro": {
@@ -66,55 +68,51 @@ def by_ranking(
 def ranking_scores(
     probability: Float64[np.ndarray, "scans"],
     truth: Bool[np.ndarray, "scans"],
-    weight: Float64[np.ndarray, "draws scans"],
+    weight: Float32[np.ndarray, "scans draws"],
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
     """The metrics of `RANKING` for one finding.
 
     Args:
         probability: Of each scan; only their order counts.
         truth: Which scans have the finding.
-        weight: How often each scan counts in each draw.
+        weight: How often each scan counts in each draw, whole numbers.
 
     Returns:
         Metric → one value per draw, NaN where it is undefined.
     """
-    order = np.argsort(probability)
-    levels = np.flatnonzero(np.diff(probability[order], prepend=-np.inf))
-    sorted_weight = weight[:, order]
-    # Scans of one probability stand or fall together, so they are one column from here on.
-    all_scans = np.add.reduceat(sorted_weight, levels, axis=1)
-    positive = np.add.reduceat(sorted_weight * truth[order], levels, axis=1)
-    negative = all_scans - positive
-    positives, negatives = positive.sum(axis=1), negative.sum(axis=1)
-    won = (positive * (negative.cumsum(axis=1) - negative / 2)).sum(axis=1)
-    found = positive[:, ::-1].cumsum(axis=1)
-    shown = all_scans[:, ::-1].cumsum(axis=1)
-    area = (positive[:, ::-1] * ratio(found, shown, empty=0.0)).sum(axis=1)
+    order = np.argsort(-probability)
+    has_it, falling = truth[order, None], weight[order]
+    # Scans of one probability stand or fall together, so they are one row from here on. So are
+    # those between two positives: they only add to what is shown.
+    levels = np.flatnonzero(np.diff(probability[order], prepend=np.inf))
+    positive_level = np.logical_or.reduceat(has_it[:, 0], levels)
+    levels = levels[positive_level | np.roll(positive_level, 1) | (levels == 0)]
+    positive = np.add.reduceat(falling * has_it, levels).astype(np.float64)
+    shown = np.add.reduceat(falling, levels).cumsum(axis=0, dtype=np.float64)
+    found = positive.cumsum(axis=0)
+    positives, negatives = found[-1], shown[-1] - found[-1]
+    # A level wins against the negatives below it, and half against those in it.
+    beaten = 2 * negatives - (shown - found)
+    beaten[1:] -= (shown - found)[:-1]
+    won = (positive * beaten).sum(axis=0) / 2
+    area = (positive * ratio(found, shown, empty=0.0)).sum(axis=0)
     return {
         "auroc": ratio(won, positives * negatives),
         "average_precision": ratio(area, positives),
     }
 
 
-def _drawn(
-    probability: Float64[np.ndarray, "scans"],
-    truth: Bool[np.ndarray, "scans"],
-    resampler: Resampler,
-) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """Exactly what each draw scores; in parts, so that thousands of draws fit into memory."""
-    parts = [
-        ranking_scores(probability, truth, draws[:, resampler.patients])
-        for draws in np.split(
-            resampler.draws, range(_DRAWS_AT_ONCE, len(resampler.draws), _DRAWS_AT_ONCE)
-        )
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in RANKING}
-
-
 def _all_findings(
-    scores: Sequence[dict[str, Float64[np.ndarray, "draws"]]],
+    columns: Sequence[tuple[np.ndarray, np.ndarray]], weight: Float32[np.ndarray, "scans draws"]
 ) -> dict[str, Float64[np.ndarray, "draws 18"]]:
-    return {name: np.stack([each[name] for each in scores], axis=1) for name in RANKING}
+    """Each finding's probabilities and truths; in parts of the draws, to stay in the caches."""
+    starts = range(0, weight.shape[1], _DRAWS_AT_ONCE)
+    parts = [weight[:, at : at + _DRAWS_AT_ONCE] for at in starts]
+    scores = [[ranking_scores(*column, part) for column in columns] for part in parts]
+    return {
+        name: np.concatenate([np.stack([each[name] for each in row], axis=1) for row in scores])
+        for name in RANKING
+    }
 
 
 def _macro(values: Float64[np.ndarray, "draws 18"]) -> Float64[np.ndarray, "draws"]:
