@@ -32,6 +32,7 @@ from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
 from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.radeval import ReportValues, score_systems, value_table
 from ctscribe.measure.ranking import by_ranking
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
@@ -167,7 +168,7 @@ def evaluate(
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
             patients; ``E_SCAN`` and ``E_PREDICTION`` for rows that contradict each other;
-            ``E_METEOR`` where METEOR is asked for and cannot run.
+            ``E_METEOR`` and ``E_RADEVAL`` where one is asked for and cannot run.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
@@ -225,19 +226,21 @@ def _scores(
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
     resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
 
-    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
+    def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
         if config.meteor:
             found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
-        return found
+        return found | value_table(values, resampler)
 
     rows = scan_statistics(answers, truth, config.profile)
     baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
+    systems = [each.texts for each in (answers, *baselines.values())]
+    values, *of_baselines = score_systems(config.radeval, systems, [each.text for each in truth])
     return {
-        "model": table(answers, rows),
+        "model": table(answers, rows, values),
         "baselines": {
-            name: table(each, scan_statistics(each, truth, config.profile))
-            for name, each in baselines.items()
+            name: table(each, scan_statistics(each, truth, config.profile), of_baseline)
+            for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
         },
         "per_finding": by_finding(rows, resampler),
         "agreement": by_agreement(answers, truth, resampler),

@@ -48,7 +48,21 @@ FOUND = {
 }
 """Columns about findings."""
 
-TITLES = LANGUAGE | FOUND
+BY_MODELS = {
+    "green": "GREEN",
+    "ratescore": "RaTEScore",
+    "radgraph_simple": "RadGraph-F1, entities",
+    "radgraph_partial": "RadGraph-F1, with relations or without",
+    "radgraph_complete": "RadGraph-F1, entities and relations",
+    "radfact_ct_precision": "RadFact-CT precision",
+    "radfact_ct_recall": "RadFact-CT recall",
+    "radfact_ct_f1": "RadFact-CT F1",
+    "f1radbert_ct_sample_acc": "F1RadBERT-CT, all labels the same",
+    "bertscore": "BERTScore",
+}
+"""Columns of RadEval's metrics; each is there where it was asked for."""
+
+TITLES = LANGUAGE | FOUND | BY_MODELS
 
 LIKENESS = {
     "shared_token_share": "Words in shared sentences",
@@ -91,9 +105,9 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """
     systems = {name: [scores] for name, scores in runs.items()}
     first = next(iter(runs.values()))
-    words, found = (
+    words, found, by_models = (
         {name: title for name, title in titles.items() if name in first["model"]}
-        for titles in (LANGUAGE, FOUND)
+        for titles in (LANGUAGE, FOUND, BY_MODELS)
     )
     check = first["cross_check"]
     note = (
@@ -103,7 +117,22 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     return [
         systems_table("Language", "System", systems, words, (note,)),
         systems_table("Findings", "System", systems, found),
+        *([_by_models(systems, by_models)] if by_models else []),
     ]
+
+
+def _by_models(systems: Mapping[str, Sequence[Scores]], metrics: Mapping[str, str]) -> Table:
+    unscored = {
+        f"{title} of {name}": scores["model"][metric]["unscored"]
+        for name, (scores, *_) in systems.items()
+        for metric, title in metrics.items()
+    }
+    notes = [
+        f"{what}: {count} reports are left out, for which RadEval gave no number."
+        for what, count in unscored.items()
+        if count
+    ]
+    return systems_table("Judged by models (RadEval)", "System", systems, metrics, notes)
 
 
 def breakdown_tables(scores: Scores) -> list[Table]:
