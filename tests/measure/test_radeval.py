@@ -113,7 +113,9 @@ def test_without_weights_or_with_too_few_numbers_it_is_refused_without_quoting_r
     asked = [[PAIR, "a secret"]], [PAIR] * 2
     with refusal("E_RADEVAL", r"radfact_ct needs a server .*OPENAI_BASE_URL.*couldn't connect"):
         score_systems(["radfact_ct"], *asked)
-    with refusal("E_RADEVAL", r"bertscore needs distilbert-base-uncased, but.*each of 2 reports"):
+    with refusal(
+        "E_RADEVAL", r"bertscore needs distilbert-base-uncased in .*hub, but.*each of 2 reports"
+    ):
         score_systems(["bertscore"], *asked)
     with refusal("E_RADEVAL", r"ratescore needs .*, but it ended with ValueError") as caught:
         score_systems(["ratescore"], [["a secret"]], [PAIR])

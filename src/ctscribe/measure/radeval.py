@@ -34,26 +34,38 @@ class ReportScorer:
     """One of RadEval's metrics: what it gives per report, and what it runs on."""
 
     keys: tuple[str, ...]
-    runs_on: str
-    """Its weights on Hugging Face's hub, whose cache is ``HF_HUB_CACHE``, or what else it needs."""
+    weights: tuple[str, ...]
+    """On Hugging Face's hub."""
+    beside: str = ""
+    """What else must be there."""
+
+    @property
+    def needs(self) -> str:
+        """What must be where on this machine."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        weights = f"{' and '.join(self.weights)} in {HF_HUB_CACHE}" if self.weights else ""
+        return ", and ".join(filter(None, (weights, self.beside)))
 
 
 SCORERS: dict[RadEvalMetric, ReportScorer] = {
-    "green": ReportScorer(("green",), "StanfordAIMI/GREEN-radllama2-7b"),
+    "green": ReportScorer(("green",), ("StanfordAIMI/GREEN-radllama2-7b",)),
     "ratescore": ReportScorer(
-        ("ratescore",), "Angelakeke/RaTE-NER-Deberta and FremyCompany/BioLORD-2023-C"
+        ("ratescore",), ("Angelakeke/RaTE-NER-Deberta", "FremyCompany/BioLORD-2023-C")
     ),
     "radgraph": ReportScorer(
         ("radgraph_simple", "radgraph_partial", "radgraph_complete"),
-        "StanfordAIMI/RRG_scorers' radgraph-xl, unpacked in ~/.cache/radgraph/0.1.18/radgraph-xl, "
-        "and the encoder that its config.json names",
+        ("the encoder of radgraph-xl",),
+        "radgraph-xl.tar.gz of StanfordAIMI/RRG_scorers unpacked in "
+        "~/.cache/radgraph/0.1.18/radgraph-xl",
     ),
     "radfact_ct": ReportScorer(
         ("radfact_ct_precision", "radfact_ct_recall", "radfact_ct_f1"),
+        (),
         "a server that speaks OpenAI's protocol (OPENAI_BASE_URL, OPENAI_API_KEY)",
     ),
-    "f1radbert_ct": ReportScorer(("f1radbert_ct_sample_acc",), "IAMJB/RadBERT-CT"),
-    "bertscore": ReportScorer(("bertscore",), "distilbert-base-uncased"),
+    "f1radbert_ct": ReportScorer(("f1radbert_ct_sample_acc",), ("IAMJB/RadBERT-CT",)),
+    "bertscore": ReportScorer(("bertscore",), ("distilbert-base-uncased",)),
 }
 
 
@@ -139,7 +151,7 @@ def _numbers(metric: RadEvalMetric, told: object, count: int) -> list[float]:
 
 def _bad(metric: RadEvalMetric, what: str) -> CtscribeError:
     return CtscribeError(
-        "E_RADEVAL", f"RadEval's {metric} needs {SCORERS[metric].runs_on}, but {what}"
+        "E_RADEVAL", f"RadEval's {metric} needs {SCORERS[metric].needs}, but {what}"
     )
 
 
@@ -182,12 +194,16 @@ def value_table(values: ReportValues, resampler: Resampler) -> dict[str, dict[st
     point, drawn = (
         mean_values(sums, [*values]) for sums in resampler.sums(value_statistics(values))
     )
-    runs_on = {key: scorer.runs_on for scorer in SCORERS.values() for key in scorer.keys}
+    weights = {
+        key: "+".join(scorer.weights) or "server"
+        for scorer in SCORERS.values()
+        for key in scorer.keys
+    }
     return {
         key: with_interval(point[key], drawn[key])
         | {
             "signature": f"{key}|mean over reports, 0 for an empty one|RadEval {_version()}|"
-            f"by:{runs_on[key]}|scans:{len(numbers)}",
+            f"by:{weights[key]}|scans:{len(numbers)}",
             "unscored": int((~np.isfinite(numbers)).sum()),
         }
         for key, numbers in values.items()
