@@ -36,6 +36,8 @@ CLINICAL_METRICS = {
 """Metric → its definition, which is the signature's body."""
 
 _N = len(FINDINGS)
+NUM_CLINICAL_COLUMNS = 4 * _N + 5
+"""Of `clinical_statistics`."""
 
 
 def clinical_signature(metric: str, label_source: str, num_scans: int) -> str:
