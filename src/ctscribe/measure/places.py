@@ -7,6 +7,7 @@ In: a phantom's ``truth.jsonl``, ``evidence.jsonl`` of a run, JSONL of boxes, or
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import model_validator
@@ -26,7 +27,9 @@ from ctscribe.data.prepared import Prepared, stem
 from ctscribe.scan.boxes import reach_of_frames
 from ctscribe.scan.regions import Grid, Region
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.evidence import EvidenceRow, SentenceEvidence
+
+if TYPE_CHECKING:
+    from ctscribe.write.evidence import SentenceEvidence
 
 Shown = Mapping[str, list[Region]]
 """What is shown, a finding or a sentence → where."""
@@ -153,6 +156,9 @@ def _evidence_loaders(path: Path, prepared: Prepared | None) -> Loaders:
             "E_OPTION",
             f"{path.name} counts in pixels of frames, so --prepared must be given, but is not",
         )
+    # masks and boxes are compared where there is no torch
+    from ctscribe.write.evidence import EvidenceRow
+
     rows = read_rows(path, EvidenceRow)
     lacking = [row.volume_name for row in rows if row.volume_name not in prepared.by_name]
     if lacking:
@@ -169,7 +175,7 @@ def _evidence_loaders(path: Path, prepared: Prepared | None) -> Loaders:
     }
 
 
-def _of_evidence(sentences: Sequence[SentenceEvidence], study: StudyRow, _: Grid | None) -> Shown:
+def _of_evidence(sentences: "Sequence[SentenceEvidence]", study: StudyRow, _: Grid | None) -> Shown:
     """Each finding a sentence affirms, in the box of the slice pair it rests on most."""
     shown: dict[str, list[Region]] = {}
     reach, to_ras = reach_of_frames(study), np.array(study.frame_to_ras)
