@@ -105,9 +105,9 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """
     systems = {name: [scores] for name, scores in runs.items()}
     first = next(iter(runs.values()))
-    words, found, by_models = (
+    words, by_models = (
         {name: title for name, title in titles.items() if name in first["model"]}
-        for titles in (LANGUAGE, FOUND, BY_MODELS)
+        for titles in (LANGUAGE, BY_MODELS)
     )
     check = first["cross_check"]
     note = (
@@ -116,7 +116,7 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     )
     return [
         systems_table("Language", "System", systems, words, (note,)),
-        systems_table("Findings", "System", systems, found),
+        systems_table("Findings", "System", systems, FOUND),
         *([_by_models(systems, by_models)] if by_models else []),
     ]
 
