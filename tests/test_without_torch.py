@@ -11,6 +11,7 @@ import ctscribe.show
 SCORING = (
     *("scores", "compare", "references", "classifier"),
     *("card_files", "card_scores", "card_views"),
+    *("grounding", "radeval", "ranking"),
 )
 SHOWN = [module.name for module in iter_modules(ctscribe.show.__path__, "ctscribe.show.")]
 

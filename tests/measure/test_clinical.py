@@ -46,11 +46,27 @@ def test_every_metric_on_a_case_counted_by_hand() -> None:
             "precision_macro": 2 / 3,
             "f1": 4 / 6,
             "f1_macro": 2 / 3,
+            "f1_weighted": 2 / 3,
+            "f1_per_report": (0.5 + 1 + 1) / 3,
             "label_accuracy": 52 / 54,
             "exact_match": 2 / 3,
             "crg": 1 / (3 - 2 * (2 / 3 - 1 / 51)),
         }
     )
+
+
+def test_weighted_f1_counts_common_findings_more_and_those_nobody_has_not_at_all() -> None:
+    # F1 of finding 0: 4/5 of three; of finding 1: 0 of one. Finding 2 is only alarmed falsely.
+    scores = score([at(0), at(0, 2), at()], [at(0), at(0, 1), at(0)])
+    assert scores["f1_weighted"] == pytest.approx((4 / 5 * 3 + 0 * 1) / 4)
+    assert scores["f1_macro"] == pytest.approx((4 / 5 + 0) / 2)
+    assert scores["f1_per_report"] == pytest.approx((1 + 2 / 4 + 0) / 3)
+
+
+def test_a_false_alarm_about_a_scan_without_findings_has_a_report_f1_of_0() -> None:
+    scores = score([at(3), at()], [at(), at()])
+    assert scores["f1_per_report"] == 1 / 2
+    assert np.isnan(scores["f1_weighted"])
 
 
 @given(LABELS)

@@ -171,6 +171,8 @@ E_PREPARED           The frames are of other knobs than are asked for, or of ano
     Give the recipe they were prepared with, or prepare into another folder.
 E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
+E_RADEVAL            A metric of RadEval was asked for, but cannot run here.
+    `pip install "ctscribe[radeval]"`, put what is named where it is named, or leave it out.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
 E_RECIPE             A recipe is not given, or has an unknown or impossible knob.

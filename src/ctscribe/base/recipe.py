@@ -16,6 +16,7 @@ from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+RadEvalMetric = Literal["green", "ratescore", "radgraph", "radfact_ct", "f1radbert_ct", "bertscore"]
 _MOST_BYTES = 1 << 16
 """Of a recipe; one that says everything has a tenth."""
 
@@ -302,6 +303,9 @@ class EvaluateConfig(Section):
     punctuation."""
     meteor: bool = False
     """Also METEOR, which needs Java and pycocoevalcap."""
+    radeval: tuple[RadEvalMetric, ...] = ()
+    """Also these of RadEval, of every system and baseline, from weights that are on disk;
+    radfact_ct sends the reports to the server that OPENAI_BASE_URL names, without it to OpenAI."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap draws of patients."""
     seed: int = 0

@@ -9,7 +9,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json, write_text
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, stage
-from ctscribe.cli.options import Overrides, ScoringRecipeName, app
+from ctscribe.cli.options import AllowOutside, Overrides, ScoringRecipeName, app
 from ctscribe.cli.references import (
     NO_REFERENCES,
     NO_TRAINING,
@@ -205,6 +205,43 @@ def alter(prepared: Path, out: Path, *, split: Split = "test") -> None:
     with stage("Altering volumes", "volumes") as progress:
         number = write_altered(Prepared(prepared), split, out, progress=progress)
     say(f"{number} scans under every view in {out}")
+
+
+@app.command
+def ground(
+    predicted: Path,
+    reference: Path,
+    *,
+    prepared: Annotated[
+        Path | None, Parameter(help="Prepared studies: needed where PREDICTED is evidence.jsonl.")
+    ] = None,
+    allow_outside: AllowOutside = False,
+    out: Path = Path("grounding.json"),
+) -> None:
+    """Tell whether PREDICTED boxes or masks of findings lie where REFERENCE has them.
+
+    PREDICTED is a run's evidence_*.jsonl, JSONL of volume_name, finding and box_mm or box_voxels,
+    or masks. REFERENCE is masks, such boxes, or a phantom's truth.jsonl; masks come as for
+    `warm-up --where`, and one per sentence as ReXGroundingCT has them.
+    """
+    from ctscribe.base.recipe import EvaluateConfig
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.measure.grounding import ground as compare_places
+    from ctscribe.show.tables import written_tables
+    from ctscribe.show.trust_tables import grounding_tables
+
+    with stage("Comparing places", "volumes") as progress:
+        found = compare_places(
+            predicted,
+            reference,
+            Prepared(prepared) if prepared else None,
+            EvaluateConfig(),
+            allow_outside=allow_outside,
+            progress=progress,
+        )
+    write_json(out, found)
+    print_text(written_tables(grounding_tables(found), "markdown"))
+    say(f"Grounding in {out}")
 
 
 def _label_source(classifier: Path | None) -> "LabelSource":

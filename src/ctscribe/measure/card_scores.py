@@ -27,7 +27,12 @@ from jaxtyping import Float64, Int64
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_views import VIEWS
-from ctscribe.measure.clinical import clinical_scores, clinical_statistics, finding_scores
+from ctscribe.measure.clinical import (
+    NUM_CLINICAL_COLUMNS,
+    clinical_scores,
+    clinical_statistics,
+    finding_scores,
+)
 from ctscribe.measure.intervals import Resampler, with_interval
 from ctscribe.measure.language import (
     NUM_LANGUAGE_COLUMNS,
@@ -63,7 +68,7 @@ _COMPARED = ("ce_gap", "bleu_4", "label_agreement", "dependence")
 
 _NUM = len(FINDINGS)
 _CLINICAL_AT = 2 + _NUM
-_LANGUAGE_AT = _CLINICAL_AT + 4 * _NUM + 4
+_LANGUAGE_AT = _CLINICAL_AT + NUM_CLINICAL_COLUMNS
 _AGREEMENT_AT = _LANGUAGE_AT + NUM_LANGUAGE_COLUMNS
 
 Totals = Float64[np.ndarray, "draws columns"]
@@ -161,7 +166,7 @@ def _statistics(
     )
 
 
-def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 76"]:
+def _clinical(totals: Totals) -> Float64[np.ndarray, "draws 77"]:
     return totals[:, _CLINICAL_AT:_LANGUAGE_AT]
 
 

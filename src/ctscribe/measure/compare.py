@@ -17,15 +17,18 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.measure.intervals import (
     Resampler,
+    Scorer,
     approximate_randomisation,
     holm,
     percentile_interval,
     sum_by_patient,
 )
 from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.radeval import keys_of, mean_values, score_systems, value_statistics
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
+    Answers,
     LabelSource,
     ScanReport,
     as_reports,
@@ -90,50 +93,83 @@ def compare(
         and ``high`` over paired draws of patients, ``p`` of approximate randomisation, ``p_holm``
         adjusted over all metrics of all systems, and ``holds`` when the latter is below alpha. A
         metric that is undefined on these scans is left out.
+
+    Raises:
+        CtscribeError: As `match_predictions` and `radeval.score_systems`.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
-    (one, missing_of_base), *rest = (
-        _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
-    )
-    trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
+    matched = [
+        [match_predictions(written, truth, source) for written in seeds]
+        for seeds in (base, *others.values())
+    ]
+    scorer, num_metrics = _scorer(config)
+    missing_of_base, *missing = map(_missing, matched)
+    one, *rest = _sums(matched, truth, resampler, config)
+    trials = enough_trials(config.resamples, num_metrics * len(others))
     differences = {
-        name: _differences(one, two, resampler, trials, config.seed)
-        for name, (two, _) in zip(others, rest, strict=True)
+        name: _differences(one, two, scorer, resampler, trials, config.seed)
+        for name, two in zip(others, rest, strict=True)
     }
     drawn = {"resamples": config.resamples, "seed": config.seed, "trials": trials}
     return {
         "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
         "alpha": ALPHA,
         "missing_of_base": missing_of_base,
-        "missing": {name: missing for name, (_, missing) in zip(others, rest, strict=True)},
+        "missing": dict(zip(others, missing, strict=True)),
         "differences": differences,
         "use": RESEARCH_USE,
     }
 
 
+Matched = Sequence[tuple[Answers, list[str]]]
+"""Of each seed of a system what `match_predictions` gives."""
+
+
+def _missing(seeds: Matched) -> list[str]:
+    """The scans of which one of the seeds has no report."""
+    return [*dict.fromkeys(scan_id for _, found in seeds for scan_id in found)]
+
+
 def _sums(
-    seeds: Sequence[Sequence[PredictionRow]],
+    systems: Sequence[Matched],
     truth: Sequence[ScanReport],
     resampler: Resampler,
     config: EvaluateConfig,
-    source: LabelSource,
-) -> tuple[Sums, list[str]]:
-    """A system's sums, and the scans of which one of its seeds has no report."""
-    matched = [match_predictions(written, truth, source) for written in seeds]
-    rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in matched)
-    missing = {scan_id: None for _, found in matched for scan_id in found}
-    return sum_by_patient(np.asarray(rows), resampler.patients), [*missing]
+) -> list[Sums]:
+    """Each system's sums, over all its seeds."""
+    written = [answers.texts for seeds in systems for answers, _ in seeds]
+    values = iter(score_systems(config.radeval, written, [report.text for report in truth]))
+    sums = []
+    for seeds in systems:
+        rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in seeds)
+        if config.radeval:
+            rows = np.hstack([rows, sum(value_statistics(next(values)) for _ in seeds)])
+        sums.append(sum_by_patient(np.asarray(rows), resampler.patients))
+    return sums
+
+
+def _scorer(config: EvaluateConfig) -> tuple[Scorer, int]:
+    """All metrics from the columns of `_sums`, and how many they are."""
+    keys = keys_of(config.radeval)
+    if not keys:
+        return score_sums, len(ALL_METRICS)
+
+    def score(totals: np.ndarray) -> dict[str, np.ndarray]:
+        ours, values = np.split(totals, [-2 * len(keys)], axis=1)
+        return score_sums(ours) | mean_values(values, keys)
+
+    return score, len(ALL_METRICS) + len(keys)
 
 
 def _differences(
-    one: Sums, two: Sums, resampler: Resampler, trials: int, seed: int
+    one: Sums, two: Sums, scorer: Scorer, resampler: Resampler, trials: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Metric → two − one."""
-    p_values = approximate_randomisation(one, two, score_sums, trials, seed)
-    drawn_one, drawn_two = (score_sums(resampler.draws @ sums) for sums in (one, two))
-    point_one, point_two = (score_sums(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
+    p_values = approximate_randomisation(one, two, scorer, trials, seed)
+    drawn_one, drawn_two = (scorer(resampler.draws @ sums) for sums in (one, two))
+    point_one, point_two = (scorer(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
         low, high = percentile_interval(drawn_two[metric] - drawn_one[metric]) or (None, None)

@@ -188,12 +188,12 @@ def _patient_and_scan(path: Path, name: str, cells: Cells) -> tuple[str | None, 
                 "E_CSV",
                 f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
             )
-    parts = _parts(name)
+    parts = ct_rate_parts(name)
     patient_id = cells.get("patient") or (parts.patient_id if parts else None)
     return patient_id, cells.get("scan") or (parts.scan_id if parts else volume_stem(name))
 
 
-def _parts(name: str) -> VolumeName | None:
+def ct_rate_parts(name: str) -> VolumeName | None:
     """A volume's or a scan's name of CT-RATE's kind, taken apart."""
     for suffix in (".nii.gz", "_1.nii.gz"):
         with suppress(CtscribeError):

@@ -21,12 +21,19 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
-from ctscribe.base.types import Labels
-from ctscribe.measure.baselines import read_label_head, rules_of, write_baselines
+from ctscribe.measure.baselines import (
+    Probabilities,
+    read_label_head,
+    rules_of,
+    stated_by,
+    write_baselines,
+)
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
 from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.radeval import ReportValues, score_systems, value_table
+from ctscribe.measure.ranking import by_ranking
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
@@ -121,8 +128,8 @@ def evaluate_predictions(
     """
     studies = references.studies
     predictions = read_predictions(predictions_path, studies, references.left_out)
-    stated = None if label_head_path is None else read_label_head(label_head_path, studies)
-    scores = evaluate(predictions, studies, references.training, config, source, stated)
+    head = None if label_head_path is None else read_label_head(label_head_path, studies)
+    scores = evaluate(predictions, studies, references.training, config, source, head)
     scores["n"] |= references.facts()
     scores["inputs"] = {
         "predictions_sha256": sha256_of_file(predictions_path),
@@ -138,7 +145,7 @@ def evaluate(
     training: Sequence[ReportedRow] | None,
     config: EvaluateConfig,
     source: LabelSource = RULES,
-    stated: Mapping[str, Labels] | None = None,
+    label_head: Probabilities | None = None,
 ) -> dict[str, Any]:
     """Scores predictions once per scan, with patient-bootstrap intervals and blind baselines.
 
@@ -149,30 +156,33 @@ def evaluate(
         training: The studies the baselines choose their reports from; None where there are none,
             which ``baseline_rules`` say then.
         source: Reads the findings of what was written, and of references without labels.
-        stated: Scan → what a label head found, for the baseline that needs no report writer.
+        label_head: Probabilities of each scan, which are ranked, and from 0.5 up said by the
+            baseline that needs no report writer.
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
         ``unfinished`` (reports cut short, of those of which that is known), ``template``,
-        ``cross_check``, ``use``. An undefined score is None.
+        ``cross_check``, ``use``; ``ranking`` with a label head. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
             patients; ``E_SCAN`` and ``E_PREDICTION`` for rows that contradict each other;
-            ``E_METEOR`` where METEOR is asked for and cannot run.
+            ``E_METEOR`` and ``E_RADEVAL`` where one is asked for and cannot run.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
+    stated = None if label_head is None else stated_by(label_head)
     blind = write_baselines(known, truth, config.seed, stated)
     cut, drawn = unfinished(predictions), {"resamples": config.resamples, "seed": config.seed}
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
         "n": {**count_scans(studies), **given, **drawn},
         **_scores(answers, blind, studies, truth, config, source),
+        **({} if label_head is None else {"ranking": _ranking(label_head, truth, config)}),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
         "unfinished": {**asdict(cut), "share": cut.share},
@@ -216,24 +226,34 @@ def _scores(
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
     resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
 
-    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
+    def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
         if config.meteor:
             found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
-        return found
+        return found | value_table(values, resampler)
 
     rows = scan_statistics(answers, truth, config.profile)
     baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
+    systems = [each.texts for each in (answers, *baselines.values())]
+    values, *of_baselines = score_systems(config.radeval, systems, [each.text for each in truth])
     return {
-        "model": table(answers, rows),
+        "model": table(answers, rows, values),
         "baselines": {
-            name: table(each, scan_statistics(each, truth, config.profile))
-            for name, each in baselines.items()
+            name: table(each, scan_statistics(each, truth, config.profile), of_baseline)
+            for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
         },
         "per_finding": by_finding(rows, resampler),
         "agreement": by_agreement(answers, truth, resampler),
         "strata": by_stratum(rows, studies, truth, resampler),
     }
+
+
+def _ranking(
+    label_head: Probabilities, truth: Sequence[ScanReport], config: EvaluateConfig
+) -> dict[str, Any]:
+    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    probabilities = np.array([label_head[report.scan_id] for report in truth], dtype=np.float64)
+    return by_ranking(probabilities, truth, resampler)
 
 
 def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:

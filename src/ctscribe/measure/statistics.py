@@ -23,7 +23,7 @@ from ctscribe.measure.language import (
 )
 from ctscribe.measure.scans import Answers, ScanReport
 
-Statistics = Float64[np.ndarray, "rows 89"]
+Statistics = Float64[np.ndarray, "rows 90"]
 """`language_statistics` and `clinical_statistics` side by side."""
 
 ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
@@ -42,7 +42,7 @@ def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Prof
     return np.hstack([language, clinical])
 
 
-def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 76"]:
+def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 77"]:
     """The columns of `clinical_statistics`."""
     return statistics[:, NUM_LANGUAGE_COLUMNS:]
 

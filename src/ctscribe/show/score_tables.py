@@ -39,6 +39,8 @@ FOUND = {
     "coverage_macro": "Coverage, macro",
     "precision_macro": "Precision, macro",
     "f1_macro": "F1, macro",
+    "f1_weighted": "F1, weighted",
+    "f1_per_report": "F1 per report",
     "coverage_per_report": "Coverage per report",
     "label_accuracy": "Label accuracy",
     "exact_match": "Exact match",
@@ -46,7 +48,21 @@ FOUND = {
 }
 """Columns about findings."""
 
-TITLES = LANGUAGE | FOUND
+BY_MODELS = {
+    "green": "GREEN",
+    "ratescore": "RaTEScore",
+    "radgraph_simple": "RadGraph-F1, entities",
+    "radgraph_partial": "RadGraph-F1, with relations or without",
+    "radgraph_complete": "RadGraph-F1, entities and relations",
+    "radfact_ct_precision": "RadFact-CT precision",
+    "radfact_ct_recall": "RadFact-CT recall",
+    "radfact_ct_f1": "RadFact-CT F1",
+    "f1radbert_ct_sample_acc": "F1RadBERT-CT, all labels the same",
+    "bertscore": "BERTScore",
+}
+"""Columns of RadEval's metrics; each is there where it was asked for."""
+
+TITLES = LANGUAGE | FOUND | BY_MODELS
 
 LIKENESS = {
     "shared_token_share": "Words in shared sentences",
@@ -73,6 +89,7 @@ HOLDS = "*"
 
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
 _RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
+_RANKING = {"auroc": "AUROC", "average_precision": "Average precision"}
 _AGREEMENT = {
     "side_agreement": "Same side",
     "nodule_size_within_2_mm": "Nodule size within 2 mm",
@@ -88,7 +105,10 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """
     systems = {name: [scores] for name, scores in runs.items()}
     first = next(iter(runs.values()))
-    words = {name: title for name, title in LANGUAGE.items() if name in first["model"]}
+    words, by_models = (
+        {name: title for name, title in titles.items() if name in first["model"]}
+        for titles in (LANGUAGE, BY_MODELS)
+    )
     check = first["cross_check"]
     note = (
         f"BLEU-4 of {check['scans']} scans of the first row, by us {check['bleu_4']:.6f}, by "
@@ -97,12 +117,31 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     return [
         systems_table("Language", "System", systems, words, (note,)),
         systems_table("Findings", "System", systems, FOUND),
+        *([_by_models(systems, by_models)] if by_models else []),
     ]
 
 
+def _by_models(systems: Mapping[str, Sequence[Scores]], metrics: Mapping[str, str]) -> Table:
+    unscored = {
+        f"{title} of {name}": scores["model"][metric]["unscored"]
+        for name, (scores, *_) in systems.items()
+        for metric, title in metrics.items()
+    }
+    notes = [
+        f"{what}: {count} reports are left out, for which RadEval gave no number."
+        for what, count in unscored.items()
+        if count
+    ]
+    return systems_table("Judged by models (RadEval)", "System", systems, metrics, notes)
+
+
 def breakdown_tables(scores: Scores) -> list[Table]:
-    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports."""
-    return [_findings(scores), _groups(scores), _agreement(scores), _likeness(scores)]
+    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports.
+
+    With a label head also how well its probabilities rank scans.
+    """
+    ranked = [_ranking(scores["ranking"])] if "ranking" in scores else []
+    return [_findings(scores), *ranked, _groups(scores), _agreement(scores), _likeness(scores)]
 
 
 def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
@@ -352,6 +391,20 @@ def _findings(scores: Scores) -> Table:
     columns = ("Finding", *_RATES.values(), *_COUNTS.values())
     note = "Most frequent first; right, wrong and missed count scans."
     return Table("Each finding", columns, rows, (note,))
+
+
+def _ranking(found: Mapping[str, Any]) -> Table:
+    rows = [
+        (row["finding"], str(row["positives"]), *(value_of(row[name]) for name in _RANKING))
+        for row in sorted(found["per_finding"], key=lambda row: -row["positives"])
+    ]
+    macro = ("Mean over findings", "", *(value_of(found["macro"][name]) for name in _RANKING))
+    columns = ("Finding", "Scans with it", *_RANKING.values())
+    told = {name: found["macro"][name]["signature"].partition("|")[2] for name in _RANKING}
+    notes = tuple(f"{title}: {told[name]}" for name, title in _RANKING.items())
+    return Table(
+        "Probabilities of the label head", columns, (*rows, macro), notes, rules=(len(rows),)
+    )
 
 
 def _groups(scores: Scores) -> Table:
