@@ -5,6 +5,7 @@ references. Out: the differences from the first, with intervals and corrected p-
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.measure.statistics import ALL_METRICS, scan_statistics, score_sums
+from ctscribe.measure.statistics import all_metrics, scan_statistics, score_sums
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -152,15 +153,16 @@ def _sums(
 
 def _scorer(config: EvaluateConfig) -> tuple[Scorer, int]:
     """All metrics from the columns of `_sums`, and how many they are."""
-    keys = keys_of(config.radeval)
+    keys, num_metrics = keys_of(config.radeval), len(all_metrics(config.profile))
+    score_ours = partial(score_sums, profile=config.profile)
     if not keys:
-        return score_sums, len(ALL_METRICS)
+        return score_ours, num_metrics
 
     def score(totals: np.ndarray) -> dict[str, np.ndarray]:
         ours, values = np.split(totals, [-2 * len(keys)], axis=1)
-        return score_sums(ours) | mean_values(values, keys)
+        return score_ours(ours) | mean_values(values, keys)
 
-    return score, len(ALL_METRICS) + len(keys)
+    return score, num_metrics + len(keys)
 
 
 def _differences(

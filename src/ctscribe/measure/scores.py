@@ -187,7 +187,7 @@ def evaluate(
         "missing": missing,
         "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
-        "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
+        "cross_check": cross_check(**_texts(answers, truth, config.profile), profile=config.profile),
         "use": RESEARCH_USE,
     }
 
@@ -229,7 +229,8 @@ def _scores(
     def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
         if config.meteor:
-            found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
+            texts = _texts(system, truth, config.profile)
+            found["meteor"] = meteor(**texts, profile=config.profile)
         return found | value_table(values, resampler)
 
     rows = scan_statistics(answers, truth, config.profile)
@@ -288,5 +289,8 @@ def cross_check(
     }
 
 
-def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
-    return {"predictions": answers.texts, "references": [report.text for report in truth]}
+def _texts(
+    answers: Answers, truth: Sequence[ScanReport], profile: Profile
+) -> dict[str, Sequence[str]]:
+    references = [report.compared(profile) for report in truth]
+    return {"predictions": answers.compared(profile), "references": references}

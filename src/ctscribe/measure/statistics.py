@@ -14,9 +14,9 @@ from ctscribe.measure.clinical import (
 )
 from ctscribe.measure.intervals import Resampler, with_interval
 from ctscribe.measure.language import (
-    LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
     Profile,
+    language_metrics,
     language_scores,
     language_signature,
     language_statistics,
@@ -26,14 +26,17 @@ from ctscribe.measure.scans import Answers, ScanReport
 Statistics = Float64[np.ndarray, "rows 90"]
 """`language_statistics` and `clinical_statistics` side by side."""
 
-ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
+
+def all_metrics(profile: Profile) -> tuple[str, ...]:
+    """The metrics of language and of findings that a profile has."""
+    return (*language_metrics(profile), *CLINICAL_METRICS)
 
 
 def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Profile) -> Statistics:
     """Sufficient statistics of every scan, for all metrics at once."""
     language = language_statistics(
-        predictions=answers.texts,
-        references=[report.text for report in truth],
+        predictions=answers.compared(profile),
+        references=[report.compared(profile) for report in truth],
         profile=profile,
     )
     clinical = clinical_statistics(
@@ -47,11 +50,13 @@ def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 77"]:
     return statistics[:, NUM_LANGUAGE_COLUMNS:]
 
 
-def score_sums(totals: Statistics) -> dict[str, Float64[np.ndarray, "rows"]]:
-    """All metrics from sums of `scan_statistics`; one value per row."""
+def score_sums(
+    totals: Statistics, profile: Profile = "ctrate-raw"
+) -> dict[str, Float64[np.ndarray, "rows"]]:
+    """The profile's `all_metrics` from sums of `scan_statistics`; one value per row."""
     return {
-        **language_scores(totals[:, :NUM_LANGUAGE_COLUMNS]),
-        **clinical_scores(clinical_part(totals)),
+        **language_scores(totals[:, :NUM_LANGUAGE_COLUMNS], profile),
+        **clinical_scores(clinical_part(totals), macro_of_all=profile == "vlm3d"),
     }
 
 
@@ -59,11 +64,14 @@ def score_table(
     statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
 ) -> dict[str, dict[str, Any]]:
     """Metric → value, its interval over the draws, and its signature."""
-    point, drawn = (score_sums(sums) for sums in resampler.sums(statistics))
-    num_scans = len(statistics)
+    point, drawn = (score_sums(sums, profile) for sums in resampler.sums(statistics))
+    num_scans, of_all = len(statistics), profile == "vlm3d"
     signatures = {
-        **{name: language_signature(name, profile, num_scans) for name in LANGUAGE_METRICS},
-        **{name: clinical_signature(name, label_source, num_scans) for name in CLINICAL_METRICS},
+        **{name: language_signature(name, profile, num_scans) for name in language_metrics(profile)},
+        **{
+            name: clinical_signature(name, label_source, num_scans, macro_of_all=of_all)
+            for name in CLINICAL_METRICS
+        },
     }
     return {
         name: with_interval(point[name], drawn[name]) | {"signature": signature}

@@ -27,10 +27,11 @@ LANGUAGE = {
     "bleu_3": "BLEU-3",
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
+    "bleu_mean": "BLEU, mean",
     "cider": "CIDEr",
     "meteor": "METEOR",
 }
-"""Columns about words; METEOR is there where it was asked for."""
+"""Columns about words; METEOR is there where it was asked for, the mean of BLEU in profile vlm3d."""
 
 FOUND = {
     "coverage": "Coverage",
