@@ -24,7 +24,7 @@ from ctscribe.measure.intervals import (
     percentile_interval,
     sum_by_patient,
 )
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.radeval import keys_of, mean_values, score_systems, value_statistics
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
@@ -56,11 +56,13 @@ def compare_predictions(
     Returns:
         What `compare` returns; ``base``, the name of the first; and ``inputs``, by hash.
     """
-    studies, left_out = references.studies, references.left_out
-    written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
+    studies, left_out, noticed = references.studies, references.left_out, Noticed()
+    written = {
+        name: [read_predictions(path, studies, left_out, noticed)] for name, path in paths.items()
+    }
     base = next(iter(paths))
     found = compare(written.pop(base), written, studies, config, source)
-    found["n"] |= references.facts()
+    found["n"] |= references.facts() | noticed.facts()
     found["inputs"] = {
         "predictions_sha256": {name: sha256_of_file(path) for name, path in paths.items()},
         "references_sha256": references.sha256(),

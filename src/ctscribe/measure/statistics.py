@@ -1,6 +1,6 @@
 """All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,27 @@ def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Prof
     return np.hstack([language, clinical])
 
 
+def language_of_written(
+    answers: Answers, truth: Sequence[ScanReport], missing: Collection[str], profile: Profile
+) -> dict[str, float] | None:
+    """The language scores of the scans that have a report, and their number as ``scans``.
+
+    So CT-RATE's challenge counts, whose scorer drops what is missing; None for other profiles, and
+    where nothing is missing or everything.
+    """
+    written = [place for place, report in enumerate(truth) if report.scan_id not in missing]
+    if profile != "vlm3d" or len(written) in (0, len(truth)):
+        return None
+    predictions = answers.compared(profile)
+    rows = language_statistics(
+        predictions=[predictions[place] for place in written],
+        references=[truth[place].compared(profile) for place in written],
+        profile=profile,
+    )
+    found = language_scores(rows.sum(axis=0, keepdims=True), profile)
+    return {"scans": len(written)} | {name: float(value[0]) for name, value in found.items()}
+
+
 def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 77"]:
     """The columns of `clinical_statistics`."""
     return statistics[:, NUM_LANGUAGE_COLUMNS:]
@@ -67,7 +88,9 @@ def score_table(
     point, drawn = (score_sums(sums, profile) for sums in resampler.sums(statistics))
     num_scans, of_all = len(statistics), profile == "vlm3d"
     signatures = {
-        **{name: language_signature(name, profile, num_scans) for name in language_metrics(profile)},
+        **{
+            name: language_signature(name, profile, num_scans) for name in language_metrics(profile)
+        },
         **{
             name: clinical_signature(name, label_source, num_scans, macro_of_all=of_all)
             for name in CLINICAL_METRICS

@@ -50,8 +50,10 @@ def join_report(findings: str, impression: str) -> str:
 
 
 def headed_report(findings: str, impression: str) -> str:
-    """The two sections on one line under their headings, as the references of CT-RATE's challenge
-    have them; of one section, that section alone."""
+    """The two sections on one line, under the headings that CT-RATE's challenge has.
+
+    Of one section, that section alone.
+    """
     parts = findings.strip(), impression.strip()
     return f"Findings: {parts[0]} Impression: {parts[1]}" if all(parts) else "".join(parts)
 
