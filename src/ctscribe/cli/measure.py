@@ -36,6 +36,10 @@ def label(
     reports: Path,
     *,
     out: Path,
+    to: Annotated[
+        Literal["csv", "vlm3d"],
+        Parameter(help="Keyed as REPORTS are, or as the challenge's: AccessionNo, no suffix."),
+    ] = "csv",
     classifier: ClassifierFolder = None,
     evidence: Annotated[
         Path | None, Parameter(help="JSONL of the words and sentences that the rules rest on.")
@@ -50,7 +54,9 @@ def label(
             "--evidence is what the rules rest on, but --classifier is to read the findings",
         )
     read = _label_source(classifier).read
-    num_reports = label_csv(reports, out, read=read, evidence_path=evidence)
+    num_reports = label_csv(
+        reports, out, read=read, evidence_path=evidence, as_challenge=to == "vlm3d"
+    )
     say(f"Labels of {num_reports} reports in {out}")
     if evidence:
         say(f"Words and sentences in {evidence}")

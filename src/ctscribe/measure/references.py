@@ -82,9 +82,9 @@ class TablePaths:
 
     Attributes:
         reports: See `read_report_table`, or JSON as of predictions. Further columns are read where
-            present: ``patient``, ``scan``, ``split`` (rows of the other one are passed over), the 18 findings,
-            ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``, ``PatientSex``
-            and ``PatientAge``.
+            present: ``patient``, ``scan``, ``split`` (rows of the other one are passed over), the
+            18 findings, ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``,
+            ``PatientSex`` and ``PatientAge``.
         labels: The 18 findings, 0 or 1, for every report; without, those beside the reports, or
             none.
         metadata: Scanner, sex and age, as beside the reports; rows may lack.
