@@ -15,7 +15,7 @@ from typing import final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_any_json, write_text
 from ctscribe.base.outside_text import without_special_tokens
-from ctscribe.base.rows import PredictionRow, ReportedRow, line_of, read_rows
+from ctscribe.base.rows import PredictionRow, ReportedRow, line_of, read_rows, write_rows
 from ctscribe.base.tables import format_csv
 from ctscribe.base.types import PredictionFormat
 from ctscribe.data.ct_rate import VolumeName, parse_volume_name
@@ -277,7 +277,8 @@ def convert_predictions(
         path: The predictions.
         out: File to write; of CT2Rep's two, that of the predictions.
         form: Of the file.
-        studies: Those that are answered, which CT2Rep's files need; None where they are not known.
+        studies: Those that are answered, by whose names CT2Rep's files and our own rows are
+            written; None where they are not known.
         noticed: Counts what is taken away.
 
     Returns:
@@ -287,14 +288,16 @@ def convert_predictions(
         CtscribeError: As `read_written` and `put_to_studies`, ``E_OPTION`` and ``E_WRITE``.
     """
     written = read_written(path, noticed, studies)
-    if form != "ct2rep":
-        write_text(out, format_written(written, form))
-        return len(written), [out]
-    if studies is None:
+    if studies is None and form == "ct2rep":
         raise CtscribeError(
             "E_OPTION", "CT2Rep's files need the true reports (--references), but none are given"
         )
+    if studies is None or form not in ("ct2rep", "jsonl"):
+        write_text(out, format_written(written, form))
+        return len(written), [out]
     rows = put_to_studies(written, path, studies)
+    if form == "jsonl":
+        return write_rows(out, rows), [out]
     texts = {row.volume_name: f"{row.findings} {row.impression}".strip() for row in rows}
     paths = [out, truth_path_of(out)]
     for each, text in zip(paths, format_ct2rep(texts, studies), strict=True):

@@ -47,7 +47,7 @@ def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Prof
 
 def language_of_written(
     answers: Answers, truth: Sequence[ScanReport], missing: Collection[str], profile: Profile
-) -> dict[str, float] | None:
+) -> dict[str, float | int] | None:
     """The language scores of the scans that have a report, and their number as ``scans``.
 
     So CT-RATE's challenge counts, whose scorer drops what is missing; None for other profiles, and
@@ -63,7 +63,7 @@ def language_of_written(
         profile=profile,
     )
     found = language_scores(rows.sum(axis=0, keepdims=True), profile)
-    return {"scans": len(written)} | {name: float(value[0]) for name, value in found.items()}
+    return {"scans": len(written), **{name: float(value[0]) for name, value in found.items()}}
 
 
 def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 77"]:
