@@ -233,7 +233,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_files(folder, pairs, special=True)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"profile": profile, "metric": metric, "ours": found[metric], "theirs": value}
             for profile in PROFILES
             for found in [ours(folder, profile)]

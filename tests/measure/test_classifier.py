@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,12 @@ def test_an_encoder_without_pooler_weights_is_refused(classifier_dir: Path, tmp_
         Classifier(folder, ignore)
 
 
-SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 SMALL |= {"intermediate_size": 16, "initializer_range": 1.0, "max_position_embeddings": 514}
 LABELS = {"num_labels": 18, "pad_token_id": 1}
 

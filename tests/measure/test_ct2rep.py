@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.files import read_text, write_text
-from ctscribe.base.rows import ReportedRow
+from ctscribe.base.rows import StudyRow
 from ctscribe.measure.language import normalise
 from ctscribe.measure.predictions import Noticed, convert_predictions, read_predictions
 from tests.refusals import refusal
@@ -19,7 +19,7 @@ def tokens(text: str) -> str:
     return " ".join(normalise(text, "r2gen", predicted=False).split())
 
 
-def distinct_studies(count: int) -> list[ReportedRow]:
+def distinct_studies(count: int) -> list[StudyRow]:
     return [
         study_row(
             f"valid_{n}_a_1.nii.gz", findings=f"A nodule of {n} mm, left.", impression="Nodule."
@@ -36,7 +36,7 @@ def saved(folder: Path, written: list[str], truth: list[str]) -> Path:
     return folder / "res.csv"
 
 
-def said_of(studies: list[ReportedRow], path: Path) -> dict[str, str]:
+def said_of(studies: list[StudyRow], path: Path) -> dict[str, str]:
     return {row.scan_id: row.findings for row in read_predictions(path, studies)}
 
 
@@ -132,7 +132,7 @@ def test_without_the_true_reports_it_is_refused_and_a_table_of_that_name_is_a_ta
 
 def test_a_pair_that_is_written_is_read_again(tmp_path: Path) -> None:
     studies = distinct_studies(5)
-    rows = [prediction(studies[n], f"A nodule of {n} mm. No, none.") for n in (3, 0, 2)]  # type: ignore[arg-type]
+    rows = [prediction(studies[n], f"A nodule of {n} mm. No, none.") for n in (3, 0, 2)]
     reports = {row.volume_name: row.findings for row in rows}
     path = write_reports(tmp_path / "p.csv", reports)
     out = tmp_path / "model_res.csv"

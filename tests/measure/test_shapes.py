@@ -10,11 +10,12 @@ from tests.refusals import refusal
 
 PATH = Path("p.json")
 REPORTS = [("valid_1_a_1.mha", "Findings: A. Impression: B."), ("valid_2_a_1.mha", "Clear.")]
+ENTRIES = [{"input_image_name": n, "report": text} for n, text in REPORTS]
 SUBMITTED = {
     "name": "Generated reports",
     "type": "Report generation",
     "version": {"major": 1, "minor": 0},
-    "generated_reports": [{"input_image_name": n, "report": text} for n, text in REPORTS],
+    "generated_reports": ENTRIES,
 }
 INTERFACE = {"slug": "generated-reports", "kind": "Anything"}
 
@@ -32,8 +33,8 @@ def job(*reports: dict[str, str]) -> dict[str, Any]:
         SUBMITTED,
         [{"outputs": [{"value": SUBMITTED, "interface": INTERFACE}]}],
         {"outputs": [{"value": SUBMITTED}]},
-        [job(*SUBMITTED["generated_reports"])],  # type: ignore[misc]
-        [job(entry) for entry in SUBMITTED["generated_reports"]],  # type: ignore[attr-defined]
+        [job(*ENTRIES)],
+        [job(entry) for entry in ENTRIES],
     ],
     ids=["flat", "nested", "one job", "other outputs", "a job for each scan"],
 )
