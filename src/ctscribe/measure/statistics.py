@@ -14,6 +14,7 @@ from ctscribe.measure.clinical import (
 )
 from ctscribe.measure.intervals import Resampler, with_interval
 from ctscribe.measure.language import (
+    LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
     Profile,
     language_metrics,
@@ -25,6 +26,9 @@ from ctscribe.measure.scans import Answers, ScanReport
 
 Statistics = Float64[np.ndarray, "rows 90"]
 """`language_statistics` and `clinical_statistics` side by side."""
+
+ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
+"""Of every profile."""
 
 
 def all_metrics(profile: Profile) -> tuple[str, ...]:
