@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ctscribe.base.types import Labels
 from ctscribe.measure.clinical import (
     clinical_scores,
+    clinical_signature,
     clinical_statistics,
     finding_counts,
     finding_scores,
@@ -92,6 +93,22 @@ def test_without_findings_coverage_is_undefined_and_accuracy_is_not() -> None:
     assert np.isnan(scores["crg"])
     assert scores["label_accuracy"] == 35 / 36
     assert scores["precision"] == 0
+
+
+def test_macro_scores_of_all_findings_count_those_that_are_absent() -> None:
+    predictions, references = [at(0, 1), at(0)], [at(0), at(0, 2)]
+    totals = clinical_statistics(predictions=predictions, references=references)
+    sums = totals.sum(axis=0, keepdims=True)
+    present, of_all = clinical_scores(sums), clinical_scores(sums, macro_of_all=True)
+    # Finding 0 is right twice, finding 1 a false alarm, finding 2 missed, the others absent.
+    assert present["f1_macro"][0] == 1 / 2
+    for metric in ("coverage_macro", "precision_macro", "f1_macro"):
+        assert of_all[metric][0] == pytest.approx(1 / 18)
+        assert "over all 18 findings" in clinical_signature(metric, "x", 2, macro_of_all=True)
+    others = set(present) - {"coverage_macro", "precision_macro", "f1_macro"}
+    assert {name: present[name][0] for name in others} == {name: of_all[name][0] for name in others}
+    nothing = clinical_statistics(predictions=[at()], references=[at()])
+    assert clinical_scores(nothing, macro_of_all=True)["f1_macro"][0] == 0
 
 
 def test_the_table_per_finding_counts_cells() -> None:

@@ -298,8 +298,9 @@ class GenerateConfig(Section):
 class EvaluateConfig(Section):
     """Text handling, optional metrics, intervals."""
 
-    profile: Literal["ctrate-raw", "r2gen"] = "ctrate-raw"
-    """ctrate-raw: strings as CT-RATE's challenge handles them, cased; r2gen: lower case, no
+    profile: Literal["ctrate-raw", "vlm3d", "r2gen"] = "ctrate-raw"
+    """ctrate-raw: sections without their headings, cased; vlm3d: the numbers of CT-RATE's challenge
+    (VLM3D), headings and its own averages included; r2gen: CT2Rep's tokens, lower case, no
     punctuation."""
     meteor: bool = False
     """Also METEOR, which needs Java and pycocoevalcap."""

@@ -1,13 +1,13 @@
 """Commands about scores: scoring, comparing, tabulating, and whether a model looks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import write_json, write_text
-from ctscribe.base.types import Split
+from ctscribe.base.files import write_json
+from ctscribe.base.types import PredictionFormat, Split
 from ctscribe.cli.console import print_text, say, stage
 from ctscribe.cli.options import AllowOutside, Overrides, ScoringRecipeName, app
 from ctscribe.cli.references import (
@@ -21,6 +21,8 @@ from ctscribe.cli.references import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ctscribe.measure.scans import LabelSource
 
 ClassifierFolder = Annotated[
@@ -34,6 +36,10 @@ def label(
     reports: Path,
     *,
     out: Path,
+    to: Annotated[
+        Literal["csv", "vlm3d"],
+        Parameter(help="Keyed as REPORTS are, or as the challenge's: AccessionNo, no suffix."),
+    ] = "csv",
     classifier: ClassifierFolder = None,
     evidence: Annotated[
         Path | None, Parameter(help="JSONL of the words and sentences that the rules rest on.")
@@ -48,7 +54,9 @@ def label(
             "--evidence is what the rules rest on, but --classifier is to read the findings",
         )
     read = _label_source(classifier).read
-    num_reports = label_csv(reports, out, read=read, evidence_path=evidence)
+    num_reports = label_csv(
+        reports, out, read=read, evidence_path=evidence, as_challenge=to == "vlm3d"
+    )
     say(f"Labels of {num_reports} reports in {out}")
     if evidence:
         say(f"Words and sentences in {evidence}")
@@ -58,15 +66,26 @@ def label(
 def convert(
     predictions: Path,
     *,
-    to: Annotated[Literal["csv", "vlm3d", "ct-chat"], Parameter(help="Whose format to write.")],
+    to: Annotated[PredictionFormat, Parameter(help="Whose format to write; see docs/readers.md.")],
     out: Path,
+    references: Annotated[
+        Path | None,
+        Parameter(help="CSV of the true reports: CT2Rep's files name no volume and need it."),
+    ] = None,
 ) -> None:
-    """Write PREDICTIONS (our JSONL, CSV, or JSON of VLM3D or CT-CHAT) in another tool's format."""
-    from ctscribe.measure.predictions import format_written, read_written
+    """Write PREDICTIONS (our JSONL, CSV, VLM3D's, CT-CHAT's or CT2Rep's) in another tool's format.
 
-    written = read_written(predictions)
-    write_text(out, format_written(written, to))
-    say(f"{len(written)} reports in {out}")
+    For ct2rep, OUT is res.csv, and gts.csv is written beside it.
+    """
+    from ctscribe.measure.predictions import Noticed, convert_predictions
+    from ctscribe.measure.references import TablePaths, read_reference_tables
+
+    noticed, studies = Noticed(), None
+    if references is not None:
+        studies = read_reference_tables(TablePaths(references), "valid").studies
+    num_reports, paths = convert_predictions(predictions, out, to, studies, noticed)
+    _say_noticed(noticed.facts())
+    say(f"{num_reports} reports in {' and '.join(map(str, paths))}")
 
 
 @app.command
@@ -103,6 +122,7 @@ def evaluate(
     target = out or predictions.with_name("scores.json")
     write_json(target, scores)
     print_text(written_tables(score_tables({"Model": scores}), "markdown"))
+    _say_noticed(scores["n"])
     if (cut := cut_short(scores)).known:
         say(f"note: {cut}")
     page = target.with_suffix(".html")
@@ -131,6 +151,7 @@ def compare(
     found = compare_predictions(paths, references, knobs.evaluate, _label_source(classifier))
     write_json(out, found)
     print_text(to_markdown(differences_table(found["base"], found)))
+    _say_noticed(found["n"])
     say(f"Comparison in {out}")
 
 
@@ -180,6 +201,7 @@ def card(
         target = out or run / (f"card_{references.split}" if references.split else "card")
         source = _label_source(classifier)
         found = make_card_of_files(paths, references, knobs.evaluate, target, source)
+        _say_noticed(found["noticed"])
     else:
         from ctscribe.measure.card import make_card
         from ctscribe.write.writer import ReportWriter
@@ -242,6 +264,13 @@ def ground(
     write_json(out, found)
     print_text(written_tables(grounding_tables(found), "markdown"))
     say(f"Grounding in {out}")
+
+
+def _say_noticed(facts: "Mapping[str, Any]") -> None:
+    from ctscribe.measure.predictions import tell_noticed
+
+    for sentence in tell_noticed(facts):
+        say(f"note: {sentence}")
 
 
 def _label_source(classifier: Path | None) -> "LabelSource":

@@ -34,7 +34,7 @@ from ctscribe.measure.card_views import (
     scans_with_strangers,
     seed_of,
 )
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
@@ -103,13 +103,16 @@ def make_card_of_files(
             "E_EMPTY_SPLIT",
             f"the {references.split or 'references'} split must have scans, but has none",
         )
-    truth = as_reports(scans, source)
-    answers = {view: _read_view(path, references, truth, source) for view, path in paths.items()}
+    truth, noticed = as_reports(scans, source), Noticed()
+    answers = {
+        view: _read_view(path, references, truth, source, noticed) for view, path in paths.items()
+    }
     card = {
         "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
         "split": references.split,
         "studies_sha256": sha256_of_rows(scans),
         **score_card({}, answers, truth, config, source.name),
+        "noticed": noticed.facts(),
         "use": RESEARCH_USE,
     }
     write_json(out_dir / "card.json", card)
@@ -117,9 +120,13 @@ def make_card_of_files(
 
 
 def _read_view(
-    path: Path, references: References, truth: Sequence[ScanReport], source: LabelSource
+    path: Path,
+    references: References,
+    truth: Sequence[ScanReport],
+    source: LabelSource,
+    noticed: Noticed,
 ) -> Answers:
-    written = read_predictions(path, references.studies, references.left_out)
+    written = read_predictions(path, references.studies, references.left_out, noticed)
     answers, missing = match_predictions(written, truth, source)
     if missing:
         # A view without some reports would look worse for want of them.

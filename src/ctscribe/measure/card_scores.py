@@ -160,7 +160,11 @@ def _statistics(
             clinical_statistics(
                 predictions=written.labels, references=[report.labels for report in truth]
             ),
-            language_statistics(predictions=written.texts, references=real.texts, profile=profile),
+            language_statistics(
+                predictions=written.compared(profile),
+                references=real.compared(profile),
+                profile=profile,
+            ),
             clinical_statistics(predictions=written.labels, references=real.labels),
         ]
     )

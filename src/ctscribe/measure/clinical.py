@@ -40,11 +40,14 @@ NUM_CLINICAL_COLUMNS = 4 * _N + 5
 """Of `clinical_statistics`."""
 
 
-def clinical_signature(metric: str, label_source: str, num_scans: int) -> str:
+def clinical_signature(
+    metric: str, label_source: str, num_scans: int, *, macro_of_all: bool = False
+) -> str:
     """Says how a clinical score was computed, and who read the findings."""
-    return (
-        f"{metric}|{CLINICAL_METRICS[metric]}|labels:{label_source}|findings:{_N}|scans:{num_scans}"
-    )
+    definition = CLINICAL_METRICS[metric]
+    if macro_of_all:
+        definition = definition.replace("findings present in the references", f"all {_N} findings")
+    return f"{metric}|{definition}|labels:{label_source}|findings:{_N}|scans:{num_scans}"
 
 
 def clinical_statistics(
@@ -69,9 +72,14 @@ def clinical_statistics(
 
 
 def clinical_scores(
-    totals: Float64[np.ndarray, "draws 77"],
+    totals: Float64[np.ndarray, "draws 77"], *, macro_of_all: bool = False
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
     """The metrics of `CLINICAL_METRICS` from sums of `clinical_statistics`, one row per draw.
+
+    Args:
+        totals: The sums.
+        macro_of_all: Whether macro scores are means over all 18 findings, as CT-RATE's challenge
+            has them; one that the references do not have counts 0.
 
     Returns:
         Metric → one value per draw, NaN where the references have no finding to cover; a point
@@ -81,18 +89,18 @@ def clinical_scores(
     all_tp, all_fp, all_fn, all_tn = (count.sum(axis=1) for count in (tp, fp, fn, tn))
     recall_sum, f1_sum, with_finding, exact, scans = totals[:, 4 * _N :].T
     support = tp + fn
-    has_support = support > 0
+    averaged = (support > 0) | macro_of_all
     f1 = ratio(2 * tp, 2 * tp + fp + fn, empty=0.0)
     coverage = ratio(all_tp, all_tp + all_fn)
     false_alarm_rate = ratio(all_fp, all_fp + all_tn, empty=0.0)
     return {
         "coverage": coverage,
-        "coverage_macro": mean_where(has_support, ratio(tp, support)),
+        "coverage_macro": mean_where(averaged, ratio(tp, support, empty=0.0)),
         "coverage_per_report": ratio(recall_sum, with_finding),
         "precision": ratio(all_tp, all_tp + all_fp, empty=0.0),
-        "precision_macro": mean_where(has_support, ratio(tp, tp + fp, empty=0.0)),
+        "precision_macro": mean_where(averaged, ratio(tp, tp + fp, empty=0.0)),
         "f1": ratio(2 * all_tp, 2 * all_tp + all_fp + all_fn),
-        "f1_macro": mean_where(has_support, f1),
+        "f1_macro": mean_where(averaged, f1),
         "f1_weighted": ratio((f1 * support).sum(axis=1), support.sum(axis=1)),
         "f1_per_report": ratio(f1_sum, scans),
         "label_accuracy": ratio(all_tp + all_tn, scans * _N),

@@ -5,6 +5,7 @@ references. Out: the differences from the first, with intervals and corrected p-
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ctscribe.measure.intervals import (
     percentile_interval,
     sum_by_patient,
 )
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.radeval import keys_of, mean_values, score_systems, value_statistics
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
@@ -36,7 +37,7 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.measure.statistics import ALL_METRICS, scan_statistics, score_sums
+from ctscribe.measure.statistics import all_metrics, scan_statistics, score_sums
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -55,11 +56,13 @@ def compare_predictions(
     Returns:
         What `compare` returns; ``base``, the name of the first; and ``inputs``, by hash.
     """
-    studies, left_out = references.studies, references.left_out
-    written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
+    studies, left_out, noticed = references.studies, references.left_out, Noticed()
+    written = {
+        name: [read_predictions(path, studies, left_out, noticed)] for name, path in paths.items()
+    }
     base = next(iter(paths))
     found = compare(written.pop(base), written, studies, config, source)
-    found["n"] |= references.facts()
+    found["n"] |= references.facts() | noticed.facts()
     found["inputs"] = {
         "predictions_sha256": {name: sha256_of_file(path) for name, path in paths.items()},
         "references_sha256": references.sha256(),
@@ -152,15 +155,16 @@ def _sums(
 
 def _scorer(config: EvaluateConfig) -> tuple[Scorer, int]:
     """All metrics from the columns of `_sums`, and how many they are."""
-    keys = keys_of(config.radeval)
+    keys, num_metrics = keys_of(config.radeval), len(all_metrics(config.profile))
+    score_ours = partial(score_sums, profile=config.profile)
     if not keys:
-        return score_sums, len(ALL_METRICS)
+        return score_ours, num_metrics
 
     def score(totals: np.ndarray) -> dict[str, np.ndarray]:
         ours, values = np.split(totals, [-2 * len(keys)], axis=1)
-        return score_sums(ours) | mean_values(values, keys)
+        return score_ours(ours) | mean_values(values, keys)
 
-    return score, len(ALL_METRICS) + len(keys)
+    return score, num_metrics + len(keys)
 
 
 def _differences(

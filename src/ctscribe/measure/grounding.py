@@ -30,7 +30,7 @@ from ctscribe.data.prepared import Prepared, stem
 from ctscribe.measure.clinical import ratio
 from ctscribe.measure.intervals import Resampler, with_interval
 from ctscribe.measure.places import Shown, read_places, read_sentence_places
-from ctscribe.measure.references import ct_rate_parts
+from ctscribe.measure.predictions import ct_rate_parts
 from ctscribe.scan.regions import Grid, Region, dice, draw, grid_around, match_pieces
 
 HIT_DICE = 0.1

@@ -31,7 +31,7 @@ from ctscribe.measure.baselines import (
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.radeval import ReportValues, score_systems, value_table
 from ctscribe.measure.ranking import by_ranking
 from ctscribe.measure.references import References
@@ -49,7 +49,12 @@ from ctscribe.measure.scans import (
     read_answers,
     scored_text,
 )
-from ctscribe.measure.statistics import Statistics, scan_statistics, score_table
+from ctscribe.measure.statistics import (
+    Statistics,
+    language_of_written,
+    scan_statistics,
+    score_table,
+)
 from ctscribe.text.sections import split_sentences
 
 SHARED_BY = 0.01
@@ -121,16 +126,18 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
     """Reads predictions and scores them; see `evaluate`.
 
-    ``n`` gains `References.facts`, and ``inputs`` names by hash what was scored against what.
+    ``n`` gains `References.facts` and `Noticed.facts`, and ``inputs`` names by hash what was scored
+    against what.
 
     Raises:
         CtscribeError: As `read_predictions`, `evaluate` and `read_label_head`.
     """
     studies = references.studies
-    predictions = read_predictions(predictions_path, studies, references.left_out)
+    noticed = Noticed()
+    predictions = read_predictions(predictions_path, studies, references.left_out, noticed)
     head = None if label_head_path is None else read_label_head(label_head_path, studies)
     scores = evaluate(predictions, studies, references.training, config, source, head)
-    scores["n"] |= references.facts()
+    scores["n"] |= references.facts() | noticed.facts()
     scores["inputs"] = {
         "predictions_sha256": sha256_of_file(predictions_path),
         "references_sha256": references.sha256(),
@@ -162,8 +169,9 @@ def evaluate(
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
-        ``unfinished`` (reports cut short, of those of which that is known), ``template``,
-        ``cross_check``, ``use``; ``ranking`` with a label head. An undefined score is None.
+        ``language_of_written`` (see there), ``unfinished`` (reports cut short, of those of which
+        that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a label head. An
+        undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -185,9 +193,12 @@ def evaluate(
         **({} if label_head is None else {"ranking": _ranking(label_head, truth, config)}),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
+        "language_of_written": language_of_written(answers, truth, missing, config.profile),
         "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
-        "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
+        "cross_check": cross_check(
+            **_texts(answers, truth, config.profile), profile=config.profile
+        ),
         "use": RESEARCH_USE,
     }
 
@@ -229,7 +240,8 @@ def _scores(
     def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
         if config.meteor:
-            found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
+            texts = _texts(system, truth, config.profile)
+            found["meteor"] = meteor(**texts, profile=config.profile)
         return found | value_table(values, resampler)
 
     rows = scan_statistics(answers, truth, config.profile)
@@ -288,5 +300,8 @@ def cross_check(
     }
 
 
-def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
-    return {"predictions": answers.texts, "references": [report.text for report in truth]}
+def _texts(
+    answers: Answers, truth: Sequence[ScanReport], profile: Profile
+) -> dict[str, Sequence[str]]:
+    references = [report.compared(profile) for report in truth]
+    return {"predictions": answers.compared(profile), "references": references}

@@ -16,6 +16,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
 from ctscribe.measure.baselines import LEAVE_ONE_OUT
+from ctscribe.measure.predictions import tell_noticed
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
 
 Scores = Mapping[str, Any]
@@ -27,10 +28,11 @@ LANGUAGE = {
     "bleu_3": "BLEU-3",
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
+    "bleu_mean": "BLEU, mean",
     "cider": "CIDEr",
     "meteor": "METEOR",
 }
-"""Columns about words; METEOR is there where it was asked for."""
+"""Columns about words; METEOR is there where it was asked for, BLEU's mean in profile vlm3d."""
 
 FOUND = {
     "coverage": "Coverage",
@@ -297,6 +299,8 @@ def _notes(
         for name, results in systems.items()
     }
     notes += [*_missing_notes(missing, n), *reference_notes(n)]
+    if "bleu_1" in metrics:
+        notes += [note for each in systems.items() for note in _challenge_note(*each)]
     cut = {name: cut_short(*results) for name, results in systems.items()}
     notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
     if "coverage" in metrics:
@@ -356,7 +360,20 @@ def reference_notes(n: Mapping[str, int]) -> list[str]:
         )
     if left_out := n.get("reports_left_out"):
         notes.append(f"{left_out} reports without findings are not scored.")
-    return notes
+    return [*notes, *(f"{sentence}." for sentence in tell_noticed(n))]
+
+
+def _challenge_note(name: str, results: Sequence[Scores]) -> list[str]:
+    """What the challenge's scorer would say of a system whose reports are not complete."""
+    found = [scores.get("language_of_written") for scores in results]
+    return [
+        f"{name}: the challenge's scorer leaves out scans without a report, and of the "
+        f"{one['scans']} others has "
+        + ", ".join(f"{LANGUAGE[metric]} {one[metric]:.4f}" for metric in LANGUAGE if metric in one)
+        + "."
+        for one in found
+        if one
+    ]
 
 
 def _seed_note(name: str, results: Sequence[Scores], metrics: Mapping[str, str]) -> str:

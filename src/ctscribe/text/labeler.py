@@ -18,7 +18,7 @@ from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.lexicon import CONCEPTS
 from ctscribe.text.polarity import Status, read_polarity
-from ctscribe.text.report_tables import ReportTable, read_report_table
+from ctscribe.text.report_tables import ReportTable, read_report_table, volume_stem
 from ctscribe.text.sections import join_report, sentence_spans
 
 ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
@@ -85,6 +85,7 @@ def label_csv(
     *,
     read: ReadFindings = label_reports,
     evidence_path: Path | None = None,
+    as_challenge: bool = False,
 ) -> int:
     """Writes the 18 labels of every report, columns in CT-RATE's order.
 
@@ -94,6 +95,8 @@ def label_csv(
         read: Who reads the findings; the rules unless another reader is given.
         evidence_path: Where to write, for each report, the mentions the rules find, as JSONL:
             finding, status, column, start and end in that column's cell, the words, the sentence.
+        as_challenge: Whether rows are keyed as CT-RATE's challenge has them, by ``AccessionNo``
+            without suffix.
 
     Returns:
         Number of reports.
@@ -104,10 +107,13 @@ def label_csv(
     table = read_report_table(reports_path)
     # The sections stand apart, so that no sentence joins them.
     stated = read(["\n".join(part for part in cells if part) for cells in table.texts])
-    rows = [(name, *row.astype(int)) for name, row in zip(table.names, stated, strict=True)]
+    key, names = table.key, list(table.names)
+    if as_challenge:
+        key, names = "AccessionNo", [volume_stem(name) for name in names]
+    rows = [(name, *row.astype(int)) for name, row in zip(names, stated, strict=True)]
     if evidence_path is not None:
         write_text(evidence_path, "".join(json.dumps(row) + "\n" for row in _evidence(table)))
-    write_text(labels_path, format_csv([(table.key, *FINDINGS), *rows]))
+    write_text(labels_path, format_csv([(key, *FINDINGS), *rows]))
     return len(table.names)
 
 
