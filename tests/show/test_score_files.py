@@ -51,13 +51,14 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
         "Language",
         "Findings",
         "Each finding",
+        "Outside the 18 findings",
         "Groups of scans",
         "Sides and sizes",
         "How alike reports are",
     ]
     found = {table.title: {str(row[0]): row[1:] for row in table.rows} for table in tables}
     assert found["Findings"]["scores"][0] == Value(1.0, 1.0, 1.0)
-    assert found["Each finding"]["Lung nodule"][3:] == ("4", "0", "0")
+    assert found["Each finding"]["Lung nodule"][3:] == ("4", "0", "0", "0 of 4", "0 of 4")
     assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "4"
     assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [1.000, 1.000]"
     assert found["How alike reports are"]["Distinct reports, number"] == ("2", "2")
@@ -65,7 +66,7 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
     paths = write_tables(tmp_path / "out", tables, "csv")
     assert paths[2].name == "each_finding.csv"
     assert "Lung nodule,1.000000" in paths[2].read_text(encoding="utf-8")
-    assert written_tables(tables, "latex").count(r"\begin{tabular}") == 6
+    assert written_tables(tables, "latex").count(r"\begin{tabular}") == 7
 
 
 def test_several_runs_stand_in_common_tables(scores: dict[str, Any], tmp_path: Path) -> None:

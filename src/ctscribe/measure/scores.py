@@ -28,6 +28,7 @@ from ctscribe.measure.baselines import (
     stated_by,
     write_baselines,
 )
+from ctscribe.measure.beyond_labels import count_other_findings, count_wrong_places
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
@@ -168,10 +169,11 @@ def evaluate(
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
-        signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
-        ``language_of_written`` (see there), ``unfinished`` (reports cut short, of those of which
-        that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a label head. An
-        undefined score is None.
+        signature), ``baseline_rules``, ``per_finding`` (with sides and sizes that are wrong),
+        ``other_findings`` (outside the 18, counted nowhere else), ``agreement``, ``strata``,
+        ``missing``, ``language_of_written`` (see there), ``unfinished`` (reports cut short, of
+        those of which that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a
+        label head. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -245,6 +247,8 @@ def _scores(
         return found | value_table(values, resampler)
 
     rows = scan_statistics(answers, truth, config.profile)
+    labelled = _labelled_texts(answers, truth)
+    placed = count_wrong_places(**labelled)
     baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
     systems = [each.texts for each in (answers, *baselines.values())]
     values, *of_baselines = score_systems(config.radeval, systems, [each.text for each in truth])
@@ -254,7 +258,8 @@ def _scores(
             name: table(each, scan_statistics(each, truth, config.profile), of_baseline)
             for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
         },
-        "per_finding": by_finding(rows, resampler),
+        "per_finding": [a | b for a, b in zip(by_finding(rows, resampler), placed, strict=True)],
+        "other_findings": count_other_findings(**labelled),
         "agreement": by_agreement(answers, truth, resampler),
         "strata": by_stratum(rows, studies, truth, resampler),
     }
@@ -305,3 +310,8 @@ def _texts(
 ) -> dict[str, Sequence[str]]:
     references = [report.compared(profile) for report in truth]
     return {"predictions": answers.compared(profile), "references": references}
+
+
+def _labelled_texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
+    references = [labelled_text(*report.sections) for report in truth]
+    return {"predictions": answers.labelled_texts, "references": references}

@@ -92,6 +92,11 @@ HOLDS = "*"
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
 _RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
 _RANKING = {"auroc": "AUROC", "average_precision": "Average precision"}
+_PLACES = (
+    ("wrong_side", "sides_compared", "Wrong side"),
+    ("wrong_size", "sizes_compared", "Wrong size"),
+)
+_SIDES = {"references": "References", "predictions": "Predictions", "both": "Both"}
 _AGREEMENT = {
     "side_agreement": "Same side",
     "nodule_size_within_2_mm": "Nodule size within 2 mm",
@@ -138,12 +143,19 @@ def _by_models(systems: Mapping[str, Sequence[Scores]], metrics: Mapping[str, st
 
 
 def breakdown_tables(scores: Scores) -> list[Table]:
-    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports.
+    """Findings and others, groups of scans, agreement on sides and sizes, likeness of reports.
 
     With a label head also how well its probabilities rank scans.
     """
     ranked = [_ranking(scores["ranking"])] if "ranking" in scores else []
-    return [_findings(scores), *ranked, _groups(scores), _agreement(scores), _likeness(scores)]
+    return [
+        _findings(scores),
+        _other_findings(scores),
+        *ranked,
+        _groups(scores),
+        _agreement(scores),
+        _likeness(scores),
+    ]
 
 
 def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
@@ -402,12 +414,35 @@ def _findings(scores: Scores) -> Table:
             row["finding"],
             *(value_of(row[rate]) for rate in _RATES),
             *(str(row[count]) for count in _COUNTS),
+            *(_part_of(row, wrong, of) for wrong, of, _ in _PLACES),
         )
         for row in sorted(found, key=lambda row: -(row["true_positives"] + row["false_negatives"]))
     )
-    columns = ("Finding", *_RATES.values(), *_COUNTS.values())
-    note = "Most frequent first; right, wrong and missed count scans."
-    return Table("Each finding", columns, rows, (note,))
+    places = (title for _, _, title in _PLACES)
+    columns = ("Finding", *_RATES.values(), *_COUNTS.values(), *places)
+    notes = (
+        "Most frequent first; right, wrong and missed count scans.",
+        "Wrong side, of the scans for which both reports state the finding and a side; wrong size, "
+        "of those for which both give one, where it is off by more than 2 mm and a fifth.",
+    )
+    return Table("Each finding", columns, rows, notes)
+
+
+def _part_of(row: Mapping[str, Any], part: str, whole: str) -> str:
+    """Undefined where nothing can be compared, and in scores of older versions."""
+    return f"{row[part]} of {row[whole]}" if row.get(whole) else UNDEFINED
+
+
+def _other_findings(scores: Scores) -> Table:
+    rows = tuple(
+        (row["finding"], *(str(row[side]) for side in _SIDES))
+        for row in scores.get("other_findings", ())
+    )
+    notes = (
+        "Reports that state what the 18 findings cannot say, read by the same rules; none of it "
+        "counts in any score.",
+    )
+    return Table("Outside the 18 findings", ("Finding", *_SIDES.values()), rows, notes)
 
 
 def _ranking(found: Mapping[str, Any]) -> Table:
