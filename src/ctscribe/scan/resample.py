@@ -138,6 +138,27 @@ def plan_resampling(
     return Resampling(volume, (shape[0], shape[1], shape[2]), affine, (taps[0], taps[1], taps[2]))
 
 
+def stretch(volume: CTVolume, grid: CTVolume) -> CTVolume:
+    """A volume's content from edge to edge on the grid of another: its shape, spacing and place.
+
+    Nothing is cut off and nothing is added; lengths change as the fields of view differ.
+
+    Args:
+        volume: The content.
+        grid: Gives shape and affine; its voxels are not read.
+
+    Returns:
+        int16 HU.
+    """
+    x, y, z = (
+        _taps(size, out, antialias=True)
+        for size, out in zip(volume.shape_xyz, grid.shape_xyz, strict=True)
+    )
+    planned = Resampling(volume, grid.shape_xyz, grid.affine, (x, y, z))
+    hu = planned.stack(range(grid.shape_xyz[2]))
+    return CTVolume(np.rint(hu, out=hu).astype(np.int16), grid.affine)
+
+
 def _taps(size: int, out: int, *, antialias: bool) -> Taps:
     scale = size / out
     centre = (np.arange(out) + 0.5) * scale - 0.5
