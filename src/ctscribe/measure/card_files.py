@@ -53,7 +53,8 @@ def find_view_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for view in VIEWS:
-        paths = [folder / f"{view}{suffix}" for suffix in _SUFFIXES]
+        names = f"{view}", f"reports_{view}"  # as the card of a run calls its own
+        paths = [folder / f"{name}{suffix}" for name in names for suffix in _SUFFIXES]
         present = [path for path in paths if path.is_file()]
         if len(present) > 1:
             raise CtscribeError(
@@ -75,7 +76,36 @@ def make_card_of_files(
 ) -> dict[str, Any]:
     """Scores and writes the card's text side; cross entropy needs the model and is left out.
 
-    ``paths`` holds each view's file of reports, ``real`` and ``other_patient`` at least.
+    Raises:
+        CtscribeError: As `read_views`.
+    """
+    noticed = Noticed()
+    truth, answers = read_views(paths, references, source, noticed)
+    card = {
+        "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
+        "split": references.split,
+        "studies_sha256": sha256_of_rows(one_row_per_scan(references.studies)),
+        **score_card({}, answers, truth, config, source.name),
+        "noticed": noticed.facts(),
+        "use": RESEARCH_USE,
+    }
+    write_json(out_dir / "card.json", card)
+    return card
+
+
+def read_views(
+    paths: Mapping[str, Path],
+    references: References,
+    source: LabelSource = RULES,
+    noticed: Noticed | None = None,
+) -> tuple[list[ScanReport], dict[str, Answers]]:
+    """The references, once per scan, and what was written under each view, in their order.
+
+    Args:
+        paths: Each view's file of reports, of ``real`` and ``other_patient`` at least.
+        references: What was to be written.
+        source: Who reads the findings.
+        noticed: Is told what was taken away from the files.
 
     Raises:
         CtscribeError: ``E_CARD`` without those two views or without reports for some scans,
@@ -94,20 +124,11 @@ def make_card_of_files(
             "E_EMPTY_SPLIT",
             f"the {references.split or 'references'} split must have scans, but has none",
         )
-    truth, noticed = as_reports(scans, source), Noticed()
+    truth, noticed = as_reports(scans, source), noticed or Noticed()
     answers = {
         view: _read_view(path, references, truth, source, noticed) for view, path in paths.items()
     }
-    card = {
-        "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
-        "split": references.split,
-        "studies_sha256": sha256_of_rows(scans),
-        **score_card({}, answers, truth, config, source.name),
-        "noticed": noticed.facts(),
-        "use": RESEARCH_USE,
-    }
-    write_json(out_dir / "card.json", card)
-    return card
+    return truth, answers
 
 
 def _read_view(

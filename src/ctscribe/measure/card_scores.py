@@ -75,7 +75,7 @@ FIT = ("cross_entropy", "ce_gap", "perplexity")
 _COMPARED = ("ce_gap", "bleu_4", "label_agreement", "dependence")
 """Metrics that compare a view with the scan itself."""
 
-Totals = Float64[np.ndarray, "draws _"]
+Totals = Float64[np.ndarray, "_ _"]
 Parts = Mapping[str, Totals]
 """Sums of the statistics about ``fit``, ``findings``, ``words`` and ``agreement``, one row per
 draw; a point estimate is one row."""
@@ -140,12 +140,12 @@ def score_card(
     }
 
 
-def _least(views: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _least(views: Mapping[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:
     """Dependence on the view whose lower bound is least, and on which; undefined is less."""
     found = {view: views[view]["dependence"] for view in GATED if view in views}
-    low = {view: -np.inf if each["low"] is None else each["low"] for view, each in found.items()}
-    against = min(found, key=low.__getitem__)
-    return found[against] | {"against": against}
+    low = {view: each["low"] for view, each in found.items()}
+    against = min(found, key=lambda view: -np.inf if low[view] is None else low[view])
+    return {**found[against], "against": against}
 
 
 def _verdict(low: float | None, num_patients: int, not_shown: Sequence[str]) -> Verdict:
@@ -265,8 +265,9 @@ def _gain(
     own: Float64[np.ndarray, "draws"], other: Float64[np.ndarray, "draws"]
 ) -> Float64[np.ndarray, "draws"]:
     """The difference as a share of what the lesser leaves to be gained; 0 where both are equal."""
-    left = 1 - np.minimum(own, other)
-    return np.divide(own - other, left, out=np.zeros_like(own), where=own != other)
+    gain = np.zeros_like(own)
+    np.divide(own - other, 1 - np.minimum(own, other), out=gain, where=own != other)
+    return gain
 
 
 def _per_finding(

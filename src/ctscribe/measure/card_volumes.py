@@ -16,8 +16,7 @@ from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.study import render, study_of_labels
 from ctscribe.scan.intensity import AIR_HU, METAL_HU
-from ctscribe.scan.resample import stretch
-from ctscribe.scan.types import VolumeHu
+from ctscribe.scan.resample import cover, stretch
 from ctscribe.scan.volume import CTVolume, to_ras
 from ctscribe.text.findings import FINDINGS
 
@@ -59,7 +58,7 @@ def keep_texture(own: CTVolume, seed: int) -> CTVolume:
     Level and spectrum of the noise are each slice's own, its phases drawn: kept in place it would
     show the outlines of the anatomy. What no slice shows, outside a round field of view, stays.
     """
-    body = stretch(_healthy_chest(), own)
+    body = stretch(_healthy_chest(), own.shape_xyz, own.affine)
     shown = np.empty(own.hu.T.shape, dtype=np.int16)
     draw, unseen = np.random.default_rng(seed), (own.hu.T <= AIR_HU).all(axis=0)
     blur_px = max(1.0, _BLUR_MM / own.spacing_mm[0])
@@ -68,6 +67,18 @@ def keep_texture(own: CTVolume, seed: int) -> CTVolume:
         plane[...] = np.rint(np.clip(hu, AIR_HU, METAL_HU))
         plane[unseen] = AIR_HU
     return CTVolume(shown.T, own.affine)
+
+
+def change_grid(own: CTVolume, other: CTVolume) -> CTVolume:
+    """The volume with the shape, spacing and place of another.
+
+    Along an axis where both have as many voxels, it gets a sixteenth fewer in the same field of
+    view: voxels that stayed as they are would be known again by a list of the files.
+    """
+    sizes = list(zip(other.shape_xyz, own.shape_xyz, strict=True))
+    x, y, z = (size - max(1, size // 16) if size == mine else size for size, mine in sizes)
+    scale = [size / new for size, new in zip(other.shape_xyz, (x, y, z), strict=True)]
+    return stretch(own, (x, y, z), cover(other.affine, scale))
 
 
 def _shuffle(own: CTVolume, seed: int) -> CTVolume:
@@ -79,10 +90,10 @@ VOLUMES: dict[str, MakeVolume] = {
     "noise": lambda own, other, seed: noise_like(own, seed),
     "blank": lambda own, other, seed: CTVolume(np.full_like(own.hu, AIR_HU), own.affine),
     "other_patient": lambda own, other, seed: other,
-    "other_on_own_grid": lambda own, other, seed: stretch(other, own),
+    "other_on_own_grid": lambda own, other, seed: stretch(other, own.shape_xyz, own.affine),
     "moved": lambda own, other, seed: move_voxels(own, seed),
     "texture": lambda own, other, seed: keep_texture(own, seed),
-    KEPT: lambda own, other, seed: stretch(own, other),
+    KEPT: lambda own, other, seed: change_grid(own, other),
     "shuffled": lambda own, other, seed: _shuffle(own, seed),
     "dropped": lambda own, other, seed: drop_slices(own, seed),
 }

@@ -87,7 +87,11 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     n = card["n"]
     scored = f"{card['split']} split" if card["split"] else "all references given"
     views = card["definitions"]["views"]
-    shown = [f"- {VIEW_TITLES[view]} (`{view}`): {what}." for view, what in views.items() if view != "real"]
+    shown = [
+        f"- {VIEW_TITLES[view]} (`{view}`): {what}."
+        for view, what in views.items()
+        if view != "real"
+    ]
     fit = {metric: title for metric, title in _FIT.items() if metric in _measured(card)}
     tables = [
         *([_views_table("The true report, given each view", card, fit)] if fit else []),
