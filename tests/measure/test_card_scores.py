@@ -1,5 +1,8 @@
 """Dependence on hand-made answers: who looks, who recites, who writes what is not there."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -41,11 +44,13 @@ def card(
     other: Answers,
     other_ce: float = 2.0,
     truth: list[ScanReport] = TRUTH,
-    **views: Answers | None,
-) -> dict:  # type: ignore[type-arg]
+    lacking: str = "",
+    changed: Mapping[str, Answers] | None = None,
+) -> dict[str, Any]:
     """Of a model that writes one thing given the scan on any grid, and another of all else."""
-    answers = {view: real if view in ("real", KEPT) else other for view in VIEWS} | views
-    answers = {view: each for view, each in answers.items() if each is not None}
+    answers = {view: real if view in ("real", KEPT) else other for view in VIEWS}
+    answers |= changed or {}
+    answers.pop(lacking, None)
     ce = {view: np.full(N, 1.0 if view == "real" else other_ce) for view in answers}
     return score_card(ce, answers, truth, CONFIG)
 
@@ -104,7 +109,7 @@ def test_every_finding_has_its_numbers_under_every_view() -> None:
 
 @pytest.mark.parametrize("view", REMOVED)
 def test_one_view_from_which_nothing_is_lost_is_enough_to_fail(view: str) -> None:
-    found = card(RIGHT, WRONG, **{view: RIGHT})
+    found = card(RIGHT, WRONG, changed={view: RIGHT})
     assert found["dependence"] == {"value": 0, "low": 0, "high": 0, "against": view}
     assert found["verdict"] == "open"
     with refusal("E_DEPENDENCE", f"above 0 and reach 0, but .* on the view {view} is 0.000"):
@@ -112,18 +117,18 @@ def test_one_view_from_which_nothing_is_lost_is_enough_to_fail(view: str) -> Non
 
 
 def test_who_writes_another_report_on_another_grid_does_not_look() -> None:
-    found = card(RIGHT, WRONG, **{KEPT: SAME, "blank": SAME})
+    found = card(RIGHT, WRONG, changed={KEPT: SAME, "blank": SAME})
     assert found["dependence"] == {"value": 0, "low": 0, "high": 0, "against": KEPT}
     assert found["views"][KEPT]["label_agreement"]["value"] == pytest.approx(1 / 6)
 
 
 def test_order_and_half_of_the_slices_may_matter_or_not() -> None:
-    assert card(RIGHT, WRONG, shuffled=RIGHT, dropped=RIGHT)["verdict"] == "looks"
+    assert card(RIGHT, WRONG, changed={"shuffled": RIGHT, "dropped": RIGHT})["verdict"] == "looks"
 
 
 @pytest.mark.parametrize("view", set(GATED) - {"other_patient"})
 def test_a_view_that_was_not_shown_weakens_the_verdict_and_holds_the_gate(view: str) -> None:
-    found = card(RIGHT, WRONG, **{view: None})
+    found = card(RIGHT, WRONG, lacking=view)
     assert found["verdict"] == "looks so far"
     assert found["not_shown"] == [view]
     with refusal("E_DEPENDENCE", f"under all views, but {view} were not shown"):

@@ -143,8 +143,9 @@ def score_card(
 def _least(views: Mapping[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:
     """Dependence on the view whose lower bound is least, and on which; undefined is less."""
     found = {view: views[view]["dependence"] for view in GATED if view in views}
-    low = {view: each["low"] for view, each in found.items()}
-    against = min(found, key=lambda view: -np.inf if low[view] is None else low[view])
+    bounds = {view: each["low"] for view, each in found.items()}
+    low = {view: -np.inf if bound is None else bound for view, bound in bounds.items()}
+    against = min(low, key=low.__getitem__)
     return {**found[against], "against": against}
 
 
