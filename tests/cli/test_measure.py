@@ -101,6 +101,24 @@ def test_a_foreign_models_card_needs_no_volumes(references: Path, tmp_path: Path
     assert "all references given: 6 scans" in (views / "card" / "card.md").read_text()
 
 
+def test_cards_stand_side_by_side(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = list(REPORTS.values())
+    others = dict(zip(REPORTS, texts[1:] + texts[:1], strict=True))
+    for name in ("model.v1", "model.v2"):
+        (tmp_path / name).mkdir()
+        write_reports(tmp_path / name / "real.csv", REPORTS)
+        write_reports(tmp_path / name / "other_patient.csv", others)
+    asked = (tmp_path / "model.v1", tmp_path / "model.v2", "--references", references)
+    run("card", *asked, "--out", tmp_path / "both", *FEW)
+    assert [*read_json(tmp_path / "both" / "cards.json")["systems"]] == ["model.v1", "model.v2"]
+    assert (tmp_path / "model.v2" / "card" / "card.md").is_file()
+    assert "Verdicts" in capsys.readouterr().out
+    with pytest.raises(CtscribeError, match=r"but was on 3.*E_DEPENDENCE"):
+        run("card", *asked, "--out", tmp_path / "both", "--min-dependence", "0.1", *FEW)
+
+
 @pytest.mark.parametrize(
     ("against", "known", "told"),
     [

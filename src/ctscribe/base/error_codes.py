@@ -53,8 +53,8 @@ E_CUES               Nobody tells a run its findings as it learned, or a table o
     Run `ctscribe tune`, or give a CSV of VolumeName and 18 probabilities by `--cues`.
 E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bits.
     Export the CT itself, not a rendering.
-E_DEPENDENCE         The model depends on the scan less than `--min-dependence` asks.
-    Read the card; train with negatives or for longer.
+E_DEPENDENCE         A card does not show the dependence on the scan that `--min-dependence` asks.
+    Read the card; show all views of more patients, or train with negatives or for longer.
 E_DICOM_TAG          A slice lacks a tag that says where it lies, or the tag is unusable.
     Export the series again.
 E_DIMENSIONS         The header claims no dimensions, too many, or empty ones.

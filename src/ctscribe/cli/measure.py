@@ -1,7 +1,9 @@
 """Commands about scores: scoring, comparing, tabulating, and whether a model looks."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 from cyclopts import Parameter
 
@@ -23,6 +25,8 @@ from ctscribe.cli.references import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ctscribe.base.recipe import Recipe
+    from ctscribe.measure.references import References
     from ctscribe.measure.scans import LabelSource
 
 ClassifierFolder = Annotated[
@@ -175,12 +179,14 @@ def table(
 @app.command
 def card(
     run: Path,
-    *,
+    *others: Path,
     against: ReferenceOptions = NO_REFERENCES,
     min_dependence: Annotated[
         float | None, Parameter(help="Fail when the lower bound of dependence is below.")
     ] = None,
-    out: Path | None = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder of the card; of several systems, what compares them.")
+    ] = None,
     classifier: ClassifierFolder = None,
     recipe: ScoringRecipeName = None,
     overrides: Overrides = (),
@@ -188,36 +194,84 @@ def card(
     """Tell whether a model looks: show it noise, air, other patients' scans, and score.
 
     RUN is a training run, whose own recipe counts, or a folder with what any model wrote from the
-    volumes of `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on.
+    volumes of `ctscribe alter`: real.csv, other_patient.csv, noise.csv and so on. With OTHERS,
+    each gets its card, and all stand side by side.
     """
-    from ctscribe.measure.card_files import find_view_files, make_card_of_files
     from ctscribe.measure.card_scores import require_dependence
+    from ctscribe.show.score_tables import run_names
+
+    knobs = scoring_knobs(recipe, overrides, run, against)
+    scoring = _Scoring(against, knobs, _label_source(classifier))
+    cards = {
+        name: _make_card(path, scoring, None if others else out)
+        for name, path in run_names((run, *others)).items()
+    }
+    if others:
+        folders = {name: folder for name, (_, folder) in cards.items()}
+        _compare_cards(folders, scoring, out or Path("cards"))
+    for found, _ in cards.values():
+        if min_dependence is not None:
+            require_dependence(found, min_dependence)
+
+
+@final
+@dataclass(frozen=True)
+class _Scoring:
+    """What cards are made with; the references are read once, and only where they are needed."""
+
+    against: ReferenceOptions
+    knobs: "Recipe"
+    source: "LabelSource"
+
+    @cached_property
+    def references(self) -> "References":
+        return load_references(self.against, self.knobs.splits)
+
+
+def _make_card(run: Path, scoring: _Scoring, out: Path | None) -> tuple[dict[str, Any], Path]:
+    """Writes the card of a run or of a folder of reports; returns it, and where the reports lie."""
+    from ctscribe.measure.card_files import find_view_files, make_card_of_files
     from ctscribe.show.card import headline, write_card
 
-    split = against.split or "test"
     if paths := find_view_files(run):
-        knobs = scoring_knobs(recipe, overrides, run, against)
-        references = load_references(against, knobs.splits)
+        references, config = scoring.references, scoring.knobs.evaluate
+        written = run
         target = out or run / (f"card_{references.split}" if references.split else "card")
-        source = _label_source(classifier)
-        found = make_card_of_files(paths, references, knobs.evaluate, target, source)
+        found = make_card_of_files(paths, references, config, target, scoring.source)
         _say_noticed(found["noticed"])
     else:
         from ctscribe.measure.card import make_card
         from ctscribe.write.writer import ReportWriter
 
-        target, studies = out or run / f"card_{split}", require_prepared(against)
+        split = scoring.against.split or "test"
+        target = written = out or run / f"card_{split}"
+        studies = require_prepared(scoring.against)
         with stage("Measuring image dependence", "readings") as progress:
             found = make_card(ReportWriter(run), studies, split, target, progress=progress)
     write_card(target, found)
     say(f"{headline(found)} Read {target / 'card.md'}")
-    if min_dependence is not None:
-        require_dependence(found, min_dependence)
+    return found, written
+
+
+def _compare_cards(folders: dict[str, Path], scoring: _Scoring, out: Path) -> None:
+    from ctscribe.measure.card_compare import compare_cards
+    from ctscribe.measure.card_files import find_view_files, read_views
+    from ctscribe.show.cards import cards_tables, write_cards
+    from ctscribe.show.tables import to_markdown
+
+    written = {}
+    for name, folder in folders.items():
+        paths = find_view_files(folder)
+        truth, written[name] = read_views(paths, scoring.references, scoring.source)
+    comparison = compare_cards(written, truth, scoring.knobs.evaluate, scoring.source.name)
+    write_json(out / "cards.json", comparison)
+    print_text(to_markdown(cards_tables(comparison)[0]))
+    say("Written: " + ", ".join(str(path) for path in write_cards(out, comparison)))
 
 
 @app.command
 def alter(prepared: Path, out: Path, *, split: Split = "test") -> None:
-    """Write each scan of SPLIT as itself, noise, air, another's, shuffled and dropped to OUT.
+    """Write each scan of SPLIT under every view of the card to OUT, one folder per view.
 
     Let any model write reports from each folder, then give their files to `ctscribe card`.
     """

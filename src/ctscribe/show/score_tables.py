@@ -224,12 +224,12 @@ def _no_scores(name: str, found: str) -> CtscribeError:
 
 
 def run_names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Shortest names that tell files apart: their own, with as many folders as it takes.
+    """Shortest names that tell files or folders apart: their own, with as many above as it takes.
 
     Raises:
-        CtscribeError: ``E_SCORES`` when a file is given twice.
+        CtscribeError: ``E_SCORES`` when one is given twice.
     """
-    whole = [path.resolve().with_suffix("") for path in paths]
+    whole = [path.resolve() if path.is_dir() else path.resolve().with_suffix("") for path in paths]
     if len(set(whole)) < len(whole):
         raise CtscribeError("E_SCORES", "every run must be given once, but one is given twice")
     parts = 1
