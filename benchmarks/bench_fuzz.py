@@ -1,4 +1,4 @@
-"""Reads 14,000 mutated files; each must give what it holds or one sentence, soon, in little memory.
+"""Reads 20,000 mutated files; each must give what it holds or one sentence, soon, in little memory.
 
 The first 10,000 are scans, the others what stages store; see `fuzz_stored`.
 
@@ -40,7 +40,7 @@ from ctscribe.scan.volume import CTVolume
 from tests.dicom import bytes_of, enhanced_of, slice_of
 from tests.scans import chest, image_of
 
-NUM_SCANS, NUM_STORED = 10_000, 4_000
+NUM_SCANS, NUM_STORED = 10_000, 10_000
 MEMORY_CAP_MB, STORED_CAP_MB = 512, 1024
 """Of which the libraries that read weights take half."""
 LIMIT_S = 10.0
