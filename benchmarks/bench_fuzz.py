@@ -8,6 +8,7 @@ parent ends it where one file takes too long, counts that file as a hang, and go
 
 import gzip
 import json
+import os
 import resource
 import select
 import struct
@@ -243,7 +244,9 @@ def outcome(number: int) -> tuple[str, str]:
 
 
 def work(first: int, stop: int) -> None:
-    """The child: one line of JSON per file."""
+    """The child: one line of JSON per file, and nothing that libraries print."""
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     limit = (4 if first < NUM_SCANS else 16) << 30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(first, stop):
@@ -251,7 +254,7 @@ def work(first: int, stop: int) -> None:
         kind, ended = outcome(number)
         wall_s = time.perf_counter() - began
         spent = _cpu_s() - cpu_s
-        print(json.dumps([number, kind, ended, wall_s, resident_mb("VmHWM"), spent]), flush=True)
+        print(json.dumps([number, kind, ended, wall_s, resident_mb("VmHWM"), spent]), file=told)
 
 
 def _cpu_s() -> float:
