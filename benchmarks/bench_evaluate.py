@@ -60,7 +60,6 @@ def made_up_labels(rng: random.Random) -> tuple[int, ...]:
 def reference(number: int, split: str, rng: random.Random) -> ReportedRow:
     row = {"volume_name": f"{split}_{number}_a_1.nii.gz", "scan_id": f"{split}_{number}_a"}
     row |= {"patient_id": f"{split}_{number % NUM_PATIENTS}", "source_split": split}
-    row["split"] = "test" if split == "valid" else "train"
     written = {"findings": made_up_report(rng), "impression": "", "labels": made_up_labels(rng)}
     return ReportedRow.model_validate(row | written)
 

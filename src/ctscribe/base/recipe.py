@@ -303,9 +303,9 @@ class EvaluateConfig(Section):
     meteor: bool = False
     """Also METEOR, which needs Java and pycocoevalcap."""
     resamples: int = Field(2000, ge=100)
-    """Bootstrap draws of patients."""
+    """Random swaps of patients between two systems, at least, by which a difference is tested."""
     seed: int = 0
-    """Of the draws."""
+    """Of the swaps, and of reports that baselines draw."""
 
 
 class ExperimentConfig(Section):

@@ -28,7 +28,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_views import VIEWS
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics, finding_scores
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, NUMBER, RATE, Kind, Resampler, with_interval
 from ctscribe.measure.language import (
     NUM_LANGUAGE_COLUMNS,
     Profile,
@@ -92,7 +92,7 @@ def score_card(
         real view has no metric that compares it with itself.
     """
     patient_ids = [report.patient_id for report in truth]
-    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
+    resampler = Resampler.of(patient_ids)
     point, drawn = {}, {}
     for name, written in answers.items():
         ce = cross_entropy.get(name, np.zeros(len(truth)))
@@ -108,8 +108,6 @@ def score_card(
         "n": {
             "scans": len(truth),
             "patients": len(set(patient_ids)),
-            "resamples": config.resamples,
-            "seed": config.seed,
         },
         "dependence": views[AGAINST]["dependence"] | {"against": AGAINST},
         "views": views,
@@ -169,7 +167,15 @@ def _view_scores(
     point: ByView, drawn: ByView, name: str, told: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     values, draws = (_metrics(sums[name], sums["real"]) for sums in (point, drawn))
-    return {metric: with_interval(values[metric], draws[metric]) for metric in told}
+    return {
+        metric: with_interval(values[metric], draws[metric], _kind_of(metric)) for metric in told
+    }
+
+
+def _kind_of(metric: str) -> Kind:
+    if metric == "bleu_4":
+        return CORPUS
+    return NUMBER if metric in (*FIT, "dependence") else RATE
 
 
 def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "draws"]]:
@@ -192,7 +198,10 @@ def _metrics(totals: Totals, real: Totals) -> dict[str, Float64[np.ndarray, "dra
 def _per_finding(
     point: ByView, drawn: ByView, truth: Sequence[ScanReport], told: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    positives: Int64[np.ndarray, "18"] = np.sum([report.labels for report in truth], axis=0)
+    has_it: Int64[np.ndarray, "scans 18"] = np.array([report.labels for report in truth])
+    positives = has_it.sum(axis=0)
+    resampler = Resampler.of([report.patient_id for report in truth])
+    patients = [resampler.count_where(of_finding) for of_finding in has_it.T > 0]
     views = {
         name: tuple(_finding_metrics(sums[name], sums["real"]) for sums in (point, drawn))
         for name in point
@@ -203,7 +212,10 @@ def _per_finding(
             "positives": int(positives[i]),
             "views": {
                 name: {
-                    metric: with_interval(values[metric][:, i], draws[metric][:, i])
+                    metric: with_interval(
+                        *(values[metric][:, i], draws[metric][:, i], _kind_of(metric)),
+                        patients[i],
+                    )
                     for metric in values
                     if metric in told[name]
                 }

@@ -19,8 +19,9 @@ from ctscribe.measure.intervals import (
     Resampler,
     approximate_randomisation,
     holm,
-    percentile_interval,
     sum_by_patient,
+    sums_without_each,
+    with_interval,
 )
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
@@ -33,7 +34,7 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.measure.statistics import ALL_METRICS, scan_statistics, score_sums
+from ctscribe.measure.statistics import ALL_METRICS, kind_of, scan_statistics, score_sums
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -80,29 +81,29 @@ def compare(
         base: The reports of each seed of the system that the others are compared with.
         others: System → the reports of each of its seeds.
         references: The studies all are scored on.
-        config: Text profile; draws, least number of trials, and their seed.
+        config: Text profile; least number of trials, and their seed.
         source: Reads the findings of what was written.
 
     Returns:
         ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``,
         ``missing_of_base`` and ``missing`` (of each system): the scans of which a report is
         missing, and ``differences``: system → metric → ``difference``, its 95 % interval ``low``
-        and ``high`` over paired draws of patients, ``p`` of approximate randomisation, ``p_holm``
-        adjusted over all metrics of all systems, and ``holds`` when the latter is below alpha. A
-        metric that is undefined on these scans is left out.
+        and ``high`` (see `with_interval`), ``p`` of approximate randomisation, ``p_holm`` adjusted
+        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
+        that is undefined on these scans is left out.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    resampler = Resampler.of([report.patient_id for report in truth])
     (one, missing_of_base), *rest = (
         _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
     )
     trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
     differences = {
-        name: _differences(one, two, resampler, trials, config.seed)
+        name: _differences(one, two, trials, config.seed)
         for name, (two, _) in zip(others, rest, strict=True)
     }
-    drawn = {"resamples": config.resamples, "seed": config.seed, "trials": trials}
+    drawn = {"seed": config.seed, "trials": trials}
     return {
         "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
         "alpha": ALPHA,
@@ -127,18 +128,15 @@ def _sums(
     return sum_by_patient(np.asarray(rows), resampler.patients), [*missing]
 
 
-def _differences(
-    one: Sums, two: Sums, resampler: Resampler, trials: int, seed: int
-) -> dict[str, dict[str, Any]]:
+def _differences(one: Sums, two: Sums, trials: int, seed: int) -> dict[str, dict[str, Any]]:
     """Metric → two − one."""
     p_values = approximate_randomisation(one, two, score_sums, trials, seed)
-    drawn_one, drawn_two = (score_sums(resampler.draws @ sums) for sums in (one, two))
-    point_one, point_two = (score_sums(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
+    less, more = ([*map(score_sums, sums_without_each(sums))] for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
-        low, high = percentile_interval(drawn_two[metric] - drawn_one[metric]) or (None, None)
-        difference = float(point_two[metric][0] - point_one[metric][0])
-        table[metric] = {"difference": difference, "low": low, "high": high, "p": p}
+        moved = (after[metric] - before[metric] for before, after in zip(less, more, strict=True))
+        found = with_interval(*moved, kind_of(metric).difference)
+        table[metric] = {"difference": found.pop("value"), **found, "p": p}
     return table
 
 

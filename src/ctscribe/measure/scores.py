@@ -140,7 +140,7 @@ def evaluate(
     source: LabelSource = RULES,
     stated: Mapping[str, Labels] | None = None,
 ) -> dict[str, Any]:
-    """Scores predictions once per scan, with patient-bootstrap intervals and blind baselines.
+    """Scores predictions once per scan, with intervals over patients and blind baselines.
 
     Args:
         predictions: At most one report per scan; a missing one counts as empty text without
@@ -168,10 +168,10 @@ def evaluate(
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     blind = write_baselines(known, truth, config.seed, stated)
-    cut, drawn = unfinished(predictions), {"resamples": config.resamples, "seed": config.seed}
+    cut = unfinished(predictions)
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
-        "n": {**count_scans(studies), **given, **drawn},
+        "n": {**count_scans(studies), **given, "seed": config.seed},
         **_scores(answers, blind, studies, truth, config, source),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
@@ -214,7 +214,7 @@ def _scores(
     source: LabelSource,
 ) -> dict[str, Any]:
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    resampler = Resampler.of([report.patient_id for report in truth])
 
     def table(system: Answers, rows: Statistics) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
@@ -232,7 +232,7 @@ def _scores(
         },
         "per_finding": by_finding(rows, resampler),
         "agreement": by_agreement(answers, truth, resampler),
-        "strata": by_stratum(rows, studies, truth, resampler),
+        "strata": by_stratum(rows, studies, truth),
     }
 
 

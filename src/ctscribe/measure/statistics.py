@@ -12,7 +12,7 @@ from ctscribe.measure.clinical import (
     clinical_signature,
     clinical_statistics,
 )
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CIDER, CORPUS, RATE, Kind, Resampler, with_interval
 from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
@@ -27,6 +27,14 @@ Statistics = Float64[np.ndarray, "rows 89"]
 """`language_statistics` and `clinical_statistics` side by side."""
 
 ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
+
+
+def kind_of(metric: str) -> Kind:
+    """How the interval of one of `ALL_METRICS` is made."""
+    if metric == "cider":
+        return CIDER
+    is_rate = metric in CLINICAL_METRICS and not metric.endswith("_macro")
+    return RATE if is_rate else CORPUS
 
 
 def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Profile) -> Statistics:
@@ -58,14 +66,14 @@ def score_sums(totals: Statistics) -> dict[str, Float64[np.ndarray, "rows"]]:
 def score_table(
     statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
 ) -> dict[str, dict[str, Any]]:
-    """Metric → value, its interval over the draws, and its signature."""
-    point, drawn = (score_sums(sums) for sums in resampler.sums(statistics))
+    """Metric → value, its interval over patients, and its signature."""
+    point, without = (score_sums(sums) for sums in resampler.sums(statistics))
     num_scans = len(statistics)
     signatures = {
         **{name: language_signature(name, profile, num_scans) for name in LANGUAGE_METRICS},
         **{name: clinical_signature(name, label_source, num_scans) for name in CLINICAL_METRICS},
     }
     return {
-        name: with_interval(point[name], drawn[name]) | {"signature": signature}
+        name: with_interval(point[name], without[name], kind_of(name)) | {"signature": signature}
         for name, signature in signatures.items()
     }

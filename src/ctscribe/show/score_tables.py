@@ -67,6 +67,10 @@ BASELINES = {
 SIGHTED = frozenset({"label_retrieval", "label_sentences"})
 """Baselines that know the true labels or see the scan, so a variant need not beat them."""
 
+IN_BRACKETS = (
+    "in brackets the 95 % interval, by the jackknife over patients, or that they are too few for "
+    "one that could be held."
+)
 GAP = "Mismatch gap"
 BEATS_BLIND = "†"
 HOLDS = "*"
@@ -120,8 +124,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         for metric in metrics
     )
     notes = (
-        f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
-        f"{n['resamples']} paired resamples of patients (seed {n['seed']}).",
+        f"{n['scans']} scans of {n['patients']} patients; {IN_BRACKETS}",
         f"{HOLDS} The difference holds: p < {comparison['alpha']:g} by approximate randomisation "
         f"over patients ({n['trials']} trials), adjusted by Holm over all {n['family']} "
         "comparisons.",
@@ -230,11 +233,15 @@ def _means(
 
 def _mean(estimates: Sequence[Mapping[str, float | None]]) -> Value | str:
     """Mean over seeds of value and bounds; undefined where it is for one of them."""
-    means = {}
+    means: dict[str, Any] = {}
     for bound in ("value", "low", "high"):
         known = [each for estimate in estimates if (each := estimate[bound]) is not None]
         means[bound] = fmean(known) if len(known) == len(estimates) else None
-    return value_of(means)
+    return value_of(next((means | few for few in map(_too_few, estimates) if few), means))
+
+
+def _too_few(score: Mapping[str, Any]) -> dict[str, int]:
+    return {key: score[key] for key in score if key == "too_few_patients"}
 
 
 def _marked(coverage: Value | str, baselines: Mapping[str, Mapping[str, Any]]) -> Value | str:
@@ -250,8 +257,7 @@ def _notes(
     first = next(iter(systems.values()))[0]
     n = first["n"]
     notes = [
-        f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
-        f"{n['resamples']} resamples of patients (seed {n['seed']}).",
+        f"{n['scans']} scans of {n['patients']} patients; {IN_BRACKETS}",
     ]
     missing = {
         name: {scan for scores in results for scan in scores.get("missing", ())}
@@ -333,7 +339,7 @@ def _seed_note(name: str, results: Sequence[Scores], metrics: Mapping[str, str])
 
 
 def _difference(found: Mapping[str, Any] | None) -> Value | str:
-    if found is None or found["low"] is None:
+    if found is None:
         return UNDEFINED
     mark = HOLDS if found["holds"] else ""
     return Value(found["difference"], found["low"], found["high"], mark)
