@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow
+from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow, StudyRow
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import ReadFindings, label_reports
@@ -31,6 +31,8 @@ class ScanReport:
     findings: str
     impression: str
     labels: Labels
+    header: tuple[tuple[str, str | float], ...] = ()
+    """What is known of the scan without a voxel of it: age, sex, manufacturer, grid."""
 
     @property
     def text(self) -> str:
@@ -100,9 +102,23 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
             study.findings,
             study.impression,
             labels[study.volume_name] if study.labels is None else study.labels,
+            _header(study),
         )
         for study in studies
     ]
+
+
+def _header(study: ReportedRow) -> tuple[tuple[str, str | float], ...]:
+    told: dict[str, str | float | None] = {
+        "age": study.age_years,
+        "sex": study.sex,
+        "manufacturer": study.manufacturer,
+    }
+    if isinstance(study, StudyRow):
+        grid = zip("xyz", study.shape_xyz, study.spacing_mm, strict=True)
+        for axis, number, spacing_mm in grid:
+            told |= {f"voxels along {axis}": float(number), f"spacing along {axis}": spacing_mm}
+    return tuple((name, value) for name, value in told.items() if value is not None)
 
 
 def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:

@@ -22,7 +22,13 @@ from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
 from ctscribe.base.types import Labels
-from ctscribe.measure.baselines import read_label_head, rules_of, write_baselines
+from ctscribe.measure.baselines import (
+    Baseline,
+    read_label_head,
+    rules_of,
+    strongest_blind,
+    write_baselines,
+)
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
@@ -39,10 +45,9 @@ from ctscribe.measure.scans import (
     labelled_text,
     match_predictions,
     one_row_per_scan,
-    read_answers,
     scored_text,
 )
-from ctscribe.measure.statistics import Statistics, scan_statistics, score_table
+from ctscribe.measure.statistics import Statistics, each_scan_statistics, score_table
 from ctscribe.text.sections import split_sentences
 
 SHARED_BY = 0.01
@@ -153,7 +158,8 @@ def evaluate(
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
-        signature), ``baseline_rules``, ``per_finding``, ``agreement``, ``strata``, ``missing``,
+        signature), ``baseline_rules``, ``strongest`` (metric → the blind baseline with the highest
+        score), ``per_finding``, ``agreement``, ``strata``, ``missing``,
         ``unfinished`` (reports cut short, of those of which that is known), ``template``,
         ``cross_check``, ``use``. An undefined score is None.
 
@@ -167,7 +173,7 @@ def evaluate(
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
-    blind = write_baselines(known, truth, config.seed, stated)
+    blind = write_baselines(known, truth, config.seed, stated, config.profile)
     cut = unfinished(predictions)
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
@@ -207,7 +213,7 @@ def _require_other_patients(
 
 def _scores(
     answers: Answers,
-    blind: Mapping[str, Sequence[Sections]],
+    blind: Mapping[str, Baseline],
     studies: Sequence[ReportedRow],
     truth: Sequence[ScanReport],
     config: EvaluateConfig,
@@ -222,14 +228,17 @@ def _scores(
             found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
         return found
 
-    rows = scan_statistics(answers, truth, config.profile)
-    baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
+    baselines = {name: baseline.answers(source) for name, baseline in blind.items()}
+    systems = [answers, *baselines.values()]
+    rows, *of_baselines = each_scan_statistics(systems, truth, config.profile)
+    bars = {
+        name: table(each, of_baseline)
+        for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
+    }
     return {
         "model": table(answers, rows),
-        "baselines": {
-            name: table(each, scan_statistics(each, truth, config.profile))
-            for name, each in baselines.items()
-        },
+        "baselines": bars,
+        "strongest": strongest_blind(bars),
         "per_finding": by_finding(rows, resampler),
         "agreement": by_agreement(answers, truth, resampler),
         "strata": by_stratum(rows, studies, truth),

@@ -1,6 +1,6 @@
 """All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
     Profile,
+    each_language_statistics,
     language_scores,
     language_signature,
-    language_statistics,
 )
 from ctscribe.measure.scans import Answers, ScanReport
 
@@ -39,15 +39,19 @@ def kind_of(metric: str) -> Kind:
 
 def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Profile) -> Statistics:
     """Sufficient statistics of every scan, for all metrics at once."""
-    language = language_statistics(
-        predictions=answers.texts,
-        references=[report.text for report in truth],
-        profile=profile,
-    )
-    clinical = clinical_statistics(
-        predictions=answers.labels, references=[report.labels for report in truth]
-    )
-    return np.hstack([language, clinical])
+    (rows,) = each_scan_statistics([answers], truth, profile)
+    return rows
+
+
+def each_scan_statistics(
+    systems: Sequence[Answers], truth: Sequence[ScanReport], profile: Profile
+) -> Iterator[Statistics]:
+    """`scan_statistics` of several systems, in less time than one after the other."""
+    texts, labels = [report.text for report in truth], [report.labels for report in truth]
+    language = each_language_statistics([answers.texts for answers in systems], texts, profile)
+    for answers, rows in zip(systems, language, strict=True):
+        clinical = clinical_statistics(predictions=answers.labels, references=labels)
+        yield np.hstack([rows, clinical])
 
 
 def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 76"]:

@@ -15,7 +15,7 @@ from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
-from ctscribe.measure.baselines import LEAVE_ONE_OUT
+from ctscribe.measure.baselines import LEAVE_ONE_OUT, strongest_blind
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
 
 Scores = Mapping[str, Any]
@@ -59,13 +59,11 @@ BASELINES = {
     "constant_report": "Constant report",
     "all_normal": "All-normal report",
     "other_patient": "Another patient's report",
+    "same_header": "Report of the most alike by age, sex, header",
     "label_retrieval": "Retrieval by true labels (oracle, not blind)",
     "label_sentences": "Label head → template sentences (not blind)",
 }
-"""Row titles by the key `measure.scores` writes."""
-
-SIGHTED = frozenset({"label_retrieval", "label_sentences"})
-"""Baselines that know the true labels or see the scan, so a variant need not beat them."""
+"""Row titles by the key `measure.scores` writes; of chosen constants see `baseline_title`."""
 
 IN_BRACKETS = (
     "in brackets the 95 % interval, by the jackknife over patients, or that they are too few for "
@@ -73,6 +71,7 @@ IN_BRACKETS = (
 )
 GAP = "Mismatch gap"
 BEATS_BLIND = "†"
+STRONGEST = "‡"
 HOLDS = "*"
 
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
@@ -204,18 +203,24 @@ def systems_table(
         notes: Behind those every such table has.
     """
     baselines = next(iter(systems.values()))[0]["baselines"]
+    strongest = strongest_blind(baselines)
+    bars = {metric: baselines[name][metric] for metric, name in strongest.items()}
     with_gap = any("gap" in scores for results in systems.values() for scores in results)
     rows: list[tuple[Value | str, ...]] = []
     for name, results in systems.items():
         values = _means([scores["model"] for scores in results], metrics)
-        if "coverage" in values:
-            values["coverage"] = _marked(values["coverage"], baselines)
+        marked = (_marked(values[metric], bars.get(metric)) for metric in metrics)
         gaps = [scores["gap"] for scores in results if "gap" in scores]
         gap = [_mean(gaps) if gaps else UNDEFINED] if with_gap else []
-        rows.append((name, *values.values(), *gap))
+        rows.append((name, *marked, *gap))
     for name, scores in baselines.items():
         gap = [UNDEFINED] if with_gap else []
-        rows.append((BASELINES[name], *_means([scores], metrics).values(), *gap))
+        values = _means([scores], metrics)
+        cells = (
+            _with_mark(values[metric], STRONGEST if strongest.get(metric) == name else "")
+            for metric in metrics
+        )
+        rows.append((baseline_title(name), *cells, *gap))
     return Table(
         title,
         (corner, *metrics.values(), *([GAP] if with_gap else [])),
@@ -244,11 +249,25 @@ def _too_few(score: Mapping[str, Any]) -> dict[str, int]:
     return {key: score[key] for key in score if key == "too_few_patients"}
 
 
-def _marked(coverage: Value | str, baselines: Mapping[str, Mapping[str, Any]]) -> Value | str:
-    blind = [baselines[name]["coverage"]["high"] for name in baselines.keys() - SIGHTED]
-    if isinstance(coverage, Value) and None not in blind and coverage.low > max(blind):
-        return replace(coverage, mark=BEATS_BLIND)
-    return coverage
+def baseline_title(name: str) -> str:
+    """The row title of a baseline."""
+    if name.startswith("commonest_"):
+        count = name.removeprefix("commonest_")
+        return f"Constant: the {count} commonest findings"
+    if name.startswith("best_"):
+        return f"Constant: the report best for {TITLES[name.removeprefix('best_')]}"
+    return BASELINES[name]
+
+
+def _marked(score: Value | str, bar: Mapping[str, Any] | None) -> Value | str:
+    """With a mark where even the lower bound lies above the strongest blind baseline's upper."""
+    if not isinstance(score, Value) or score.low is None or bar is None or bar["high"] is None:
+        return score
+    return _with_mark(score, BEATS_BLIND if score.low > bar["high"] else "")
+
+
+def _with_mark(score: Value | str, mark: str) -> Value | str:
+    return replace(score, mark=mark) if isinstance(score, Value) else score
 
 
 def _notes(
@@ -266,16 +285,17 @@ def _notes(
     notes += [*_missing_notes(missing, n), *reference_notes(n)]
     cut = {name: cut_short(*results) for name, results in systems.items()}
     notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
-    if "coverage" in metrics:
+    notes.append(
+        f"{STRONGEST} The strongest blind baseline for this metric. {BEATS_BLIND} The lower bound "
+        "lies above its upper bound; a score without this mark says nothing about the scan."
+    )
+    if "same_header" not in first["baselines"]:
+        notes.append("No baseline goes by age, sex and header: none is known of these scans.")
+    if "coverage" in metrics and first["model"]["coverage"]["value"] is None:
         notes.append(
-            f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
-            "bound."
+            f"{UNDEFINED} is undefined: no reference states a finding, so there is nothing to "
+            "cover, and CRG has no A to divide by."
         )
-        if first["model"]["coverage"]["value"] is None:
-            notes.append(
-                f"{UNDEFINED} is undefined: no reference states a finding, so there is nothing to "
-                "cover, and CRG has no A to divide by."
-            )
     if with_gap:
         notes.append(
             f"{GAP}: cross entropy of the true report on another patient's volume minus on the "

@@ -167,6 +167,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "–": "--",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "β": r"$\beta$",
     "α": r"$\alpha$",
 }
