@@ -226,6 +226,11 @@ def test_any_models_reports_are_scored_shown_compared_and_tabulated(
         "each_finding.tex",
         "findings.tex",
     ]
+    run("table", tmp_path / "scores.json", "--published")
+    printed = capsys.readouterr().out
+    assert printed.index("How alike reports are") < printed.index("Published on CT-RATE")
+    run("table", tmp_path / "scores.json")
+    assert "Published on CT-RATE" not in capsys.readouterr().out
 
 
 def test_what_was_cut_short_is_said_and_shown(

@@ -45,7 +45,7 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
     table = table_1({"Origin": [scores(0.5, gap=0.001)], "Gauss": [scores(0.6, gap=0.2)]}, beta=0.1)
     assert column(table, "System") == ["Origin", "Gauss", *BASELINES.values()]
     assert table.rules == (2,)
-    assert column(table, "BLEU-1")[0] == Value(0.5, 0.45, 0.55)
+    assert column(table, "BLEU-1")[0] == Value(0.5, 0.45, 0.55, "†")
     assert [str(cell) for cell in column(table, "Mismatch gap")[:3]] == [
         "0.001 [-0.009, 0.011]",
         "0.200 [0.190, 0.210]",

@@ -15,7 +15,7 @@ from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
-from ctscribe.measure.baselines import LEAVE_ONE_OUT, strongest_blind
+from ctscribe.measure.baselines import LEAVE_ONE_OUT, SIGHTED, strongest_blind
 from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
 
 Scores = Mapping[str, Any]
@@ -146,7 +146,8 @@ def tables_of(paths: Sequence[Path]) -> list[Table]:
     content = {name: read_json(path) for name, path in run_names(paths).items()}
     for name, scores in content.items():
         is_comparison = "differences" in scores and len(content) == 1
-        if not is_comparison and not {"model", "baselines", "n"} <= scores.keys():
+        is_scores = {"model", "baselines", "n"} <= scores.keys() and scores["baselines"]
+        if not is_comparison and not is_scores:
             raise _no_scores(name, "has no scores")
     try:
         return _tables_of(content)
@@ -204,7 +205,11 @@ def systems_table(
     """
     baselines = next(iter(systems.values()))[0]["baselines"]
     strongest = strongest_blind(baselines)
-    bars = {metric: baselines[name][metric] for metric, name in strongest.items()}
+    bars = {
+        metric: baselines[name][metric]
+        for metric, name in strongest.items()
+        if all(baselines[each][metric]["value"] is not None for each in baselines.keys() - SIGHTED)
+    }
     with_gap = any("gap" in scores for results in systems.values() for scores in results)
     rows: list[tuple[Value | str, ...]] = []
     for name, results in systems.items():
