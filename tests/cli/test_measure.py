@@ -256,7 +256,7 @@ def test_scoring_takes_the_recipe_of_the_run_that_wrote_and_says_where_there_is_
 ) -> None:
     out = prepared / "scores.json"
     run("evaluate", predictions, "--prepared", prepared, "--out", out, *FEW)
-    assert "scored by the profile ctrate-raw with 100 draws" in capsys.readouterr().err
+    assert "scored by the profile ctrate-raw, with seed 0" in capsys.readouterr().err
     knobs = {"evaluate": {"profile": "r2gen", "resamples": 100}}
     recipe = Recipe.model_validate(knobs)
     folder = open_run(prepared / "run", "train", {"recipe": recipe.model_dump(mode="json")})

@@ -196,8 +196,9 @@ def test_each_metric_has_the_constant_that_was_best_on_the_training_reports() ->
         for name in constants
         for metric in scores["baseline_rules"][name].rpartition(" for ")[2].split(", ")
     }
-    assert told["coverage"] == "commonest_18"
-    assert scores["baselines"]["commonest_18"]["coverage"]["value"] == 1  # said or not
+    # Five findings occur, and stating all of them is enough.
+    assert told["coverage"] == "commonest_5"
+    assert scores["baselines"]["commonest_5"]["coverage"]["value"] == 1
     assert told.keys() >= {*CLINICAL_METRICS, "bleu_4", "rouge_l", "cider"}
     for metric, name in scores["strongest"].items():
         values = {
@@ -206,7 +207,7 @@ def test_each_metric_has_the_constant_that_was_best_on_the_training_reports() ->
             if each not in SIGHTED
         }
         assert values[name] == max(values.values())
-    assert scores["baseline_rules"]["same_header"].startswith("the training report of the other")
+    assert "most alike by age, sex," in scores["baseline_rules"]["same_header"]
 
 
 def test_without_age_sex_or_header_that_baseline_is_left_out_and_it_is_said() -> None:

@@ -75,11 +75,6 @@ def test_tables_score_as_the_prepared_data_set_does(
     expected = evaluate_predictions(written, ours, CONFIG)
     found = evaluate_predictions(written, theirs, CONFIG)
     assert found.pop("inputs") != expected.pop("inputs")  # files and a folder have other hashes
-    for scores in (found, expected):
-        # The grid of a volume is known of prepared ones alone.
-        assert scores.pop("strongest").keys() == expected["model"].keys()
-        for part in ("baselines", "baseline_rules"):
-            scores[part].pop("same_header")
     assert found == expected
     assert expected["n"]["training_scans"] < 12 + 12  # a share of the patients is held out
     assert {row["grouping"] for row in expected["strata"]} >= {"scanner", "sex", "age"}

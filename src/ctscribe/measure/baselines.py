@@ -3,7 +3,7 @@
 In: the references, training reports where there are any, and what a label head found. Out: for
 each reference what every baseline writes. Blind are the constants, among them the strongest for
 each metric, a report of another patient, and the report of whoever is most alike by age, sex and
-header. Another is told the true labels and shows what perfect labels alone would score; the last
+scanner. Another is told the true labels and shows what perfect labels alone would score; the last
 puts a label head's findings into stock sentences. Without training reports the references take
 their place, and each patient is answered from those of all others.
 """
@@ -63,7 +63,7 @@ BASELINE_RULES = {
 }
 """Name, or how it begins, → how the report is made."""
 
-NO_HEADER = "left out: neither age, sex, manufacturer nor grid is known of both"
+NO_HEADER = "left out: neither age, sex nor manufacturer is known of both"
 
 SIGHTED = frozenset({"label_retrieval", "label_sentences"})
 """Baselines that know the true labels or see the scan, so that nobody need beat them."""

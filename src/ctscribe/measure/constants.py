@@ -6,6 +6,7 @@ metric of words the reports that score best as the answer to all.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,16 @@ def best_reports(
     """Metric of `CHOSEN_FOR` → training reports, the best as the answer to all of them first.
 
     BLEU-4 is exact. ROUGE-L and CIDEr are those of the candidates for a sample, with the others
-    behind in the order of BLEU-4; see `NUM_CANDIDATES`. Equal texts stand once.
+    behind in the order of BLEU-4; see `NUM_CANDIDATES`. Of equal texts there is one report, and
+    one of another patient.
     """
     ordered = sorted(training, key=lambda report: report.scan_id)
-    times = Counter(report.text for report in ordered)
-    first = list({report.text: report for report in reversed(ordered)}.values())[::-1]
+    of_text: dict[str, list[ScanReport]] = {}
+    for report in ordered:
+        of_text.setdefault(report.text, []).append(report)
+    first = [same[0] for same in of_text.values()]
     by_bleu = np.argsort(-_bleu_4_of_all(first, ordered, profile), kind="stable")
-    by_times = np.argsort([-times[report.text] for report in first], kind="stable")
+    by_times = np.argsort([-len(same) for same in of_text.values()], kind="stable")
     tried = np.union1d(by_bleu[:NUM_CANDIDATES], by_times[:NUM_CANDIDATES])
     drawn = np.random.default_rng(seed).permutation(len(ordered))[:NUM_ANSWERED]
     answered = [ordered[place].text for place in drawn]
@@ -97,7 +101,12 @@ def best_reports(
         name: np.concatenate([tried[np.argsort(-of_tried[name], kind="stable")], others])
         for name in CHOSEN_FOR
     } | {"bleu_4": by_bleu}
-    return {name: [first[place] for place in places] for name, places in ranked.items()}
+    pairs = [[same[0], *_of_another(same)] for same in of_text.values()]
+    return {name: [*chain(*(pairs[place] for place in at))] for name, at in ranked.items()}
+
+
+def _of_another(reports: Sequence[ScanReport]) -> list[ScanReport]:
+    return [each for each in reports if each.patient_id != reports[0].patient_id][:1]
 
 
 def _bleu_4_of_all(

@@ -1,4 +1,4 @@
-"""Who is most alike by what is known of a scan without a voxel of it: age, sex, header.
+"""Who is most alike by what is known of a scan without a voxel of it: age, sex, manufacturer.
 
 In: reports with their headers. Out: for each reference the report of the nearest other patient. A
 system that scores no higher may have read the header alone.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow, StudyRow
+from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import ReadFindings, label_reports
@@ -32,7 +32,7 @@ class ScanReport:
     impression: str
     labels: Labels
     header: tuple[tuple[str, str | float], ...] = ()
-    """What is known of the scan without a voxel of it: age, sex, manufacturer, grid."""
+    """What is known of the scan without a voxel of it: age, sex, manufacturer."""
 
     @property
     def text(self) -> str:
@@ -109,15 +109,8 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
 
 
 def _header(study: ReportedRow) -> tuple[tuple[str, str | float], ...]:
-    told: dict[str, str | float | None] = {
-        "age": study.age_years,
-        "sex": study.sex,
-        "manufacturer": study.manufacturer,
-    }
-    if isinstance(study, StudyRow):
-        grid = zip("xyz", study.shape_xyz, study.spacing_mm, strict=True)
-        for axis, number, spacing_mm in grid:
-            told |= {f"voxels along {axis}": float(number), f"spacing along {axis}": spacing_mm}
+    # A prepared volume's grid is not asked for: of tables it is not known, and both score alike.
+    told = {"age": study.age_years, "sex": study.sex, "manufacturer": study.manufacturer}
     return tuple((name, value) for name, value in told.items() if value is not None)
 
 

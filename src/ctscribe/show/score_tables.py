@@ -59,7 +59,7 @@ BASELINES = {
     "constant_report": "Constant report",
     "all_normal": "All-normal report",
     "other_patient": "Another patient's report",
-    "same_header": "Report of the most alike by age, sex, header",
+    "same_header": "Report of the most alike by age, sex, manufacturer",
     "label_retrieval": "Retrieval by true labels (oracle, not blind)",
     "label_sentences": "Label head → template sentences (not blind)",
 }
@@ -295,7 +295,7 @@ def _notes(
         "lies above its upper bound; a score without this mark says nothing about the scan."
     )
     if "same_header" not in first["baselines"]:
-        notes.append("No baseline goes by age, sex and header: none is known of these scans.")
+        notes.append("No baseline goes by age, sex and manufacturer: none is known of these scans.")
     if "coverage" in metrics and first["model"]["coverage"]["value"] is None:
         notes.append(
             f"{UNDEFINED} is undefined: no reference states a finding, so there is nothing to "
