@@ -101,7 +101,7 @@ def measure(path: Path) -> dict[str, Any]:
     scores: dict[str, dict[str, Any]] = {}
     answers = across_folds(reports, fixed)
     for profile in PROFILES:
-        found = across_folds(reports, lambda *folds, p=profile: chosen_words(p, *folds))  # type: ignore[misc]
+        found = across_folds(reports, lambda *folds, p=profile: chosen_words(p, *folds))
         best = {f"best_{metric}": each for metric, each in found.items()}
         scores[profile] = {n: scored(each, profile) for n, each in (answers | best).items()}
     chosen = across_folds(reports, chosen_findings)

@@ -212,11 +212,12 @@ def test_each_metric_has_the_constant_that_was_best_on_the_training_reports() ->
 
 def test_without_age_sex_or_header_that_baseline_is_left_out_and_it_is_said() -> None:
     bare = {"manufacturer": None, "sex": None, "age_years": None}
+    studies = reported_studies(12)
     rows = [
         ReportedRow.model_validate(row.model_dump(include=set(ReportedRow.model_fields)) | bare)
-        for row in reported_studies(12)
+        for row in studies
     ]
-    scores = evaluate([prediction(s) for s in rows], rows, None, EvaluateConfig())
+    scores = evaluate([prediction(s) for s in studies], rows, None, EvaluateConfig())
     assert "same_header" not in scores["baselines"]
     assert scores["baseline_rules"]["same_header"].startswith("left out")
 

@@ -93,12 +93,12 @@ def test_a_comparison_says_which_differences_hold(tmp_path: Path) -> None:
     (table,) = tables_of([tmp_path / "comparison.json"])
     assert table.title == "Differences from right"
     cells = {row[0]: row[1] for row in table.rows}
-    assert cells["Coverage"] == Value(-1.0, -1.0, -1.0)  # twelve patients are too few to hold
+    assert cells["Coverage"] == Value(-1.0, None, None)  # twelve patients are too few
     assert str(cells["F1, macro"]).startswith("-1.000 [too few patients]")
     held = json.loads(json.dumps(found))
     held["differences"]["wrong"]["coverage"]["holds"] = True
     marked = {row[0]: row[1] for row in differences_table("right", held).rows}
-    assert marked["Coverage"] == Value(-1.0, -1.0, -1.0, "*")
+    assert marked["Coverage"] == Value(-1.0, None, None, "*")
     assert any("adjusted by Holm over all 16 comparisons" in note for note in table.notes)
 
 

@@ -131,11 +131,11 @@ def _sums(
 def _differences(one: Sums, two: Sums, trials: int, seed: int) -> dict[str, dict[str, Any]]:
     """Metric → two − one."""
     p_values = approximate_randomisation(one, two, score_sums, trials, seed)
-    less, more = ([*map(score_sums, sums_without_each(sums))] for sums in (one, two))
+    of_one, of_two = ([*map(score_sums, sums_without_each(sums))] for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
-        moved = (after[metric] - before[metric] for before, after in zip(less, more, strict=True))
-        found = with_interval(*moved, kind_of(metric).difference)
+        point, without = (b[metric] - a[metric] for a, b in zip(of_one, of_two, strict=True))
+        found = with_interval(point, without, kind_of(metric).difference)
         table[metric] = {"difference": found.pop("value"), **found, "p": p}
     return table
 

@@ -9,7 +9,7 @@ out of both.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -35,8 +35,8 @@ class Kind:
 
     @property
     def difference(self) -> "Kind":
-        """Of two such scores."""
-        return replace(self, highest=None)
+        """Of two such scores; of rates it holds less soon than they do."""
+        return Kind(None, max(self.least_patients, CORPUS.least_patients))
 
 
 RATE = Kind(1.0, 10)
@@ -45,8 +45,8 @@ CORPUS = Kind(1.0, 40)
 """Means over findings, of which the rare ones have few scans; BLEU and ROUGE-L."""
 CIDER = Kind(10.0, 1000)
 """The few reports that nearly equal their references score up to 10, most others 0.01."""
-NUMBER = Kind(None, 10)
-"""Nats, millimetres, and differences of rates."""
+NUMBER = Kind(None, 2)
+"""Means of nats and millimetres, for which Student's t was made."""
 
 
 @final

@@ -68,7 +68,9 @@ def _gaps(
 def _error_of(totals: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows"]:
     cases = totals[:, NUM_BINS]
     error = np.abs(totals[:, :NUM_BINS]).sum(axis=1)
-    return np.divide(error, cases, out=np.full(len(cases), np.nan), where=cases > 0)
+    errors: Float64[np.ndarray, "rows"] = np.full(len(cases), np.nan)
+    np.divide(error, cases, out=errors, where=cases > 0)
+    return errors
 
 
 def risk_coverage(
