@@ -83,9 +83,9 @@ def main() -> None:
     references = [reference(number, "valid", rng) for number in range(NUM_SCANS)]
     training = [reference(number, "train", rng) for number in range(NUM_TRAINING)]
     predictions, others = ([prediction(of, rng) for of in references] for _ in range(2))
-    stated = {of.scan_id: made_up_labels(rng) for of in references}
+    told = {of.scan_id: made_up_labels(rng) for of in references}
     scores, evaluated = measured(
-        lambda: evaluate(predictions, references, training, CONFIG, stated=stated)
+        lambda: evaluate(predictions, references, training, CONFIG, label_head=told)
     )
     _, compared = measured(lambda: compare([predictions], {"other": [others]}, references, CONFIG))
     texts = [[row.findings for row in rows[:NUM_COMPARED]] for rows in (predictions, references)]

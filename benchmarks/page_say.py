@@ -15,9 +15,16 @@ ARMS: dict[str, tuple[str, ...]] = {
     "cues": ("pairs.strategy=origin", "objective.beta=0", "model.cues=true"),
     "heter": ("pairs.strategy=heter",),
     "gauss": ("pairs.strategy=gauss",),
+    "drawn": ("pairs.strategy=origin", "objective.beta=0"),
 }
 """What each arm changes; the paper's two keep the tiny recipe's β = 0.1 and cap of 3 nats."""
-WAYS = {"plain": "", "mean": " + mean volume", "others": " + 8 others"}
+_WAYS = {"plain": "", "mean": " + mean volume", "others": " + 8 others"}
+NAMES = {(arm, way): arm + told for arm in ARMS if arm != "drawn" for way, told in _WAYS.items()}
+NAMES |= {
+    ("drawn", "first"): "origin, one drawn",
+    ("drawn", "best"): "origin, of 4 drawn the likeliest by the queries",
+}
+"""(arm, way of writing) → as the page calls it."""
 METRICS = {
     "coverage": "Coverage",
     "precision": "Precision",
@@ -27,7 +34,6 @@ METRICS = {
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
 }
-SYSTEMS = [(arm, way) for arm in ARMS for way in WAYS]
 OURS, BASE = ("cues", "mean"), ("origin", "plain")
 Scores = Mapping[tuple[str, str], Mapping[str, Draws]]
 """(arm, way) → metric → draws, the mean of the seeds that have ended."""
@@ -41,10 +47,9 @@ def page(study: Study) -> dict[str, Any]:
         raise SystemExit("Origin and cues must have ended with one seed at least.")
     paired = {arm: [cell for cell in runs if cell["seed"] in seeds] for arm, runs in cells.items()}
     scores = {
-        (arm, way): _mean([_way_scores(cell, way) for cell in runs])
-        for arm, runs in paired.items()
-        for way in WAYS
-        if runs
+        (arm, way): _mean([_way_scores(cell, way) for cell in paired[arm]])
+        for arm, way in NAMES
+        if paired.get(arm)
     }
     curves = {kind: _curve(paired["cues"], kind) for kind in ("told", "template")}
     write_figure(PAGES / "say.png", _figure(scores, curves))
@@ -90,7 +95,7 @@ def _score_table(scores: Scores, cells: Mapping[str, Sequence[Cell]]) -> str:
         cost = np.mean([cell["ways"][way]["seconds"] for cell in cells[arm]])
         dependence = shown(found["dependence"]) if "dependence" in found else "–"
         told = [shown(found[metric]) for metric in METRICS]
-        rows.append((arm + WAYS[way], len(cells[arm]), *told, dependence, f"{cost:.2f}"))
+        rows.append((NAMES[arm, way], len(cells[arm]), *told, dependence, f"{cost:.2f}"))
     return table(("System", "seeds", *METRICS.values(), "Dependence", "CPU s a report"), rows)
 
 
@@ -102,7 +107,7 @@ def _difference_table(scores: Scores, cells: Mapping[str, Sequence[Cell]]) -> st
         if (arm, way) != BASE:
             base = _mean([plain[cell["seed"]] for cell in cells[arm]])
             told = (shown(found[metric] - base[metric], "+.3f") for metric in METRICS)
-            rows.append((arm + WAYS[way], len(cells[arm]), *told))
+            rows.append((NAMES[arm, way], len(cells[arm]), *told))
     return table(("Against origin", "seeds", *METRICS.values()), rows)
 
 
@@ -118,7 +123,7 @@ def _curve_table(curves: Mapping[str, Mapping[float, Mapping[str, Draws]]]) -> s
 def _chosen_table(cells: Mapping[str, Sequence[Cell]]) -> str:
     rows = []
     for arm, runs in cells.items():
-        for cell in runs:
+        for cell in runs if arm != "drawn" else ():
             knobs, told = cell["tuned"]["generate"], cell["tuned"]["cue_threshold"]
             held = "nothing" if knobs["contrast"] == "none" else f"{knobs['contrast']} volume"
             row = (arm, cell["seed"], held, knobs["contrast_weight"], knobs["plausibility"])
@@ -195,7 +200,7 @@ def _figure(scores: Scores, curves: Mapping[str, Mapping[float, Mapping[str, Dra
         for (arm, way), found in scores.items():
             place = float(found["coverage"][0]), float(found["precision"][0])
             axes.plot(*place, marker=".", color="black", linestyle="none")
-            axes.annotate(arm + WAYS[way], place, (4, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(NAMES[arm, way], place, (4, 3), textcoords="offset points", fontsize=7)
         axes.set(xlabel="Coverage", ylabel="Precision", title="Test scans")
         axes.legend(frameon=False)
     return figure

@@ -6,14 +6,15 @@ writes the test scans in every way; all choices are made on validation, by `tune
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks.harness import SEEDS, Cell, Study, run_study
+from benchmarks.harness import SEEDS, Cell, Study, run_study, warm_start
 from benchmarks.page_say import ARMS, page
 from benchmarks.writers import (
     as_text,
@@ -23,18 +24,26 @@ from benchmarks.writers import (
     written_columns,
 )
 from ctscribe.base.recipe import GenerateConfig
-from ctscribe.base.rows import PredictionRow, read_rows
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.cues import finding_logits
+from ctscribe.learn.model.decoding import Answer, write_reports
+from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_views import scans_with_strangers
+from ctscribe.measure.scans import labelled_text
 from ctscribe.measure.tune import tune
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.generate import generate, generate_template, write_scans
+from ctscribe.text.labeler import label_report
+from ctscribe.write.generate import answer_row, generate, generate_template, write_scans
 from ctscribe.write.writer import ReportWriter, View
 
 OTHERS = {"contrast": "others", "contrast_weight": 0.5, "plausibility": 0.3, "num_negatives": 8}
 """Chosen on other phantoms: trying others on validation would take longer than all the rest."""
-RANKS = (("origin", "cues"), ("heter", "gauss"))
+RANKS = (("origin", "cues"), ("heter", "gauss"), ("drawn",))
 """What is compared ends before what frames it."""
+NUM_DRAWN = 4
+"""Reports that the arm ``drawn`` draws of each scan."""
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Of the cues, for the curve of Coverage against precision."""
 STUDY = Study(
@@ -55,6 +64,10 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
     shutil.rmtree(run, ignore_errors=True)  # begun anew, so that its seconds are those of all of it
     taught, judged = prepared.split("train"), prepared.split("validation")[:8]
     writer, seconds = train_writer(run, prepared, recipe, taught, judged)
+    if arm == "drawn":
+        drawn = _drawn(writer, prepared, seed)
+        shutil.rmtree(run)
+        return {"knobs": ARMS[arm], "seconds": round(seconds, 1), "ways": drawn}
     tuned = tune(writer, prepared)
     chosen = ReportWriter(run)
     ways = {"plain": _knobs(chosen, contrast="none"), "mean": _mean(chosen, tuned)}
@@ -86,6 +99,55 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
         found["curve"] = _curve(chosen.writing(ways["plain"]), prepared, run)
     shutil.rmtree(run)
     return found
+
+
+def _drawn(writer: ReportWriter, prepared: Prepared, seed: int) -> dict[str, dict[str, object]]:
+    """The first report drawn of each scan, and of all drawn the likeliest.
+
+    That is the one whose findings have the highest probability by the warm-up's finding queries,
+    which read the same tower.
+    """
+    scans = prepared.scans("test")
+    visuals = [writer.features(prepared, scans).visual(study) for study in scans]
+    odds = finding_logits(load_model(warm_start())[0], visuals)
+    generator, began = torch.Generator().manual_seed(seed), time.process_time()
+    tries = [_draw(writer, scans, visuals, generator) for _ in range(NUM_DRAWN)]
+    cost = (time.process_time() - began) / len(scans)
+    stated = np.array(
+        [
+            [label_report(labelled_text(row.findings, row.impression)) for row in rows]
+            for rows in tries
+        ]
+    )
+    best = (stated * odds).sum(2).argmax(0)
+    chosen = [tries[k][number] for number, k in enumerate(best)]
+    return {
+        way: {
+            "seconds": round(seconds, 4),
+            "test": as_text(written_columns(rows, prepared, "test")),
+        }
+        for way, rows, seconds in (("first", tries[0], cost / NUM_DRAWN), ("best", chosen, cost))
+    }
+
+
+def _draw(
+    writer: ReportWriter,
+    scans: Sequence[StudyRow],
+    visuals: Sequence[Visual],
+    generator: torch.Generator,
+) -> list[PredictionRow]:
+    knobs, size = writer.recipe.model, writer.generate.batch_size
+    answers: list[Answer] = []
+    for start in range(0, len(scans), size):
+        answers += write_reports(
+            writer.qwen,
+            writer.tokenizer,
+            visuals[start : start + size],
+            knobs.positions,
+            writer.generate.max_new_tokens,
+            sample=generator,
+        )
+    return [answer_row(*each) for each in zip(scans, visuals, answers, strict=True)]
 
 
 def _knobs(writer: ReportWriter, **changes: object) -> GenerateConfig:

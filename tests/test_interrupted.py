@@ -275,21 +275,50 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["umount", str(mounted)], check=True)
 
 
+def onto_disk(written: Path, disk: Path) -> None:
+    shutil.rmtree(disk / "here", ignore_errors=True)
+    shutil.move(written, disk / "here") if written.exists() else (disk / "here").mkdir()
+    written.symlink_to(disk / "here")
+
+
+def fill(filler: Path) -> None:
+    with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+        while True:
+            os.write(file.fileno(), b"0" * 4096)
+
+
+@pytest.mark.parametrize("room", [4 << 10, 400 << 10])
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "experiment"])
+def test_on_a_disk_that_fills_up_nothing_is_lost(
+    ground: Path, whole: Whole, tmp_path: Path, disk: Path, name: str, room: int
+) -> None:
+    folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
+    written, filler = folder / stage.written, disk / "filler"
+    onto_disk(written, disk)
+    fill(filler)
+    os.truncate(filler, filler.stat().st_size - room)
+    status, said = run(stage, folder, name)
+    filler.unlink()
+    assert "Traceback" not in said
+    assert status == 0 or (status == 1 and said.splitlines()[-1].endswith("[E_WRITE]")), said
+    assert not left(disk)
+    status, said = run(stage, folder, name)
+    assert status == 0, said
+    written.unlink()
+    shutil.move(disk / "here", written)
+    assert results(folder) == whole(name)
+
+
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 @pytest.mark.parametrize("name", STAGES)
 def test_a_disk_that_takes_nothing_is_one_sentence(
     ground: Path, tmp_path: Path, disk: Path, name: str, fault: str
 ) -> None:
     folder, stage = fresh(ground, tmp_path / "run", name), STAGES[name]
-    written = folder / stage.written
-    shutil.rmtree(disk / "here", ignore_errors=True)
-    shutil.move(written, disk / "here") if written.exists() else (disk / "here").mkdir()
-    written.symlink_to(disk / "here")
+    onto_disk(folder / stage.written, disk)
     filler = disk / "filler"
     if fault == "full":
-        with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
-            while True:
-                os.write(file.fileno(), b"0" * 4096)
+        fill(filler)
     else:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     try:

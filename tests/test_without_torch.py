@@ -10,7 +10,8 @@ import ctscribe.show
 
 SCORING = (
     *("scores", "compare", "references", "classifier"),
-    *("card_files", "card_scores", "card_views"),
+    *("card_compare", "card_files", "card_scores", "card_views", "card_volumes"),
+    *("grounding", "radeval", "ranking"),
 )
 SHOWN = [module.name for module in iter_modules(ctscribe.show.__path__, "ctscribe.show.")]
 

@@ -192,7 +192,7 @@ def score(
         CtscribeError: ``E_TABLE`` for what are no rows, and as `put_to_studies`,
             `reference_rows` and `evaluate`.
     """
-    from ctscribe.measure.predictions import named_reports, put_to_studies
+    from ctscribe.measure.predictions import Noticed, named_reports, put_to_studies
     from ctscribe.measure.references import put_together
     from ctscribe.measure.scores import evaluate
 
@@ -203,10 +203,11 @@ def score(
         known = _references(_named(_records(training, _TRAINING)), _TRAINING, "train")
     against = put_together(_references(true, _REFERENCES, "valid"), known)
     table = _table(said, path)
-    reports = named_reports(path, zip(table.names, table.texts, strict=True))
+    noticed = Noticed()
+    reports = named_reports(path, zip(table.names, table.texts, strict=True), noticed)
     answers = put_to_studies(reports, path, against.studies, against.left_out)
     values = evaluate(answers, against.studies, against.training, config or EvaluateConfig())
-    values["n"] |= against.facts()
+    values["n"] |= against.facts() | noticed.facts()
     return Scores(values)
 
 

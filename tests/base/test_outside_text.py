@@ -12,6 +12,7 @@ from ctscribe.base.outside_text import (
     named_path,
     plain_text,
     printable,
+    without_special_tokens,
     written,
 )
 
@@ -84,3 +85,43 @@ def test_paths_stay_inside_unless_that_is_allowed(tmp_path: Path) -> None:
     for path in ("../x", "/etc/passwd", "a/../..", "."):
         assert named_path(tmp_path, path) is None
         assert named_path(tmp_path, path, allow_outside=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("<s> No nodule. </s>", "No nodule."),
+        ("No nodule.</s><pad><pad>", "No nodule."),
+        ("<|begin_of_text|>No nodule.<|eot_id|>", "No nodule."),
+        ("<|start_header_id|>assistant<|end_header_id|>\n\nNo nodule.<|eot_id|>", "No nodule."),
+        ("<|im_start|>assistant\nNo nodule.<|im_end|>\n<|endoftext|>", "No nodule."),
+        ("<|vision_start|><|image_pad|><|vision_end|>No nodule.", "No nodule."),
+        ("<bos><start_of_turn>model\nNo nodule.<end_of_turn>", "No nodule."),
+        ("[CLS] No nodule. [SEP] [PAD] [PAD]", "No nodule."),
+        ("[INST] No nodule. [/INST]", "No nodule."),
+        ("<｜begin▁of▁sentence｜>No nodule.<｜end▁of▁sentence｜>", "No nodule."),
+        ("No <unk> nodule.</s>No mass.", "No nodule.No mass."),
+        ("</s>", ""),
+        ("<pad> <pad> ", ""),
+        # As the challenge deletes it: alone.
+        ("No nodule. <|eot_id|>", "No nodule. "),
+        ("No<|eot_id|>nodule.", "Nonodule."),
+    ],
+)
+def test_special_tokens_go_and_the_words_stay(text: str, kept: str) -> None:
+    assert without_special_tokens(text) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" Nodule < 5 mm, > 3 mm. ", "a <b> c", "[1] Nodule [see 2].", "5 <| 7", "  ", "", "<s", "s>"],
+)
+def test_other_brackets_stand(text: str) -> None:
+    assert without_special_tokens(text) == text
+
+
+@given(st.text(alphabet="<>|/[]s ab_", max_size=60))
+def test_what_is_left_holds_no_special_token_within(text: str) -> None:
+    kept = without_special_tokens(text)
+    assert len(kept) <= len(text)
+    assert not set(kept) - set(text)

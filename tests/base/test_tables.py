@@ -10,9 +10,11 @@ from ctscribe.base.tables import (
     MAX_COLUMNS,
     check_columns,
     check_header,
+    count_columns,
     format_csv,
     format_markdown,
     read_csv,
+    read_single_column,
 )
 from tests.refusals import refusal
 
@@ -118,3 +120,14 @@ def test_a_bad_byte_is_told_by_its_line_however_late(tmp_path: Path) -> None:
     path.write_bytes(b"name\n" + b"a\n" * 20_000 + b"\xe9\n")
     with refusal("E_ENCODING", "line 20002 holds the byte 0xE9"):
         read_csv(path)
+
+
+def test_a_column_without_a_header_is_read_whole(tmp_path: Path) -> None:
+    cells = ["a, b", "", "c", "- d", 'say "x"']
+    path = saved(tmp_path / "t.csv", format_csv([cell] for cell in cells) + "\n")
+    assert read_single_column(path) == cells
+    assert count_columns(path) == 1
+    saved(path, "a\nb,c\n")
+    with refusal("E_CSV", "row 2 has 2"):
+        read_single_column(path)
+    assert count_columns(saved(path, "")) == 0

@@ -1,5 +1,6 @@
 """Scoring from the command line, as a user of any model does: what is asked, said and shown."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,24 @@ def test_a_foreign_models_card_needs_no_volumes(references: Path, tmp_path: Path
     assert "all references given: 6 scans" in (views / "card" / "card.md").read_text()
 
 
+def test_cards_stand_side_by_side(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = list(REPORTS.values())
+    others = dict(zip(REPORTS, texts[1:] + texts[:1], strict=True))
+    for name in ("model.v1", "model.v2"):
+        (tmp_path / name).mkdir()
+        write_reports(tmp_path / name / "real.csv", REPORTS)
+        write_reports(tmp_path / name / "other_patient.csv", others)
+    asked = (tmp_path / "model.v1", tmp_path / "model.v2", "--references", references)
+    run("card", *asked, "--out", tmp_path / "both", *FEW)
+    assert [*read_json(tmp_path / "both" / "cards.json")["systems"]] == ["model.v1", "model.v2"]
+    assert (tmp_path / "model.v2" / "card" / "card.md").is_file()
+    assert "Verdicts" in capsys.readouterr().out
+    with pytest.raises(CtscribeError, match=r"but was on 3.*E_DEPENDENCE"):
+        run("card", *asked, "--out", tmp_path / "both", "--min-dependence", "0.1", *FEW)
+
+
 @pytest.mark.parametrize(
     ("against", "known", "told"),
     [
@@ -147,7 +166,7 @@ def predictions(prepared: Path) -> Path:
     return prepared / "p.jsonl"
 
 
-@pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
+@pytest.mark.parametrize("form", ["csv", "vlm3d", "vlm3d-nested", "ct-chat", "ct-chat-truth"])
 def test_converted_predictions_score_as_ours_do(
     prepared: Path, predictions: Path, form: str
 ) -> None:
@@ -274,3 +293,151 @@ def test_scoring_refuses_studies_that_were_prepared_for_another_recipe(
     for command in (("evaluate", predictions), ("compare", predictions, predictions)):
         with pytest.raises(CtscribeError, match=r"slices\.frame_size_px.*E_PREPARED"):
             run(*command, *asked)
+
+
+VLM3D = ("--set", "evaluate.profile=vlm3d", *FEW)
+HEADED = {
+    f"valid_{n}_a_1.mha": f"Findings: A nodule of {n} mm.\nIt is\nsolid . Impression: Nodule {n}."
+    for n in range(2, 8)
+}
+
+
+def saved_json(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def scores_of(tmp_path: Path, written: Path, references: Path, *more: object) -> dict[str, Any]:
+    out = tmp_path / "scores.json"
+    run("evaluate", written, "--references", references, "--out", out, *VLM3D, *more)
+    return dict(read_json(out))
+
+
+def test_vlm3d_compares_reports_as_they_stand(tmp_path: Path) -> None:
+    references = saved_json(tmp_path / "truth.json", {"generated_reports": HEADED})
+    whole = saved_json(tmp_path / "whole.json", HEADED)
+    assert scores_of(tmp_path, whole, references)["model"]["bleu_mean"]["value"] > 0.999999
+    bare = {
+        name: text.replace("Findings: ", "").replace("Impression: ", "")
+        for name, text in HEADED.items()
+    }
+    without = scores_of(tmp_path, saved_json(tmp_path / "bare.json", bare), references)["model"]
+    # 12 words, one of them glued to another where the newlines went, and 2 are missing.
+    assert without["bleu_1"]["value"] < 0.9
+    assert "mean over all 18 findings" in without["f1_macro"]["signature"]
+    assert without["coverage"]["value"] == 1
+
+
+def test_sections_are_headed_as_the_challenge_has_them(tmp_path: Path) -> None:
+    rows = ["VolumeName,Findings_EN,Impressions_EN"]
+    rows += [f"valid_{n}_a_1.nii.gz,A nodule of {n} mm is seen.,Nodule." for n in range(4)]
+    (tmp_path / "two.csv").write_text("\n".join(rows), encoding="utf-8")
+    one = {
+        f"valid_{n}_a_1.mha": f"Findings: A nodule of {n} mm is seen. Impression: Nodule."
+        for n in range(4)
+    }
+    whole = saved_json(tmp_path / "one.json", one)
+    for written, truth in ((whole, tmp_path / "two.csv"), (tmp_path / "two.csv", whole)):
+        found = scores_of(tmp_path, written, truth)
+        assert found["model"]["rouge_l"]["value"] == 1
+        # The baselines' reports have their headings too.
+        assert found["baselines"]["other_patient"]["rouge_l"]["value"] > 0.8
+    run("convert", tmp_path / "two.csv", "--to", "vlm3d", "--out", tmp_path / "again.json")
+    written_again = read_json(tmp_path / "again.json")["generated_reports"]
+    assert {each["input_image_name"]: each["report"] for each in written_again} == one
+
+
+def test_what_the_challenge_leaves_out_is_told_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references = saved_json(tmp_path / "truth.json", HEADED)
+    few = saved_json(tmp_path / "few.json", dict([*HEADED.items()][:4]))
+    found = scores_of(tmp_path, few, references)
+    assert found["model"]["rouge_l"]["value"] == pytest.approx(4 / 6)
+    assert found["language_of_written"]["scans"] == 4
+    assert found["language_of_written"]["rouge_l"] == 1
+    said = (
+        "the challenge's scorer leaves out scans without a report, and of the 4 others has BLEU-1"
+    )
+    assert said in " ".join(capsys.readouterr().out.split())
+    everything = scores_of(tmp_path, references, references)
+    assert everything["language_of_written"] is None
+
+
+def test_special_tokens_and_other_questions_are_told(
+    tmp_path: Path, references: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [
+        {
+            "image": name.replace(".nii.gz", ".npz"),
+            "conversations_out": [
+                {"question": "How old?<short_answer>", "answer": "50"},
+                {"question": "Write.<report_generation>", "answer": f"<s> {text} </s>"},
+            ],
+        }
+        for name, text in REPORTS.items()
+    ]
+    path = saved_json(tmp_path / "chat.json", entries)
+    run("evaluate", path, "--references", references, "--out", tmp_path / "s.json", *FEW)
+    scores = read_json(tmp_path / "s.json")
+    assert scores["n"]["reports_with_special_tokens"] == 6
+    assert scores["n"]["other_questions_passed_over"] == 6
+    assert scores["model"]["rouge_l"]["value"] == 1
+    told = capsys.readouterr()
+    note = "6 reports held special tokens of a language model, which were taken away"
+    assert f"note: {note}" in " ".join(told.err.split())
+    assert note in " ".join(told.out.split())
+    assert "6 answers to other questions" in told.err
+    run("convert", path, "--to", "csv", "--out", tmp_path / "p.csv")
+    assert "6 reports held special tokens" in capsys.readouterr().err
+    assert "</s>" not in (tmp_path / "p.csv").read_text(encoding="utf-8")
+    run("compare", path, references, "--references", references, "--out", tmp_path / "c", *FEW)
+    assert read_json(tmp_path / "c")["n"]["reports_with_special_tokens"] == 6
+
+
+def test_a_ground_truth_with_special_tokens_is_read_without(tmp_path: Path) -> None:
+    marked = saved_json(tmp_path / "t.json", {name: f"{t}</s>" for name, t in HEADED.items()})
+    plain = saved_json(tmp_path / "p.json", HEADED)
+    found = scores_of(tmp_path, plain, marked)
+    assert found["n"]["references_with_special_tokens"] == 6
+    assert found["model"]["rouge_l"]["value"] == 1
+
+
+def test_the_challenges_labels_are_written_and_read(tmp_path: Path, references: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    run("label", references, "--out", labels, "--to", "vlm3d")
+    first, *rows = labels.read_text(encoding="utf-8").splitlines()
+    assert first == ",".join(("AccessionNo", *FINDINGS))
+    assert [row.split(",")[0] for row in rows] == [f"valid_{n}_a_1" for n in range(6)]
+    against = ReferenceOptions(references=references, labels=labels)
+    found = load_references(against, SplitsConfig())
+    assert [any(row.labels or ()) for row in found.studies] == [True] * 3 + [False] * 3
+    # Or by the scan's own name.
+    scans = [rows[0], *(row.replace("_a_1", "_a", 1) for row in rows[1:])]
+    labels.write_text("\n".join((first, *scans)), encoding="utf-8")
+    assert load_references(against, SplitsConfig()).studies == found.studies
+
+
+def test_our_rows_are_written_by_the_references_names(tmp_path: Path) -> None:
+    table = [("VolumeName", "scan", "patient", "report")]
+    table += [(f"x/{n}.nii.gz", f"scan-{n}", f"person-{n}", NODULE) for n in range(3)]
+    (tmp_path / "r.csv").write_text("\n".join(map(",".join, table)), encoding="utf-8")
+    written = write_reports(tmp_path / "w.csv", {f"{n}.mha": NODULE for n in range(3)})
+    asked = ("--references", tmp_path / "r.csv")
+    run("convert", written, "--to", "jsonl", "--out", tmp_path / "p.jsonl", *asked)
+    run("evaluate", tmp_path / "p.jsonl", *asked, "--out", tmp_path / "s.json", *FEW)
+    assert read_json(tmp_path / "s.json")["model"]["f1"]["value"] == 1
+
+
+def test_ct2reps_pair_is_written_and_scored(tmp_path: Path, references: Path) -> None:
+    written = write_reports(tmp_path / "w.csv", REPORTS | {"valid_4_a_1.nii.gz": NODULE})
+    out = tmp_path / "res.csv"
+    run("convert", written, "--to", "ct2rep", "--out", out, "--references", references)
+    asked = ("--references", references, "--set", "evaluate.profile=r2gen", *FEW)
+    scores = {}
+    for path in (written, out):
+        run("evaluate", path, *asked, "--out", tmp_path / "s.json")
+        scores[path] = read_json(tmp_path / "s.json")["model"]
+    assert scores[written] == scores[out]
+    with pytest.raises(CtscribeError, match=r"names none.*E_PREDICTION"):
+        run("convert", out, "--to", "vlm3d", "--out", tmp_path / "p.json")

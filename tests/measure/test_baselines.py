@@ -14,6 +14,7 @@ from ctscribe.measure.baselines import (
     finding_sentences,
     read_label_head,
     reports_from_labels,
+    stated_by,
     write_baselines,
 )
 from ctscribe.measure.clinical import CLINICAL_METRICS
@@ -135,10 +136,10 @@ def test_the_normal_report_keeps_what_is_not_contradicted() -> None:
 
 def test_true_labels_are_said_so_that_the_labeler_reads_them() -> None:
     studies, training = reported_studies(15), reported_studies(40, "train")
-    stated = {study.scan_id: study.labels for study in studies if study.labels is not None}
+    told = {study.scan_id: [float(label) for label in study.labels or ()] for study in studies}
     config = EvaluateConfig(resamples=100)
     rows = [prediction(study) for study in studies]
-    scores = evaluate(rows, studies, training, config, stated=stated)
+    scores = evaluate(rows, studies, training, config, label_head=told)
     assert scores["baselines"]["label_sentences"]["f1"]["value"] == 1
     assert "label_sentences" in scores["baseline_rules"]
     assert "label_sentences" not in evaluate(rows, studies, training, config)["baselines"]
@@ -154,7 +155,7 @@ def test_probabilities_become_labels_at_a_half(tmp_path: Path) -> None:
     first, second = reported_studies(2)
     names = first.volume_name, second.volume_name
     path = write(tmp_path / "p.csv", [(names[0], "0.5"), (names[1], "0.49"), ("another", "0.3")])
-    assert read_label_head(path, [first, second]) == {
+    assert stated_by(read_label_head(path, [first, second])) == {
         first.scan_id: (1,) * 18,
         second.scan_id: (0,) * 18,
     }

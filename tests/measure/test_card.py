@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 
 from ctscribe.base.errors import CtscribeError
@@ -10,11 +11,13 @@ from ctscribe.base.files import read_json
 from ctscribe.base.rows import PredictionRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.measure.card import make_card, measure_gap
-from ctscribe.measure.card_views import VIEWS
+from ctscribe.measure.card_views import FROM_VOLUMES, GATED, KEPT, VIEWS
+from ctscribe.scan.volume import CTVolume
 from ctscribe.show.card import write_card
 from ctscribe.write.writer import ReportWriter
 from tests.measure.small import RECIPE, STUDIES
-from tests.studies import write_prepared
+from tests.scans import image_of
+from tests.studies import random_frames, write_prepared
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,9 @@ def test_a_model_that_ignores_the_image_has_gap_and_dependence_0(
     card = make_card(blind, prepared, "test", tmp_path, progress=lambda *at: told.append(at))
     assert told[-1] == (48, 48)
     assert told == sorted(told)
-    for view in set(VIEWS) - {"real"}:
+    assert card["not_shown"] == [view for view in GATED if view in FROM_VOLUMES]
+    assert card["verdict"] == "too few"
+    for view in set(VIEWS) - {"real", *FROM_VOLUMES}:
         gap = card["views"][view]["ce_gap"]
         assert gap == {"value": 0, "low": 0, "high": 0}, view
         assert card["views"][view]["dependence"]["value"] == 0
@@ -41,7 +46,22 @@ def test_a_model_that_ignores_the_image_has_gap_and_dependence_0(
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "Research use only" in page
-    assert "cannot be told from one that does not look" in page
+    assert "Too few patients for a verdict: 2 have a finding, and 40 are needed." in page
+    assert "The verdict is weaker" in page
+
+
+def test_with_volumes_all_views_are_shown(
+    blind: ReportWriter, make_chest: Callable[..., CTVolume], tmp_path: Path
+) -> None:
+    frames = random_frames(len(STUDIES), (6, 56, 56, 3))
+    prepared = write_prepared(tmp_path / "prepared", STUDIES, RECIPE, frames=frames)
+    (prepared.folder / "preprocessed").mkdir()
+    for study in STUDIES:
+        nib.save(image_of(make_chest()), prepared.folder / "preprocessed" / study.volume_name)
+    card = make_card(blind, prepared, "test", tmp_path / "card")
+    assert [*card["views"]] == [*VIEWS]
+    assert card["not_shown"] == []
+    assert len(read_rows(tmp_path / "card" / f"reports_{KEPT}.jsonl", PredictionRow)) == 4
 
 
 def test_an_interrupted_card_goes_on_and_a_finished_one_stays(

@@ -1,13 +1,27 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import RobertaModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+)
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import read_json, write_json
 from ctscribe.measure.classifier import Classifier
+from ctscribe.text.findings import FINDINGS
+from tests.refusals import refusal
 
 TEXTS = ["no nodule is seen", "large effusion", "heart is normal and small nodule in the lung"]
 
@@ -117,4 +131,87 @@ def test_an_encoder_without_pooler_weights_is_refused(classifier_dir: Path, tmp_
     assert len(kept) < len(weights)
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CtscribeError, match=r"pooler\.dense\.bias"):
+        Classifier(folder, ignore)
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+SMALL |= {"intermediate_size": 16, "initializer_range": 1.0, "max_position_embeddings": 514}
+LABELS = {"num_labels": 18, "pad_token_id": 1}
+
+
+def saved_whole(model: PreTrainedModel, classifier_dir: Path, folder: Path) -> Path:
+    """A model for sequence classification as transformers saves it, with its tokenizer."""
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(classifier_dir).save_pretrained(folder)
+    return folder
+
+
+def sequence_classifier(kind: str) -> PreTrainedModel:
+    torch.manual_seed(1)
+    if kind == "bert":
+        return BertForSequenceClassification(BertConfig(**SMALL, **LABELS)).eval()
+    if kind == "roberta":
+        return RobertaForSequenceClassification(RobertaConfig(**SMALL, **LABELS)).eval()
+    small = {"vocab_size": 40, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+    config = DistilBertConfig(**small, initializer_range=1.0, **LABELS)
+    return DistilBertForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_models_for_sequence_classification_are_read_as_they_are(
+    classifier_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    model = sequence_classifier(kind)
+    folder = saved_whole(model, classifier_dir, tmp_path / kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        rows = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in TEXTS]
+    found = Classifier(folder, ignore).probabilities(TEXTS)
+    np.testing.assert_allclose(found, torch.sigmoid(torch.stack(rows)).numpy(), atol=1e-5)
+
+
+def test_an_encoder_with_ct_clips_head_in_the_same_file_is_read(
+    classifier_dir: Path, tmp_path: Path
+) -> None:
+    # RadBERT is a RoBERTa, but CT-CLIP's head is a linear layer on its pooled output.
+    folder = copied(classifier_dir, tmp_path / "one")
+    encoder = load_file(folder / "model.safetensors")
+    tensors = {f"roberta.{name}": tensor for name, tensor in encoder.items()}
+    tensors |= load_file(folder / "head.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "head.safetensors").unlink()
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"id2label": {n: f"LABEL_{n}" for n in range(18)}})
+    expected = Classifier(classifier_dir, ignore).probabilities(TEXTS)
+    np.testing.assert_allclose(Classifier(folder, ignore).probabilities(TEXTS), expected, atol=1e-6)
+
+
+def test_labels_with_names_are_put_in_order_and_others_refused(
+    classifier_dir: Path, tmp_path: Path
+) -> None:
+    folder = saved_whole(sequence_classifier("bert"), classifier_dir, tmp_path / "named")
+    plain = Classifier(folder, ignore)
+    config = read_json(folder / "config.json")
+    names = [finding.upper() for finding in reversed(FINDINGS)]
+
+    def rename(names: list[str]) -> None:
+        labels = {"id2label": {str(n): name for n, name in enumerate(names)}}
+        inverse = {"label2id": {name: n for n, name in enumerate(names)}}
+        write_json(folder / "config.json", config | labels | inverse)
+
+    rename(names)
+    named = Classifier(folder, ignore)
+    reverse = plain.probabilities(TEXTS)[:, ::-1]
+    np.testing.assert_allclose(named.probabilities(TEXTS), reverse, atol=1e-6)
+    assert named.name != plain.name
+    rename(["Pneumothorax", *names[1:]])
+    with refusal("E_WEIGHTS", f"none of the labels in config.json is {FINDINGS[-1]}"):
+        Classifier(folder, ignore)
+    rename([*names, "No finding"])
+    with refusal("E_WEIGHTS"):
         Classifier(folder, ignore)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ctscribe.base.types import Labels
 from ctscribe.measure.clinical import (
     clinical_scores,
+    clinical_signature,
     clinical_statistics,
     finding_counts,
     finding_scores,
@@ -46,11 +47,27 @@ def test_every_metric_on_a_case_counted_by_hand() -> None:
             "precision_macro": 2 / 3,
             "f1": 4 / 6,
             "f1_macro": 2 / 3,
+            "f1_weighted": 2 / 3,
+            "f1_per_report": (0.5 + 1 + 1) / 3,
             "label_accuracy": 52 / 54,
             "exact_match": 2 / 3,
             "crg": 1 / (3 - 2 * (2 / 3 - 1 / 51)),
         }
     )
+
+
+def test_weighted_f1_counts_common_findings_more_and_those_nobody_has_not_at_all() -> None:
+    # F1 of finding 0: 4/5 of three; of finding 1: 0 of one. Finding 2 is only alarmed falsely.
+    scores = score([at(0), at(0, 2), at()], [at(0), at(0, 1), at(0)])
+    assert scores["f1_weighted"] == pytest.approx((4 / 5 * 3 + 0 * 1) / 4)
+    assert scores["f1_macro"] == pytest.approx((4 / 5 + 0) / 2)
+    assert scores["f1_per_report"] == pytest.approx((1 + 2 / 4 + 0) / 3)
+
+
+def test_a_false_alarm_about_a_scan_without_findings_has_a_report_f1_of_0() -> None:
+    scores = score([at(3), at()], [at(), at()])
+    assert scores["f1_per_report"] == 1 / 2
+    assert np.isnan(scores["f1_weighted"])
 
 
 @given(LABELS)
@@ -76,6 +93,22 @@ def test_without_findings_coverage_is_undefined_and_accuracy_is_not() -> None:
     assert np.isnan(scores["crg"])
     assert scores["label_accuracy"] == 35 / 36
     assert scores["precision"] == 0
+
+
+def test_macro_scores_of_all_findings_count_those_that_are_absent() -> None:
+    predictions, references = [at(0, 1), at(0)], [at(0), at(0, 2)]
+    totals = clinical_statistics(predictions=predictions, references=references)
+    sums = totals.sum(axis=0, keepdims=True)
+    present, of_all = clinical_scores(sums), clinical_scores(sums, macro_of_all=True)
+    # Finding 0 is right twice, finding 1 a false alarm, finding 2 missed, the others absent.
+    assert present["f1_macro"][0] == 1 / 2
+    for metric in ("coverage_macro", "precision_macro", "f1_macro"):
+        assert of_all[metric][0] == pytest.approx(1 / 18)
+        assert "over all 18 findings" in clinical_signature(metric, "x", 2, macro_of_all=True)
+    others = set(present) - {"coverage_macro", "precision_macro", "f1_macro"}
+    assert {name: present[name][0] for name in others} == {name: of_all[name][0] for name in others}
+    nothing = clinical_statistics(predictions=[at()], references=[at()])
+    assert clinical_scores(nothing, macro_of_all=True)["f1_macro"][0] == 0
 
 
 def test_the_table_per_finding_counts_cells() -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.compare import ALPHA, compare, enough_trials
+from ctscribe.measure.statistics import ALL_METRICS
 from ctscribe.show.score_tables import differences_table
 from tests.studies import prediction, reported_studies
 
@@ -21,7 +22,7 @@ def test_a_perfect_run_beats_an_empty_one_in_both_directions() -> None:
     behind = compare([PERFECT], {"empty": [[]]}, STUDIES, CONFIG)["differences"]["empty"]
     assert ahead["coverage"]["difference"] == 1 == -behind["coverage"]["difference"]
     assert ahead["coverage"]["holds"]
-    assert ahead["coverage"]["p"] == 1 / (enough_trials(500, 16) + 1)
+    assert ahead["coverage"]["p"] == 1 / (enough_trials(500, len(ALL_METRICS)) + 1)
     assert ahead["bleu_1"]["low"] > 0 > behind["bleu_1"]["high"]
 
 

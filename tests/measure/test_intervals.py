@@ -98,7 +98,7 @@ def simulate_scans() -> Float64[np.ndarray, "data_sets scans 4"]:
 
 
 def micro_scores(cells: Float64[np.ndarray, "draws 4"]) -> dict[str, Float64[np.ndarray, "draws"]]:
-    totals = np.zeros((len(cells), 76))
+    totals = np.zeros((len(cells), 77))
     totals[:, [0, 18, 36, 54]] = cells
     totals[:, -1] = cells.sum(axis=1) / 18
     scores = clinical_scores(totals)

@@ -76,7 +76,7 @@ def by_coco(written: list[str], truth: list[str]) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("profile", ["ctrate-raw", "r2gen"])
+@pytest.mark.parametrize("profile", ["ctrate-raw", "vlm3d", "r2gen"])
 def test_values_equal_the_coco_scorers(profile: Profile) -> None:
     predictions, references = made_up_pairs(500, seed=1)
     for awkward in ("  ", "\n", '"', "_", " . "):
@@ -149,6 +149,62 @@ def test_bit_parallel_lcs_equals_the_table(first: list[str], second: list[str]) 
         longest = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
         table[i + 1, j + 1] = longest
     assert lcs_length(first, second) == table[-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('a ." b', "a.b"),  # what is deleted goes before points swallow spaces
+        ('a . " b', "a. b"),
+        ("a _. b_c", "a.bc"),
+        ("a <|eot_id|>.", "a."),
+        ("Findings: A.\nImpression: B .", "Findings: A.Impression: B."),
+        ("  a  b ", "  a  b "),
+        ("a\r\nb", "a\rb"),
+        ("", ""),
+    ],
+)
+def test_vlm3d_deletes_before_it_joins(text: str, expected: str) -> None:
+    assert normalise(text, "vlm3d", predicted=True) == expected
+
+
+def test_vlm3d_deletes_nothing_from_references() -> None:
+    assert normalise('a ." b_c <|eot_id|>', "vlm3d", predicted=False) == 'a." b_c <|eot_id|>'
+
+
+def test_vlm3d_reports_the_mean_of_bleu_too() -> None:
+    rows = language_statistics(predictions=TRUTH, references=TRUTH[::-1], profile="vlm3d")
+    found = language_scores(rows.sum(axis=0, keepdims=True), "vlm3d")
+    assert tuple(found) == (*LANGUAGE_METRICS[:4], "bleu_mean", "rouge_l", "cider")
+    mean = sum(found[f"bleu_{n}"][0] for n in range(1, 5)) / 4
+    assert found["bleu_mean"][0] == pytest.approx(mean, abs=1e-15)
+    assert "profile:vlm3d" in language_signature("bleu_mean", "vlm3d", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("June 2022. There is", "june 2022 . there is ."),
+        ("A nodule of 12 mm. No mass.", "a nodule of 12 mm . no mass ."),
+        ("Size 7. No mass.", "size 7 . no mass ."),
+        ("1. Nodule. 2. Effusion.", "nodule . effusion ."),
+        ("Nodule: 1. Effusion", "nodule effusion ."),
+        ("In segment 4. No mass..", "in segment . no mass ."),
+        ("No mass;  (effusion)\n\nis\tseen", "no mass effusion is seen ."),
+        ("L5-S1, 3-4 mm", "l5-s1 3-4 mm ."),
+        ("Nódulo.", "nódulo ."),
+        ("", " ."),
+    ],
+)
+def test_r2gen_has_the_tokens_of_r2gen(text: str, expected: str) -> None:
+    assert normalise(text, "r2gen", predicted=True) == expected
+    assert normalise(text, "r2gen", predicted=False) == expected
+
+
+@given(st.text(alphabet="aB1234. ,;\n\t_()", max_size=60))
+def test_tokens_of_r2gen_stay_what_they_are(text: str) -> None:
+    tokens = " ".join(normalise(text, "r2gen", predicted=False).split())
+    assert normalise(tokens, "r2gen", predicted=True).split() == tokens.split()
 
 
 def test_profiles_handle_strings_as_described() -> None:

@@ -14,12 +14,15 @@ from ctscribe.base.tables import format_csv
 from ctscribe.measure.predictions import (
     Format,
     NamedReport,
+    Noticed,
+    convert_predictions,
     format_written,
     read_predictions,
     read_written,
-    volume_stem,
+    tell_noticed,
 )
 from ctscribe.measure.scans import scored_text
+from ctscribe.text.report_tables import volume_stem
 from tests.refusals import refusal
 from tests.studies import prediction, reported_studies, study_row
 
@@ -114,13 +117,17 @@ def test_other_tools_files_are_read(tmp_path: Path, content: object) -> None:
     assert read_written(path) == [NamedReport("valid_1_a_1", "Words.", "")]
 
 
-@pytest.mark.parametrize("form", ["csv", "vlm3d", "ct-chat"])
+JSON_FORMS: tuple[Format, ...] = ("vlm3d", "vlm3d-nested", "ct-chat", "ct-chat-truth")
+SUFFIXES = {"csv": "csv", "jsonl": "jsonl"}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", *JSON_FORMS])
 @given(st.lists(st.tuples(WORD, WORD), min_size=1, max_size=3))
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, form: Format, sections: list[tuple[str, str]]
 ) -> None:
     reports = [NamedReport(f"v_{i}", f"F. {f}", f"I. {j}") for i, (f, j) in enumerate(sections)]
-    path = tmp_path_factory.getbasetemp() / ("any.csv" if form == "csv" else "any.json")
+    path = tmp_path_factory.getbasetemp() / f"any.{SUFFIXES.get(form, 'json')}"
     path.write_text(format_written(reports, form), encoding="utf-8", newline="")
     again = read_written(path)
     assert [r.name for r in again] == [r.name for r in reports]
@@ -128,11 +135,82 @@ def test_what_is_written_is_read_again(
     assert scored[0] == scored[1]
 
 
+@pytest.mark.parametrize("form", JSON_FORMS)
+@pytest.mark.parametrize(
+    "text",
+    ["Findings:  A.\n\nImpression: B. ", " A nodule .", "FINDINGS: A.", "A. impression: B", "Ödem"],
+)
+def test_a_report_of_one_text_stays_as_it_stood(tmp_path: Path, form: Format, text: str) -> None:
+    [read] = read_written(saved(tmp_path / "p.json", {"v_1.mha": text}))
+    assert read.whole == text
+    (tmp_path / "again.json").write_text(format_written([read], form), encoding="utf-8")
+    [again] = read_written(tmp_path / "again.json")
+    assert (again, again.whole) == (read, text)
+
+
 def test_the_challenges_key_is_the_name_up_to_its_last_point() -> None:
     content: Any = json.loads(format_written([REPORT], "vlm3d"))
     [entry] = content["generated_reports"]
     assert entry["input_image_name"].rsplit(".", 1)[0] == "valid_1_a_1"
-    assert entry["report"] == "A nodule is seen. Nodule."
+    # Its references have these headings, and its scorer leaves them.
+    assert entry["report"] == "Findings: A nodule is seen. Impression: Nodule."
+    assert json.loads(format_written([REPORT], "vlm3d-nested")) == [
+        {"outputs": [{"value": content}]}
+    ]
+
+
+def test_ct_chats_files_have_its_fields() -> None:
+    [said] = json.loads(format_written([REPORT], "ct-chat"))
+    assert said.keys() == {"image", "conversations_out"}
+    assert said["image"] == "valid_1_a_1.npz"
+    [turn] = said["conversations_out"]
+    assert turn.keys() == {"question", "answer"}
+    assert turn["question"].endswith("<report_generation>")
+    [true] = json.loads(format_written([REPORT], "ct-chat-truth"))
+    assert true.keys() == {"id", "image", "conversations"}
+    human, model = true["conversations"]
+    assert (human["from"], model["from"]) == ("human", "gpt")
+    assert human["type"] == model["type"] == "report_generation"
+    assert model["value"] == turn["answer"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_special_tokens_are_taken_away_and_counted(tmp_path: Path, suffix: str) -> None:
+    studies = reported_studies(3)
+    texts = ["<s> A nodule. </s>", "<|begin_of_text|>A nodule.<|eot_id|>", "A nodule."]
+    names = [study.volume_name for study in studies]
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "csv":
+        path.write_text(format_csv([("VolumeName", "report"), *zip(names, texts, strict=True)]))
+    elif suffix == "json":
+        saved(path, dict(zip(names, texts, strict=True)))
+    else:
+        write_rows(path, [prediction(s, t) for s, t in zip(studies, texts, strict=True)])
+    noticed = Noticed()
+    rows = read_predictions(path, studies, noticed=noticed)
+    assert [row.findings for row in rows] == ["A nodule."] * 3
+    assert noticed.special_tokens == 2
+    assert tell_noticed(noticed.facts()) == [
+        "2 reports held special tokens of a language model, which were taken away"
+    ]
+
+
+def test_nothing_but_special_tokens_is_no_report(tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.json", {"a": "<s></s>", "b": "N/A</s>"})
+    assert [(r.findings, r.whole) for r in read_written(path)] == [("", None)] * 2
+    write_rows(tmp_path / "p.jsonl", [prediction(study_row("valid_1_a_1.nii.gz"), "N/A</s>")])
+    [row] = read_predictions(tmp_path / "p.jsonl", [study_row("valid_1_a_1.nii.gz")])
+    assert row.findings == ""
+
+
+def test_converting_needs_a_name_and_the_true_reports_for_ct2rep(tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.json", {"valid_1_a_1.mha": "A nodule."})
+    with refusal("E_OPTION", "--references"):
+        convert_predictions(path, tmp_path / "res.csv", "ct2rep", None, Noticed())
+    with refusal("E_PREDICTION", r"must be called res\.csv"):
+        studies = [study_row("valid_1_a_1.nii.gz")]
+        convert_predictions(path, tmp_path / "x.csv", "ct2rep", studies, Noticed())
+    assert not (tmp_path / "res.csv").exists()
 
 
 def test_csv_has_ct_rates_columns() -> None:

@@ -9,7 +9,9 @@ NONE = (0,) * 18
 
 
 def report(number: int, patient: str, **header: str | float) -> ScanReport:
-    return ScanReport(f"s{number:02}", patient, f"r{number}", "", NONE, tuple(header.items()))
+    return ScanReport(
+        f"s{number:02}", patient, f"r{number}", "", NONE, header=tuple(header.items())
+    )
 
 
 KNOWN = [

@@ -5,7 +5,14 @@ import pytest
 from jaxtyping import Bool
 
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.measure.scans import NOTHING, RULES, LabelSource
+from ctscribe.measure.scans import (
+    NOTHING,
+    RULES,
+    LabelSource,
+    as_reports,
+    compared_text,
+    match_predictions,
+)
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from tests.studies import prediction, reported_studies
@@ -50,3 +57,26 @@ def test_the_source_reads_the_model_and_stands_in_the_signature() -> None:
     assert scores["model"]["crg"]["value"] == pytest.approx(1 / 3)
     assert "labels:everything" in scores["model"]["coverage"]["signature"]
     assert scores["baselines"]["all_normal"]["coverage"]["value"] == 1
+
+
+def test_a_profile_compares_the_words_or_the_report_as_it_stood() -> None:
+    sections, whole = ("A.", "B."), "FINDINGS:  A.\nImpression: B."
+    assert compared_text(sections, whole, "ctrate-raw") == "A. B."
+    assert compared_text(sections, whole, "r2gen") == "A. B."
+    assert compared_text(sections, whole, "vlm3d") == whole
+    assert compared_text(sections, None, "vlm3d") == "Findings: A. Impression: B."
+    assert compared_text(("", ""), None, "vlm3d") == ""
+
+
+def test_what_stood_in_the_files_reaches_the_comparison() -> None:
+    study, other = (
+        row.model_copy(update={"whole": f" {row.scan_id} "}) for row in reported_studies(2)
+    )
+    truth = as_reports([study, other])
+    answers, missing = match_predictions(
+        [prediction(study).model_copy(update={"whole": "As it stood ."})], truth
+    )
+    assert missing == [other.scan_id]
+    assert answers.compared("vlm3d") == ["As it stood .", ""]
+    assert truth[0].compared("vlm3d") == f" {study.scan_id} "
+    assert "whole" not in study.model_dump()

@@ -40,3 +40,17 @@ def test_the_worst_come_first_and_equals_by_errors_then_name() -> None:
 
     studies = [study("d", 0.5), study("c", 0.0), study("b", 0.0, "x"), study("a", 0.0)]
     assert [each.study for each in find_worst(studies, 3)] == ["b", "a", "c"]
+
+
+def test_another_side_and_size_are_told_in_words() -> None:
+    comparison = compare_reports(
+        "s",
+        reference="Effusion on the left. A 4 mm nodule is seen.",
+        prediction="Effusion on the right. A 12.5 mm nodule is seen.",
+        labels=None,
+    )
+    assert (comparison.missing, comparison.wrong) == ((), ())
+    assert comparison.misplaced == (
+        "size of Lung nodule: 12.5, not 4 mm",
+        "side of Pleural effusion: right, not left",
+    )

@@ -389,6 +389,7 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
         "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
         "intended_use", "sentences", "not_assessable", "finished", "scan_sha256",
+            "other_findings",
     }  # fmt: skip
 
 
@@ -445,3 +446,12 @@ def test_a_cut_draft_says_so_before_anything_else_in_every_form() -> None:
 def test_terminal_codes_are_not_passed_on() -> None:
     text = to_text(make_report(findings=("a\x1b[2Jb\rc\u202ed",)))
     assert "a⟨U+001B⟩[2Jb c⟨U+202E⟩d" in text
+
+
+def test_what_the_18_cannot_say_is_shown_apart_from_them() -> None:
+    report = make_report(findings=("Rib fractures are seen.", "No pneumothorax."))
+    page = report_page(report)
+    assert "Outside the 18 findings" in page
+    assert to_json(report)["other_findings"] == {"Pneumothorax": "absent", "Fracture": "present"}
+    assert not {"Fracture", "Pneumothorax"} & {row["finding"] for row in to_json(report)["labels"]}
+    assert "Outside the 18 findings" not in report_page(make_report())

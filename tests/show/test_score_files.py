@@ -12,6 +12,7 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.compare import compare
 from ctscribe.measure.scores import evaluate
+from ctscribe.measure.statistics import ALL_METRICS
 from ctscribe.show.published import AS_OF, published_table
 from ctscribe.show.score_tables import differences_table, run_names, tables_of
 from ctscribe.show.tables import Value, to_markdown, write_tables, written_tables
@@ -51,6 +52,7 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
         "Language",
         "Findings",
         "Each finding",
+        "Outside the 18 findings",
         "Groups of scans",
         "Sides and sizes",
         "How alike reports are",
@@ -58,7 +60,7 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
     found = {table.title: {str(row[0]): row[1:] for row in table.rows} for table in tables}
     assert str(found["Findings"]["scores"][0]) == "1.000 [0.735, 1.000]"
     assert str(found["Findings"]["scores"][5]) == "1.000 [too few patients]"
-    assert found["Each finding"]["Lung nodule"][3:] == ("6", "0", "0")
+    assert found["Each finding"]["Lung nodule"][3:] == ("6", "0", "0", "0 of 6", "0 of 6")
     assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "6"
     assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [too few patients]"
     assert found["How alike reports are"]["Distinct reports, number"] == ("2", "2")
@@ -66,7 +68,7 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
     paths = write_tables(tmp_path / "out", tables, "csv")
     assert paths[2].name == "each_finding.csv"
     assert "Lung nodule,1.000000" in paths[2].read_text(encoding="utf-8")
-    assert written_tables(tables, "latex").count(r"\begin{tabular}") == 6
+    assert written_tables(tables, "latex").count(r"\begin{tabular}") == 7
 
 
 def test_what_others_published_stands_apart_dated_with_the_reason() -> None:
@@ -99,7 +101,8 @@ def test_a_comparison_says_which_differences_hold(tmp_path: Path) -> None:
     held["differences"]["wrong"]["coverage"]["holds"] = True
     marked = {row[0]: row[1] for row in differences_table("right", held).rows}
     assert marked["Coverage"] == Value(-1.0, None, None, "*")
-    assert any("adjusted by Holm over all 16 comparisons" in note for note in table.notes)
+    held_over = f"adjusted by Holm over all {len(ALL_METRICS)} comparisons"
+    assert any(held_over in note for note in table.notes)
 
 
 def test_other_files_and_other_scans_are_refused(scores: dict[str, Any], tmp_path: Path) -> None:

@@ -89,3 +89,11 @@ def test_any_bytes_are_a_table_or_refused(
     except CtscribeError:
         return
     assert len(set(table.names)) == len(table.names) == len(table.texts)
+
+
+def test_a_first_row_that_is_a_report_is_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("The lungs of a named person are clear and the heart is of normal size.\n")
+    with refusal("E_COLUMN", "has a report") as caught:
+        read_report_table(path)
+    assert "person" not in str(caught.value)

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctscribe.text.sections import join_report, sentence_spans, split_report, split_sentences
+from ctscribe.text.sections import (
+    headed_report,
+    join_report,
+    sentence_spans,
+    split_report,
+    split_sentences,
+)
 
 SECTION = st.text(alphabet='abcXYZ .,;?"\n:0123456789', max_size=80)
 
@@ -79,3 +85,13 @@ def test_spans_are_ordered_disjoint_and_lose_no_letter(text: str) -> None:
     covered = "".join(text[start:end] for start, end in spans)
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
     assert [c for c in covered if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+def test_headings_stand_before_two_sections_and_one_stands_alone() -> None:
+    assert headed_report(" A.", "B. ") == "Findings: A. Impression: B."
+    assert [headed_report("A.", ""), headed_report("", "B."), headed_report("", " ")] == [
+        "A.",
+        "B.",
+        "",
+    ]
+    assert split_report(headed_report("A.", "B.")) == ("A.", "B.")

@@ -1,6 +1,12 @@
 import pytest
 
-from ctscribe.text.sizes import find_sizes, largest_nodule_mm, sides_named
+from ctscribe.text.sizes import (
+    Extent,
+    find_sizes,
+    largest_nodule_mm,
+    sides_named,
+    stated_extents,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,29 @@ def test_the_largest_nodule_is_the_nodules_own_size(text: str, expected: float |
 )
 def test_sides(sentences: list[str], expected: set[str]) -> None:
     assert sides_named(sentences) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "sides", "size_mm"),
+    [
+        ("A 6 mm nodule is seen on the left.", "Lung nodule", {"left"}, 6.0),
+        (
+            "Effusion of 30 mm on the right, 12 mm on the left.",
+            "Pleural effusion",
+            {"left", "right"},
+            30.0,
+        ),
+        ("The aorta is 40 mm, the pericardial effusion 8 mm.", "Pericardial effusion", set(), 8.0),
+        ("Lymph nodes are seen beside the 45 mm aorta.", "Lymphadenopathy", set(), None),
+        ("The catheter ends 3 cm above the carina.", "Medical material", set(), None),
+        ("A right 5 mm nodule; the left lung is clear.", "Lung nodule", {"right"}, 5.0),
+    ],
+)
+def test_side_and_size_belong_to_the_finding_they_are_said_of(
+    text: str, finding: str, sides: set[str], size_mm: float | None
+) -> None:
+    assert stated_extents(text)[finding] == Extent(frozenset(sides), size_mm)
+
+
+def test_what_is_denied_has_neither_side_nor_size() -> None:
+    assert stated_extents("No effusion on the right. No nodule above 4 mm.") == {}

@@ -53,8 +53,8 @@ E_CUES               Nobody tells a run its findings as it learned, or a table o
     Run `ctscribe tune`, or give a CSV of VolumeName and 18 probabilities by `--cues`.
 E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bits.
     Export the CT itself, not a rendering.
-E_DEPENDENCE         The model depends on the scan less than `--min-dependence` asks.
-    Read the card; train with negatives or for longer.
+E_DEPENDENCE         A card does not show the dependence on the scan that `--min-dependence` asks.
+    Read the card; show all views of more patients, or train with negatives or for longer.
 E_DICOM_TAG          A slice lacks a tag that says where it lies, or the tag is unusable.
     Export the series again.
 E_DIMENSIONS         The header claims no dimensions, too many, or empty ones.
@@ -171,6 +171,8 @@ E_PREPARED           The frames are of other knobs than are asked for, or of ano
     Give the recipe they were prepared with, or prepare into another folder.
 E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
+E_RADEVAL            A metric of RadEval was asked for, but cannot run here.
+    `pip install "ctscribe[radeval]"`, put what is named where it is named, or leave it out.
 E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
 E_RECIPE             A recipe is not given, or has an unknown or impossible knob.

@@ -31,6 +31,37 @@ _NO_REPORT = re.compile(
 )
 
 
+_TURN = r"(?:system|user|assistant|model|human|gpt)"
+_SPECIAL_TOKEN = re.compile(
+    rf"""
+    <\|start_header_id\|>\s?{_TURN}?\s?<\|end_header_id\|>  # a turn, and who speaks
+  | <(?:\|im_start\||start_of_turn)>(?:{_TURN}\b)?
+  | <\|(?!eot_id\|)[\w./-]{{1,40}}\|>                      # Llama 3, Qwen, Phi, GPT
+  | <｜[^<>｜]{{1,40}}｜>                                    # DeepSeek
+  | </?(?:s|pad|unk|bos|eos|sos|cls|sep|mask|image|video)>
+  | <(?:end_of_(?:turn|text|utterance)|endoftext|startoftext|extra_id_\d+|unused\d+)>
+  | \[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|/?INST)\]
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_END_OF_TURN = "<|eot_id|>"
+
+
+def without_special_tokens(text: str) -> str:
+    """A text without the special tokens that language models of known families leave in it.
+
+    A token at an end goes with the white space beside it, as in ``<s> No nodule. </s>``.
+    ``<|eot_id|>`` goes alone, as CT-RATE's challenge deletes it.
+    """
+    first, *rest = _SPECIAL_TOKEN.split(text)
+    kept = first if first.strip() or not rest else ""
+    for piece in rest:
+        kept += piece if kept and not kept[-1].isspace() else piece.lstrip()
+    if rest and not rest[-1].strip():
+        kept = kept.rstrip()
+    return kept.replace(_END_OF_TURN, "")
+
+
 def printable(text: str) -> str:
     """A text that a terminal shows and does not obey: control signs are escaped as in Python.
 

@@ -16,6 +16,7 @@ from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+RadEvalMetric = Literal["green", "ratescore", "radgraph", "radfact_ct", "f1radbert_ct", "bertscore"]
 _MOST_BYTES = 1 << 16
 """Of a recipe; one that says everything has a tenth."""
 
@@ -297,11 +298,15 @@ class GenerateConfig(Section):
 class EvaluateConfig(Section):
     """Text handling, optional metrics, intervals."""
 
-    profile: Literal["ctrate-raw", "r2gen"] = "ctrate-raw"
-    """ctrate-raw: strings as CT-RATE's challenge handles them, cased; r2gen: lower case, no
+    profile: Literal["ctrate-raw", "vlm3d", "r2gen"] = "ctrate-raw"
+    """ctrate-raw: sections without their headings, cased; vlm3d: the numbers of CT-RATE's challenge
+    (VLM3D), headings and its own averages included; r2gen: CT2Rep's tokens, lower case, no
     punctuation."""
     meteor: bool = False
     """Also METEOR, which needs Java and pycocoevalcap."""
+    radeval: tuple[RadEvalMetric, ...] = ()
+    """Also these of RadEval, of every system and baseline, from weights that are on disk;
+    radfact_ct sends the reports to the server that OPENAI_BASE_URL names, without it to OpenAI."""
     resamples: int = Field(2000, ge=100)
     """Random swaps of patients between two systems, at least, by which a difference is tested."""
     seed: int = 0

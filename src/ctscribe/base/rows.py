@@ -43,6 +43,9 @@ Name = Annotated[str, Field(min_length=1), AfterValidator(one_form)]
 """Of a volume, scan or patient; names that look the same are the same."""
 ReportText = Annotated[str, AfterValidator(written)]
 """A section of a report; see `written`."""
+WholeText = Annotated[str | None, Field(exclude=True)]
+"""A report as it stood in its file, headings included, where that was one text; it is compared by
+scorers that read it so, and not kept."""
 
 
 def _require(holds: bool, must: str) -> None:
@@ -79,6 +82,7 @@ class ReportedRow(Row):
     impression: ReportText
     labels: Annotated[Labels, AfterValidator(_check_labels)] | None
     """The 18 findings in order, or None where the source has none."""
+    whole: WholeText = None
     manufacturer: Annotated[str, AfterValidator(plain_text)] | None = None
     sex: Sex | None = None
     age_years: Annotated[float, Field(ge=0, le=MAX_AGE_YEARS)] | None = None
@@ -223,6 +227,7 @@ class PredictionRow(Row):
     """False when the report ran into the length limit; None where that is not known."""
     cue: tuple[str, ...] | None = None
     """Findings that the prompt told; None where it told nothing."""
+    whole: WholeText = None
 
 
 @final

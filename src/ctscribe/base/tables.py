@@ -153,6 +153,30 @@ def _each_line(path: Path, code: str | None) -> Iterator[tuple[int, list[str]]]:
             ) from error
 
 
+def count_columns(path: Path) -> int:
+    """How many cells the first row of a CSV file has.
+
+    Raises:
+        CtscribeError: As `read_csv`.
+    """
+    return len(next(_each_line(path, None))[1])
+
+
+def read_single_column(path: Path) -> list[str]:
+    """The cells of a CSV file of one column that has no header, blank lines left out.
+
+    Raises:
+        CtscribeError: As `read_text`, and ``E_CSV`` for a line of several cells.
+    """
+    cells = [(number, row) for number, row in _each_line(path, None) if row]
+    for number, row in cells:
+        if len(row) > 1:
+            raise CtscribeError(
+                "E_CSV", f"{path} must have one cell in each row, but row {number} has {len(row)}"
+            )
+    return [_as_meant(row[0]) for _, row in cells]
+
+
 def check_header(path: Path, columns: Sequence[str], code: str) -> None:
     """Refuses a table that names a column twice, or more than `MAX_COLUMNS`."""
     if len(columns) > MAX_COLUMNS:

@@ -17,5 +17,9 @@ Split = Literal["train", "validation", "test"]
 """Training patients, those held out to choose checkpoints, and those that are scored."""
 Strategy = Literal["origin", "gauss", "heter", "hard"]
 """What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""
+PredictionFormat = Literal[
+    "csv", "jsonl", "vlm3d", "vlm3d-nested", "ct-chat", "ct-chat-truth", "ct2rep"
+]
+"""Files of written reports, ours or another tool's; see `predictions.write_predictions`."""
 Projection = Literal["none", "slab"]
 """Whether frames show more than their slices; see `recipe.SlicesConfig`."""

@@ -1,9 +1,12 @@
-"""A phantom's truth, or masks in a table or folders → the boxes of lesions, by volume."""
+"""A phantom's truth, or masks in a table or folders → masks, or boxes, of lesions by volume."""
 
-from collections.abc import Iterator, Mapping
-from itertools import compress
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_any_json
@@ -16,6 +19,7 @@ from ctscribe.data.manifest import each_in_manifest, finding_of
 from ctscribe.data.prepared import stem
 from ctscribe.scan.boxes import boxes_of_mask
 from ctscribe.scan.masks import read_masks
+from ctscribe.scan.types import Affine
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 
@@ -32,45 +36,115 @@ class Place(NamedTuple):
 Places = Mapping[str, tuple[Place, ...]]
 """By volume name without its suffix; of a volume that is not in it no place is known."""
 
+SENTENCES = "dataset.json"
+"""The file of ReXGroundingCT that names the sentences of each volume's masks."""
+
 _COLUMNS = ("volume", "finding", "mask")
+
+
+class MaskFile(NamedTuple):
+    """A file of masks of one volume, which is not read yet."""
+
+    path: Path
+    told: str
+    """How errors name it: paths may tell who the patient is."""
+    shown: tuple[tuple[str, ...], ...]
+    """What each of its masks shows, findings or sentences; none where that is not asked for."""
+
+    def read(self) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
+        """Its masks, as many as things are shown, and voxel index → RAS+ mm.
+
+        Raises:
+            CtscribeError: ``E_MASK``.
+        """
+        masks, affine = read_masks(self.path, self.told)
+        if len(masks) != len(self.shown):
+            raise CtscribeError(
+                "E_MASK",
+                f"{self.told} must hold {len(self.shown)} masks, one per finding named, but it "
+                f"holds {len(masks)}",
+            )
+        return masks, affine
+
+
+MaskFiles = Mapping[str, tuple[MaskFile, ...]]
+"""By volume name without its suffix."""
 
 
 def read_where(path: Path, *, allow_outside: bool = False) -> Places:
     """Reads the places of lesions from any of five forms.
 
     Args:
-        path: The manifest of own scans, whose column ``masks`` names folders of masks.
-            ``.jsonl``: a phantom's ``truth.jsonl``. ``.csv``: own data, one mask per row, with
-            columns ``volume``, ``finding`` (one of the 18) and ``mask`` (a NIfTI file, relative
-            to the table). A folder: per volume a folder of masks named after findings, as in
-            RadGenome-ChestCT, or per volume a file with one mask per sentence that
-            ``dataset.json`` beside them names, as in ReXGroundingCT.
+        path: A phantom's ``truth.jsonl``, or what `list_masks` takes.
         allow_outside: Whether a manifest or a table may name masks outside its folder.
 
     Raises:
         CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
             ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
     """
+    if is_boxes(path):
+        return _from_truth(path)
+    masks = list_masks(path, allow_outside=allow_outside)
+    return {name: tuple(chain(*map(_places, files))) for name, files in masks.items()}
+
+
+def is_boxes(path: Path) -> bool:
+    """Whether a file is JSONL that is no manifest, and so holds boxes in place of masks."""
+    return path.suffix == ".jsonl" and not _is_manifest(path)
+
+
+def list_masks(path: Path, *, allow_outside: bool = False) -> MaskFiles:
+    """Lists the masks of lesions in any of four forms, without reading them.
+
+    Args:
+        path: The manifest of own scans, whose column ``masks`` names folders of masks.
+            ``.csv``: own data, one mask per row, with columns ``volume``, ``finding`` (one of the
+            18) and ``mask`` (a NIfTI file, relative to the table). A folder: per volume a folder
+            of masks named after findings, as in RadGenome-ChestCT, or per volume a file with one
+            mask per sentence that ``dataset.json`` beside them names, as in ReXGroundingCT.
+        allow_outside: Whether a manifest or a table may name masks outside its folder.
+
+    Raises:
+        CtscribeError: ``E_WHERE`` when it is none of these, ``E_MISSING`` when there is nothing,
+            or what is wrong with a table as text.
+    """
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist")
     if _is_manifest(path):
         listed = _from_manifest(path, allow_outside)
-    elif path.suffix == ".jsonl":
-        return _from_truth(path)
     elif path.suffix == ".csv":
         listed = _from_table(path, allow_outside)
-    elif (path / "dataset.json").is_file():
+    elif (path / SENTENCES).is_file():
         listed = _from_sentences(path)
     elif path.is_dir():
         listed = _from_folders(path)
     else:
         raise _refusal(path, "it is neither a .jsonl or .csv file nor a folder")
-    places: dict[str, tuple[Place, ...]] = {}
+    files: dict[str, tuple[MaskFile, ...]] = {}
     for name, found in listed:
-        places[name] = (*places.get(name, ()), *found)
-    if not places:
+        files[name] = (*files.get(name, ()), *found)
+    if not files:
         raise _refusal(path, "it names no volume")
-    return places
+    return files
+
+
+def list_sentence_masks(folder: Path, sentences: Path) -> MaskFiles:
+    """Lists the masks of sentences, each shown by one, whatever it says of the 18 findings.
+
+    Args:
+        folder: Of one file per volume, with a mask for each sentence, in order.
+        sentences: ReXGroundingCT's ``dataset.json``.
+
+    Returns:
+        Volume → its file, which shows ``sentence 1``, ``sentence 2`` and so on.
+
+    Raises:
+        CtscribeError: ``E_WHERE``, ``E_JSON`` and ``E_MISSING``.
+    """
+    return {
+        name: (_mask_file(name, file, [(f"sentence {n + 1}",) for n in range(len(said))]),)
+        for name, file, said in _sentence_files(folder, sentences)
+    }
 
 
 def _is_manifest(path: Path) -> bool:
@@ -81,7 +155,11 @@ def _is_manifest(path: Path) -> bool:
         return b"patient" in file.readline(1 << 20)
 
 
-def _from_manifest(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Place]]]:
+Listed = Iterator[tuple[str, list[MaskFile]]]
+"""Volumes with files of masks, perhaps none."""
+
+
+def _from_manifest(path: Path, allow_outside: bool) -> Listed:
     entries = each_in_manifest(path, allow_outside=allow_outside)
     for listed in entries:
         if isinstance(listed, ListedVolume) and listed.masks_dir is not None:
@@ -100,7 +178,7 @@ def _from_truth(path: Path) -> Places:
     }
 
 
-def _from_table(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Place]]]:
+def _from_table(path: Path, allow_outside: bool) -> Listed:
     table = read_csv(path, "E_WHERE")
     check_columns(table, _COLUMNS, code="E_WHERE")
     for number, cells in table.rows.items():
@@ -113,25 +191,29 @@ def _from_table(path: Path, allow_outside: bool) -> Iterator[tuple[str, list[Pla
         if place is None:
             fault = f"row {number} names a mask outside its folder, without --allow-outside"
             raise _refusal(path, fault)
-        yield stem(volume), _places(stem(volume), place, [[known]])
+        yield stem(volume), [_mask_file(stem(volume), place, [(known,)])]
 
 
-def _from_folders(path: Path) -> Iterator[tuple[str, list[Place]]]:
+def _from_folders(path: Path) -> Listed:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
         yield one_form(folder.name), _from_folder(folder.name, folder)
 
 
-def _from_folder(name: str, folder: Path) -> list[Place]:
-    found: list[Place] = []
-    for mask in sorted(folder.glob("*.nii*")):
-        finding = finding_of(mask)
-        if finding is not None:  # organs and regions are masks too, but no findings
-            found += _places(name, mask, [[finding]])
-    return found
+def _from_folder(name: str, folder: Path) -> list[MaskFile]:
+    found = [(mask, finding_of(mask)) for mask in sorted(folder.glob("*.nii*"))]
+    # organs and regions are masks too, but no findings
+    return [_mask_file(name, mask, [(finding,)]) for mask, finding in found if finding is not None]
 
 
-def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
-    listed = read_any_json(path / "dataset.json")
+def _from_sentences(path: Path) -> Listed:
+    for name, file, sentences in _sentence_files(path, path / SENTENCES):
+        labels = [label_report(sentence) for sentence in sentences]
+        yield name, [_mask_file(name, file, [tuple(compress(FINDINGS, each)) for each in labels])]
+
+
+def _sentence_files(folder: Path, listing: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """Volumes that are listed and there, with their file and their sentences."""
+    listed = read_any_json(listing)
     try:
         studies = [
             (str(study["name"]), [study["findings"][str(i)] for i in range(len(study["findings"]))])
@@ -140,31 +222,24 @@ def _from_sentences(path: Path) -> Iterator[tuple[str, list[Place]]]:
         ]
     except (AttributeError, KeyError, TypeError) as error:
         raise _refusal(
-            path, "its dataset.json does not list studies with name and findings by number"
+            listing.parent,
+            "its dataset.json does not list studies with name and findings by number",
         ) from error
-    files = {one_form(p.name): p for p in sorted(path.rglob("*.nii*")) if p.is_file()}
+    files = {one_form(p.name): p for p in sorted(folder.rglob("*.nii*")) if p.is_file()}
     for name, sentences in ((one_form(name), sentences) for name, sentences in studies):
         if name in files:
-            labels = [label_report(sentence) for sentence in sentences]
-            findings = [[*compress(FINDINGS, each)] for each in labels]
-            yield stem(name), _places(stem(name), files[name], findings)
+            yield stem(name), files[name], sentences
 
 
-def _places(name: str, path: Path, findings: list[list[str]]) -> list[Place]:
-    """Reads the masks of one volume; the n-th shows ``findings[n]``."""
-    told = f"{path.name} of {Path(name).name}"  # paths may tell who the patient is
-    masks, affine = read_masks(path, told)
-    if len(masks) != len(findings):
-        raise CtscribeError(
-            "E_MASK",
-            f"{told} must hold {len(findings)} masks, one per finding named, but it holds "
-            f"{len(masks)}",
-        )
-    places = []
-    for mask, named in zip(masks, findings, strict=True):
-        boxes = boxes_of_mask(mask, affine) if named else []
-        places += [Place(finding, box) for finding in named for box in boxes]
-    return places
+def _mask_file(name: str, path: Path, shown: Sequence[tuple[str, ...]]) -> MaskFile:
+    return MaskFile(path, f"{path.name} of {Path(name).name}", tuple(shown))
+
+
+def _places(file: MaskFile) -> Iterator[Place]:
+    masks, affine = file.read()
+    for mask, findings in zip(masks, file.shown, strict=True):
+        boxes = boxes_of_mask(mask, affine) if findings else []
+        yield from (Place(finding, box) for finding in findings for box in boxes)
 
 
 def _refusal(path: Path, found: str) -> CtscribeError:

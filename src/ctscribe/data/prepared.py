@@ -199,12 +199,19 @@ class Prepared:
         Raises:
             CtscribeError: ``E_MISSING`` where only slices were kept.
         """
-        path = self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
+        path = self._volume_path(study)
         if not path.exists():
             raise CtscribeError(
                 "E_MISSING", f"{path} must exist, as `prepare --keep all` writes it"
             )
         return path
+
+    def has_volume(self, study: StudyRow) -> bool:
+        """Whether a study's volume was kept beside its slices."""
+        return self._volume_path(study).exists()
+
+    def _volume_path(self, study: StudyRow) -> Path:
+        return self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
 
     def features(self, tower: str) -> Path:
         """Where the visual tokens of the tower with this hash are; see `learn.model.features`."""

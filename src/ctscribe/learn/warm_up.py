@@ -110,11 +110,10 @@ def warm_up(
             return out
         studies = prepared and _take_studies(prepared, recipe, where, allow_outside)
         weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
-        if studies is not None:
-            progress(0, 1000)  # none of it was done before
-        else:
+        if studies is None:
             studies = _draw_studies(studies_dir, recipe, processes, progress)
-        qwen, tokenizer, head, found = _learn(studies, recipe, weights, _share(progress, 450, 980))
+        learning = _share(progress, 0 if prepared else 450, 980)
+        qwen, tokenizer, head, found = _learn(studies, recipe, weights, learning)
         documents = {_REQUEST: {"request": request, **found}}
         save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
         shutil.rmtree(studies_dir, ignore_errors=True)

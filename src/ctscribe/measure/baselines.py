@@ -322,8 +322,12 @@ def _closed(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
-def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Labels]:
-    """Reads what a label head found: scan → the 18 findings whose probability reaches 0.5.
+Probabilities = Mapping[str, Sequence[float]]
+"""Scan → a label head's probability of each of the 18 findings."""
+
+
+def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> Probabilities:
+    """Reads a label head's probabilities of every scan.
 
     Args:
         path: CSV with ``VolumeName`` and the 18 findings as columns, in any order; cells are
@@ -335,11 +339,10 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
             outside [0, 1] or a scan without a row.
     """
     scan_of = {study.volume_name: study.scan_id for study in studies}
-    found: dict[str, Labels] = {}
+    found: dict[str, Sequence[float]] = {}
     for name, probabilities in read_probabilities(path).items():
-        scan_id = scan_of.get(name)
-        if scan_id is not None and scan_id not in found:
-            found[scan_id] = tuple(int(probability >= 0.5) for probability in probabilities)
+        if name in scan_of:
+            found.setdefault(scan_of[name], probabilities)
     lacking = sorted(set(scan_of.values()) - found.keys())
     if lacking:
         raise CtscribeError(
@@ -348,3 +351,11 @@ def read_label_head(path: Path, studies: Sequence[ReportedRow]) -> dict[str, Lab
             f"{lacking[0]}",
         )
     return found
+
+
+def stated_by(label_head: Probabilities) -> dict[str, Labels]:
+    """Scan → the 18 findings whose probability reaches 0.5."""
+    return {
+        scan_id: tuple(int(probability >= 0.5) for probability in probabilities)
+        for scan_id, probabilities in label_head.items()
+    }

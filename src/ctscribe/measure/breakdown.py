@@ -17,10 +17,7 @@ from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
 from ctscribe.measure.scans import Answers, ScanReport, labelled_text
 from ctscribe.measure.statistics import Statistics, clinical_part
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.labeler import find_mentions
-from ctscribe.text.sizes import largest_nodule_mm, sides_named
-
-NODULE = "Lung nodule"
+from ctscribe.text.sizes import NODULE, largest_nodule_mm, stated_extents
 
 AGREEMENT = {
     "side_agreement": "of findings both state with a side, the share on the same side or sides",
@@ -106,25 +103,21 @@ def agreement_statistics(
     """
     rows = []
     for written, truth in zip(predictions, references, strict=True):
-        stated, true = _sides(written), _sides(truth)
-        shared = [finding for finding in stated if stated[finding] and true.get(finding)]
-        same = sum(stated[finding] == true[finding] for finding in shared)
-        row = [float(same), float(len(shared)), 0.0, 0.0, 0.0]
+        stated, true = stated_extents(written), stated_extents(truth)
+        sides = [
+            (stated[finding].sides, true[finding].sides)
+            for finding in stated.keys() & true.keys()
+            if stated[finding].sides and true[finding].sides
+        ]
+        same = sum(ours == theirs for ours, theirs in sides)
+        row = [float(same), float(len(sides)), 0.0, 0.0, 0.0]
         if NODULE in stated and NODULE in true:
-            first, second = largest_nodule_mm(written), largest_nodule_mm(truth)
+            first, second = stated[NODULE].size_mm, true[NODULE].size_mm
             if first is not None and second is not None:
                 error_mm = abs(first - second)
                 row[2:] = [float(error_mm <= TOLERANCE_MM), error_mm, 1.0]
         rows.append(row)
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
-
-
-def _sides(text: str) -> dict[str, frozenset[str]]:
-    sentences: dict[str, list[str]] = {}
-    for mention in find_mentions(text):
-        if mention.status == "present":
-            sentences.setdefault(mention.finding, []).append(mention.sentence)
-    return {finding: sides_named(stated) for finding, stated in sentences.items()}
 
 
 def agreement_scores(

@@ -4,14 +4,14 @@ In: a run and prepared scans. Out: ``card.json``, with the reports written under
 it; or the mismatch gap alone.
 
 The tower encodes every pair of neighbouring slices on its own, so a volume whose slice pairs are
-shuffled or replaced has the same visual tokens, shuffled or replaced. All views are therefore put
+shuffled or replaced has the same visual tokens, shuffled or replaced. Most views are therefore put
 together from stored features and equal what the tower would make of the altered frames.
 Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,17 @@ from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_scores import score_card
 from ctscribe.measure.card_views import (
     DROPPED_SHARE,
+    FROM_VOLUMES,
     VIEWS,
     draw_dropped,
     draw_order,
     scans_with_strangers,
     seed_of,
 )
+from ctscribe.measure.card_volumes import VOLUMES, MakeVolume
 from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.measure.scans import as_reports, match_predictions
-from ctscribe.scan.frames import WINDOWS, air_frames
+from ctscribe.scan.frames import WINDOWS, air_frames, frames_of_lungs
 from ctscribe.write.generate import drop_cut_line, write_scans
 from ctscribe.write.writer import ReportWriter, View
 
@@ -77,7 +79,11 @@ def make_card(
         writer.hold_against(prepared)
         asked = identity | _way_of_writing(writer)
         require_same_run(out_dir, "card", asked)
-        views = make_views(writer.qwen, writer.features(prepared, scans, noise=True), strangers)
+        store = writer.features(prepared, scans, noise=True)
+        views = make_views(writer.qwen, store, strangers)
+        if all(map(prepared.has_volume, scans)):
+            views |= make_volume_views(writer, prepared, strangers)
+        views = {name: views[name] for name in VIEWS if name in views}
         writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
         open_run(out_dir, "card", asked)
         cross_entropy, answers, truth = {}, {}, as_reports(scans)
@@ -85,7 +91,7 @@ def make_card(
         lacking = sum(len(drop_cut_line(scans, path)) for path in paths.values())
         progress(len(views) * len(scans) - lacking, 2 * len(views) * len(scans))
         for number, (name, view) in enumerate(views.items()):
-            tell = _part(number, len(scans), progress)
+            tell = _part(number, len(views), len(scans), progress)
             cross_entropy[name] = writer.losses(scans, view)
             tell(0, len(scans))
             write_scans(writer, scans, view, paths[name], progress=tell)
@@ -105,9 +111,11 @@ def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:
     }
 
 
-def _part(number: int, num_scans: int, progress: ProgressCallback) -> ProgressCallback:
+def _part(
+    number: int, num_views: int, num_scans: int, progress: ProgressCallback
+) -> ProgressCallback:
     """Tells the reports written from one view as part of the whole, their true ones before."""
-    before, total = (2 * number + 1) * num_scans, 2 * len(VIEWS) * num_scans
+    before, total = (2 * number + 1) * num_scans, 2 * num_views * num_scans
     return lambda done, _: progress(before + done, total)
 
 
@@ -141,7 +149,7 @@ def make_views(
     store: FeatureStore,
     strangers: Mapping[str, StudyRow],
 ) -> dict[str, View]:
-    """The views of `VIEWS`; what is drawn depends on the study's name alone.
+    """The views that features give; what is drawn depends on the study's name alone.
 
     Args:
         qwen: Its tower encodes air.
@@ -178,6 +186,25 @@ def make_views(
         "shuffled": shuffled,
         "dropped": dropped,
     }
+
+
+def make_volume_views(
+    writer: ReportWriter, prepared: Prepared, strangers: Mapping[str, StudyRow]
+) -> dict[str, View]:
+    """The views of `FROM_VOLUMES`, each a volume that is sliced and encoded as any scan is.
+
+    Args:
+        writer: Its recipe makes the frames, its tower encodes them.
+        prepared: Holds the volumes.
+        strangers: As for `make_views`.
+    """
+    knobs = writer.recipe.volume, writer.recipe.slices
+
+    def show(make: MakeVolume, study: StudyRow) -> Visual:
+        own, other = map(prepared.volume, (study, strangers[study.volume_name]))
+        return writer.visual(frames_of_lungs(make(own, other, seed_of(study)), *knobs))
+
+    return {name: partial(show, VOLUMES[name]) for name in FROM_VOLUMES}
 
 
 def _by_pair(visual: Visual) -> Float[Tensor, "pairs tokens hidden"]:

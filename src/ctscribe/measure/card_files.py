@@ -4,7 +4,7 @@ In: prepared volumes; then one file of reports for each view. Out: ``OUT/<view>/
 then ``card.json`` with the card's text side, for which no model is needed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,14 @@ from ctscribe.base.files import (
 )
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.base.rows import StudyRow, sha256_of_rows
+from ctscribe.base.rows import sha256_of_rows
 from ctscribe.base.runs import open_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared, stem
-from ctscribe.measure.card_scores import AGAINST, score_card
-from ctscribe.measure.card_views import (
-    DROPPED_SHARE,
-    VIEWS,
-    draw_dropped,
-    draw_order,
-    scans_with_strangers,
-    seed_of,
-)
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.card_scores import NEEDED, score_card
+from ctscribe.measure.card_views import VIEWS, scans_with_strangers, seed_of
+from ctscribe.measure.card_volumes import VOLUMES
+from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
@@ -45,13 +39,10 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.stores import nifti_header
-from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import CTVolume
 
 _SUFFIXES = (".jsonl", ".csv", ".json")
-_NOISE_HU = 1000.0
 
 
 def find_view_files(folder: Path) -> dict[str, Path]:
@@ -62,7 +53,8 @@ def find_view_files(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for view in VIEWS:
-        paths = [folder / f"{view}{suffix}" for suffix in _SUFFIXES]
+        names = f"{view}", f"reports_{view}"  # as the card of a run calls its own
+        paths = [folder / f"{name}{suffix}" for name in names for suffix in _SUFFIXES]
         present = [path for path in paths if path.is_file()]
         if len(present) > 1:
             raise CtscribeError(
@@ -84,17 +76,46 @@ def make_card_of_files(
 ) -> dict[str, Any]:
     """Scores and writes the card's text side; cross entropy needs the model and is left out.
 
-    ``paths`` holds each view's file of reports, ``real`` and ``other_patient`` at least.
+    Raises:
+        CtscribeError: As `read_views`.
+    """
+    noticed = Noticed()
+    truth, answers = read_views(paths, references, source, noticed)
+    card = {
+        "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
+        "split": references.split,
+        "studies_sha256": sha256_of_rows(one_row_per_scan(references.studies)),
+        **score_card({}, answers, truth, config, source.name),
+        "noticed": noticed.facts(),
+        "use": RESEARCH_USE,
+    }
+    write_json(out_dir / "card.json", card)
+    return card
+
+
+def read_views(
+    paths: Mapping[str, Path],
+    references: References,
+    source: LabelSource = RULES,
+    noticed: Noticed | None = None,
+) -> tuple[list[ScanReport], dict[str, Answers]]:
+    """The references, once per scan, and what was written under each view, in their order.
+
+    Args:
+        paths: Each view's file of reports, of ``real`` and ``other_patient`` at least.
+        references: What was to be written.
+        source: Who reads the findings.
+        noticed: Is told what was taken away from the files.
 
     Raises:
         CtscribeError: ``E_CARD`` without those two views or without reports for some scans,
             ``E_EMPTY_SPLIT``, and what `read_predictions` and `match_predictions` raise.
     """
-    lacking = [view for view in ("real", AGAINST) if view not in paths]
+    lacking = [view for view in NEEDED if view not in paths]
     if lacking:
         raise CtscribeError(
             "E_CARD",
-            f"a card needs the reports of the views real and {AGAINST}, but there is no "
+            f"a card needs the reports of the views {' and '.join(NEEDED)}, but there is no "
             f"{lacking[0]}.csv",
         )
     scans = one_row_per_scan(references.studies)
@@ -103,23 +124,21 @@ def make_card_of_files(
             "E_EMPTY_SPLIT",
             f"the {references.split or 'references'} split must have scans, but has none",
         )
-    truth = as_reports(scans, source)
-    answers = {view: _read_view(path, references, truth, source) for view, path in paths.items()}
-    card = {
-        "predictions_sha256": {view: sha256_of_file(path) for view, path in paths.items()},
-        "split": references.split,
-        "studies_sha256": sha256_of_rows(scans),
-        **score_card({}, answers, truth, config, source.name),
-        "use": RESEARCH_USE,
+    truth, noticed = as_reports(scans, source), noticed or Noticed()
+    answers = {
+        view: _read_view(path, references, truth, source, noticed) for view, path in paths.items()
     }
-    write_json(out_dir / "card.json", card)
-    return card
+    return truth, answers
 
 
 def _read_view(
-    path: Path, references: References, truth: Sequence[ScanReport], source: LabelSource
+    path: Path,
+    references: References,
+    truth: Sequence[ScanReport],
+    source: LabelSource,
+    noticed: Noticed,
 ) -> Answers:
-    written = read_predictions(path, references.studies, references.left_out)
+    written = read_predictions(path, references.studies, references.left_out, noticed)
     answers, missing = match_predictions(written, truth, source)
     if missing:
         # A view without some reports would look worse for want of them.
@@ -156,50 +175,15 @@ def write_altered(
         open_run(out, "alter", asked)
         there = sum(1 for path in out.glob("*/*.nii.gz"))
         progress(there, len(VIEWS) * len(scans))
-        done = 0
-        for scan in scans:
-            for view, make in _makers(prepared, scan, strangers[scan.volume_name]):
-                path = out / view / f"{stem(scan.volume_name)}.nii.gz"
+        for number, scan in enumerate(scans):
+            paths = {view: out / view / f"{stem(scan.volume_name)}.nii.gz" for view in VIEWS}
+            if any(not path.exists() for path in paths.values()):
+                own, other = map(prepared.volume, (scan, strangers[scan.volume_name]))
+            for done, (view, path) in enumerate(paths.items(), 1 + number * len(VIEWS)):
                 if not path.exists():
-                    _write(path, make())
-                done += 1
+                    _write(path, VOLUMES[view](own, other, seed_of(scan)))
                 progress(done, len(VIEWS) * len(scans))
         return len(scans)
-
-
-def _makers(
-    prepared: Prepared, scan: StudyRow, stranger: StudyRow
-) -> Iterator[tuple[str, Callable[[], CTVolume]]]:
-    """Each view with what makes it; nothing is read unless a view is made."""
-    seed = seed_of(scan)
-
-    def altered(change: Callable[[VolumeHu], VolumeHu]) -> Callable[[], CTVolume]:
-        def make() -> CTVolume:
-            own = prepared.volume(scan)
-            return CTVolume(change(own.hu), own.affine)
-
-        return make
-
-    yield "real", lambda: prepared.volume(scan)
-    yield "noise", altered(lambda hu: noise_like(hu, seed))
-    yield "blank", altered(lambda hu: np.full_like(hu, AIR_HU))
-    yield "other_patient", lambda: prepared.volume(stranger)
-    yield "shuffled", altered(lambda hu: hu[:, :, draw_order(hu.shape[2], seed)])
-    yield "dropped", altered(lambda hu: drop_slices(hu, seed))
-
-
-def noise_like(hu: VolumeHu, seed: int) -> VolumeHu:
-    """Standard normal noise in units of 1000 HU, clipped to ±1000 HU."""
-    drawn = np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32)
-    noise: VolumeHu = np.rint(np.clip(drawn, -1, 1) * _NOISE_HU).astype(np.int16)
-    return noise
-
-
-def drop_slices(hu: VolumeHu, seed: int) -> VolumeHu:
-    """The volume with half of its axial slices, drawn, replaced by air."""
-    left = hu.copy()
-    left[:, :, draw_dropped(hu.shape[2], DROPPED_SHARE, seed)] = AIR_HU
-    return left
 
 
 def _write(path: Path, volume: CTVolume) -> None:

@@ -1,7 +1,7 @@
 """What a model is shown instead of the scan: noise, air, somebody else, slices out of order.
 
-Here is what the views are and what is drawn for them, which needs no model. `card` makes them of
-a run's stored features, `card_files` of volumes for any model to read.
+Here is what the views are and what is drawn for them, which needs no model. `card_volumes` makes
+them of volumes, for any model to read; `card` makes most of a run's stored features.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,30 @@ VIEWS = {
     "noise": "standard normal noise in units of 1000 HU, clipped to ±1",
     "blank": "air",
     "other_patient": "the scan of another patient of the split, drawn once",
+    "other_on_own_grid": "that other scan with the shape, spacing and place of the scan itself",
+    "moved": "its own voxels in a drawn order, on its own grid",
+    "texture": "the chest of a healthy phantom under its own fine noise, on its own grid",
+    "own_on_other_grid": "the scan itself with the other scan's shape, spacing and place",
     "shuffled": "its slice pairs in a drawn order in which none keeps its place",
     "dropped": f"its slice pairs, {100 * DROPPED_SHARE:.0f} % of them drawn and replaced by air",
 }
 """View → what is shown; the report asked for stays that of the scan itself."""
+
+REMOVED = ("noise", "blank", "other_patient", "other_on_own_grid", "moved", "texture")
+"""Views without the patient: who looks must write worse from each of them.
+
+What stays in them is all that can be read without looking: grid and field of view in all but
+`other_patient`, the histogram in `moved`, the noise of the scanner in `texture`.
+"""
+
+KEPT = "own_on_other_grid"
+"""The view that holds the whole patient and nothing else of the file: who looks writes the same."""
+
+GATED = (*REMOVED, KEPT)
+"""Views that a verdict rests on. Order and half of the slices may matter to who looks, or not."""
+
+FROM_VOLUMES = ("other_on_own_grid", "moved", "texture", KEPT)
+"""Views that cannot be put together of a run's stored features."""
 
 
 def scans_with_strangers(

@@ -5,6 +5,7 @@ references. Out: the differences from the first, with intervals and corrected p-
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.measure.intervals import (
     Resampler,
+    Scorer,
     approximate_randomisation,
     holm,
     sum_by_patient,
     sums_without_each,
     with_interval,
 )
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
+from ctscribe.measure.radeval import keys_of, mean_values, score_systems, value_statistics
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
+    Answers,
     LabelSource,
     ScanReport,
     as_reports,
@@ -34,7 +38,7 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.measure.statistics import ALL_METRICS, kind_of, scan_statistics, score_sums
+from ctscribe.measure.statistics import all_metrics, kind_of, scan_statistics, score_sums
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -53,11 +57,13 @@ def compare_predictions(
     Returns:
         What `compare` returns; ``base``, the name of the first; and ``inputs``, by hash.
     """
-    studies, left_out = references.studies, references.left_out
-    written = {name: [read_predictions(path, studies, left_out)] for name, path in paths.items()}
+    studies, left_out, noticed = references.studies, references.left_out, Noticed()
+    written = {
+        name: [read_predictions(path, studies, left_out, noticed)] for name, path in paths.items()
+    }
     base = next(iter(paths))
     found = compare(written.pop(base), written, studies, config, source)
-    found["n"] |= references.facts()
+    found["n"] |= references.facts() | noticed.facts()
     found["inputs"] = {
         "predictions_sha256": {name: sha256_of_file(path) for name, path in paths.items()},
         "references_sha256": references.sha256(),
@@ -91,47 +97,83 @@ def compare(
         and ``high`` (see `with_interval`), ``p`` of approximate randomisation, ``p_holm`` adjusted
         over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
         that is undefined on these scans is left out.
+
+    Raises:
+        CtscribeError: As `match_predictions` and `radeval.score_systems`.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     resampler = Resampler.of([report.patient_id for report in truth])
-    (one, missing_of_base), *rest = (
-        _sums(seeds, truth, resampler, config, source) for seeds in (base, *others.values())
-    )
-    trials = enough_trials(config.resamples, len(ALL_METRICS) * len(others))
+    matched = [
+        [match_predictions(written, truth, source) for written in seeds]
+        for seeds in (base, *others.values())
+    ]
+    scorer, num_metrics = _scorer(config)
+    missing_of_base, *missing = map(_missing, matched)
+    one, *rest = _sums(matched, truth, resampler, config)
+    trials = enough_trials(config.resamples, num_metrics * len(others))
     differences = {
-        name: _differences(one, two, trials, config.seed)
-        for name, (two, _) in zip(others, rest, strict=True)
+        name: _differences(one, two, scorer, trials, config.seed)
+        for name, two in zip(others, rest, strict=True)
     }
     drawn = {"seed": config.seed, "trials": trials}
     return {
         "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
         "alpha": ALPHA,
         "missing_of_base": missing_of_base,
-        "missing": {name: missing for name, (_, missing) in zip(others, rest, strict=True)},
+        "missing": dict(zip(others, missing, strict=True)),
         "differences": differences,
         "use": RESEARCH_USE,
     }
 
 
+Matched = Sequence[tuple[Answers, list[str]]]
+"""Of each seed of a system what `match_predictions` gives."""
+
+
+def _missing(seeds: Matched) -> list[str]:
+    """The scans of which one of the seeds has no report."""
+    return [*dict.fromkeys(scan_id for _, found in seeds for scan_id in found)]
+
+
 def _sums(
-    seeds: Sequence[Sequence[PredictionRow]],
+    systems: Sequence[Matched],
     truth: Sequence[ScanReport],
     resampler: Resampler,
     config: EvaluateConfig,
-    source: LabelSource,
-) -> tuple[Sums, list[str]]:
-    """A system's sums, and the scans of which one of its seeds has no report."""
-    matched = [match_predictions(written, truth, source) for written in seeds]
-    rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in matched)
-    missing = {scan_id: None for _, found in matched for scan_id in found}
-    return sum_by_patient(np.asarray(rows), resampler.patients), [*missing]
+) -> list[Sums]:
+    """Each system's sums, over all its seeds."""
+    written = [answers.texts for seeds in systems for answers, _ in seeds]
+    values = iter(score_systems(config.radeval, written, [report.text for report in truth]))
+    sums = []
+    for seeds in systems:
+        rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in seeds)
+        if config.radeval:
+            rows = np.hstack([rows, sum(value_statistics(next(values)) for _ in seeds)])
+        sums.append(sum_by_patient(np.asarray(rows), resampler.patients))
+    return sums
 
 
-def _differences(one: Sums, two: Sums, trials: int, seed: int) -> dict[str, dict[str, Any]]:
+def _scorer(config: EvaluateConfig) -> tuple[Scorer, int]:
+    """All metrics from the columns of `_sums`, and how many they are."""
+    keys, num_metrics = keys_of(config.radeval), len(all_metrics(config.profile))
+    score_ours = partial(score_sums, profile=config.profile)
+    if not keys:
+        return score_ours, num_metrics
+
+    def score(totals: np.ndarray) -> dict[str, np.ndarray]:
+        ours, values = np.split(totals, [-2 * len(keys)], axis=1)
+        return score_ours(ours) | mean_values(values, keys)
+
+    return score, num_metrics + len(keys)
+
+
+def _differences(
+    one: Sums, two: Sums, scorer: Scorer, trials: int, seed: int
+) -> dict[str, dict[str, Any]]:
     """Metric → two − one."""
-    p_values = approximate_randomisation(one, two, score_sums, trials, seed)
-    of_one, of_two = ([*map(score_sums, sums_without_each(sums))] for sums in (one, two))
+    p_values = approximate_randomisation(one, two, scorer, trials, seed)
+    of_one, of_two = ([*map(scorer, sums_without_each(sums))] for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
         point, without = (b[metric] - a[metric] for a, b in zip(of_one, of_two, strict=True))

@@ -92,8 +92,8 @@ def best_reports(
     by_times = np.argsort([-len(same) for same in of_text.values()], kind="stable")
     tried = np.union1d(by_bleu[:NUM_CANDIDATES], by_times[:NUM_CANDIDATES])
     drawn = np.random.default_rng(seed).permutation(len(ordered))[:NUM_ANSWERED]
-    answered = [ordered[place].text for place in drawn]
-    constants = [[first[place].text] * len(answered) for place in tried]
+    answered = [ordered[place].compared(profile) for place in drawn]
+    constants = [[first[place].compared(profile)] * len(answered) for place in tried]
     totals = [rows.sum(axis=0) for rows in each_language_statistics(constants, answered, profile)]
     of_tried = language_scores(np.stack(totals))
     others = by_bleu[~np.isin(by_bleu, tried)]
@@ -114,7 +114,10 @@ def _bleu_4_of_all(
 ) -> Float64[np.ndarray, "candidates"]:
     """BLEU-4 of every candidate as the answer to all, in time linear in their words."""
     written, truth = (
-        [normalise(report.text, profile, predicted=predicted).split() for report in reports]
+        [
+            normalise(report.compared(profile), profile, predicted=predicted).split()
+            for report in reports
+        ]
         for reports, predicted in ((candidates, True), (answered, False))
     )
     counts = count_ngrams(written, truth)

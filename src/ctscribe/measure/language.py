@@ -3,7 +3,8 @@
 Definitions: Papineni et al. 2002 (BLEU, corpus level, one reference, no smoothing), Lin 2004
 (ROUGE-L, beta 1.2), Vedantam et al. 2015 (CIDEr with clipping and a Gaussian length penalty of
 sigma 6, times ten). Written from these definitions; the values equal those of the COCO caption
-scorers, which CT-RATE's challenge runs on untokenised, cased text.
+scorers, which CT-RATE's challenge runs on untokenised, cased text. What a profile makes of a text
+before it is compared is `normalise`'s.
 
 Every corpus score is a function of sums over reports, so one row of numbers per report is all
 that resampling needs. CIDEr's document frequencies stay those of the whole reference set.
@@ -23,7 +24,7 @@ from scipy import sparse
 
 from ctscribe.base.errors import CtscribeError
 
-Profile = Literal["ctrate-raw", "r2gen"]
+Profile = Literal["ctrate-raw", "vlm3d", "r2gen"]
 LANGUAGE_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
 
 NUM_LANGUAGE_COLUMNS = 13
@@ -37,7 +38,8 @@ _TINY, _SMALL = 1e-15, 1e-9
 
 _ROUGE_BETA_SQUARED = 1.2**2
 _CIDER_SIGMA = 6.0
-_R2GEN_NUMBERING = re.compile(r"(?:^|(?<=\s))\d+\. ")
+_CHALLENGE_DELETES = ("<|eot_id|>", '"', "_")
+_R2GEN_LISTS = tuple(f"{before}{n}. " for before in (". ", " ") for n in range(2, 6))
 _R2GEN_PUNCTUATION = re.compile(r"[.,?;*!%^&_+()\[\]{}:<=>@\"'/\\]")
 
 
@@ -76,15 +78,23 @@ def each_language_statistics(
         yield np.hstack([_bleu_columns(part), np.stack(rest, axis=1)])
 
 
+def language_metrics(profile: Profile) -> tuple[str, ...]:
+    """`LANGUAGE_METRICS`, and what the profile's scorer reports besides."""
+    return (*LANGUAGE_METRICS, "bleu_mean") if profile == "vlm3d" else LANGUAGE_METRICS
+
+
 def language_scores(
-    totals: Float64[np.ndarray, "draws 13"],
+    totals: Float64[np.ndarray, "draws 13"], profile: Profile = "ctrate-raw"
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """BLEU-1..4, ROUGE-L and CIDEr from sums of `language_statistics`, one row per draw.
+    """The profile's `language_metrics` from sums of `language_statistics`, one row per draw.
 
     Returns:
-        Metric → one value per draw; a point estimate is one draw.
+        Metric → one value per draw; a point estimate is one draw. ``bleu_mean`` is the mean of
+        BLEU-1..4.
     """
     scores = bleu_scores(totals[:, :10])
+    if profile == "vlm3d":
+        scores["bleu_mean"] = np.mean([*scores.values()], axis=0)
     scores["rouge_l"] = totals[:, 10] / totals[:, 12]
     scores["cider"] = totals[:, 11] / totals[:, 12]
     return scores
@@ -97,6 +107,7 @@ def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
     detail = {
         "rouge_l": "level:report-mean|beta:1.2",
         "cider": "level:report-mean|n:4|sigma:6|idf:references|times:10",
+        "bleu_mean": "level:corpus|smooth:none|refs:1|mean:bleu_1..4",
     }.get(metric, "level:corpus|smooth:none|refs:1")
     return f"{metric}|profile:{profile}|split:{tokens}|case:{case}|{detail}|scans:{num_scans}"
 
@@ -104,19 +115,36 @@ def language_signature(metric: str, profile: Profile, num_scans: int) -> str:
 def normalise(text: str, profile: Profile, *, predicted: bool) -> str:
     """Brings a report into the form whose tokens the profile compares.
 
-    ``ctrate-raw`` does what CT-RATE's challenge does: newlines vanish without leaving a space,
-    a point swallows the spaces around it, and predictions also lose quotation marks, underscores
-    and the end token. ``r2gen`` lowers the case, drops punctuation and list numbers, and puts
-    `` . `` between sentences (Chen et al. 2020).
+    ``vlm3d`` does what the scorer of CT-RATE's challenge, VLM3D, does: predictions lose quotation
+    marks, underscores and the end token; then newlines vanish without leaving a space, and a point
+    swallows the spaces around it. ``ctrate-raw`` does the same in the other order. ``r2gen`` is the
+    tokenizer of R2Gen (Chen et al. 2020) and CT2Rep: lower case, no punctuation, `` . `` between
+    sentences; of numbers it drops those it takes for a list's, "1. " anywhere and 2 to 5 where
+    they stand alone at the end of a sentence.
     """
     if profile == "r2gen":
-        flat = _R2GEN_NUMBERING.sub("", " ".join(text.lower().split()))
-        sentences = (_R2GEN_PUNCTUATION.sub("", part).strip() for part in flat.split(". "))
-        return " . ".join(part for part in sentences if part) + " ."
+        return _tokens_of_r2gen(text)
+    deleted = _CHALLENGE_DELETES if predicted else ()
+    if profile == "vlm3d":
+        text = _without(text, deleted)
     text = text.replace("\n", "").replace(" . ", ".").replace(" .", ".")
-    if predicted:
-        text = text.replace("<|eot_id|>", "").replace('"', "").replace("_", "")
+    return text if profile == "vlm3d" else _without(text, deleted)
+
+
+def _without(text: str, deleted: Iterable[str]) -> str:
+    for each in deleted:
+        text = text.replace(each, "")
     return text
+
+
+def _tokens_of_r2gen(text: str) -> str:
+    flat = re.sub(r"\.{2,}", ".", re.sub(" {2,}", " ", text.replace("\n", " ")))
+    flat = flat.replace("1. ", "")
+    for number in _R2GEN_LISTS:
+        flat = flat.replace(number, ". ")
+    sentences = (_R2GEN_PUNCTUATION.sub("", part) for part in flat.strip().lower().split(". "))
+    # Its vocabulary parts tokens at any white space and joins them by one space.
+    return " . ".join(" ".join(sentence.split()) for sentence in sentences) + " ."
 
 
 def bleu_4(

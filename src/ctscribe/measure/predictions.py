@@ -1,28 +1,30 @@
 """Predictions of any format, put to the studies they were written for.
 
-In: our JSONL, a CSV of reports, or JSON of the VLM3D challenge or of CT-CHAT. Out: rows of the
-studies; or the same reports in another of these formats.
+In: our JSONL, a CSV of reports, JSON of the VLM3D challenge or of CT-CHAT, or CT2Rep's files. Out:
+rows of the studies; or the same reports in another of these formats.
 """
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_any_json
-from ctscribe.base.outside_text import one_form
-from ctscribe.base.rows import PredictionRow, ReportedRow, read_rows
+from ctscribe.base.files import read_any_json, write_text
+from ctscribe.base.outside_text import without_special_tokens
+from ctscribe.base.rows import PredictionRow, ReportedRow, line_of, read_rows, write_rows
 from ctscribe.base.tables import format_csv
-from ctscribe.text.report_tables import read_report_table, report_sections
+from ctscribe.base.types import PredictionFormat
+from ctscribe.data.ct_rate import VolumeName, parse_volume_name
+from ctscribe.measure.ct2rep import format_ct2rep, name_by_truth, truth_beside, truth_path_of
+from ctscribe.measure.shapes import bad_predictions, reports_as_json, reports_in_json
+from ctscribe.text.report_tables import read_report_table, report_sections, volume_stem
+from ctscribe.text.sections import headed_report
 
-Format = Literal["csv", "vlm3d", "ct-chat"]
-_NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
-_TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
-_LISTS = ("generated_reports", "predictions", "reports")
-_SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
+Format = PredictionFormat
 _RECONSTRUCTION = re.compile(r"_\d+\Z")
 _NUM_NAMED = 3
 
@@ -36,23 +38,83 @@ class NamedReport:
     """The volume's or the scan's, without folder and suffix."""
     findings: str
     impression: str
+    whole: str | None = field(default=None, compare=False)
+    """As it stood where it was one text; its sections say the same."""
+
+    @property
+    def as_one_text(self) -> str:
+        """As it stood, or both sections under their headings."""
+        return headed_report(self.findings, self.impression) if self.whole is None else self.whole
+
+
+@final
+@dataclass
+class Noticed:
+    """What was taken away or passed over while reports were read; readers add to it."""
+
+    special_tokens: int = 0
+    """Reports that held special tokens of a language model."""
+    other_questions: int = 0
+    """Answers to questions that ask for no report, of which CT-CHAT's files are full."""
+
+    def without_special_tokens(self, texts: Iterable[str]) -> tuple[str, ...]:
+        """The texts of one report, which is counted if any held such tokens."""
+        before = tuple(texts)
+        after = tuple(map(without_special_tokens, before))
+        self.special_tokens += after != before
+        return after
+
+    def facts(self) -> dict[str, int]:
+        """What belongs beside the number of scans."""
+        return {
+            "reports_with_special_tokens": self.special_tokens,
+            "other_questions_passed_over": self.other_questions,
+        }
+
+
+def tell_noticed(facts: Mapping[str, int]) -> list[str]:
+    """Sentences on what `Noticed.facts` and `References.facts` count."""
+    held = "held special tokens of a language model, which were taken away"
+    told = {
+        "reports_with_special_tokens": f"reports {held}",
+        "references_with_special_tokens": f"references {held}",
+        "other_questions_passed_over": "answers to other questions than for a report passed over",
+    }
+    return [f"{facts[name]} {what}" for name, what in told.items() if facts.get(name)]
 
 
 def read_predictions(
-    path: Path, studies: Sequence[ReportedRow], left_out: Collection[str] = ()
+    path: Path,
+    studies: Sequence[ReportedRow],
+    left_out: Collection[str] = (),
+    noticed: Noticed | None = None,
 ) -> list[PredictionRow]:
     """Reads predictions, ours or another tool's, as rows of the studies they answer.
 
-    Our own ``.jsonl`` comes back as it is, without the volumes ``left_out``; for others see
-    `put_to_studies`.
+    Our own ``.jsonl`` comes back as it is, without the volumes ``left_out`` and without special
+    tokens; for others see `put_to_studies`, for CT2Rep's ``res.csv`` beside its ``gts.csv`` also
+    `name_by_truth`.
 
     Raises:
-        CtscribeError: As `read_written` and `put_to_studies`.
+        CtscribeError: As `read_written`, `put_to_studies` and `name_by_truth`.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        rows = read_rows(path, PredictionRow)
-        return [row for row in rows if volume_stem(row.volume_name) not in left_out]
-    return put_to_studies(read_written(path), path, studies, left_out)
+    noticed = noticed or Noticed()
+    if path.suffix.lower() in (".csv", ".json"):
+        return put_to_studies(read_written(path, noticed, studies), path, studies, left_out)
+    rows = _read_our_rows(path, noticed)
+    return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+
+
+def _read_our_rows(path: Path, noticed: Noticed) -> list[PredictionRow]:
+    rows = []
+    for row in read_rows(path, PredictionRow):
+        texts = row.findings, row.impression, row.whole or ""
+        findings, impression, whole = cleaned = noticed.without_special_tokens(texts)
+        if cleaned != texts:
+            said = {"findings": findings, "impression": impression, "whole": whole or None}
+            row = PredictionRow.model_validate(row.model_dump() | said)
+        rows.append(row)
+    return rows
 
 
 def put_to_studies(
@@ -107,132 +169,137 @@ def _answer(report: NamedReport, study: ReportedRow) -> PredictionRow:
         volume_name=study.volume_name,
         findings=report.findings,
         impression=report.impression,
+        whole=report.whole,
     )
 
 
-def read_written(path: Path) -> list[NamedReport]:
+def read_written(
+    path: Path, noticed: Noticed | None = None, studies: Sequence[ReportedRow] | None = None
+) -> list[NamedReport]:
     """Reads predictions of any of the formats, in their order.
+
+    CT2Rep's files name no volume; the names are found by what is known of the ``studies``.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_JSON``, ``E_ROW``, ``E_PREDICTION`` for JSON of another
-            shape or a name that occurs twice, and what `read_report_table` raises.
+            shape, a name that occurs twice or files without names where no studies are given, and
+            what `read_report_table` and `name_by_truth` raise.
     """
-    found: Iterable[tuple[str, tuple[str, ...]]]
-    if path.suffix.lower() == ".csv":
+    noticed = noticed or Noticed()
+    found: Iterable[tuple[str, Sequence[str]]]
+    if truth_path := truth_beside(path):
+        if studies is None:
+            raise bad_predictions(
+                path, "it is CT2Rep's, which names none: --references must say whose"
+            )
+        pairs = name_by_truth(path, truth_path, studies)
+        found = [(name, (text,)) for name, text in pairs]
+    elif path.suffix.lower() == ".csv":
         table = read_report_table(path, allow_empty=True)
         found = zip(table.names, table.texts, strict=True)
     elif path.suffix.lower() == ".json":
-        found = _reports_in_json(path, read_any_json(path))
+        pairs, num_others = reports_in_json(path, read_any_json(path))
+        noticed.other_questions += num_others
+        found = [(name, (text,)) for name, text in pairs]
     else:
-        rows = read_rows(path, PredictionRow)
+        rows = _read_our_rows(path, noticed)
         return [
             NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
         ]
-    return named_reports(path, found)
+    return named_reports(path, found, noticed)
 
 
-def named_reports(path: Path, found: Iterable[tuple[str, Sequence[str]]]) -> list[NamedReport]:
+def named_reports(
+    path: Path, found: Iterable[tuple[str, Sequence[str]]], noticed: Noticed
+) -> list[NamedReport]:
     """Reports by name, each given as one text or as Findings and Impression.
 
     Raises:
         CtscribeError: ``E_PREDICTION``, naming ``path``, for names that differ at most in folder
             or suffix.
     """
-    written = [NamedReport(volume_stem(name), *report_sections(texts)) for name, texts in found]
-    seen: set[str] = set()
-    for report in written:
-        if report.name in seen:
-            raise _bad(path, f"{report.name[:80]} occurs twice")
-        seen.add(report.name)
-    return written
+    written: dict[str, NamedReport] = {}
+    for full_name, as_read in found:
+        name, texts = volume_stem(full_name), noticed.without_special_tokens(as_read)
+        findings, impression = report_sections(texts)
+        is_whole = len(texts) == 1 and (findings or impression)
+        report = NamedReport(name, findings, impression, texts[0] if is_whole else None)
+        if written.setdefault(name, report) is not report:
+            raise bad_predictions(path, f"{name[:80]} occurs twice")
+    return [*written.values()]
 
 
-def volume_stem(name: str) -> str:
-    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``.
-
-    It is in Unicode's composed form.
-    """
-    path = PurePosixPath(one_form(name.strip()))
-    while path.suffix.lower() in _SUFFIXES:
-        path = path.with_suffix("")
-    return path.name or name
-
-
-def _reports_in_json(
-    path: Path,
-    content: Any,  # noqa: ANN401 - JSON
-) -> Iterator[tuple[str, tuple[str]]]:
-    if isinstance(content, dict):
-        key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
-        content = content[key] if key else content
-    if isinstance(content, dict):
-        content = [{"name": name, "text": text} for name, text in content.items()]
-    if not isinstance(content, list) or not content:
-        raise _bad(path, "it holds no list of reports")
-    for number, entry in enumerate(content, 1):
-        fields = entry if isinstance(entry, dict) else {}
-        name = next((fields[key] for key in _NAMES if isinstance(fields.get(key), str)), None)
-        text = next((fields[key] for key in _TEXTS if isinstance(fields.get(key), str)), None)
-        text = _spoken(fields) if text is None else text
-        if name is None or text is None:
-            raise _bad(path, f"entry {number} lacks {'a name' if name is None else 'one report'}")
-        yield name, (text,)
-
-
-def _spoken(fields: Mapping[str, Any]) -> str | None:
-    """The one answer of a conversation, or the one to a report's request; None without one."""
-    answers: list[str] = []
-    reports: list[str] = []
-    question = ""
-    turns = fields.get("conversations_out") or fields.get("conversations") or []
-    for turn in turns if isinstance(turns, list) else []:
-        said = turn if isinstance(turn, dict) else {}
-        question = str(said.get("question", question))
-        if said.get("from") == "human":
-            question = str(said.get("value", ""))
-        answer = said.get("value") if said.get("from") == "gpt" else said.get("answer")
-        if isinstance(answer, str):
-            answers.append(answer)
-            if "report_generation" in question:
-                reports.append(answer)
-    chosen = reports or answers
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def _bad(path: Path, what: str) -> CtscribeError:
-    return CtscribeError(
-        "E_PREDICTION",
-        f"{path} must hold one report for each volume, as a CSV of VolumeName and report_text "
-        f"or JSON of the VLM3D challenge or of CT-CHAT, but {what}",
-    )
+def ct_rate_parts(name: str) -> VolumeName | None:
+    """A volume's or a scan's name of CT-RATE's kind, taken apart."""
+    for suffix in (".nii.gz", "_1.nii.gz"):
+        with suppress(CtscribeError):
+            return parse_volume_name(volume_stem(name) + suffix)
+    return None
 
 
 def format_written(written: Sequence[NamedReport], form: Format) -> str:
-    """The text of a file in another tool's format; JSON has the sections joined by a space."""
+    """The text of a file in one of the formats.
+
+    CSV and JSONL have sections; of JSON each report is one text, as it stood or with the headings
+    of its sections.
+    """
     if form == "csv":
         rows = [(f"{r.name}.nii.gz", r.findings, r.impression) for r in written]
         return format_csv([("VolumeName", "Findings_EN", "Impressions_EN"), *rows])
-    whole = [
-        (report.name, f"{report.findings.strip()} {report.impression.strip()}".strip())
-        for report in written
-    ]
-    content: object = {
-        "name": "Generated reports",
-        "type": "Report generation",
-        "version": {"major": 1, "minor": 0},
-        "generated_reports": [
-            {"input_image_name": f"{name}.mha", "report": text} for name, text in whole
-        ],
-    }
-    if form == "ct-chat":
-        content = [_conversation(name, text) for name, text in whole]
+    if form == "jsonl":
+        return "".join(line_of(_row_by_name(report)) for report in written)
+    content = reports_as_json([(report.name, report.as_one_text) for report in written], form)
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _conversation(name: str, text: str) -> dict[str, Any]:
-    request = "<image>\nWrite a radiology report for this chest CT.<report_generation>"
-    return {
-        "id": name,
-        "image": f"{name}.nii.gz",
-        "conversations": [{"from": "human", "value": request}, {"from": "gpt", "value": text}],
-    }
+def _row_by_name(report: NamedReport) -> PredictionRow:
+    """A report as a row of the scan and the patient that its name tells, else of one by itself."""
+    parts = ct_rate_parts(report.name)
+    return PredictionRow(
+        scan_id=parts.scan_id if parts else report.name,
+        patient_id=parts.patient_id if parts else report.name,
+        volume_name=f"{report.name}.nii.gz" if parts else report.name,
+        findings=report.findings,
+        impression=report.impression,
+    )
+
+
+def convert_predictions(
+    path: Path,
+    out: Path,
+    form: Format,
+    studies: Sequence[ReportedRow] | None,
+    noticed: Noticed,
+) -> tuple[int, list[Path]]:
+    """Writes predictions of any format in another one.
+
+    Args:
+        path: The predictions.
+        out: File to write; of CT2Rep's two, that of the predictions.
+        form: Of the file.
+        studies: Those that are answered, by whose names CT2Rep's files and our own rows are
+            written; None where they are not known.
+        noticed: Counts what is taken away.
+
+    Returns:
+        How many reports were written, and the files.
+
+    Raises:
+        CtscribeError: As `read_written` and `put_to_studies`, ``E_OPTION`` and ``E_WRITE``.
+    """
+    written = read_written(path, noticed, studies)
+    if studies is None and form == "ct2rep":
+        raise CtscribeError(
+            "E_OPTION", "CT2Rep's files need the true reports (--references), but none are given"
+        )
+    if studies is None or form not in ("ct2rep", "jsonl"):
+        write_text(out, format_written(written, form))
+        return len(written), [out]
+    rows = put_to_studies(written, path, studies)
+    if form == "jsonl":
+        return write_rows(out, rows), [out]
+    texts = {row.volume_name: f"{row.findings} {row.impression}".strip() for row in rows}
+    paths = [out, truth_path_of(out)]
+    for each, text in zip(paths, format_ct2rep(texts, studies), strict=True):
+        write_text(each, text)
+    return len(rows), paths

@@ -4,24 +4,30 @@ In: what `prepare` wrote, or CSV files of reports, labels and metadata. Out: `Re
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import sha256_of_json
+from ctscribe.base.files import read_any_json, sha256_of_json
 from ctscribe.base.outside_text import one_form
 from ctscribe.base.recipe import SplitsConfig
 from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit, Split
-from ctscribe.data.ct_rate import VolumeName, parse_split, parse_volume_name
+from ctscribe.data.ct_rate import parse_split
 from ctscribe.data.manifest import volume_names
 from ctscribe.data.prepared import Prepared, split_of
-from ctscribe.measure.predictions import volume_stem
+from ctscribe.measure.predictions import Noticed, ct_rate_parts
+from ctscribe.measure.shapes import reports_in_json
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.report_tables import ReportTable, read_beside, read_report_table, report_fields
+from ctscribe.text.report_tables import (
+    ReportTable,
+    read_beside,
+    read_report_table,
+    report_fields,
+    volume_stem,
+)
 
 
 @final
@@ -42,17 +48,21 @@ class References:
     without_patient: int = 0
     """Scans whose patient neither a column nor a name of CT-RATE's kind states: each counts as a
     patient of its own."""
+    special_tokens: int = 0
+    """Reports that held special tokens of a language model, which were taken away."""
 
     def sha256(self) -> str:
         """Hash of the studies and of the training reports, by which scores name their inputs."""
         both = self.studies, self.training or ()
-        return sha256_of_json([sha256_of_rows(rows) for rows in both])
+        wholes = [row.whole for row in self.studies if row.whole is not None]
+        return sha256_of_json([*(sha256_of_rows(rows) for rows in both), *wholes])
 
     def facts(self) -> dict[str, int]:
         """What belongs beside the number of scans."""
         return {
             "reports_left_out": len(self.left_out),
             "scans_without_patient": self.without_patient,
+            "references_with_special_tokens": self.special_tokens,
         }
 
 
@@ -71,10 +81,10 @@ class TablePaths:
     """Files that say the same names.
 
     Attributes:
-        reports: See `read_report_table`. Further columns are read where present: ``patient``,
-            ``scan``, ``split`` (rows of the other one are passed over), the 18 findings,
-            ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``, ``PatientSex``
-            and ``PatientAge``.
+        reports: See `read_report_table`, or JSON as of predictions. Further columns are read where
+            present: ``patient``, ``scan``, ``split`` (rows of the other one are passed over), the
+            18 findings, ``manufacturer``, ``sex`` and ``age``, or CT-RATE's ``Manufacturer``,
+            ``PatientSex`` and ``PatientAge``.
         labels: The 18 findings, 0 or 1, for every report; without, those beside the reports, or
             none.
         metadata: Scanner, sex and age, as beside the reports; rows may lack.
@@ -129,7 +139,16 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> References:
     Raises:
         CtscribeError: As `read_report_table` and `reference_rows`.
     """
-    return reference_rows(read_report_table(paths.reports, allow_empty=True), paths, split)
+    return reference_rows(_report_table(paths.reports), paths, split)
+
+
+def _report_table(path: Path) -> ReportTable:
+    """As `read_report_table`, and of JSON such as CT-CHAT's ground truth."""
+    if path.suffix.lower() != ".json":
+        return read_report_table(path, allow_empty=True)
+    pairs, _ = reports_in_json(path, read_any_json(path))
+    names, texts = [name for name, _ in pairs], [(text,) for _, text in pairs]
+    return ReportTable("VolumeName", ("report",), tuple(names), tuple(texts), ({},) * len(pairs))
 
 
 def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) -> References:
@@ -147,6 +166,7 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     rows: dict[str, ReportedRow] = {}
     left_out: set[str] = set()
     nameless: set[str] = set()
+    noticed = Noticed()
     # A manifest's volumes are paths, and prepared under the names of their scans.
     prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
@@ -155,10 +175,11 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
         patient_id, scan_id = _patient_and_scan(paths.reports, name, beside)
         scan = one_form(beside.get("scan", ""))
         volume_name = prepared_as[scan] if scan and table.key == "volume" else name
-        about = {**metadata.get(volume_stem(name), {}), **beside}
-        stated = labels.get(volume_stem(name)) if paths.labels else beside
+        about = {**(metadata.get(volume_stem(name)) or metadata.get(scan_id, {})), **beside}
+        stated = (labels.get(volume_stem(name)) or labels.get(scan_id)) if paths.labels else beside
+        cleaned = noticed.without_special_tokens(texts)
         try:
-            fields = report_fields(name[:80], texts, about, stated)
+            fields = report_fields(name[:80], cleaned, about, stated)
         except CtscribeError as error:
             if error.code != "E_EMPTY_REPORT":
                 raise
@@ -169,6 +190,7 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
             patient_id=patient_id or scan_id,
             scan_id=scan_id,
             source_split=split,
+            whole=cleaned[0] if len(cleaned) == 1 else None,
             **fields,
         )
         if rows.setdefault(volume_stem(volume_name), row) is not row:
@@ -176,7 +198,10 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
         if patient_id is None:
             nameless.add(scan_id)
     return References(
-        list(rows.values()), left_out=frozenset(left_out), without_patient=len(nameless)
+        list(rows.values()),
+        left_out=frozenset(left_out),
+        without_patient=len(nameless),
+        special_tokens=noticed.special_tokens,
     )
 
 
@@ -188,17 +213,9 @@ def _patient_and_scan(path: Path, name: str, cells: Cells) -> tuple[str | None, 
                 "E_CSV",
                 f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
             )
-    parts = _parts(name)
+    parts = ct_rate_parts(name)
     patient_id = cells.get("patient") or (parts.patient_id if parts else None)
     return patient_id, cells.get("scan") or (parts.scan_id if parts else volume_stem(name))
-
-
-def _parts(name: str) -> VolumeName | None:
-    """A volume's or a scan's name of CT-RATE's kind, taken apart."""
-    for suffix in (".nii.gz", "_1.nii.gz"):
-        with suppress(CtscribeError):
-            return parse_volume_name(volume_stem(name) + suffix)
-    return None
 
 
 def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, Cells]:

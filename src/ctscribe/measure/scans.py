@@ -5,14 +5,16 @@ the findings that a `LabelSource` reads in them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import AnyReported, PredictionRow, ReportedRow
 from ctscribe.base.types import Labels
+from ctscribe.measure.language import Profile
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import ReadFindings, label_reports
+from ctscribe.text.sections import headed_report
 
 Sections = tuple[str, str]
 """Findings and impression of a written report."""
@@ -31,13 +33,19 @@ class ScanReport:
     findings: str
     impression: str
     labels: Labels
+    whole: str | None = None
+    """As `ReportedRow`'s."""
     header: tuple[tuple[str, str | float], ...] = ()
     """What is known of the scan without a voxel of it: age, sex, manufacturer."""
 
     @property
     def text(self) -> str:
-        """The words that are compared."""
+        """Its words, without headings."""
         return scored_text(self.findings, self.impression)
+
+    def compared(self, profile: Profile) -> str:
+        """The text that a profile compares."""
+        return compared_text(self.sections, self.whole, profile)
 
     @property
     def sections(self) -> Sections:
@@ -52,11 +60,21 @@ class Answers:
 
     sections: tuple[Sections, ...]
     labels: tuple[Labels, ...]
+    wholes: tuple[str | None, ...] | None = None
+    """As `PredictionRow`'s, of each; None where no report has one."""
 
     @property
     def texts(self) -> list[str]:
-        """The words that are compared."""
+        """Their words, without headings."""
         return [scored_text(*sections) for sections in self.sections]
+
+    def compared(self, profile: Profile) -> list[str]:
+        """The texts that a profile compares."""
+        wholes = self.wholes or (None,) * len(self.sections)
+        return [
+            compared_text(sections, whole, profile)
+            for sections, whole in zip(self.sections, wholes, strict=True)
+        ]
 
     @property
     def labelled_texts(self) -> list[str]:
@@ -102,6 +120,7 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
             study.findings,
             study.impression,
             labels[study.volume_name] if study.labels is None else study.labels,
+            study.whole,
             _header(study),
         )
         for study in studies
@@ -147,19 +166,21 @@ def match_predictions(
         CtscribeError: ``E_PREDICTION`` for a scan that is unknown, written twice with different
             words, or attributed to another patient.
     """
-    written: dict[str, Sections] = {}
+    written: dict[str, PredictionRow] = {}
     patients = {report.scan_id: report.patient_id for report in references}
     for row in predictions:
         if row.scan_id not in patients:
             raise _bad_prediction(row, "is not among the references")
         if row.patient_id != patients[row.scan_id]:
             raise _bad_prediction(row, "belongs to another patient in the references")
-        sections = row.findings, row.impression
-        if written.setdefault(row.scan_id, sections) != sections:
+        first = written.setdefault(row.scan_id, row)
+        if (first.findings, first.impression) != (row.findings, row.impression):
             raise _bad_prediction(row, "has two different reports")
     missing = [report.scan_id for report in references if report.scan_id not in written]
-    in_order = [written.get(report.scan_id, ("", "")) for report in references]
-    return read_answers(in_order, source), missing
+    in_order = [written.get(report.scan_id) for report in references]
+    sections = [(row.findings, row.impression) if row else ("", "") for row in in_order]
+    wholes = tuple(row.whole if row else None for row in in_order)
+    return replace(read_answers(sections, source), wholes=wholes), missing
 
 
 def _bad_prediction(row: PredictionRow, what: str) -> CtscribeError:
@@ -176,8 +197,19 @@ def read_answers(written: Sequence[Sections], source: LabelSource = RULES) -> An
 
 
 def scored_text(findings: str, impression: str) -> str:
-    """The text whose words are compared: both sections without their headings."""
+    """Both sections without their headings, by a space."""
     return " ".join(part for part in (findings.strip(), impression.strip()) if part)
+
+
+def compared_text(sections: Sections, whole: str | None, profile: Profile) -> str:
+    """The text that a profile compares: the words alone, or what CT-RATE's challenge would read.
+
+    Its scorer reads reports as they stand, with the headings and the spaces that they have; of two
+    sections it is given `headed_report`.
+    """
+    if profile != "vlm3d":
+        return scored_text(*sections)
+    return headed_report(*sections) if whole is None else whole
 
 
 def labelled_text(findings: str, impression: str) -> str:

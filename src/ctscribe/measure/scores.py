@@ -21,18 +21,22 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
-from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import (
     Baseline,
+    Probabilities,
     read_label_head,
     rules_of,
+    stated_by,
     strongest_blind,
     write_baselines,
 )
+from ctscribe.measure.beyond_labels import count_other_findings, count_wrong_places
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
 from ctscribe.measure.intervals import Resampler
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
-from ctscribe.measure.predictions import read_predictions
+from ctscribe.measure.predictions import Noticed, read_predictions
+from ctscribe.measure.radeval import ReportValues, score_systems, value_table
+from ctscribe.measure.ranking import by_ranking
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import (
     RULES,
@@ -47,7 +51,12 @@ from ctscribe.measure.scans import (
     one_row_per_scan,
     scored_text,
 )
-from ctscribe.measure.statistics import Statistics, each_scan_statistics, score_table
+from ctscribe.measure.statistics import (
+    Statistics,
+    each_scan_statistics,
+    language_of_written,
+    score_table,
+)
 from ctscribe.text.sections import split_sentences
 
 SHARED_BY = 0.01
@@ -119,16 +128,18 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
     """Reads predictions and scores them; see `evaluate`.
 
-    ``n`` gains `References.facts`, and ``inputs`` names by hash what was scored against what.
+    ``n`` gains `References.facts` and `Noticed.facts`, and ``inputs`` names by hash what was scored
+    against what.
 
     Raises:
         CtscribeError: As `read_predictions`, `evaluate` and `read_label_head`.
     """
     studies = references.studies
-    predictions = read_predictions(predictions_path, studies, references.left_out)
-    stated = None if label_head_path is None else read_label_head(label_head_path, studies)
-    scores = evaluate(predictions, studies, references.training, config, source, stated)
-    scores["n"] |= references.facts()
+    noticed = Noticed()
+    predictions = read_predictions(predictions_path, studies, references.left_out, noticed)
+    head = None if label_head_path is None else read_label_head(label_head_path, studies)
+    scores = evaluate(predictions, studies, references.training, config, source, head)
+    scores["n"] |= references.facts() | noticed.facts()
     scores["inputs"] = {
         "predictions_sha256": sha256_of_file(predictions_path),
         "references_sha256": references.sha256(),
@@ -143,7 +154,7 @@ def evaluate(
     training: Sequence[ReportedRow] | None,
     config: EvaluateConfig,
     source: LabelSource = RULES,
-    stated: Mapping[str, Labels] | None = None,
+    label_head: Probabilities | None = None,
 ) -> dict[str, Any]:
     """Scores predictions once per scan, with intervals over patients and blind baselines.
 
@@ -154,36 +165,44 @@ def evaluate(
         training: The studies the baselines choose their reports from; None where there are none,
             which ``baseline_rules`` say then.
         source: Reads the findings of what was written, and of references without labels.
-        stated: Scan → what a label head found, for the baseline that needs no report writer.
+        label_head: Probabilities of each scan, which are ranked, and from 0.5 up said by the
+            baseline that needs no report writer.
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``strongest`` (metric → the blind baseline with the highest
-        score), ``per_finding``, ``agreement``, ``strata``, ``missing``,
-        ``unfinished`` (reports cut short, of those of which that is known), ``template``,
-        ``cross_check``, ``use``. An undefined score is None.
+        score), ``per_finding`` (with sides and sizes that are wrong), ``other_findings`` (outside
+        the 18, counted nowhere else), ``agreement``, ``strata``, ``missing``,
+        ``language_of_written`` (see there), ``unfinished`` (reports cut short, of those of which
+        that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a label head. An
+        undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
             patients; ``E_SCAN`` and ``E_PREDICTION`` for rows that contradict each other;
-            ``E_METEOR`` where METEOR is asked for and cannot run.
+            ``E_METEOR`` and ``E_RADEVAL`` where one is asked for and cannot run.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
+    stated = None if label_head is None else stated_by(label_head)
     blind = write_baselines(known, truth, config.seed, stated, config.profile)
     cut = unfinished(predictions)
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
         "n": {**count_scans(studies), **given, "seed": config.seed},
         **_scores(answers, blind, studies, truth, config, source),
+        **({} if label_head is None else {"ranking": _ranking(label_head, truth)}),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
+        "language_of_written": language_of_written(answers, truth, missing, config.profile),
         "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
-        "cross_check": cross_check(**_texts(answers, truth), profile=config.profile),
+        "cross_check": cross_check(
+            **_texts(answers, truth, config.profile), profile=config.profile
+        ),
         "use": RESEARCH_USE,
     }
 
@@ -222,27 +241,38 @@ def _scores(
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
     resampler = Resampler.of([report.patient_id for report in truth])
 
-    def table(system: Answers, rows: Statistics) -> dict[str, Any]:
+    def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
         if config.meteor:
-            found["meteor"] = meteor(**_texts(system, truth), profile=config.profile)
-        return found
+            texts = _texts(system, truth, config.profile)
+            found["meteor"] = meteor(**texts, profile=config.profile)
+        return found | value_table(values, resampler)
 
+    labelled = _labelled_texts(answers, truth)
+    placed = count_wrong_places(**labelled)
     baselines = {name: baseline.answers(source) for name, baseline in blind.items()}
     systems = [answers, *baselines.values()]
-    rows, *of_baselines = each_scan_statistics(systems, truth, config.profile)
-    bars = {
-        name: table(each, of_baseline)
-        for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
-    }
+    texts = [each.texts for each in systems]
+    values = score_systems(config.radeval, texts, [each.text for each in truth])
+    statistics = [*each_scan_statistics(systems, truth, config.profile)]
+    rows = statistics[0]
+    model, *bars = map(table, systems, statistics, values)
+    by_name = dict(zip(baselines, bars, strict=True))
     return {
-        "model": table(answers, rows),
-        "baselines": bars,
-        "strongest": strongest_blind(bars),
-        "per_finding": by_finding(rows, resampler),
+        "model": model,
+        "baselines": by_name,
+        "strongest": strongest_blind(by_name),
+        "per_finding": [a | b for a, b in zip(by_finding(rows, resampler), placed, strict=True)],
+        "other_findings": count_other_findings(**labelled),
         "agreement": by_agreement(answers, truth, resampler),
         "strata": by_stratum(rows, studies, truth),
     }
+
+
+def _ranking(label_head: Probabilities, truth: Sequence[ScanReport]) -> dict[str, Any]:
+    resampler = Resampler.of([report.patient_id for report in truth])
+    probabilities = np.array([label_head[report.scan_id] for report in truth], dtype=np.float64)
+    return by_ranking(probabilities, truth, resampler)
 
 
 def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:
@@ -277,5 +307,13 @@ def cross_check(
     }
 
 
-def _texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
-    return {"predictions": answers.texts, "references": [report.text for report in truth]}
+def _texts(
+    answers: Answers, truth: Sequence[ScanReport], profile: Profile
+) -> dict[str, Sequence[str]]:
+    references = [report.compared(profile) for report in truth]
+    return {"predictions": answers.compared(profile), "references": references}
+
+
+def _labelled_texts(answers: Answers, truth: Sequence[ScanReport]) -> dict[str, Sequence[str]]:
+    references = [labelled_text(*report.sections) for report in truth]
+    return {"predictions": answers.labelled_texts, "references": references}

@@ -1,6 +1,6 @@
 """All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,27 @@ from ctscribe.measure.language import (
     NUM_LANGUAGE_COLUMNS,
     Profile,
     each_language_statistics,
+    language_metrics,
     language_scores,
     language_signature,
+    language_statistics,
 )
 from ctscribe.measure.scans import Answers, ScanReport
 
-Statistics = Float64[np.ndarray, "rows 89"]
+Statistics = Float64[np.ndarray, "rows 90"]
 """`language_statistics` and `clinical_statistics` side by side."""
 
 ALL_METRICS = (*LANGUAGE_METRICS, *CLINICAL_METRICS)
+"""Of every profile."""
+
+
+def all_metrics(profile: Profile) -> tuple[str, ...]:
+    """The metrics of language and of findings that a profile has."""
+    return (*language_metrics(profile), *CLINICAL_METRICS)
 
 
 def kind_of(metric: str) -> Kind:
-    """How the interval of one of `ALL_METRICS` is made."""
+    """How the interval of a metric is made: of this table's, or another's mean over reports."""
     if metric == "cider":
         return CIDER
     is_rate = metric in CLINICAL_METRICS and not metric.endswith("_macro")
@@ -47,23 +55,48 @@ def each_scan_statistics(
     systems: Sequence[Answers], truth: Sequence[ScanReport], profile: Profile
 ) -> Iterator[Statistics]:
     """`scan_statistics` of several systems, in less time than one after the other."""
-    texts, labels = [report.text for report in truth], [report.labels for report in truth]
-    language = each_language_statistics([answers.texts for answers in systems], texts, profile)
+    texts = [report.compared(profile) for report in truth]
+    labels = [report.labels for report in truth]
+    written = [answers.compared(profile) for answers in systems]
+    language = each_language_statistics(written, texts, profile)
     for answers, rows in zip(systems, language, strict=True):
         clinical = clinical_statistics(predictions=answers.labels, references=labels)
         yield np.hstack([rows, clinical])
 
 
-def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 76"]:
+def language_of_written(
+    answers: Answers, truth: Sequence[ScanReport], missing: Collection[str], profile: Profile
+) -> dict[str, float | int] | None:
+    """The language scores of the scans that have a report, and their number as ``scans``.
+
+    So CT-RATE's challenge counts, whose scorer drops what is missing; None for other profiles, and
+    where nothing is missing or everything.
+    """
+    written = [place for place, report in enumerate(truth) if report.scan_id not in missing]
+    if profile != "vlm3d" or len(written) in (0, len(truth)):
+        return None
+    predictions = answers.compared(profile)
+    rows = language_statistics(
+        predictions=[predictions[place] for place in written],
+        references=[truth[place].compared(profile) for place in written],
+        profile=profile,
+    )
+    found = language_scores(rows.sum(axis=0, keepdims=True), profile)
+    return {"scans": len(written), **{name: float(value[0]) for name, value in found.items()}}
+
+
+def clinical_part(statistics: Statistics) -> Float64[np.ndarray, "rows 77"]:
     """The columns of `clinical_statistics`."""
     return statistics[:, NUM_LANGUAGE_COLUMNS:]
 
 
-def score_sums(totals: Statistics) -> dict[str, Float64[np.ndarray, "rows"]]:
-    """All metrics from sums of `scan_statistics`; one value per row."""
+def score_sums(
+    totals: Statistics, profile: Profile = "ctrate-raw"
+) -> dict[str, Float64[np.ndarray, "rows"]]:
+    """The profile's `all_metrics` from sums of `scan_statistics`; one value per row."""
     return {
-        **language_scores(totals[:, :NUM_LANGUAGE_COLUMNS]),
-        **clinical_scores(clinical_part(totals)),
+        **language_scores(totals[:, :NUM_LANGUAGE_COLUMNS], profile),
+        **clinical_scores(clinical_part(totals), macro_of_all=profile == "vlm3d"),
     }
 
 
@@ -71,11 +104,16 @@ def score_table(
     statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
 ) -> dict[str, dict[str, Any]]:
     """Metric → value, its interval over patients, and its signature."""
-    point, without = (score_sums(sums) for sums in resampler.sums(statistics))
-    num_scans = len(statistics)
+    point, without = (score_sums(sums, profile) for sums in resampler.sums(statistics))
+    num_scans, of_all = len(statistics), profile == "vlm3d"
     signatures = {
-        **{name: language_signature(name, profile, num_scans) for name in LANGUAGE_METRICS},
-        **{name: clinical_signature(name, label_source, num_scans) for name in CLINICAL_METRICS},
+        **{
+            name: language_signature(name, profile, num_scans) for name in language_metrics(profile)
+        },
+        **{
+            name: clinical_signature(name, label_source, num_scans, macro_of_all=of_all)
+            for name in CLINICAL_METRICS
+        },
     }
     return {
         name: with_interval(point[name], without[name], kind_of(name)) | {"signature": signature}

@@ -170,8 +170,9 @@ class _Search:
         path = self._writer.run_dir / "tune" / f"{name}.jsonl"
         rows = generate(writer, self._prepared, "validation", path)
         answers, _ = match_predictions(rows, self.truth)
-        sums = scan_statistics(answers, self.truth, writer.recipe.evaluate.profile).sum(0)
-        scores = {name: float(value[0]) for name, value in score_sums(sums[None]).items()}
+        profile = writer.recipe.evaluate.profile
+        sums = scan_statistics(answers, self.truth, profile).sum(0)
+        scores = {name: float(value[0]) for name, value in score_sums(sums[None], profile).items()}
         self.tries.append(Try(knobs, cue_threshold, {name: scores[name] for name in _TOLD}))
         self._progress(len(self.tries), self._most)
         return self.tries[-1]

@@ -24,7 +24,7 @@ BoxPx = tuple[int, int, int, int]
 def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
     """Maps boxes from RAS+ mm to a study's frames."""
     to_frame = np.linalg.inv(np.array(study.frame_to_ras))
-    boxes = [_bounds(to_frame, zip(*box, strict=True)) for box in boxes_mm]
+    boxes = [bounds_in(to_frame, zip(*box, strict=True)) for box in boxes_mm]
     return np.array(boxes).reshape(-1, 3, 2)
 
 
@@ -40,15 +40,15 @@ def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm
             (whole.start + axis.start, whole.start + axis.stop - 1)
             for whole, axis in zip(outer, piece, strict=True)
         ]
-        low, high = _bounds(affine, ends).T.tolist()
+        low, high = bounds_in(affine, ends).T.tolist()
         boxes.append(((low[0], low[1], low[2]), (high[0], high[1], high[2])))
     return boxes
 
 
-def _bounds(
-    to_other: Float64[np.ndarray, "4 4"], ends: Iterable[tuple[float | int, float | int]]
+def bounds_in(
+    to_other: Float64[np.ndarray, "4 4"], ends: Iterable[Iterable[float | int]]
 ) -> Float64[np.ndarray, "3 2"]:
-    """Lower and upper bounds of a box's corners in other axes."""
+    """Lower and upper bounds of a box's corners in other axes; ``ends`` are its own by axis."""
     corners = np.array([[*corner, 1.0] for corner in product(*ends)])
     inside = (corners @ to_other.T)[:, :3]
     return np.stack([inside.min(0), inside.max(0)], axis=1)

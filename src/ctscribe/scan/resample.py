@@ -131,11 +131,32 @@ def plan_resampling(
         shape.append(out)
         scales.append(size / out)
         taps.append(_taps(size, out, antialias=antialias))
-    scale = np.array(scales)
-    affine = volume.affine.copy()
-    affine[:3, :3] = volume.affine[:3, :3] * scale
-    affine[:3, 3] += volume.affine[:3, :3] @ (0.5 * scale - 0.5)
+    affine = cover(volume.affine, scales)
     return Resampling(volume, (shape[0], shape[1], shape[2]), affine, (taps[0], taps[1], taps[2]))
+
+
+def stretch(volume: CTVolume, shape_xyz: tuple[int, int, int], affine: Affine) -> CTVolume:
+    """A volume's content from edge to edge on a grid of any shape, spacing and place.
+
+    Nothing is cut off and nothing is added; lengths change as the fields of view differ.
+
+    Returns:
+        int16 HU with this affine.
+    """
+    x, y, z = (
+        _taps(size, out, antialias=True)
+        for size, out in zip(volume.shape_xyz, shape_xyz, strict=True)
+    )
+    hu = Resampling(volume, shape_xyz, affine, (x, y, z)).stack(range(shape_xyz[2]))
+    return CTVolume(np.rint(hu, out=hu).astype(np.int16), affine)
+
+
+def cover(affine: Affine, scale: Sequence[float]) -> Affine:
+    """The affine of voxels so many times as long along each axis, in the same field of view."""
+    wider, scales = affine.copy(), np.array(scale)
+    wider[:3, :3] = affine[:3, :3] * scales
+    wider[:3, 3] += affine[:3, :3] @ (0.5 * scales - 0.5)
+    return wider
 
 
 def _taps(size: int, out: int, *, antialias: bool) -> Taps:

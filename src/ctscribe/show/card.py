@@ -23,6 +23,8 @@ from ctscribe.base.figures import (
     write_figure,
 )
 from ctscribe.base.files import write_text
+from ctscribe.measure.card_scores import FEWEST_PATIENTS, Verdict
+from ctscribe.measure.card_views import KEPT
 from ctscribe.show.tables import Table, Value, estimate_of, to_markdown, value_of
 
 VIEW_TITLES = {
@@ -30,6 +32,10 @@ VIEW_TITLES = {
     "noise": "Gaussian noise",
     "blank": "Blank (air)",
     "other_patient": "Another patient's",
+    "other_on_own_grid": "Another's, own grid",
+    "moved": "Voxels moved",
+    "texture": "Noise kept alone",
+    KEPT: "Own, another's grid",
     "shuffled": "Shuffled slices",
     "dropped": "Dropped slices",
 }
@@ -39,6 +45,10 @@ _INSTEAD = {
     "noise": "noise",
     "blank": "air",
     "other_patient": "another patient's scan",
+    "other_on_own_grid": "another patient's scan on its own grid",
+    "moved": "its voxels in another order",
+    "texture": "a phantom's chest under its noise",
+    KEPT: "the scan on another's grid",
     "shuffled": "its slices in another order",
     "dropped": "half of its slices",
 }
@@ -54,7 +64,12 @@ _WRITTEN = {
     "dependence": "Dependence",
 }
 _TITLES = _FIT | _WRITTEN
-_DRAWN = ("cross_entropy", "coverage", "f1", "bleu_4")
+_DRAWN = ("cross_entropy", "f1", "label_agreement", "dependence")
+_VERDICTS: dict[Verdict, str] = {
+    "open": "the model cannot be told from one that does not look",
+    "looks so far": "the model looks at the scan, as far as the views that were shown can tell",
+    "looks": "the model looks at the scan",
+}
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -72,7 +87,11 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     n = card["n"]
     scored = f"{card['split']} split" if card["split"] else "all references given"
     views = card["definitions"]["views"]
-    shown = [f"- {VIEW_TITLES[view]}: {what}." for view, what in views.items() if view != "real"]
+    shown = [
+        f"- {VIEW_TITLES[view]} (`{view}`): {what}."
+        for view, what in views.items()
+        if view != "real"
+    ]
     fit = {metric: title for metric, title in _FIT.items() if metric in _measured(card)}
     tables = [
         *([_views_table("The true report, given each view", card, fit)] if fit else []),
@@ -107,18 +126,20 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 
 
 def headline(card: Mapping[str, Any]) -> str:
-    """The score in a sentence."""
-    found = card["dependence"]
-    if found["value"] is None:
-        return "Dependence is undefined: the references state no finding, or all the same."
-    # A bound of exactly 0 does not lie above it.
-    verdict = (
-        "the model looks at the scan"
-        if (found["low"] or 0) > 0
-        else "the model cannot be told from one that does not look"
-    )
+    """The score in a sentence, or why there is none."""
+    found, verdict = card["dependence"], card["verdict"]
+    if verdict == "too few":
+        return (
+            f"Too few patients for a verdict: {card['n']['patients_with_findings']} have a "
+            f"finding, and {FEWEST_PATIENTS} are needed."
+        )
+    if verdict == "undefined":
+        return "Dependence is undefined: neither references nor reports state a finding."
     value = Value(found["value"], found["low"], found["high"])
-    return f"Dependence {value}, where reciting is 0 and perfection 1: {verdict}."
+    return (
+        f"Dependence {value}, where reciting is 0 and perfection 1, least when shown "
+        f"{_INSTEAD[found['against']]}: {_VERDICTS[verdict]}."
+    )
 
 
 def card_figure(
@@ -179,14 +200,28 @@ def _identity(card: Mapping[str, Any]) -> str:
 
 
 def _what_matters(card: Mapping[str, Any]) -> list[str]:
-    """Two sentences: what is shown when the findings fit worse, and when they do not."""
+    """What is shown when the findings fit worse and when they do not, and what was not shown."""
     told: dict[bool, list[str]] = {True: [], False: []}
     for view, instead in _INSTEAD.items():
         low = card["views"].get(view, {}).get("dependence", {}).get("low")
-        if low is not None:
+        if low is not None and view != KEPT:
             told[low > 0].append(instead)
     ends = {True: "the findings written fit the reference worse", False: "no loss can be shown"}
-    return [f"- Shown {', '.join(told[loss])}: {ends[loss]}." for loss in told if told[loss]]
+    lines = [f"- Shown {', '.join(told[loss])}: {ends[loss]}." for loss in told if told[loss]]
+    if KEPT in card["views"]:
+        agreement = value_of(card["views"][KEPT]["label_agreement"])
+        lines.append(
+            "- Shown the scan with the shape, spacing and place of another: its findings agree "
+            f"with those of the scan itself to {agreement}, where 1 is the same."
+        )
+    if card["not_shown"]:
+        lines.append(
+            f"- Not shown: {', '.join(_INSTEAD[view] for view in card['not_shown'])}. The verdict "
+            "is weaker: who reads what only these views take away is not found out. They need "
+            "volumes, as `ctscribe prepare --keep all` keeps them, and "
+            "`--min-dependence` needs these views."
+        )
+    return lines
 
 
 def _views_table(title: str, card: Mapping[str, Any], metrics: Mapping[str, str]) -> Table:

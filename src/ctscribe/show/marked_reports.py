@@ -3,11 +3,12 @@
 In: two texts, and labels where there are any. Out: `Comparison`, and of many the worst.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
 from ctscribe.base.types import Labels
+from ctscribe.measure.beyond_labels import placed_findings
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions, label_report
 from ctscribe.text.sections import sentence_spans
@@ -33,6 +34,8 @@ class Comparison:
     missing: tuple[str, ...]
     wrong: tuple[str, ...]
     f1: float
+    misplaced: tuple[str, ...] = ()
+    """Findings that both state with another side or size, in words."""
 
 
 def compare_reports(
@@ -60,7 +63,17 @@ def compare_reports(
         _ordered(true - stated),
         _ordered(stated - true),
         2 * len(true & stated) / (2 * len(true & stated) + errors) if true | stated else 1.0,
+        tuple(_misplaced(reference, prediction)),
     )
+
+
+def _misplaced(reference: str, prediction: str) -> Iterator[str]:
+    for each in placed_findings(prediction=prediction, reference=reference):
+        if each.wrong_side:
+            said, true = (" and ".join(sorted(x.sides)) for x in (each.stated, each.true))
+            yield f"side of {each.finding}: {said}, not {true}"
+        if each.wrong_size:
+            yield f"size of {each.finding}: {each.stated.size_mm:g}, not {each.true.size_mm:g} mm"
 
 
 def find_worst(comparisons: Iterable[Comparison], number: int) -> list[Comparison]:

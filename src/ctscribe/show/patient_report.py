@@ -16,6 +16,8 @@ from PIL import Image
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
 from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
+from ctscribe.text.other_findings import find_other_findings
+from ctscribe.text.polarity import Status
 from ctscribe.write.draft import FindingRow, Provenance, SentenceRow, SliceEvidence, SourceKind
 
 SCHEMA = "ctscribe.report/1"
@@ -110,6 +112,11 @@ class PatientReport:
     scan_sha256: str | None = None
 
     @property
+    def other_findings(self) -> Mapping[str, Status]:
+        """What the text says of findings outside the 18, of those it names."""
+        return find_other_findings("\n".join((*self.findings, *self.impression)))
+
+    @property
     def headline(self) -> str:
         """What stands above everything else."""
         return DRAFT if self.finished else f"{DRAFT}, cut short"
@@ -163,6 +170,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
             asdict(row) | {"sentences": list(row.sentences), "against_cue": row.against_cue}
             for row in report.labels
         ],
+        "other_findings": dict(report.other_findings),
         "warnings": list(report.notices),
         "slices": _places(report.slices),
         "model_windows": list(report.model_windows),

@@ -16,7 +16,8 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
 from ctscribe.measure.baselines import LEAVE_ONE_OUT, SIGHTED, strongest_blind
-from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
+from ctscribe.measure.predictions import tell_noticed
+from ctscribe.show.tables import IN_BRACKETS, UNDEFINED, Table, Value, value_of
 
 Scores = Mapping[str, Any]
 """What `evaluate` returns."""
@@ -27,10 +28,11 @@ LANGUAGE = {
     "bleu_3": "BLEU-3",
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
+    "bleu_mean": "BLEU, mean",
     "cider": "CIDEr",
     "meteor": "METEOR",
 }
-"""Columns about words; METEOR is there where it was asked for."""
+"""Columns about words; METEOR is there where it was asked for, BLEU's mean in profile vlm3d."""
 
 FOUND = {
     "coverage": "Coverage",
@@ -39,6 +41,8 @@ FOUND = {
     "coverage_macro": "Coverage, macro",
     "precision_macro": "Precision, macro",
     "f1_macro": "F1, macro",
+    "f1_weighted": "F1, weighted",
+    "f1_per_report": "F1 per report",
     "coverage_per_report": "Coverage per report",
     "label_accuracy": "Label accuracy",
     "exact_match": "Exact match",
@@ -46,7 +50,21 @@ FOUND = {
 }
 """Columns about findings."""
 
-TITLES = LANGUAGE | FOUND
+BY_MODELS = {
+    "green": "GREEN",
+    "ratescore": "RaTEScore",
+    "radgraph_simple": "RadGraph-F1, entities",
+    "radgraph_partial": "RadGraph-F1, with relations or without",
+    "radgraph_complete": "RadGraph-F1, entities and relations",
+    "radfact_ct_precision": "RadFact-CT precision",
+    "radfact_ct_recall": "RadFact-CT recall",
+    "radfact_ct_f1": "RadFact-CT F1",
+    "f1radbert_ct_sample_acc": "F1RadBERT-CT, all labels the same",
+    "bertscore": "BERTScore",
+}
+"""Columns of RadEval's metrics; each is there where it was asked for."""
+
+TITLES = LANGUAGE | FOUND | BY_MODELS
 
 LIKENESS = {
     "shared_token_share": "Words in shared sentences",
@@ -65,10 +83,6 @@ BASELINES = {
 }
 """Row titles by the key `measure.scores` writes; of chosen constants see `baseline_title`."""
 
-IN_BRACKETS = (
-    "in brackets the 95 % interval, by the jackknife over patients, or that they are too few for "
-    "one that could be held."
-)
 GAP = "Mismatch gap"
 BEATS_BLIND = "†"
 STRONGEST = "‡"
@@ -76,6 +90,12 @@ HOLDS = "*"
 
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
 _RATES = {"coverage": "Coverage", "precision": "Precision", "f1": "F1"}
+_RANKING = {"auroc": "AUROC", "average_precision": "Average precision"}
+_PLACES = (
+    ("wrong_side", "sides_compared", "Wrong side"),
+    ("wrong_size", "sizes_compared", "Wrong size"),
+)
+_SIDES = {"references": "References", "predictions": "Predictions", "both": "Both"}
 _AGREEMENT = {
     "side_agreement": "Same side",
     "nodule_size_within_2_mm": "Nodule size within 2 mm",
@@ -91,7 +111,10 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     """
     systems = {name: [scores] for name, scores in runs.items()}
     first = next(iter(runs.values()))
-    words = {name: title for name, title in LANGUAGE.items() if name in first["model"]}
+    words, by_models = (
+        {name: title for name, title in titles.items() if name in first["model"]}
+        for titles in (LANGUAGE, BY_MODELS)
+    )
     check = first["cross_check"]
     note = (
         f"BLEU-4 of {check['scans']} scans of the first row, by us {check['bleu_4']:.6f}, by "
@@ -100,12 +123,38 @@ def score_tables(runs: Mapping[str, Scores]) -> list[Table]:
     return [
         systems_table("Language", "System", systems, words, (note,)),
         systems_table("Findings", "System", systems, FOUND),
+        *([_by_models(systems, by_models)] if by_models else []),
     ]
 
 
+def _by_models(systems: Mapping[str, Sequence[Scores]], metrics: Mapping[str, str]) -> Table:
+    unscored = {
+        f"{title} of {name}": scores["model"][metric]["unscored"]
+        for name, (scores, *_) in systems.items()
+        for metric, title in metrics.items()
+    }
+    notes = [
+        f"{what}: {count} reports are left out, for which RadEval gave no number."
+        for what, count in unscored.items()
+        if count
+    ]
+    return systems_table("Judged by models (RadEval)", "System", systems, metrics, notes)
+
+
 def breakdown_tables(scores: Scores) -> list[Table]:
-    """Each finding, groups of scans, agreement on sides and sizes, and likeness of reports."""
-    return [_findings(scores), _groups(scores), _agreement(scores), _likeness(scores)]
+    """Findings and others, groups of scans, agreement on sides and sizes, likeness of reports.
+
+    With a label head also how well its probabilities rank scans.
+    """
+    ranked = [_ranking(scores["ranking"])] if "ranking" in scores else []
+    return [
+        _findings(scores),
+        _other_findings(scores),
+        *ranked,
+        _groups(scores),
+        _agreement(scores),
+        _likeness(scores),
+    ]
 
 
 def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
@@ -174,12 +223,12 @@ def _no_scores(name: str, found: str) -> CtscribeError:
 
 
 def run_names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Shortest names that tell files apart: their own, with as many folders as it takes.
+    """Shortest names that tell files or folders apart: their own, with as many above as it takes.
 
     Raises:
-        CtscribeError: ``E_SCORES`` when a file is given twice.
+        CtscribeError: ``E_SCORES`` when one is given twice.
     """
-    whole = [path.resolve().with_suffix("") for path in paths]
+    whole = [path.resolve() if path.is_dir() else path.resolve().with_suffix("") for path in paths]
     if len(set(whole)) < len(whole):
         raise CtscribeError("E_SCORES", "every run must be given once, but one is given twice")
     parts = 1
@@ -288,6 +337,8 @@ def _notes(
         for name, results in systems.items()
     }
     notes += [*_missing_notes(missing, n), *reference_notes(n)]
+    if "bleu_1" in metrics:
+        notes += [note for each in systems.items() for note in _challenge_note(*each)]
     cut = {name: cut_short(*results) for name, results in systems.items()}
     notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
     notes.append(
@@ -348,7 +399,20 @@ def reference_notes(n: Mapping[str, int]) -> list[str]:
         )
     if left_out := n.get("reports_left_out"):
         notes.append(f"{left_out} reports without findings are not scored.")
-    return notes
+    return [*notes, *(f"{sentence}." for sentence in tell_noticed(n))]
+
+
+def _challenge_note(name: str, results: Sequence[Scores]) -> list[str]:
+    """What the challenge's scorer would say of a system whose reports are not complete."""
+    found = [scores.get("language_of_written") for scores in results]
+    return [
+        f"{name}: the challenge's scorer leaves out scans without a report, and of the "
+        f"{one['scans']} others has "
+        + ", ".join(f"{LANGUAGE[metric]} {one[metric]:.4f}" for metric in LANGUAGE if metric in one)
+        + "."
+        for one in found
+        if one
+    ]
 
 
 def _seed_note(name: str, results: Sequence[Scores], metrics: Mapping[str, str]) -> str:
@@ -377,12 +441,49 @@ def _findings(scores: Scores) -> Table:
             row["finding"],
             *(value_of(row[rate]) for rate in _RATES),
             *(str(row[count]) for count in _COUNTS),
+            *(_part_of(row, wrong, of) for wrong, of, _ in _PLACES),
         )
         for row in sorted(found, key=lambda row: -(row["true_positives"] + row["false_negatives"]))
     )
-    columns = ("Finding", *_RATES.values(), *_COUNTS.values())
-    note = "Most frequent first; right, wrong and missed count scans."
-    return Table("Each finding", columns, rows, (note,))
+    places = (title for _, _, title in _PLACES)
+    columns = ("Finding", *_RATES.values(), *_COUNTS.values(), *places)
+    notes = (
+        "Most frequent first; right, wrong and missed count scans.",
+        "Wrong side, of the scans for which both reports state the finding and a side; wrong size, "
+        "of those for which both give one, where it is off by more than 2 mm and a fifth.",
+    )
+    return Table("Each finding", columns, rows, notes)
+
+
+def _part_of(row: Mapping[str, Any], part: str, whole: str) -> str:
+    """Undefined where nothing can be compared, and in scores of older versions."""
+    return f"{row[part]} of {row[whole]}" if row.get(whole) else UNDEFINED
+
+
+def _other_findings(scores: Scores) -> Table:
+    rows = tuple(
+        (row["finding"], *(str(row[side]) for side in _SIDES))
+        for row in scores.get("other_findings", ())
+    )
+    notes = (
+        "Reports that state what the 18 findings cannot say, read by the same rules; none of it "
+        "counts in any score.",
+    )
+    return Table("Outside the 18 findings", ("Finding", *_SIDES.values()), rows, notes)
+
+
+def _ranking(found: Mapping[str, Any]) -> Table:
+    rows = [
+        (row["finding"], str(row["positives"]), *(value_of(row[name]) for name in _RANKING))
+        for row in sorted(found["per_finding"], key=lambda row: -row["positives"])
+    ]
+    macro = ("Mean over findings", "", *(value_of(found["macro"][name]) for name in _RANKING))
+    columns = ("Finding", "Scans with it", *_RANKING.values())
+    told = {name: found["macro"][name]["signature"].partition("|")[2] for name in _RANKING}
+    notes = tuple(f"{title}: {told[name]}" for name, title in _RANKING.items())
+    return Table(
+        "Probabilities of the label head", columns, (*rows, macro), notes, rules=(len(rows),)
+    )
 
 
 def _groups(scores: Scores) -> Table:

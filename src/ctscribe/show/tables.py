@@ -17,6 +17,11 @@ Form = Literal["markdown", "csv", "latex"]
 
 UNDEFINED = "–"
 TOO_FEW = "too few patients"
+IN_BRACKETS = (
+    "in brackets the 95 % interval, by the jackknife over patients, or that they are too few for "
+    "one that could be held."
+)
+"""What a note of a table says of them."""
 
 
 @final

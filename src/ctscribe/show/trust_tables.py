@@ -6,7 +6,8 @@ In: what `measure.faithfulness` and `measure.calibrate` return. Out: `Table`.
 from collections.abc import Mapping
 from typing import Any
 
-from ctscribe.show.tables import Table, value_of
+from ctscribe.base.about import RESEARCH_USE
+from ctscribe.show.tables import IN_BRACKETS, Table, value_of
 
 _RANKED_BY = {
     "attention": "finding queries",
@@ -18,6 +19,15 @@ _CLAIMS = {
     "findings_raw": "findings, before",
     "findings": "findings, calibrated",
     "sentences": "sentences, calibrated",
+}
+_GROUNDING = {
+    "dice": "Dice",
+    "hit_rate": "Hit rate",
+    "touch_rate": "Touched",
+    "instance_f1": "Instance F1",
+    "instance_precision": "Instance precision",
+    "instance_recall": "Instance recall",
+    "false_findings": "False findings",
 }
 
 
@@ -54,6 +64,28 @@ def calibration_tables(found: Mapping[str, Any], split: str) -> list[Table]:
         ),
         Table("Refusals", ("Shown", "Refused", "Rate"), refusals),
     ]
+
+
+def grounding_tables(found: Mapping[str, Any]) -> list[Table]:
+    """What `measure.grounding` found: over all findings, and of each of them."""
+    n, scores = found["n"], found["scores"]
+    titles = {metric: title for metric, title in _GROUNDING.items() if metric in scores}
+    told = (f"{titles[metric]}: {scores[metric]['signature'].split('|')[1]}." for metric in titles)
+    notes = (
+        f"{n['findings']} findings in {n['volumes']} volumes of {n['patients']} patients; "
+        f"{IN_BRACKETS}",
+        f"{len(found['missing'])} volumes have no prediction, which counts as pointing nowhere; "
+        f"{found['passed_over']} predicted ones are not in the reference.",
+        *told,
+        RESEARCH_USE,
+    )
+    rows = [
+        (row["finding"], str(row["findings"]), *(value_of(row[metric]) for metric in titles))
+        for row in sorted(found["per_finding"], key=lambda row: -row["findings"])
+    ]
+    whole = ("All", str(n["findings"]), *(value_of(scores[metric]) for metric in titles))
+    columns = ("Finding", "In the reference", *titles.values())
+    return [Table("Grounding", columns, (*rows, whole), notes, rules=(len(rows),))]
 
 
 def _hit_rates(title: str, part: Mapping[str, Any]) -> Table:

@@ -16,15 +16,17 @@ from ctscribe.base.rows import ReportedRow
 from ctscribe.base.tables import format_csv
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.lexicon import CONCEPTS
+from ctscribe.text.lexicon import EIGHTEEN, Lexicon
 from ctscribe.text.polarity import Status, read_polarity
-from ctscribe.text.report_tables import ReportTable, read_report_table
+from ctscribe.text.report_tables import ReportTable, read_report_table, volume_stem
 from ctscribe.text.sections import join_report, sentence_spans
+from ctscribe.text.spelling import meant_by
 
 ReadFindings = Callable[[Sequence[str]], Bool[np.ndarray, "texts 18"]]
 """Texts → whether each states each of `FINDINGS`."""
 _WIDE_SPACE = re.compile(r"[^\S ]|\s\s")
-_SIGN_OR_SPACE = re.compile(r"\S|\s+")
+_WORD = re.compile(r"[a-z]{4,}")
+_PIECE = re.compile(r"[a-z]+|\s+|.")
 _WEIGHT: dict[Status, int] = {"absent": 0, "uncertain": 1, "present": 2}
 
 
@@ -34,7 +36,7 @@ class Mention:
     """A finding named in a report."""
 
     finding: str
-    """One of `FINDINGS`."""
+    """One of `FINDINGS`, or of another lexicon's."""
     status: Status
     sentence: str
     """The sentence that names it."""
@@ -42,20 +44,20 @@ class Mention:
     """Start and end of the words in the report."""
 
 
-def find_mentions(text: str) -> list[Mention]:
-    """Every mention of the 18 findings in ``text``, in order of place."""
+def find_mentions(text: str, lexicon: Lexicon = EIGHTEEN) -> list[Mention]:
+    """Every mention in ``text`` of the 18 findings, or of another lexicon's, in order of place."""
     mentions = []
     for start, end in sentence_spans(text):
         sentence = text[start:end]
-        for finding, status, first, last in _read_sentence(sentence):
+        for finding, status, first, last in _read_sentence(sentence, lexicon):
             mentions.append(Mention(finding, status, sentence, (start + first, start + last)))
     return mentions
 
 
-def finding_statuses(text: str) -> dict[str, Status]:
+def finding_statuses(text: str, lexicon: Lexicon = EIGHTEEN) -> dict[str, Status]:
     """What ``text`` says of each finding it names; an affirmation outweighs doubt, doubt denial."""
     told: dict[str, Status] = {}
-    for mention in find_mentions(text):
+    for mention in find_mentions(text, lexicon):
         known = told.setdefault(mention.finding, mention.status)
         told[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
     return told
@@ -85,6 +87,7 @@ def label_csv(
     *,
     read: ReadFindings = label_reports,
     evidence_path: Path | None = None,
+    as_challenge: bool = False,
 ) -> int:
     """Writes the 18 labels of every report, columns in CT-RATE's order.
 
@@ -94,6 +97,8 @@ def label_csv(
         read: Who reads the findings; the rules unless another reader is given.
         evidence_path: Where to write, for each report, the mentions the rules find, as JSONL:
             finding, status, column, start and end in that column's cell, the words, the sentence.
+        as_challenge: Whether rows are keyed as CT-RATE's challenge has them, by ``AccessionNo``
+            without suffix.
 
     Returns:
         Number of reports.
@@ -104,10 +109,13 @@ def label_csv(
     table = read_report_table(reports_path)
     # The sections stand apart, so that no sentence joins them.
     stated = read(["\n".join(part for part in cells if part) for cells in table.texts])
-    rows = [(name, *row.astype(int)) for name, row in zip(table.names, stated, strict=True)]
+    key, names = table.key, list(table.names)
+    if as_challenge:
+        key, names = "AccessionNo", [volume_stem(name) for name in names]
+    rows = [(name, *row.astype(int)) for name, row in zip(names, stated, strict=True)]
     if evidence_path is not None:
         write_text(evidence_path, "".join(json.dumps(row) + "\n" for row in _evidence(table)))
-    write_text(labels_path, format_csv([(table.key, *FINDINGS), *rows]))
+    write_text(labels_path, format_csv([(key, *FINDINGS), *rows]))
     return len(table.names)
 
 
@@ -134,35 +142,43 @@ def _evidence(table: ReportTable) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1 << 15)
-def _read_sentence(sentence: str) -> tuple[tuple[str, Status, int, int], ...]:
+def _read_sentence(sentence: str, lexicon: Lexicon) -> tuple[tuple[str, Status, int, int], ...]:
     """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
     lowered = sentence.lower()
     if len(lowered) != len(sentence):
         # A few capitals grow when lowered; places must stay those of the text given.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
-    if not _WIDE_SPACE.search(lowered):
-        return _read_plain(lowered)
-    # Words are parted by one space in what is read; their places are those of the text given.
-    places = [match.start() for match in _SIGN_OR_SPACE.finditer(lowered)]
-    plain = " ".join(lowered.split())
+    plain, places = _as_meant(lowered)
     return tuple(
         (finding, status, places[start], places[end - 1] + 1)
-        for finding, status, start, end in _read_plain(plain)
+        for finding, status, start, end in _read_plain(plain, lexicon)
     )
 
 
-def _read_plain(lowered: str) -> tuple[tuple[str, Status, int, int], ...]:
-    found = [
-        (concept, match.span())
-        for concept in CONCEPTS
-        if any(literal in lowered for literal in concept.literals)
-        for match in concept.pattern.finditer(lowered)
-    ]
+def _as_meant(lowered: str) -> tuple[str, Sequence[int]]:
+    """The text with single spaces and words spelt as meant, and where each sign stands in it."""
+    slips = [word for word in _WORD.findall(lowered) if meant_by(word) != word]
+    if not slips and not _WIDE_SPACE.search(lowered):
+        return lowered, range(len(lowered))
+    signs: list[str] = []
+    places: list[int] = []
+    for piece in _PIECE.finditer(lowered):
+        start, last = piece.start(), piece.end() - 1
+        meant = " " if piece[0].isspace() else meant_by(piece[0])
+        signs.append(meant)
+        # A word's last sign ends where the word given ends, be it longer or shorter.
+        places += [min(start + i, last) for i in range(len(meant) - 1)]
+        places.append(last if len(meant) > 1 else start)
+    return "".join(signs), places
+
+
+def _read_plain(lowered: str, lexicon: Lexicon) -> tuple[tuple[str, Status, int, int], ...]:
+    found = lexicon.named_in(lowered)
     if not found:
         return ()
     polarity = read_polarity(lowered)
     read = (
-        (concept.finding, polarity.status(*span), *span)
+        (concept.finding, polarity.status(*span, lasting=concept.finding in lexicon.lasting), *span)
         for concept, span in found
         if not concept.is_void(lowered, span, polarity.clause(*span))
     )

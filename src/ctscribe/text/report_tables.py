@@ -8,11 +8,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypedDict, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.outside_text import plain_text, written
+from ctscribe.base.outside_text import one_form, plain_text, written
 from ctscribe.base.rows import MAX_AGE_YEARS
 from ctscribe.base.tables import Cells, CellTable, check_columns, read_csv, tell_rows
 from ctscribe.base.types import Labels, Sex
@@ -23,10 +23,23 @@ KEYS = ("VolumeName", "AccessionNo", "volume")
 """Columns that can name a report, the first one found is used."""
 _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
+_SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
 _LABEL = re.compile(r"(?P<no>0+(?:\.0*)?|false)|1(?:\.0*)?|true", re.IGNORECASE)
+_LONGEST_COLUMN = 60
 _MANUFACTURER = ("Manufacturer", "manufacturer")
 _SEXES: dict[str, Sex] = {"F": "F", "M": "M", "O": "O"}
 _UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+
+
+def volume_stem(name: str) -> str:
+    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``.
+
+    It is in Unicode's composed form.
+    """
+    path = PurePosixPath(one_form(name.strip()))
+    while path.suffix.lower() in _SUFFIXES:
+        path = path.with_suffix("")
+    return path.name or name
 
 
 @final
@@ -143,7 +156,9 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
             return key, parts
         if len(others) == 1 and others[0] not in known:
             return key, (others[0],)
-    found = ", ".join(header)[:200] or "no header"
+    # A file without a header begins with a report, which is nobody's to read here.
+    longest = max(map(len, header), default=0)
+    found = "a report" if longest > _LONGEST_COLUMN else ", ".join(header)[:200] or "no header"
     raise CtscribeError(
         "E_COLUMN",
         f"{table.path} must have VolumeName or AccessionNo, and report_text or Findings_EN and "

@@ -49,6 +49,15 @@ def join_report(findings: str, impression: str) -> str:
     return f"Findings: {findings.strip()}\nImpression: {impression.strip()}"
 
 
+def headed_report(findings: str, impression: str) -> str:
+    """The two sections on one line, under the headings that CT-RATE's challenge has.
+
+    Of one section, that section alone.
+    """
+    parts = findings.strip(), impression.strip()
+    return f"Findings: {parts[0]} Impression: {parts[1]}" if all(parts) else "".join(parts)
+
+
 def split_report(text: str) -> tuple[str, str]:
     """Splits an answer into (findings, impression), each stripped.
 

@@ -1,11 +1,26 @@
 """Report text → the sizes it states, in millimetres, and the sides it names."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
 
-from ctscribe.text.labeler import find_mentions
+from ctscribe.text.labeler import Mention, find_mentions
 from ctscribe.text.polarity import read_polarity
-from ctscribe.text.sections import split_sentences
+from ctscribe.text.sections import sentence_spans, split_sentences
+
+NODULE = "Lung nodule"
+MEASURED = (
+    "Pericardial effusion",
+    "Lymphadenopathy",
+    "Emphysema",
+    "Lung opacity",
+    "Pleural effusion",
+    "Consolidation",
+    NODULE,
+)
+"""Findings whose own size a report states; a heart, a vessel or a tube has another."""
 
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _SIZE = re.compile(
@@ -24,6 +39,11 @@ _NODULE = re.compile(r"nodul|\bmass|\blesion|\bmetasta", re.IGNORECASE)
 _OTHER = re.compile(
     r"\blymph|\blap\b|effusion|fluid|consolid|cyst|aort|arter|calcul|stone|herni|bulla|atelec"
     r"|trunk|spleen|liver|kidney|adrenal|thyroid|diverticul|pericard|pneumothora",
+    re.IGNORECASE,
+)
+_UNLABELLED = re.compile(
+    r"\bcyst|\baort|\barter|calcul|\bstone|trunk|spleen|liver|kidney|adrenal|thyroid|diverticul"
+    r"|pneumothora",
     re.IGNORECASE,
 )
 _MASS = re.compile(r"\bmass(?:es)?\b", re.IGNORECASE)
@@ -52,10 +72,14 @@ def largest_nodule_mm(text: str) -> float | None:
 
     A size belongs to the nearest thing named in its sentence.
     """
+    return _largest_nodule_mm(text, find_mentions(text))
+
+
+def _largest_nodule_mm(text: str, mentions: Iterable[Mention]) -> float | None:
     sentences = {
         mention.sentence
-        for mention in find_mentions(text)
-        if mention.finding == "Lung nodule" and mention.status == "present"
+        for mention in mentions
+        if mention.finding == NODULE and mention.status == "present"
     }
     sentences.update(filter(_states_lung_mass, split_sentences(text)))
     return max(
@@ -67,6 +91,54 @@ def largest_nodule_mm(text: str) -> float | None:
         ),
         default=None,
     )
+
+
+@final
+@dataclass(frozen=True)
+class Extent:
+    """Where a report says that a finding is, and how large."""
+
+    sides: frozenset[str]
+    """As `sides_named`; empty where no side is named."""
+    size_mm: float | None
+    """The largest current diameter; None where it is not measured, or no one of `MEASURED`."""
+
+
+@lru_cache(maxsize=1 << 13)
+def stated_extents(text: str) -> Mapping[str, Extent]:
+    """Side and size of each finding that ``text`` affirms."""
+    mentions = find_mentions(text)
+    sizes = _sizes_by_finding(text, mentions)
+    sentences: dict[str, list[str]] = {}
+    for mention in mentions:
+        if mention.status == "present":
+            sentences.setdefault(mention.finding, []).append(mention.sentence)
+    return {
+        finding: Extent(sides_named(stated), sizes.get(finding))
+        for finding, stated in sentences.items()
+    }
+
+
+def _sizes_by_finding(text: str, mentions: Iterable[Mention]) -> dict[str, float]:
+    """The largest size of each finding; a size belongs to the nearest thing named."""
+    found: dict[str, float] = {}
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        sizes = list(find_sizes(sentence))
+        named = [m for m in mentions if start <= m.span[0] < end] if sizes else []
+        for size_mm, (first, last) in sizes if named else ():
+            place = (start + first, start + last)
+            nearest = min(named, key=lambda mention: _apart(mention.span, place))
+            other = _distance(_UNLABELLED, sentence, (first, last))
+            if nearest.status == "present" and _apart(nearest.span, place) < other:
+                found[nearest.finding] = max(size_mm, found.get(nearest.finding, 0.0))
+    nodule_mm = _largest_nodule_mm(text, mentions)
+    kept = {finding: size for finding, size in found.items() if finding in MEASURED}
+    return kept if nodule_mm is None else kept | {NODULE: nodule_mm}
+
+
+def _apart(span: tuple[int, int], place: tuple[int, int]) -> int:
+    return max(span[0] - place[1], place[0] - span[1])
 
 
 def sides_named(sentences: Iterable[str]) -> frozenset[str]:
@@ -82,9 +154,8 @@ def sides_named(sentences: Iterable[str]) -> frozenset[str]:
 
 
 def _distance(pattern: re.Pattern[str], sentence: str, place: tuple[int, int]) -> float:
-    start, end = place
     return min(
-        (float(max(m.start() - end, start - m.end())) for m in pattern.finditer(sentence)),
+        (float(_apart(match.span(), place)) for match in pattern.finditer(sentence)),
         default=float("inf"),
     )
 

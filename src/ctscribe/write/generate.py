@@ -136,7 +136,7 @@ def write_scans(
         batch = missing[start : start + size]
         shown = [writer.told(view(study)) for study in batch]
         for study, visual, answer in zip(batch, shown, writer.answers(shown), strict=True):
-            append_row(out_path, _answer_row(study, visual, answer))
+            append_row(out_path, answer_row(study, visual, answer))
         progress(done + start + len(batch), len(scans))
 
 
@@ -153,7 +153,8 @@ def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
     return [study for study in scans if study.scan_id not in written]
 
 
-def _answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:
+def answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:
+    """What was written of a scan, as a row of predictions."""
     findings, impression = split_report(answer.text)
     return PredictionRow(
         scan_id=study.scan_id,

@@ -238,6 +238,17 @@ class ReportWriter:
         mode = self.recipe.model.positions
         return read_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
 
+    def visual(self, scan: PreparedVolume) -> Visual:
+        """What the model is shown of a scan in memory."""
+        slices, height, width, _ = scan.frames.shape
+        with torch.inference_mode():
+            tokens = encode_frames(self.qwen, [torch.from_numpy(scan.frames)]).cpu()
+        return Visual(
+            grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+            position_mm=slice_pair_positions(scan.position_mm),
+            visual_tokens=tokens,
+        )
+
     def told(self, visual: Visual) -> Visual:
         """A volume with the findings that its prompt tells, where the run learned to be told.
 
@@ -425,16 +436,7 @@ class ReportWriter:
         reason = why_not_assessable(scan.frames, scan.warnings)
         if reason:
             return self._draft(study, kind, scan, refused=reason)
-        slices, height, width, _ = scan.frames.shape
-        with torch.inference_mode():
-            tokens = encode_frames(self.qwen, [torch.from_numpy(scan.frames)])
-        visual = Visual(
-            grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
-            position_mm=slice_pair_positions(scan.position_mm),
-            visual_tokens=tokens,
-            cue=cue,
-        )
-        visual = self.told(visual)
+        visual = self.told(replace(self.visual(scan), cue=cue))
         answer = self.answers([visual])[0]
         text = answer.text
         report = self.read(*split_report(text))

@@ -84,10 +84,7 @@ def save_model(
     weights, queries, adapters = _published(qwen)
     if is_sharded(qwen) and not is_first_process():
         return
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with _built_beside(folder) as partial:
         write_json(partial / MARKER, {"complete": False})
         qwen.save_pretrained(partial, state_dict=weights, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
@@ -102,11 +99,23 @@ def save_model(
         _write_older_names(partial)
         files = measure_files(partial, MARKER)
         write_json(partial / MARKER, {"complete": True, "files": files})
+
+
+@contextmanager
+def _built_beside(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``folder`` when the block ends well, else it goes."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
         _swap(partial, folder)
     except (OSError, SafetensorError) as error:
         raise CtscribeError(
             "E_WRITE", f"the checkpoint {folder} must be writable, but {error}"
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _published(

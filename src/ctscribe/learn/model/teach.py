@@ -74,6 +74,7 @@ def teach(
     learning = [weight for weight in tower.parameters() if weight.requires_grad]
     learning += head.parameters()
     losses, done = [], 0
+    progress(done, steps)
     for _ in range(config.epochs):
         total, order = 0.0, draw.permutation(len(lessons))
         for start in range(0, len(lessons), config.batch_size):

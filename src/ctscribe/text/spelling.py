@@ -1,0 +1,99 @@
+"""Misspelt words → the words that were meant, where they are words the findings are named by.
+
+Only the words of `_MEANT` are looked for, so that no other word is ever changed: a word is taken
+for one of them when it begins or ends as it does and lies one slip away, or two in a long word.
+A slip is a letter left out, put in, put for another, or two neighbours exchanged.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+
+_MEANT = """
+acinar adenopathies adenopathy adrenal atelectases atelectasis atelectatic atheroma atheromatous
+atherosclerosis atherosclerotic bronchi bronchial bronchiectases bronchiectasis bronchiectatic
+bulla bullae calcific calcification calcifications calcified cardiomegaly catheter catheters
+cholelithiasis circumflex consolidation consolidations coronary effusion effusions embolism
+embolus emphysema emphysematous endotracheal fibroatelectasis fibroatelectatic fibrotic fissure
+fracture fractures gallbladder glass ground hepatosteatosis hernia hernias hiatal hiatus
+interlobular interseptal intralobular lymph lymphadenopathies lymphadenopathy mosaic nodular
+nodule nodules observed opacities opacity pacemaker parenchymal peribronchial peribronchovascular
+pericardial pericardium plaque plaques pleura pleural pleuroparenchymal pneumothorax prosthesis
+septal septum sequela sequelae sternotomy thickened thickening thickenings thickness thyroid
+tracheostomy
+"""
+_OWN = """
+around atheromas bella bully calcifies circumflexes clarification clarifications class consolation
+consolidating consolidative empyema fissures fractured glassy gloss grass grounds hernial
+interlobar interseptum intralobar lymphs modular module modules nymph observe observer observers
+observes obsessed parenchyma pericardia pericardiac pericardially plague pleurae round septa
+sequel sequelize sequence thickens tracheostoma tracheotomy
+"""
+"""Words of their own that lie one slip from one that is meant."""
+_MEANT_WORDS, _OWN_WORDS = frozenset(_MEANT.split()), frozenset(_OWN.split())
+_SHORTEST, _MEDIUM, _LONG = 4, 8, 10
+_EDGE = 2
+Near = dict[tuple[int, str, str], list[tuple[str, frozenset[str]]]]
+"""Length, first and last letters of a word, one of them empty → what may be meant, its letters."""
+
+
+def _by_edge(words: Iterable[str]) -> Near:
+    found: Near = defaultdict(list)
+    for word in words:
+        reach = 2 if len(word) >= _MEDIUM else 1
+        for length in range(len(word) - reach, len(word) + reach + 1):
+            found[length, word[:_EDGE], ""].append((word, frozenset(word)))
+            found[length, "", word[-_EDGE:]].append((word, frozenset(word)))
+    return dict(found)
+
+
+_BY_EDGE = _by_edge(_MEANT.split())
+
+
+@lru_cache(maxsize=1 << 15)
+def meant_by(word: str) -> str:
+    """The word of a finding that the lower-case ``word`` was meant to be; most often itself."""
+    if len(word) < _SHORTEST or word in _MEANT_WORDS or word in _OWN_WORDS:
+        return word
+    begins = _BY_EDGE.get((len(word), word[:_EDGE], ""), ())
+    ends = _BY_EDGE.get((len(word), "", word[-_EDGE:]), ())
+    best, allowed = word, 3
+    for meant, letters in (*begins, *ends):
+        reach = _reach(word, meant)
+        # A slip changes two of the letters used at most.
+        if len(letters.symmetric_difference(word)) <= 2 * reach:
+            slips = _slips(word, meant)
+            if slips <= reach and slips < allowed:
+                best, allowed = meant, slips
+    return best
+
+
+def _reach(word: str, meant: str) -> int:
+    """How many slips may lie between: two where words are long, or begin and end alike."""
+    begins_alike = word[:3] == meant[:3] and word[-1] == meant[-1]
+    return 2 if len(meant) >= _LONG or (begins_alike and len(meant) >= _MEDIUM) else 1
+
+
+def _slips(word: str, meant: str) -> int:
+    """Letters left out, put in or put for another, and neighbours exchanged."""
+    word, meant = _unlike(word, meant)
+    before: list[int] = []
+    above = list(range(len(meant) + 1))
+    for i, sign in enumerate(word, 1):
+        row = [i]
+        for j, other in enumerate(meant, 1):
+            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (sign != other))
+            if i > 1 and j > 1 and (sign, word[i - 2]) == (meant[j - 2], other):
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, above = above, row
+    return above[-1]
+
+
+def _unlike(word: str, meant: str) -> tuple[str, str]:
+    """The two without the letters they begin and end alike with, which hold no slip."""
+    while word and meant and word[0] == meant[0]:
+        word, meant = word[1:], meant[1:]
+    while word and meant and word[-1] == meant[-1]:
+        word, meant = word[:-1], meant[:-1]
+    return word, meant
