@@ -18,11 +18,10 @@ from ctscribe.measure.clinical import (
     finding_counts,
     finding_scores,
 )
-from ctscribe.measure.intervals import draw_patients, with_interval
+from ctscribe.measure.intervals import RATE, sums_without_each, with_interval
+from ctscribe.measure.statistics import kind_of
 from ctscribe.text import labeler, sections
 from ctscribe.text.findings import FINDINGS
-
-RESAMPLES, SEED = 2000, 0
 
 
 def measure(path: Path) -> dict[str, Any]:
@@ -62,16 +61,18 @@ def timed(texts: list[str], *, remembering: bool) -> float:
 
 def agreement(stated: list[Labels], true: list[Labels]) -> dict[str, Any]:
     statistics = clinical_statistics(predictions=stated, references=true)
-    draws = draw_patients(len(true), RESAMPLES, SEED)
-    total, drawn = statistics.sum(axis=0, keepdims=True), draws @ statistics
-    point, spread = clinical_scores(total), clinical_scores(drawn)
-    by_finding, spread_by_finding = finding_scores(total), finding_scores(drawn)
+    total, others = sums_without_each(statistics)  # a patient each
+    point, without = clinical_scores(total), clinical_scores(others)
+    by_finding, without_by_finding = finding_scores(total), finding_scores(others)
+    rests_on = {name: np.isfinite(of) for name, of in finding_scores(statistics).items()}
     counts = finding_counts(total)
     halves = {"even": statistics[1::2], "odd": statistics[0::2]}
     names = ("f1_macro", "f1", "label_accuracy", "exact_match")
     return {
-        "n": {"reports": len(true), "resamples": RESAMPLES, "seed": SEED},
-        "overall": {name: with_interval(point[name], spread[name]) for name in names},
+        "n": {"reports": len(true)},
+        "overall": {
+            name: with_interval(point[name], without[name], kind_of(name)) for name in names
+        },
         "halves": {
             name: float(clinical_scores(half.sum(axis=0, keepdims=True))["f1_macro"][0])
             for name, half in halves.items()
@@ -80,7 +81,10 @@ def agreement(stated: list[Labels], true: list[Labels]) -> dict[str, Any]:
             finding: {
                 **{name: int(values[i]) for name, values in counts.items()},
                 **{
-                    name: with_interval(values[:, i], spread_by_finding[name][:, i])
+                    name: with_interval(
+                        *(values[:, i], without_by_finding[name][:, i], RATE),
+                        int(rests_on[name][:, i].sum()),
+                    )
                     for name, values in by_finding.items()
                 },
             }

@@ -28,10 +28,10 @@ from ctscribe.base.types import Split
 from ctscribe.base.workers import worker_pool
 from ctscribe.data.prepare import prepare
 from ctscribe.learn.warm_up import shipped_start
-from ctscribe.measure.intervals import draw_patients, percentile_interval
+from ctscribe.measure.intervals import jackknife_interval
 from ctscribe.measure.scans import ScanReport
 from ctscribe.phantom.dataset import write_dataset
-from ctscribe.show.tables import Table, to_markdown
+from ctscribe.show.tables import TOO_FEW, Table, to_markdown
 from ctscribe.text.findings import FINDINGS
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +39,11 @@ RESULTS, PAGES = ROOT / "results", ROOT / "docs" / "results"
 SEEDS = (0, 1, 2)
 SPLITS: tuple[Split, ...] = ("validation", "test")
 """Whose scans a cell answers for."""
-DRAWS, SEED = 2000, 0
-"""Of patients, for every interval of a study's page."""
 Cell = dict[str, Any]
 Cells = dict[str, list[Cell]]
 """Arm → its finished cells, by seed."""
 Draws = Float64[np.ndarray, "draws"]
-"""A score of all patients once, then of every draw."""
+"""A score of all patients once, then without each one."""
 
 
 def record(name: str, result: Mapping[str, Any]) -> None:
@@ -188,15 +186,17 @@ def warm_start() -> Path:
 
 
 def weights(patients: Int64[np.ndarray, "scans"]) -> Float64[np.ndarray, "draws scans"]:
-    """How often each scan counts: once, then as often as each draw has its patient."""
+    """Which scans count: all, then those of all patients but each one."""
     count = int(patients.max()) + 1
-    draws = np.vstack([np.ones(count), draw_patients(count, DRAWS, SEED)])
+    draws = np.vstack([np.ones(count), 1 - np.eye(count)])
     return np.asarray(draws[:, patients])
 
 
 def bounds(drawn: Draws) -> tuple[float, float, float]:
     """A score and its 95 % interval."""
-    return float(drawn[0]), *(percentile_interval(drawn[1:]) or (np.nan, np.nan))
+    value = float(drawn[0])
+    defined = np.isfinite(drawn).any() and np.isfinite(value)
+    return value, *(jackknife_interval(value, drawn[1:]) if defined else (np.nan, np.nan))
 
 
 def shown(drawn: Draws, form: str = ".3f") -> str:
@@ -211,8 +211,10 @@ def direction(drawn: Draws) -> str:
     return "higher" if low > 0 else "lower" if high < 0 else "not different"
 
 
-def interval(score: Mapping[str, float], form: str = ".3f") -> str:
-    """The same of a score that is kept as value, low and high."""
+def interval(score: Mapping[str, Any], form: str = ".3f") -> str:
+    """The same of a score that is kept as value, low and high, if it has an interval."""
+    if score["low"] is None:
+        return f"{score['value']:{form}} [{TOO_FEW}]"
     return f"{score['value']:{form}} [{score['low']:{form}}, {score['high']:{form}}]"
 
 

@@ -40,7 +40,7 @@ from ctscribe.learn.warm_up import warm_up
 from ctscribe.measure.calibrate import calibrate
 from ctscribe.measure.card import measure_gap
 from ctscribe.measure.faithfulness import check_faithfulness
-from ctscribe.measure.intervals import patient_index, with_interval
+from ctscribe.measure.intervals import patient_index
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
@@ -175,7 +175,8 @@ def shuffled_coverage(
     draw = np.random.default_rng(0)
     orders = (draw.permutation(len(stated)) for _ in range(SHUFFLES))
     found = np.array([(stated[order] & true).sum() for order in orders]) / true.sum()
-    return with_interval(found.mean(keepdims=True), found)
+    low, high = np.quantile(found, (0.025, 0.975)).tolist()
+    return {"value": float(found.mean()), "low": low, "high": high}
 
 
 def stated_and_true(

@@ -171,9 +171,9 @@ def score(
     >>> true = {"a": "A lung nodule is seen.", "b": "The lungs are clear."}
     >>> scores = ct.score(predictions={"a": "A lung nodule.", "b": None}, references=true)
     >>> scores
-    Scores(2 scans: bleu_4 0.000 [0.000, 0.000], coverage 1.000 [1.000, 1.000], ...)
+    Scores(2 scans: bleu_4 0.000 [too few patients], ...)
     >>> scores.table().splitlines()[4]
-    '| Model                                        | 0.090 [0.000, 0.342] |...'
+    '| Model                                        | 0.090 [too few patients]  |...'
 
     Rows are read as ``ctscribe evaluate`` reads tables, see docs/scores.md: a row has its text
     in ``report`` or the like, or in ``findings`` and ``impression`` or ``Findings_EN`` and

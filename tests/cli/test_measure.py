@@ -245,6 +245,11 @@ def test_any_models_reports_are_scored_shown_compared_and_tabulated(
         "each_finding.tex",
         "findings.tex",
     ]
+    run("table", tmp_path / "scores.json", "--published")
+    printed = capsys.readouterr().out
+    assert printed.index("How alike reports are") < printed.index("Published on CT-RATE")
+    run("table", tmp_path / "scores.json")
+    assert "Published on CT-RATE" not in capsys.readouterr().out
 
 
 def test_what_was_cut_short_is_said_and_shown(
@@ -270,7 +275,7 @@ def test_scoring_takes_the_recipe_of_the_run_that_wrote_and_says_where_there_is_
 ) -> None:
     out = prepared / "scores.json"
     run("evaluate", predictions, "--prepared", prepared, "--out", out, *FEW)
-    assert "scored by the profile ctrate-raw with 100 draws" in capsys.readouterr().err
+    assert "scored by the profile ctrate-raw, with seed 0" in capsys.readouterr().err
     knobs = {"evaluate": {"profile": "r2gen", "resamples": 100}}
     recipe = Recipe.model_validate(knobs)
     folder = open_run(prepared / "run", "train", {"recipe": recipe.model_dump(mode="json")})

@@ -5,17 +5,21 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
+from ctscribe.base.rows import ReportedRow
 from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import (
+    SIGHTED,
     affirming_patients,
     choose_reports,
     finding_sentences,
     read_label_head,
     reports_from_labels,
     stated_by,
+    write_baselines,
 )
+from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.pool import Pool
-from ctscribe.measure.scans import ScanReport
+from ctscribe.measure.scans import ScanReport, as_reports
 from ctscribe.measure.scores import evaluate
 from ctscribe.text.findings import FINDINGS
 from tests.studies import prediction, reported_studies
@@ -182,3 +186,50 @@ def test_a_patient_left_out_gives_neither_sentence_nor_normal_report() -> None:
     stated = [labels_of("Emphysema")] * 2
     knowing, unknowing = reports_from_labels(STATED[:3], stated, [None, "p2"])
     assert (knowing[1], unknowing[1]) == ("Emphysema is seen.", "Emphysema.")
+
+
+def test_each_metric_has_the_constant_that_was_best_on_the_training_reports() -> None:
+    studies, training = reported_studies(40), reported_studies(60, "train")
+    scores = evaluate([prediction(s) for s in studies], studies, training, EvaluateConfig())
+    constants = {name for name in scores["baselines"] if name.startswith(("commonest", "best"))}
+    told = {
+        metric: name
+        for name in constants
+        for metric in scores["baseline_rules"][name].rpartition(" for ")[2].split(", ")
+    }
+    # Five findings occur, and stating all of them is enough.
+    assert told["coverage"] == "commonest_5"
+    assert scores["baselines"]["commonest_5"]["coverage"]["value"] == 1
+    assert told.keys() >= {*CLINICAL_METRICS, "bleu_4", "rouge_l", "cider"}
+    for metric, name in scores["strongest"].items():
+        values = {
+            each: table[metric]["value"]
+            for each, table in scores["baselines"].items()
+            if each not in SIGHTED
+        }
+        assert values[name] == max(values.values())
+    assert "most alike by age, sex," in scores["baseline_rules"]["same_header"]
+
+
+def test_without_age_sex_or_header_that_baseline_is_left_out_and_it_is_said() -> None:
+    bare = {"manufacturer": None, "sex": None, "age_years": None}
+    studies = reported_studies(12)
+    rows = [
+        ReportedRow.model_validate(row.model_dump(include=set(ReportedRow.model_fields)) | bare)
+        for row in studies
+    ]
+    scores = evaluate([prediction(s) for s in studies], rows, None, EvaluateConfig())
+    assert "same_header" not in scores["baselines"]
+    assert scores["baseline_rules"]["same_header"].startswith("left out")
+
+
+def test_alone_the_patient_gives_no_constant() -> None:
+    studies = reported_studies(12)
+    answered = write_baselines(None, as_reports(studies), seed=0)
+    best = next(each for name, each in answered.items() if name.startswith("best_"))
+    own = {study.findings for study in studies}
+    assert all(findings in own for findings, _ in best.sections)
+    texts = [study.findings for study in studies]
+    twice = {text for text in texts if texts.count(text) > 1}
+    pairs = zip(best.sections, studies, strict=True)
+    assert all(found != study.findings or found in twice for (found, _), study in pairs)

@@ -1,15 +1,23 @@
 import numpy as np
 import pytest
 from jaxtyping import Float64, Int64
+from scipy.stats import binom
 
 from ctscribe.measure.clinical import clinical_scores
 from ctscribe.measure.intervals import (
+    CIDER,
+    CORPUS,
+    RATE,
+    Kind,
+    Resampler,
     approximate_randomisation,
-    draw_patients,
     holm,
+    jackknife_interval,
+    mean_with_interval,
     patient_index,
-    percentile_interval,
     sum_by_patient,
+    sums_without_each,
+    with_interval,
 )
 
 
@@ -17,28 +25,54 @@ def ratio(totals: np.ndarray) -> dict[str, np.ndarray]:
     return {"ratio": totals[:, 0] / totals[:, 1]}
 
 
-def test_every_draw_has_as_many_patients_as_there_are() -> None:
-    draws = draw_patients(30, 200, seed=1)
-    assert draws.shape == (200, 30)
-    assert (draws.sum(axis=1) == 30).all()
-    assert (draws_of_same_seed := draw_patients(30, 200, seed=1)).tolist() == draws.tolist()
-    assert draws_of_same_seed.var(axis=1).mean() == pytest.approx(1, abs=0.1)
+def test_scans_of_a_patient_are_left_out_together() -> None:
+    assert patient_index(["b", "a", "b"]).tolist() == [1, 0, 1]
+    whole, without = Resampler.of(["b", "a", "b"]).sums(np.array([[1.0], [2.0], [4.0]]))
+    assert whole.tolist() == [[7.0]]
+    assert without.tolist() == [[5.0], [2.0]]  # without a, then without b
 
 
-def test_scans_of_a_patient_are_drawn_together() -> None:
-    patients = patient_index(["b", "a", "b"])
-    assert patients.tolist() == [1, 0, 1]
-    assert sum_by_patient(np.array([[1.0], [2.0], [4.0]]), patients).tolist() == [[2.0], [5.0]]
+def test_a_mean_has_the_interval_of_students_t() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 25)
+    found = mean_with_interval(values, [str(n) for n in range(25)])
+    reach = 2.0639 * values.std(ddof=1) / 5
+    assert found["value"] == pytest.approx(values.mean())
+    assert (found["low"], found["high"]) == pytest.approx(
+        (values.mean() - reach, values.mean() + reach), abs=1e-4
+    )
 
 
-def test_the_matrix_product_equals_drawing_scans_by_hand() -> None:
-    rng = np.random.default_rng(3)
-    patients, rows = np.array([0, 0, 1, 2, 2, 2]), rng.random((6, 2))
-    draws = draw_patients(3, 50, seed=0)
-    by_product = ratio(draws @ sum_by_patient(rows, patients))["ratio"]
-    for counts, value in zip(draws, by_product, strict=True):
-        drawn = np.repeat(rows, counts[patients].astype(int), axis=0)
-        assert value == pytest.approx(drawn[:, 0].sum() / drawn[:, 1].sum())
+def rate_interval(hits: int, cases: int) -> tuple[float, float]:
+    hit = np.arange(cases) < hits
+    without = (hits - hit) / (cases - 1)
+    return jackknife_interval(hits / cases, without, highest=1.0)
+
+
+@pytest.mark.parametrize("cases", [10, 15, 40, 100, 300])
+def test_a_rate_is_covered_wherever_it_lies_and_stays_a_rate(cases: int) -> None:
+    intervals = [rate_interval(hits, cases) for hits in range(cases + 1)]
+    assert all(0 <= low < high <= 1 for low, high in intervals)
+    for rate in np.linspace(0.02, 0.98, 33):
+        held = [low <= rate <= high for low, high in intervals]
+        assert binom.pmf(np.flatnonzero(held), cases, rate).sum() > 0.93
+
+
+def test_where_all_agree_the_interval_is_the_exact_one() -> None:
+    assert rate_interval(40, 40) == pytest.approx((0.025 ** (1 / 40), 1))
+    assert rate_interval(0, 40) == pytest.approx((0, 1 - 0.025 ** (1 / 40)))
+    point, without = np.array([1.0]), np.ones(300)
+    of_few = with_interval(point, without, RATE, patients=12)  # a finding of twelve patients
+    assert of_few["low"] == pytest.approx(0.025 ** (1 / 12))
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [(RATE, 10), (RATE.difference, 40), (CORPUS, 40), (CIDER, 1000)]
+)
+def test_with_too_few_patients_there_are_no_bounds(kind: Kind, least: int) -> None:
+    values = np.random.default_rng(0).uniform(0.4, 0.5, least)
+    few = with_interval(values[:1], values[1:], kind)
+    assert few == {"value": values[0], "low": None, "high": None, "too_few_patients": least - 1}
+    assert with_interval(values[:1], values, kind)["low"] < values[0]
 
 
 DATA_SETS = 500
@@ -72,13 +106,13 @@ def micro_scores(cells: Float64[np.ndarray, "draws 4"]) -> dict[str, Float64[np.
 
 
 def covered_share(unit: Int64[np.ndarray, "scans"]) -> dict[str, float]:
-    """How often each interval holds the true value when ``unit`` is what is drawn."""
+    """How often each interval holds the true value when ``unit`` is what is left out."""
     truth = micro_scores(TRUE_CELLS)
-    draws = draw_patients(int(unit.max()) + 1, 1000, seed=0)
     covered = dict.fromkeys(truth, 0)
     for scans in simulate_scans():
-        for name, drawn in micro_scores(draws @ sum_by_patient(scans, unit)).items():
-            low, high = percentile_interval(drawn) or (np.nan, np.nan)
+        whole, without = map(micro_scores, sums_without_each(sum_by_patient(scans, unit)))
+        for name in truth:
+            low, high = jackknife_interval(float(whole[name][0]), without[name], highest=1.0)
             covered[name] += int(low <= truth[name][0] <= high)
     return {name: count / DATA_SETS for name, count in covered.items()}
 
@@ -93,7 +127,9 @@ def test_intervals_that_take_scans_for_patients_are_too_short() -> None:
 
 
 def test_an_undefined_score_has_no_interval() -> None:
-    assert percentile_interval(np.full(5, np.nan)) is None
+    undefined = np.full(50, np.nan)
+    assert with_interval(undefined[:1], undefined, RATE)["value"] is None
+    assert mean_with_interval(np.empty(0), ())["value"] is None
 
 
 def test_randomisation_tells_a_real_difference_from_none() -> None:
@@ -111,9 +147,3 @@ def test_holm_on_a_worked_example() -> None:
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
-
-
-def test_draws_are_those_of_one_stream_whatever_is_held() -> None:
-    drawn = np.random.default_rng(3).integers(7, size=(50, 7))
-    expected = [np.bincount(row, minlength=7).tolist() for row in drawn]
-    assert draw_patients(7, 50, 3).tolist() == expected

@@ -101,9 +101,10 @@ def test_nothing_is_fetched_and_nothing_is_left_changed(
 def test_reports_without_a_number_are_left_out_and_counted() -> None:
     (found,) = score_systems(["green"], [[PAIR, "unreadable", "a b"]], [PAIR] * 3)
     assert np.isnan(found["green"][1])
-    table = value_table(found, Resampler.of(["p1", "p2", "p3"], 100, seed=0))
+    table = value_table(found, Resampler.of(["p1", "p2", "p3"]))
     assert table["green"]["value"] == (1 + 0.5) / 2
-    assert table["green"]["low"] == 0.5
+    assert table["green"]["low"] is None
+    assert table["green"]["too_few_patients"] == 3
     assert table["green"]["unscored"] == 1
     assert "GREEN-radllama2-7b" in table["green"]["signature"]
 

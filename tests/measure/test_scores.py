@@ -29,10 +29,11 @@ def values(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def test_perfect_predictions_score_one() -> None:
-    scores = score_perfect(reported_studies(20))
+    scores = score_perfect(reported_studies(40))
     model = values(scores["model"])
     assert model.pop("cider") > 5
     assert all(value == pytest.approx(1, abs=1e-8) for value in model.values())
+    assert scores["model"].pop("cider")["too_few_patients"] == 40
     assert all(one["low"] <= one["value"] <= one["high"] for one in scores["model"].values())
     assert scores["missing"] == []
     assert scores["use"] == RESEARCH_USE

@@ -13,8 +13,9 @@ from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.measure.compare import compare
 from ctscribe.measure.scores import evaluate
 from ctscribe.measure.statistics import ALL_METRICS
+from ctscribe.show.published import AS_OF, published_table
 from ctscribe.show.score_tables import differences_table, run_names, tables_of
-from ctscribe.show.tables import Value, write_tables, written_tables
+from ctscribe.show.tables import Value, to_markdown, write_tables, written_tables
 from ctscribe.text.findings import FINDINGS
 from tests.refusals import refusal
 from tests.studies import prediction, study_row
@@ -32,11 +33,11 @@ def study(number: int, split: str) -> StudyRow:
     )
 
 
-TEST, TRAIN = ([study(number, split) for number in range(8)] for split in ("valid", "train"))
+TEST, TRAIN = ([study(number, split) for number in range(12)] for split in ("valid", "train"))
 
 
 def rows(shift: int) -> list[PredictionRow]:
-    return [prediction(of, TEST[(n + shift) % 8].findings) for n, of in enumerate(TEST)]
+    return [prediction(of, TEST[(n + shift) % 12].findings) for n, of in enumerate(TEST)]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +58,27 @@ def test_one_run_is_taken_apart(scores: dict[str, Any], tmp_path: Path) -> None:
         "How alike reports are",
     ]
     found = {table.title: {str(row[0]): row[1:] for row in table.rows} for table in tables}
-    assert found["Findings"]["scores"][0] == Value(1.0, 1.0, 1.0)
-    assert found["Each finding"]["Lung nodule"][3:] == ("4", "0", "0", "0 of 4", "0 of 4")
-    assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "4"
-    assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [1.000, 1.000]"
+    assert str(found["Findings"]["scores"][0]) == "1.000 [0.735, 1.000]"
+    assert str(found["Findings"]["scores"][5]) == "1.000 [too few patients]"
+    assert found["Each finding"]["Lung nodule"][3:] == ("6", "0", "0", "0 of 6", "0 of 6")
+    assert found["Groups of scans"]["nodule size: < 6 mm"][0] == "6"
+    assert str(found["Sides and sizes"]["Same side"][0]) == "1.000 [too few patients]"
     assert found["How alike reports are"]["Distinct reports, number"] == ("2", "2")
-    assert found["How alike reports are"]["Repeated reports"] == ("0.750", "0.750")
+    assert found["How alike reports are"]["Repeated reports"] == ("0.833", "0.833")
     paths = write_tables(tmp_path / "out", tables, "csv")
     assert paths[2].name == "each_finding.csv"
     assert "Lung nodule,1.000000" in paths[2].read_text(encoding="utf-8")
     assert written_tables(tables, "latex").count(r"\begin{tabular}") == 7
+
+
+def test_what_others_published_stands_apart_dated_with_the_reason() -> None:
+    table = published_table()
+    assert AS_OF in table.title
+    assert "may not be compared" in table.notes[0]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["CT-CHAT"][4:6] == (".184", ".368")
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    assert "‡" not in to_markdown(table)
 
 
 def test_several_runs_stand_in_common_tables(scores: dict[str, Any], tmp_path: Path) -> None:
@@ -83,11 +95,12 @@ def test_a_comparison_says_which_differences_hold(tmp_path: Path) -> None:
     (table,) = tables_of([tmp_path / "comparison.json"])
     assert table.title == "Differences from right"
     cells = {row[0]: row[1] for row in table.rows}
-    assert cells["Coverage"] == Value(-1.0, -1.0, -1.0)  # eight patients are too few to hold
+    assert cells["Coverage"] == Value(-1.0, None, None)  # twelve patients are too few
+    assert str(cells["F1, macro"]).startswith("-1.000 [too few patients]")
     held = json.loads(json.dumps(found))
     held["differences"]["wrong"]["coverage"]["holds"] = True
     marked = {row[0]: row[1] for row in differences_table("right", held).rows}
-    assert marked["Coverage"] == Value(-1.0, -1.0, -1.0, "*")
+    assert marked["Coverage"] == Value(-1.0, None, None, "*")
     held_over = f"adjusted by Holm over all {len(ALL_METRICS)} comparisons"
     assert any(held_over in note for note in table.notes)
 

@@ -25,7 +25,7 @@ def scores(value: float, blind: float = 0.2, gap: float | None = None) -> dict[s
         "baselines": {
             name: {metric: estimate(metric, blind) for metric in METRICS} for name in BASELINES
         },
-        "n": {"scans": 40, "patients": 31, "resamples": 2000, "seed": 0},
+        "n": {"scans": 40, "patients": 31, "seed": 0},
     }
     if gap is not None:
         result["gap"] = {"value": gap, "low": gap - 0.01, "high": gap + 0.01}
@@ -45,7 +45,7 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
     table = table_1({"Origin": [scores(0.5, gap=0.001)], "Gauss": [scores(0.6, gap=0.2)]}, beta=0.1)
     assert column(table, "System") == ["Origin", "Gauss", *BASELINES.values()]
     assert table.rules == (2,)
-    assert column(table, "BLEU-1")[0] == Value(0.5, 0.45, 0.55)
+    assert column(table, "BLEU-1")[0] == Value(0.5, 0.45, 0.55, "†")
     assert [str(cell) for cell in column(table, "Mismatch gap")[:3]] == [
         "0.001 [-0.009, 0.011]",
         "0.200 [0.190, 0.210]",
@@ -56,9 +56,9 @@ def test_table_1_has_variants_then_baselines_and_the_gap() -> None:
     assert f"{', '.join(METRICS.values())}: profile:raw" in table.notes
 
 
-def test_the_mark_wants_the_whole_interval_above_every_blind_baseline() -> None:
-    def marks(result: dict[str, Any]) -> str:
-        cell = column(table_1({"Origin": [result]}, beta=0.1), "Coverage")[0]
+def test_the_mark_wants_the_whole_interval_above_the_strongest_blind_baseline() -> None:
+    def marks(result: dict[str, Any], title: str = "Coverage") -> str:
+        cell = column(table_1({"Origin": [result]}, beta=0.1), title)[0]
         assert isinstance(cell, Value)
         return cell.mark
 
@@ -67,6 +67,35 @@ def test_the_mark_wants_the_whole_interval_above_every_blind_baseline() -> None:
     oracle = scores(0.6)  # which need not be beaten
     oracle["baselines"]["label_retrieval"]["coverage"] = estimate("coverage", 0.95)
     assert marks(oracle) == "†"
+
+
+def test_each_metric_has_its_own_strongest_constant() -> None:
+    result = scores(0.6)
+    for name, metric in (("commonest_18", "coverage"), ("best_bleu_4", "bleu_4")):
+        result["baselines"][name] = {key: estimate(key, 0.1) for key in METRICS}
+        result["baselines"][name][metric] = estimate(metric, 0.9)
+    table = table_1({"Origin": [result]}, beta=0.1)
+    for title, constant in (
+        ("Coverage", "Constant: the 18 commonest findings"),
+        ("BLEU-4", "Constant: the report best for BLEU-4"),
+    ):
+        cells = dict(zip(column(table, "System"), column(table, title), strict=True))
+        assert str(cells[constant]).endswith("‡")
+        assert str(cells["Origin"]).endswith("]")  # not above its bar
+    assert str(column(table, "Precision")[0]).endswith("†")
+
+
+def test_with_too_few_patients_the_table_says_so_and_marks_nothing() -> None:
+    few = {"low": None, "high": None, "too_few_patients": 7}
+    result = scores(0.9)
+    result["model"]["coverage"] |= few
+    for name in BASELINES:
+        result["baselines"][name]["precision"] |= few
+    table = table_1({"Origin": [result]}, beta=0.1)
+    assert str(column(table, "Coverage")[0]) == "0.900 [too few patients]"
+    assert str(column(table, "Precision")[0]) == "0.900 [0.850, 0.950]"
+    assert "0.900000,,," in to_csv(table)
+    assert "[too few patients]" in to_latex(table)
 
 
 def test_seeds_are_averaged_and_their_range_is_told() -> None:

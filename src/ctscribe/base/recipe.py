@@ -308,9 +308,9 @@ class EvaluateConfig(Section):
     """Also these of RadEval, of every system and baseline, from weights that are on disk;
     radfact_ct sends the reports to the server that OPENAI_BASE_URL names, without it to OpenAI."""
     resamples: int = Field(2000, ge=100)
-    """Bootstrap draws of patients."""
+    """Random swaps of patients between two systems, at least, by which a difference is tested."""
     seed: int = 0
-    """Of the draws."""
+    """Of the swaps, and of reports that baselines draw."""
 
 
 class ExperimentConfig(Section):

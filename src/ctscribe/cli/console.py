@@ -160,7 +160,8 @@ def show_tables(paths: Sequence[Path]) -> None:
 
 def _with_interval(value: str, low: str, high: str) -> str:
     try:
-        return f"{float(value):.3f}\n[dim]{float(low):.3f}–{float(high):.3f}[/dim]"
+        between = f"{float(low):.3f}–{float(high):.3f}" if low else "no interval"
+        return f"{float(value):.3f}\n[dim]{between}[/dim]"
     except ValueError:
         return _plain(value)
 

@@ -164,12 +164,16 @@ def table(
     *scores: Path,
     form: Literal["markdown", "csv", "latex"] = "markdown",
     out: Annotated[Path | None, Parameter(help="Folder: one file per table.")] = None,
+    published: Annotated[
+        bool, Parameter(negative="", help="Also what others have published on CT-RATE, set apart.")
+    ] = False,
 ) -> None:
     """Print the tables of scores.json files, or of one comparison.json."""
+    from ctscribe.show.published import published_table
     from ctscribe.show.score_tables import tables_of
     from ctscribe.show.tables import write_tables, written_tables
 
-    tables = tables_of(scores)
+    tables = [*tables_of(scores), *([published_table()] if published else [])]
     if out is None:
         print_text(written_tables(tables, form))
     else:

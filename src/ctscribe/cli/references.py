@@ -84,7 +84,7 @@ def scoring_knobs(
         scoring = knobs.evaluate
         say(
             f"note: no --recipe, and no run beside the reports: scored by the profile "
-            f"{scoring.profile} with {scoring.resamples} draws of patients from seed {scoring.seed}"
+            f"{scoring.profile}, with seed {scoring.seed}"
         )
         return knobs
     if against.prepared is not None:

@@ -1,24 +1,30 @@
 """Reports written without looking: what any score must be compared with.
 
 In: the references, training reports where there are any, and what a label head found. Out: for
-each reference what every baseline writes. Four give a training report chosen without the volume;
-three of them are blind, the fourth is told the true labels and shows what perfect labels alone
-would score. The fifth puts a label head's findings into stock sentences. Without training
-reports the references take their place, and each patient is answered from those of all others.
+each reference what every baseline writes. Blind are the constants, among them the strongest for
+each metric, a report of another patient, and the report of whoever is most alike by age, sex and
+scanner. Another is told the true labels and shows what perfect labels alone would score; the last
+puts a label head's findings into stock sentences. Without training reports the references take
+their place, and each patient is answered from those of all others.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import ReportedRow
 from ctscribe.base.types import Labels
+from ctscribe.measure.constants import best_counts, best_reports, commonest_findings
+from ctscribe.measure.language import Profile
 from ctscribe.measure.pool import Pool
-from ctscribe.measure.scans import ScanReport, Sections, labelled_text
+from ctscribe.measure.same_header import find_alike
+from ctscribe.measure.scans import Answers, LabelSource, ScanReport, Sections, labelled_text
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.report_tables import read_probabilities
@@ -34,6 +40,10 @@ BASELINE_RULES = {
         "ones the medoid"
     ),
     "other_patient": "a training report of another patient, drawn with the seed",
+    "same_header": (
+        "the training report of the other patient who is most alike by {header}, drawn with the "
+        "seed among equals"
+    ),
     "label_retrieval": (
         "a training report of another patient whose labels differ least from the true ones, "
         "drawn with the seed among equals; an oracle, not blind"
@@ -43,8 +53,20 @@ BASELINE_RULES = {
         "patients share among those that affirm it alone, after the normal report's other "
         "sentences; not blind"
     ),
+    "commonest": (
+        "the {count} commonest findings of the training reports, for every scan, said as "
+        "label_sentences says them; of all 0 to 18 the best on the training reports for {metrics}"
+    ),
+    "best": (
+        "the training report that as the answer to all training scans is the best for {metrics}"
+    ),
 }
-"""Name → how the report is made."""
+"""Name, or how it begins, → how the report is made."""
+
+NO_HEADER = "left out: neither age, sex nor manufacturer is known of both"
+
+SIGHTED = frozenset({"label_retrieval", "label_sentences"})
+"""Baselines that know the true labels or see the scan, so that nobody need beat them."""
 
 LEAVE_ONE_OUT = (
     "no training reports were given, so the references themselves serve as such, for each scan "
@@ -53,48 +75,130 @@ LEAVE_ONE_OUT = (
 """What must be said of baselines without a training set."""
 
 
+@final
+@dataclass(frozen=True)
+class Baseline:
+    """What one system writes for each reference, in their order."""
+
+    rule: str
+    sections: Sequence[Sections]
+    labels: Sequence[Labels] | None = None
+    """What it states, where that is known without reading."""
+
+    def answers(self, source: LabelSource) -> Answers:
+        """With the findings that are stated."""
+        labels = self.labels or source.labels([labelled_text(*each) for each in self.sections])
+        return Answers(tuple(self.sections), tuple(labels))
+
+
 def write_baselines(
     training: Sequence[ScanReport] | None,
     references: Sequence[ScanReport],
     seed: int,
     stated: Mapping[str, Labels] | None = None,
-) -> dict[str, list[Sections]]:
+    profile: Profile = "ctrate-raw",
+) -> dict[str, Baseline]:
     """What each baseline writes for each reference.
 
     Args:
         training: At least one report, and for every patient at least one of somebody else; None
-            takes for each reference the references of all other patients.
+            takes for each reference the references of all other patients. Which constants are the
+            best is then decided on all of them.
         references: The scans to answer.
-        seed: Draws ``other_patient`` and ``label_retrieval``.
+        seed: Draws ``other_patient``, ``same_header`` and ``label_retrieval``.
         stated: Scan → what a label head found; without, there are no ``label_sentences``.
+        profile: Of the words by which the best reports are chosen.
 
     Returns:
-        Baseline → one report per reference, in order.
+        Those of `BASELINE_RULES`; of the constants one for each choice, ``commonest_9`` and
+        ``best_bleu_4``, named by the first metric that it is the best for.
     """
+    known = references if training is None else training
+    left_out = _patients_left_out(training, references)
+    chosen = choose_reports(training, references, seed)
     written = {
-        name: [report.sections for report in chosen]
-        for name, chosen in choose_reports(training, references, seed).items()
+        name: Baseline(BASELINE_RULES[name], [report.sections for report in reports])
+        for name, reports in chosen.items()
     }
+    header, alike = find_alike(known, references, np.random.default_rng(seed))
+    if header:
+        rule = BASELINE_RULES["same_header"].format(header=", ".join(header))
+        written["same_header"] = Baseline(rule, [report.sections for report in alike])
+    stock = _Stock(known, left_out)
+    written |= _commonest(known, stock) | _best(known, left_out, profile, seed)
     if stated is not None:
-        written["label_sentences"] = reports_from_labels(
-            references if training is None else training,
-            [stated[report.scan_id] for report in references],
-            _patients_left_out(training, references),
-        )
+        labels = [stated[report.scan_id] for report in references]
+        written["label_sentences"] = Baseline(BASELINE_RULES["label_sentences"], stock.say(labels))
+    return {name: written[name] for name in sorted(written, key=_place)}
+
+
+def _place(name: str) -> int:
+    """Where a baseline stands: blind ones first, constants beside each other."""
+    order = ("constant_report", "all_normal", "best", "commonest", "other", "same", "label")
+    return next(place for place, start in enumerate(order) if name.startswith(start))
+
+
+def _commonest(known: Sequence[ScanReport], stock: "_Stock") -> dict[str, Baseline]:
+    """For each metric of findings the best number of the commonest."""
+    best_for: dict[int, list[str]] = defaultdict(list)
+    for metric, count in best_counts(known).items():
+        best_for[count].append(metric)
+    written = {}
+    for count, metrics in sorted(best_for.items()):
+        labels = commonest_findings(known, count, stock.left_out)
+        rule = BASELINE_RULES["commonest"].format(count=count, metrics=", ".join(metrics))
+        written[f"commonest_{count}"] = Baseline(rule, stock.say(labels), labels)
     return written
 
 
-def rules_of(baselines: Iterable[str], *, leave_one_out: bool) -> dict[str, str]:
-    """How the reports of these baselines are made, in words."""
+def _best(
+    known: Sequence[ScanReport], left_out: Sequence[str | None], profile: Profile, seed: int
+) -> dict[str, Baseline]:
+    """For each metric of words the best training report of another patient."""
+    best_for: dict[tuple[Sections, ...], list[str]] = defaultdict(list)
+    for metric, ranked in best_reports(known, profile, seed).items():
+        of_patient = {
+            patient: next(report.sections for report in ranked if report.patient_id != patient)
+            for patient in dict.fromkeys(left_out)
+        }
+        best_for[tuple(of_patient[patient] for patient in left_out)].append(metric)
+    return {
+        f"best_{metrics[0]}": Baseline(
+            BASELINE_RULES["best"].format(metrics=", ".join(metrics)), sections
+        )
+        for sections, metrics in best_for.items()
+    }
+
+
+def rules_of(baselines: Mapping[str, Baseline], *, leave_one_out: bool) -> dict[str, str]:
+    """How the reports of these baselines are made, in words, and why one of them is left out."""
     told = f"; {LEAVE_ONE_OUT}" if leave_one_out else ""
-    there = set(baselines)
-    return {name: rule + told for name, rule in BASELINE_RULES.items() if name in there}
+    return {
+        name: rule + told
+        for name, rule in {
+            "same_header": NO_HEADER,
+            **{name: baseline.rule for name, baseline in baselines.items()},
+        }.items()
+    }
+
+
+def strongest_blind(baselines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Metric → the blind baseline with the highest score, of those for which it is defined."""
+    strongest: dict[str, str] = {}
+    for name, scores in baselines.items():
+        for metric, score in scores.items():
+            if name in SIGHTED or score["value"] is None:
+                continue
+            best = strongest.setdefault(metric, name)
+            if score["value"] > baselines[best][metric]["value"]:
+                strongest[metric] = name
+    return strongest
 
 
 def choose_reports(
     training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
 ) -> dict[str, list[ScanReport]]:
-    """Chooses the report that each of the first four baselines gives for each reference.
+    """Chooses the report that the baselines which need one draw or count give for each reference.
 
     The arguments are those of `write_baselines`.
     """
@@ -126,15 +230,27 @@ def reports_from_labels(
         stated: 18 labels per scan, as a label head found them.
         left_out: For each scan the patient whose reports are not known, if any.
     """
-    patients, distinct = affirming_patients(training), [*dict.fromkeys(left_out)]
-    normal = zip(distinct, Pool.of(training).normal_reports(distinct), strict=True)
-    known = {name: (report, finding_sentences(patients, name)) for name, report in normal}
-    written: dict[tuple[str | None, Labels], Sections] = {}
-    for patient, labels in zip(left_out, stated, strict=True):
-        if (patient, labels) not in written:
-            present = [name for name, label in zip(FINDINGS, labels, strict=True) if label]
-            written[patient, labels] = _in_sentences(present, *known[patient])
-    return [written[each] for each in zip(left_out, stated, strict=True)]
+    return _Stock(training, left_out).say(stated)
+
+
+@final
+class _Stock:
+    """The normal report and the sentences of the training reports, without those of a patient."""
+
+    def __init__(self, training: Sequence[ScanReport], left_out: Sequence[str | None]) -> None:
+        self.left_out = left_out
+        patients, distinct = affirming_patients(training), [*dict.fromkeys(left_out)]
+        normal = zip(distinct, Pool.of(training).normal_reports(distinct), strict=True)
+        self._known = {name: (report, finding_sentences(patients, name)) for name, report in normal}
+
+    def say(self, stated: Sequence[Labels]) -> list[Sections]:
+        """A report for each row of stated findings, in the order of ``left_out``."""
+        written: dict[tuple[str | None, Labels], Sections] = {}
+        for patient, labels in zip(self.left_out, stated, strict=True):
+            if (patient, labels) not in written:
+                present = tuple(name for name, label in zip(FINDINGS, labels, strict=True) if label)
+                written[patient, labels] = _in_sentences(present, *self._known[patient])
+        return [written[each] for each in zip(self.left_out, stated, strict=True)]
 
 
 Affirmed = Mapping[str, Mapping[str, set[str]]]
@@ -181,13 +297,18 @@ def finding_sentences(affirmed: Affirmed, left_out: str | None = None) -> dict[s
 
 
 def _in_sentences(
-    present: Sequence[str], normal: ScanReport, sentences: Mapping[str, str]
+    present: tuple[str, ...], normal: ScanReport, sentences: Mapping[str, str]
 ) -> Sections:
-    about = {sentence for finding, sentence in _named(normal) if finding in present}
-    kept = [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
     said = list(dict.fromkeys(sentences[name] for name in present))
     impression = " ".join(map(_closed, said)) if said else normal.impression
-    return " ".join(map(_closed, [*kept, *said])), impression
+    return " ".join(map(_closed, [*_kept(normal, present), *said])), impression
+
+
+@lru_cache(maxsize=1 << 12)
+def _kept(normal: ScanReport, present: tuple[str, ...]) -> list[str]:
+    """Sentences of the normal report that do not contradict these findings."""
+    about = {sentence for finding, sentence in _named(normal) if finding in present}
+    return [sentence for sentence in split_sentences(normal.findings) if sentence not in about]
 
 
 @lru_cache(maxsize=1 << 10)

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from ctscribe.base.rows import ReportedRow
 from ctscribe.measure.clinical import clinical_scores, finding_counts, finding_scores
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
 from ctscribe.measure.scans import Answers, ScanReport, labelled_text
 from ctscribe.measure.statistics import Statistics, clinical_part
 from ctscribe.text.findings import FINDINGS
@@ -53,12 +53,21 @@ _METAL_ARTEFACT = re.compile(
 
 def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, Any]]:
     """Per finding: the four counts, and Coverage, precision and F1 with intervals."""
-    total, draws = resampler.sums(clinical_part(statistics))
-    point, drawn, counts = finding_scores(total), finding_scores(draws), finding_counts(total)
+    rows = clinical_part(statistics)
+    total, others = resampler.sums(rows)
+    point, without, counts = finding_scores(total), finding_scores(others), finding_counts(total)
+    # A score of one scan is defined where the scan counts.
+    counted = {name: np.isfinite(of_scan) for name, of_scan in finding_scores(rows).items()}
     return [
         {"finding": finding}
         | {name: int(values[i]) for name, values in counts.items()}
-        | {name: with_interval(point[name][:, i], drawn[name][:, i]) for name in point}
+        | {
+            name: with_interval(
+                *(point[name][:, i], without[name][:, i], RATE),
+                resampler.count_where(counted[name][:, i]),
+            )
+            for name in point
+        }
         for i, finding in enumerate(FINDINGS)
     ]
 
@@ -71,9 +80,14 @@ def by_agreement(
         predictions=answers.labelled_texts,
         references=[labelled_text(*report.sections) for report in truth],
     )
-    point, drawn = (agreement_scores(sums) for sums in resampler.sums(statistics))
+    point, without = (agreement_scores(sums) for sums in resampler.sums(statistics))
+    counted = agreement_scores(statistics)
     return {
-        name: with_interval(point[name], drawn[name]) | {"signature": f"{name}|{definition}"}
+        name: with_interval(
+            *(point[name], without[name], NUMBER if name.endswith("_mm") else RATE),
+            resampler.count_where(np.isfinite(counted[name])),
+        )
+        | {"signature": f"{name}|{definition}"}
         for name, definition in AGREEMENT.items()
     }
 
@@ -122,7 +136,6 @@ def by_stratum(
     statistics: Statistics,
     studies: Sequence[ReportedRow],
     truth: Sequence[ScanReport],
-    resampler: Resampler,
 ) -> list[dict[str, Any]]:
     """Coverage, precision, F1 and nodule Coverage of every group of scans, with intervals."""
     nodule = FINDINGS.index(NODULE)
@@ -132,21 +145,23 @@ def by_stratum(
     rows = []
     for grouping, strata in groups.items():
         for stratum, indices in strata.items():
-            # Scans outside the stratum weigh nothing; the draws stay those of all patients.
-            inside = np.zeros_like(clinical_part(statistics))
-            inside[indices] = clinical_part(statistics)[indices]
-            sums = resampler.sums(inside)
+            inside = clinical_part(statistics)[indices]
+            within = Resampler.of([truth[index].patient_id for index in indices])
+            sums = within.sums(inside)
             row: dict[str, Any] = {
                 "grouping": grouping,
                 "stratum": stratum,
                 "scans": len(indices),
-                "patients": len(set(resampler.patients[indices].tolist())),
+                "patients": within.count_where(np.ones(len(indices), bool)),
             }
-            point, drawn = (clinical_scores(each) for each in sums)
+            point, without = (clinical_scores(each) for each in sums)
             for name in ("coverage", "precision", "f1"):
-                row[name] = with_interval(point[name], drawn[name])
+                row[name] = with_interval(point[name], without[name], RATE)
             recall, recalls = (finding_scores(each)["coverage"] for each in sums)
-            row["nodule_coverage"] = with_interval(recall[:, nodule], recalls[:, nodule])
+            with_nodule = within.count_where(np.array(has_nodule)[indices])
+            row["nodule_coverage"] = with_interval(
+                recall[:, nodule], recalls[:, nodule], RATE, with_nodule
+            )
             rows.append(row)
     return rows
 

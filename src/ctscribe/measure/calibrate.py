@@ -215,10 +215,7 @@ def _measure(
         ),
         "sentences": Claims(calibration.sentences(said.log_odds), said.truth, said.patients),
     }
-    return {
-        kind: reliability(each, knobs.resamples, knobs.seed) if len(each.truth) else None
-        for kind, each in claims.items()
-    }
+    return {kind: reliability(each) if len(each.truth) else None for kind, each in claims.items()}
 
 
 def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
 
     Returns:
         ``value``, ``low`` and ``high`` of the gap in nats per answer token, the interval over
-        draws of patients, and ``scans``: per scan its ``own_ce`` and ``other_ce``.
+        patients, and ``scans``: per scan its ``own_ce`` and ``other_ce``.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_PREPARED``.
@@ -135,10 +135,8 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
     store = writer.features(prepared, scans)  # refuses other frames before weights are read
     views = make_views(writer.qwen, store, strangers)
     own, other = (writer.losses(scans, views[name]) for name in ("real", "other_patient"))
-    knobs = writer.recipe.evaluate
-    patients = [scan.patient_id for scan in scans]
     return {
-        **mean_with_interval(other - own, patients, knobs.resamples, knobs.seed),
+        **mean_with_interval(other - own, [scan.patient_id for scan in scans]),
         "scans": [
             {"scan_id": scan.scan_id, "own_ce": own_ce, "other_ce": other_ce}
             for scan, own_ce, other_ce in zip(scans, own.tolist(), other.tolist(), strict=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_scores import dependence, score_card
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, Resampler, with_interval
 from ctscribe.measure.scans import Answers, ScanReport
 
 _KEPT = ("n", "dependence", "verdict", "not_shown", "views")
@@ -26,12 +26,12 @@ def compare_cards(
     config: EvaluateConfig,
     source_name: str = "rules",
 ) -> dict[str, Any]:
-    """Measures systems on the same scans and draws of patients.
+    """Measures systems on the same scans.
 
     Args:
         written: System → view → what it wrote for the scans of ``truth``, in their order.
         truth: References.
-        config: Draws of patients.
+        config: Profile of the words.
         source_name: As for `score_card`.
 
     Returns:
@@ -39,7 +39,7 @@ def compare_cards(
         ``differences`` (name → value, low, high of its dependence minus the first system's, each
         on the view where its own is least).
     """
-    resampler = Resampler.of([each.patient_id for each in truth], config.resamples, config.seed)
+    resampler = Resampler.of([each.patient_id for each in truth])
     systems, least = {}, {}
     for name, answers in written.items():
         card = score_card({}, answers, truth, config, source_name)
@@ -50,7 +50,7 @@ def compare_cards(
         "base": first,
         "systems": systems,
         "differences": {
-            name: with_interval(*(ours - theirs for ours, theirs in zip(own, base, strict=True)))
+            name: with_interval(own[0] - base[0], own[1] - base[1], NUMBER.difference)
             for name, own in others
         },
         "labels": source_name,
@@ -60,7 +60,7 @@ def compare_cards(
 def _drawn(
     answers: Mapping[str, Answers], against: str, truth: Sequence[ScanReport], resampler: Resampler
 ) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "draws"]]:
-    """Dependence on one view: of all patients, and of every draw."""
+    """Dependence on one view: of all patients, and of all but each one."""
     references = [report.labels for report in truth]
     sums = {
         view: resampler.sums(clinical_statistics(predictions=each.labels, references=references))

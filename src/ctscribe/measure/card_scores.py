@@ -35,7 +35,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_views import GATED, KEPT, REMOVED, VIEWS
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics, finding_scores
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, NUMBER, RATE, Kind, Resampler, with_interval
 from ctscribe.measure.language import (
     Profile,
     language_scores,
@@ -103,7 +103,7 @@ def score_card(
         real view has no metric that compares it with itself.
     """
     patient_ids = [report.patient_id for report in truth]
-    resampler = Resampler.of(patient_ids, config.resamples, config.seed)
+    resampler = Resampler.of(patient_ids)
     point, drawn = {}, {}
     for name, written in answers.items():
         ce = cross_entropy.get(name, np.zeros(len(truth)))
@@ -120,8 +120,6 @@ def score_card(
         "scans": len(truth),
         "patients": len(set(patient_ids)),
         "patients_with_findings": len({each.patient_id for each in truth if any(each.labels)}),
-        "resamples": config.resamples,
-        "seed": config.seed,
     }
     least, not_shown = _least(views), [view for view in GATED if view not in views]
     return {
@@ -220,10 +218,17 @@ def _view_scores(
     values, draws = (_metrics(sums) for sums in (point, drawn))
     return {
         view: {
-            metric: with_interval(values[view][metric], draws[view][metric]) for metric in metrics
+            metric: with_interval(values[view][metric], draws[view][metric], _kind_of(metric))
+            for metric in metrics
         }
         for view, metrics in told.items()
     }
+
+
+def _kind_of(metric: str) -> Kind:
+    if metric == "bleu_4":
+        return CORPUS
+    return NUMBER if metric in (*FIT, "dependence") else RATE
 
 
 def _metrics(sums: Mapping[str, Parts]) -> dict[str, dict[str, Float64[np.ndarray, "draws"]]]:
@@ -277,7 +282,10 @@ def _per_finding(
     truth: Sequence[ScanReport],
     told: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    positives: Int64[np.ndarray, "18"] = np.sum([report.labels for report in truth], axis=0)
+    has_it: Int64[np.ndarray, "scans 18"] = np.array([report.labels for report in truth])
+    positives = has_it.sum(axis=0)
+    resampler = Resampler.of([report.patient_id for report in truth])
+    patients = [resampler.count_where(of_finding) for of_finding in has_it.T > 0]
     views = {
         name: tuple(_finding_metrics(sums[name], sums["real"]) for sums in (point, drawn))
         for name in point
@@ -288,7 +296,10 @@ def _per_finding(
             "positives": int(positives[i]),
             "views": {
                 name: {
-                    metric: with_interval(values[metric][:, i], draws[metric][:, i])
+                    metric: with_interval(
+                        *(values[metric][:, i], draws[metric][:, i], _kind_of(metric)),
+                        patients[i],
+                    )
                     for metric in values
                     if metric in told[name]
                 }

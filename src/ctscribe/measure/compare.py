@@ -21,8 +21,9 @@ from ctscribe.measure.intervals import (
     Scorer,
     approximate_randomisation,
     holm,
-    percentile_interval,
     sum_by_patient,
+    sums_without_each,
+    with_interval,
 )
 from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.radeval import keys_of, mean_values, score_systems, value_statistics
@@ -37,7 +38,7 @@ from ctscribe.measure.scans import (
     match_predictions,
     one_row_per_scan,
 )
-from ctscribe.measure.statistics import all_metrics, scan_statistics, score_sums
+from ctscribe.measure.statistics import all_metrics, kind_of, scan_statistics, score_sums
 
 ALPHA = 0.05
 """Chance of any false claim in the whole family of comparisons."""
@@ -86,23 +87,23 @@ def compare(
         base: The reports of each seed of the system that the others are compared with.
         others: System → the reports of each of its seeds.
         references: The studies all are scored on.
-        config: Text profile; draws, least number of trials, and their seed.
+        config: Text profile; least number of trials, and their seed.
         source: Reads the findings of what was written.
 
     Returns:
         ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``,
         ``missing_of_base`` and ``missing`` (of each system): the scans of which a report is
         missing, and ``differences``: system → metric → ``difference``, its 95 % interval ``low``
-        and ``high`` over paired draws of patients, ``p`` of approximate randomisation, ``p_holm``
-        adjusted over all metrics of all systems, and ``holds`` when the latter is below alpha. A
-        metric that is undefined on these scans is left out.
+        and ``high`` (see `with_interval`), ``p`` of approximate randomisation, ``p_holm`` adjusted
+        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
+        that is undefined on these scans is left out.
 
     Raises:
         CtscribeError: As `match_predictions` and `radeval.score_systems`.
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    resampler = Resampler.of([report.patient_id for report in truth])
     matched = [
         [match_predictions(written, truth, source) for written in seeds]
         for seeds in (base, *others.values())
@@ -112,10 +113,10 @@ def compare(
     one, *rest = _sums(matched, truth, resampler, config)
     trials = enough_trials(config.resamples, num_metrics * len(others))
     differences = {
-        name: _differences(one, two, scorer, resampler, trials, config.seed)
+        name: _differences(one, two, scorer, trials, config.seed)
         for name, two in zip(others, rest, strict=True)
     }
-    drawn = {"resamples": config.resamples, "seed": config.seed, "trials": trials}
+    drawn = {"seed": config.seed, "trials": trials}
     return {
         "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
         "alpha": ALPHA,
@@ -168,17 +169,16 @@ def _scorer(config: EvaluateConfig) -> tuple[Scorer, int]:
 
 
 def _differences(
-    one: Sums, two: Sums, scorer: Scorer, resampler: Resampler, trials: int, seed: int
+    one: Sums, two: Sums, scorer: Scorer, trials: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Metric → two − one."""
     p_values = approximate_randomisation(one, two, scorer, trials, seed)
-    drawn_one, drawn_two = (scorer(resampler.draws @ sums) for sums in (one, two))
-    point_one, point_two = (scorer(sums.sum(axis=0, keepdims=True)) for sums in (one, two))
+    of_one, of_two = ([*map(scorer, sums_without_each(sums))] for sums in (one, two))
     table = {}
     for metric, p in p_values.items():
-        low, high = percentile_interval(drawn_two[metric] - drawn_one[metric]) or (None, None)
-        difference = float(point_two[metric][0] - point_one[metric][0])
-        table[metric] = {"difference": difference, "low": low, "high": high, "p": p}
+        point, without = (b[metric] - a[metric] for a, b in zip(of_one, of_two, strict=True))
+        found = with_interval(point, without, kind_of(metric).difference)
+        table[metric] = {"difference": found.pop("value"), **found, "p": p}
     return table
 
 

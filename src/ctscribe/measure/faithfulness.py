@@ -24,7 +24,7 @@ from ctscribe.base.rows import StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.cells import cell_targets
 from ctscribe.learn.model.finding_queries import LocatedFindings
-from ctscribe.measure.intervals import mean_with_interval
+from ctscribe.measure.intervals import RATE, mean_with_interval
 from ctscribe.scan.boxes import (
     BoxPx,
     FrameBoxes,
@@ -135,8 +135,7 @@ def check_faithfulness(
             found = check(writer.qwen, report, on_scan, truth, seed=number)
             checked += [(row.patient_id, each) for each in found]
     progress(len(matched), len(matched))
-    knobs = writer.recipe.evaluate
-    return summarise(checked, knobs.resamples, knobs.seed)
+    return summarise(checked)
 
 
 def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
@@ -274,7 +273,7 @@ def _overlaps(
     }
 
 
-def summarise(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+def summarise(checked: Sequence[tuple[str, Checked]]) -> dict[str, Any]:
     """Means over true sentences, given as (patient, sentence), with intervals over patients.
 
     Returns:
@@ -284,21 +283,21 @@ def summarise(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int)
     """
     focal = [(who, each) for who, each in checked if 2 * each.num_true <= each.num_pairs]
     return {
-        "all": _group(checked, resamples, seed),
-        "focal": _group(focal, resamples, seed),
+        "all": _group(checked),
+        "focal": _group(focal),
         "per_finding": _per_finding([each for _, each in checked]),
         "use": RESEARCH_USE,
     }
 
 
-def _group(checked: Sequence[tuple[str, Checked]], resamples: int, seed: int) -> dict[str, Any]:
+def _group(checked: Sequence[tuple[str, Checked]]) -> dict[str, Any]:
     sentences = [each for _, each in checked]
     methods = [name for name in METHODS if all(name in each.rank for each in sentences)]
 
     def mean(value: Callable[[Checked], float | None]) -> dict[str, float | None]:
         known = [(who, v) for who, each in checked if (v := value(each)) is not None]
         patients, values = [who for who, _ in known], np.array([v for _, v in known], float)
-        return mean_with_interval(values, patients, resamples, seed)
+        return mean_with_interval(values, patients, RATE)
 
     found: dict[str, Any] = {"sentences": len(sentences), "scans": len({w for w, _ in checked})}
     for k in TOP:

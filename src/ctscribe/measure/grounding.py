@@ -28,7 +28,7 @@ from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.measure.clinical import ratio
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
 from ctscribe.measure.places import Shown, read_places, read_sentence_places
 from ctscribe.measure.predictions import ct_rate_parts
 from ctscribe.scan.regions import Grid, Region, dice, draw, grid_around, match_pieces
@@ -177,14 +177,12 @@ def summarise(
         config: Draws and their seed.
         by_finding: Whether to score each finding too.
     """
-    resampler = Resampler.of(patients, config.resamples, config.seed)
+    resampler = Resampler.of(patients)
     every = [each for findings in compared.values() for each in findings]
     counts = {
         "volumes": len(compared),
         "patients": len(set(patients)),
         "findings": sum(each.is_true for each in every),
-        "resamples": config.resamples,
-        "seed": config.seed,
     }
     about = f"volumes:{counts['volumes']}|findings:{counts['findings']}"
     names = sorted({each.name for each in every if each.is_true}) if by_finding else []
@@ -193,7 +191,10 @@ def summarise(
         rows = [_sums(findings, name) for findings in compared.values()]
         point, drawn = (_scores(sums) for sums in resampler.sums(np.stack(rows)))
         return {
-            metric: with_interval(point[metric], drawn[metric])
+            metric: with_interval(
+                *(point[metric], drawn[metric], NUMBER if metric == "false_findings" else RATE),
+                resampler.count_where(np.isfinite(_scores(np.stack(rows))[metric])),
+            )
             | {"signature": f"{metric}|{definition}|{about}"}
             for metric, definition in GROUNDING.items()
         }

@@ -15,7 +15,7 @@ import shutil
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -52,12 +52,30 @@ def language_statistics(
         Per scan: clipped matches of n = 1..4, n-grams written of n = 1..4, words written, words
         of the reference, ROUGE-L, CIDEr, and 1. `language_scores` reads sums of such rows.
     """
-    written = [normalise(text, profile, predicted=True) for text in predictions]
+    (rows,) = each_language_statistics([predictions], references, profile)
+    return rows
+
+
+def each_language_statistics(
+    systems: Sequence[Sequence[str]], references: Sequence[str], profile: Profile = "ctrate-raw"
+) -> Iterator[Float64[np.ndarray, "scans 13"]]:
+    """`language_statistics` of what several systems wrote; the references are counted once."""
     truth = [normalise(text, profile, predicted=False) for text in references]
-    counts = count_ngrams([text.split() for text in written], [text.split() for text in truth])
-    rouge = np.array([rouge_l(*pair) for pair in zip(written, truth, strict=True)])
-    rest = [rouge, _cider(counts), np.ones(len(written))]
-    return np.hstack([_bleu_columns(counts), np.stack(rest, axis=1)])
+    texts = dict.fromkeys(text for system in systems for text in system)
+    normal = {text: normalise(text, profile, predicted=True) for text in texts}
+    words = {text: normal[text].split() for text in texts}
+    flat = [words[text] for system in systems for text in system]
+    counts = count_ngrams(flat, [text.split() for text in truth])
+    for number, system in enumerate(systems):
+        own = slice(number * len(truth), (number + 1) * len(truth))
+        part = replace(
+            counts,
+            written_row=counts.written_row[own],
+            written_length=counts.written_length[own],
+        )
+        pairs = zip((normal[text] for text in system), truth, strict=True)
+        rest = [np.array([rouge_l(*pair) for pair in pairs]), _cider(part), np.ones(len(truth))]
+        yield np.hstack([_bleu_columns(part), np.stack(rest, axis=1)])
 
 
 def language_metrics(profile: Profile) -> tuple[str, ...]:
@@ -74,7 +92,7 @@ def language_scores(
         Metric → one value per draw; a point estimate is one draw. ``bleu_mean`` is the mean of
         BLEU-1..4.
     """
-    scores = _bleu_scores(totals[:, :10])
+    scores = bleu_scores(totals[:, :10])
     if profile == "vlm3d":
         scores["bleu_mean"] = np.mean([*scores.values()], axis=0)
     scores["rouge_l"] = totals[:, 10] / totals[:, 12]
@@ -136,7 +154,7 @@ def bleu_4(
     written = [normalise(text, profile, predicted=True).split() for text in predictions]
     truth = [normalise(text, profile, predicted=False).split() for text in references]
     columns = _bleu_columns(count_ngrams(written, truth))
-    return float(_bleu_scores(columns.sum(axis=0, keepdims=True))["bleu_4"][0])
+    return float(bleu_scores(columns.sum(axis=0, keepdims=True))["bleu_4"][0])
 
 
 def meteor(
@@ -178,10 +196,10 @@ class NgramCounts:
     """Four sparse matrices [distinct written reports, n-grams]."""
     truth: tuple[Any, ...]
     """Four sparse matrices [scans, n-grams]."""
-    written_row: Int64[np.ndarray, "scans"]
-    """Row of `written` that belongs to each scan."""
-    written_length: Int64[np.ndarray, "scans"]
-    """Words written for each scan."""
+    written_row: Int64[np.ndarray, "reports"]
+    """Row of `written` of each report that was written: one a scan, or one a scan and system."""
+    written_length: Int64[np.ndarray, "reports"]
+    """Words of each report that was written."""
     truth_length: Int64[np.ndarray, "scans"]
     """Words of each scan's reference."""
 
@@ -273,9 +291,10 @@ def _bleu_columns(counts: NgramCounts) -> Float64[np.ndarray, "scans 10"]:
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
-def _bleu_scores(
+def bleu_scores(
     totals: Float64[np.ndarray, "draws 10"],
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
+    """Corpus BLEU-1..4 from sums of matches and n-grams of each order, and of both lengths."""
     precisions = (totals[:, 0:4] + _TINY) / (totals[:, 4:8] + _SMALL)
     ratio = (totals[:, 8] + _TINY) / (totals[:, 9] + _SMALL)
     brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
@@ -305,6 +324,8 @@ def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
     One row of the classical table is one integer, and a whole row is updated by an addition
     (Crochemore et al. 2001; Hyyrö 2004).
     """
+    if len(first) < len(second):  # there is a step for each token of the second
+        first, second = second, first
     positions: dict[str, int] = {}
     for place, token in enumerate(first):
         positions[token] = positions.get(token, 0) | 1 << place

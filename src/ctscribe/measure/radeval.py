@@ -22,7 +22,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief
 from ctscribe.base.recipe import RadEvalMetric
 from ctscribe.measure.clinical import ratio
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, Resampler, with_interval
 
 ReportValues = Mapping[str, Float64[np.ndarray, "scans"]]
 """RadEval's key → one number per report, NaN where it gave none."""
@@ -188,7 +188,7 @@ def mean_values(
 
 
 def value_table(values: ReportValues, resampler: Resampler) -> dict[str, dict[str, Any]]:
-    """Key → mean, its interval over the draws, its signature, and ``unscored`` reports."""
+    """Key → mean, its interval over patients, its signature, and ``unscored`` reports."""
     if not values:
         return {}
     point, drawn = (
@@ -200,7 +200,7 @@ def value_table(values: ReportValues, resampler: Resampler) -> dict[str, dict[st
         for key in scorer.keys
     }
     return {
-        key: with_interval(point[key], drawn[key])
+        key: with_interval(point[key], drawn[key], CORPUS)
         | {
             "signature": f"{key}|mean over reports, 0 for an empty one|RadEval {_version()}|"
             f"by:{weights[key]}|scans:{len(numbers)}",

@@ -5,14 +5,14 @@ finding, and their means, with intervals by patient. Both are scikit-learn's ``r
 ``average_precision_score``, ties included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from ctscribe.measure.clinical import mean_where, ratio
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, RATE, Resampler, with_interval
 from ctscribe.measure.scans import ScanReport
 from ctscribe.text.findings import FINDINGS
 
@@ -36,7 +36,7 @@ def by_ranking(
     truth: Sequence[ScanReport],
     resampler: Resampler,
 ) -> dict[str, Any]:
-    """AUROC and average precision with intervals over the draws.
+    """AUROC and average precision with intervals over patients.
 
     Returns:
         ``macro``: metric → the mean over the findings of which it is defined, with ``signature``;
@@ -45,21 +45,22 @@ def by_ranking(
     """
     labels = np.array([report.labels for report in truth], dtype=bool)
     columns = list(zip(probabilities.T, labels.T, strict=True))
-    times = resampler.draws.T.astype(np.float32)[resampler.patients]
-    point, drawn = (
-        _all_findings(columns, weights)
-        for weights in (np.ones((len(labels), 1), np.float32), times)
-    )
+    point = _all_findings(columns, [np.ones((len(labels), 1), np.float32)])
+    drawn = _all_findings(columns, _without_each(resampler))
+    patients = [resampler.count_where(has_it) for has_it in labels.T]
     about = f"mean over findings|findings:{len(FINDINGS)}|scans:{len(labels)}"
     return {
         "macro": {
-            name: with_interval(_macro(point[name]), _macro(drawn[name]))
+            name: with_interval(_macro(point[name]), _macro(drawn[name]), CORPUS)
             | {"signature": f"{name}|{definition}|{about}"}
             for name, definition in RANKING.items()
         },
         "per_finding": [
             {"finding": finding, "positives": int(labels[:, i].sum())}
-            | {name: with_interval(point[name][:, i], drawn[name][:, i]) for name in RANKING}
+            | {
+                name: with_interval(point[name][:, i], drawn[name][:, i], RATE, patients[i])
+                for name in RANKING
+            }
             for i, finding in enumerate(FINDINGS)
         ],
     }
@@ -103,16 +104,23 @@ def ranking_scores(
 
 
 def _all_findings(
-    columns: Sequence[tuple[np.ndarray, np.ndarray]], weight: Float32[np.ndarray, "scans draws"]
+    columns: Sequence[tuple[np.ndarray, np.ndarray]],
+    parts: Iterable[Float32[np.ndarray, "scans draws"]],
 ) -> dict[str, Float64[np.ndarray, "draws 18"]]:
-    """Each finding's probabilities and truths; in parts of the draws, to stay in the caches."""
-    starts = range(0, weight.shape[1], _DRAWS_AT_ONCE)
-    parts = [weight[:, at : at + _DRAWS_AT_ONCE] for at in starts]
+    """Each finding's probabilities and truths, one part of the weights after the other."""
     scores = [[ranking_scores(*column, part) for column in columns] for part in parts]
     return {
         name: np.concatenate([np.stack([each[name] for each in row], axis=1) for row in scores])
         for name in RANKING
     }
+
+
+def _without_each(resampler: Resampler) -> Iterator[Float32[np.ndarray, "scans _"]]:
+    """Which scans are those of other patients than each one; in parts, to stay in the caches."""
+    number = int(resampler.patients.max()) + 1
+    for at in range(0, number, _DRAWS_AT_ONCE):
+        some = np.arange(at, min(at + _DRAWS_AT_ONCE, number))
+        yield (resampler.patients[:, None] != some).astype(np.float32)
 
 
 def _macro(values: Float64[np.ndarray, "draws 18"]) -> Float64[np.ndarray, "draws"]:

@@ -6,14 +6,13 @@ Brier score, the bins of a reliability diagram, the risk–coverage curve, and b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import RATE, Resampler, with_interval
 
 NUM_BINS = 15
 """Of equal width (Guo et al., ICML 2017)."""
@@ -30,19 +29,18 @@ class Claims:
     """Of each case; its cases are not independent."""
 
 
-def reliability(claims: Claims, resamples: int, seed: int) -> dict[str, Any]:
+def reliability(claims: Claims) -> dict[str, Any]:
     """ECE with its interval over patients, bins to draw, and the risk–coverage curve.
 
     There must be at least one claim.
     """
-    resampler = Resampler.of(claims.patients, resamples, seed)
-    ece = partial(expected_calibration_error, claims.probability, claims.truth)
-    drawn = [ece(draw[resampler.patients]) for draw in resampler.draws]
+    gaps = _gaps(claims.probability, claims.truth)
+    point, without = map(_error_of, Resampler.of(claims.patients).sums(gaps))
     coverage, risk = risk_coverage(claims.probability, claims.truth)
     steps = np.linspace(0, len(risk) - 1, min(len(risk), 101)).round().astype(int)
     return {
         "cases": len(claims.truth),
-        "ece": with_interval(np.array([ece()]), np.array(drawn)),
+        "ece": with_interval(point, without, RATE),
         "brier": float(np.mean((claims.probability - claims.truth) ** 2)),
         "bins": _bins(claims),
         "risk_coverage": [[float(coverage[i]), float(risk[i])] for i in steps],
@@ -51,17 +49,28 @@ def reliability(claims: Claims, resamples: int, seed: int) -> dict[str, Any]:
 
 
 def expected_calibration_error(
-    probability: Float64[np.ndarray, "cases"],
-    truth: Bool[np.ndarray, "cases"],
-    weight: Float64[np.ndarray, "cases"] | None = None,
+    probability: Float64[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
 ) -> float:
-    """Mean over cases of |mean probability − frequency| of their bin.
+    """Mean over cases of |mean probability − frequency| of their bin."""
+    return float(_error_of(_gaps(probability, truth).sum(axis=0, keepdims=True))[0])
 
-    ``weight`` says how often each case counts; None counts each once.
-    """
-    weights = np.ones(len(probability)) if weight is None else weight
-    gaps = np.bincount(_bin_of(probability), weights * (probability - truth), minlength=NUM_BINS)
-    return float(np.abs(gaps).sum() / weights.sum())
+
+def _gaps(
+    probability: Float64[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
+) -> Float64[np.ndarray, "cases columns"]:
+    """Probability less truth in the column of its bin, and 1 in the last: the error is of sums."""
+    gaps = np.zeros((len(probability), NUM_BINS + 1))
+    gaps[np.arange(len(gaps)), _bin_of(probability)] = probability - truth
+    gaps[:, NUM_BINS] = 1
+    return gaps
+
+
+def _error_of(totals: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows"]:
+    cases = totals[:, NUM_BINS]
+    error = np.abs(totals[:, :NUM_BINS]).sum(axis=1)
+    errors: Float64[np.ndarray, "rows"] = np.full(len(cases), np.nan)
+    np.divide(error, cases, out=errors, where=cases > 0)
+    return errors
 
 
 def risk_coverage(

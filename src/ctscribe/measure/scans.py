@@ -35,6 +35,8 @@ class ScanReport:
     labels: Labels
     whole: str | None = None
     """As `ReportedRow`'s."""
+    header: tuple[tuple[str, str | float], ...] = ()
+    """What is known of the scan without a voxel of it: age, sex, manufacturer."""
 
     @property
     def text(self) -> str:
@@ -119,9 +121,16 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
             study.impression,
             labels[study.volume_name] if study.labels is None else study.labels,
             study.whole,
+            _header(study),
         )
         for study in studies
     ]
+
+
+def _header(study: ReportedRow) -> tuple[tuple[str, str | float], ...]:
+    # A prepared volume's grid is not asked for: of tables it is not known, and both score alike.
+    told = {"age": study.age_years, "sex": study.sex, "manufacturer": study.manufacturer}
+    return tuple((name, value) for name, value in told.items() if value is not None)
 
 
 def one_row_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:

@@ -22,10 +22,12 @@ from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow, unfinished
 from ctscribe.measure.baselines import (
+    Baseline,
     Probabilities,
     read_label_head,
     rules_of,
     stated_by,
+    strongest_blind,
     write_baselines,
 )
 from ctscribe.measure.beyond_labels import count_other_findings, count_wrong_places
@@ -47,13 +49,12 @@ from ctscribe.measure.scans import (
     labelled_text,
     match_predictions,
     one_row_per_scan,
-    read_answers,
     scored_text,
 )
 from ctscribe.measure.statistics import (
     Statistics,
+    each_scan_statistics,
     language_of_written,
-    scan_statistics,
     score_table,
 )
 from ctscribe.text.sections import split_sentences
@@ -155,7 +156,7 @@ def evaluate(
     source: LabelSource = RULES,
     label_head: Probabilities | None = None,
 ) -> dict[str, Any]:
-    """Scores predictions once per scan, with patient-bootstrap intervals and blind baselines.
+    """Scores predictions once per scan, with intervals over patients and blind baselines.
 
     Args:
         predictions: At most one report per scan; a missing one counts as empty text without
@@ -169,11 +170,12 @@ def evaluate(
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
-        signature), ``baseline_rules``, ``per_finding`` (with sides and sizes that are wrong),
-        ``other_findings`` (outside the 18, counted nowhere else), ``agreement``, ``strata``,
-        ``missing``, ``language_of_written`` (see there), ``unfinished`` (reports cut short, of
-        those of which that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a
-        label head. An undefined score is None.
+        signature), ``baseline_rules``, ``strongest`` (metric → the blind baseline with the highest
+        score), ``per_finding`` (with sides and sizes that are wrong), ``other_findings`` (outside
+        the 18, counted nowhere else), ``agreement``, ``strata``, ``missing``,
+        ``language_of_written`` (see there), ``unfinished`` (reports cut short, of those of which
+        that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a label head. An
+        undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
@@ -186,13 +188,13 @@ def evaluate(
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     stated = None if label_head is None else stated_by(label_head)
-    blind = write_baselines(known, truth, config.seed, stated)
-    cut, drawn = unfinished(predictions), {"resamples": config.resamples, "seed": config.seed}
+    blind = write_baselines(known, truth, config.seed, stated, config.profile)
+    cut = unfinished(predictions)
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
-        "n": {**count_scans(studies), **given, **drawn},
+        "n": {**count_scans(studies), **given, "seed": config.seed},
         **_scores(answers, blind, studies, truth, config, source),
-        **({} if label_head is None else {"ranking": _ranking(label_head, truth, config)}),
+        **({} if label_head is None else {"ranking": _ranking(label_head, truth)}),
         "baseline_rules": rules_of(blind, leave_one_out=known is None),
         "missing": missing,
         "language_of_written": language_of_written(answers, truth, missing, config.profile),
@@ -230,14 +232,14 @@ def _require_other_patients(
 
 def _scores(
     answers: Answers,
-    blind: Mapping[str, Sequence[Sections]],
+    blind: Mapping[str, Baseline],
     studies: Sequence[ReportedRow],
     truth: Sequence[ScanReport],
     config: EvaluateConfig,
     source: LabelSource,
 ) -> dict[str, Any]:
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+    resampler = Resampler.of([report.patient_id for report in truth])
 
     def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
         found = score_table(rows, resampler, config.profile, source.name)
@@ -246,29 +248,29 @@ def _scores(
             found["meteor"] = meteor(**texts, profile=config.profile)
         return found | value_table(values, resampler)
 
-    rows = scan_statistics(answers, truth, config.profile)
     labelled = _labelled_texts(answers, truth)
     placed = count_wrong_places(**labelled)
-    baselines = {name: read_answers(sections, source) for name, sections in blind.items()}
-    systems = [each.texts for each in (answers, *baselines.values())]
-    values, *of_baselines = score_systems(config.radeval, systems, [each.text for each in truth])
+    baselines = {name: baseline.answers(source) for name, baseline in blind.items()}
+    systems = [answers, *baselines.values()]
+    texts = [each.texts for each in systems]
+    values = score_systems(config.radeval, texts, [each.text for each in truth])
+    statistics = [*each_scan_statistics(systems, truth, config.profile)]
+    rows = statistics[0]
+    model, *bars = map(table, systems, statistics, values)
+    by_name = dict(zip(baselines, bars, strict=True))
     return {
-        "model": table(answers, rows, values),
-        "baselines": {
-            name: table(each, scan_statistics(each, truth, config.profile), of_baseline)
-            for (name, each), of_baseline in zip(baselines.items(), of_baselines, strict=True)
-        },
+        "model": model,
+        "baselines": by_name,
+        "strongest": strongest_blind(by_name),
         "per_finding": [a | b for a, b in zip(by_finding(rows, resampler), placed, strict=True)],
         "other_findings": count_other_findings(**labelled),
         "agreement": by_agreement(answers, truth, resampler),
-        "strata": by_stratum(rows, studies, truth, resampler),
+        "strata": by_stratum(rows, studies, truth),
     }
 
 
-def _ranking(
-    label_head: Probabilities, truth: Sequence[ScanReport], config: EvaluateConfig
-) -> dict[str, Any]:
-    resampler = Resampler.of([report.patient_id for report in truth], config.resamples, config.seed)
+def _ranking(label_head: Probabilities, truth: Sequence[ScanReport]) -> dict[str, Any]:
+    resampler = Resampler.of([report.patient_id for report in truth])
     probabilities = np.array([label_head[report.scan_id] for report in truth], dtype=np.float64)
     return by_ranking(probabilities, truth, resampler)
 

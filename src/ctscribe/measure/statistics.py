@@ -1,6 +1,6 @@
 """All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from ctscribe.measure.clinical import (
     clinical_signature,
     clinical_statistics,
 )
-from ctscribe.measure.intervals import Resampler, with_interval
+from ctscribe.measure.intervals import CIDER, CORPUS, RATE, Kind, Resampler, with_interval
 from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
     Profile,
+    each_language_statistics,
     language_metrics,
     language_scores,
     language_signature,
@@ -36,17 +37,31 @@ def all_metrics(profile: Profile) -> tuple[str, ...]:
     return (*language_metrics(profile), *CLINICAL_METRICS)
 
 
+def kind_of(metric: str) -> Kind:
+    """How the interval of a metric is made: of this table's, or another's mean over reports."""
+    if metric == "cider":
+        return CIDER
+    is_rate = metric in CLINICAL_METRICS and not metric.endswith("_macro")
+    return RATE if is_rate else CORPUS
+
+
 def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Profile) -> Statistics:
     """Sufficient statistics of every scan, for all metrics at once."""
-    language = language_statistics(
-        predictions=answers.compared(profile),
-        references=[report.compared(profile) for report in truth],
-        profile=profile,
-    )
-    clinical = clinical_statistics(
-        predictions=answers.labels, references=[report.labels for report in truth]
-    )
-    return np.hstack([language, clinical])
+    (rows,) = each_scan_statistics([answers], truth, profile)
+    return rows
+
+
+def each_scan_statistics(
+    systems: Sequence[Answers], truth: Sequence[ScanReport], profile: Profile
+) -> Iterator[Statistics]:
+    """`scan_statistics` of several systems, in less time than one after the other."""
+    texts = [report.compared(profile) for report in truth]
+    labels = [report.labels for report in truth]
+    written = [answers.compared(profile) for answers in systems]
+    language = each_language_statistics(written, texts, profile)
+    for answers, rows in zip(systems, language, strict=True):
+        clinical = clinical_statistics(predictions=answers.labels, references=labels)
+        yield np.hstack([rows, clinical])
 
 
 def language_of_written(
@@ -88,8 +103,8 @@ def score_sums(
 def score_table(
     statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
 ) -> dict[str, dict[str, Any]]:
-    """Metric → value, its interval over the draws, and its signature."""
-    point, drawn = (score_sums(sums, profile) for sums in resampler.sums(statistics))
+    """Metric → value, its interval over patients, and its signature."""
+    point, without = (score_sums(sums, profile) for sums in resampler.sums(statistics))
     num_scans, of_all = len(statistics), profile == "vlm3d"
     signatures = {
         **{
@@ -101,6 +116,6 @@ def score_table(
         },
     }
     return {
-        name: with_interval(point[name], drawn[name]) | {"signature": signature}
+        name: with_interval(point[name], without[name], kind_of(name)) | {"signature": signature}
         for name, signature in signatures.items()
     }

@@ -25,7 +25,7 @@ from ctscribe.base.figures import (
 from ctscribe.base.files import write_text
 from ctscribe.measure.card_scores import FEWEST_PATIENTS, Verdict
 from ctscribe.measure.card_views import KEPT
-from ctscribe.show.tables import Table, Value, interval_of, to_markdown, value_of
+from ctscribe.show.tables import Table, Value, estimate_of, to_markdown, value_of
 
 VIEW_TITLES = {
     "real": "The scan itself",
@@ -105,8 +105,8 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             f"**{RESEARCH_USE}**",
             "",
             f"{_identity(card)}, {scored}: {n['scans']} scans of {n['patients']} "
-            f"patients. In brackets the 95 % interval over {n['resamples']} resamples of patients "
-            f"(seed {n['seed']}). Findings read by: {card['definitions']['labels']}.",
+            f"patients. In brackets the 95 % interval over patients. Findings read by: "
+            f"{card['definitions']['labels']}.",
             "",
             f"**{headline(card)}**",
             "",
@@ -257,7 +257,7 @@ def _figure(card: Mapping[str, Any]) -> Figure:
         _TITLES[metric]: {
             VIEW_TITLES[view]: estimate
             for view, scores in card["views"].items()
-            if (estimate := interval_of(scores.get(metric)))
+            if (estimate := estimate_of(scores.get(metric)))
         }
         for metric in _DRAWN
         if metric in _measured(card)
@@ -266,7 +266,7 @@ def _figure(card: Mapping[str, Any]) -> Figure:
         VIEW_TITLES[view]: {
             row["finding"]: estimate
             for row in card["per_finding"]
-            if (estimate := interval_of(row["views"][view]["coverage"]))
+            if (estimate := estimate_of(row["views"][view]["coverage"]))
         }
         for view in ("real", "other_patient")
     }

@@ -27,7 +27,7 @@ from ctscribe.show.card import VIEW_TITLES
 from ctscribe.show.page import png_uri, render
 from ctscribe.show.tables import (
     Table,
-    interval_of,
+    estimate_of,
     to_latex,
     to_markdown,
     value_of,
@@ -100,7 +100,7 @@ def cards_tables(comparison: Mapping[str, Any]) -> list[Table]:
             (
                 f"{n['scans']} scans of {n['patients']} patients, of whom "
                 f"{n['patients_with_findings']} have a finding; in brackets the 95 % interval over "
-                f"{n['resamples']} resamples of patients (seed {n['seed']}), the same for all.",
+                "patients, the same left out for all.",
                 "Dependence is the least over all views that a verdict rests on: "
                 f"{', '.join(VIEW_TITLES[view] for view in GATED)}.",
                 f"Minus {base}: difference of dependence on the same patients; its interval says "
@@ -131,7 +131,7 @@ def cards_figure(comparison: Mapping[str, Any]) -> Figure:
             shown = {
                 row + shift: estimate
                 for row, view in enumerate(views)
-                if (estimate := interval_of(_dependence(card, view)))
+                if (estimate := estimate_of(_dependence(card, view)))
             }
             axes.errorbar(
                 [estimate[0] for estimate in shown.values()],

@@ -27,7 +27,7 @@ from ctscribe.base.files import read_json
 from ctscribe.base.grid import TITLES, Cell
 from ctscribe.base.recipe import Recipe
 from ctscribe.show.score_tables import LIKENESS, Scores
-from ctscribe.show.tables import Table, Value, interval_of
+from ctscribe.show.tables import Table, Value, estimate_of
 
 SIZES = ("< 3 mm", "< 6 mm", "6–8 mm", "> 8–30 mm", "> 30 mm", "unmeasured")
 """Strata by the largest nodule of the reference, in order; those below 3 mm also count below 6."""
@@ -82,15 +82,16 @@ def beta_curves(weights: Table, betas: Sequence[float]) -> dict[str, dict[float,
     curves: dict[str, dict[float, Estimate]] = {}
     for beta, row in zip(sorted(set(betas)), weights.rows, strict=False):
         for column, value in zip(weights.columns, row, strict=True):
-            if column in _CURVES and isinstance(value, Value):
-                curves.setdefault(column, {})[beta] = (value.value, value.low, value.high)
+            estimate = estimate_of(vars(value)) if isinstance(value, Value) else None
+            if column in _CURVES and estimate:
+                curves.setdefault(column, {})[beta] = estimate
     return curves
 
 
 def nodule_sizes(scores: Scores) -> dict[str, tuple[int, Estimate | None]]:
     """Stratum by nodule size, in order → scans, and Coverage of nodules where it is defined."""
     rows = {
-        row["stratum"]: (row["scans"], interval_of(row["nodule_coverage"]))
+        row["stratum"]: (row["scans"], estimate_of(row["nodule_coverage"]))
         for row in scores["strata"]
         if row["grouping"] in ("nodule size", "tiny nodule")
     }
@@ -210,7 +211,7 @@ def _captioned(caption: str, figure: Figure) -> CaptionedFigure:
 def _findings(title: str, scores: Scores, detail: str) -> CaptionedFigure:
     rows = scores["per_finding"]
     recall, precision = (
-        {row["finding"]: found for row in rows if (found := interval_of(row[metric]))}
+        {row["finding"]: found for row in rows if (found := estimate_of(row[metric]))}
         for metric in ("coverage", "precision")
     )
     positives = {row["finding"]: row["true_positives"] + row["false_negatives"] for row in rows}

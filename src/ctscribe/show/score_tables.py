@@ -15,9 +15,9 @@ from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief, read_json
 from ctscribe.base.rows import Unfinished
-from ctscribe.measure.baselines import LEAVE_ONE_OUT
+from ctscribe.measure.baselines import LEAVE_ONE_OUT, SIGHTED, strongest_blind
 from ctscribe.measure.predictions import tell_noticed
-from ctscribe.show.tables import UNDEFINED, Table, Value, value_of
+from ctscribe.show.tables import IN_BRACKETS, UNDEFINED, Table, Value, value_of
 
 Scores = Mapping[str, Any]
 """What `evaluate` returns."""
@@ -77,16 +77,15 @@ BASELINES = {
     "constant_report": "Constant report",
     "all_normal": "All-normal report",
     "other_patient": "Another patient's report",
+    "same_header": "Report of the most alike by age, sex, manufacturer",
     "label_retrieval": "Retrieval by true labels (oracle, not blind)",
     "label_sentences": "Label head → template sentences (not blind)",
 }
-"""Row titles by the key `measure.scores` writes."""
-
-SIGHTED = frozenset({"label_retrieval", "label_sentences"})
-"""Baselines that know the true labels or see the scan, so a variant need not beat them."""
+"""Row titles by the key `measure.scores` writes; of chosen constants see `baseline_title`."""
 
 GAP = "Mismatch gap"
 BEATS_BLIND = "†"
+STRONGEST = "‡"
 HOLDS = "*"
 
 _COUNTS = {"true_positives": "Right", "false_positives": "Wrong", "false_negatives": "Missed"}
@@ -173,8 +172,7 @@ def differences_table(base: str, comparison: Mapping[str, Any]) -> Table:
         for metric in metrics
     )
     notes = (
-        f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
-        f"{n['resamples']} paired resamples of patients (seed {n['seed']}).",
+        f"{n['scans']} scans of {n['patients']} patients; {IN_BRACKETS}",
         f"{HOLDS} The difference holds: p < {comparison['alpha']:g} by approximate randomisation "
         f"over patients ({n['trials']} trials), adjusted by Holm over all {n['family']} "
         "comparisons.",
@@ -197,7 +195,8 @@ def tables_of(paths: Sequence[Path]) -> list[Table]:
     content = {name: read_json(path) for name, path in run_names(paths).items()}
     for name, scores in content.items():
         is_comparison = "differences" in scores and len(content) == 1
-        if not is_comparison and not {"model", "baselines", "n"} <= scores.keys():
+        is_scores = {"model", "baselines", "n"} <= scores.keys() and scores["baselines"]
+        if not is_comparison and not is_scores:
             raise _no_scores(name, "has no scores")
     try:
         return _tables_of(content)
@@ -254,18 +253,28 @@ def systems_table(
         notes: Behind those every such table has.
     """
     baselines = next(iter(systems.values()))[0]["baselines"]
+    strongest = strongest_blind(baselines)
+    bars = {
+        metric: baselines[name][metric]
+        for metric, name in strongest.items()
+        if all(baselines[each][metric]["value"] is not None for each in baselines.keys() - SIGHTED)
+    }
     with_gap = any("gap" in scores for results in systems.values() for scores in results)
     rows: list[tuple[Value | str, ...]] = []
     for name, results in systems.items():
         values = _means([scores["model"] for scores in results], metrics)
-        if "coverage" in values:
-            values["coverage"] = _marked(values["coverage"], baselines)
+        marked = (_marked(values[metric], bars.get(metric)) for metric in metrics)
         gaps = [scores["gap"] for scores in results if "gap" in scores]
         gap = [_mean(gaps) if gaps else UNDEFINED] if with_gap else []
-        rows.append((name, *values.values(), *gap))
+        rows.append((name, *marked, *gap))
     for name, scores in baselines.items():
         gap = [UNDEFINED] if with_gap else []
-        rows.append((BASELINES[name], *_means([scores], metrics).values(), *gap))
+        values = _means([scores], metrics)
+        cells = (
+            _with_mark(values[metric], STRONGEST if strongest.get(metric) == name else "")
+            for metric in metrics
+        )
+        rows.append((baseline_title(name), *cells, *gap))
     return Table(
         title,
         (corner, *metrics.values(), *([GAP] if with_gap else [])),
@@ -283,18 +292,36 @@ def _means(
 
 def _mean(estimates: Sequence[Mapping[str, float | None]]) -> Value | str:
     """Mean over seeds of value and bounds; undefined where it is for one of them."""
-    means = {}
+    means: dict[str, Any] = {}
     for bound in ("value", "low", "high"):
         known = [each for estimate in estimates if (each := estimate[bound]) is not None]
         means[bound] = fmean(known) if len(known) == len(estimates) else None
-    return value_of(means)
+    return value_of(next((means | few for few in map(_too_few, estimates) if few), means))
 
 
-def _marked(coverage: Value | str, baselines: Mapping[str, Mapping[str, Any]]) -> Value | str:
-    blind = [baselines[name]["coverage"]["high"] for name in baselines.keys() - SIGHTED]
-    if isinstance(coverage, Value) and None not in blind and coverage.low > max(blind):
-        return replace(coverage, mark=BEATS_BLIND)
-    return coverage
+def _too_few(score: Mapping[str, Any]) -> dict[str, int]:
+    return {key: score[key] for key in score if key == "too_few_patients"}
+
+
+def baseline_title(name: str) -> str:
+    """The row title of a baseline."""
+    if name.startswith("commonest_"):
+        count = name.removeprefix("commonest_")
+        return f"Constant: the {count} commonest findings"
+    if name.startswith("best_"):
+        return f"Constant: the report best for {TITLES[name.removeprefix('best_')]}"
+    return BASELINES[name]
+
+
+def _marked(score: Value | str, bar: Mapping[str, Any] | None) -> Value | str:
+    """With a mark where even the lower bound lies above the strongest blind baseline's upper."""
+    if not isinstance(score, Value) or score.low is None or bar is None or bar["high"] is None:
+        return score
+    return _with_mark(score, BEATS_BLIND if score.low > bar["high"] else "")
+
+
+def _with_mark(score: Value | str, mark: str) -> Value | str:
+    return replace(score, mark=mark) if isinstance(score, Value) else score
 
 
 def _notes(
@@ -303,8 +330,7 @@ def _notes(
     first = next(iter(systems.values()))[0]
     n = first["n"]
     notes = [
-        f"{n['scans']} scans of {n['patients']} patients; in brackets the 95 % interval over "
-        f"{n['resamples']} resamples of patients (seed {n['seed']}).",
+        f"{n['scans']} scans of {n['patients']} patients; {IN_BRACKETS}",
     ]
     missing = {
         name: {scan for scores in results for scan in scores.get("missing", ())}
@@ -315,16 +341,17 @@ def _notes(
         notes += [note for each in systems.items() for note in _challenge_note(*each)]
     cut = {name: cut_short(*results) for name, results in systems.items()}
     notes += [f"{name}: {each}." for name, each in cut.items() if each.count]
-    if "coverage" in metrics:
+    notes.append(
+        f"{STRONGEST} The strongest blind baseline for this metric. {BEATS_BLIND} The lower bound "
+        "lies above its upper bound; a score without this mark says nothing about the scan."
+    )
+    if "same_header" not in first["baselines"]:
+        notes.append("No baseline goes by age, sex and manufacturer: none is known of these scans.")
+    if "coverage" in metrics and first["model"]["coverage"]["value"] is None:
         notes.append(
-            f"{BEATS_BLIND} Coverage whose lower bound lies above every blind baseline's upper "
-            "bound."
+            f"{UNDEFINED} is undefined: no reference states a finding, so there is nothing to "
+            "cover, and CRG has no A to divide by."
         )
-        if first["model"]["coverage"]["value"] is None:
-            notes.append(
-                f"{UNDEFINED} is undefined: no reference states a finding, so there is nothing to "
-                "cover, and CRG has no A to divide by."
-            )
     if with_gap:
         notes.append(
             f"{GAP}: cross entropy of the true report on another patient's volume minus on the "
@@ -401,7 +428,7 @@ def _seed_note(name: str, results: Sequence[Scores], metrics: Mapping[str, str])
 
 
 def _difference(found: Mapping[str, Any] | None) -> Value | str:
-    if found is None or found["low"] is None:
+    if found is None:
         return UNDEFINED
     mark = HOLDS if found["holds"] else ""
     return Value(found["difference"], found["low"], found["high"], mark)

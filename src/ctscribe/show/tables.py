@@ -16,21 +16,36 @@ Form = Literal["markdown", "csv", "latex"]
 
 
 UNDEFINED = "–"
+TOO_FEW = "too few patients"
+IN_BRACKETS = (
+    "in brackets the 95 % interval, by the jackknife over patients, or that they are too few for "
+    "one that could be held."
+)
+"""What a note of a table says of them."""
 
 
 @final
 @dataclass(frozen=True)
 class Value:
-    """A number with its 95 % interval; ``mark`` is printed behind it."""
+    """A number with its 95 % interval; ``mark`` is printed behind it.
+
+    Without bounds there are too few patients for an interval.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     mark: str = ""
 
+    @property
+    def bounds(self) -> str:
+        """What stands in the brackets."""
+        if self.low is None or self.high is None:
+            return TOO_FEW
+        return f"{_number(self.low)}, {_number(self.high)}"
+
     def __str__(self) -> str:
-        value, low, high = map(_number, (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]{self.mark}"
+        return f"{_number(self.value)} [{self.bounds}]{self.mark}"
 
 
 @final
@@ -49,16 +64,20 @@ def value_of(score: Mapping[str, Any] | None) -> Value | str:
     """A score for a table: alone where it has no interval, a dash where it is undefined."""
     if score is None or score["value"] is None:
         return UNDEFINED
-    bounds = interval_of(score)
-    return _number(score["value"]) if bounds is None else Value(*bounds)
+    if score["low"] is None and "too_few_patients" not in score:
+        return _number(score["value"])
+    return Value(score["value"], score["low"], score["high"])
 
 
-def interval_of(score: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
-    """Value, lower and upper bound of a score; None where one of them is undefined."""
-    if score is None:
+def estimate_of(score: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
+    """Value, lower and upper bound to draw, None where it is undefined.
+
+    Without an interval both bounds are the value, so that no whiskers are drawn.
+    """
+    if score is None or (value := score["value"]) is None:
         return None
-    value, low, high = score["value"], score["low"], score["high"]
-    return None if value is None or low is None or high is None else (value, low, high)
+    low, high = (value if score[bound] is None else score[bound] for bound in ("low", "high"))
+    return value, low, high
 
 
 def written_tables(tables: Sequence[Table], form: Form) -> str:
@@ -97,7 +116,8 @@ def to_csv(table: Table) -> str:
         fields: list[str] = []
         for cell, has_interval in zip(row, measured, strict=True):
             if isinstance(cell, Value):
-                fields += [f"{bound:.6f}" for bound in (cell.value, cell.low, cell.high)]
+                bounds = (cell.value, cell.low, cell.high)
+                fields += ["" if bound is None else f"{bound:.6f}" for bound in bounds]
             else:
                 fields += [cell, "", ""] if has_interval else [cell]
         lines.append(fields)
@@ -152,6 +172,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "–": "--",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "β": r"$\beta$",
     "α": r"$\alpha$",
 }
@@ -164,6 +185,5 @@ def _latex_text(text: str) -> str:
 def _latex_cell(cell: Value | str) -> str:
     if isinstance(cell, str):
         return _latex_text(cell)
-    bounds = (cell.value, cell.low, cell.high)
-    value, low, high = (_number(bound).replace("-", "$-$") for bound in bounds)
-    return rf"{value}{_latex_text(cell.mark)} {{\scriptsize [{low}, {high}]}}"
+    value, bounds = (text.replace("-", "$-$") for text in (_number(cell.value), cell.bounds))
+    return rf"{value}{_latex_text(cell.mark)} {{\scriptsize [{bounds}]}}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctscribe.base.about import RESEARCH_USE
-from ctscribe.show.tables import Table, value_of
+from ctscribe.show.tables import IN_BRACKETS, Table, value_of
 
 _RANKED_BY = {
     "attention": "finding queries",
@@ -72,9 +72,8 @@ def grounding_tables(found: Mapping[str, Any]) -> list[Table]:
     titles = {metric: title for metric, title in _GROUNDING.items() if metric in scores}
     told = (f"{titles[metric]}: {scores[metric]['signature'].split('|')[1]}." for metric in titles)
     notes = (
-        f"{n['findings']} findings in {n['volumes']} volumes of {n['patients']} patients; in "
-        f"brackets the 95 % interval over {n['resamples']} resamples of patients (seed "
-        f"{n['seed']}).",
+        f"{n['findings']} findings in {n['volumes']} volumes of {n['patients']} patients; "
+        f"{IN_BRACKETS}",
         f"{len(found['missing'])} volumes have no prediction, which counts as pointing nowhere; "
         f"{found['passed_over']} predicted ones are not in the reference.",
         *told,
