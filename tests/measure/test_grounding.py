@@ -71,8 +71,6 @@ def test_the_masks_themselves_are_right_however_their_axes_run(
         "volumes": 3,
         "patients": 3,
         "findings": 2,
-        "resamples": 100,
-        "seed": 0,
     }
     assert found["missing"] == ["valid_3_a_1"]
 
