@@ -205,8 +205,10 @@ def results(folder: Path) -> dict[str, str]:
     Of that state a checkpoint's marker has the checksum, and so has that of a warm-up of its
     seconds.
     """
-    apart = ("said.txt", "rng_state.pth", "complete.json", "tfevents.ctscribe")
-    apart += ("warm_up.json", "made/out/checkpoint.json")
+    apart = (
+        *("said.txt", "rng_state.pth", "complete.json", "tfevents.ctscribe"),
+        *("warm_up.json", "made/out/checkpoint.json"),
+    )
     return {name: value for name, value in hashes(folder).items() if not name.endswith(apart)}
 
 
