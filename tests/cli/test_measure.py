@@ -9,6 +9,7 @@ import pytest
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.recipe import Recipe, SplitsConfig
 from ctscribe.base.rows import write_rows
 from ctscribe.base.runs import open_run
@@ -20,6 +21,8 @@ from ctscribe.cli.references import (
     require_prepared,
 )
 from ctscribe.text.findings import FINDINGS
+from tests.holders import held
+from tests.refusals import refusal
 from tests.studies import prediction, reported_studies, study_row, write_prepared, write_reports
 
 FEW = ("--set", "evaluate.resamples=100")
@@ -268,6 +271,18 @@ def test_what_was_cut_short_is_said_and_shown(
     assert said in told.out
     assert f"note: {said}" in told.err
     assert said in (tmp_path / "scores.html").read_text(encoding="utf-8")
+
+
+def test_scores_and_page_are_written_by_one_process_at_a_time(
+    references: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "scores.json"
+    asked = ("evaluate", references, "--references", references, "--out", target, *FEW)
+    with held(one_writer_of(target)), refusal("E_BUSY"):
+        run(*asked)
+    assert not target.with_suffix(".html").exists()
+    run(*asked)
+    assert target.with_suffix(".html").exists()
 
 
 def test_scoring_takes_the_recipe_of_the_run_that_wrote_and_says_where_there_is_none(

@@ -371,11 +371,13 @@ def export(
     ] = None,
 ) -> None:
     """Write the run's best weights for transformers, vLLM and SGLang into OUT."""
+    from ctscribe.base.locks import one_writer_of
     from ctscribe.base.runs import recipe_of
     from ctscribe.learn.model.publish import publish
 
     recipe = recipe_of(run)
-    merging = publish(run / "best", out, what, recipe, base)
+    with one_writer_of(out):
+        merging = publish(run / "best", out, what, recipe, base)
     if merging is not None:
         say(
             f"Cross entropy of {merging.num_reports} stock reports on noise, nats per token: "

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
+from ctscribe.base.locks import one_writer_of
 from ctscribe.base.types import PredictionFormat, Split
 from ctscribe.cli.console import print_text, say, stage
 from ctscribe.cli.options import AllowOutside, Overrides, ScoringRecipeName, app
@@ -124,13 +125,14 @@ def evaluate(
         predictions, references, knobs.evaluate, _label_source(classifier), label_head
     )
     target = out or predictions.with_name("scores.json")
-    write_json(target, scores)
+    page = target.with_suffix(".html")
+    with one_writer_of(target):  # the numbers and their page belong together
+        write_json(target, scores)
+        write_run_board(page, scores, predictions, references)
     print_text(written_tables(score_tables({"Model": scores}), "markdown"))
     _say_noticed(scores["n"])
     if (cut := cut_short(scores)).known:
         say(f"note: {cut}")
-    page = target.with_suffix(".html")
-    write_run_board(page, scores, predictions, references)
     say(f"Scores in {target}, and to read in {page}")
 
 
