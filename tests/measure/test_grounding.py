@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ctscribe.base.files import read_json
-from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import Lesion, TruthRow, write_rows
 from ctscribe.cli.app import app
 from ctscribe.measure.grounding import GROUNDING, HIT_DICE, ground
@@ -16,7 +15,6 @@ from ctscribe.write.evidence import EvidenceRow, PairEvidence, SentenceEvidence
 from tests.refusals import refusal
 from tests.studies import study_row, write_prepared
 
-CONFIG = EvaluateConfig(resamples=100)
 NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 OBLIQUE = np.array(
     [[0.6, -0.8, 0, -30], [0.8, 0.6, 0, 20], [0, 0, 2, 100], [0, 0, 0, 1]], dtype=float
@@ -64,16 +62,10 @@ def test_the_masks_themselves_are_right_however_their_axes_run(
     write_mask(said / "valid_1_a_1" / "Lung nodule.nii.gz", *flipped)
     swapped = mask_of(NEAR).transpose(1, 0, 2), OBLIQUE[:, [1, 0, 2, 3]]
     write_mask(said / "valid_2_a_1" / "Pleural effusion.nii.gz", *swapped)
-    found = ground(said, reference, None, CONFIG)
+    found = ground(said, reference, None)
     perfect = dict.fromkeys(GROUNDING, 1.0) | {"false_findings": 0.0}
     assert values(found["scores"]) == perfect
-    assert found["n"] == {
-        "volumes": 3,
-        "patients": 3,
-        "findings": 2,
-        "resamples": 100,
-        "seed": 0,
-    }
+    assert found["n"] == {"volumes": 3, "patients": 3, "findings": 2}
     assert found["missing"] == ["valid_3_a_1"]
 
 
@@ -90,7 +82,7 @@ def test_boxes_in_voxels_and_in_mm_are_drawn_on_the_scan(reference: Path, tmp_pa
         },
     ]
     said.write_text("\n".join(map(json.dumps, rows)))
-    found = ground(said, reference, None, CONFIG)
+    found = ground(said, reference, None)
     by_name = {row["finding"]: row for row in found["per_finding"]}
     assert by_name[NODULE]["dice"]["value"] == pytest.approx(2 * 72 / (72 + 144))
     assert by_name[NODULE]["instance_f1"]["value"] == pytest.approx(2 / 3)
@@ -110,7 +102,7 @@ def test_a_finding_not_pointed_at_scores_0_and_one_too_many_is_false(
     write_mask(said / "valid_1_a_1" / "emphysema.nii.gz", mask_of())
     write_mask(said / "valid_3_a_1" / "lung_nodule.nii.gz", mask_of(NEAR, FAR))
     write_mask(said / "valid_9_a_1" / "lung_nodule.nii.gz", mask_of(NEAR))
-    found = ground(said, reference, None, CONFIG)
+    found = ground(said, reference, None)
     assert values(found["scores"]) == {
         "dice": 0.0,
         "hit_rate": 0.0,
@@ -129,7 +121,7 @@ def test_a_finding_not_pointed_at_scores_0_and_one_too_many_is_false(
 
 def test_nothing_said_and_nothing_there_is_undefined(tmp_path: Path) -> None:
     write_mask(tmp_path / "one" / "valid_1_a_1" / "lung_nodule.nii.gz", mask_of())
-    found = ground(tmp_path / "one", tmp_path / "one", None, CONFIG)
+    found = ground(tmp_path / "one", tmp_path / "one", None)
     assert found["n"]["findings"] == 0
     assert values(found["scores"]) == dict.fromkeys(GROUNDING) | {"false_findings": 0.0}
 
@@ -143,7 +135,7 @@ def test_masks_of_sentences_are_compared_sentence_by_sentence(tmp_path: Path) ->
         write_mask(tmp_path / folder / "valid_1_a_1.nii.gz", np.stack(masks))
     study = {"name": "valid_1_a_1.nii.gz", "findings": listed}
     (tmp_path / "true" / "dataset.json").write_text(json.dumps({"test": [study]}))
-    found = ground(tmp_path / "said", tmp_path / "true", None, CONFIG)
+    found = ground(tmp_path / "said", tmp_path / "true", None)
     # the second sentence is none of the 18 findings, and counts all the same
     assert found["n"]["findings"] == 2
     assert found["scores"]["dice"]["value"] == 0.5
@@ -191,7 +183,7 @@ def test_a_runs_evidence_is_put_where_its_frames_show_it(tmp_path: Path) -> None
         tmp_path / "truth.jsonl",
         [truth(names[0], there), truth(names[1], missed), truth(names[2])],
     )
-    found = ground(tmp_path / "evidence.jsonl", tmp_path / "truth.jsonl", prepared, CONFIG)
+    found = ground(tmp_path / "evidence.jsonl", tmp_path / "truth.jsonl", prepared)
     assert found["n"]["findings"] == 2
     assert found["scores"]["dice"]["value"] == 0.5
     assert found["missing"] == ["valid_2_a_1"]
@@ -218,13 +210,13 @@ def test_what_is_no_box_is_refused(
     said.write_text(json.dumps({"volume_name": "valid_1_a_1.nii.gz", **row}))
     write_rows(true, [truth("valid_1_a_1.nii.gz", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))])
     with refusal(code, match):
-        ground(said, true, None, CONFIG)
+        ground(said, true, None)
 
 
 def test_predictions_of_other_volumes_are_refused(reference: Path, tmp_path: Path) -> None:
     write_mask(tmp_path / "said" / "valid_9_a_1" / "lung_nodule.nii.gz", mask_of(NEAR))
     with refusal("E_PREDICTION", "names 1 others"):
-        ground(tmp_path / "said", reference, None, CONFIG)
+        ground(tmp_path / "said", reference, None)
 
 
 def test_the_command_writes_and_prints(

@@ -304,7 +304,6 @@ def ground(
     or masks. REFERENCE is masks, such boxes, or a phantom's truth.jsonl; masks come as for
     `warm-up --where`, and one per sentence as ReXGroundingCT has them.
     """
-    from ctscribe.base.recipe import EvaluateConfig
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.grounding import ground as compare_places
     from ctscribe.show.tables import written_tables
@@ -315,7 +314,6 @@ def ground(
             predicted,
             reference,
             Prepared(prepared) if prepared else None,
-            EvaluateConfig(),
             allow_outside=allow_outside,
             progress=progress,
         )

@@ -25,7 +25,6 @@ from scipy import ndimage
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.measure.clinical import ratio
 from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
@@ -70,7 +69,6 @@ def ground(
     predicted: Path,
     reference: Path,
     prepared: Prepared | None,
-    config: EvaluateConfig,
     *,
     allow_outside: bool = False,
     progress: ProgressCallback = lambda done, total: None,
@@ -82,7 +80,6 @@ def ground(
         reference: What `read_places` reads.
         prepared: The studies a run's evidence is of; tells patients too. Without, patients are
             read from names as CT-RATE has them, else each volume is a patient of its own.
-        config: Draws and their seed.
         allow_outside: As `list_masks`.
         progress: Is told (volumes done, all volumes).
 
@@ -112,7 +109,7 @@ def ground(
         scan = _scan_grid(there)
         compared[name] = compare_places(said[name](scan) if name in said else {}, there, scan)
     progress(len(true), len(true))
-    return summarise(compared, _patients(compared, prepared), config, by_finding=both is None) | {
+    return summarise(compared, _patients(compared, prepared), by_finding=both is None) | {
         "missing": [name for name in compared if name not in said],
         "passed_over": len(said.keys() - true.keys()),
         "use": RESEARCH_USE,
@@ -165,7 +162,6 @@ def _patients(volumes: Mapping[str, object], prepared: Prepared | None) -> list[
 def summarise(
     compared: Mapping[str, Sequence[Grounded]],
     patients: Sequence[str],
-    config: EvaluateConfig,
     *,
     by_finding: bool,
 ) -> dict[str, Any]:
@@ -174,7 +170,6 @@ def summarise(
     Args:
         compared: Volume → its findings.
         patients: Of each volume.
-        config: Draws and their seed.
         by_finding: Whether to score each finding too.
     """
     resampler = Resampler.of(patients)
