@@ -202,9 +202,13 @@ def left(folder: Path) -> list[str]:
 def results(folder: Path) -> dict[str, str]:
     """What a stage wrote, but for times and for the state of generators that nothing draws from.
 
-    Of that state a checkpoint's marker has the checksum.
+    Of that state a checkpoint's marker has the checksum, and so has that of a warm-up of its
+    seconds.
     """
-    apart = ("said.txt", "rng_state.pth", "complete.json", "tfevents.ctscribe")
+    apart = (
+        *("said.txt", "rng_state.pth", "complete.json", "tfevents.ctscribe"),
+        *("warm_up.json", "made/out/checkpoint.json"),
+    )
     return {name: value for name, value in hashes(folder).items() if not name.endswith(apart)}
 
 

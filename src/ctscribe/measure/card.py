@@ -9,7 +9,7 @@ together from stored features and equal what the tower would make of the altered
 Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -79,11 +79,7 @@ def make_card(
         writer.hold_against(prepared)
         asked = identity | _way_of_writing(writer)
         require_same_run(out_dir, "card", asked)
-        store = writer.features(prepared, scans, noise=True)
-        views = make_views(writer.qwen, store, strangers)
-        if all(map(prepared.has_volume, scans)):
-            views |= make_volume_views(writer, prepared, strangers)
-        views = {name: views[name] for name in VIEWS if name in views}
+        views = _all_views(writer, prepared, scans, strangers)
         writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
         open_run(out_dir, "card", asked)
         cross_entropy, answers, truth = {}, {}, as_reports(scans)
@@ -101,6 +97,20 @@ def make_card(
         card = identity | scores | {"use": RESEARCH_USE}
         write_json(out_dir / "card.json", card)
         return card
+
+
+def _all_views(
+    writer: ReportWriter,
+    prepared: Prepared,
+    scans: Sequence[StudyRow],
+    strangers: Mapping[str, StudyRow],
+) -> dict[str, View]:
+    """In the order of `VIEWS`; those that change voxels only where volumes were kept."""
+    store = writer.features(prepared, scans, noise=True)
+    views = make_views(writer.qwen, store, strangers)
+    if all(map(prepared.has_volume, scans)):
+        views |= make_volume_views(writer, prepared, strangers)
+    return {name: views[name] for name in VIEWS if name in views}
 
 
 def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:

@@ -108,24 +108,18 @@ def score_card(
     for name, written in answers.items():
         ce = cross_entropy.get(name, np.zeros(len(truth)))
         rows = _statistics(ce, written, answers["real"], truth, config.profile)
-        sums = {part: resampler.sums(each) for part, each in rows.items()}
-        point[name], drawn[name] = ({part: both[i] for part, both in sums.items()} for i in (0, 1))
+        point[name], drawn[name] = _sums(resampler, rows)
     known = [name for name in METRICS if cross_entropy or name not in FIT]
-    told = {
-        view: [name for name in known if view != "real" or name not in _COMPARED]
-        for view in answers
-    }
+    alone = [name for name in known if name not in _COMPARED]
+    told = {view: alone if view == "real" else known for view in answers}
     views = _view_scores(point, drawn, told)
-    n = {
-        "scans": len(truth),
-        "patients": len(set(patient_ids)),
-        "patients_with_findings": len({each.patient_id for each in truth if any(each.labels)}),
-    }
+    with_findings = len({report.patient_id for report in truth if any(report.labels)})
+    counts = {"scans": len(truth), "patients": len(set(patient_ids))}
     least, not_shown = _least(views), [view for view in GATED if view not in views]
     return {
-        "n": n,
+        "n": {**counts, "patients_with_findings": with_findings},
         "dependence": least,
-        "verdict": _verdict(least["low"], n["patients_with_findings"], not_shown),
+        "verdict": _verdict(least["low"], with_findings, not_shown),
         "not_shown": not_shown,
         "views": views,
         "per_finding": _per_finding(point, drawn, truth, told),
@@ -136,6 +130,15 @@ def score_card(
             "labels": source_name,
         },
     }
+
+
+def _sums(
+    resampler: Resampler, rows: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of each part of the statistics the sums over all scans, and over those of every draw."""
+    both = {part: resampler.sums(each) for part, each in rows.items()}
+    point, drawn = ({part: sums[i] for part, sums in both.items()} for i in (0, 1))
+    return point, drawn
 
 
 def _least(views: Mapping[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:

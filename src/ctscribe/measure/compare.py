@@ -92,11 +92,10 @@ def compare(
 
     Returns:
         ``n`` (with ``trials``, and ``family``, the number of comparisons), ``alpha``,
-        ``missing_of_base`` and ``missing`` (of each system): the scans of which a report is
-        missing, and ``differences``: system → metric → ``difference``, its 95 % interval ``low``
-        and ``high`` (see `with_interval`), ``p`` of approximate randomisation, ``p_holm`` adjusted
-        over all metrics of all systems, and ``holds`` when the latter is below alpha. A metric
-        that is undefined on these scans is left out.
+        ``missing_of_base`` and ``missing`` (of each system): scans without a report, and
+        ``differences``: system → metric → ``difference``, ``low`` and ``high`` (`with_interval`),
+        ``p`` of approximate randomisation, ``p_holm`` adjusted over all metrics of all systems,
+        and ``holds`` when that is below alpha. A metric that is undefined here is left out.
 
     Raises:
         CtscribeError: As `match_predictions` and `radeval.score_systems`.
@@ -104,21 +103,17 @@ def compare(
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
     resampler = Resampler.of([report.patient_id for report in truth])
-    matched = [
-        [match_predictions(written, truth, source) for written in seeds]
-        for seeds in (base, *others.values())
-    ]
+    systems = (base, *others.values())
+    matched = [[match_predictions(each, truth, source) for each in seeds] for seeds in systems]
     scorer, num_metrics = _scorer(config)
     missing_of_base, *missing = map(_missing, matched)
     one, *rest = _sums(matched, truth, resampler, config)
     trials = enough_trials(config.resamples, num_metrics * len(others))
-    differences = {
-        name: _differences(one, two, scorer, trials, config.seed)
-        for name, two in zip(others, rest, strict=True)
-    }
-    drawn = {"seed": config.seed, "trials": trials}
+    found = [_differences(one, two, scorer, trials, config.seed) for two in rest]
+    differences = dict(zip(others, found, strict=True))
+    n = {"seed": config.seed, "trials": trials, "family": _adjust(differences)}
     return {
-        "n": {**count_scans(studies), **drawn, "family": _adjust(differences)},
+        "n": count_scans(studies) | n,
         "alpha": ALPHA,
         "missing_of_base": missing_of_base,
         "missing": dict(zip(others, missing, strict=True)),

@@ -95,8 +95,7 @@ def ground(
     said, true = both or (
         read_places(path, prepared, allow_outside=allow_outside) for path in (predicted, reference)
     )
-    known = sorted(true.keys() & said.keys())
-    if not known:
+    if not true.keys() & said.keys():
         raise CtscribeError(
             "E_PREDICTION",
             f"{predicted} must point at findings of volumes in {reference}, but names "

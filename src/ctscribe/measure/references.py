@@ -164,9 +164,7 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     """
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
     rows: dict[str, ReportedRow] = {}
-    left_out: set[str] = set()
-    nameless: set[str] = set()
-    noticed = Noticed()
+    left_out, nameless, noticed = set[str](), set[str](), Noticed()
     # A manifest's volumes are paths, and prepared under the names of their scans.
     prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):

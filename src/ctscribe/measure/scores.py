@@ -159,37 +159,32 @@ def evaluate(
     """Scores predictions once per scan, with intervals over patients and blind baselines.
 
     Args:
-        predictions: At most one report per scan; a missing one counts as empty text without
-            findings and is listed.
+        predictions: At most one report per scan; a missing one counts as empty and is listed.
         references: The studies to be scored; reconstructions of one scan count once.
-        training: The studies the baselines choose their reports from; None where there are none,
-            which ``baseline_rules`` say then.
+        training: What the baselines choose reports from; None where there are none.
         source: Reads the findings of what was written, and of references without labels.
-        label_head: Probabilities of each scan, which are ranked, and from 0.5 up said by the
-            baseline that needs no report writer.
+        label_head: Probabilities of each scan, ranked, and from 0.5 up said in stock sentences.
 
     Returns:
         A JSON-able dictionary: ``n``, ``model`` and ``baselines`` (metric → value, low, high,
         signature), ``baseline_rules``, ``strongest`` (metric → the blind baseline with the highest
         score), ``per_finding`` (with sides and sizes that are wrong), ``other_findings`` (outside
         the 18, counted nowhere else), ``agreement``, ``strata``, ``missing``,
-        ``language_of_written`` (see there), ``unfinished`` (reports cut short, of those of which
-        that is known), ``template``, ``cross_check``, ``use``; ``ranking`` with a label head. An
-        undefined score is None.
+        ``language_of_written`` (see there), ``unfinished`` (reports cut short), ``template``,
+        ``cross_check``, ``use``; ``ranking`` with a label head. An undefined score is None.
 
     Raises:
         CtscribeError: ``E_EVALUATE`` without references or without training reports of other
             patients; ``E_SCAN`` and ``E_PREDICTION`` for rows that contradict each other;
             ``E_METEOR`` and ``E_RADEVAL`` where one is asked for and cannot run.
     """
-    studies = one_row_per_scan(references)
-    truth = as_reports(studies, source)
+    truth = as_reports(studies := one_row_per_scan(references), source)
     known = None if training is None else as_reports(one_row_per_scan(training), source)
     _require_other_patients(truth, known)
     answers, missing = match_predictions(predictions, truth, source)
     stated = None if label_head is None else stated_by(label_head)
     blind = write_baselines(known, truth, config.seed, stated, config.profile)
-    cut = unfinished(predictions)
+    cut, texts = unfinished(predictions), _texts(answers, truth, config.profile)
     given = {"predicted": len(truth) - len(missing), "training_scans": len(known or ())}
     return {
         "n": {**count_scans(studies), **given, "seed": config.seed},
@@ -200,9 +195,7 @@ def evaluate(
         "language_of_written": language_of_written(answers, truth, missing, config.profile),
         "unfinished": {**asdict(cut), "share": cut.share},
         "template": _templates(answers, truth, config.seed),
-        "cross_check": cross_check(
-            **_texts(answers, truth, config.profile), profile=config.profile
-        ),
+        "cross_check": cross_check(**texts, profile=config.profile),
         "use": RESEARCH_USE,
     }
 
