@@ -227,8 +227,13 @@ def whole(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return of
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("name", GOES_ON)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *((name, signal.SIGKILL) for name in GOES_ON if name != "experiment"),
+        *((name, signal.SIGINT) for name in GOES_ON),
+    ],
+)
 def test_stopped_at_work_it_ends_with_the_same_bytes(
     ground: Path,
     whole: Whole,
