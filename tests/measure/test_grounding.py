@@ -65,11 +65,7 @@ def test_the_masks_themselves_are_right_however_their_axes_run(
     found = ground(said, reference, None)
     perfect = dict.fromkeys(GROUNDING, 1.0) | {"false_findings": 0.0}
     assert values(found["scores"]) == perfect
-    assert found["n"] == {
-        "volumes": 3,
-        "patients": 3,
-        "findings": 2,
-    }
+    assert found["n"] == {"volumes": 3, "patients": 3, "findings": 2}
     assert found["missing"] == ["valid_3_a_1"]
 
 
