@@ -307,7 +307,8 @@ def baseline_title(name: str) -> str:
     """The row title of a baseline."""
     if name.startswith("commonest_"):
         count = name.removeprefix("commonest_")
-        return f"Constant: the {count} commonest findings"
+        few = {"0": "no finding", "1": "the commonest finding"}
+        return f"Constant: {few.get(count, f'the {count} commonest findings')}"
     if name.startswith("best_"):
         return f"Constant: the report best for {TITLES[name.removeprefix('best_')]}"
     return BASELINES[name]
