@@ -28,7 +28,6 @@ FEW = (
 )
 TABLES = ("table1.md", "table1.csv", "table1.tex", "table2.md", "table2.csv", "table2.tex")
 KILLS = {
-    "prepared/slices/*.npy": "data/**/*.nii.gz",
     "cells/*/train/run.json": "prepared/slices/*.npy",
     "cells/*/scores.json": "cells/*/scores.json",
 }

@@ -1,7 +1,7 @@
 """The commands of the pages run as they stand, one after the other, in an empty folder.
 
 Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, the tiny
-start for the published weights, and in each recipe a shorter limit on written reports.
+start for the published weights, and in each recipe fewer slices and shorter reports.
 """
 
 import csv
@@ -61,7 +61,8 @@ def here(commands: str, data: Path) -> str:
     """The same commands on what there is."""
     for name in ("paper_heter", "ctscribe"):
         recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
-        recipe.setdefault("generate", {})["max_new_tokens"] = 24
+        recipe.setdefault("slices", {})["num_slices"] = 4
+        recipe.setdefault("generate", {})["max_new_tokens"] = 16
         (data / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         commands = commands.replace(f"--recipe {name}", f"--recipe {data / name}.yaml")
     for there, put in {
