@@ -9,7 +9,7 @@ BESIDE := $(if $(filter prepare,$(NAME)),$(PEERS))$(if $(filter export,$(NAME)),
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test lint docs clean bench study oracle
+.PHONY: demo start test long lint docs clean bench study oracle
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -19,7 +19,10 @@ start: $(VENV)/.installed  ## the demo's starting checkpoint, about 20 minutes o
 	$(BIN)/ctscribe warm-up starts/tiny --recipe tiny
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+
+long: $(VENV)/.installed  ## the tests that take minutes each: several processes, kills, adversaries
+	$(BIN)/pytest -n 2 --dist loadfile -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks docs

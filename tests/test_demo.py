@@ -130,6 +130,7 @@ def stamps(out: Path, pattern: str) -> dict[Path, tuple[int, int]]:
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
 
 
+@pytest.mark.long
 def test_killed_at_any_stage_it_continues_and_ends_with_the_same_tables(
     installed: Path, finished: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from ctscribe.measure.references import prepared_references
 from tests.refusals import refusal
 
 Card = dict[str, Any]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 NUM_TRAIN, NUM_TEST = 80, 54
 CONFIG = EvaluateConfig(resamples=500)
 BLIND = (

@@ -58,7 +58,7 @@ def torchrun(
     assert (done.returncode != 0) == dies, done.stderr[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 # 24 pairs in updates of 10, 10 and 4. The cap lies among the negatives, and only every second
 # report has a disputed sentence, so that processes disagree on what to skip.
@@ -172,7 +172,7 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
             torch.testing.assert_close(second[name], weight, atol=tolerance, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_shards_learn_as_one_process_and_resume_exactly(
     tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
@@ -208,7 +208,7 @@ def test_shards_learn_as_one_process_and_resume_exactly(
     assert_same_weights(tmp_path / "two", tmp_path / "cut", 1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_adapters_and_finding_queries_learn_in_shards(
     tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
