@@ -19,6 +19,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     Profile,
+    each_rouge_l,
     language_scores,
     language_signature,
     language_statistics,
@@ -26,7 +27,7 @@ from ctscribe.measure.language import (
     meteor,
     ngram_matrices,
     normalise,
-    rouge_l,
+    token_places,
 )
 
 WRITTEN = ["The heart is of normal size.\nNo effusion is seen.", "", "A nodule is seen."]
@@ -95,8 +96,10 @@ def test_rouge_of_raw_lines_equals_the_coco_scorer() -> None:
     # Without normalisation newlines stay: part of a word for ROUGE-L, which splits at spaces.
     predictions, references = made_up_pairs(500, seed=2)
     expected = by_coco(predictions, references)["rouge_l"]
-    ours = np.mean([rouge_l(*pair) for pair in zip(predictions, references, strict=True)])
-    assert abs(ours - expected) <= 1e-12
+    ours = each_rouge_l([predictions, references, predictions], references)
+    assert abs(ours[0].mean() - expected) <= 1e-12
+    assert (ours[1] == 1).sum() == len(references)
+    np.testing.assert_array_equal(ours[2], ours[0])
 
 
 FROZEN = json.loads(Path(__file__).with_name("coco_values.json").read_text(encoding="utf-8"))
@@ -148,7 +151,7 @@ def test_bit_parallel_lcs_equals_the_table(first: list[str], second: list[str]) 
     for (i, a), (j, b) in itertools.product(enumerate(first), enumerate(second)):
         longest = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
         table[i + 1, j + 1] = longest
-    assert lcs_length(first, second) == table[-1, -1]
+    assert lcs_length(first, token_places(second), len(second)) == table[-1, -1]
 
 
 @pytest.mark.parametrize(

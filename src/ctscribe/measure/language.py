@@ -14,7 +14,7 @@ import re
 import shutil
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
@@ -66,15 +66,15 @@ def each_language_statistics(
     words = {text: normal[text].split() for text in texts}
     flat = [words[text] for system in systems for text in system]
     counts = count_ngrams(flat, [text.split() for text in truth])
-    for number, system in enumerate(systems):
+    rouge = each_rouge_l([[normal[text] for text in system] for system in systems], truth)
+    for number in range(len(systems)):
         own = slice(number * len(truth), (number + 1) * len(truth))
         part = replace(
             counts,
             written_row=counts.written_row[own],
             written_length=counts.written_length[own],
         )
-        pairs = zip((normal[text] for text in system), truth, strict=True)
-        rest = [np.array([rouge_l(*pair) for pair in pairs]), _cider(part), np.ones(len(truth))]
+        rest = [rouge[number], _cider(part), np.ones(len(truth))]
         yield np.hstack([_bleu_columns(part), np.stack(rest, axis=1)])
 
 
@@ -306,36 +306,62 @@ def bleu_scores(
     return scores
 
 
-def rouge_l(written: str, truth: str) -> float:
-    """ROUGE-L of one normalised report against its normalised reference."""
-    # Split at single spaces on purpose: two spaces make an empty token, as in the COCO scorer.
-    tokens, wanted = written.split(" "), truth.split(" ")
-    common = lcs_length(tokens, wanted)
+def each_rouge_l(
+    systems: Sequence[Sequence[str]], references: Sequence[str]
+) -> Float64[np.ndarray, "systems scans"]:
+    """ROUGE-L of normalised reports of several systems against their normalised references.
+
+    Each reference is read once, and so is a report that several systems wrote for it.
+    """
+    scores = np.empty((len(systems), len(references)))
+    for scan, reference in enumerate(references):
+        # Split at single spaces on purpose: two spaces make an empty token, as in the COCO scorer.
+        wanted = reference.split(" ")
+        places, known = token_places(wanted), dict[str, float]()
+        for number, system in enumerate(systems):
+            text = system[scan]
+            if text not in known:
+                tokens = text.split(" ")
+                common = lcs_length(tokens, places, len(wanted))
+                known[text] = _rouge_l(common, len(tokens), len(wanted))
+            scores[number, scan] = known[text]
+    return scores
+
+
+def _rouge_l(common: int, written: int, wanted: int) -> float:
+    """From the tokens in common, written, and of the reference."""
     if common == 0:
         return 0.0
-    precision, recall = common / len(tokens), common / len(wanted)
+    precision, recall = common / written, common / wanted
     weighted = (1 + _ROUGE_BETA_SQUARED) * precision * recall
     return weighted / (recall + _ROUGE_BETA_SQUARED * precision)
 
 
-def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+def token_places(tokens: Sequence[str]) -> dict[str, int]:
+    """Token → where it stands, a bit for each place."""
+    places: dict[str, int] = {}
+    for place, token in enumerate(tokens):
+        places[token] = places.get(token, 0) | 1 << place
+    return places
+
+
+def lcs_length(tokens: Sequence[str], places: Mapping[str, int], length: int) -> int:
     """Length of the longest common subsequence, by bit-parallel dynamic programming.
 
     One row of the classical table is one integer, and a whole row is updated by an addition
     (Crochemore et al. 2001; Hyyrö 2004).
+
+    Args:
+        tokens: Of one sequence; there is a step for each.
+        places: `token_places` of the other, which has ``length`` tokens.
     """
-    if len(first) < len(second):  # there is a step for each token of the second
-        first, second = second, first
-    positions: dict[str, int] = {}
-    for place, token in enumerate(first):
-        positions[token] = positions.get(token, 0) | 1 << place
-    full = (1 << len(first)) - 1
+    full = (1 << length) - 1
     row = full
-    for mask in map(positions.get, second):
+    for mask in map(places.get, tokens):
         if mask:
             matched = row & mask
             row = ((row + matched) | (row - matched)) & full
-    return len(first) - row.bit_count()
+    return length - row.bit_count()
 
 
 def _cider(counts: NgramCounts) -> Float64[np.ndarray, "scans"]:

@@ -1,14 +1,14 @@
 """Report text → the sizes it states, in millimetres, and the sides it names."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
 
 from ctscribe.text.labeler import Mention, find_mentions
 from ctscribe.text.polarity import read_polarity
-from ctscribe.text.sections import sentence_spans, split_sentences
+from ctscribe.text.sections import sentence_spans
 
 NODULE = "Lung nodule"
 MEASURED = (
@@ -72,22 +72,42 @@ def largest_nodule_mm(text: str) -> float | None:
 
     A size belongs to the nearest thing named in its sentence.
     """
-    return _largest_nodule_mm(text, find_mentions(text))
+    return _largest_nodule_mm(_sized(text), find_mentions(text))
 
 
-def _largest_nodule_mm(text: str, mentions: Iterable[Mention]) -> float | None:
-    sentences = {
+@final
+@dataclass(frozen=True)
+class _Sized:
+    """A sentence that states sizes."""
+
+    start: int
+    """In the report."""
+    text: str
+    sizes: tuple[tuple[float, tuple[int, int]], ...]
+    """As `find_sizes`, places in the sentence."""
+
+
+def _sized(text: str) -> list[_Sized]:
+    found = []
+    for start, end in sentence_spans(text):
+        if sizes := tuple(find_sizes(sentence := text[start:end])):
+            found.append(_Sized(start, sentence, sizes))
+    return found
+
+
+def _largest_nodule_mm(sized: Iterable[_Sized], mentions: Iterable[Mention]) -> float | None:
+    named = {
         mention.sentence
         for mention in mentions
         if mention.finding == NODULE and mention.status == "present"
     }
-    sentences.update(filter(_states_lung_mass, split_sentences(text)))
     return max(
         (
             size
-            for sentence in sentences
-            for size, place in find_sizes(sentence)
-            if _distance(_NODULE, sentence, place) < _distance(_OTHER, sentence, place)
+            for sentence in sized
+            if sentence.text in named or _states_lung_mass(sentence.text)
+            for size, place in sentence.sizes
+            if _distance(_NODULE, sentence.text, place) < _distance(_OTHER, sentence.text, place)
         ),
         default=None,
     )
@@ -108,7 +128,7 @@ class Extent:
 def stated_extents(text: str) -> Mapping[str, Extent]:
     """Side and size of each finding that ``text`` affirms."""
     mentions = find_mentions(text)
-    sizes = _sizes_by_finding(text, mentions)
+    sizes = _sizes_by_finding(_sized(text), mentions)
     sentences: dict[str, list[str]] = {}
     for mention in mentions:
         if mention.status == "present":
@@ -119,20 +139,19 @@ def stated_extents(text: str) -> Mapping[str, Extent]:
     }
 
 
-def _sizes_by_finding(text: str, mentions: Iterable[Mention]) -> dict[str, float]:
+def _sizes_by_finding(sized: Sequence[_Sized], mentions: Sequence[Mention]) -> dict[str, float]:
     """The largest size of each finding; a size belongs to the nearest thing named."""
     found: dict[str, float] = {}
-    for start, end in sentence_spans(text):
-        sentence = text[start:end]
-        sizes = list(find_sizes(sentence))
-        named = [m for m in mentions if start <= m.span[0] < end] if sizes else []
-        for size_mm, (first, last) in sizes if named else ():
-            place = (start + first, start + last)
+    for sentence in sized:
+        end = sentence.start + len(sentence.text)
+        named = [m for m in mentions if sentence.start <= m.span[0] < end]
+        for size_mm, (first, last) in sentence.sizes if named else ():
+            place = (sentence.start + first, sentence.start + last)
             nearest = min(named, key=lambda mention: _apart(mention.span, place))
-            other = _distance(_UNLABELLED, sentence, (first, last))
+            other = _distance(_UNLABELLED, sentence.text, (first, last))
             if nearest.status == "present" and _apart(nearest.span, place) < other:
                 found[nearest.finding] = max(size_mm, found.get(nearest.finding, 0.0))
-    nodule_mm = _largest_nodule_mm(text, mentions)
+    nodule_mm = _largest_nodule_mm(sized, mentions)
     kept = {finding: size for finding, size in found.items() if finding in MEASURED}
     return kept if nodule_mm is None else kept | {NODULE: nodule_mm}
 
