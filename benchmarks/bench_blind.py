@@ -18,7 +18,7 @@ from ctscribe.base.types import Labels
 from ctscribe.measure.baselines import BASELINE_RULES, write_baselines
 from ctscribe.measure.clinical import CLINICAL_METRICS
 from ctscribe.measure.constants import CHOSEN_FOR, best_counts, best_reports, commonest_findings
-from ctscribe.measure.intervals import Resampler
+from ctscribe.measure.intervals import Jackknife
 from ctscribe.measure.language import LANGUAGE_METRICS, Profile
 from ctscribe.measure.scans import RULES, Answers, ScanReport, Sections, read_answers
 from ctscribe.measure.scores import template_statistics
@@ -92,11 +92,11 @@ def commonest(outside: Reports, inside: Reports) -> dict[str, Answers]:
 def measure(path: Path) -> dict[str, Any]:
     reports = labelled_reports(path)
     patients = [each.patient_id for each in reports]
-    resampler = Resampler.of(patients)
+    jackknife = Jackknife.of(patients)
 
     def scored(answers: Answers, profile: Profile) -> dict[str, Any]:
         rows = scan_statistics(answers, reports, profile)
-        return score_table(rows, resampler, profile, RULES.name)
+        return score_table(rows, jackknife, profile, RULES.name)
 
     scores: dict[str, dict[str, Any]] = {}
     answers = across_folds(reports, fixed)

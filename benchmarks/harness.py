@@ -1,4 +1,4 @@
-"""What benches and studies share: where results lie, cells that resume, draws of patients, tables.
+"""What benches and studies share: where results lie, cells that resume, patients left out, tables.
 
 A bench writes ``results/<name>.json``. A study trains cells, an arm and a seed each; every cell
 ends as ``results/<study>/<arm>-seed<n>.json``, so an interrupted study goes on where it stopped,

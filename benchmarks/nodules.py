@@ -199,7 +199,7 @@ def drawn_auroc(
     truth: Bool[np.ndarray, "scans"],
     drawn: Float64[np.ndarray, "draws scans"],
 ) -> Draws:
-    """Area under the ROC curve of every draw, ties counting half."""
+    """Area under the ROC curve with and without each patient, ties counting half."""
     order = np.argsort(odds)
     groups = np.flatnonzero(np.diff(odds[order], prepend=-np.inf))
     cases, controls = (

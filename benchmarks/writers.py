@@ -1,6 +1,6 @@
 """What studies that train a writer share.
 
-The training of a cell, what is kept of each scan, and the scores of all draws of patients.
+The training of a cell, what is kept of each scan, and the scores, with and without each patient.
 """
 
 import time
@@ -116,7 +116,7 @@ def as_text(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Coverage, precision and F1 from sums over scans: numbers, or one of every draw."""
+    """Coverage, precision and F1 from sums over scans: numbers, or one without each patient."""
     hits, false, missed = sums["hits"], sums["false_alarms"], sums["misses"]
     return {
         "coverage": hits / (hits + missed),
@@ -126,7 +126,7 @@ def stated_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def drawn_scores(kept: Mapping[str, str]) -> dict[str, Draws]:
-    """Each metric of what a raw file keeps, of all patients once, then of every draw.
+    """Each metric of what a raw file keeps, of all patients once, then without each.
 
     Files without cross entropies, ``rouge_l``, ``stated`` and ``true`` have fewer metrics.
     """

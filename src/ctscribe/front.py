@@ -186,7 +186,7 @@ def score(
         predictions: Any model's.
         references: Of the same scans.
         training: Reports that the blind baselines choose from; without, the other references.
-        config: Profile, resamples and seed.
+        config: Profile, further metrics and seed.
 
     Raises:
         CtscribeError: ``E_TABLE`` for what are no rows, and as `put_to_studies`,

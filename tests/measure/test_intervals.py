@@ -8,8 +8,8 @@ from ctscribe.measure.intervals import (
     CIDER,
     CORPUS,
     RATE,
+    Jackknife,
     Kind,
-    Resampler,
     approximate_randomisation,
     holm,
     jackknife_interval,
@@ -27,7 +27,7 @@ def ratio(totals: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_scans_of_a_patient_are_left_out_together() -> None:
     assert patient_index(["b", "a", "b"]).tolist() == [1, 0, 1]
-    whole, without = Resampler.of(["b", "a", "b"]).sums(np.array([[1.0], [2.0], [4.0]]))
+    whole, without = Jackknife.of(["b", "a", "b"]).sums(np.array([[1.0], [2.0], [4.0]]))
     assert whole.tolist() == [[7.0]]
     assert without.tolist() == [[5.0], [2.0]]  # without a, then without b
 

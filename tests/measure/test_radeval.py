@@ -9,7 +9,7 @@ import pytest
 
 from ctscribe.base.recipe import EvaluateConfig, read_recipe
 from ctscribe.measure.compare import compare
-from ctscribe.measure.intervals import Resampler
+from ctscribe.measure.intervals import Jackknife
 from ctscribe.measure.radeval import SCORERS, keys_of, score_systems, value_table
 from ctscribe.measure.scores import evaluate
 from ctscribe.measure.statistics import ALL_METRICS
@@ -101,7 +101,7 @@ def test_nothing_is_fetched_and_nothing_is_left_changed(
 def test_reports_without_a_number_are_left_out_and_counted() -> None:
     (found,) = score_systems(["green"], [[PAIR, "unreadable", "a b"]], [PAIR] * 3)
     assert np.isnan(found["green"][1])
-    table = value_table(found, Resampler.of(["p1", "p2", "p3"]))
+    table = value_table(found, Jackknife.of(["p1", "p2", "p3"]))
     assert table["green"]["value"] == (1 + 0.5) / 2
     assert table["green"]["low"] is None
     assert table["green"]["too_few_patients"] == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ctscribe.base.recipe import EvaluateConfig
-from ctscribe.measure.intervals import Resampler
+from ctscribe.measure.intervals import Jackknife
 from ctscribe.measure.ranking import RANKING, by_ranking, ranking_scores
 from ctscribe.measure.scans import as_reports
 from ctscribe.measure.scores import evaluate
@@ -75,7 +75,7 @@ def test_each_patient_is_left_out_also_where_it_takes_several_parts() -> None:
     truth = as_reports(studies)
     told = np.random.default_rng(0).random((200, 18)).round(1)
     patients = [study.patient_id for study in truth]
-    found = by_ranking(told, truth, Resampler.of(patients))
+    found = by_ranking(told, truth, Jackknife.of(patients))
     row = next(row for row in found["per_finding"] if row["finding"] == "Hiatal hernia")
     assert 10 < row["positives"] < 200
     assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from ctscribe.base.rows import ReportedRow
 from ctscribe.measure.clinical import clinical_scores, finding_counts, finding_scores
-from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, RATE, Jackknife, with_interval
 from ctscribe.measure.scans import Answers, ScanReport, labelled_text
 from ctscribe.measure.statistics import Statistics, clinical_part
 from ctscribe.text.findings import FINDINGS
@@ -51,10 +51,10 @@ _METAL_ARTEFACT = re.compile(
 )
 
 
-def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, Any]]:
+def by_finding(statistics: Statistics, jackknife: Jackknife) -> list[dict[str, Any]]:
     """Per finding: the four counts, and Coverage, precision and F1 with intervals."""
     rows = clinical_part(statistics)
-    total, others = resampler.sums(rows)
+    total, others = jackknife.sums(rows)
     point, without, counts = finding_scores(total), finding_scores(others), finding_counts(total)
     # A score of one scan is defined where the scan counts.
     counted = {name: np.isfinite(of_scan) for name, of_scan in finding_scores(rows).items()}
@@ -64,7 +64,7 @@ def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, A
         | {
             name: with_interval(
                 *(point[name][:, i], without[name][:, i], RATE),
-                resampler.count_where(counted[name][:, i]),
+                jackknife.count_where(counted[name][:, i]),
             )
             for name in point
         }
@@ -73,19 +73,19 @@ def by_finding(statistics: Statistics, resampler: Resampler) -> list[dict[str, A
 
 
 def by_agreement(
-    answers: Answers, truth: Sequence[ScanReport], resampler: Resampler
+    answers: Answers, truth: Sequence[ScanReport], jackknife: Jackknife
 ) -> dict[str, dict[str, Any]]:
     """The measures of `AGREEMENT` with intervals; sides and sizes are read by the rules."""
     statistics = agreement_statistics(
         predictions=answers.labelled_texts,
         references=[labelled_text(*report.sections) for report in truth],
     )
-    point, without = (agreement_scores(sums) for sums in resampler.sums(statistics))
+    point, without = (agreement_scores(sums) for sums in jackknife.sums(statistics))
     counted = agreement_scores(statistics)
     return {
         name: with_interval(
             *(point[name], without[name], NUMBER if name.endswith("_mm") else RATE),
-            resampler.count_where(np.isfinite(counted[name])),
+            jackknife.count_where(np.isfinite(counted[name])),
         )
         | {"signature": f"{name}|{definition}"}
         for name, definition in AGREEMENT.items()
@@ -121,8 +121,8 @@ def agreement_statistics(
 
 
 def agreement_scores(
-    totals: Float64[np.ndarray, "draws 5"],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
+    totals: Float64[np.ndarray, "rows 5"],
+) -> dict[str, Float64[np.ndarray, "rows"]]:
     """The measures of `AGREEMENT` from sums over scans; NaN where nothing can be compared."""
     same, sided, close, error_mm, measured = totals.T
     pairs = ((same, sided), (close, measured), (error_mm, measured))
@@ -146,7 +146,7 @@ def by_stratum(
     for grouping, strata in groups.items():
         for stratum, indices in strata.items():
             inside = clinical_part(statistics)[indices]
-            within = Resampler.of([truth[index].patient_id for index in indices])
+            within = Jackknife.of([truth[index].patient_id for index in indices])
             sums = within.sums(inside)
             row: dict[str, Any] = {
                 "grouping": grouping,

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_scores import dependence, score_card
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics
-from ctscribe.measure.intervals import NUMBER, Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, Jackknife, with_interval
 from ctscribe.measure.scans import Answers, ScanReport
 
 _KEPT = ("n", "dependence", "verdict", "not_shown", "views")
@@ -39,12 +39,12 @@ def compare_cards(
         ``differences`` (name → value, low, high of its dependence minus the first system's, each
         on the view where its own is least).
     """
-    resampler = Resampler.of([each.patient_id for each in truth])
+    jackknife = Jackknife.of([each.patient_id for each in truth])
     systems, least = {}, {}
     for name, answers in written.items():
         card = score_card({}, answers, truth, config, source_name)
         systems[name] = {key: card[key] for key in _KEPT}
-        least[name] = _drawn(answers, card["dependence"]["against"], truth, resampler)
+        least[name] = _dependence_on(answers, card["dependence"]["against"], truth, jackknife)
     (first, base), *others = least.items()
     return {
         "base": first,
@@ -57,17 +57,17 @@ def compare_cards(
     }
 
 
-def _drawn(
-    answers: Mapping[str, Answers], against: str, truth: Sequence[ScanReport], resampler: Resampler
-) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "draws"]]:
+def _dependence_on(
+    answers: Mapping[str, Answers], against: str, truth: Sequence[ScanReport], jackknife: Jackknife
+) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "rows"]]:
     """Dependence on one view: of all patients, and of all but each one."""
     references = [report.labels for report in truth]
     sums = {
-        view: resampler.sums(clinical_statistics(predictions=each.labels, references=references))
+        view: jackknife.sums(clinical_statistics(predictions=each.labels, references=references))
         for view, each in answers.items()
     }
-    point, drawn = (
+    point, without = (
         dependence({view: clinical_scores(both[i])["f1"] for view, both in sums.items()})[against]
         for i in (0, 1)
     )
-    return point, drawn
+    return point, without

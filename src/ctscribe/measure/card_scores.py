@@ -7,9 +7,9 @@ Dependence on a view is the share of the F1 still to be gained over it that the 
 (F1 own − F1 shown) / (1 − F1 shown), from the 18 findings of the written reports. The card's is
 the least over all views without the patient, and over the patient on another's grid.
 
-- It is at most 1, reached by a model that is right on every scan, and exactly 0, in every draw,
-  for one that writes the same whatever it is shown. Where a wrong volume serves better it is as
-  much below 0 as it would be above if the two changed places.
+- It is at most 1, reached by a model that is right on every scan, and exactly 0, whoever is left
+  out, for one that writes the same whatever it is shown. Where a wrong volume serves better it is
+  as much below 0 as it would be above if the two changed places.
 - No single view will do. Noise and air can be known for what they are by a model that recites for
   every real scan; another patient's volume comes with another grid, by which a report can be
   looked up; on the own grid it still has that patient's noise. Every view takes something else
@@ -35,7 +35,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.measure.card_views import GATED, KEPT, REMOVED, VIEWS
 from ctscribe.measure.clinical import clinical_scores, clinical_statistics, finding_scores
-from ctscribe.measure.intervals import CORPUS, NUMBER, RATE, Kind, Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, NUMBER, RATE, Jackknife, Kind, with_interval
 from ctscribe.measure.language import (
     Profile,
     language_scores,
@@ -77,8 +77,8 @@ _COMPARED = ("ce_gap", "bleu_4", "label_agreement", "dependence")
 
 Totals = Float64[np.ndarray, "_ _"]
 Parts = Mapping[str, Totals]
-"""Sums of the statistics about ``fit``, ``findings``, ``words`` and ``agreement``, one row per
-draw; a point estimate is one row."""
+"""Sums of the statistics about ``fit``, ``findings``, ``words`` and ``agreement``: one
+row of all patients, or a row without each of them."""
 
 
 def score_card(
@@ -103,16 +103,16 @@ def score_card(
         real view has no metric that compares it with itself.
     """
     patient_ids = [report.patient_id for report in truth]
-    resampler = Resampler.of(patient_ids)
-    point, drawn = {}, {}
+    jackknife = Jackknife.of(patient_ids)
+    point, without = {}, {}
     for name, written in answers.items():
         ce = cross_entropy.get(name, np.zeros(len(truth)))
         rows = _statistics(ce, written, answers["real"], truth, config.profile)
-        point[name], drawn[name] = _sums(resampler, rows)
+        point[name], without[name] = _sums(jackknife, rows)
     known = [name for name in METRICS if cross_entropy or name not in FIT]
     alone = [name for name in known if name not in _COMPARED]
     told = {view: alone if view == "real" else known for view in answers}
-    views = _view_scores(point, drawn, told)
+    views = _view_scores(point, without, told)
     with_findings = len({report.patient_id for report in truth if any(report.labels)})
     counts = {"scans": len(truth), "patients": len(set(patient_ids))}
     least, not_shown = _least(views), [view for view in GATED if view not in views]
@@ -122,7 +122,7 @@ def score_card(
         "verdict": _verdict(least["low"], with_findings, not_shown),
         "not_shown": not_shown,
         "views": views,
-        "per_finding": _per_finding(point, drawn, truth, told),
+        "per_finding": _per_finding(point, without, truth, told),
         "definitions": {
             "views": {name: VIEWS[name] for name in answers},
             "metrics": {name: METRICS[name] for name in known},
@@ -133,12 +133,12 @@ def score_card(
 
 
 def _sums(
-    resampler: Resampler, rows: Mapping[str, np.ndarray]
+    jackknife: Jackknife, rows: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of each part of the statistics the sums over all scans, and over those of every draw."""
-    both = {part: resampler.sums(each) for part, each in rows.items()}
-    point, drawn = ({part: sums[i] for part, sums in both.items()} for i in (0, 1))
-    return point, drawn
+    """Of each part of the statistics the sums over all scans, and without each patient."""
+    both = {part: jackknife.sums(each) for part, each in rows.items()}
+    point, without = ({part: sums[i] for part, sums in both.items()} for i in (0, 1))
+    return point, without
 
 
 def _least(views: Mapping[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:
@@ -216,12 +216,12 @@ def _statistics(
 
 
 def _view_scores(
-    point: Mapping[str, Parts], drawn: Mapping[str, Parts], told: Mapping[str, Sequence[str]]
+    point: Mapping[str, Parts], without: Mapping[str, Parts], told: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    values, draws = (_metrics(sums) for sums in (point, drawn))
+    values, left = (_metrics(sums) for sums in (point, without))
     return {
         view: {
-            metric: with_interval(values[view][metric], draws[view][metric], _kind_of(metric))
+            metric: with_interval(values[view][metric], left[view][metric], _kind_of(metric))
             for metric in metrics
         }
         for view, metrics in told.items()
@@ -234,8 +234,8 @@ def _kind_of(metric: str) -> Kind:
     return NUMBER if metric in (*FIT, "dependence") else RATE
 
 
-def _metrics(sums: Mapping[str, Parts]) -> dict[str, dict[str, Float64[np.ndarray, "draws"]]]:
-    """View → metric → one value per draw."""
+def _metrics(sums: Mapping[str, Parts]) -> dict[str, dict[str, Float64[np.ndarray, "rows"]]]:
+    """View → metric → one value per row."""
     ce = {view: parts["fit"][:, 0] / parts["fit"][:, 1] for view, parts in sums.items()}
     found = {view: clinical_scores(parts["findings"]) for view, parts in sums.items()}
     gained = dependence({view: scores["f1"] for view, scores in found.items()})
@@ -254,8 +254,8 @@ def _metrics(sums: Mapping[str, Parts]) -> dict[str, dict[str, Float64[np.ndarra
 
 
 def dependence(
-    f1: Mapping[str, Float64[np.ndarray, "draws"]],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
+    f1: Mapping[str, Float64[np.ndarray, "rows"]],
+) -> dict[str, Float64[np.ndarray, "rows"]]:
     """View → how much better than from it the findings are that are read in the scan itself.
 
     Of the scan on another's grid: how much better they are than from any view without the patient.
@@ -271,8 +271,8 @@ def dependence(
 
 
 def _gain(
-    own: Float64[np.ndarray, "draws"], other: Float64[np.ndarray, "draws"]
-) -> Float64[np.ndarray, "draws"]:
+    own: Float64[np.ndarray, "rows"], other: Float64[np.ndarray, "rows"]
+) -> Float64[np.ndarray, "rows"]:
     """The difference as a share of what the lesser leaves to be gained; 0 where both are equal."""
     gain = np.zeros_like(own)
     np.divide(own - other, 1 - np.minimum(own, other), out=gain, where=own != other)
@@ -281,16 +281,16 @@ def _gain(
 
 def _per_finding(
     point: Mapping[str, Parts],
-    drawn: Mapping[str, Parts],
+    without: Mapping[str, Parts],
     truth: Sequence[ScanReport],
     told: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     has_it: Int64[np.ndarray, "scans 18"] = np.array([report.labels for report in truth])
     positives = has_it.sum(axis=0)
-    resampler = Resampler.of([report.patient_id for report in truth])
-    patients = [resampler.count_where(of_finding) for of_finding in has_it.T > 0]
+    jackknife = Jackknife.of([report.patient_id for report in truth])
+    patients = [jackknife.count_where(of_finding) for of_finding in has_it.T > 0]
     views = {
-        name: tuple(_finding_metrics(sums[name], sums["real"]) for sums in (point, drawn))
+        name: tuple(_finding_metrics(sums[name], sums["real"]) for sums in (point, without))
         for name in point
     }
     return [
@@ -300,20 +300,20 @@ def _per_finding(
             "views": {
                 name: {
                     metric: with_interval(
-                        *(values[metric][:, i], draws[metric][:, i], _kind_of(metric)),
+                        *(values[metric][:, i], left[metric][:, i], _kind_of(metric)),
                         patients[i],
                     )
                     for metric in values
                     if metric in told[name]
                 }
-                for name, (values, draws) in views.items()
+                for name, (values, left) in views.items()
             },
         }
         for i, finding in enumerate(FINDINGS)
     ]
 
 
-def _finding_metrics(sums: Parts, real: Parts) -> dict[str, Float64[np.ndarray, "draws 18"]]:
+def _finding_metrics(sums: Parts, real: Parts) -> dict[str, Float64[np.ndarray, "rows 18"]]:
     """Cross entropy of a finding is that of the reports that state it."""
     ce, real_ce = (_ce_by_finding(each) for each in (sums, real))
     return {
@@ -324,7 +324,7 @@ def _finding_metrics(sums: Parts, real: Parts) -> dict[str, Float64[np.ndarray, 
     }
 
 
-def _ce_by_finding(sums: Parts) -> Float64[np.ndarray, "draws 18"]:
+def _ce_by_finding(sums: Parts) -> Float64[np.ndarray, "rows 18"]:
     true_positives, _, false_negatives = np.split(
         sums["findings"][:, : 3 * len(FINDINGS)], 3, axis=1
     )

@@ -74,9 +74,9 @@ def clinical_statistics(
 
 
 def clinical_scores(
-    totals: Float64[np.ndarray, "draws 77"], *, macro_of_all: bool = False
-) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """The metrics of `CLINICAL_METRICS` from sums of `clinical_statistics`, one row per draw.
+    totals: Float64[np.ndarray, "rows 77"], *, macro_of_all: bool = False
+) -> dict[str, Float64[np.ndarray, "rows"]]:
+    """The metrics of `CLINICAL_METRICS` from rows of sums of `clinical_statistics`.
 
     Args:
         totals: The sums.
@@ -84,8 +84,7 @@ def clinical_scores(
             has them; one that the references do not have counts 0.
 
     Returns:
-        Metric → one value per draw, NaN where the references have no finding to cover; a point
-        estimate is one draw.
+        Metric → one value per row, NaN where the references have no finding to cover.
     """
     tp, fp, fn, tn = (totals[:, _N * k : _N * (k + 1)] for k in range(4))
     all_tp, all_fp, all_fn, all_tn = (count.sum(axis=1) for count in (tp, fp, fn, tn))
@@ -112,8 +111,8 @@ def clinical_scores(
 
 
 def finding_scores(
-    totals: Float64[np.ndarray, "draws 77"],
-) -> dict[str, Float64[np.ndarray, "draws 18"]]:
+    totals: Float64[np.ndarray, "rows 77"],
+) -> dict[str, Float64[np.ndarray, "rows 18"]]:
     """Coverage, precision and F1 of every finding from sums of `clinical_statistics`.
 
     NaN where nothing is to be covered, or nothing was stated.
@@ -144,7 +143,7 @@ def ratio(
 
 
 def mean_where(
-    counted: np.ndarray, values: Float64[np.ndarray, "draws columns"]
-) -> Float64[np.ndarray, "draws"]:
+    counted: np.ndarray, values: Float64[np.ndarray, "rows columns"]
+) -> Float64[np.ndarray, "rows"]:
     """Mean of each row over the columns that are counted in it, NaN where none is."""
     return ratio(np.where(counted, values, 0.0).sum(axis=1), counted.sum(axis=1).astype(float))

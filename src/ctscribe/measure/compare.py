@@ -17,7 +17,7 @@ from ctscribe.base.files import sha256_of_file
 from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, ReportedRow
 from ctscribe.measure.intervals import (
-    Resampler,
+    Jackknife,
     Scorer,
     approximate_randomisation,
     holm,
@@ -102,12 +102,12 @@ def compare(
     """
     studies = one_row_per_scan(references)
     truth = as_reports(studies, source)
-    resampler = Resampler.of([report.patient_id for report in truth])
+    jackknife = Jackknife.of([report.patient_id for report in truth])
     systems = (base, *others.values())
     matched = [[match_predictions(each, truth, source) for each in seeds] for seeds in systems]
     scorer, num_metrics = _scorer(config)
     missing_of_base, *missing = map(_missing, matched)
-    one, *rest = _sums(matched, truth, resampler, config)
+    one, *rest = _sums(matched, truth, jackknife, config)
     trials = enough_trials(config.resamples, num_metrics * len(others))
     found = [_differences(one, two, scorer, trials, config.seed) for two in rest]
     differences = dict(zip(others, found, strict=True))
@@ -134,7 +134,7 @@ def _missing(seeds: Matched) -> list[str]:
 def _sums(
     systems: Sequence[Matched],
     truth: Sequence[ScanReport],
-    resampler: Resampler,
+    jackknife: Jackknife,
     config: EvaluateConfig,
 ) -> list[Sums]:
     """Each system's sums, over all its seeds."""
@@ -145,7 +145,7 @@ def _sums(
         rows = sum(scan_statistics(answers, truth, config.profile) for answers, _ in seeds)
         if config.radeval:
             rows = np.hstack([rows, sum(value_statistics(next(values)) for _ in seeds)])
-        sums.append(sum_by_patient(np.asarray(rows), resampler.patients))
+        sums.append(sum_by_patient(np.asarray(rows), jackknife.patients))
     return sums
 
 

@@ -56,11 +56,9 @@ def commonest_findings(
 ) -> list[Labels]:
     """The ``count`` commonest findings of the training reports without those of each patient."""
     ids = [report.patient_id for report in training]
-    number, patients = (
-        dict(zip(sorted(set(ids)), range(len(ids)), strict=False)),
-        patient_index(ids),
-    )
-    has = sum_by_patient(np.array([report.labels for report in training], np.float64), patients)
+    number = {patient: place for place, patient in enumerate(sorted(set(ids)))}
+    labels = np.array([report.labels for report in training], np.float64)
+    has = sum_by_patient(labels, patient_index(ids))
     total, chosen = has.sum(axis=0), {}
     for patient in dict.fromkeys(left_out):
         own = has[number[patient]] if patient in number else 0.0

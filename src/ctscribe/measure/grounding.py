@@ -27,7 +27,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.measure.clinical import ratio
-from ctscribe.measure.intervals import NUMBER, RATE, Resampler, with_interval
+from ctscribe.measure.intervals import NUMBER, RATE, Jackknife, with_interval
 from ctscribe.measure.places import Shown, read_places, read_sentence_places
 from ctscribe.measure.predictions import ct_rate_parts
 from ctscribe.scan.regions import Grid, Region, dice, draw, grid_around, match_pieces
@@ -171,7 +171,7 @@ def summarise(
         patients: Of each volume.
         by_finding: Whether to score each finding too.
     """
-    resampler = Resampler.of(patients)
+    jackknife = Jackknife.of(patients)
     every = [each for findings in compared.values() for each in findings]
     counts = {
         "volumes": len(compared),
@@ -183,11 +183,11 @@ def summarise(
 
     def scores(name: str | None) -> dict[str, dict[str, Any]]:
         rows = [_sums(findings, name) for findings in compared.values()]
-        point, drawn = (_scores(sums) for sums in resampler.sums(np.stack(rows)))
+        point, without = (_scores(sums) for sums in jackknife.sums(np.stack(rows)))
         return {
             metric: with_interval(
-                *(point[metric], drawn[metric], NUMBER if metric == "false_findings" else RATE),
-                resampler.count_where(np.isfinite(_scores(np.stack(rows))[metric])),
+                *(point[metric], without[metric], NUMBER if metric == "false_findings" else RATE),
+                jackknife.count_where(np.isfinite(_scores(np.stack(rows))[metric])),
             )
             | {"signature": f"{metric}|{definition}|{about}"}
             for metric, definition in GROUNDING.items()
@@ -225,7 +225,7 @@ def _sums(findings: Sequence[Grounded], name: str | None) -> Float64[np.ndarray,
     return np.array(counts, dtype=np.float64)
 
 
-def _scores(totals: Float64[np.ndarray, "draws 9"]) -> dict[str, Float64[np.ndarray, "draws"]]:
+def _scores(totals: Float64[np.ndarray, "rows 9"]) -> dict[str, Float64[np.ndarray, "rows"]]:
     """The metrics of `GROUNDING`, NaN where there is nothing to find, or nothing was said."""
     dices, hits, touched, findings, pairs, said, true, false, volumes = totals.T
     return {

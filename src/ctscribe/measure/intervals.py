@@ -51,7 +51,7 @@ NUMBER = Kind(None, 2)
 
 @final
 @dataclass(frozen=True)
-class Resampler:
+class Jackknife:
     """Leaves out one patient at a time of everything that is scored on the same scans.
 
     Attributes:
@@ -61,7 +61,7 @@ class Resampler:
     patients: Int64[np.ndarray, "scans"]
 
     @classmethod
-    def of(cls, patient_ids: Sequence[str]) -> "Resampler":
+    def of(cls, patient_ids: Sequence[str]) -> "Jackknife":
         """For scans of these patients."""
         return cls(patient_index(patient_ids))
 
@@ -131,7 +131,7 @@ def mean_with_interval(
     """A mean over cases of these patients, as `with_interval`; None without any case."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
-    sums = Resampler.of(patient_ids).sums(np.stack([values, np.ones(len(values))], axis=1))
+    sums = Jackknife.of(patient_ids).sums(np.stack([values, np.ones(len(values))], axis=1))
     with np.errstate(invalid="ignore"):  # without the only patient there is no mean
         point, without = (total[:, 0] / total[:, 1] for total in sums)
     return with_interval(point, without, kind)

@@ -7,7 +7,7 @@ scorers, which CT-RATE's challenge runs on untokenised, cased text. What a profi
 before it is compared is `normalise`'s.
 
 Every corpus score is a function of sums over reports, so one row of numbers per report is all
-that resampling needs. CIDEr's document frequencies stay those of the whole reference set.
+that an interval needs. CIDEr's document frequencies stay those of the whole reference set.
 """
 
 import re
@@ -84,13 +84,12 @@ def language_metrics(profile: Profile) -> tuple[str, ...]:
 
 
 def language_scores(
-    totals: Float64[np.ndarray, "draws 13"], profile: Profile = "ctrate-raw"
-) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """The profile's `language_metrics` from sums of `language_statistics`, one row per draw.
+    totals: Float64[np.ndarray, "rows 13"], profile: Profile = "ctrate-raw"
+) -> dict[str, Float64[np.ndarray, "rows"]]:
+    """The profile's `language_metrics` from rows of sums of `language_statistics`.
 
     Returns:
-        Metric → one value per draw; a point estimate is one draw. ``bleu_mean`` is the mean of
-        BLEU-1..4.
+        Metric → one value per row. ``bleu_mean`` is the mean of BLEU-1..4.
     """
     scores = bleu_scores(totals[:, :10])
     if profile == "vlm3d":
@@ -292,8 +291,8 @@ def _bleu_columns(counts: NgramCounts) -> Float64[np.ndarray, "scans 10"]:
 
 
 def bleu_scores(
-    totals: Float64[np.ndarray, "draws 10"],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
+    totals: Float64[np.ndarray, "rows 10"],
+) -> dict[str, Float64[np.ndarray, "rows"]]:
     """Corpus BLEU-1..4 from sums of matches and n-grams of each order, and of both lengths."""
     precisions = (totals[:, 0:4] + _TINY) / (totals[:, 4:8] + _SMALL)
     ratio = (totals[:, 8] + _TINY) / (totals[:, 9] + _SMALL)

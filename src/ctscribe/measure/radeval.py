@@ -1,7 +1,7 @@
 """RadEval's metrics, which read whole reports by models of their own, with our intervals.
 
 In: what systems wrote, and the references. Out: one number per report and metric; means of them
-are resampled by patient and compared as our own scores are, which RadEval does not do. RadEval
+have intervals by patient and are compared as our own scores are, which RadEval does not do. RadEval
 (``ctscribe[radeval]``, MIT) and the weights must be there already: no hub is asked for anything.
 Only RadFact-CT reaches out, to the server that judges statements, when it is asked for.
 """
@@ -22,7 +22,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import brief
 from ctscribe.base.recipe import RadEvalMetric
 from ctscribe.measure.clinical import ratio
-from ctscribe.measure.intervals import CORPUS, Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, Jackknife, with_interval
 
 ReportValues = Mapping[str, Float64[np.ndarray, "scans"]]
 """RadEval's key → one number per report, NaN where it gave none."""
@@ -187,12 +187,12 @@ def mean_values(
     return dict(zip(keys, ratio(sums, counts).T, strict=True))
 
 
-def value_table(values: ReportValues, resampler: Resampler) -> dict[str, dict[str, Any]]:
+def value_table(values: ReportValues, jackknife: Jackknife) -> dict[str, dict[str, Any]]:
     """Key → mean, its interval over patients, its signature, and ``unscored`` reports."""
     if not values:
         return {}
-    point, drawn = (
-        mean_values(sums, [*values]) for sums in resampler.sums(value_statistics(values))
+    point, without = (
+        mean_values(sums, [*values]) for sums in jackknife.sums(value_statistics(values))
     )
     weights = {
         key: "+".join(scorer.weights) or "server"
@@ -200,7 +200,7 @@ def value_table(values: ReportValues, resampler: Resampler) -> dict[str, dict[st
         for key in scorer.keys
     }
     return {
-        key: with_interval(point[key], drawn[key], CORPUS)
+        key: with_interval(point[key], without[key], CORPUS)
         | {
             "signature": f"{key}|mean over reports, 0 for an empty one|RadEval {_version()}|"
             f"by:{weights[key]}|scans:{len(numbers)}",

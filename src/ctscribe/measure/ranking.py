@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from ctscribe.measure.clinical import mean_where, ratio
-from ctscribe.measure.intervals import CORPUS, RATE, Resampler, with_interval
+from ctscribe.measure.intervals import CORPUS, RATE, Jackknife, with_interval
 from ctscribe.measure.scans import ScanReport
 from ctscribe.text.findings import FINDINGS
 
@@ -34,7 +34,7 @@ _DRAWS_AT_ONCE = 128
 def by_ranking(
     probabilities: Float64[np.ndarray, "scans 18"],
     truth: Sequence[ScanReport],
-    resampler: Resampler,
+    jackknife: Jackknife,
 ) -> dict[str, Any]:
     """AUROC and average precision with intervals over patients.
 
@@ -46,19 +46,19 @@ def by_ranking(
     labels = np.array([report.labels for report in truth], dtype=bool)
     columns = list(zip(probabilities.T, labels.T, strict=True))
     point = _all_findings(columns, [np.ones((len(labels), 1), np.float32)])
-    drawn = _all_findings(columns, _without_each(resampler))
-    patients = [resampler.count_where(has_it) for has_it in labels.T]
+    without = _all_findings(columns, _without_each(jackknife))
+    patients = [jackknife.count_where(has_it) for has_it in labels.T]
     about = f"mean over findings|findings:{len(FINDINGS)}|scans:{len(labels)}"
     return {
         "macro": {
-            name: with_interval(_macro(point[name]), _macro(drawn[name]), CORPUS)
+            name: with_interval(_macro(point[name]), _macro(without[name]), CORPUS)
             | {"signature": f"{name}|{definition}|{about}"}
             for name, definition in RANKING.items()
         },
         "per_finding": [
             {"finding": finding, "positives": int(labels[:, i].sum())}
             | {
-                name: with_interval(point[name][:, i], drawn[name][:, i], RATE, patients[i])
+                name: with_interval(point[name][:, i], without[name][:, i], RATE, patients[i])
                 for name in RANKING
             }
             for i, finding in enumerate(FINDINGS)
@@ -69,17 +69,17 @@ def by_ranking(
 def ranking_scores(
     probability: Float64[np.ndarray, "scans"],
     truth: Bool[np.ndarray, "scans"],
-    weight: Float32[np.ndarray, "scans draws"],
-) -> dict[str, Float64[np.ndarray, "draws"]]:
+    weight: Float32[np.ndarray, "scans rows"],
+) -> dict[str, Float64[np.ndarray, "rows"]]:
     """The metrics of `RANKING` for one finding.
 
     Args:
         probability: Of each scan; only their order counts.
         truth: Which scans have the finding.
-        weight: How often each scan counts in each draw, whole numbers.
+        weight: How often each scan counts in each row of what is scored, whole numbers.
 
     Returns:
-        Metric → one value per draw, NaN where it is undefined.
+        Metric → one value per row, NaN where it is undefined.
     """
     order = np.argsort(-probability)
     has_it, falling = truth[order, None], weight[order]
@@ -105,8 +105,8 @@ def ranking_scores(
 
 def _all_findings(
     columns: Sequence[tuple[np.ndarray, np.ndarray]],
-    parts: Iterable[Float32[np.ndarray, "scans draws"]],
-) -> dict[str, Float64[np.ndarray, "draws 18"]]:
+    parts: Iterable[Float32[np.ndarray, "scans rows"]],
+) -> dict[str, Float64[np.ndarray, "rows 18"]]:
     """Each finding's probabilities and truths, one part of the weights after the other."""
     scores = [[ranking_scores(*column, part) for column in columns] for part in parts]
     return {
@@ -115,13 +115,13 @@ def _all_findings(
     }
 
 
-def _without_each(resampler: Resampler) -> Iterator[Float32[np.ndarray, "scans _"]]:
+def _without_each(jackknife: Jackknife) -> Iterator[Float32[np.ndarray, "scans _"]]:
     """Which scans are those of other patients than each one; in parts, to stay in the caches."""
-    number = int(resampler.patients.max()) + 1
+    number = int(jackknife.patients.max()) + 1
     for at in range(0, number, _DRAWS_AT_ONCE):
         some = np.arange(at, min(at + _DRAWS_AT_ONCE, number))
-        yield (resampler.patients[:, None] != some).astype(np.float32)
+        yield (jackknife.patients[:, None] != some).astype(np.float32)
 
 
-def _macro(values: Float64[np.ndarray, "draws 18"]) -> Float64[np.ndarray, "draws"]:
+def _macro(values: Float64[np.ndarray, "rows 18"]) -> Float64[np.ndarray, "rows"]:
     return mean_where(np.isfinite(values), values)

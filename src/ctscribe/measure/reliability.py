@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from ctscribe.measure.intervals import RATE, Resampler, with_interval
+from ctscribe.measure.intervals import RATE, Jackknife, with_interval
 
 NUM_BINS = 15
 """Of equal width (Guo et al., ICML 2017)."""
@@ -35,7 +35,7 @@ def reliability(claims: Claims) -> dict[str, Any]:
     There must be at least one claim.
     """
     gaps = _gaps(claims.probability, claims.truth)
-    point, without = map(_error_of, Resampler.of(claims.patients).sums(gaps))
+    point, without = map(_error_of, Jackknife.of(claims.patients).sums(gaps))
     coverage, risk = risk_coverage(claims.probability, claims.truth)
     steps = np.linspace(0, len(risk) - 1, min(len(risk), 101)).round().astype(int)
     return {

@@ -32,7 +32,7 @@ from ctscribe.measure.baselines import (
 )
 from ctscribe.measure.beyond_labels import count_other_findings, count_wrong_places
 from ctscribe.measure.breakdown import by_agreement, by_finding, by_stratum
-from ctscribe.measure.intervals import Resampler
+from ctscribe.measure.intervals import Jackknife
 from ctscribe.measure.language import Profile, bleu_4, meteor, normalise
 from ctscribe.measure.predictions import Noticed, read_predictions
 from ctscribe.measure.radeval import ReportValues, score_systems, value_table
@@ -232,14 +232,14 @@ def _scores(
     source: LabelSource,
 ) -> dict[str, Any]:
     """What has intervals: the model's scores and the baselines', and the model's in parts."""
-    resampler = Resampler.of([report.patient_id for report in truth])
+    jackknife = Jackknife.of([report.patient_id for report in truth])
 
     def table(system: Answers, rows: Statistics, values: ReportValues) -> dict[str, Any]:
-        found = score_table(rows, resampler, config.profile, source.name)
+        found = score_table(rows, jackknife, config.profile, source.name)
         if config.meteor:
             texts = _texts(system, truth, config.profile)
             found["meteor"] = meteor(**texts, profile=config.profile)
-        return found | value_table(values, resampler)
+        return found | value_table(values, jackknife)
 
     labelled = _labelled_texts(answers, truth)
     placed = count_wrong_places(**labelled)
@@ -255,17 +255,17 @@ def _scores(
         "model": model,
         "baselines": by_name,
         "strongest": strongest_blind(by_name),
-        "per_finding": [a | b for a, b in zip(by_finding(rows, resampler), placed, strict=True)],
+        "per_finding": [a | b for a, b in zip(by_finding(rows, jackknife), placed, strict=True)],
         "other_findings": count_other_findings(**labelled),
-        "agreement": by_agreement(answers, truth, resampler),
+        "agreement": by_agreement(answers, truth, jackknife),
         "strata": by_stratum(rows, studies, truth),
     }
 
 
 def _ranking(label_head: Probabilities, truth: Sequence[ScanReport]) -> dict[str, Any]:
-    resampler = Resampler.of([report.patient_id for report in truth])
+    jackknife = Jackknife.of([report.patient_id for report in truth])
     probabilities = np.array([label_head[report.scan_id] for report in truth], dtype=np.float64)
-    return by_ranking(probabilities, truth, resampler)
+    return by_ranking(probabilities, truth, jackknife)
 
 
 def _templates(answers: Answers, truth: Sequence[ScanReport], seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ctscribe.measure.clinical import (
     clinical_signature,
     clinical_statistics,
 )
-from ctscribe.measure.intervals import CIDER, CORPUS, RATE, Kind, Resampler, with_interval
+from ctscribe.measure.intervals import CIDER, CORPUS, RATE, Jackknife, Kind, with_interval
 from ctscribe.measure.language import (
     LANGUAGE_METRICS,
     NUM_LANGUAGE_COLUMNS,
@@ -101,10 +101,10 @@ def score_sums(
 
 
 def score_table(
-    statistics: Statistics, resampler: Resampler, profile: Profile, label_source: str
+    statistics: Statistics, jackknife: Jackknife, profile: Profile, label_source: str
 ) -> dict[str, dict[str, Any]]:
     """Metric → value, its interval over patients, and its signature."""
-    point, without = (score_sums(sums, profile) for sums in resampler.sums(statistics))
+    point, without = (score_sums(sums, profile) for sums in jackknife.sums(statistics))
     num_scans, of_all = len(statistics), profile == "vlm3d"
     signatures = {
         **{
