@@ -42,6 +42,7 @@ def serve(
         raise CtscribeError("E_SERVE", f"serving needs {missing[0]}, but it is not installed")
     if scans is not None and not scans.is_dir():
         raise CtscribeError("E_MISSING", f"{scans} must be a folder, but is not")
+    from ctscribe.show.report import save_report
     from ctscribe.show.serving.server import ServerOptions
     from ctscribe.show.serving.server import serve as serve_drafts
     from ctscribe.write.writer import ReportWriter
@@ -54,7 +55,11 @@ def serve(
             f"note: whoever reaches {host} may send scans and read what it lists; there is no "
             "password, and nothing is encrypted"
         )
-    serve_drafts(writer.report, _explain, options, say)
+
+    def draft(source: Path, name: str | None, folder: Path) -> list[Path]:
+        return [*save_report(writer.report(source, name), folder).values()]
+
+    serve_drafts(draft, _explain, options, say)
 
 
 def _explain(error: Exception) -> CtscribeError:

@@ -6,7 +6,7 @@ In: scans on disk. Out: the files of each draft by name, or the error that there
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,14 +16,13 @@ from threading import BoundedSemaphore
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.show.report import save_report
-from ctscribe.write.draft import Draft
 
 KEPT = 32
 """Drafts that can still be fetched; when another is written the oldest is removed."""
 
-WriteDraft = Callable[[Path, str | None], Draft]
-"""Reads the scan at a path and writes its draft under a name, or raises what is wrong with it."""
+WriteDraft = Callable[[Path, str | None, Path], Iterable[Path]]
+"""Takes where a scan lies, how its draft shall call it, and a folder; gives the files that it wrote
+there, or raises what is wrong with the scan."""
 Explain = Callable[[Exception], CtscribeError]
 """One sentence for any error."""
 
@@ -134,7 +133,7 @@ class DraftQueue:
     def _make(self, number: int, folder: Path, source: Path, name: str | None) -> dict[str, Path]:
         begun = time.monotonic()
         try:
-            paths = save_report(self._write(source, name), folder).values()
+            files = {path.name: path for path in self._write(source, name, folder)}
         except Exception as error:
             told = self._explain(error)
             self._tell(f"draft {number}: refused, {told.code}")
@@ -144,7 +143,7 @@ class DraftQueue:
             if source.parent == folder:
                 source.unlink()
         self._tell(f"draft {number}: written in {self.seconds_per_draft:.1f} s")
-        return {path.name: path for path in paths}
+        return files
 
     def _forget(self) -> None:
         done = [request for request in self._requests.values() if _is_done(request)]
