@@ -139,8 +139,8 @@ def test_editors_check_a_recipe_by_its_schema(capsys: pytest.CaptureFixture[str]
         knobs = yaml.safe_load(printed)
         checker.validate(knobs)
         assert json.loads(told(capsys, "recipe", name, "--json")) == knobs
-    for wrong in ({"train": {"epocs": 3}}, {"train": {"epochs": 0}}, {"trian": {}}):
-        assert not checker.is_valid(wrong)
+    for wrong in ("train: {epocs: 3}", "train: {epochs: 0}", "trian: {}"):
+        assert not checker.is_valid(yaml.safe_load(wrong)), wrong
     sections = schema["$defs"].values()
     assert all(knob.get("description") for each in sections for knob in each["properties"].values())
     with refusal("E_OPTION", "--schema is that of all recipes"):
