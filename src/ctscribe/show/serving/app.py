@@ -54,6 +54,13 @@ def make_app(queue: DraftQueue, scans: ListedScans, explain: Explain) -> FastAPI
         redoc_url=None,
     )
     _tell_errors(app, queue, explain)
+    _take_scans(app, queue, scans)
+    _give_drafts(app, queue)
+    return app
+
+
+def _take_scans(app: FastAPI, queue: DraftQueue, scans: ListedScans) -> None:
+    """The form, the list, and where both are sent."""
 
     @app.get("/", response_class=HTMLResponse)
     def first_page() -> str:
@@ -76,6 +83,10 @@ def make_app(queue: DraftQueue, scans: ListedScans, explain: Explain) -> FastAPI
             return RedirectResponse(address, 303)
         return JSONResponse(_state(queue, asked), 202, {"location": address})
 
+
+def _give_drafts(app: FastAPI, queue: DraftQueue) -> None:
+    """How far a draft is, and its files."""
+
     @app.get("/drafts/{draft_id}")
     async def tell_of_draft(draft_id: str, request: Request) -> Response:
         asked = _found(queue, draft_id)
@@ -96,8 +107,6 @@ def make_app(queue: DraftQueue, scans: ListedScans, explain: Explain) -> FastAPI
         if path is None:
             raise HTTPException(404, "a draft must have the file that is asked for, but has not")
         return FileResponse(path)
-
-    return app
 
 
 def _tell_errors(app: FastAPI, queue: DraftQueue, explain: Explain) -> None:
