@@ -15,7 +15,21 @@ what to do; it closes with one of these codes. `prepare` writes failures to `ski
 goes on. This page is written by `make docs`.
 """
 
+_STATUSES = """## Exit statuses
 
+What a command leaves to the shell; standard output holds what it gives out, standard error all that
+it says.
+"""
+_STATUS_ROWS = (
+    ("0", "Done; or `serve` was ended by Ctrl-C or SIGTERM."),
+    ("1", "Refused: bad input, or a request that cannot be met; one sentence says why."),
+    ("2", "Misunderstood: a command, argument or option that is not there, or lacks."),
+    ("70", "Something that nobody foresaw (`E_INTERNAL`); a file says where."),
+    ("130", "Interrupted by Ctrl-C; run again, most commands go on where they were stopped."),
+    ("137", "Killed from outside (SIGKILL), mostly for want of memory; run again."),
+    ("141", "Nobody reads the output any more, as after `| head`."),
+    ("143", "Ended by SIGTERM; as 130."),
+)
 _CATALOGUE = """## Bad inputs: how each is known to end
 
 What reaches a reader of CT in practice, and the codes it ends in; a dash says that it is read as it
@@ -38,6 +52,7 @@ def page() -> str:
             if code.startswith(start)
         ]
         parts += [*format_markdown(("code", "meaning", "what to do"), codes, num_texts=3), ""]
+    parts += [_STATUSES, *format_markdown(("status", "meaning"), _STATUS_ROWS, num_texts=2), ""]
     rows = [
         (number, row.told, ", ".join(f"`{code}`" for code in sorted(row.codes)) or "–")
         for number, row in CATALOGUE.items()

@@ -3,7 +3,7 @@ from itertools import count
 import pytest
 
 from ctscribe.cli import console
-from ctscribe.cli.console import stage, stage_with_failures
+from ctscribe.cli.console import stage, stage_with_failures, stages
 
 
 @pytest.fixture
@@ -36,6 +36,18 @@ def test_failures_are_counted_by_code(seconds: None, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines()[-1] == (
         "  Preparing volumes: 400/4000, 200.0 per second, 18 s left, "
         "3 skipped: E_NAN 1, E_TRUNCATED 2"
+    )
+
+
+def test_what_was_measured_comes_before_rate_and_time(
+    seconds: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stages(("Training", "updates")) as (progress,):
+        progress(0, 4)
+        progress.measured("loss 2.310, learning rate 1.0e-04")
+        progress(1, 4)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "  Training: 1/4, loss 2.310, learning rate 1.0e-04, 30.0 per minute, 6 s left"
     )
 
 

@@ -171,6 +171,8 @@ E_PREPARED           The frames are of other knobs than are asked for, or of ano
     Give the recipe they were prepared with, or prepare into another folder.
 E_PROCESSES          A stage that runs in one process was launched in several.
     Launch it without torchrun or accelerate.
+E_QUEUE              The server that writes drafts has no place for another, or is ending.
+    Ask again after the seconds that Retry-After names.
 E_RADEVAL            A metric of RadEval was asked for, but cannot run here.
     `pip install "ctscribe[radeval]"`, put what is named where it is named, or leave it out.
 E_READ               A file cannot be read.
@@ -179,6 +181,8 @@ E_RECIPE             A recipe is not given, or has an unknown or impossible knob
     Give one by `--recipe`, or correct what is named.
 E_REPORT             A report is empty, or holds the tokenizer's own signs.
     Correct the text, or leave the study out.
+E_REQUEST            The server does not answer such a request.
+    Ask as docs/serving.md says.
 E_ROW                A line of a JSONL file is not what its stage wrote.
     Mend the line, or run the stage again.
 E_RUN                The folder holds no run of this version.
@@ -193,6 +197,8 @@ E_SEED               The warm-up would draw the data set's own patients.
     Change `warm_up.seed`.
 E_SERIES             A DICOM folder holds no series of the number or UID that was asked for.
     Give one of those that are named by `--series`, or leave it out.
+E_SERVE              The server cannot run here: a package lacks, or its address is taken.
+    Run `pip install "ctscribe[serve]"`, or choose another `--host` or `--port`.
 E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
 E_SHARDED            Training was launched with a kind of sharding that is not supported.
@@ -225,6 +231,8 @@ E_UNEVEN_SPACING     Slices lie at unequal distances, or one lies beside the lin
     Export one evenly spaced reconstruction.
 E_UNHEALTHY          The doctor found volumes with problems.
     Mend them, or skip them with `prepare --allow-failures`.
+E_UPLOAD             An upload is larger than the server takes.
+    Send less, such as one series or a compressed file, or start it with more `--max-upload-mb`.
 E_VISUAL_TOKENS      Text and frames disagree on the number of visual tokens.
     Build both from the same grid.
 E_VOLUME_NAME        A file is not named as CT-RATE names its volumes.

@@ -1,9 +1,11 @@
 """Every knob once, by section; a YAML file with `--set` overrides → a checked `Recipe`."""
 
+import ast
 import difflib
 import os
 import reprlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -369,6 +371,25 @@ def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
             "E_RECIPE", f"{path} must hold sections such as `train:`, but holds none"
         )
     return _checked(tree, overrides, path)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, by which editors complete and check one.
+
+    It describes each knob as this file does.
+    """
+    schema = Recipe.model_json_schema()
+    for section in ast.parse(Path(__file__).read_text(encoding="utf-8")).body:
+        if isinstance(section, ast.ClassDef) and section.name in schema["$defs"]:
+            knobs = schema["$defs"][section.name]["properties"]
+            for knob, told in pairwise(section.body):
+                match knob, told:
+                    case (
+                        ast.AnnAssign(target=ast.Name(name)),
+                        ast.Expr(ast.Constant(str(description))),
+                    ):
+                        knobs[name]["description"] = " ".join(description.split())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def change_recipe(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:

@@ -1,5 +1,6 @@
 """What the user sees: progress and sentences on stderr, tables and texts on stdout."""
 
+import json
 import sys
 import time
 from collections import Counter
@@ -105,6 +106,7 @@ class _Part:
         self._title, self._unit, self._console, self._show = title, unit, console, show
         self._failures: Counter[str] = Counter()
         self._start: tuple[int, float] | None = None
+        self._measured = ""
 
     def __call__(self, done: int, total: int) -> None:
         if self._start is None and done and self._unit:
@@ -116,11 +118,15 @@ class _Part:
         """Counts a failure."""
         self._failures[code] += 1
 
+    def measured(self, told: str) -> None:
+        """Takes what the next report shows of the work itself, such as a loss."""
+        self._measured = told
+
     def _note(self, done: int, total: int) -> str:
-        """Rate, time left and failures by code, as far as there are any."""
+        """What was measured, rate, time left and failures by code, as far as there are any."""
         now = time.monotonic()
         first, begun = self._start = self._start or (done, now)
-        parts = []
+        parts = [self._measured] if self._measured else []
         if done > first and now > begun:
             rate = (done - first) / (now - begun)
             per_minute = f"{60 * rate:.1f} per minute"
@@ -174,6 +180,11 @@ def say(sentence: str) -> None:
 def print_text(text: str) -> None:
     """Prints what the command gives out, which may be piped on, on stdout."""
     print(printable(text))
+
+
+def print_json(value: object) -> None:
+    """Prints what the command gives out for a program."""
+    print_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def complain(sentence: str) -> None:

@@ -1,15 +1,17 @@
 """Commands about data: drawing phantoms, examining, preparing, pairing; and a recipe's knobs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.cli.console import print_text, say, stage, stage_with_failures
+from ctscribe.cli.console import print_json, print_text, say, stage, stage_with_failures
 from ctscribe.cli.options import (
     CORES,
     AllowOutside,
+    AsJson,
     EngineName,
     EngineProcesses,
     Overrides,
@@ -25,6 +27,9 @@ from ctscribe.cli.options import (
 
 if TYPE_CHECKING:
     from ctscribe.data.prepare import PrepareSummary
+
+SCHEMA_LINE = "# yaml-language-server: $schema=recipe.schema.json"
+"""By it editors complete a recipe and mark its faults."""
 
 
 @app.command
@@ -116,6 +121,7 @@ def doctor(
     reconstructions: Reconstructions = "one",
     allow_outside: AllowOutside = False,
     processes: Processes = CORES,
+    as_json: AsJson = False,
 ) -> None:
     """Tell what is wrong with SOURCE by its tables and headers, and what preparing it takes."""
     from ctscribe.data.doctor import describe, examine
@@ -133,7 +139,10 @@ def doctor(
             processes=processes,
             progress=progress,
         )
-    print_text(describe(found))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_text(describe(found))
     if found.num_failing:
         raise CtscribeError(
             "E_UNHEALTHY", f"every volume should be ready, but {found.num_failing} have problems"
@@ -159,9 +168,33 @@ def pairs(
 
 
 @app.command
-def recipe(name: str | None = None, *, overrides: Overrides = ()) -> None:
-    """Print every knob of the recipe NAME, a YAML file or a shipped name, as it would be used."""
+def recipe(
+    name: str | None = None,
+    *,
+    overrides: Overrides = (),
+    as_json: AsJson = False,
+    schema: Annotated[
+        bool, Parameter(help="Print the JSON schema of recipes instead, for editors.")
+    ] = False,
+) -> None:
+    """Print every knob of the recipe NAME, a YAML file or a shipped name, as it would be used.
+
+    Its first line tells editors to check it by recipe.schema.json beside it, as --schema prints.
+    """
     import yaml
 
-    resolved = read_knobs(name, overrides)
-    print_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
+    from ctscribe.base.recipe import recipe_schema
+
+    if schema:
+        if name is not None or overrides:
+            raise CtscribeError(
+                "E_OPTION", "--schema is that of all recipes, but one of them is asked for"
+            )
+        print_json(recipe_schema())
+        return
+    knobs = read_knobs(name, overrides).model_dump(mode="json")
+    if as_json:
+        print_json(knobs)
+    else:
+        print_text(SCHEMA_LINE)
+        print_text(yaml.safe_dump(knobs, sort_keys=False))

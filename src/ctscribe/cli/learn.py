@@ -1,7 +1,7 @@
 """Commands about models: warming up, training, writing, finding evidence, reporting, exporting."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -25,6 +25,9 @@ from ctscribe.cli.options import (
     app,
     read_knobs,
 )
+
+if TYPE_CHECKING:
+    from ctscribe.learn.train.run_log import MetricsRow
 
 STORING = ("Storing features", "volumes")
 
@@ -63,7 +66,7 @@ def warm_up(
 
 @app.command
 def train(
-    run: Path,
+    run: Annotated[Path, Parameter(alias="--out")],
     *,
     prepared: Path,
     pairs: Path,
@@ -78,9 +81,22 @@ def train(
     with stages(("Training", "updates"), STORING) as (progress, storing):
         knobs = read_knobs(recipe, overrides)
         result = train_stage(
-            run, Prepared(prepared), pairs, knobs, start, progress=progress, storing=storing
+            run,
+            Prepared(prepared),
+            pairs,
+            knobs,
+            start,
+            progress=progress,
+            storing=storing,
+            logged=lambda row: progress.measured(_loss_and_rate(row)),
         )
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
+
+
+def _loss_and_rate(row: "MetricsRow") -> str:
+    """Of an update; the loss is that of true reports, nats per token, as validation has it."""
+    loss = "" if row.positive_ce is None else f"loss {row.positive_ce:.3f}, "
+    return f"{loss}learning rate {row.learning_rate:.1e}"
 
 
 @app.command

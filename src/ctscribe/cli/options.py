@@ -19,6 +19,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # `cli.app` says what it means
 )
 
+app.register_install_completion_command(
+    help="Teach the shell that this runs in to complete ctscribe's commands and options."
+)
+
 RecipeName = Annotated[
     str | None, Parameter(name="--recipe", help="A YAML file or a shipped name; must be given.")
 ]
@@ -89,6 +93,7 @@ OperatingPoint = Annotated[
     str | None,
     Parameter(help="f1, or coverage=0.8 or precision=0.8 as reached on validation."),
 ]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
 CORES = os.cpu_count() or 1
 
 

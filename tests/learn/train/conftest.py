@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import PairsConfig, Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepared import Prepared, split_of
@@ -89,11 +88,11 @@ def run(prepared: Prepared, start: Path) -> Train:
         folder: Path,
         pairs: Path,
         recipe: Recipe,
-        progress: ProgressCallback = lambda done, total: None,
+        **told: Callable[..., None],
     ) -> TrainResult:
         strategy = recipe.pairs.model_copy(update={"strategy": pairs.parent.name})
         recipe = recipe.model_copy(update={"pairs": strategy})
-        return train(folder, prepared, pairs, recipe, start, progress=progress)
+        return train(folder, prepared, pairs, recipe, start, **told)
 
     return run_
 

@@ -16,6 +16,7 @@ from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.learn.train import stage
 from ctscribe.learn.train.callback import newest_complete
+from ctscribe.learn.train.run_log import MetricsRow
 from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.learn.train.stage import TrainResult, train
 from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, metrics, weights
@@ -28,9 +29,17 @@ def test_a_run_leaves_weights_log_and_curve(
 ) -> None:
     told: list[tuple[int, int]] = []
     pairs, recipe = pairs_of["heter"], make_recipe()
-    result = run(tmp_path / "run", pairs, recipe, progress=lambda *done: told.append(done))
+    logged: list[MetricsRow] = []
+    result = run(
+        tmp_path / "run",
+        pairs,
+        recipe,
+        progress=lambda *done: told.append(done),
+        logged=logged.append,
+    )
     assert told == [(step, 6) for step in range(7)]
     rows = metrics(tmp_path / "run")
+    assert logged == rows
     assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
     validated = {row.step: row.validation_ce for row in rows if row.validation_ce is not None}
     assert set(validated) == {3, 6}

@@ -188,6 +188,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         beta: Of the next update.
         hard: Told the gaps of every update, where negatives are drawn anew.
         log: None on other processes.
+        logged: Told each row of the log, before ``progress`` is.
         progress: Told (updates, all updates).
     """
 
@@ -200,6 +201,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
     beta: Beta
     hard: HardPairs | None
     log: RunLog[MetricsRow] | None
+    logged: Callable[[MetricsRow], None]
     progress: ProgressCallback
     _validation: Validation | None = None
 
@@ -247,19 +249,19 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         if self.log is None:
             return
         validation = self._validation
-        self.log.add(
-            MetricsRow(
-                step=state.global_step,
-                epoch=self.epochs * state.global_step / state.max_steps,
-                learning_rate=logs["learning_rate"],
-                grad_norm=logs["grad_norm"],
-                beta=self.trainer.beta,
-                **measured,
-                validation_ce=validation and validation.own_ce,
-                validation_other_ce=validation and validation.other_ce,
-                validation_gap=validation and validation.gap,
-            )
+        row = MetricsRow(
+            step=state.global_step,
+            epoch=self.epochs * state.global_step / state.max_steps,
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs["grad_norm"],
+            beta=self.trainer.beta,
+            **measured,
+            validation_ce=validation and validation.own_ce,
+            validation_other_ce=validation and validation.other_ce,
+            validation_gap=validation and validation.gap,
         )
+        self.log.add(row)
+        self.logged(row)
         self.progress(state.global_step, state.max_steps)
 
     def on_save(

@@ -140,16 +140,16 @@ def train(
     *,
     progress: ProgressCallback = lambda done, total: None,
     storing: ProgressCallback = lambda done, total: None,
+    logged: Callable[[MetricsRow], None] = lambda row: None,
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
     Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
-
     ``run_dir`` is new or was started with the same request; nothing is written into it before all
     checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
     ``progress`` is told (updates done, all updates), and ``storing`` before it (volumes whose
-    features are stored, all volumes).
+    features are stored, all volumes); ``logged`` is told each update's row.
 
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
@@ -178,7 +178,9 @@ def train(
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
-        return fit(arguments, qwen, tokenizer, taught, judged, recipe, progress=progress)
+        return fit(
+            arguments, qwen, tokenizer, taught, judged, recipe, progress=progress, logged=logged
+        )
 
 
 def fit(
@@ -190,6 +192,7 @@ def fit(
     recipe: Recipe,
     *,
     progress: ProgressCallback = lambda done, total: None,
+    logged: Callable[[MetricsRow], None] = lambda row: None,
 ) -> TrainResult:
     """`train` on data sets that are there already; the model is trained in place.
 
@@ -220,6 +223,7 @@ def fit(
         log=RunLog(run_dir, steps_done, MetricsRow)
         if trainer.accelerator.is_main_process
         else None,
+        logged=logged,
         progress=progress,
     )
     trainer.remove_callback(PrinterCallback)
