@@ -17,7 +17,7 @@ from tests.scans import CHEST
 
 TEXT = (
     "Findings: A nodule of 12 mm is seen in the right upper lobe. No pleural effusion. "
-    "Emphysema may be present.\nImpression: Nodule in the right lung."
+    "Emphysema cannot be excluded.\nImpression: Nodule in the right lung."
 )
 STUDY, PLACE = "1.2.826.0.1.77", "1.2.826.0.1.78"
 IDENTITY = {

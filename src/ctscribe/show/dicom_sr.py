@@ -65,8 +65,10 @@ from ctscribe.text.sections import split_report
 from ctscribe.text.sizes import Extent, stated_extents
 from ctscribe.write.draft import Draft, FindingRow, SentenceRow, SliceEvidence
 
-Outline = Float64[np.ndarray, "5 axes"]
+Outline = Float64[np.ndarray, "5 3"]
 """Corners of a box, the first once more at the end."""
+OutlinePx = Float64[np.ndarray, "5 2"]
+"""The same in an image, as (column, row)."""
 
 _Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 
@@ -93,7 +95,7 @@ _BOX_HEIGHT = own_code("box-height", "Height of the evidence box in its slice")
 
 
 def dicom_documents(draft: Draft, report: PatientReport, source: SourceSeries) -> dict[str, bytes]:
-    """Files of both documents by name, ``report.dcm`` and ``measurements.dcm``.
+    """Files by name: ``report.dcm``, and ``measurements.dcm`` where anything was written.
 
     Args:
         draft: Of a scan that was read from ``source``.
@@ -109,11 +111,11 @@ def dicom_documents(draft: Draft, report: PatientReport, source: SourceSeries) -
     places = _Places(draft.prepared, source)
     paper = _Paper(draft, source, sha256_of_json(to_json(report)))
     text = _text_tree(report, paper, places)
-    measured = _measured_tree(draft, report, paper, places)
-    return {
-        "report.dcm": paper.file(ComprehensiveSR, text, 1),
-        "measurements.dcm": paper.file(Comprehensive3DSR, measured, 2),
-    }
+    files = {"report.dcm": paper.file(ComprehensiveSR, text, 1)}
+    if report.labels:
+        measured = _measured_tree(draft, report, paper, places)
+        files["measurements.dcm"] = paper.file(Comprehensive3DSR, measured, 2)
+    return files
 
 
 @final
@@ -126,7 +128,7 @@ class _Place:
 
     image: SourceImage
     outline_lps_mm: Outline | None = None
-    outline_px: Outline | None = None
+    outline_px: OutlinePx | None = None
 
 
 @final
