@@ -1,5 +1,7 @@
 """Codes against the tables of the standard that pydicom carries."""
 
+from typing import Any
+
 import pytest
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
@@ -28,7 +30,8 @@ ALL = [
 
 def meanings(code: Code) -> set[str]:
     """All that PS3.16 calls a code."""
-    known = concepts[code.scheme_designator].values()
+    tables: dict[str, Any] = concepts[code.scheme_designator]
+    known = tables.values()
     return {names[code.value][0].lower() for names in known if code.value in names}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID
 
 from ctscribe import RESEARCH_USE
 from ctscribe.scan.source_images import read_source_series
@@ -257,7 +258,8 @@ def test_new_names_follow_from_the_voxels_alone(tmp_path: Path) -> None:
     def other(image: FileDataset, z: int) -> None:
         with_identity(image, z)
         image.PatientID, image.StudyInstanceUID = "PLANTED-OTHER", "1.2.999"
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"1.2.998.{z + 1}"
+        image.SOPInstanceUID = UID(f"1.2.998.{z + 1}")
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
 
     first = write_source(tmp_path / "first")
     second = write_series(tmp_path / "second", other, volume=with_block(), series="1.2.77")

@@ -43,7 +43,8 @@ def read_back(found: Json, release: Release) -> Json:
     def through(one: Json) -> Json:
         name = one["resourceType"]
         model = getattr(import_module(f"{MODULES[release]}.{name.lower()}"), name)
-        return json.loads(model.model_validate_json(json.dumps(one)).model_dump_json())
+        back: Json = json.loads(model.model_validate_json(json.dumps(one)).model_dump_json())
+        return back
 
     assert [through(one) for one in found["contained"]] == found["contained"]
     return through(found)

@@ -9,7 +9,7 @@ Both are preliminary, not verified, and the work of a device. The same draft giv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 from highdicom.sr import (
@@ -70,7 +70,9 @@ Outline = Float64[np.ndarray, "5 3"]
 OutlinePx = Float64[np.ndarray, "5 2"]
 """The same in an image, as (column, row)."""
 
-_Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+_Group: TypeAlias = (
+    MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+)
 
 _SERIES_NUMBER = 9900
 """Above those that scanners and workstations count up."""
