@@ -4,11 +4,14 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
 import pytest
 from nibabel.nifti1 import Nifti1Extension
+from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
@@ -23,9 +26,11 @@ from ctscribe.data.prepare import prepare
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.volume import CTVolume
+from ctscribe.show.hospital_outputs import HospitalOutputs
 from ctscribe.show.report import save_report
 from ctscribe.write.writer import ReportWriter
 from tests.dicom import Edit, bytes_of, on_slice, slice_of
+from tests.drafts import draft_of
 from tests.models import tiny_model, write_run
 
 PLANTED = "PLANTED"
@@ -252,6 +257,39 @@ def test_every_attribute_path_and_neighbour(
     assert b'"series_number": null' in record, "but not by a number that is a date"
     assert is_clean(record)
     assert is_clean(describe(examine(ward, VOLUME, SLICES)))
+    assert is_clean(told())
+
+
+@pytest.mark.skipif(find_spec("highdicom") is None, reason="highdicom is not installed")
+def test_documents_under_new_names_name_nobody(
+    ward: Path, tmp_path: Path, told: Callable[[], str]
+) -> None:
+    source = ward.parent / f"{PLANTED} {BORN}" / "1"
+    uids = {str(dcmread(path).SOPInstanceUID).encode() for path in source.iterdir()}
+    outputs = HospitalOutputs(dicom_sr=True, fhir="R5")
+    outputs.save(draft_of(source), outputs.read_source(source), tmp_path / "out")
+    written = contents(tmp_path / "out")
+    assert written.count(b"DICM") == 2
+    assert is_clean(written)
+    assert not [uid for uid in (*uids, b"1.2.3456", b"1.2.9") if uid + b"\0" in written]
+    assert not [uid for uid in uids if uid in written]
+    assert is_clean(told())
+
+
+@pytest.mark.parametrize("with_identity", [True, False])
+def test_documents_that_are_refused_name_nobody(
+    clinic: Path, told: Callable[[], str], *, with_identity: bool
+) -> None:
+    outputs = HospitalOutputs(fhir="R5", dicom_sr=find_spec("highdicom") is not None)
+    outputs = replace(outputs, with_identity=with_identity)
+    said = []
+    for name in ("series", *FAULTS, "damaged", "overwritten", "nifti.nii.gz"):
+        try:
+            outputs.read_source(clinic.parent / name)
+        except CtscribeError as error:
+            said.append(str(error))
+    assert len(said) > 2
+    assert is_clean("".join(said))
     assert is_clean(told())
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pkgutil import iter_modules
 
 import pytest
@@ -14,6 +15,8 @@ SCORING = (
     *("grounding", "radeval", "ranking"),
 )
 SHOWN = [module.name for module in iter_modules(ctscribe.show.__path__, "ctscribe.show.")]
+if find_spec("highdicom") is None:
+    SHOWN.remove("ctscribe.show.dicom_sr")
 
 
 @pytest.mark.parametrize("module", [*(f"ctscribe.measure.{name}" for name in SCORING), *SHOWN])

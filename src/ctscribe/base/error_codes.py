@@ -55,7 +55,9 @@ E_DATATYPE           The voxels are colours, complex numbers or pictures of 8 bi
     Export the CT itself, not a rendering.
 E_DEPENDENCE         A card does not show the dependence on the scan that `--min-dependence` asks.
     Read the card; show all views of more patients, or train with negatives or for longer.
-E_DICOM_TAG          A slice lacks a tag that says where it lies, or the tag is unusable.
+E_DICOM_SR           A DICOM SR was asked for, but highdicom, which writes it, is not installed.
+    Run `pip install ctscribe[dicom-sr]`.
+E_DICOM_TAG          A slice lacks a tag that says where it lies or what it is, or one is unusable.
     Export the series again.
 E_DIMENSIONS         The header claims no dimensions, too many, or empty ones.
     Export the volume again.
@@ -141,6 +143,8 @@ E_NO_CONTENT         Every voxel has the same value.
     Export or download the volume again.
 E_NO_GEOMETRY        The header does not say where the voxels lie.
     Give the volume's metadata row, or set the header.
+E_NO_IMAGES          A document that refers to images was asked for of a scan without any.
+    Give the DICOM series, or leave out `--dicom-sr` and `--with-identity`.
 E_NO_LABELS          A volume lacks its row in the labels file.
     Add the row, label the reports with `ctscribe label`, or do without the labels file.
 E_NO_NEGATIVE        No other patient's volume can serve as a negative.

@@ -13,6 +13,9 @@ from ctscribe.cli.options import (
     CORES,
     AllowOutside,
     Cues,
+    DicomSR,
+    Fhir,
+    FhirRelease,
     OperatingPoint,
     Overrides,
     PhantomRecipeName,
@@ -22,6 +25,7 @@ from ctscribe.cli.options import (
     Series,
     Start,
     Where,
+    WithIdentity,
     app,
     read_knobs,
 )
@@ -342,18 +346,33 @@ def report(
     prefer: Prefer = None,
     series: Series = None,
     cues: Cues = None,
+    dicom_sr: DicomSR = False,
+    fhir: Fhir = False,
+    fhir_release: FhirRelease = None,
+    with_identity: WithIdentity = False,
     overrides: Overrides = (),
 ) -> None:
-    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
+    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML.
+
+    With --dicom-sr and --fhir also as documents for a hospital's archive and record.
+    """
+    from ctscribe.show.hospital_outputs import HospitalOutputs
     from ctscribe.show.report import save_report
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.writer import ReportWriter
 
+    if fhir_release is not None and not fhir:
+        raise CtscribeError("E_OPTION", "--fhir-release must go with --fhir, but that is not given")
+    release = (fhir_release or "R5") if fhir else None
+    outputs = HospitalOutputs(dicom_sr, release, with_identity)
+    images = outputs.read_source(source, series)
     cue = None if cues is None else read_cue_table(cues).of(name or source.name)
     writer = ReportWriter(run).changed(overrides)
-    paths = save_report(writer.report(source, name, cue, prefer=prefer, series=series), out)
+    draft = writer.report(source, name, cue, prefer=prefer, series=series)
+    paths = save_report(draft, out)
+    more = outputs.save(draft, images, out)
     print_text(paths["txt"].read_text(encoding="utf-8"))
-    say("Written: " + ", ".join(str(path) for path in paths.values()))
+    say("Written: " + ", ".join(str(path) for path in (*paths.values(), *more)))
 
 
 @app.command

@@ -94,6 +94,21 @@ OperatingPoint = Annotated[
     Parameter(help="f1, or coverage=0.8 or precision=0.8 as reached on validation."),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
+DicomSR = Annotated[
+    bool,
+    Parameter(help="Also write DICOM Structured Reports: the text, and what it measures."),
+]
+Fhir = Annotated[bool, Parameter(help="Also write a FHIR DiagnosticReport.")]
+FhirRelease = Annotated[
+    Literal["R5", "R4B"] | None, Parameter(help="Of FHIR; R5 where it is not given.")
+]
+WithIdentity = Annotated[
+    bool,
+    Parameter(
+        help="Name the patient and the source's images in DICOM SR and FHIR, as the DICOM headers "
+        "do; else both go by new names."
+    ),
+]
 CORES = os.cpu_count() or 1
 
 

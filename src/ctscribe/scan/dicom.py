@@ -70,7 +70,7 @@ def read_dicom(path: Path, study: str, asked: str | None = None) -> tuple[Volume
     with dicom_files(path, study) as files:
         headers, others = read_headers(files, study)
         series, more = choose_series(headers, study, asked)
-        slices, geometry = _order_slices(series, study)
+        slices, geometry = order_slices(series, study)
         kept, hu = _read_hu(slices, geometry, study)
     affine = _stack_affine(kept, geometry, study)
     return hu, affine, others | more | note_if(len(kept) < len(slices), "W_DUPLICATE_SLICE")
@@ -90,7 +90,7 @@ def read_dicom_grid(
     with dicom_files(path, study) as files:
         headers, others = read_headers(files, study)
     series, more = choose_series(headers, study, asked)
-    slices, geometry = _order_slices(series, study)
+    slices, geometry = order_slices(series, study)
     kept = slices[:1]
     for one in slices[1:]:
         if not _same_place(kept[-1], one, geometry):
@@ -99,7 +99,7 @@ def read_dicom_grid(
     return (columns, rows, len(kept)), _stack_affine(kept, geometry, study), others | more
 
 
-def _order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Geometry]:
+def order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Geometry]:
     """Orders slices along the normal of their common plane.
 
     Raises:

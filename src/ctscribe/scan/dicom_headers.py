@@ -8,7 +8,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -210,8 +210,10 @@ def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader],
     return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
 
 
-def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | None:
-    """A whole file or its header; None for a file that neither is DICOM nor claims to be."""
+def read_dataset(
+    file: DicomFile, study: str, *, pixels: bool, tags: Sequence[str] = TAGS
+) -> FileDataset | None:
+    """A whole file, or these elements of its header; None for what is no DICOM nor claims to be."""
     with readable(study), file.open() as stream:
         start = stream.read(2048)
         bare = begins_bare(start)
@@ -228,8 +230,8 @@ def read_dataset(file: DicomFile, study: str, *, pixels: bool) -> FileDataset | 
         stream.seek(0)
         if pixels:
             return pydicom.dcmread(stream, force=bare)
-        tags = list(TAGS)
-        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=bare)
+        asked = list(tags)
+        return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=asked, force=bare)
 
 
 @contextmanager
