@@ -91,8 +91,10 @@ class ReportedRow(Row):
 class StudyRow(ReportedRow):
     """One prepared volume with its report; see `prepared.Prepared`."""
 
+    findings: ReportText
+    """Empty where the scan has no report, and can only be drafted."""
     split: Split
-    """Decided by `prepare`, once; see `prepared.split_of`."""
+    """Decided by `prepare`, once: as the data set fixes it, else by `prepared.split_of`."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of the prepared volume, (x, y, z)."""
     shape_xyz: tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -107,6 +109,11 @@ class StudyRow(ReportedRow):
     without slabs, when a frame reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the scan can be trained on and scored, or drafted only."""
+        return bool(self.findings)
 
     @model_validator(mode="after")
     def _must_hold_together(self) -> "StudyRow":
