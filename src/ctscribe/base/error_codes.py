@@ -201,8 +201,8 @@ E_SHARDED            Training was launched with a kind of sharding that is not s
     Launch FSDP2 on two CUDA GPUs or more, as in `recipes/launching`, or whole models by `torchrun`.
 E_SHEAR              The slices lean further than `volume.max_tilt_degrees`, or are sheared.
     Raise the limit, or resample the volume upright.
-E_SKIPPED            Some volumes could not be prepared.
-    Read skipped.jsonl, or pass `--allow-failures`.
+E_SKIPPED            Some volumes could not be prepared or drafted.
+    Read the rows that are named, or pass `--allow-failures`.
 E_SOURCE             The data set is neither a folder nor a manifest.
     List your scans in a .csv or .jsonl manifest.
 E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.

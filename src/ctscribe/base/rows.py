@@ -237,6 +237,30 @@ class PredictionRow(Row):
     whole: WholeText = None
 
 
+class DraftRow(Row):
+    """``drafts.jsonl``: the draft of one scan of many, or why there is none."""
+
+    KEY = ("volume_name",)
+
+    volume_name: Name
+    """Names the folder of its files, too."""
+    patient_id: Name
+    scan_id: Name
+    status: Literal["written", "not assessable", "failed"]
+    code: str | None = None
+    """Of what went wrong."""
+    reason: str | None = None
+    """Why there is no text, in a sentence."""
+    findings: ReportText = ""
+    impression: ReportText = ""
+    present: tuple[str, ...] = ()
+    """Those of the 18 findings that the text states."""
+    finished: bool = True
+    """False when the report ran into the length limit."""
+    source_sha256: str | None = None
+    """Hash of what it was made of, beside the run."""
+
+
 @final
 @dataclass(frozen=True)
 class Unfinished:

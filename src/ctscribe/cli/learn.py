@@ -319,22 +319,35 @@ def experiment(
 @app.command
 def report(
     source: Path,
-    *,
+    *more: Path,
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
     prefer: Prefer = None,
     series: Series = None,
     cues: Cues = None,
+    allow_outside: AllowOutside = False,
+    allow_failures: bool = False,
     overrides: Overrides = (),
 ) -> None:
-    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
+    """Write a draft report for one scan, as text, JSON and HTML, or for many, with an index.
+
+    SOURCE is a DICOM folder, a zip archive or a NIfTI file; or many scans: a list of them, a
+    prepared folder, an export of several studies, or several of all these as MORE.
+    """
+    from ctscribe.cli.drafts import HowToDraft, are_many, draft_all
     from ctscribe.show.report import save_report
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.writer import ReportWriter
 
-    cue = None if cues is None else read_cue_table(cues).of(name or source.name)
+    table = None if cues is None else read_cue_table(cues)
     writer = ReportWriter(run).changed(overrides)
+    sources = [source, *more]
+    is_one = not more and (name or series)
+    if not is_one and are_many(sources):
+        draft_all(writer, sources, out, HowToDraft(prefer, table, allow_outside, allow_failures))
+        return
+    cue = None if table is None else table.of(name or source.name)
     paths = save_report(writer.report(source, name, cue, prefer=prefer, series=series), out)
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))

@@ -68,6 +68,7 @@ def write_worklist(
     *,
     key: Path | None = None,
     reports: Path | None = None,
+    replaces: bool = False,
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Worklist:
@@ -79,11 +80,12 @@ def write_worklist(
         key: Of the new names; by default the one in the private folder, made if there is none.
         reports: CSV of texts by accession number; see `_read_reports`. A number that no study or
             several have gives no text.
+        replaces: Whether a manifest that is there and differs is replaced, or refused.
         processes: How many read at once.
         progress: Told (files done, all).
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_EXISTS`` where the manifest is there and differs,
+        CtscribeError: ``E_MISSING``, ``E_EXISTS``,
             ``E_KEY``, or what is wrong with the table of reports.
     """
     if out.suffix.lower() != ".csv":
@@ -100,7 +102,10 @@ def write_worklist(
         listed.add(found)
         without = None if table is None else listed.add_reports(table, names)
         columns = (*_COLUMNS, *(_text_columns(table) if table else ()))
-        _write_new(out, _as_csv(columns, listed.rows))
+        text = _as_csv(columns, listed.rows)
+        if not replaces:
+            _require_new(out, text)
+        write_text(out, text)
         write_text(out.with_suffix(".skipped.csv"), _as_csv(_SKIPPED, listed.skipped))
     return Worklist(
         scans_path=out,
@@ -241,13 +246,12 @@ def _as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
     return format_csv([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Writes a list of scans, but not over one to which somebody may have added columns."""
+def _require_new(path: Path, text: str) -> None:
+    """Refuses to write over a list to which somebody may have added columns."""
     if path.exists() and read_text(path) != text:
         raise CtscribeError(
             "E_EXISTS", f"{path} must be new or hold the same list, but holds another one"
         )
-    write_text(path, text)
 
 
 @contextmanager

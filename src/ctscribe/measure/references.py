@@ -168,7 +168,8 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
     splits = meaning_of_splits({cells.get("split", split) for cells in table.others})
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
-        if parse_split(name[:80], beside.get("split", split), splits)[0] != split:
+        source_split, fixed = parse_split(name[:80], beside.get("split", split), splits)
+        if source_split != split or fixed == "validation":
             continue
         patient_id, scan_id = _patient_and_scan(paths.reports, name, beside)
         scan = one_form(beside.get("scan", ""))
