@@ -436,8 +436,13 @@ class ReportWriter:
             stored = prepared.volume(study)
             grid = plan_resampling(stored, stored.spacing_mm)
             made = frames_of_slices(grid, study.slice_indices, volume, slices)
-            frames = np.array(prepared.frames(study))
-            return replace(made, frames=frames, reach_z=study.reach_z, warnings=study.warnings)
+            return replace(
+                made,
+                frames=np.array(prepared.frames(study)),
+                reach_z=study.reach_z,
+                warnings=study.warnings,
+                source_details=prepared.record(study).get("source_details", {}),
+            )
 
         return self._write(read, study.scan_id, "NIfTI", cue)
 
