@@ -1,4 +1,4 @@
-"""An export of an archive as a hospital has it: three patients, whose names lie everywhere in it."""
+"""An export of an archive: three patients, whose names lie everywhere in it."""
 
 from pathlib import Path
 
@@ -90,5 +90,3 @@ def _report() -> FileDataset:
     report.ContentSequence = [Dataset()]
     report.ContentSequence[0].TextValue = "PLANTED has a nodule."
     return report
-
-

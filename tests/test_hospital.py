@@ -30,7 +30,9 @@ def test_from_an_export_to_drafts(tokenizer: PreTrainedTokenizerBase, tmp_path: 
     with (tmp_path / "scans.csv").open(newline="") as file:
         scans = {row["scan"] for row in csv.DictReader(file)}
     assert len(scans) == 3
-    assert {row.scan_id for row in read_rows(tmp_path / "work/prepared/studies.jsonl", StudyRow)} == scans
+    assert {
+        row.scan_id for row in read_rows(tmp_path / "work/prepared/studies.jsonl", StudyRow)
+    } == scans
     for folder in ("drafts", "drafts-of-prepared"):
         rows = read_rows(tmp_path / folder / "drafts.jsonl", DraftRow)
         assert {row.scan_id: row.status for row in rows} == dict.fromkeys(scans, "written")

@@ -115,12 +115,18 @@ def test_scans_without_reports_are_listed_to_be_drafted(folder: Path) -> None:
 def test_with_test_the_splits_are_the_users(
     folder: Path, words: str, splits: list[str | None]
 ) -> None:
-    rows = [f"{name}.nii.gz,{name},{name},x,{word}" for name, word in zip("abc", words.split())]
+    rows = [
+        f"{name}.nii.gz,{name},{name},x,{word}"
+        for name, word in zip("abc", words.split(), strict=False)
+    ]
     text = "\n".join([HEADER[:-1] + ",split", *rows])
     volumes, _ = list_manifest(write(folder, text))
     assert [one.split for one in volumes] == splits
     tested = [one.source_split == "valid" for one in volumes]
-    assert tested == [split in ("test", None) and word != "train" for split, word in zip(splits, words.split())]
+    assert tested == [
+        split in ("test", None) and word != "train"
+        for split, word in zip(splits, words.split(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,10 @@ def test_with_test_the_splits_are_the_users(
         (HEADER + "a.nii.gz,1,\u00f6,x\nb.nii.gz,1,o\u0308,x\n", "row 3: scan as in row 2"),
         (HEADER + "a.nii.gz,1,1,x\n./a.nii.gz,2,2,x\n", "row 3: volume as in row 2"),
         (HEADER[:-1] + ",split\na.nii.gz,1,1,x,tset\n", "split train, valid or test, but 'tset'"),
-        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n", "1 must have split train, valid or test, but ''"),
+        (
+            HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n",
+            "1 must have split train, valid or test, but ''",
+        ),
         (
             HEADER[:-1] + ",split\na.nii.gz,1,1,x,train\nb.nii.gz,1,2,x,valid\n",
             "row 3: patient in another split than in row 2",

@@ -149,7 +149,9 @@ def test_a_zip_archive_is_listed_as_its_folder(
 
 
 @pytest.mark.parametrize("reports", [True, False])
-def test_the_list_is_prepared(listed: Worklist, export: Path, tmp_path: Path, reports: bool) -> None:
+def test_the_list_is_prepared(
+    listed: Worklist, export: Path, tmp_path: Path, reports: bool
+) -> None:
     scans = listed.scans_path
     if not reports:
         scans = write_worklist([export], export.parent / "bare.csv", key=listed.key_path).scans_path

@@ -141,7 +141,9 @@ def test_a_prepared_folder_is_drafted_from_its_stored_frames(
     for row, read in zip(rows, draft_many(writer, direct, tmp_path / "direct"), strict=True):
         assert (row.scan_id, row.findings) == (read.scan_id, read.findings)
         mine, theirs = (
-            (tmp_path / folder / row.volume_name / "report.json").read_text().split("scan_sha256")[1][:70]
+            (tmp_path / folder / row.volume_name / "report.json")
+            .read_text()
+            .split("scan_sha256")[1][:70]
             for folder in ("drafts", "direct")
         )
         assert mine == theirs

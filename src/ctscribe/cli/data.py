@@ -152,7 +152,7 @@ def _tell(summary: "PrepareSummary", out: Path) -> None:
     for code, count in summary.skipped_by_code.items():
         say(f"skipped {count} with {code}, for example: {summary.examples[code]}")
     if summary.num_without_report:
-        say(f"{summary.num_without_report} of them have no report: they can be drafted, not trained on")
+        say(f"{summary.num_without_report} of them have no report and can only be drafted")
     say(
         f"{summary.num_prepared} volumes prepared ({summary.num_reused} of them earlier), "
         f"{summary.num_skipped} skipped, in {out}"

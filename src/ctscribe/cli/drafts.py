@@ -51,9 +51,7 @@ class HowToDraft:
     allow_failures: bool
 
 
-def draft_all(
-    writer: "ReportWriter", sources: Sequence[Path], out: Path, how: HowToDraft
-) -> None:
+def draft_all(writer: "ReportWriter", sources: Sequence[Path], out: Path, how: HowToDraft) -> None:
     """Drafts what lies at the sources into OUT and says what came of it.
 
     Files, folders and zip archives that are no data set are listed first, as by `worklist`, in

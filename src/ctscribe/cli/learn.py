@@ -288,6 +288,8 @@ def calibrate(
         writer, studies = ReportWriter(run), Prepared(prepared)
         found = calibrate_stage(writer, studies, split, point=operating_point, progress=progress)
     print_text(written_tables(calibration_tables(found, split), "markdown"))
+    if found["patients"]["validation"] == 1:
+        say("note: all validation scans are of one patient, so that no sentence gets a confidence")
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
 

@@ -36,7 +36,7 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
 StatedSplit = tuple[SourceSplit, Split | None]
-"""What a cell of ``split`` says: CT-RATE's word for it, and the split itself where that is fixed."""
+"""What a cell of ``split`` says: CT-RATE's word for it, and the split itself where it is fixed."""
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),

@@ -52,5 +52,7 @@ def open_key(path: Path) -> tuple[Pseudonyms, bool]:
                 file.write(f"{secrets.token_hex(32)}\n")
     found = read_text(path)
     if not _KEY.fullmatch(found):
-        raise CtscribeError("E_KEY", f"{path} must hold a key of 64 hexadecimal digits, but does not")
+        raise CtscribeError(
+            "E_KEY", f"{path} must hold a key of 64 hexadecimal digits, but does not"
+        )
     return Pseudonyms(bytes.fromhex(found)), is_new

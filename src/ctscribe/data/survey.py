@@ -1,4 +1,4 @@
-"""An export → the headers of its studies, under new names; every file is read once, its header only.
+"""An export → the headers of its studies, under new names; each header is read once.
 
 In: files, folders and zip archives, in any order and depth. Out: `Survey`. What tells a patient is
 replaced where it is read, in the worker, so that nothing else holds it; headers are held packed, in
@@ -22,7 +22,7 @@ from ctscribe.data.engines import local
 from ctscribe.data.pseudonyms import Pseudonyms
 from ctscribe.scan.dicom_headers import SliceHeader, read_headers
 from ctscribe.scan.dicom_sources import DicomFile, dicom_files, is_wanted, is_zip
-from ctscribe.scan.file_list import is_file_list
+from ctscribe.scan.file_list import is_file_list, placed
 
 _BATCH = 64
 """Files that one task reads."""
@@ -63,11 +63,13 @@ class Survey:
     lost: list[Path] = field(default_factory=list)
 
     def headers(self, study: str) -> list[SliceHeader]:
-        """The headers of a study, in the order of its files; patient, study and accession number
-        are new names, and the files are not open."""
+        """The headers of a study, in the order of its files, which are not open.
+
+        Patient, study and accession number are new names.
+        """
         found: list[SliceHeader] = []
         for packed in self.packed[study]:
-            found += pickle.loads(zlib.decompress(packed))  # noqa: S301 - from our own workers
+            found += pickle.loads(zlib.decompress(packed))
         return sorted(found, key=lambda one: (one.file.path, one.file.entry or 0, one.frame))
 
     def add(self, other: "Survey") -> None:
@@ -146,7 +148,7 @@ def _look(paths: Sequence[Path], names: Pseudonyms) -> Survey:
     for path in paths:
         found.num_files += 1
         if path.name.lower().endswith(_NIFTI):
-            found.nifti[names.of("scan", os.path.abspath(path))] = path
+            found.nifti[names.of("scan", str(placed(path)))] = path
             continue
         try:
             if _is_special(path):
@@ -185,7 +187,7 @@ def _read(
     for one in headers:
         patient = names.of("patient", *one.patient)
         # without a study of its own, a file is of the study of those beside it
-        told = (one.study,) if one.study else ("", *one.patient, os.path.dirname(file.path))
+        told = (one.study,) if one.study else ("", *one.patient, str(placed(file.path).parent))
         study = names.of("scan", *told)
         accession = names.of("accession", one.accession) if one.accession else ""
         renamed = replace(one, file=shut, patient=(patient,), study=study, accession=accession)
@@ -210,5 +212,5 @@ def _unread(
 ) -> Unread:
     if isinstance(error, OSError):
         error = CtscribeError("E_READ", f"the file must be readable, but {error.strerror}")
-    name = names.of("file", os.path.abspath(path), "" if entry is None else str(entry))
+    name = names.of("file", str(placed(path)), "" if entry is None else str(entry))
     return Unread(name, path, entry, error.code, error.sentence)

@@ -89,7 +89,9 @@ def write_worklist(
             ``E_KEY``, or what is wrong with the table of reports.
     """
     if out.suffix.lower() != ".csv":
-        raise CtscribeError("E_OPTION", f"a list of scans is a .csv file, but {out.name} is asked for")
+        raise CtscribeError(
+            "E_OPTION", f"a list of scans is a .csv file, but {out.name} is asked for"
+        )
     private = out.with_suffix(".private")
     table = None if reports is None else _read_reports(reports)
     with one_writer_of(out):

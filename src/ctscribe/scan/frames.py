@@ -128,7 +128,9 @@ def frames_of_slices(
         slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
         frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
     position_mm = _positions_mm(grid, indices)
-    return PreparedVolume(grid, shown, frames, indices, position_mm, frame_to_ras, (), slabs, reach_z)
+    return PreparedVolume(
+        grid, shown, frames, indices, position_mm, frame_to_ras, (), slabs, reach_z
+    )
 
 
 def make_frames(
