@@ -17,7 +17,6 @@ from scipy.stats import binomtest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.locks import one_writer
-from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
@@ -78,10 +77,9 @@ def calibrate(
         if num_patients["validation"] > 1:  # of one, no sentence gets a confidence
             fitted = _fit_sentences(fitted, said["validation"])
         progress(90, 100)
-        knobs = writer.recipe.evaluate
         report: dict[str, Any] = {
             "calibration": fitted.model_dump(mode="json"),
-            **{name: _measure(located[name], said[name], fitted, knobs) for name in written},
+            **{name: _measure(located[name], said[name], fitted) for name in written},
             "abstention": abstention_rates(prepared, located[split].studies),
             "patients": num_patients,
             "inputs": {name: prepared.sha256(each.studies) for name, each in located.items()},
@@ -204,9 +202,7 @@ def _fit_sentences(calibration: Calibration, said: _Sentences) -> Calibration:
     )
 
 
-def _measure(
-    located: _Located, said: _Sentences, calibration: Calibration, knobs: EvaluateConfig
-) -> dict[str, Any]:
+def _measure(located: _Located, said: _Sentences, calibration: Calibration) -> dict[str, Any]:
     patients = tuple(study.patient_id for study in located.studies for _ in FINDINGS)
     claims = {
         "findings_raw": Claims(

@@ -125,7 +125,10 @@ def test_hard_partners_do_not_depend_on_the_order_of_the_studies(tmp_path: Path)
 
 
 def test_studies_without_reports_make_no_pairs(tmp_path: Path) -> None:
-    bare = [study_row(f"train_{n}_a_1.nii.gz", findings="", labels=None) for n in range(3)]
+    bare = [
+        study_row(f"train_{n}_a_1.nii.gz", findings="", labels=None, split="train")
+        for n in range(3)
+    ]
     for studies in (bare, [row.model_copy(update={"split": "validation"}) for row in bare]):
         prepared = write_prepared(tmp_path, studies)
         with refusal("E_NO_REPORT", "3 of 3 in .* were prepared without"):
