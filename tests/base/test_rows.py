@@ -85,7 +85,7 @@ FAULTS: dict[str, object] = {
     "split": "test",
     "sex": "female",
     "age_years": 131,
-    "findings": "nan",
+    "findings": None,
     "patient_id": "",
 }
 

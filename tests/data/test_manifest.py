@@ -94,6 +94,41 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
     ]
 
 
+def test_scans_without_reports_are_listed_to_be_drafted(folder: Path) -> None:
+    text = "volume,patient,scan,kernel,why\na.nii.gz,1,1,Br40d,the only CT series\nseries,2,2,,\n"
+    volumes, skipped = list_manifest(write(folder, text))
+    assert skipped == []
+    assert [(one.findings, one.labels, one.source_split) for one in volumes] == 2 * [
+        ("", None, "valid")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "splits"),
+    [
+        ("train valid", [None, None]),
+        ("train test", [None, "test"]),
+        ("train valid test", ["train", "validation", "test"]),
+        ("valid test", ["validation", "test"]),
+    ],
+)
+def test_with_test_the_splits_are_the_users(
+    folder: Path, words: str, splits: list[str | None]
+) -> None:
+    rows = [
+        f"{name}.nii.gz,{name},{name},x,{word}"
+        for name, word in zip("abc", words.split(), strict=False)
+    ]
+    text = "\n".join([HEADER[:-1] + ",split", *rows])
+    volumes, _ = list_manifest(write(folder, text))
+    assert [one.split for one in volumes] == splits
+    tested = [one.source_split == "valid" for one in volumes]
+    assert tested == [
+        split in ("test", None) and word != "train"
+        for split, word in zip(splits, words.split(), strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -101,7 +136,7 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
         (HEADER, "it has no row"),
         ("volume;patient;scan;report\na;1;1;x\n", "columns parted by commas"),
         ("volume,patient,report\na,1,x\n", "the column 'scan', but lacks it"),
-        ("volume,patient,scan\na,1,1\n", "either 'report', or 'findings' and 'impression'"),
+        ("volume,patient,scan,impression\na,1,1,x\n", "either 'report', or 'findings' and"),
         (HEADER[:-1] + ",impression\na,1,1,x,y\n", "either 'report', or"),
         (HEADER[:-1] + ",findings\na,1,1,x,y\n", "either 'report', or"),
         (HEADER.replace("patient", "Pateint") + "a,1,1,x\n", "lacks it and has 'Pateint'"),
@@ -125,8 +160,11 @@ def test_missing_files_and_texts_are_skipped_alone(folder: Path) -> None:
         (HEADER + "a.nii.gz,1,1,x\nb.nii.gz,1,1.nii.gz,x\n", "row 3: scan as in row 2"),
         (HEADER + "a.nii.gz,1,\u00f6,x\nb.nii.gz,1,o\u0308,x\n", "row 3: scan as in row 2"),
         (HEADER + "a.nii.gz,1,1,x\n./a.nii.gz,2,2,x\n", "row 3: volume as in row 2"),
-        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,test\n", "split train or valid, but 'test'"),
-        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n", "1 must have split train or valid, but ''"),
+        (HEADER[:-1] + ",split\na.nii.gz,1,1,x,tset\n", "split train, valid or test, but 'tset'"),
+        (
+            HEADER[:-1] + ",split\na.nii.gz,1,1,x,\n",
+            "1 must have split train, valid or test, but ''",
+        ),
         (
             HEADER[:-1] + ",split\na.nii.gz,1,1,x,train\nb.nii.gz,1,2,x,valid\n",
             "row 3: patient in another split than in row 2",

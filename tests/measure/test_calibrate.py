@@ -135,6 +135,21 @@ def test_sentences_that_say_nothing_have_no_confidence() -> None:
     assert found == [pytest.approx(0.8), None]
 
 
+def test_labels_are_read_off_the_texts_and_one_patient_gives_no_confidence(
+    make_writer: MakeWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    held_out, tested = prepared.split("validation")[:1], prepared.split("test")
+    studies = [study.model_copy(update={"labels": None}) for study in (*held_out, *tested)]
+    shown = [np.array(prepared.frames(study)) for study in studies]
+    writer = make_writer(True)
+    found = calibrate(writer, write_prepared(tmp_path / "bare", studies, RECIPE, frames=shown))
+    assert found["patients"]["validation"] == 1
+    assert found["calibration"]["sentence_slopes"] is None
+    assert found["test"]["sentences"] is None
+    assert found["validation"]["findings"]["ece"]["low"] is None
+    assert found["test"]["findings"]["cases"] == 18 * len(tested)
+
+
 @pytest.mark.parametrize(
     ("sentence", "present", "expected"),
     [(NODULE, {9}, True), (NODULE, {12}, False), (DENIED, {12}, False), (DENIED, {0}, True)],

@@ -77,7 +77,7 @@ E_ENGINE             The engine that should do the work is not installed or not 
     Install or start it, go where it is, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
     Choose another split, prepare the training split too, or give reports of other patients.
-E_EXISTS             The folder holds another data set, or another scan's draft.
+E_EXISTS             Another data set, list of scans, or scan's draft is there already.
     Choose another folder.
 E_EXPORT             The run cannot be exported as asked.
     Export the whole weights; train without `model.slice_attention` to serve elsewhere.
@@ -101,6 +101,8 @@ E_INTERNAL           Something went wrong that nobody foresaw.
     Report it with that file, which holds places in the code and nothing of your data.
 E_JSON               A file is not the JSON that a stage or another tool should have written.
     Correct it, or delete it and run its stage again.
+E_KEY                A file given as the key of new names holds none.
+    Give the key that the first list was made with, or leave it out and a new one is made.
 E_LABELS             A label is neither 0 nor 1.
     Add or correct its row in the labels file; pairs of the strategy gauss need none.
 E_LABEL_HEAD         A file of a label head's probabilities does not fit the scans.
@@ -151,8 +153,8 @@ E_NO_NEGATIVE        No other patient's volume can serve as a negative.
     Prepare more patients, or use the strategy gauss.
 E_NO_QUERIES         The run has no finding queries.
     Start from a warm-up, with `--set model.slice_attention=true` or `model.cues=true`.
-E_NO_REPORT          A volume lacks its row in the reports file.
-    Add its report, or move the volume elsewhere.
+E_NO_REPORT          A volume has no report, or no row in the reports file.
+    Add its report, or leave the volume out; drafts alone need none.
 E_NO_RESCALE         There is no slope and intercept to make Hounsfield units with.
     Export the original CT images, add the metadata, or set `volume.intensity` to hu if it is HU.
 E_NO_SPACING         Header and metadata both lack the voxel size.
@@ -209,8 +211,8 @@ E_SHARDED            Training was launched with a kind of sharding that is not s
     Launch FSDP2 on two CUDA GPUs or more, as in `recipes/launching`, or whole models by `torchrun`.
 E_SHEAR              The slices lean further than `volume.max_tilt_degrees`, or are sheared.
     Raise the limit, or resample the volume upright.
-E_SKIPPED            Some volumes could not be prepared.
-    Read skipped.jsonl, or pass `--allow-failures`.
+E_SKIPPED            Some volumes could not be prepared or drafted.
+    Read the rows that are named, or pass `--allow-failures`.
 E_SOURCE             The data set is neither a folder nor a manifest.
     List your scans in a .csv or .jsonl manifest.
 E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.

@@ -91,8 +91,10 @@ class ReportedRow(Row):
 class StudyRow(ReportedRow):
     """One prepared volume with its report; see `prepared.Prepared`."""
 
+    findings: ReportText
+    """Empty where the scan has no report, and can only be drafted."""
     split: Split
-    """Decided by `prepare`, once; see `prepared.split_of`."""
+    """Decided by `prepare`, once: as the data set fixes it, else by `prepared.split_of`."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of the prepared volume, (x, y, z)."""
     shape_xyz: tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -107,6 +109,11 @@ class StudyRow(ReportedRow):
     without slabs, when a frame reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
     """Codes of what was noticed and decided while preparing."""
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the scan can be trained on and scored, or drafted only."""
+        return bool(self.findings)
 
     @model_validator(mode="after")
     def _must_hold_together(self) -> "StudyRow":
@@ -228,6 +235,32 @@ class PredictionRow(Row):
     cue: tuple[str, ...] | None = None
     """Findings that the prompt told; None where it told nothing."""
     whole: WholeText = None
+
+
+class DraftRow(Row):
+    """``drafts.jsonl``: the draft of one scan of many, or why there is none."""
+
+    KEY = ("volume_name",)
+
+    volume_name: Name
+    """Names the folder of its files, too."""
+    patient_id: Name
+    scan_id: Name
+    status: Literal["written", "not assessable", "failed"]
+    code: str | None = None
+    """Of what went wrong."""
+    reason: str | None = None
+    """Why there is no text, in a sentence."""
+    findings: ReportText = ""
+    impression: ReportText = ""
+    present: tuple[str, ...] = ()
+    """Those of the 18 findings that the text states."""
+    finished: bool = True
+    """False when the report ran into the length limit."""
+    documents: tuple[Name, ...] = ()
+    """Names of the files for a hospital's systems."""
+    source_sha256: str | None = None
+    """Hash of what it was made of, beside the run."""
 
 
 @final

@@ -27,6 +27,7 @@ from ctscribe.cli.options import (
 
 if TYPE_CHECKING:
     from ctscribe.data.prepare import PrepareSummary
+    from ctscribe.data.worklist import Worklist
 
 SCHEMA_LINE = "# yaml-language-server: $schema=recipe.schema.json"
 """By it editors complete a recipe and mark its faults."""
@@ -47,6 +48,57 @@ def phantom(
     with stage("Drawing patients", "patients") as progress:
         write_dataset(out, config, processes=processes, progress=progress)
     say(f"Data set in {out}")
+
+
+@app.command
+def worklist(
+    source: Path,
+    /,
+    *more: Path,
+    out: Path = Path("scans.csv"),
+    reports: Annotated[
+        Path | None, Parameter(help="CSV of reports by accession number, to be joined.")
+    ] = None,
+    key: Annotated[
+        Path | None, Parameter(help="Secret key of the new names, such as an earlier list's.")
+    ] = None,
+    processes: Processes = CORES,
+) -> None:
+    """List the scans of an export of DICOM files in a manifest, under new names.
+
+    SOURCE and MORE are files, folders and zip archives; a last one that ends in .csv is OUT.
+    """
+    from ctscribe.data.worklist import write_worklist
+
+    sources = [source, *more]
+    if more and more[-1].suffix.lower() == ".csv":
+        out = sources.pop()
+    with stage("Reading headers") as progress:
+        found = write_worklist(
+            sources, out, key=key, reports=reports, processes=processes, progress=progress
+        )
+    _tell_worklist(found)
+
+
+def _tell_worklist(found: "Worklist") -> None:
+    """What came of an export, and what must be known of the files beside the list."""
+    if found.is_new_key:
+        say(
+            f"A secret key was made, {found.key_path}: with it the same patient gets the same name "
+            "again, and without it nobody can tell who is who. Keep it where the scans are"
+        )
+    say(f"Which files each name stands for is in {found.private_dir}; it stays there, too")
+    for code, count in found.skipped_by_code.items():
+        say(f"skipped {count} with {code}; see {found.skipped_path}")
+    if found.num_without_report is not None:
+        told = f"{found.num_without_report} of {found.num_scans} scans have no report"
+        say(f"{told} by their accession number")
+    if found.leads_outside:
+        say("note: scans lie outside the folder of the list; read it with --allow-outside")
+    say(
+        f"{found.num_scans} scans of {found.num_patients} patients in {found.scans_path}, out of "
+        f"{found.num_files} files, {found.num_others} of them no images"
+    )
 
 
 @app.command
@@ -104,6 +156,8 @@ def prepare(
 def _tell(summary: "PrepareSummary", out: Path) -> None:
     for code, count in summary.skipped_by_code.items():
         say(f"skipped {count} with {code}, for example: {summary.examples[code]}")
+    if summary.num_without_report:
+        say(f"{summary.num_without_report} of them have no report and can only be drafted")
     say(
         f"{summary.num_prepared} volumes prepared ({summary.num_reused} of them earlier), "
         f"{summary.num_skipped} skipped, in {out}"

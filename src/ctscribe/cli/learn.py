@@ -11,11 +11,10 @@ from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage, stages
 from ctscribe.cli.options import (
     CORES,
+    NO_DOCUMENTS,
     AllowOutside,
     Cues,
-    DicomSR,
-    Fhir,
-    FhirRelease,
+    Documents,
     OperatingPoint,
     Overrides,
     PhantomRecipeName,
@@ -25,7 +24,6 @@ from ctscribe.cli.options import (
     Series,
     Start,
     Where,
-    WithIdentity,
     app,
     read_knobs,
 )
@@ -308,6 +306,8 @@ def calibrate(
         writer, studies = ReportWriter(run), Prepared(prepared)
         found = calibrate_stage(writer, studies, split, point=operating_point, progress=progress)
     print_text(written_tables(calibration_tables(found, split), "markdown"))
+    if found["patients"]["validation"] == 1:
+        say("note: all validation scans are of one patient, so that no sentence gets a confidence")
     say(f"Look at {run / 'reliability.png'}; kept in {run / 'calibration.json'}")
 
 
@@ -339,40 +339,47 @@ def experiment(
 @app.command
 def report(
     source: Path,
-    *,
+    *more: Path,
     run: Path,
     out: Path = Path("report"),
     name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
     prefer: Prefer = None,
     series: Series = None,
     cues: Cues = None,
-    dicom_sr: DicomSR = False,
-    fhir: Fhir = False,
-    fhir_release: FhirRelease = None,
-    with_identity: WithIdentity = False,
+    allow_outside: AllowOutside = False,
+    allow_failures: bool = False,
+    documents: Documents = NO_DOCUMENTS,
     overrides: Overrides = (),
 ) -> None:
-    """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML.
+    """Write a draft report for one scan, as text, JSON and HTML, or for many, with an index.
 
-    With --dicom-sr and --fhir also as documents for a hospital's archive and record.
+    SOURCE is a DICOM folder, a zip archive or a NIfTI file; or many scans: a list of them, a
+    prepared folder, an export of several studies, or several of all these as MORE. With --dicom-sr
+    and --fhir drafts are also written as documents for a hospital's archive and record.
     """
-    from ctscribe.show.hospital_outputs import HospitalOutputs
+    from ctscribe.cli.drafts import HowToDraft, are_many, draft_all
     from ctscribe.show.report import save_report
     from ctscribe.write.cue_table import read_cue_table
     from ctscribe.write.writer import ReportWriter
 
-    if fhir_release is not None and not fhir:
-        raise CtscribeError("E_OPTION", "--fhir-release must go with --fhir, but that is not given")
-    release = (fhir_release or "R5") if fhir else None
-    outputs = HospitalOutputs(dicom_sr, release, with_identity)
+    outputs = documents.outputs()
+    table = None if cues is None else read_cue_table(cues)
+    sources = [source, *more]
+    if (more or not (name or series)) and are_many(sources):
+        writer = ReportWriter(run).changed(overrides)
+        how = HowToDraft(prefer, table, outputs, allow_outside, allow_failures)
+        draft_all(writer, sources, out, how)
+        return
     images = outputs.read_source(source, series)
-    cue = None if cues is None else read_cue_table(cues).of(name or source.name)
     writer = ReportWriter(run).changed(overrides)
+    cue = None if table is None else table.of(name or source.name)
     draft = writer.report(source, name, cue, prefer=prefer, series=series)
     paths = save_report(draft, out)
-    more = outputs.save(draft, images, out)
+    written = [*paths.values(), *outputs.save(draft, images, out)]
     print_text(paths["txt"].read_text(encoding="utf-8"))
-    say("Written: " + ", ".join(str(path) for path in (*paths.values(), *more)))
+    say("Written: " + ", ".join(map(str, written)))
+    if outputs.dicom_sr and draft.prepared is None:
+        say("note: no DICOM SR was written, because the scan could not be shown")
 
 
 @app.command

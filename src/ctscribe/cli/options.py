@@ -1,15 +1,19 @@
 """The application, and the options several commands share."""
 
 import os
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from ctscribe.base.about import RESEARCH_USE, __version__
+from ctscribe.base.errors import CtscribeError
 
 if TYPE_CHECKING:
     from ctscribe.base.recipe import Recipe
+    from ctscribe.show.hospital_outputs import HospitalOutputs
 
 app = App(
     name="ctscribe",
@@ -94,22 +98,58 @@ OperatingPoint = Annotated[
     Parameter(help="f1, or coverage=0.8 or precision=0.8 as reached on validation."),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
-DicomSR = Annotated[
-    bool,
-    Parameter(help="Also write DICOM Structured Reports: the text, and what it measures."),
-]
-Fhir = Annotated[bool, Parameter(help="Also write a FHIR DiagnosticReport.")]
-FhirRelease = Annotated[
-    Literal["R5", "R4B"] | None, Parameter(help="Of FHIR; R5 where it is not given.")
-]
-WithIdentity = Annotated[
-    bool,
-    Parameter(
-        help="Name the patient and the source's images in DICOM SR and FHIR, as the DICOM headers "
-        "do; else both go by new names."
-    ),
-]
 CORES = os.cpu_count() or 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Documents:
+    """Documents for a hospital's archive and record, beside a draft's own files."""
+
+    dicom_sr: Annotated[
+        bool,
+        Parameter(help="Also write DICOM Structured Reports: the text, and what it measures."),
+    ] = False
+    fhir: Annotated[bool, Parameter(help="Also write a FHIR DiagnosticReport.")] = False
+    fhir_release: Annotated[
+        Literal["R5", "R4B"] | None, Parameter(help="Of FHIR; R5 where it is not given.")
+    ] = None
+    with_identity: Annotated[
+        bool,
+        Parameter(
+            help="Name the patient and the source's images in DICOM SR and FHIR, as the DICOM "
+            "headers do; else both go by new names."
+        ),
+    ] = False
+
+    def outputs(self) -> "HospitalOutputs":
+        """What is to be written.
+
+        Raises:
+            CtscribeError: ``E_OPTION`` for options that would do nothing, ``E_DICOM_SR`` without
+                highdicom.
+        """
+        from ctscribe.show.hospital_outputs import HospitalOutputs
+
+        if self.fhir_release is not None and not self.fhir:
+            raise CtscribeError(
+                "E_OPTION", "--fhir-release must go with --fhir, but that is not given"
+            )
+        if self.with_identity and not (self.dicom_sr or self.fhir):
+            raise CtscribeError(
+                "E_OPTION",
+                "--with-identity must go with --dicom-sr or --fhir, because no other output ever "
+                "names a patient, but neither is asked for",
+            )
+        if self.dicom_sr and find_spec("highdicom") is None:
+            raise CtscribeError(
+                "E_DICOM_SR", "highdicom must be installed for --dicom-sr, but it is not"
+            )
+        release = (self.fhir_release or "R5") if self.fhir else None
+        return HospitalOutputs(self.dicom_sr, release, self.with_identity)
+
+
+NO_DOCUMENTS = Documents()
 
 
 def read_knobs(recipe: str | None, overrides: tuple[str, ...]) -> "Recipe":

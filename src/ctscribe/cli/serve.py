@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from ctscribe.base.errors import CtscribeError
 from ctscribe.cli.console import say
 from ctscribe.cli.last_guard import explained
-from ctscribe.cli.options import Overrides, app
+from ctscribe.cli.options import NO_DOCUMENTS, Documents, Overrides, app
 
 _PACKAGES = ("fastapi", "python_multipart", "uvicorn")
 
@@ -35,6 +35,7 @@ def serve(
     max_upload_mb: Annotated[
         int, Parameter(help="Longest upload, in megabytes.", validator=Number(gt=0))
     ] = 2048,
+    documents: Documents = NO_DOCUMENTS,
     overrides: Overrides = (),
 ) -> None:
     """Write drafts of uploaded scans with RUN's best weights, for browsers and programs."""
@@ -47,6 +48,7 @@ def serve(
     from ctscribe.show.serving.server import serve as serve_drafts
     from ctscribe.write.writer import ReportWriter
 
+    outputs = documents.outputs()
     writer = ReportWriter(run).changed(overrides)
     _ = writer.qwen  # a run without whole weights is told now, not at the first scan
     options = ServerOptions(host, port, scans, queue, max_upload_mb << 20)
@@ -57,7 +59,10 @@ def serve(
         )
 
     def draft(source: Path, name: str | None, folder: Path) -> list[Path]:
-        return [*save_report(writer.report(source, name), folder).values()]
+        these = outputs.of(source)
+        images = these.read_source(source)
+        written = writer.report(source, name)
+        return [*save_report(written, folder).values(), *these.save(written, images, folder)]
 
     serve_drafts(draft, _explain, options, say)
 

@@ -84,20 +84,6 @@ def parse_volume_name(name: str) -> VolumeName:
     return VolumeName(split, patient_id, f"{patient_id}_{match[3]}", int(match[4]))
 
 
-def parse_split(name: str, cell: str) -> SourceSplit:
-    """Parses the split that a row of own data states.
-
-    Raises:
-        CtscribeError: ``E_COLUMN`` naming the row's scan.
-    """
-    for split in SPLITS:
-        if cell == split:
-            return split
-    raise CtscribeError(
-        "E_COLUMN", f"{name} must have split train or valid, but {cell[:20]!r} was found"
-    )
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class CtRateTree:

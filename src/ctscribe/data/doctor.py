@@ -1,7 +1,9 @@
 """A data set → what is wrong with it, and what preparing it takes; only headers are read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -10,9 +12,10 @@ from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow
 from ctscribe.data.engines import local
-from ctscribe.data.listing import NO_CHEST, Reconstructions
+from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import each_source
 from ctscribe.data.prepare import BASE_BYTES
+from ctscribe.data.worklist import as_data_set
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import coarse_size, frame_size
 from ctscribe.scan.metadata import VolumeMetadata
@@ -85,7 +88,7 @@ def examine(
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Diagnosis:
-    """Examines a data set by its tables and headers.
+    """Examines a data set, or an export that is none yet, by its tables and headers.
 
     Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
     when `prepare` reads the voxels. The arguments are those of `prepare`.
@@ -93,31 +96,42 @@ def examine(
     Raises:
         CtscribeError: What is wrong with the data set's tables.
     """
-    entries = each_source(
-        source, volume.spacing_mm[2], reconstructions, allow_outside=allow_outside
-    )
+    estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
+    with as_data_set(source, processes=processes) as (listed, skipped):
+        entries: Iterable[ListedVolume | SkippedRow] = ()
+        if listed is not None:
+            outside = allow_outside or listed != source
+            thin_mm = volume.spacing_mm[2]
+            entries = each_source(listed, thin_mm, reconstructions, allow_outside=outside)
+        headers, problems = _sort_out(chain(entries, skipped), series)
+        warnings: dict[str, Problem] = {}
+        found = _Estimates()
+        outcomes = local.work(estimate, headers, processes, lost=_lost, need_bytes=lambda one: 0)
+        for done, outcome in enumerate(outcomes, 1):
+            if isinstance(outcome, SkippedRow):
+                _add(problems, outcome.code, outcome.reason)
+            else:
+                found.add(outcome)
+                for code, example in outcome.warnings.items():
+                    _add(warnings, code, example)
+            progress(done, len(headers))
+    problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
+    return Diagnosis(found.number, problems, warnings, _needs(found))
+
+
+def _sort_out(
+    entries: Iterable[ListedVolume | SkippedRow], series: str | None
+) -> tuple[list["_Header"], dict[str, Problem]]:
+    """The volumes whose headers are to be read, and what is wrong with the others."""
     headers: list[_Header] = []
     problems: dict[str, Problem] = {}
-    warnings: dict[str, Problem] = {}
     for entry in entries:
         if isinstance(entry, SkippedRow):
             _add(problems, entry.code, entry.reason)
         else:
             which = entry.series or series
             headers.append(_Header(entry.volume_name, str(entry.path), entry.metadata, which))
-    estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
-    found = _Estimates()
-    outcomes = local.work(estimate, headers, processes, lost=_lost, need_bytes=lambda one: 0)
-    for done, outcome in enumerate(outcomes, 1):
-        if isinstance(outcome, SkippedRow):
-            _add(problems, outcome.code, outcome.reason)
-        else:
-            found.add(outcome)
-            for code, example in outcome.warnings.items():
-                _add(warnings, code, example)
-        progress(done, len(headers))
-    problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
-    return Diagnosis(found.number, problems, warnings, _needs(found))
+    return headers, problems
 
 
 def describe(found: Diagnosis) -> str:

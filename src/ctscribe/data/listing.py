@@ -8,9 +8,9 @@ from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.outside_text import printable
-from ctscribe.base.rows import ReportedRow, SkippedRow
+from ctscribe.base.rows import ReportedRow, ReportText, SkippedRow
 from ctscribe.base.tables import Cells
-from ctscribe.base.types import SourceSplit
+from ctscribe.base.types import SourceSplit, Split
 from ctscribe.data.ct_rate import (
     SPLITS,
     CtRateTree,
@@ -36,6 +36,10 @@ NO_CHEST = "E_NO_CHEST"
 class ListedVolume(ReportedRow):
     """A volume on disk, with its report and metadata."""
 
+    findings: ReportText
+    """Empty where the scan has no report, and can only be drafted."""
+    split: Split | None = None
+    """As the manifest fixes it; None leaves it to `prepared.split_of`."""
     path: Path
     """File or folder."""
     metadata: VolumeMetadata | None = None

@@ -1,11 +1,12 @@
 """A data set of one's own: a CSV or JSONL file with one row per scan.
 
-Columns: ``volume`` (a NIfTI file, or the folder or zip of a DICOM series, relative to the
-manifest's folder and inside it unless that is allowed; links are followed), ``patient``, ``scan``,
-and ``report`` or ``findings`` with ``impression``; if wanted ``split`` (train or valid, which
-becomes the test split), ``manufacturer``, ``sex``, ``age`` (years), ``masks`` (a folder of NIfTI
-masks, each named after the finding that it shows), ``series`` (number or SeriesInstanceUID of the
-one to read, where a DICOM folder holds several) and CT-RATE's 18 findings (0 or 1).
+Columns: ``volume`` (a NIfTI file, or the folder, zip or list (`scan.file_list`) of a DICOM series,
+relative to the manifest's folder and inside it unless that is allowed; links are followed),
+``patient`` and ``scan``; if wanted ``report``, or ``findings`` with ``impression``, without which
+scans can be drafted only; ``split`` (see `_SPLITS`), ``manufacturer``, ``sex``, ``age`` (years),
+``masks`` (a folder of NIfTI masks, each named after the finding that it shows), ``series`` (number
+or SeriesInstanceUID of the one to read, where a DICOM folder holds several), CT-RATE's 18 findings
+(0 or 1), and what `data.worklist` says of the series it chose, which is not used.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import json
 import os.path
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
@@ -27,18 +28,31 @@ from ctscribe.base.tables import (
     each_csv_row,
     read_csv,
 )
-from ctscribe.data.ct_rate import parse_split
+from ctscribe.base.types import SourceSplit, Split
+from ctscribe.data.ct_rate import SPLITS, CtRateTree
 from ctscribe.data.listing import ListedVolume, Reconstructions, each_volume, natural_order
+from ctscribe.scan.file_list import inside, is_file_list, read_file_list
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
+StatedSplit = tuple[SourceSplit, Split | None]
+"""What a cell of ``split`` says: CT-RATE's word for it, and the split itself where it is fixed."""
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),
     *("manufacturer", "sex", "age", "masks", "series"),
+    *("kernel", "thickness_mm", "chosen", "why"),
 )
 _REQUIRED = ("volume", "patient", "scan")
 _KEYS = (*_REQUIRED, "split")
+_TEXTS = frozenset({"report", "findings", "impression"})
+_AS_CT_RATE: Mapping[str, StatedSplit] = {"train": ("train", None), "valid": ("valid", None)}
+_TESTED: Mapping[str, StatedSplit] = {"train": ("train", None), "test": ("valid", "test")}
+_WITH_THREE: Mapping[str, StatedSplit] = {
+    "train": ("train", "train"),
+    "valid": ("train", "validation"),
+    "test": ("valid", "test"),
+}
 _MAX_NAME = 100
 _MAX_TEXT = 1_000_000
 _NUM_TOLD = 3
@@ -90,7 +104,7 @@ def each_source(
     """
     if source.is_dir():
         return each_volume(source, thin_mm, reconstructions)
-    if source.suffix.lower() in (".csv", ".jsonl"):
+    if _is_manifest(source):
         return each_in_manifest(source, allow_outside=allow_outside)
     if not source.exists():
         raise CtscribeError("E_MISSING", f"{source} must exist")
@@ -99,6 +113,16 @@ def each_source(
         f"{source} must be a folder in CT-RATE's shape or a manifest ending in .csv or .jsonl, but "
         "is another file",
     )
+
+
+def is_data_set(source: Path) -> bool:
+    """Whether a path is a manifest or a tree with CT-RATE's reports."""
+    tree = CtRateTree(source)
+    return _is_manifest(source) or any(tree.reports_path(split).exists() for split in SPLITS)
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".jsonl") and not path.is_dir()
 
 
 def each_in_manifest(
@@ -120,12 +144,13 @@ def each_in_manifest(
     keys, defaults = _read_keys(path)
     faults = _clashes(keys)
     names = volume_names(cells["scan"] for cells in keys.values())
+    splits = meaning_of_splits({cells["split"] for cells in keys.values()})
     del keys
     for number, row in _each_row(path):
         cells = defaults | _stripped(row)
         name = names[cells["scan"]]
         try:
-            yield _listed(path.parent, name, cells, allow_outside)
+            yield _listed(path.parent, name, cells, allow_outside, splits)
         except CtscribeError as error:
             if error.code in ("E_MISSING", "E_EMPTY_REPORT"):
                 yield SkippedRow.of(name, error)
@@ -138,20 +163,22 @@ def each_in_manifest(
 def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
     """By row what tells volumes, scans and patients apart, and the cells of columns that lack.
 
-    A cell is empty where the row or the manifest has none; ``split`` is train if there is no such
-    column, and the findings are there only if the manifest has them. A JSONL file's lines count as
-    rows.
+    A cell is empty where the row or the manifest has none; the findings are there only if the
+    manifest has them. Without a column ``split`` all scans are to be trained on, or, where none has
+    a text, to be written. A JSONL file's lines count as rows.
     """
     table = _read_table(path)
     check_columns(table, _REQUIRED, (*COLUMNS, *FINDINGS), "E_MANIFEST")
     found = set(table.columns)
-    if ("report" in found) == ("findings" in found) or {"report", "impression"} <= found:
+    texts = found & _TEXTS
+    if texts not in (set(), {"report"}, {"findings", "impression"}, {"findings"}):
         raise _not_a_manifest(path, "it must have either 'report', or 'findings' and 'impression'")
     if not table.rows:
         raise _not_a_manifest(path, "it has no row")
-    defaults = dict.fromkeys((*COLUMNS, *(name for name in FINDINGS if name in found)), "")
+    known = (*COLUMNS, *(name for name in FINDINGS if name in found))
+    defaults = {name: "" for name in known if texts or name not in _TEXTS}
     if "split" not in found:
-        defaults["split"] = "train"
+        defaults["split"] = "train" if texts else "valid"
     kept = {column: defaults[column] for column in _KEYS}
     return {number: kept | _stripped(cells) for number, cells in table.rows.items()}, defaults
 
@@ -225,7 +252,38 @@ def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
     return faults
 
 
-def _listed(folder: Path, name: str, cells: Cells, allow_outside: bool) -> ListedVolume:
+def meaning_of_splits(stated: Collection[str]) -> Mapping[str, StatedSplit]:
+    """What the words in a column ``split`` mean, by all that stand in it.
+
+    With train and valid alone it is as in CT-RATE: valid is tested, and validation patients are
+    drawn among those of train. With test, valid is validation and train stays as it is; validation
+    is drawn only where nothing is valid.
+    """
+    if "test" not in stated:
+        return _AS_CT_RATE
+    return _WITH_THREE if "valid" in stated else _TESTED
+
+
+def parse_split(name: str, cell: str, splits: Mapping[str, StatedSplit]) -> StatedSplit:
+    """Parses the split that a row of own data states.
+
+    Raises:
+        CtscribeError: ``E_COLUMN`` naming the row's scan.
+    """
+    if cell not in splits:
+        raise CtscribeError(
+            "E_COLUMN", f"{name} must have split train, valid or test, but {cell[:20]!r} was found"
+        )
+    return splits[cell]
+
+
+def _listed(
+    folder: Path,
+    name: str,
+    cells: Cells,
+    allow_outside: bool,
+    splits: Mapping[str, StatedSplit],
+) -> ListedVolume:
     scan, patient = _name(cells, "scan"), _name(cells, "patient")
     if not name:
         raise _bad_cell(f"scan must have a letter or digit, but {scan!r} has none")
@@ -233,17 +291,19 @@ def _listed(folder: Path, name: str, cells: Cells, allow_outside: bool) -> Liste
     masks_dir = _place(folder, cells, "masks", allow_outside) if cells["masks"] else None
     if masks_dir is not None and not any(map(finding_of, masks_dir.glob("*.nii*"))):
         raise _bad_cell("masks must be a folder of masks named after findings, but is none")
-    split = parse_split(name, cells["split"])
+    source_split, split = parse_split(name, cells["split"], splits)
     fields = _fields(name, cells)
     if not path.exists():
         raise CtscribeError(
             "E_MISSING", f"{name} must be on disk because the manifest names it, but is not"
         )
+    path = _behind_list(folder, path, allow_outside)
     return ListedVolume(
         volume_name=name,
         patient_id=patient,
         scan_id=scan,
-        source_split=split,
+        source_split=source_split,
+        split=split,
         path=path,
         masks_dir=masks_dir,
         series=_name(cells, "series") if cells["series"] else None,
@@ -263,6 +323,21 @@ def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path
     return path
 
 
+def _behind_list(folder: Path, path: Path, allow_outside: bool) -> Path:
+    """The one file that a list holds, else the list, whose files must lie as volumes must."""
+    if not is_file_list(path):
+        return path
+    files = read_file_list(path)
+    here = folder.resolve()
+    if not allow_outside and not all(inside(file, here) for file in files):
+        raise _bad_cell(
+            "volume must list files inside the manifest's folder, or --allow-outside be given, but "
+            "one lies out of it"
+        )
+    entries = [*files.values()]
+    return next(iter(files)) if entries == [None] else path
+
+
 def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
     cell = cells[column]
     if not 0 < len(cell) <= at_most or "\n" in cell or cell != printable(cell):
@@ -271,6 +346,8 @@ def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
 
 
 def _fields(name: str, cells: Cells) -> ReportFields:
+    if not _TEXTS & cells.keys():
+        return report_fields(name, (), cells, cells)
     whole, sections = (cells["report"],), (cells["findings"], cells["impression"])
     if max(map(len, (*whole, *sections))) > _MAX_TEXT:
         raise _bad_cell(f"its texts must have at most {_MAX_TEXT} characters, but one has more")

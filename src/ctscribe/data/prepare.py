@@ -75,6 +75,8 @@ class PrepareSummary:
     examples: dict[str, str]
     """One failure of each code, in a sentence."""
     warnings_by_code: dict[str, int]
+    num_without_report: int
+    """Of the prepared ones, those that can be drafted only."""
 
 
 def prepare(
@@ -297,7 +299,7 @@ def _study_rows(
     for one in listed:
         if record := records.get(one.volume_name):
             reported = one.model_dump(include=set(ReportedRow.model_fields))
-            split = split_of(one.patient_id, one.source_split, splits)
+            split = one.split or split_of(one.patient_id, one.source_split, splits)
             told = {key: record[key] for key in _REPEATED & record.keys()}
             rows.append(StudyRow(**reported, split=split, **told))
     return rows
@@ -322,6 +324,7 @@ def _write_tables(
         skipped_by_code=dict(sorted(failures.items())),
         examples=dict(sorted(examples.items())),
         warnings_by_code=dict(sorted(warnings.items())),
+        num_without_report=sum(not study.has_report for study in studies),
     )
     write_rows(tables / STUDIES, studies)
     write_rows(tables / "skipped.jsonl", skipped)

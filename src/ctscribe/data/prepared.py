@@ -31,6 +31,7 @@ class StudyOutline:
     volume_name: str
     patient_id: str
     split: Split
+    has_report: bool
     labels: Labels | None
     manufacturer: str | None
     sex: str | None
@@ -76,6 +77,7 @@ class Prepared:
                 volume_name=row.volume_name,
                 patient_id=same.setdefault(row.patient_id, row.patient_id),
                 split=row.split,
+                has_report=row.has_report,
                 labels=same.setdefault(row.labels, row.labels),
                 manufacturer=same.setdefault(row.manufacturer, row.manufacturer),
                 sex=row.sex,
@@ -102,18 +104,41 @@ class Prepared:
         """All studies by ``volume_name``."""
         return {study.volume_name: study for study in self.studies}
 
-    def split(self, split: Split) -> list[StudyRow]:
-        """The studies of one split; every reconstruction of a scan is one."""
-        return [study for study in self.studies if study.split == split]
+    def split(self, split: Split, *, reported: bool = True) -> list[StudyRow]:
+        """The studies of one split; every reconstruction of a scan is one.
 
-    def scans(self, split: Split) -> list[StudyRow]:
+        Raises:
+            CtscribeError: ``E_NO_REPORT`` where one has no report, unless that is no matter.
+        """
+        studies = [study for study in self.studies if study.split == split]
+        if reported:
+            self.require_reports(studies)
+        return studies
+
+    def require_reports(self, studies: Sequence[AnyStudy]) -> None:
+        """Refuses studies that can be drafted only.
+
+        Raises:
+            CtscribeError: ``E_NO_REPORT``.
+        """
+        bare = sum(not study.has_report for study in studies)
+        if bare:
+            raise CtscribeError(
+                "E_NO_REPORT",
+                f"training and scoring need the report of every scan, but {bare} of {len(studies)} "
+                f"in {self.folder} were prepared without",
+            )
+
+    def scans(self, split: Split, *, reported: bool = True) -> list[StudyRow]:
         """The scans of one split, each by its first prepared reconstruction.
 
         Raises:
-            CtscribeError: ``E_EMPTY_SPLIT`` when there is none.
+            CtscribeError: ``E_EMPTY_SPLIT`` when there is none, ``E_NO_REPORT`` as `split`.
         """
-        scans = one_per_scan(self.split(split))
+        scans = one_per_scan(self.split(split, reported=reported))
         if not scans:
+            if reported:
+                self.require_reports(self.studies)
             raise CtscribeError(
                 "E_EMPTY_SPLIT",
                 f"the {split} split must have scans, but none of the {len(self.studies)} volumes "

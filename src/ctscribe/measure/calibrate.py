@@ -17,7 +17,6 @@ from scipy.stats import binomtest
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, sha256_of_json, write_json
 from ctscribe.base.locks import one_writer
-from ctscribe.base.recipe import EvaluateConfig
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
@@ -26,6 +25,7 @@ from ctscribe.learn.model.temperature import choose_threshold, fit_table, fit_te
 from ctscribe.measure.reliability import Claims, draw_reliability, reliability
 from ctscribe.scan.frames import WINDOWS, air_frames, noise_frames
 from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import known_labels
 from ctscribe.write.calibration import (
     FILE,
     Calibration,
@@ -52,15 +52,20 @@ def calibrate(
 
     Returns:
         ``calibration``; per split ``findings_raw``, ``findings`` and ``sentences`` as
-        `reliability` gives them; ``abstention`` as `abstention_rates` does.
+        `reliability` gives them, None for sentences that name no finding or were not fitted, as
+        with one validation patient; ``abstention`` as `abstention_rates` does; ``patients`` counts.
 
     Raises:
-        CtscribeError: ``E_NO_QUERIES``, ``E_NO_LABELS``, ``E_EMPTY_SPLIT``, ``E_PREPARED``,
+        CtscribeError: ``E_NO_QUERIES``, ``E_NO_REPORT``, ``E_EMPTY_SPLIT``, ``E_PREPARED``,
             ``E_OPERATING_POINT``, ``E_BUSY``.
     """
     names: list[Split] = ["validation", *({split} - {"validation"})]
     with one_writer(writer.run_dir):
         located = {name: _locate(writer, prepared, name) for name in names}
+        num_patients = {
+            name: len({study.patient_id for study in each.studies})
+            for name, each in located.items()
+        }
         fitted = fit_findings(writer, prepared, point)
         written: dict[Split, list[PredictionRow]] = {}
         for number, name in enumerate(names):
@@ -69,13 +74,14 @@ def calibrate(
         said = {
             name: _sentences(writer, rows, located[name], fitted) for name, rows in written.items()
         }
-        fitted = _fit_sentences(fitted, said["validation"])
+        if num_patients["validation"] > 1:  # of one, no sentence gets a confidence
+            fitted = _fit_sentences(fitted, said["validation"])
         progress(90, 100)
-        knobs = writer.recipe.evaluate
         report: dict[str, Any] = {
             "calibration": fitted.model_dump(mode="json"),
-            **{name: _measure(located[name], said[name], fitted, knobs) for name in written},
+            **{name: _measure(located[name], said[name], fitted) for name in written},
             "abstention": abstention_rates(prepared, located[split].studies),
+            "patients": num_patients,
             "inputs": {name: prepared.sha256(each.studies) for name, each in located.items()},
         }
         write_json(writer.run_dir / FILE, report)
@@ -119,13 +125,7 @@ def _locate(writer: ReportWriter, prepared: Prepared, split: Split) -> _Located:
     studies = prepared.scans(split)
     store = writer.features(prepared, studies)
     logits = writer.finding_logits([store.visual(study) for study in studies])
-    for study in studies:
-        if study.labels is None:
-            raise CtscribeError(
-                "E_NO_LABELS",
-                f"calibration needs the 18 labels of every study, but {study.volume_name} has none",
-            )
-    return _Located(store, studies, np.array([study.labels for study in studies]), logits)
+    return _Located(store, studies, np.array([known_labels(study) for study in studies]), logits)
 
 
 def fit_findings(writer: ReportWriter, prepared: Prepared, point: str | None = None) -> Calibration:
@@ -202,9 +202,7 @@ def _fit_sentences(calibration: Calibration, said: _Sentences) -> Calibration:
     )
 
 
-def _measure(
-    located: _Located, said: _Sentences, calibration: Calibration, knobs: EvaluateConfig
-) -> dict[str, Any]:
+def _measure(located: _Located, said: _Sentences, calibration: Calibration) -> dict[str, Any]:
     patients = tuple(study.patient_id for study in located.studies for _ in FINDINGS)
     claims = {
         "findings_raw": Claims(
@@ -213,9 +211,11 @@ def _measure(
         "findings": Claims(
             calibration.findings(located.logits).reshape(-1), located.truth, patients
         ),
-        "sentences": Claims(calibration.sentences(said.log_odds), said.truth, said.patients),
     }
-    return {kind: reliability(each) if len(each.truth) else None for kind, each in claims.items()}
+    if calibration.sentence_slopes is not None and len(said.truth):
+        stated = calibration.sentences(said.log_odds)
+        claims["sentences"] = Claims(stated, said.truth, said.patients)
+    return {"sentences": None, **{kind: reliability(each) for kind, each in claims.items()}}
 
 
 def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, Any]:

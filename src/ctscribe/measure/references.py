@@ -15,8 +15,7 @@ from ctscribe.base.recipe import SplitsConfig
 from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
 from ctscribe.base.types import SourceSplit, Split
-from ctscribe.data.ct_rate import parse_split
-from ctscribe.data.manifest import volume_names
+from ctscribe.data.manifest import meaning_of_splits, parse_split, volume_names
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import Noticed, ct_rate_parts
 from ctscribe.measure.shapes import reports_in_json
@@ -167,8 +166,10 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     left_out, nameless, noticed = set[str](), set[str](), Noticed()
     # A manifest's volumes are paths, and prepared under the names of their scans.
     prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
+    splits = meaning_of_splits({cells.get("split", split) for cells in table.others})
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
-        if parse_split(name[:80], beside.get("split", split)) != split:
+        source_split, fixed = parse_split(name[:80], beside.get("split", split), splits)
+        if source_split != split or fixed == "validation":
             continue
         patient_id, scan_id = _patient_and_scan(paths.reports, name, beside)
         scan = one_form(beside.get("scan", ""))

@@ -90,13 +90,23 @@ def read_dicom_grid(
     with dicom_files(path, study) as files:
         headers, others = read_headers(files, study)
     series, more = choose_series(headers, study, asked)
+    shape, affine = grid_of(series, study)
+    return shape, affine, others | more
+
+
+def grid_of(series: list[SliceHeader], study: str) -> tuple[tuple[int, int, int], Affine]:
+    """Shape (x, y, z) and RAS+ affine of one series' slices.
+
+    Raises:
+        CtscribeError: What is wrong with the headers, in one sentence.
+    """
     slices, geometry = order_slices(series, study)
     kept = slices[:1]
     for one in slices[1:]:
         if not _same_place(kept[-1], one, geometry):
             kept.append(one)
     rows, columns = (int(size) for size in geometry.size)
-    return (columns, rows, len(kept)), _stack_affine(kept, geometry, study), others | more
+    return (columns, rows, len(kept)), _stack_affine(kept, geometry, study)
 
 
 def order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Geometry]:

@@ -36,6 +36,7 @@ TAGS = [
     "PatientID",
     "PatientName",
     "PatientBirthDate",
+    "AccessionNumber",
     "Modality",
     "BodyPartExamined",
     "BurnedInAnnotation",
@@ -156,6 +157,7 @@ class SliceHeader:
         position_lps_mm: Centre of the first voxel.
         orientation: Direction of the rows, then of the columns, six cosines.
         rescale: Slope and intercept.
+        accession: AccessionNumber; compared, never shown.
     """
 
     file: DicomFile
@@ -178,6 +180,7 @@ class SliceHeader:
     position_lps_mm: Numbers | None
     orientation: Numbers | None
     rescale: Numbers | None
+    accession: str
 
 
 def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader], Notes]:
@@ -331,6 +334,7 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Slice
         position_lps_mm=_numbers(place, "ImagePositionPatient", 3),
         orientation=_directions(place),
         rescale=_pair(place, "RescaleSlope", "RescaleIntercept"),
+        accession=str(image.get("AccessionNumber") or "").strip(),
     )
 
 

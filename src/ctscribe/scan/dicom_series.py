@@ -8,7 +8,7 @@ import numpy as np
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom_headers import SliceHeader, plane_normal
 from ctscribe.scan.dicom_stacks import Stack, is_even_stack, is_joined, stacks_of
-from ctscribe.scan.metadata import kernel_sharpness
+from ctscribe.scan.metadata import kernel_sharpness, plain_kernel
 from ctscribe.scan.volume import MIN_SLICES, Notes, note, note_if
 
 RULE = (
@@ -147,8 +147,31 @@ def _first_axial(series: _Series, study: str, asked: str | None) -> Stack:
 
 def say_series(series: dict[str, Any]) -> str:
     """Two sentences for a reader, of the detail ``series`` that `choose_series` notes."""
-    others = "; ".join(_say(one) for one in series["others"])
-    return f"Read was {_say(series['chosen'])}. Left aside: {others}."
+    return f"Read was {_say(series['chosen'])}. Left aside: {_say_all(series['others'])}."
+
+
+def tell_choice(chosen: Stack, notes: Notes) -> dict[str, str]:
+    """What a list of scans says of the series that `choose_series` gave, by column.
+
+    ``series`` asks for the same again where it has a number; ``kernel`` is empty where it is none
+    that a vendor gives, because a header may hold any text there.
+    """
+    told = notes.details.get("series")
+    one = told["chosen"] if told else _Series([chosen]).name(chosen)
+    part = f":{one['part']}" if "part" in one else ""
+    number = one["series_number"]
+    others = f"left aside: {_say_all(told['others'])}; {RULE}" if told else "the only CT series"
+    return {
+        "series": "" if number is None else f"{number}{part}",
+        "kernel": plain_kernel(chosen[0].kernel),
+        "thickness_mm": f"{one['thickness_mm']:g}" if one["thickness_mm"] else "",
+        "chosen": _say(one),
+        "why": others,
+    }
+
+
+def _say_all(series: list[dict[str, Any]]) -> str:
+    return "; ".join(_say(one) for one in series)
 
 
 def _plane(series: Stack) -> str | None:

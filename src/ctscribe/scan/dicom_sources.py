@@ -1,4 +1,4 @@
-"""A folder, a zip archive or one file → the DICOM files in it.
+"""A folder, a zip archive, a list of files or one file → the DICOM files in it.
 
 In: a path. Out: `DicomFile`s, which open where they lie. An archive is refused unless it is plain
 and bounded, because nothing of it can be trusted before.
@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedIOBase, BufferedReader, BytesIO, FileIO
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.scan.file_list import is_file_list, read_file_list
 
 MAGIC = b"PK\x03\x04"
 _END = b"PK\x05\x06"
@@ -43,16 +44,23 @@ class DicomFile:
     Attributes:
         open: Opens it for reading, at its start.
         claimed: Whether it must be DICOM, by its name or because it is empty.
+        path: Of the file, or of the archive that holds it.
+        entry: Its number in the archive; None in a folder.
     """
 
     open: Callable[[], BufferedIOBase]
     claimed: bool
+    path: Path
+    entry: int | None = None
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a path is a folder, a zip archive or a DICOM file, by its first bytes."""
-    if not path.is_file():
-        return path.is_dir()
+    """Whether a path is a folder, a zip archive, a DICOM file or a list of such files.
+
+    But for folders and lists the first bytes tell.
+    """
+    if not path.is_file() or is_file_list(path):
+        return path.exists()
     with path.open("rb") as file:
         start = file.read(132)
     return start[128:] == b"DICM" or start.startswith(MAGIC) or begins_bare(start)
@@ -73,30 +81,57 @@ def begins_bare(start: bytes) -> bool:
 
 @contextmanager
 def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
-    """The files of a folder with its subfolders, of a zip archive, or the one file.
+    """The files of a folder with its subfolders, of a zip archive or a list, or the one file.
 
     Directories of media (DICOMDIR) and what a Mac leaves beside files are passed over.
 
     Raises:
-        CtscribeError: ``E_READ`` for a link that leads nowhere; see `_open_zip`.
+        CtscribeError: ``E_READ`` for a link that leads nowhere and a listed file that is not
+            there; see `_open_zip`.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if _is_file(file, study))
-        yield [_on_disk(file) for file in files if _wanted(file.name)]
-        return
-    if not _is_zip(path):
+        yield [_on_disk(file) for file in files if is_wanted(file.name)]
+    elif is_file_list(path):
+        with _listed_files(path, study) as listed:
+            yield listed
+    elif not is_zip(path):
         yield [_on_disk(path)]
-        return
+    else:
+        with _files_in_zip(path, study) as inside:
+            yield inside
+
+
+@contextmanager
+def _files_in_zip(path: Path, study: str) -> Iterator[list[DicomFile]]:
     with _open_zip(path, study) as (archive, entries):
 
         def unpack(index: int) -> BufferedIOBase:
             return BytesIO(_read_entry(archive, entries[index], study))
 
         yield [
-            DicomFile(partial(unpack, index), _claims(entry.filename, entry.file_size))
+            DicomFile(partial(unpack, index), _claims(entry.filename, entry.file_size), path, index)
             for index, entry in enumerate(entries)
-            if _wanted(PurePosixPath(entry.filename).name)
+            if is_wanted(PurePosixPath(entry.filename).name)
         ]
+
+
+@contextmanager
+def _listed_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
+    """The files that a list names, in its order."""
+    with ExitStack() as archives:
+        found: list[DicomFile] = []
+        for file, entries in read_file_list(path).items():
+            if not file.is_file():
+                raise CtscribeError(
+                    "E_READ", f"{study} must have all its files, but one that is listed is gone"
+                )
+            if entries is None:
+                found.append(_on_disk(file))
+            else:
+                inside = archives.enter_context(_files_in_zip(file, study))
+                found += [one for one in inside if one.entry in entries]
+        yield found
 
 
 def _is_file(path: Path, study: str) -> bool:
@@ -108,13 +143,14 @@ def _is_file(path: Path, study: str) -> bool:
     return path.is_file()
 
 
-def _is_zip(path: Path) -> bool:
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive."""
     with path.open("rb") as file:
         return file.read(4) == MAGIC
 
 
 def _on_disk(path: Path) -> DicomFile:
-    return DicomFile(lambda: _Bounded(FileIO(path)), _claims(path.name, path.stat().st_size))
+    return DicomFile(lambda: _Bounded(FileIO(path)), _claims(path.name, path.stat().st_size), path)
 
 
 @final
@@ -131,7 +167,8 @@ def _claims(name: str, num_bytes: int) -> bool:
     return name.lower().endswith(_DICOM_SUFFIXES) or num_bytes == 0
 
 
-def _wanted(name: str) -> bool:
+def is_wanted(name: str) -> bool:
+    """Whether a file by this name may be an image: no directory, nothing that a Mac leaves."""
     return name.upper() != "DICOMDIR" and not name.startswith("._")
 
 

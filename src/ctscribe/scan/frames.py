@@ -95,10 +95,26 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     """
     lungs = find_lungs(source)
     grid = plan_resampling(source, volume.spacing_mm, antialias=volume.antialias)
-    width, height, depth = grid.shape_xyz
+    depth = grid.shape_xyz[2]
     scale = depth / source.shape_xyz[2]
     first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
     indices = spread_slices((first, last), slices.num_slices, depth)
+    prepared = frames_of_slices(grid, indices, volume, slices)
+    return prepared if lungs.found else replace(prepared, warnings=("W_NOT_CHEST",))
+
+
+def frames_of_slices(
+    grid: Resampling, indices: tuple[int, ...], volume: VolumeConfig, slices: SlicesConfig
+) -> PreparedVolume:
+    """Makes frames of slices of a grid that are chosen already; see `frames_of_lungs`.
+
+    Args:
+        grid: The volume on the recipe's grid.
+        indices: z indices, most cranial first.
+        volume: Spacing of the grid.
+        slices: In which windows, on how large frames, with or without slabs.
+    """
+    width, height, _ = grid.shape_xyz
     full_px = frame_size(width, height, slices.frame_size_px)
     size_px = coarse_size(full_px, slices.num_slices, slices.token_budget)
     seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
@@ -111,10 +127,9 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
         spans = slab_spans(grid, indices, slices.slab_mm)
         slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
         frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
-    warnings = () if lungs.found else ("W_NOT_CHEST",)
     position_mm = _positions_mm(grid, indices)
     return PreparedVolume(
-        grid, shown, frames, indices, position_mm, frame_to_ras, warnings, slabs, reach_z
+        grid, shown, frames, indices, position_mm, frame_to_ras, (), slabs, reach_z
     )
 
 

@@ -40,3 +40,16 @@ def kernel_sharpness(kernel: str) -> float:
             return sharpness
     letters = {"A": 0.2, "B": 0.35, "C": 0.5, "D": 0.6, "E": 0.7, "L": 0.75, "Y": 0.8}
     return letters.get(name[:1], 0.5) if len(name) <= 2 else 0.5
+
+
+_KERNEL = re.compile(
+    r"[A-Z]{1,2}|FC\d{2}|[A-Z][a-z]?\d{2}[a-z]?|I?MR\d?"
+    r"|(?:SOFT|STANDARD|STND|CHST|CHEST|DETAIL|LUNG|BONE|BONEPLUS|EDGE|ULTRA|SMOOTH|SHARP)(?: ?\d)?"
+)
+
+
+def plain_kernel(kernel: str) -> str:
+    """A kernel as a list of scans names it, ``Br40d 3``; empty where no vendor has such a one."""
+    parts = re.findall(r"[^\[\]'\",\s]+", kernel)
+    is_known = bool(parts) and _KERNEL.fullmatch(parts[0]) is not None
+    return " ".join(parts) if is_known and all(map(str.isdigit, parts[1:])) else ""

@@ -14,6 +14,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
 from ctscribe.scan.dicom_sources import is_dicom
+from ctscribe.scan.file_list import is_file_list, read_file_list
 from ctscribe.scan.intensity import Intensity, to_hu
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti import pair_of, read_nifti, read_nifti_header
@@ -114,6 +115,19 @@ def read_grid(
         header = read_nifti_header(path, study)
         affine, placed = _locate(header, metadata, study, prefer)
         shape, notes = header.shape, note(*header.warnings) | placed
+    volume, more = set_grid(shape, affine, study, max_tilt_degrees)
+    return volume, notes | more
+
+
+def set_grid(
+    shape: tuple[int, ...], affine: Affine, study: str, max_tilt_degrees: float = 30.0
+) -> tuple[CTVolume, Notes]:
+    """The grid of voxels that lie so, as `read_grid` gives it.
+
+    Raises:
+        CtscribeError: What is wrong with the grid, in one sentence.
+    """
+    notes = Notes()
     check_affine(affine, study)
     volume = to_ras(CTVolume(np.broadcast_to(np.int16(0), shape), affine))
     plan = plan_upright(volume.shape_xyz, volume.affine, max_tilt_degrees, study)
@@ -247,13 +261,15 @@ def sha256_of_source(path: Path) -> str:
     File names do not enter it: they may tell of a patient, and renaming changes no voxel.
     """
     hashes = sorted(sha256_of_file(file) for file in _files_of(path))
-    if len(hashes) == 1 and not path.is_dir():
+    if len(hashes) == 1 and not (path.is_dir() or is_file_list(path)):
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The file, both of a NIfTI pair, or all of a folder, sorted."""
+    """The file, both of a NIfTI pair, or all of a folder or list, sorted."""
+    if is_file_list(path):
+        return sorted(read_file_list(path))
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return pair_of(path)

@@ -5,7 +5,6 @@ draft. Who the patient is comes from the source's headers alone, and only where 
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import final
 
@@ -30,27 +29,23 @@ class HospitalOutputs:
     fhir: Release | None = None
     with_identity: bool = False
 
-    def read_source(self, source: Path, series: str | None = None) -> SourceSeries | None:
+    def of(self, source: Path | None) -> "HospitalOutputs":
+        """Those that one of many sources can have: without DICOM at hand FHIR alone, unnamed."""
+        if source is None or not is_dicom(source):
+            return HospitalOutputs(fhir=self.fhir)
+        return self
+
+    def read_source(self, source: Path | None, series: str | None = None) -> SourceSeries | None:
         """The source's images as far as the documents need them; None where they need none.
 
         Raises:
             CtscribeError: Before anything is written, what stands against these documents:
-                ``E_OPTION``, ``E_DICOM_SR`` without highdicom, ``E_NO_IMAGES`` for a source that
-                is no DICOM, and as `read_source_series`.
+                ``E_MISSING``, ``E_NO_IMAGES`` for a source that is no DICOM, and as
+                `read_source_series`.
         """
-        if self.with_identity and not (self.dicom_sr or self.fhir):
-            raise CtscribeError(
-                "E_OPTION",
-                "--with-identity must go with --dicom-sr or --fhir, because no other output ever "
-                "names a patient, but neither is asked for",
-            )
-        if self.dicom_sr and find_spec("highdicom") is None:
-            raise CtscribeError(
-                "E_DICOM_SR", "highdicom must be installed for --dicom-sr, but it is not"
-            )
         if not (self.dicom_sr or self.with_identity):
             return None
-        if not source.exists():
+        if source is None or not source.exists():
             raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
         if not is_dicom(source):
             raise CtscribeError(
@@ -64,15 +59,13 @@ class HospitalOutputs:
         """Writes the documents of a draft and returns their paths.
 
         Those of an earlier draft in the folder are removed, so that none stands beside a page that
-        says otherwise.
+        says otherwise. A scan that could not be shown has no image that an SR could refer to, and
+        gets none.
 
         Args:
             draft: Of a scan that was read from ``source``.
             source: From `read_source`.
             out_dir: The draft's folder.
-
-        Raises:
-            CtscribeError: ``E_NO_IMAGES`` for an SR of a scan that could not be shown.
         """
         for name in (*DICOM_NAMES, FHIR_NAME):
             with writing(out_dir / name):
@@ -84,7 +77,7 @@ class HospitalOutputs:
             resource = diagnostic_report(draft, report, identity, self.fhir)
             write_plain_json(out_dir / FHIR_NAME, resource)
             written.append(out_dir / FHIR_NAME)
-        if self.dicom_sr:
+        if self.dicom_sr and draft.prepared is not None:
             from ctscribe.show.dicom_sr import dicom_documents
 
             assert source is not None  # `read_source` refuses what has no images
@@ -93,3 +86,6 @@ class HospitalOutputs:
                     file.write(content)
                 written.append(out_dir / name)
         return written
+
+
+NO_OUTPUTS = HospitalOutputs()

@@ -191,7 +191,7 @@ def report_fields(
     Args:
         name: Of the report, for errors.
         texts: Findings and impression, or the whole report; see `plain_text`, as for the
-            manufacturer.
+            manufacturer. Nothing where the data set has no reports.
         about: Scanner and patient, in CT-RATE's columns ``Manufacturer``, ``PatientSex`` and
             ``PatientAge`` (a DICOM age; another, and another sex, is unknown) or a manifest's
             ``manufacturer``, ``sex`` (F, M, O or empty) and ``age`` (years). Any may lack.
@@ -202,8 +202,8 @@ def report_fields(
         CtscribeError: ``E_EMPTY_REPORT`` without findings, ``E_NO_LABELS``, ``E_COLUMN``,
             ``E_LABELS`` or ``E_METADATA``, naming the report.
     """
-    findings, impression = map(plain_text, report_sections(texts))
-    if not findings:
+    findings, impression = map(plain_text, report_sections(texts)) if texts else ("", "")
+    if texts and not findings:
         raise CtscribeError(
             "E_EMPTY_REPORT", f"{name} must have findings in its report, but they are empty"
         )

@@ -39,7 +39,7 @@ def generate_template(
             "`ctscribe calibrate` writes it",
         )
     prepared.require(writer.recipe)
-    scans = prepared.scans(split)
+    scans = prepared.scans(split, reported=False)
     store = writer.features(prepared, scans)
     logits = writer.finding_logits([store.visual(study) for study in scans])
     stated = calibration.findings(logits) >= calibration.threshold
@@ -85,7 +85,7 @@ def generate(
             ``E_RUN_EXISTS`` when the file was written otherwise, ``E_BUSY``.
     """
     prepared.require(writer.recipe)
-    scans = prepared.scans(split)
+    scans = prepared.scans(split, reported=False)
     with one_writer_of(out_path):
         writer.hold_against(prepared)
         request = writer.made_of() | {

@@ -44,8 +44,9 @@ from ctscribe.learn.model.tower import PATCH_PX, encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.frames import PreparedVolume, frames_of_lungs
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, frames_of_slices
 from ctscribe.scan.nifti_header import Prefer
+from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume, note_unusual
 from ctscribe.text.prompt import encode_example
 from ctscribe.text.sections import split_report
@@ -418,6 +419,32 @@ class ReportWriter:
             return replace(prepared, warnings=tuple(sorted(codes)))
 
         return self._write(prepare, name, "memory")
+
+    def draft(
+        self, prepared: Prepared, study: StudyRow, cue: tuple[str, ...] | None = None
+    ) -> Draft:
+        """Writes the draft of a prepared study from its stored frames, as `report` does of a file.
+
+        Raises:
+            CtscribeError: ``E_PREPARED`` when it was prepared otherwise than for this run,
+                ``E_MISSING`` where its volume, which the page shows, was not kept.
+        """
+        prepared.require(self.recipe)
+        volume, slices = self.recipe.volume, self.recipe.slices
+
+        def read() -> PreparedVolume:
+            stored = prepared.volume(study)
+            grid = plan_resampling(stored, stored.spacing_mm)
+            made = frames_of_slices(grid, study.slice_indices, volume, slices)
+            return replace(
+                made,
+                frames=np.array(prepared.frames(study)),
+                reach_z=study.reach_z,
+                warnings=study.warnings,
+                source_details=prepared.record(study).get("source_details", {}),
+            )
+
+        return self._write(read, study.scan_id, "NIfTI", cue)
 
     def _write(
         self,

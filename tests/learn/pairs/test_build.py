@@ -10,6 +10,7 @@ from ctscribe.base.rows import PairRow, StudyRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.pairs.build import build_pairs, build_training_pairs, noise_seeds
 from ctscribe.text.findings import FINDINGS
+from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 
 
@@ -121,3 +122,17 @@ def test_hard_partners_do_not_depend_on_the_order_of_the_studies(tmp_path: Path)
     again = build_pairs(studies[::-1], config, prepared)
     assert [row.study for row in again[::2]] == [study.volume_name for study in studies[::-1]]
     assert {row.study: row for row in again[1::2]} == {row.study: row for row in rows[1::2]}
+
+
+def test_studies_without_reports_make_no_pairs(tmp_path: Path) -> None:
+    bare = [
+        study_row(f"train_{n}_a_1.nii.gz", findings="", labels=None, split="train")
+        for n in range(3)
+    ]
+    for studies in (bare, [row.model_copy(update={"split": "validation"}) for row in bare]):
+        prepared = write_prepared(tmp_path, studies)
+        with refusal("E_NO_REPORT", "3 of 3 in .* were prepared without"):
+            build_training_pairs(prepared, tmp_path, PairsConfig(strategy="gauss"))
+        with refusal("E_NO_REPORT", "training and scoring need the report"):
+            prepared.scans("train")
+    assert prepared.scans("validation", reported=False) == prepared.studies

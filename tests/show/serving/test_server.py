@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx2
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -100,7 +101,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory, nifti: bytes) -> Path:
 def server(run: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server") / "here"
     options = ("--scans", str(scans), "--max-upload-mb", str(MOST_MB), "--queue", "4")
-    with serving(run, folder, *options) as running:
+    with serving(run, folder, *options, "--dicom-sr", "--fhir") as running:
         yield running
 
 
@@ -137,12 +138,20 @@ def test_a_nifti_file_and_a_zip_become_drafts(
 ) -> None:
     for content, kind in ((nifti, "NIfTI"), (zipped(scans / "series"), "DICOM")):
         files = drafted(client, upload(client, content))
-        assert {"report.txt", "report.json", "report.html"} <= set(files)
-        assert all(RESEARCH_USE in " ".join(file.text.split()) for file in files.values())
+        names = {"report.txt", "report.json", "report.html", "report.fhir.json"}
+        assert set(files) - {"measurements.dcm"} == (
+            names | {"report.dcm"} if kind == "DICOM" else names
+        )
+        for name, file in files.items():
+            # a description of a DICOM series has room for 64 letters
+            said = RESEARCH_USE.split(".")[0] if name == "measurements.dcm" else RESEARCH_USE
+            assert said in " ".join(file.text.split()), name
         assert files["report.json"].json()["source_kind"] == kind
         assert files["report.json"].headers["content-type"] == "application/json"
         assert files["report.html"].headers["x-content-type-options"] == "nosniff"
         assert files["report.html"].headers["cache-control"] == "no-store"
+    assert files["report.dcm"].headers["content-type"] == "application/dicom"
+    assert pydicom.dcmread(io.BytesIO(files["report.dcm"].content)).Modality == "SR"
 
 
 def test_a_draft_is_called_as_the_form_says_and_never_after_the_file(

@@ -24,10 +24,11 @@ def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig)
     Neither reports nor rows are held in memory. Returns the number of rows.
 
     Raises:
-        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_LABELS``,
-            ``E_NO_NEGATIVE`` or ``E_BUSY``.
+        CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_NO_REPORT`` when
+            one has no report, ``E_LABELS``, ``E_NO_NEGATIVE`` or ``E_BUSY``.
     """
     training = [study for study in prepared.outlines if study.split == "train"]
+    prepared.require_reports(training or prepared.outlines)
     if not training:
         raise CtscribeError(
             "E_EMPTY_SPLIT",

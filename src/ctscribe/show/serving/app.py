@@ -106,7 +106,8 @@ def _give_drafts(app: FastAPI, queue: DraftQueue) -> None:
         path = files_of(asked).get(file_name)
         if path is None:
             raise HTTPException(404, "a draft must have the file that is asked for, but has not")
-        return FileResponse(path)
+        kind = "application/dicom" if path.suffix == ".dcm" else None
+        return FileResponse(path, media_type=kind)  # None: as its suffix says
 
 
 def _tell_errors(app: FastAPI, queue: DraftQueue, explain: Explain) -> None:

@@ -1,0 +1,287 @@
+"""An export of an archive → a manifest of its scans, which names nobody, and a list of the rest.
+
+In: files, folders and zip archives of any number of patients. Out, beside each other:
+``scans.csv``, a manifest (`data.manifest`) of one series per study; ``scans.skipped.csv``, what
+gave no scan, and why; ``scans.private/``, which stays with the scans: the key of the new names,
+and under each of them the list of files that it stands for (`scan.file_list`).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback, read_text, write_text, writing
+from ctscribe.base.locks import one_writer_of
+from ctscribe.base.outside_text import plain_text
+from ctscribe.base.rows import SkippedRow
+from ctscribe.base.tables import CellTable, format_csv, read_csv
+from ctscribe.data.manifest import is_data_set
+from ctscribe.data.pseudonyms import Pseudonyms, open_key
+from ctscribe.data.survey import Survey, survey
+from ctscribe.scan.dicom import grid_of
+from ctscribe.scan.dicom_headers import SliceHeader
+from ctscribe.scan.dicom_series import choose_series, tell_choice
+from ctscribe.scan.file_list import SUFFIX, Entries, inside, placed, write_file_list
+from ctscribe.scan.read import read_grid, set_grid
+from ctscribe.text.report_tables import KEYS, ReportTable, report_table
+
+_COLUMNS = (
+    *("volume", "patient", "scan", "series"),
+    *("kernel", "thickness_mm", "chosen", "why"),
+)
+_SKIPPED = ("name", "kind", "files", "code", "reason")
+_ACCESSION = "AccessionNo"
+_ACCESSION_NAMES = frozenset({"accession", "accessionno", "accessionnumber"})
+Row = Mapping[str, str]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Worklist:
+    """What came of an export; see the module."""
+
+    scans_path: Path
+    skipped_path: Path
+    private_dir: Path
+    key_path: Path
+    is_new_key: bool
+    num_scans: int
+    num_patients: int
+    num_files: int
+    num_others: int
+    """Files that are no scans."""
+    skipped_by_code: dict[str, int]
+    num_without_report: int | None
+    """None where no reports were given."""
+    leads_outside: bool
+    """Whether files lie outside the list's folder, so that its reader must be allowed to."""
+
+
+def write_worklist(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    key: Path | None = None,
+    reports: Path | None = None,
+    replaces: bool = False,
+    processes: int = 1,
+    progress: ProgressCallback = lambda done, total: None,
+) -> Worklist:
+    """Lists the scans of an export; no name, identifier or number of a patient is written.
+
+    Args:
+        sources: Files, folders and zip archives, as `survey` takes them.
+        out: The manifest, ``.csv``; what belongs to it is named after it.
+        key: Of the new names; by default the one in the private folder, made if there is none.
+        reports: CSV of texts by accession number; see `_read_reports`. A number that no study or
+            several have gives no text.
+        replaces: Whether a manifest that is there and differs is replaced, or refused.
+        processes: How many read at once.
+        progress: Told (files done, all).
+
+    Raises:
+        CtscribeError: ``E_MISSING``, ``E_EXISTS``,
+            ``E_KEY``, or what is wrong with the table of reports.
+    """
+    if out.suffix.lower() != ".csv":
+        raise CtscribeError(
+            "E_OPTION", f"a list of scans is a .csv file, but {out.name} is asked for"
+        )
+    private = out.with_suffix(".private")
+    table = None if reports is None else _read_reports(reports)
+    with one_writer_of(out):
+        key_path = key or private / "key"
+        with writing(private):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names, is_new = open_key(key_path)
+        found = survey(sources, names, processes=processes, progress=progress)
+        listed = _Listing(private)
+        listed.add(found)
+        without = None if table is None else listed.add_reports(table, names)
+        columns = (*_COLUMNS, *(_text_columns(table) if table else ()))
+        text = _as_csv(columns, listed.rows)
+        if not replaces:
+            _require_new(out, text)
+        write_text(out, text)
+        write_text(out.with_suffix(".skipped.csv"), _as_csv(_SKIPPED, listed.skipped))
+    return Worklist(
+        scans_path=out,
+        skipped_path=out.with_suffix(".skipped.csv"),
+        private_dir=private,
+        key_path=key_path,
+        is_new_key=is_new,
+        num_scans=len(listed.rows),
+        num_patients=len({row["patient"] for row in listed.rows}),
+        num_files=found.num_files,
+        num_others=found.num_others,
+        skipped_by_code=dict(sorted(Counter(row["code"] for row in listed.skipped).items())),
+        num_without_report=without,
+        leads_outside=listed.leads_outside,
+    )
+
+
+def _read_reports(path: Path) -> ReportTable:
+    """A CSV of reports by accession number, its other columns as `read_report_table` takes them.
+
+    Raises:
+        CtscribeError: ``E_COLUMN`` without such a column, or what is wrong with the table.
+    """
+    table = read_csv(path)
+    key = next((name for name in table.columns if _plain_name(name) in _ACCESSION_NAMES), None)
+    if key is None:
+        raise CtscribeError(
+            "E_COLUMN", f"{path} must have a column {_ACCESSION} to join reports by, but has none"
+        )
+    kept = [name for name in table.columns if name == key or name not in KEYS]
+    rows = {
+        number: {_ACCESSION if name == key else name: cells[name] for name in kept}
+        for number, cells in table.rows.items()
+    }
+    columns = tuple(_ACCESSION if name == key else name for name in kept)
+    return report_table(CellTable(path, columns, rows), allow_empty=True)
+
+
+def _plain_name(column: str) -> str:
+    return "".join(filter(str.isalnum, column.lower()))
+
+
+@final
+class _Listing:
+    """The rows of both tables, as they come, and the lists of files beside them."""
+
+    def __init__(self, private: Path) -> None:
+        self._private = private
+        self._folder = private.parent.resolve()
+        self._by_accession: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+        self.rows: list[dict[str, str]] = []
+        self.skipped: list[dict[str, str]] = []
+        self.leads_outside = False
+
+    def add(self, found: Survey) -> None:
+        """Every study under its new name, NIfTI files, and what could not be read."""
+        for study in sorted(found.packed):
+            self._add_study(study, found.headers(study))
+        for name, path in sorted(found.nifti.items()):
+            self._add_nifti(name, path)
+        for one in sorted(found.unread, key=lambda one: one.name):
+            entries = None if one.entry is None else [one.entry]
+            self._skip(one.name, "file", {one.path: entries}, one.code, one.reason)
+
+    def _add_study(self, study: str, headers: list[SliceHeader]) -> None:
+        try:
+            chosen, notes = choose_series(headers, study)
+            set_grid(*grid_of(chosen, study), study)
+        except CtscribeError as error:
+            self._skip(study, "study", _files_of(headers), error.code, error.sentence)
+            return
+        self._list(study, _files_of(one for one in headers if one.modality == "CT"))
+        row = {"patient": chosen[0].patient[0], **tell_choice(chosen, notes)}
+        self._add_row(study, row)
+        accessions = {one.accession for one in headers if one.accession}
+        if len(accessions) == 1:
+            self._by_accession[accessions.pop()].append(self.rows[-1])
+
+    def _add_nifti(self, name: str, path: Path) -> None:
+        """A NIfTI file, which states no patient: it counts as one of its own."""
+        try:
+            read_grid(path, study=name)
+        except CtscribeError as error:
+            self._skip(name, "file", {path: None}, error.code, error.sentence)
+            return
+        self._list(name, {path: None})
+        told = {"chosen": "a NIfTI file", "why": "it states no patient and counts as one"}
+        self._add_row(name, {"patient": name.replace("scan", "patient", 1), **told})
+
+    def _add_row(self, name: str, row: Row) -> None:
+        self.rows.append({"volume": f"{self._private.name}/{name}{SUFFIX}", "scan": name, **row})
+
+    def _skip(
+        self, name: str, kind: str, files: Mapping[Path, Entries], code: str, reason: str
+    ) -> None:
+        self._list(name, files)
+        told = {"name": name, "kind": kind, "files": str(len(files)), "code": code}
+        self.skipped.append({**told, "reason": reason})
+
+    def _list(self, name: str, files: Mapping[Path, Entries]) -> None:
+        there = {placed(file): entries for file, entries in files.items()}
+        write_file_list(self._private / f"{name}{SUFFIX}", there)
+        self.leads_outside |= not all(inside(file, self._folder) for file in there)
+
+    def add_reports(self, table: ReportTable, names: Pseudonyms) -> int:
+        """Gives each scan the text of its accession number; returns how many have none.
+
+        A number that several scans share gives none of them the text, which may be of either.
+        """
+        columns = _text_columns(table)
+        for accession, texts in zip(table.names, table.texts, strict=True):
+            scans = self._by_accession.get(names.of("accession", accession), [])
+            if len(scans) == 1:
+                scans[0].update(zip(columns, map(_plain_lines, texts), strict=True))
+        return sum(not any(row.get(column) for column in columns) for row in self.rows)
+
+
+def _text_columns(table: ReportTable) -> tuple[str, ...]:
+    """What a manifest calls the columns of the texts."""
+    return ("report",) if len(table.columns) == 1 else ("findings", "impression")
+
+
+def _plain_lines(text: str) -> str:
+    """A text without control signs, its lines kept, because headings begin them."""
+    return "\n".join(map(plain_text, text.splitlines()))
+
+
+def _files_of(headers: Iterable[SliceHeader]) -> dict[Path, Entries]:
+    found: dict[Path, set[int] | None] = {}
+    for one in headers:
+        entries = found.setdefault(one.file.path, None if one.file.entry is None else set())
+        if entries is not None and one.file.entry is not None:
+            entries.add(one.file.entry)
+    return dict(found)
+
+
+def _as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    return format_csv([columns, *([row.get(column, "") for column in columns] for row in rows)])
+
+
+def _require_new(path: Path, text: str) -> None:
+    """Refuses to write over a list to which somebody may have added columns."""
+    if path.exists() and read_text(path) != text:
+        raise CtscribeError(
+            "E_EXISTS", f"{path} must be new or hold the same list, but holds another one"
+        )
+
+
+@contextmanager
+def as_data_set(
+    source: Path, *, processes: int = 1
+) -> Iterator[tuple[Path | None, list[SkippedRow]]]:
+    """A data set as it is; of anything else a manifest for the length of the block.
+
+    Yields:
+        The data set, None where there is no scan, and what its list of scans could not take in.
+
+    Raises:
+        CtscribeError: As `write_worklist`.
+    """
+    if not source.exists() or is_data_set(source):
+        yield source, []
+        return
+    with TemporaryDirectory(prefix="ctscribe-") as folder:
+        found = write_worklist([source], Path(folder) / "scans.csv", processes=processes)
+        if found.num_scans:
+            yield found.scans_path, read_skipped(found)
+        else:  # a folder of neither is refused as a data set
+            yield None if found.skipped_by_code else source, read_skipped(found)
+
+
+def read_skipped(worklist: Worklist) -> list[SkippedRow]:
+    """What a list of scans could not take in."""
+    rows = read_csv(worklist.skipped_path).rows.values()
+    return [
+        SkippedRow(volume_name=row["name"], code=row["code"], reason=row["reason"]) for row in rows
+    ]
