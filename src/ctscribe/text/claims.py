@@ -1,0 +1,162 @@
+"""What a report says finding by finding: stated or denied, where, how large, in which words.
+
+In: the two sections. Out: `Claim`s in order of place, those of stock sentences that call the heart,
+the lungs or the whole chest normal among them.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.labeler import Mention, find_mentions
+from ctscribe.text.lexicon import EIGHTEEN, Lexicon
+from ctscribe.text.polarity import Status
+from ctscribe.text.sections import sentence_spans
+from ctscribe.text.sides import Place, in_abdomen, places_named
+from ctscribe.text.sizes import find_sizes
+
+Section = Literal["findings", "impression"]
+
+_CHEST = r"(?:thora(?:x|cic)|chest|lung\s+ct|ct\s+(?:examination|scan))"
+_PATHOLOGY = r"(?:pathology|abnormality|abnormal\s+finding|pathological\s+finding)"
+_NORMAL: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (
+        re.compile(
+            r"(?=.*\b(?:size|contour|dimension|configuration)s?\b)"
+            r"[^.;]*?\bheart\b[^.;:]{0,60}?\b(?:is|are|was|were|of|,)\s+(?:normal|natural|ordinary)\b"
+            r"|[^.;]*?\b(?:normal|natural)\s+heart\s+size",
+        ),
+        ("Cardiomegaly",),
+    ),
+    (
+        re.compile(r"\W*(?:the\s+)?(?:both\s+)?lungs\s+(?:are|appear)\s+(?:clear|normal)\b"),
+        ("Consolidation", "Lung opacity", "Lung nodule", "Atelectasis"),
+    ),
+)
+"""Sentences that deny findings without naming them."""
+_ALL_NORMAL = re.compile(
+    rf"\W*(?:normal\s+(?:findings\s+(?:in|on)\s+(?:the\s+)?)?{_CHEST}"
+    rf"|[^.;,]*\b{_CHEST}\b[^.;,]*\b(?:within\s+(?:the\s+)?normal\s+limits|(?:is|are)\s+normal)"
+    r"(?!\s+(?:except|apart|aside|other|but|in\b))"
+    rf"|no\s+{_PATHOLOGY}\s+(?:is|was)\s+(?:seen|detected|observed|found)"
+    rf"(?:\s+(?:in|on)\s+(?:the\s+)?{_CHEST}(?:\s+ct)?(?:\s+examination)?)?\W*\Z"
+    rf"|[^.;,]*\b{_CHEST}[^.;,]*\bno\s+{_PATHOLOGY}\b)",
+)
+_NOT_NORMAL = tuple(finding for finding in FINDINGS if finding != "Medical material")
+"""A chest with a catheter may still be called normal."""
+_JOINT = re.compile(r"[,;:]\s|\b(?:but|while|whereas|however|although|though|and|except)\b")
+_KINDS = {
+    "Emphysema": r"bull|bleb",
+    "Lung opacity": r"glass|ggo|icy|crazy|linear|densit",
+    "Pleural effusion": r"empyema|pyothorax|h[ae]+mothorax|h[ae]+mopneumo",
+    "Medical material": r"cat[eh]*ter|tube|pace|drain|stent|port|wire|sutur|clip|valve|prosthe",
+}
+"""Things that one finding stands for, of which one may be there and another not."""
+
+
+@final
+@dataclass(frozen=True)
+class Claim:
+    """A finding that a report states, denies or doubts."""
+
+    finding: str
+    status: Status
+    section: Section
+    sentence: str
+    words: str
+    """The clause that it stands in, in small letters."""
+    kind: str = ""
+    """What is named of the finding, where it stands for several things."""
+    places: frozenset[Place] = frozenset()
+    """Where; empty where no place is named."""
+    sizes_mm: tuple[float, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        """Whether it is stated without doubt."""
+        return self.status == "present"
+
+    @property
+    def sides(self) -> frozenset[str]:
+        """The sides that are named."""
+        return frozenset(side for side, _ in self.places if side)
+
+
+def read_claims(findings: str, impression: str, lexicon: Lexicon = EIGHTEEN) -> list[Claim]:
+    """All claims of both sections, in order of place."""
+    sections: tuple[tuple[Section, str], ...] = ("findings", findings), ("impression", impression)
+    return [claim for section, text in sections for claim in _read(section, text, lexicon)]
+
+
+def _read(section: Section, text: str, lexicon: Lexicon) -> Iterator[Claim]:
+    mentions = find_mentions(text, lexicon)
+    before = ""
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        inside = [
+            (each, each.span[0] - start, each.span[1] - start)
+            for each in mentions
+            if start <= each.span[0] < end
+        ]
+        for number, (mention, first, last) in enumerate(inside):
+            others = inside[:number] + inside[number + 1 :]
+            words = _clause(sentence, (first, last), mention, others).lower()
+            yield _claim(section, mention, sentence[first:last].lower(), words, before)
+        if lexicon is EIGHTEEN:
+            for finding in _denied_as_normal(sentence.lower(), section):
+                yield Claim(finding, "absent", section, sentence, sentence.lower())
+        before = sentence
+
+
+def _claim(section: Section, mention: Mention, name: str, words: str, before: str) -> Claim:
+    kind = re.search(_KINDS.get(mention.finding, r"\Z(?!)"), name)
+    places = places_named(words)
+    if not places and mention.status == "absent" and in_abdomen(before):
+        # A denial that follows on the belly is of the belly.
+        places = places_named(before)
+    return Claim(
+        mention.finding,
+        mention.status,
+        section,
+        mention.sentence,
+        words,
+        kind[0] if kind else "",
+        places,
+        tuple(size for size, _ in find_sizes(words)) if mention.status == "present" else (),
+    )
+
+
+def _denied_as_normal(lowered: str, section: Section) -> tuple[str, ...]:
+    if section == "impression" and _ALL_NORMAL.match(lowered):
+        return _NOT_NORMAL
+    return tuple(name for pattern, names in _NORMAL if pattern.match(lowered) for name in names)
+
+
+def _clause(
+    sentence: str,
+    span: tuple[int, int],
+    mention: Mention,
+    others: Sequence[tuple[Mention, int, int]],
+) -> str:
+    """The part of a sentence that speaks of a mention.
+
+    It ends where another finding, or the same one with another status, is spoken of; where no
+    place is named in it, it goes on over what is said alike of other findings.
+    """
+    cuts = [m.start() for m in _JOINT.finditer(sentence) if not span[0] < m.start() < span[1]]
+    for stop_at_all in (True, False):
+        barred = [
+            (first, last)
+            for each, first, last in others
+            if each.status != mention.status or (stop_at_all and each.finding != mention.finding)
+        ]
+        before = max((last for _, last in barred if last <= span[0]), default=0)
+        after = min((first for first, _ in barred if first >= span[1]), default=len(sentence))
+        low = max((c for c in cuts if 0 < before <= c <= span[0]), default=before)
+        high = max((c for c in cuts if span[1] <= c <= after < len(sentence)), default=after)
+        words = sentence[low:high]
+        if places_named(words):
+            break
+    return words
