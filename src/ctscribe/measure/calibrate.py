@@ -37,7 +37,7 @@ from ctscribe.write.evidence import log_probs
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
 
-ONE_IN = 50
+ONE_IN = 80
 """One true report in so many is remarked on for stating too little, one for stating too much."""
 
 

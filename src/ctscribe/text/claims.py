@@ -37,14 +37,14 @@ _NORMAL: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
 )
 """Sentences that deny findings without naming them."""
 _ALL_NORMAL = re.compile(
-    rf"\W*(?:normal\s+(?:findings\s+(?:in|on)\s+(?:the\s+)?)?{_CHEST}"
+    rf"\W*normal\W*\Z|\W*(?:normal\s+(?:findings\s+(?:in|on)\s+(?:the\s+)?)?{_CHEST}"
     rf"|[^.;,]*\b{_CHEST}\b[^.;,]*\b(?:within\s+(?:the\s+)?normal\s+limits|(?:is|are)\s+normal)"
     r"(?!\s+(?:except|apart|aside|other|but|in\b))"
     rf"|no\s+{_PATHOLOGY}\s+(?:is|was)\s+(?:seen|detected|observed|found)"
     rf"(?:\s+(?:in|on)\s+(?:the\s+)?{_CHEST}(?:\s+ct)?(?:\s+examination)?)?\W*\Z"
     rf"|[^.;,]*\b{_CHEST}[^.;,]*\bno\s+{_PATHOLOGY}\b)",
 )
-_NOT_NORMAL = tuple(finding for finding in FINDINGS if finding != "Medical material")
+_NOT_NORMAL = frozenset(FINDINGS) - {"Medical material"}
 """A chest with a catheter may still be called normal."""
 _JOINT = re.compile(r"[,;:]\s|\b(?:but|while|whereas|however|although|though|and|except)\b")
 _KINDS = {
@@ -105,16 +105,17 @@ def _read(section: Section, text: str, lexicon: Lexicon) -> Iterator[Claim]:
             words = _clause(sentence, (first, last), mention, others).lower()
             yield _claim(section, mention, sentence[first:last].lower(), words, before)
         if lexicon is EIGHTEEN:
-            for finding in _denied_as_normal(sentence.lower(), section):
-                yield Claim(finding, "absent", section, sentence, sentence.lower())
+            named = {mention.finding for mention, _, _ in inside}
+            for finding in _denied_as_normal(sentence.lower(), section) - named:
+                yield Claim(finding, "absent", section, sentence, "normal")
         before = sentence
 
 
 def _claim(section: Section, mention: Mention, name: str, words: str, before: str) -> Claim:
     kind = re.search(_KINDS.get(mention.finding, r"\Z(?!)"), name)
     places = places_named(words)
-    if not places and mention.status == "absent" and in_abdomen(before):
-        # A denial that follows on the belly is of the belly.
+    if not places and mention.finding == "Lymphadenopathy" and in_abdomen(before):
+        # Nodes that are told of after the belly are the belly's.
         places = places_named(before)
     return Claim(
         mention.finding,
@@ -128,10 +129,10 @@ def _claim(section: Section, mention: Mention, name: str, words: str, before: st
     )
 
 
-def _denied_as_normal(lowered: str, section: Section) -> tuple[str, ...]:
+def _denied_as_normal(lowered: str, section: Section) -> frozenset[str]:
     if section == "impression" and _ALL_NORMAL.match(lowered):
         return _NOT_NORMAL
-    return tuple(name for pattern, names in _NORMAL if pattern.match(lowered) for name in names)
+    return frozenset(name for pattern, names in _NORMAL if pattern.match(lowered) for name in names)
 
 
 def _clause(

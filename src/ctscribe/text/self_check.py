@@ -66,9 +66,10 @@ _SIDE_WORD = re.compile(r"\b(?:right|left)\b")
 _LOOP = re.compile(r"\b(\w[^.;]{0,80}?)(?:\W+\1\b){2,}", re.IGNORECASE)
 _FEW_WORDS = 5
 _BACK = re.compile(r"(?:no|not|it|they|this|these|is|are|has|have|new|there\s+(?:is|are)\s+no)\b")
+_ORGAN = re.compile(r"o?esophag|trachea|bronch|heart|lung|pleura|vessel|gland|pancrea|thyroid")
 _WORD = re.compile(r"[^\W_]+")
 _TORN = re.compile(
-    r"(?:[,(\-–:]|\b(?:measuring|reaching|approximately|about|than)"
+    r"(?:[,(\-–:]|\b(?:measuring|reaching|approximately|about|than|is|are|was|were)"
     r"|\b(?:of|measuring|reaching|than|x)\s+\d{1,3}[.,]?)\s*\Z"
 )
 
@@ -103,7 +104,7 @@ def check_text(findings: str, impression: str, *, finished: bool = True) -> list
     found = [
         *_contradictions([*claims, *others]),
         *_unfounded(claims),
-        *_sides(claims),
+        *_sides([*claims, *others]),
         *_repeats(findings, impression, claims),
         *_gaps(findings, impression, claims),
         *_torn(findings, impression, finished),
@@ -242,9 +243,9 @@ def _repeats(findings: str, impression: str, claims: Iterable[Claim]) -> Iterato
 
 def _points_back(words: str) -> bool:
     """Whether a sentence may speak of another thing each time: "no solid mass is seen"."""
-    return not places_named(words) and (
-        words.count(" ") < _FEW_WORDS - 1 or _BACK.match(words) is not None
-    )
+    if places_named(words) or _ORGAN.search(words):
+        return False
+    return words.count(" ") < _FEW_WORDS - 1 or _BACK.match(words) is not None
 
 
 def _gaps(findings: str, impression: str, claims: Sequence[Claim]) -> Iterator[Remark]:

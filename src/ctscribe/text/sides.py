@@ -43,10 +43,11 @@ _PART = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _OF_SIDE = re.compile(
-    rf"(?:\s+(?!and\b|or\b)\w+){{0,3}}?\s+(?:of|in)\s+(?:the\s+)?(?:{_SIDE.pattern})", re.IGNORECASE
+    rf"(?:\s+(?!and\b|or\b)\w+){{0,3}}?\s+(?:of|in|on)\s+(?:the\s+)?(?:{_SIDE.pattern})", re.IGNORECASE
 )
 Sided = tuple[int, tuple[str, ...]]
 """Where a word stands and the sides that it names."""
+_BEFORE = re.compile(r"\b(?:right|left)(?:\s+lung)?\s+\Z", re.IGNORECASE)
 _ALWAYS = {"middle lobe": "right", "lingula": "left"}
 """Parts that are on one side only."""
 
@@ -75,7 +76,7 @@ def places_named(text: str) -> frozenset[Place]:
         # The belly is too large to be one place.
         part = match[0].lower() if part == "abdominal" else part
         found.update(Place(side, part) for side in both)
-    free = [both for place, both in sides if place not in used and (not found or len(both) == 2)]
+    free = [both for place, both in sides if place not in used]
     return frozenset(found | {Place(side, "") for both in free for side in both})
 
 
@@ -112,7 +113,7 @@ def _sides(text: str) -> Iterator[Sided]:
 
 def _side_of(part: str, match: re.Match[str], text: str, sides: Sequence[Sided]) -> Sided:
     """The side that a part is said to be on: named after it, before it, or once in the text."""
-    if part in _ALWAYS:
+    if part in _ALWAYS and not _BEFORE.search(text, 0, match.start()):
         own = (_ALWAYS[part],)
         return next((place for place, both in sides if both == own), -1), own
     if after := _OF_SIDE.match(text, match.end()):
