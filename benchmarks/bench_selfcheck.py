@@ -357,7 +357,8 @@ def shares_marked(texts: Sequence[str]) -> dict[str, Any]:
         kinds = {each.kind for each in remarks if opened or each.kind != "empty"}
         counts.update(kinds)
         counts["any mark"] += bool(kinds - NOTES)
-    return {kind: share(counts[kind], len(texts)) for kind in ("any mark", *KINDS)}
+    kinds = [kind for kind in KINDS if kind not in LEANING]
+    return {kind: share(counts[kind], len(texts)) for kind in ("any mark", *kinds)}
 
 
 def shown(found: Mapping[str, float]) -> str:

@@ -18,6 +18,8 @@ from ctscribe.text.sides import Place, in_abdomen, places_named
 from ctscribe.text.sizes import find_sizes
 
 Section = Literal["findings", "impression"]
+Told = tuple[Mention, int, int]
+"""A mention with its start and end in its sentence."""
 
 _CHEST = r"(?:thora(?:x|cic)|chest|lung\s+ct|ct\s+(?:examination|scan))"
 _PATHOLOGY = r"(?:pathology|abnormality|abnormal\s+finding|pathological\s+finding)"
@@ -100,10 +102,8 @@ def _read(section: Section, text: str, lexicon: Lexicon) -> Iterator[Claim]:
             for each in mentions
             if start <= each.span[0] < end
         ]
-        for number, (mention, first, last) in enumerate(inside):
-            others = inside[:number] + inside[number + 1 :]
-            words = _clause(sentence, (first, last), mention, others).lower()
-            yield _claim(section, mention, sentence[first:last].lower(), words, before)
+        for mention, first, last in inside:
+            yield _claim(section, mention, (first, last), inside, before)
         if lexicon is EIGHTEEN:
             named = {mention.finding for mention, _, _ in inside}
             for finding in _denied_as_normal(sentence.lower(), section) - named:
@@ -111,21 +111,31 @@ def _read(section: Section, text: str, lexicon: Lexicon) -> Iterator[Claim]:
         before = sentence
 
 
-def _claim(section: Section, mention: Mention, name: str, words: str, before: str) -> Claim:
-    kind = re.search(_KINDS.get(mention.finding, r"\Z(?!)"), name)
+def _claim(
+    section: Section, mention: Mention, span: tuple[int, int], inside: Sequence[Told], before: str
+) -> Claim:
+    """``inside`` are all mentions of its sentence, ``before`` is the sentence before."""
+    others = [told for told in inside if told[0].finding != mention.finding]
+    unlike = [told for told in inside if told[0].status != mention.status]
+    own = _clause(mention.sentence, span, [*others, *unlike])
+    # A clause without a place shares that of what is said alike of other findings.
+    words = own if places_named(own) else _clause(mention.sentence, span, unlike)
     places = places_named(words)
     if not places and mention.finding == "Lymphadenopathy" and in_abdomen(before):
         # Nodes that are told of after the belly are the belly's.
         places = places_named(before)
+    name = mention.sentence[slice(*span)].lower()
+    kind = re.search(_KINDS.get(mention.finding, r"\Z(?!)"), name)
+    sizes = find_sizes(own) if mention.status == "present" else ()
     return Claim(
         mention.finding,
         mention.status,
         section,
         mention.sentence,
-        words,
+        words.lower(),
         kind[0] if kind else "",
         places,
-        tuple(size for size, _ in find_sizes(words)) if mention.status == "present" else (),
+        tuple(size for size, _ in sizes),
     )
 
 
@@ -135,29 +145,11 @@ def _denied_as_normal(lowered: str, section: Section) -> frozenset[str]:
     return frozenset(name for pattern, names in _NORMAL if pattern.match(lowered) for name in names)
 
 
-def _clause(
-    sentence: str,
-    span: tuple[int, int],
-    mention: Mention,
-    others: Sequence[tuple[Mention, int, int]],
-) -> str:
-    """The part of a sentence that speaks of a mention.
-
-    It ends where another finding, or the same one with another status, is spoken of; where no
-    place is named in it, it goes on over what is said alike of other findings.
-    """
+def _clause(sentence: str, span: tuple[int, int], others: Sequence[Told]) -> str:
+    """The part of a sentence that speaks of ``span``, up to where it speaks of ``others``."""
     cuts = [m.start() for m in _JOINT.finditer(sentence) if not span[0] < m.start() < span[1]]
-    for stop_at_all in (True, False):
-        barred = [
-            (first, last)
-            for each, first, last in others
-            if each.status != mention.status or (stop_at_all and each.finding != mention.finding)
-        ]
-        before = max((last for _, last in barred if last <= span[0]), default=0)
-        after = min((first for first, _ in barred if first >= span[1]), default=len(sentence))
-        low = max((c for c in cuts if 0 < before <= c <= span[0]), default=before)
-        high = max((c for c in cuts if span[1] <= c <= after < len(sentence)), default=after)
-        words = sentence[low:high]
-        if places_named(words):
-            break
-    return words
+    before = max((last for _, _, last in others if last <= span[0]), default=0)
+    after = min((first for _, first, _ in others if first >= span[1]), default=len(sentence))
+    low = max((c for c in cuts if 0 < before <= c <= span[0]), default=before)
+    high = max((c for c in cuts if span[1] <= c <= after < len(sentence)), default=after)
+    return sentence[low:high]

@@ -43,7 +43,8 @@ _PART = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _OF_SIDE = re.compile(
-    rf"(?:\s+(?!and\b|or\b)\w+){{0,3}}?\s+(?:of|in|on)\s+(?:the\s+)?(?:{_SIDE.pattern})", re.IGNORECASE
+    rf"(?:\s+(?!and\b|or\b)\w+){{0,3}}?\s+(?:of|in|on)\s+(?:the\s+)?(?:{_SIDE.pattern})",
+    re.IGNORECASE,
 )
 Sided = tuple[int, tuple[str, ...]]
 """Where a word stands and the sides that it names."""
