@@ -221,8 +221,9 @@ def state_what_is_not_seen(rng: np.random.Generator, draft: Written) -> Written 
     names = [name for name, _ in STATED_ABSENT]
     unseen = [name for name in names if draft.probabilities[FINDINGS.index(name)] < 0.01]
     name = pick(rng, unseen)
-    text = dict(STATED_ABSENT).get(name)
-    return text and draft.insert(rng, text.format(*size_and_side(rng)))
+    if name is None:
+        return None
+    return draft.insert(rng, dict(STATED_ABSENT)[name].format(*size_and_side(rng)))
 
 
 PLANTS: tuple[tuple[str, tuple[Kind, ...], Plant], ...] = (
@@ -354,9 +355,9 @@ def shares_marked(texts: Sequence[str]) -> dict[str, Any]:
         end = opened.start() if opened else len(text)
         remarks = check_text(text[:end], text[end:])
         # A report without an impression of its own has it in its findings.
-        kinds = {each.kind for each in remarks if opened or each.kind != "empty"}
-        counts.update(kinds)
-        counts["any mark"] += bool(kinds - NOTES)
+        found = {each.kind for each in remarks if opened or each.kind != "empty"}
+        counts.update(found)
+        counts["any mark"] += bool(found - NOTES)
     kinds = [kind for kind in KINDS if kind not in LEANING]
     return {kind: share(counts[kind], len(texts)) for kind in ("any mark", *kinds)}
 
@@ -371,7 +372,7 @@ def page(found: Mapping[str, Any]) -> dict[str, Any]:
         (name, f"{each['hits']} of {each['of']}", shown(each))
         for name, each in phantoms["planted"].items()
     ]
-    heads = {"any mark": "any mark", **KINDS}
+    heads: dict[str, str] = {"any mark": "any mark", **KINDS}
     sides = (phantoms["clean"], reports["looked at"], reports["not looked at"])
     clean = [
         (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctscribe.text.sides import in_abdomen, meets, places_named
+from ctscribe.text.sides import in_abdomen, meets, places_named, sides_named
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,19 @@ def test_the_belly_is_told_from_the_chest() -> None:
     assert in_abdomen("No free fluid is seen in the abdomen.")
     assert not in_abdomen("The liver and the lower lobes are normal.")
     assert not in_abdomen("No nodule.")
+
+
+@pytest.mark.parametrize(
+    ("sentences", "expected"),
+    [
+        (["A nodule in the right lung."], {"right"}),
+        (["Effusion on the left.", "Effusion on the right."], {"left", "right"}),
+        (["Bilateral effusion."], {"left", "right"}),
+        (["Emphysema in both lungs."], {"left", "right"}),
+        (["Plaques in the left anterior descending artery."], set()),
+        (["A nodule."], set()),
+        ([], set()),
+    ],
+)
+def test_sides(sentences: list[str], expected: set[str]) -> None:
+    assert sides_named(sentences) == expected
