@@ -372,7 +372,8 @@ def page(found: Mapping[str, Any]) -> dict[str, Any]:
         (name, f"{each['hits']} of {each['of']}", shown(each))
         for name, each in phantoms["planted"].items()
     ]
-    heads: dict[str, str] = {"any mark": "any mark", **KINDS}
+    heads: dict[str, str] = {"any mark": "any mark"}
+    heads.update(KINDS.items())
     sides = (phantoms["clean"], reports["looked at"], reports["not looked at"])
     clean = [
         (

@@ -82,7 +82,8 @@ def image_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 def darken(figure: Figure) -> None:
     """Puts a figure on dark ground; colours keep their hues and become lighter."""
     # Ticks are made when a figure is drawn.
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
     for artist in figure.findobj():
         for part in _COLOURED:
             if not hasattr(artist, f"get_{part}"):

@@ -65,7 +65,7 @@ def experiment_figures(
     figures = []
     if curves := beta_curves(weights, recipe.experiment.betas):
         drawn = beta_figure(curves, recipe.experiment.beta_strategy)
-        figures.append(_captioned("Scores over the weight of the negatives.", drawn))
+        figures.append(captioned("Scores over the weight of the negatives.", drawn))
     figures += _side_by_side(scores, f" (seed {seed})")
     figures += [_findings(title, each, f" (seed {seed})") for title, each in scores.items()]
     for cell, folder in first.items():
@@ -76,7 +76,7 @@ def experiment_figures(
 def loss_curve(title: str, run_dir: Path) -> CaptionedFigure:
     """Of a training run, from its ``metrics.jsonl``."""
     rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
-    return _captioned(f"{title} over the updates.", loss_figure(rows))
+    return captioned(f"{title} over the updates.", loss_figure(rows))
 
 
 def run_figures(title: str, scores: Scores) -> list[CaptionedFigure]:
@@ -207,7 +207,8 @@ def likeness_figure(sets: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _captioned(caption: str, figure: Figure) -> CaptionedFigure:
+def captioned(caption: str, figure: Figure) -> CaptionedFigure:
+    """A figure as pages show it; it is dark afterwards."""
     light = image_bytes(figure, "png")
     darken(figure)
     return CaptionedFigure(caption, light, image_bytes(figure, "png"))
@@ -221,7 +222,7 @@ def _findings(title: str, scores: Scores, detail: str) -> CaptionedFigure:
     )
     positives = {row["finding"]: row["true_positives"] + row["false_negatives"] for row in rows}
     caption = f"{title}: recall and precision of every finding{detail}."
-    return _captioned(caption, per_finding_figure(recall, precision, positives))
+    return captioned(caption, per_finding_figure(recall, precision, positives))
 
 
 def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFigure]:
@@ -236,7 +237,7 @@ def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFi
     drawn = strata_figure(coverage, num_scans)
     if drawn is not None:
         caption = f"Coverage of lung nodules by their size in the reference{detail}."
-        figures.append(_captioned(caption, drawn))
+        figures.append(captioned(caption, drawn))
     sets = {"References": next(iter(scores.values()))["template"]["references"]}
     sets |= {title: each["template"]["predictions"] for title, each in scores.items()}
     likeness = likeness_figure(
@@ -245,4 +246,4 @@ def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFi
             for title, template in sets.items()
         }
     )
-    return [*figures, _captioned(f"How much of the reports is one report{detail}.", likeness)]
+    return [*figures, captioned(f"How much of the reports is one report{detail}.", likeness)]

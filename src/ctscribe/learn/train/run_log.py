@@ -169,8 +169,8 @@ def _curves(rows: Sequence[StepRow], curves: Sequence[Curve], what: str) -> "Fig
     for name, label, meaning, style in curves:
         points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
         if points:
-            looks = {"color": MEANINGS[meaning][0], "markersize": 4, "linewidth": 1}
-            axes.plot(*zip(*points, strict=True), style, label=label, **looks)
+            (drawn,) = axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+            drawn.set(color=MEANINGS[meaning][0], linewidth=1)
     axes.set(xlabel="update", ylabel=what, ylim=(0, None))
     if axes.has_data():
         axes.legend(frameon=False)
