@@ -479,8 +479,8 @@ def test_the_self_check_stands_above_the_text_in_every_form() -> None:
     page, text = report_page(report), " ".join(to_text(report).split())
     assert page.index("It is stated and denied.") < page.index("<h2>Findings</h2>")
     assert '<a href="#sentence-3" aria-label="Sentence 3">3</a>' in page
-    # what sound drafts have too is folded
-    assert page.index("<details>") < page.index("It leans.") < page.index("</details>")
+    # what sound drafts have too stands apart
+    assert page.index("<details open>") < page.index("It leans.") < page.index("</details>")
     assert "Not held against the images." in page
     assert text.index("Stated and denied: It is stated and denied.") < text.index("FINDINGS")
     assert "Self-check. Not held against the images." in text

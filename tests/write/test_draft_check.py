@@ -53,6 +53,14 @@ def test_text_and_images_are_held_against_each_other(
         )
 
 
+@pytest.mark.parametrize(
+    ("probability", "said"), [(0.998, "more than 99 %"), (0.99, "99 %"), (0.9301, "93 %")]
+)
+def test_nothing_is_said_to_be_certain(probability: float, said: str) -> None:
+    (remark,) = check(FITTED, Hiatal_hernia=probability).remarks
+    assert f"the images make it {said} probable." in remark.message
+
+
 def test_what_the_text_doubts_is_not_held_against_it() -> None:
     rows = [
         replace(row, probability=0.97 if row.finding == "Consolidation" else 0.1)

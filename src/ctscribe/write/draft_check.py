@@ -51,8 +51,14 @@ def _against_images(rows: Sequence[FindingRow], calibration: Calibration) -> Ite
         said = {"present": "stated", "absent": "denied"}.get(row.status, row.status)
         yield Remark(
             "images" if beyond else "doubted",
-            f"{row.finding} is {said}, but the images make it {100 * row.probability:.0f} % "
-            "probable.",
+            f"{row.finding} is {said}, but the images make it {_percent(row.probability)} probable.",
             row.finding,
             row.sentences,
         )
+
+
+def _percent(probability: float) -> str:
+    """Never as certain as rounding would make it."""
+    if probability > 0.99:
+        return "more than 99 %"
+    return "less than 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
