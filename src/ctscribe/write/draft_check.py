@@ -48,10 +48,11 @@ def _against_images(rows: Sequence[FindingRow], calibration: Calibration) -> Ite
         if stated == (row.probability >= calibration.threshold):
             continue
         beyond = row.probability < low if stated else row.probability > high
+        seen = _percent(row.probability)
         said = {"present": "stated", "absent": "denied"}.get(row.status, row.status)
         yield Remark(
             "images" if beyond else "doubted",
-            f"{row.finding} is {said}, but the images make it {_percent(row.probability)} probable.",
+            f"{row.finding} is {said}, but the images make it {seen} probable.",
             row.finding,
             row.sentences,
         )
