@@ -11,7 +11,12 @@ from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
 from ctscribe.base.types import Projection, SourceSplit
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.learn.model.finding_queries import attach
-from ctscribe.measure.calibrate import abstention_rates, calibrate
+from ctscribe.measure.calibrate import (
+    ONE_IN,
+    abstention_rates,
+    calibrate,
+    fit_remark_bounds,
+)
 from ctscribe.scan.frames import frames_of_lungs
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.trust_tables import calibration_tables
@@ -101,6 +106,20 @@ def test_a_run_is_calibrated_and_then_states_its_labels(
     rows = generate_template(writer, prepared, "test", run / "template.jsonl")
     assert len(rows) == 12
     assert all(sum(label_report(f"{r.findings} {r.impression}")) < 19 for r in rows)
+
+
+def test_bounds_leave_true_reports_alone_and_need_enough_of_them() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.random((4 * ONE_IN, 18)) < 0.3
+    probability = 1 / (1 + np.exp(-draw.normal(4.0 * truth - 2.0)))
+    bounds = fit_remark_bounds(probability, truth)
+    assert bounds is not None
+    low, high = bounds
+    stated_too_little = (truth & (probability < low)).any(axis=1)
+    left_out_too_much = (~truth & (probability > high)).any(axis=1)
+    assert 0 < stated_too_little.sum() <= 4
+    assert 0 < left_out_too_much.sum() <= 4
+    assert fit_remark_bounds(probability[: ONE_IN - 1], truth[: ONE_IN - 1]) is None
 
 
 def test_a_run_without_queries_is_refused(make_writer: MakeWriter, prepared: Prepared) -> None:

@@ -24,6 +24,7 @@ from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.show.page import DrawnSlices, draw_slices, signed_mm
 from ctscribe.show.patient_report import (
     INTENDED_USE,
+    NOTHING_FOUND,
     SCHEMA,
     WIDTH,
     Geometry,
@@ -33,7 +34,14 @@ from ctscribe.show.patient_report import (
     to_json,
     to_text,
 )
-from ctscribe.write.draft import FindingRow, Provenance, SentenceRow, SliceEvidence
+from ctscribe.text.self_check import Remark
+from ctscribe.write.draft import (
+    FindingRow,
+    Provenance,
+    SelfCheck,
+    SentenceRow,
+    SliceEvidence,
+)
 
 Attributes = dict[str, str | None]
 VOID = {"meta", "input", "image", "path"}
@@ -389,7 +397,7 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
         "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
         "intended_use", "sentences", "not_assessable", "finished", "scan_sha256",
-            "other_findings",
+            "other_findings", "self_check",
     }  # fmt: skip
 
 
@@ -455,3 +463,50 @@ def test_what_the_18_cannot_say_is_shown_apart_from_them() -> None:
     assert to_json(report)["other_findings"] == {"Pneumothorax": "absent", "Fracture": "present"}
     assert not {"Fracture", "Pneumothorax"} & {row["finding"] for row in to_json(report)["labels"]}
     assert "Outside the 18 findings" not in report_page(make_report())
+
+
+CHECK = SelfCheck(
+    (
+        Remark("contradiction", "It is stated and denied.", "Cardiomegaly", ("Nodule <b>.",)),
+        Remark("doubted", "It leans.", "Emphysema", ("The heart is normal.",)),
+    ),
+    "Not held against the images.",
+)
+
+
+def test_the_self_check_stands_above_the_text_in_every_form() -> None:
+    report = make_report(self_check=CHECK, impression=("Nodule <b>.",))
+    page, text = report_page(report), " ".join(to_text(report).split())
+    assert page.index("It is stated and denied.") < page.index("<h2>Findings</h2>")
+    assert '<a href="#sentence-3" aria-label="Sentence 3">3</a>' in page
+    # what sound drafts have too stands apart
+    assert page.index("<details open>") < page.index("It leans.") < page.index("</details>")
+    assert "Not held against the images." in page
+    assert text.index("Stated and denied: It is stated and denied.") < text.index("FINDINGS")
+    assert "Self-check. Not held against the images." in text
+    assert to_json(report)["self_check"] == {
+        "unchecked": "Not held against the images.",
+        "remarks": [
+            {
+                "kind": "contradiction",
+                "note": False,
+                "finding": "Cardiomegaly",
+                "message": "It is stated and denied.",
+                "sentences": ["Nodule <b>."],
+            },
+            {
+                "kind": "doubted",
+                "note": True,
+                "finding": "Emphysema",
+                "message": "It leans.",
+                "sentences": ["The heart is normal."],
+            },
+        ],
+    }
+
+
+def test_a_draft_without_remarks_says_that_it_was_read() -> None:
+    report = make_report(self_check=SelfCheck(()))
+    assert NOTHING_FOUND in report_page(report)
+    assert NOTHING_FOUND in " ".join(to_text(report).split())
+    assert "Self-check" not in report_page(make_report(not_assessable="it is blank"))

@@ -15,6 +15,7 @@ from ctscribe.base.recipe import read_recipe
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
+from ctscribe.write.draft_check import NOT_CALIBRATED
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 from tests.refusals import refusal
@@ -45,6 +46,9 @@ def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
     assert found["status"] == "preliminary"
     assert len(found["sentences"]) == len(found["findings"]) + len(found["impression"])
     page = paths["html"].read_text()
+    assert found["self_check"]["unchecked"] == NOT_CALIBRATED
+    assert NOT_CALIBRATED in page
+    assert page.index("Self-check") < page.index("<h2>Findings")
     marked = page.count("Boilerplate: rests on") + page.count("nats less probable</span>")
     assert marked == len(found["sentences"]) > 0
 
@@ -57,6 +61,7 @@ def test_a_text_that_runs_into_its_limit_is_marked(
     paths = save_report(draft, tmp_path / "report")
     found = json.loads(paths["json"].read_text())
     assert found["finished"] is False
+    assert "cut" in {remark["kind"] for remark in found["self_check"]["remarks"]}
     assert "CUT SHORT" in paths["txt"].read_text().splitlines()[0]
     assert "not verified, cut short" in paths["html"].read_text()
 

@@ -3,12 +3,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import Container
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.typing import ColorType
 from PIL import Image
 
-from ctscribe.base.figures import image_bytes, write_figure
+from ctscribe.base.figures import MEANINGS, darken, image_bytes, write_figure
+from ctscribe.learn.train.run_log import MetricsRow, loss_figure
 from ctscribe.show import score_figures
 from ctscribe.show.card import card_figure
 from ctscribe.show.score_figures import (
@@ -57,6 +63,82 @@ def test_images_are_of_the_suffixs_format_and_reproducible(bars: Figure, tmp_pat
     write_figure(tmp_path / "bars.png", bars)
     assert b"<svg" in (tmp_path / "bars.svg").read_bytes()
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def colours_of(figure: Figure) -> dict[str, str]:
+    """Label to colour, over bars, lines and the handles of error bars."""
+    told = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            first = next(iter(handle)) if isinstance(handle, Container) else handle
+            if isinstance(first, Rectangle):
+                told[label] = to_hex(first.get_facecolor())
+            if isinstance(first, Line2D):
+                told[label] = to_hex(first.get_color())
+    return told
+
+
+def test_a_colour_has_one_meaning_in_all_figures(bars: Figure) -> None:
+    point = (0.5, 0.4, 0.6)
+    strata = strata_figure({name: {"< 6 mm": point} for name in ("Origin", "Ours")}, {"< 6 mm": 1})
+    assert strata is not None
+    metrics = beta_figure({"Precision": {0.1: point}, "Coverage": {0.1: point}}, "gauss")
+    row = {"step": 1, "epoch": 0, "learning_rate": 1, "grad_norm": 1, "positive_ce": 1}
+    row |= {"negative_ce": 2, "gap": 1, "share_capped": 0, "share_skipped": 0}
+    figures = (
+        *(bars, metrics, strata, loss_figure([MetricsRow.model_validate(row)])),
+        likeness_figure({name: {"Self-BLEU-4": 0.3} for name in ("References", "Ours", "Origin")}),
+    )
+    meaning: dict[str, set[str]] = {}
+    for figure in figures:
+        for label, colour in colours_of(figure).items():
+            meaning.setdefault(colour, set()).add("Coverage" if label == "Recall" else label)
+    assert sorted(map(sorted, meaning.values())) == [
+        ["Coverage"],
+        ["Origin"],
+        ["Ours"],
+        ["Precision"],
+        ["References"],
+        ["negative, training"],
+        ["own scan, training"],
+    ]
+
+
+def test_meanings_differ_in_colour_and_stand_out_on_both_grounds() -> None:
+    colours = [colour for colour, _ in MEANINGS.values()]
+    assert len(set(colours)) == len(colours)
+    figure = Figure(figsize=(2, 2))
+    axes = figure.subplots()
+    lines = [axes.plot([0, 1], [0, 1], color=colour)[0] for colour in colours]
+
+    def contrasts() -> list[float]:
+        ground = luminance(figure.get_facecolor())
+        pairs = [sorted((ground, luminance(line.get_color()))) for line in lines]
+        return [(high + 0.05) / (low + 0.05) for low, high in pairs]
+
+    assert min(contrasts()) > 3
+    assert luminance(axes.get_facecolor()) == 1
+    darken(figure)
+    assert min(contrasts()) > 3
+    assert luminance(axes.get_facecolor()) < 0.02
+    assert len({to_hex(line.get_color()) for line in lines}) == len(lines)
+
+
+def luminance(colour: ColorType) -> float:
+    """Relative, as WCAG has it."""
+    values = to_rgb(colour)
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in values]
+    return float(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+
+
+def test_a_dark_figure_is_dark_and_its_words_are_light(bars: Figure) -> None:
+    darken(bars)
+    picture = np.asarray(Image.open(io.BytesIO(image_bytes(bars, "png"))).convert("L"))
+    assert picture[0, 0] < 40
+    assert np.median(picture) < 60
+    (axes,) = bars.axes
+    assert all(luminance(label.get_color()) > 0.7 for label in axes.get_yticklabels())
+    assert luminance(axes.xaxis.label.get_color()) > 0.7
 
 
 def test_the_card_draws_each_view_as_a_row_and_two_views_as_bars() -> None:

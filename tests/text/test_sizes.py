@@ -4,7 +4,6 @@ from ctscribe.text.sizes import (
     Extent,
     find_sizes,
     largest_nodule_mm,
-    sides_named,
     stated_extents,
 )
 
@@ -46,22 +45,6 @@ def test_sizes_are_current_measurements_in_mm(text: str, expected: list[float]) 
 )
 def test_the_largest_nodule_is_the_nodules_own_size(text: str, expected: float | None) -> None:
     assert largest_nodule_mm(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("sentences", "expected"),
-    [
-        (["A nodule in the right lung."], {"right"}),
-        (["Effusion on the left.", "Effusion on the right."], {"left", "right"}),
-        (["Bilateral effusion."], {"left", "right"}),
-        (["Emphysema in both lungs."], {"left", "right"}),
-        (["Plaques in the left anterior descending artery."], set()),
-        (["A nodule."], set()),
-        ([], set()),
-    ],
-)
-def test_sides(sentences: list[str], expected: set[str]) -> None:
-    assert sides_named(sentences) == expected
 
 
 @pytest.mark.parametrize(

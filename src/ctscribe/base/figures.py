@@ -1,7 +1,8 @@
 """What all figures share: colours, fonts, bars and lines with intervals, and writing to a file.
 
-Colours are Okabe and Ito's (2008), told apart by readers with any colour vision; figures keep
-a white ground so that they read the same on paper, in print and on a dark page.
+A colour has one meaning in all figures, and its marker tells it apart where colours do not; the
+first are Okabe and Ito's (2008). Figures are drawn on white, and again on dark ground for pages
+that follow their reader's scheme.
 """
 
 import io
@@ -13,6 +14,8 @@ from typing import Literal
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
+from matplotlib.colors import to_hex, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 
 from ctscribe.base.files import atomic_write
@@ -21,8 +24,39 @@ Estimate = tuple[float, float, float]
 """Value, lower and upper bound of its 95 % interval."""
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+MEANINGS: Mapping[str, tuple[str, str]] = {
+    "Coverage": (BLUE, "o"),
+    "Precision": (ORANGE, "s"),
+    "BLEU-4": (GREEN, "^"),
+    "References": (GREY, "D"),
+    "Origin": ("#8B5E3C", "o"),
+    "Gauss": ("#A87B00", "s"),
+    "Heter": ("#C2528B", "^"),
+    "Ours": ("#6A4FB3", "D"),
+    "Model": ("#00858A", "o"),
+    "own scan": ("#2B3038", "o"),
+    "another scan": ("#8A8B10", "s"),
+}
+"""Metrics, systems and what a model was shown: colour and shape of points, in every figure."""
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
-"""Colour and shape of the points of each line."""
+"""Colour and shape of the points of lines that have no meaning elsewhere."""
+_ON_DARK = {
+    "#ffffff": "#1b1f23",
+    "#000000": "#e6e8e9",
+    "#2b3038": "#e6e8e9",
+    GREY.lower(): "#a3adb5",
+    BLUE.lower(): "#4fb0e8",
+    ORANGE.lower(): "#ff8a4c",
+    GREEN.lower(): "#35c99a",
+    "#8b5e3c": "#c99a74",
+    "#a87b00": "#e0b23c",
+    "#c2528b": "#ee8fbe",
+    "#6a4fb3": "#a996ee",
+    "#00858a": "#45c4c9",
+    "#8a8b10": "#cfd05a",
+}
+"""Each colour as it is on dark ground; none is there twice, so that nothing is changed twice."""
+_COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
 def new_figure(
@@ -43,6 +77,22 @@ def image_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     with style():
         figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
     return buffer.getvalue()
+
+
+def darken(figure: Figure) -> None:
+    """Puts a figure on dark ground; colours keep their hues and become lighter."""
+    # Ticks are made when a figure is drawn.
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    for artist in figure.findobj():
+        for part in _COLOURED:
+            if not hasattr(artist, f"get_{part}"):
+                continue
+            colours = to_rgba_array(getattr(artist, f"get_{part}")())
+            dark = [to_rgba(_ON_DARK.get(to_hex(each), to_hex(each)), each[3]) for each in colours]
+            if dark:
+                is_many = isinstance(artist, Collection)
+                getattr(artist, f"set_{part}")(dark if is_many else dark[0])
 
 
 def write_figure(path: Path, figure: Figure) -> None:

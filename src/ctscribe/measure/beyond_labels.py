@@ -10,10 +10,7 @@ from typing import final
 
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.other_findings import OTHER_FINDINGS, find_other_findings
-from ctscribe.text.sizes import Extent, stated_extents
-
-TOLERANCE_MM, TOLERANCE_SHARE = 2.0, 0.2
-"""A size is wrong when it is off by more than both: 2 mm, and a fifth of the reference's."""
+from ctscribe.text.sizes import Extent, same_size, stated_extents
 
 
 @final
@@ -38,7 +35,7 @@ class Placed:
         stated, true = self.stated.size_mm, self.true.size_mm
         if stated is None or true is None:
             return None
-        return abs(stated - true) > max(TOLERANCE_MM, TOLERANCE_SHARE * true)
+        return not same_size(stated, true)
 
 
 def placed_findings(*, prediction: str, reference: str) -> Iterator[Placed]:

@@ -37,6 +37,9 @@ from ctscribe.write.evidence import log_probs
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
 
+ONE_IN = 80
+"""One true report in so many is remarked on for stating too little, one for stating too much."""
+
 
 def calibrate(
     writer: ReportWriter,
@@ -147,9 +150,26 @@ def fit_findings(writer: ReportWriter, prepared: Prepared, point: str | None = N
         finding_offsets=fitted.offsets,
         threshold=threshold,
         cue_threshold=before.cue_threshold if before and not point else threshold,
+        remark_bounds=fit_remark_bounds(probability, located.labels > 0),
     )
     write_json(writer.run_dir / FILE, {"calibration": calibration.model_dump(mode="json")})
     return calibration
+
+
+def fit_remark_bounds(
+    probability: Float64[np.ndarray, "studies 18"], truth: Bool[np.ndarray, "studies 18"]
+) -> tuple[float, float] | None:
+    """Bounds that the probabilities of one true report in `ONE_IN` cross on either side.
+
+    A true report states what is there and nothing else. None for fewer scans than `ONE_IN`.
+    """
+    if len(truth) < ONE_IN:
+        return None
+    least_stated = np.where(truth, probability, 1.0).min(axis=1)
+    most_left_out = np.where(truth, 0.0, probability).max(axis=1)
+    low = np.quantile(least_stated, 1 / ONE_IN, method="lower")
+    high = np.quantile(most_left_out, 1 - 1 / ONE_IN, method="higher")
+    return float(low), float(high)
 
 
 @final

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.figures import (
-    BLUE,
     GREY,
-    ORANGE,
+    MEANINGS,
     Estimate,
     bars,
     name_findings,
@@ -65,6 +64,7 @@ _WRITTEN = {
 }
 _TITLES = _FIT | _WRITTEN
 _DRAWN = ("cross_entropy", "f1", "label_agreement", "dependence")
+OWN, OTHER = MEANINGS["own scan"][0], MEANINGS["another scan"][0]
 _VERDICTS: dict[Verdict, str] = {
     "open": "the model cannot be told from one that does not look",
     "looks so far": "the model looks at the scan, as far as the views that were shown can tell",
@@ -176,7 +176,7 @@ def card_figure(
                 _spread(axes, estimates)
         axes = lower.subplots()
         for (view, estimates), offset, colour in zip(
-            recall.items(), (-0.19, 0.19), (BLUE, ORANGE), strict=True
+            recall.items(), (-0.19, 0.19), (OWN, OTHER), strict=True
         ):
             bars(axes, findings, estimates, offset, colour, view)
         name_findings(axes, findings, num_positive)
@@ -292,14 +292,14 @@ def _dots(axes: Axes, rows: list[str], estimates: Mapping[str, Estimate]) -> Non
                 [estimate[0]],
                 [row],
                 xerr=whiskers([estimate]),
-                color=ORANGE if row else BLUE,
+                color=OTHER if row else OWN,
                 marker="o",
                 markersize=4.5,
                 capsize=2,
                 elinewidth=0.9,
             )
     if rows[0] in estimates:
-        axes.axvline(estimates[rows[0]][0], color=BLUE, linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(estimates[rows[0]][0], color=OWN, linewidth=0.8, linestyle=":", zorder=0)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

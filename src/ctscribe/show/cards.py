@@ -14,7 +14,6 @@ from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.figures import (
     GREY,
     MARKERS,
-    image_bytes,
     new_figure,
     style,
     whiskers,
@@ -24,7 +23,8 @@ from ctscribe.base.files import write_text
 from ctscribe.measure.card_scores import FEWEST_PATIENTS
 from ctscribe.measure.card_views import GATED, KEPT, VIEWS
 from ctscribe.show.card import VIEW_TITLES
-from ctscribe.show.page import png_uri, render
+from ctscribe.show.score_figures import captioned
+from ctscribe.show.scoreboard import scoreboard_page
 from ctscribe.show.tables import (
     Table,
     estimate_of,
@@ -52,18 +52,12 @@ def write_cards(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
     texts = (
         "\n".join([f"# {_TITLE}\n", *map(to_markdown, tables), f"![{_TITLE}](cards.png)\n"]),
         "\n".join(map(to_latex, tables)),
-        render(
-            "scoreboard.html",
-            title=_TITLE,
-            facts=[f"{len(comparison['systems'])} systems"],
-            tables=tables,
-            figures=[(_TITLE, png_uri(image_bytes(figure, "png")))],
-            groups=[],
-        ),
     )
     for path, text in zip(paths, texts, strict=False):
         write_text(path, text)
     write_figure(paths[-1], figure)
+    facts = [f"{len(comparison['systems'])} systems"]
+    write_text(paths[2], scoreboard_page(_TITLE, facts, tables, [captioned(_TITLE, figure)], []))
     return paths
 
 

@@ -18,7 +18,15 @@ from ctscribe.base.types import SpacingMm
 from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
 from ctscribe.text.other_findings import find_other_findings
 from ctscribe.text.polarity import Status
-from ctscribe.write.draft import FindingRow, Provenance, SentenceRow, SliceEvidence, SourceKind
+from ctscribe.text.self_check import KINDS
+from ctscribe.write.draft import (
+    FindingRow,
+    Provenance,
+    SelfCheck,
+    SentenceRow,
+    SliceEvidence,
+    SourceKind,
+)
 
 SCHEMA = "ctscribe.report/1"
 """Name and version; a field changes its meaning only with the version."""
@@ -44,6 +52,9 @@ CUT_SHORT = (
     "Cut short: the text ran into its length limit (generate.max_new_tokens) and breaks off. What "
     "would have followed is missing, such as the impression."
 )
+
+NOTHING_FOUND = "By its rules the text contradicts itself nowhere."
+"""Said of a draft without remarks."""
 
 _STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
 _SIDE_PX = 168
@@ -93,6 +104,7 @@ class PatientReport:
         sentences: What each sentence rests on, first those of the Findings; empty when unknown.
         not_assessable: Why there is no report, in one sentence; None for a report.
         finished: False where the text ran into the length limit.
+        self_check: Remarks on the text; None where there is none.
         scan_sha256: Of the frames; None where the volume cannot be shown.
     """
 
@@ -109,6 +121,7 @@ class PatientReport:
     sentences: tuple[SentenceRow, ...] = ()
     not_assessable: str | None = None
     finished: bool = True
+    self_check: SelfCheck | None = None
     scan_sha256: str | None = None
 
     @property
@@ -149,6 +162,9 @@ def report_page(report: PatientReport) -> str:
         with_probability=any(row.probability is not None for row in report.labels),
         rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
+        remark_kinds=KINDS,
+        nothing_found=NOTHING_FOUND,
+        sentence_numbers={text: number for number, text in reversed(numbered)},
     )
 
 
@@ -170,6 +186,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
             asdict(row) | {"sentences": list(row.sentences), "against_cue": row.against_cue}
             for row in report.labels
         ],
+        "self_check": _check_as_json(report.self_check),
         "other_findings": dict(report.other_findings),
         "warnings": list(report.notices),
         "slices": _places(report.slices),
@@ -186,6 +203,16 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "provenance": asdict(report.provenance),
         "intended_use": dict(INTENDED_USE),
     }
+
+
+def _check_as_json(check: SelfCheck | None) -> dict[str, Any] | None:
+    if check is None:
+        return None
+    remarks = [
+        asdict(remark) | {"sentences": list(remark.sentences), "note": remark.is_note}
+        for remark in check.remarks
+    ]
+    return {"remarks": remarks, "unchecked": check.unchecked}
 
 
 def _places(drawn: DrawnSlices | None) -> list[dict[str, Any]]:
@@ -219,6 +246,7 @@ def to_text(report: PatientReport) -> str:
         f"{report.headline.upper()}. {RESEARCH_USE}",
         f"Study: {report.study}",
         *(f"Warning: {warning}" for warning in report.notices),
+        *_check_lines(report.self_check),
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
         *_cue_lines(report.labels),
@@ -227,6 +255,19 @@ def to_text(report: PatientReport) -> str:
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",
     )
+
+
+def _check_lines(check: SelfCheck | None) -> tuple[str, ...]:
+    """What the self-check found, a paragraph for each kind."""
+    if check is None:
+        return ()
+    told = {
+        heading: " ".join(remark.message for remark in check.remarks if remark.kind == kind)
+        for kind, heading in KINDS.items()
+    }
+    found = tuple(f"Self-check. {kind}: {said}" for kind, said in told.items() if said)
+    unchecked = (f"Self-check. {check.unchecked}",) if check.unchecked else ()
+    return (found or (f"Self-check. {NOTHING_FOUND}",)) + unchecked
 
 
 def _cue_lines(labels: Sequence[FindingRow]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def report_of(draft: Draft) -> PatientReport:
         sentences=draft.sentences,
         not_assessable=draft.not_assessable,
         finished=draft.finished,
+        self_check=draft.self_check,
         scan_sha256=draft.scan_sha256,
     )
 

@@ -1,6 +1,6 @@
 """Scores as figures with captions, for an experiment and for one run.
 
-In: what `scores.evaluate` returns, Table 2, and the loss curves of an experiment's cells.
+In: what `scores.evaluate` returns, Table 2, and the losses of an experiment's cells.
 Out: PNG with a sentence that says what to see in it.
 """
 
@@ -12,12 +12,10 @@ from typing import final
 from matplotlib.figure import Figure
 
 from ctscribe.base.figures import (
-    BLUE,
-    GREY,
-    MARKERS,
-    ORANGE,
+    MEANINGS,
     Estimate,
     bars,
+    darken,
     image_bytes,
     line,
     name_findings,
@@ -26,6 +24,8 @@ from ctscribe.base.figures import (
 from ctscribe.base.files import read_json
 from ctscribe.base.grid import TITLES, Cell
 from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import read_rows
+from ctscribe.learn.train.run_log import MetricsRow, loss_figure
 from ctscribe.show.score_tables import LIKENESS, Scores
 from ctscribe.show.tables import Table, Value, estimate_of
 
@@ -42,6 +42,8 @@ class CaptionedFigure:
 
     caption: str
     png: bytes
+    dark_png: bytes
+    """The same on dark ground."""
 
 
 def experiment_figures(
@@ -63,13 +65,18 @@ def experiment_figures(
     figures = []
     if curves := beta_curves(weights, recipe.experiment.betas):
         drawn = beta_figure(curves, recipe.experiment.beta_strategy)
-        figures.append(_captioned("Scores over the weight of the negatives.", drawn))
+        figures.append(captioned("Scores over the weight of the negatives.", drawn))
     figures += _side_by_side(scores, f" (seed {seed})")
     figures += [_findings(title, each, f" (seed {seed})") for title, each in scores.items()]
     for cell, folder in first.items():
-        curve = (folder / "train" / "loss_curve.png").read_bytes()
-        figures.append(CaptionedFigure(f"{cell.name}: loss over the updates.", curve))
+        figures.append(loss_curve(f"{cell.name}: loss", folder / "train"))
     return figures
+
+
+def loss_curve(title: str, run_dir: Path) -> CaptionedFigure:
+    """Of a training run, from its ``metrics.jsonl``."""
+    rows = read_rows(run_dir / "metrics.jsonl", MetricsRow)
+    return captioned(f"{title} over the updates.", loss_figure(rows))
 
 
 def run_figures(title: str, scores: Scores) -> list[CaptionedFigure]:
@@ -108,9 +115,9 @@ def beta_figure(curves: Mapping[str, Mapping[float, Estimate]], strategy: str) -
     with style():
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        for (metric, curve), marker in zip(curves.items(), MARKERS, strict=False):
+        for metric, curve in curves.items():
             betas = sorted(curve)
-            line(axes, betas, [curve[beta] for beta in betas], marker, metric)
+            line(axes, betas, [curve[beta] for beta in betas], MEANINGS[metric], metric)
         axes.set_xticks(sorted({beta for curve in curves.values() for beta in curve}))
         axes.set_xlabel(f"β, weight of the {strategy} negatives")
         axes.set_ylabel("Score, with 95 % interval")
@@ -136,11 +143,11 @@ def strata_figure(
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         shift = 0.12
-        for number, (system, marker) in enumerate(zip(curves, MARKERS, strict=False)):
+        for number, system in enumerate(curves):
             curve, beside = curves[system], shift * (number - (len(curves) - 1) / 2)
             shown = [place for place, name in enumerate(strata) if name in curve]
             estimates = [curve[strata[place]] for place in shown]
-            line(axes, [place + beside for place in shown], estimates, marker, system)
+            line(axes, [place + beside for place in shown], estimates, MEANINGS[system], system)
         axes.set_xticks(range(len(strata)), [f"{name}\n({num_scans[name]})" for name in strata])
         axes.set_xlim(-0.5, len(strata) - 0.5)
         axes.set_xlabel("Largest nodule (in brackets: scans)")
@@ -166,8 +173,8 @@ def per_finding_figure(
     with style():
         figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(findings)), layout="constrained")
         axes = figure.subplots()
-        bars(axes, findings, recall, -0.19, BLUE, "Recall")
-        bars(axes, findings, precision, 0.19, ORANGE, "Precision")
+        bars(axes, findings, recall, -0.19, MEANINGS["Coverage"][0], "Recall")
+        bars(axes, findings, precision, 0.19, MEANINGS["Precision"][0], "Precision")
         name_findings(axes, findings, num_positive)
         axes.set_xlabel("Share of scans with 95 % interval (in brackets: positive scans)")
         figure.legend(loc="outside upper right", ncols=2, frameon=False)
@@ -183,17 +190,13 @@ def likeness_figure(sets: Mapping[str, Mapping[str, float]]) -> Figure:
     """
     measures = list(next(iter(sets.values())))
     height = 0.8 / len(sets)
-    colours = [GREY, *(colour for colour, _ in MARKERS[:3])]
     with style():
         figure = Figure(figsize=(6.2, 1.1 + 0.3 * len(measures) * len(sets)), layout="constrained")
         axes = figure.subplots()
-        for number, ((title, values), colour) in enumerate(
-            zip(sets.items(), colours, strict=False)
-        ):
+        for number, (title, values) in enumerate(sets.items()):
             places = [row + height * (number - (len(sets) - 1) / 2) for row in range(len(measures))]
-            drawn = axes.barh(
-                places, [values[name] for name in measures], 0.9 * height, color=colour, label=title
-            )
+            lengths, colour = [values[name] for name in measures], MEANINGS[title][0]
+            drawn = axes.barh(places, lengths, 0.9 * height, color=colour, label=title)
             axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
         axes.set_yticks(range(len(measures)), measures)
         axes.set_ylim(len(measures) - 0.5, -0.5)
@@ -204,8 +207,11 @@ def likeness_figure(sets: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _captioned(caption: str, figure: Figure) -> CaptionedFigure:
-    return CaptionedFigure(caption, image_bytes(figure, "png"))
+def captioned(caption: str, figure: Figure) -> CaptionedFigure:
+    """A figure as pages show it; it is dark afterwards."""
+    light = image_bytes(figure, "png")
+    darken(figure)
+    return CaptionedFigure(caption, light, image_bytes(figure, "png"))
 
 
 def _findings(title: str, scores: Scores, detail: str) -> CaptionedFigure:
@@ -216,7 +222,7 @@ def _findings(title: str, scores: Scores, detail: str) -> CaptionedFigure:
     )
     positives = {row["finding"]: row["true_positives"] + row["false_negatives"] for row in rows}
     caption = f"{title}: recall and precision of every finding{detail}."
-    return _captioned(caption, per_finding_figure(recall, precision, positives))
+    return captioned(caption, per_finding_figure(recall, precision, positives))
 
 
 def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFigure]:
@@ -231,7 +237,7 @@ def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFi
     drawn = strata_figure(coverage, num_scans)
     if drawn is not None:
         caption = f"Coverage of lung nodules by their size in the reference{detail}."
-        figures.append(_captioned(caption, drawn))
+        figures.append(captioned(caption, drawn))
     sets = {"References": next(iter(scores.values()))["template"]["references"]}
     sets |= {title: each["template"]["predictions"] for title, each in scores.items()}
     likeness = likeness_figure(
@@ -240,4 +246,4 @@ def _side_by_side(scores: Mapping[str, Scores], detail: str) -> list[CaptionedFi
             for title, template in sets.items()
         }
     )
-    return [*figures, _captioned(f"How much of the reports is one report{detail}.", likeness)]
+    return [*figures, captioned(f"How much of the reports is one report{detail}.", likeness)]

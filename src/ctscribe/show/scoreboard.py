@@ -4,7 +4,7 @@ In: a finished experiment, or the scores and predictions of one run, and the pre
 Out: ``scoreboard.html``, or the page beside a run's scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -23,12 +23,17 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.measure.predictions import read_predictions
 from ctscribe.measure.references import References
 from ctscribe.measure.scans import one_row_per_scan
-from ctscribe.scan.frames import WINDOWS
+from ctscribe.scan.frames import WINDOWS, apply_window
 from ctscribe.show.experiment_tables import experiment_tables
 from ctscribe.show.look_alikes import ALIKE, look_alikes
 from ctscribe.show.marked_reports import Comparison, compare_reports, find_worst
-from ctscribe.show.page import DrawnSlices, png_uri, render, window_title
-from ctscribe.show.score_figures import CaptionedFigure, experiment_figures, run_figures
+from ctscribe.show.page import READING_WINDOWS, DrawnSlices, png_uri, render, window_title
+from ctscribe.show.score_figures import (
+    CaptionedFigure,
+    experiment_figures,
+    loss_curve,
+    run_figures,
+)
 from ctscribe.show.score_tables import Scores, breakdown_tables, score_tables
 from ctscribe.show.tables import Table
 
@@ -93,9 +98,9 @@ def write_run_board(
     written = read_predictions(predictions_path, references.studies, references.left_out)
     tables = [*score_tables({"Model": scores}), *breakdown_tables(scores)]
     figures = run_figures("Model", scores)
-    loss_curve = predictions_path.with_name("loss_curve.png")
-    if loss_curve.exists():
-        figures.append(CaptionedFigure("Loss over the updates.", loss_curve.read_bytes()))
+    run_dir = predictions_path.parent
+    if all((run_dir / name).exists() for name in ("loss_curve.png", "metrics.jsonl")):
+        figures.append(loss_curve("Loss", run_dir))
     missing = len(scores["missing"])
     facts = board_facts(scans, f"{missing} of {len(scans)} scans without a report")
     if (cut := unfinished(written)).known:
@@ -152,7 +157,7 @@ def scoreboard_page(
         title=title,
         facts=facts,
         tables=tables,
-        figures=[(figure.caption, png_uri(figure.png)) for figure in figures],
+        figures=[(each.caption, png_uri(each.png), png_uri(each.dark_png)) for each in figures],
         groups=shown,
     )
 
@@ -192,12 +197,11 @@ def worst_texts(scans: Sequence[ReportedRow], written: Sequence[PredictionRow]) 
 
 
 def show_study(comparison: Comparison, study: StudyRow, prepared: Prepared) -> ShownStudy:
-    """A study's comparison with its frames, the most telling windows first."""
+    """A study's comparison with its frames, in the windows that a reader uses."""
     frames = prepared.frames(study)
-    drawn = list(enumerate(WINDOWS[prepared.windows]))[::-1][:2]
     factor = -(-max(frames.shape[1:3]) // MAX_SIDE_PX)
     across, down = np.linalg.norm(np.array(study.frame_to_ras)[:3, :2], axis=0).tolist()
-    images = {window_title(each): _block_means(frames[..., i], factor) for i, each in drawn}
+    images = dict(_in_reading_windows(frames, factor, prepared))
     spacing_mm = (across * factor, down * factor)
     slices = DrawnSlices(images, study.slice_indices, study.position_mm, spacing_mm)
     return ShownStudy(comparison, slices)
@@ -237,6 +241,22 @@ def _compare(
 
 def _text(row: ReportedRow | PredictionRow | None) -> str:
     return "" if row is None else f"{row.findings}\n{row.impression}".strip()
+
+
+def _in_reading_windows(
+    frames: UInt8[np.ndarray, "slices height width 3"], factor: int, prepared: Prepared
+) -> Iterator[tuple[str, UInt8[np.ndarray, "slices rows columns"]]]:
+    """Title and images of each window: the frames' own, or else drawn from their first."""
+    own = WINDOWS[prepared.windows]
+    first = own[0]
+    slabs = "maximum of slabs, " if prepared.projection == "slab" else ""
+    for window in READING_WINDOWS:
+        if window in own:
+            yield window_title(window), _block_means(frames[..., own.index(window)], factor)
+            continue
+        share = _block_means(frames[..., 0], factor) / np.float32(255)
+        hu = first.center_hu + (share - np.float32(0.5)) * first.width_hu
+        yield f"{slabs}{window_title(window)}", apply_window(hu, window)
 
 
 def _block_means(

@@ -94,10 +94,11 @@ _CONCEPTS: Sequence[Concept] = (
 )
 _LASTING = frozenset(OTHER_FINDINGS) - {"Pneumothorax", "Pulmonary embolism"}
 
-_OTHERS = Lexicon(_CONCEPTS, _LASTING)
+OTHERS = Lexicon(_CONCEPTS, _LASTING)
+"""How `OTHER_FINDINGS` are named."""
 
 
 def find_other_findings(text: str) -> dict[str, Status]:
     """What ``text`` says of each of `OTHER_FINDINGS` that it names, in their order."""
-    told = finding_statuses(text, _OTHERS)
+    told = finding_statuses(text, OTHERS)
     return {finding: told[finding] for finding in OTHER_FINDINGS if finding in told}

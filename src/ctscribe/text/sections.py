@@ -28,10 +28,11 @@ _BREAK = re.compile(
     """,
     re.VERBOSE,
 )
-_CONTINUES = frozenset(
+CONTINUES = frozenset(
     {"a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "no", "of", "on", "or", "the"}
     | {"to", "with", "without"}
 )
+"""Words that no sentence ends in."""
 _WRAPPED_AT = 50
 _SMALL = re.compile(r"\r?\n[ \t]*[a-z(]")
 _LETTER = re.compile(r"[^\W_]")
@@ -109,7 +110,7 @@ def _is_wrapped(text: str, place: int) -> bool:
 
 def _ends_statement(text: str, space: int) -> bool:
     word = text[max(0, space - 20) : space].rpartition(" ")[2]
-    return word[-1:].isalpha() and word.islower() and word not in _CONTINUES
+    return word[-1:].isalpha() and word.islower() and word not in CONTINUES
 
 
 def _belongs_to_a_word(text: str, point: int) -> bool:

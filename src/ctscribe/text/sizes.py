@@ -1,4 +1,4 @@
-"""Report text → the sizes it states, in millimetres, and the sides it names."""
+"""Report text → the sizes it states, in millimetres, and where the findings are that it affirms."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import final
 from ctscribe.text.labeler import Mention, find_mentions
 from ctscribe.text.polarity import read_polarity
 from ctscribe.text.sections import sentence_spans
+from ctscribe.text.sides import sides_named
 
 NODULE = "Lung nodule"
 MEASURED = (
@@ -21,6 +22,9 @@ MEASURED = (
     NODULE,
 )
 """Findings whose own size a report states; a heart, a vessel or a tube has another."""
+
+TOLERANCE_MM, TOLERANCE_SHARE = 2.0, 0.2
+"""A size is wrong when it is off by more than both: 2 mm, and a fifth of the true one."""
 
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,2})?"
 _SIZE = re.compile(
@@ -48,9 +52,11 @@ _UNLABELLED = re.compile(
 )
 _MASS = re.compile(r"\bmass(?:es)?\b", re.IGNORECASE)
 _LUNG = re.compile(r"\b(?:lungs?|lobes?|pulmonary|lingul|segment)", re.IGNORECASE)
-_RIGHT = re.compile(r"\bright\b", re.IGNORECASE)
-_LEFT = re.compile(r"\bleft\b(?!\s+(?:atri|ventric|anterior\s+desc))", re.IGNORECASE)
-_BOTH = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b(?!\s+main)|\beach\s+side", re.IGNORECASE)
+
+
+def same_size(stated_mm: float, true_mm: float) -> bool:
+    """Whether a size is off by no more than is tolerated."""
+    return abs(stated_mm - true_mm) <= max(TOLERANCE_MM, TOLERANCE_SHARE * true_mm)
 
 
 def find_sizes(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
@@ -158,18 +164,6 @@ def _sizes_by_finding(sized: Sequence[_Sized], mentions: Sequence[Mention]) -> d
 
 def _apart(span: tuple[int, int], place: tuple[int, int]) -> int:
     return max(span[0] - place[1], place[0] - span[1])
-
-
-def sides_named(sentences: Iterable[str]) -> frozenset[str]:
-    """The sides, ``right`` and ``left``, that sentences name together; empty where none does."""
-    sides: set[str] = set()
-    for sentence in sentences:
-        if _BOTH.search(sentence):
-            return frozenset({"right", "left"})
-        sides.update(
-            name for name, word in (("right", _RIGHT), ("left", _LEFT)) if word.search(sentence)
-        )
-    return frozenset(sides)
 
 
 def _distance(pattern: re.Pattern[str], sentence: str, place: tuple[int, int]) -> float:

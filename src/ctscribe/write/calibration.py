@@ -39,6 +39,9 @@ class Calibration(Row):
     """Probability from which the template states a finding."""
     cue_threshold: float
     """Probability from which a prompt tells a finding."""
+    remark_bounds: tuple[float, float] | None = None
+    """Probabilities below which a true report hardly ever states a finding, and above which it
+    hardly ever leaves one out; None where too few scans were there to tell."""
     sentence_slopes: tuple[float, float] | None = None
     """For the log-odds of a sentence's tokens and of its findings; None before they are fitted."""
     sentence_offset: float = 0.0

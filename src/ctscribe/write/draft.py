@@ -13,6 +13,7 @@ from ctscribe.scan.frames import PreparedVolume
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import Mention, find_mentions
+from ctscribe.text.self_check import Remark
 
 UNREADABLE = frozenset(
     {"E_NAN", "E_NOT_CT", "E_NOT_HU", "E_NO_CONTENT", "E_TOO_FEW_SLICES", "E_HU_AMBIGUOUS"}
@@ -126,6 +127,28 @@ def _told(probability: float | None) -> str:
 
 @final
 @dataclass(frozen=True)
+class SelfCheck:
+    """Remarks on a draft, the gravest kinds first.
+
+    ``unchecked`` says, in a sentence, what could not be checked; None where all was.
+    """
+
+    remarks: tuple[Remark, ...]
+    unchecked: str | None = None
+
+    @property
+    def marks(self) -> tuple[Remark, ...]:
+        """Remarks on what is wrong somewhere."""
+        return tuple(remark for remark in self.remarks if not remark.is_note)
+
+    @property
+    def notes(self) -> tuple[Remark, ...]:
+        """Remarks on what is true of sound drafts too."""
+        return tuple(remark for remark in self.remarks if remark.is_note)
+
+
+@final
+@dataclass(frozen=True)
 class Provenance:
     """What made the report; ``created`` is an ISO 8601 date and time."""
 
@@ -153,6 +176,7 @@ class Draft:
         findings: What the text says of each of the 18 findings.
         not_assessable: Why there is no text, in a clause; None for a draft with one.
         finished: False where the text ran into the length limit and ends before its end.
+        self_check: What a reader should look at in the text; None where nothing was written.
     """
 
     study: str
@@ -166,6 +190,7 @@ class Draft:
     findings: tuple[FindingRow, ...] = ()
     not_assessable: str | None = None
     finished: bool = True
+    self_check: SelfCheck | None = None
 
     @property
     def scan_sha256(self) -> str | None:

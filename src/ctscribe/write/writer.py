@@ -65,6 +65,7 @@ from ctscribe.write.draft import (
     finding_rows,
     why_not_assessable,
 )
+from ctscribe.write.draft_check import check_draft
 from ctscribe.write.evidence import (
     ReadReport,
     ReportOnScan,
@@ -482,7 +483,12 @@ class ReportWriter:
         sentences = sentence_rows(evidence, confidences)
         draft = self._draft(study, kind, scan)
         return replace(
-            draft, text=text, sentences=sentences, findings=findings, finished=answer.finished
+            draft,
+            text=text,
+            sentences=sentences,
+            findings=findings,
+            finished=answer.finished,
+            self_check=check_draft(text, findings, calibration, finished=answer.finished),
         )
 
     def _sentence_calibration(self) -> Calibration | None:

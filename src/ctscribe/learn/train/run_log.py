@@ -3,10 +3,13 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from ctscribe.base.files import atomic_write, writing
 from ctscribe.base.rows import Row, line_of, read_rows, write_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVENTS = "events.out.tfevents.ctscribe"
 """TensorBoard finds it by its prefix; its usual name would carry the machine's."""
@@ -90,8 +93,8 @@ class ReinforceRow(StepRow):
 
 
 AnyStep = TypeVar("AnyStep", bound=StepRow)
-Curve = tuple[str, str, str]
-"""A row's field, its name in the figure, and the line's style."""
+Curve = tuple[str, str, str, str]
+"""A row's field, its name in the figure, what its colour means, and the line's style."""
 
 
 @final
@@ -129,38 +132,49 @@ class RunLog(Generic[AnyStep]):
 
 
 def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
+    """Writes `loss_figure`."""
+    from ctscribe.base.figures import write_figure
+
+    write_figure(path, loss_figure(rows))
+
+
+def loss_figure(rows: Sequence[MetricsRow]) -> "Figure":
     """Cross entropy of both branches over the updates, and the validation's."""
     curves = (
-        ("positive_ce", "own scan, training", "-"),
-        ("negative_ce", "negative, training", "-"),
-        ("validation_ce", "own scan, validation", "o--"),
-        ("validation_other_ce", "another patient's scan, validation", "o--"),
+        ("positive_ce", "own scan, training", "own scan", "-"),
+        ("negative_ce", "negative, training", "another scan", "-"),
+        ("validation_ce", "own scan, validation", "own scan", "o--"),
+        ("validation_other_ce", "another patient's scan, validation", "another scan", "o--"),
     )
-    _draw(rows, path, curves, "cross entropy, nats per answer token")
+    return _curves(rows, curves, "cross entropy, nats per answer token")
 
 
 def draw_reward_curve(rows: Sequence[ReinforceRow], path: Path) -> None:
     """What sampled reports earned over the updates, and the validation's scores."""
+    from ctscribe.base.figures import write_figure
+
     curves = (
-        ("own_f1", "F1 with the own patient, sampled", "-"),
-        ("other_f1", "F1 with another patient, sampled", "-"),
-        ("validation_f1", "F1, validation", "o--"),
-        ("validation_bleu_4", "BLEU-4, validation", "o--"),
+        ("own_f1", "F1 with the own patient, sampled", "own scan", "-"),
+        ("other_f1", "F1 with another patient, sampled", "another scan", "-"),
+        ("validation_f1", "F1, validation", "own scan", "o--"),
+        ("validation_bleu_4", "BLEU-4, validation", "BLEU-4", "o--"),
     )
-    _draw(rows, path, curves, "score of reports")
+    write_figure(path, _curves(rows, curves, "score of reports"))
 
 
-def _draw(rows: Sequence[StepRow], path: Path, curves: Sequence[Curve], what: str) -> None:
-    from ctscribe.base.figures import new_figure, write_figure
+def _curves(rows: Sequence[StepRow], curves: Sequence[Curve], what: str) -> "Figure":
+    from ctscribe.base.figures import MEANINGS, new_figure
 
     figure, (axes,) = new_figure(7.0, 4.0)
-    for name, label, style in curves:
+    for name, label, meaning, style in curves:
         points = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4, linewidth=1)
+            (drawn,) = axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+            drawn.set(color=MEANINGS[meaning][0], linewidth=1)
     axes.set(xlabel="update", ylabel=what, ylim=(0, None))
-    axes.legend(frameon=False)
-    write_figure(path, figure)
+    if axes.has_data():
+        axes.legend(frameon=False)
+    return figure
 
 
 def _as_events(rows: Sequence[StepRow]) -> bytes:
