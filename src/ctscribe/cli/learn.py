@@ -326,6 +326,14 @@ def report(
     prefer: Prefer = None,
     series: Series = None,
     cues: Cues = None,
+    volume: Annotated[
+        bool,
+        Parameter(
+            name="--with-volume",
+            negative="--without-volume",
+            help="Whether the page carries the scan; without it the page has no images, for mail.",
+        ),
+    ] = True,
     overrides: Overrides = (),
 ) -> None:
     """Write a draft report for one DICOM series folder or NIfTI file, as text, JSON and HTML."""
@@ -335,7 +343,8 @@ def report(
 
     cue = None if cues is None else read_cue_table(cues).of(name or source.name)
     writer = ReportWriter(run).changed(overrides)
-    paths = save_report(writer.report(source, name, cue, prefer=prefer, series=series), out)
+    draft = writer.report(source, name, cue, prefer=prefer, series=series)
+    paths = save_report(draft, out, with_volume=volume)
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(str(path) for path in paths.values()))
 
