@@ -20,8 +20,8 @@ from isal import isal_zlib
 from jaxtyping import Int16, Int32, UInt16
 
 from ctscribe.base.types import SpacingMm
-from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.intensity import AIR_HU, METAL_HU
+from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import CTVolume
 
@@ -37,8 +37,9 @@ _THREADS = 2
 _FEW = 0.2
 """Share of a band's codes that may be larger than its width holds."""
 
-SlabHu = Int16[np.ndarray, "z y x"]
-Coefficients = Int32[np.ndarray, "z y x"]
+SlabHu = Int16[np.ndarray, "_ _ _"]
+Coefficients = Int32[np.ndarray, "_ _ _"]
+Codes = UInt16[np.ndarray, "_"]
 
 
 @final
@@ -237,8 +238,8 @@ def _after(odd: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([odd, odd[-1:]])[:count]
 
 
-def _quantise(slab: Coefficients, step: int) -> list[UInt16[np.ndarray, "codes"]]:
-    """Whole steps of each band, small ones to 0, as 0, 1, 2, 3, 4 … for 0, −1, 1, −2, 2 …"""
+def _quantise(slab: Coefficients, step: int) -> list[Codes]:
+    """Whole steps of each band, small ones to 0, as 0, 1, 2, 3, 4 for 0, −1, 1, −2, 2 and so on."""
     codes = []
     for level, band in bands(slab.shape):
         part, size = slab[band].ravel(), _step_at(step, level)
@@ -247,7 +248,7 @@ def _quantise(slab: Coefficients, step: int) -> list[UInt16[np.ndarray, "codes"]
     return codes
 
 
-def _pack_bits(codes: Sequence[UInt16[np.ndarray, "codes"]]) -> bytes:
+def _pack_bits(codes: Sequence[Codes]) -> bytes:
     """Deflates the bands: their widths, then all their codes in as many bits, then what is larger.
 
     The highest number of its width stands for a code that is this or more; the rest of it follows
@@ -262,7 +263,7 @@ def _pack_bits(codes: Sequence[UInt16[np.ndarray, "codes"]]) -> bytes:
     return bytes(isal_zlib.compress(b"".join(parts)))
 
 
-def _width(band: UInt16[np.ndarray, "codes"]) -> int:
+def _width(band: Codes) -> int:
     """Bits of a band's codes: 2 or 4 where few are larger, else 8."""
     return next((bits for bits in (2, 4) if np.sum(band >= _top(bits)) <= _FEW * band.size), 8)
 
@@ -271,7 +272,7 @@ def _top(width: int) -> int:
     return (1 << width) - 1
 
 
-def _in_bits(band: UInt16[np.ndarray, "codes"], width: int) -> bytes:
+def _in_bits(band: Codes, width: int) -> bytes:
     per_byte = 8 // width
     small = np.zeros(-(-band.size // per_byte) * per_byte, dtype=np.uint8)
     small[: band.size] = np.minimum(band, _top(width))
@@ -281,7 +282,7 @@ def _in_bits(band: UInt16[np.ndarray, "codes"], width: int) -> bytes:
     return packed.tobytes()
 
 
-def _unpack_bits(content: bytes, sizes: Sequence[int]) -> list[UInt16[np.ndarray, "codes"]]:
+def _unpack_bits(content: bytes, sizes: Sequence[int]) -> list[Codes]:
     content = zlib.decompress(content)
     start, codes = len(sizes), []
     for size, width in zip(sizes, content[: len(sizes)], strict=True):

@@ -331,7 +331,7 @@ def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
         return {}
     found, drawn_in = {}, list(report.slices.images.values())
     for number, row in enumerate(report.sentences, 1):
-        images = drawn_in[0 if reading_window(row.text) == LUNG else 1]
+        images = drawn_in[0 if reading_window(row.text) == LUNG else min(1, len(drawn_in) - 1)]
         shown = row.slices if report.scan is not None else ()
         drawn = (
             _thumbnail(each, images[each.number - 1], report.slices.pixel_spacing_mm)

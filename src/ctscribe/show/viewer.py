@@ -12,7 +12,6 @@ from typing import Any, final
 
 import numpy as np
 
-from ctscribe.base.about import RESEARCH_USE
 from ctscribe.scan.boxes import bounds_in
 from ctscribe.scan.frames import Window
 from ctscribe.scan.intensity import AIR_HU, METAL_HU
@@ -156,7 +155,6 @@ def viewer_values(
     """What ``viewer.js`` reads, JSON-able."""
     width, height, _ = packed.shape_xyz
     return {
-        "use": RESEARCH_USE,
         "shape": list(packed.shape_xyz),
         "spacing_mm": list(spacing_of(packed.affine)),
         "affine": packed.affine.tolist(),
