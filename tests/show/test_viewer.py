@@ -22,7 +22,7 @@ from ctscribe.write.draft import Draft, Provenance, SentenceRow, SliceEvidence, 
 from tests.scans import chest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 CHROMIUM = shutil.which("chromium")
 NODULE, HEART = "A nodule of 6 mm is seen.", "The heart is enlarged."
@@ -95,10 +95,14 @@ class Reader:
         self.page.set_default_timeout(60_000)
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("console", self._hear)
         self.page.goto(path.as_uri())
         self.page.wait_for_selector(".viewer[data-loaded]", state="attached")
         self.settle()
+
+    def _hear(self, message: "ConsoleMessage") -> None:
+        if message.type == "error":  # such as a refusal by the page's policy
+            self.complaints.append(message.text)
 
     def settle(self) -> None:
         self.page.evaluate(
