@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import read_recipe
+from ctscribe.cli.app import app
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
@@ -47,6 +48,21 @@ def test_a_chest_gets_a_draft_with_evidence_for_every_sentence(
     page = paths["html"].read_text()
     marked = page.count("Boilerplate: rests on") + page.count('class="reliance"')
     assert marked == len(found["sentences"]) > 0
+
+
+def test_a_page_for_mail_has_no_scan(
+    run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
+) -> None:
+    nib.save(image_of(make_chest()), tmp_path / "scan.nii.gz")
+    sizes = []
+    for option in ("--with-volume", "--without-volume"):
+        out = tmp_path / option
+        words = ["report", tmp_path / "scan.nii.gz", "--run", run, "--out", out, option]
+        app(list(map(str, words)), result_action="return_value")
+        page = (out / "report.html").read_text()
+        assert ("<canvas" in page) == ("data:image" in page) == (option == "--with-volume")
+        sizes.append(len(page))
+    assert sizes[1] < sizes[0] / 2
 
 
 def test_a_text_that_runs_into_its_limit_is_marked(

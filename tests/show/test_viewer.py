@@ -32,14 +32,14 @@ PLANES = (("Axial", 0, 1), ("Coronal", 0, 2), ("Sagittal", 1, 2))
 """With the axes that run across and down."""
 
 
-def save_page(prepared: PreparedVolume, path: Path, **options: bool) -> Path:
+def save_page(prepared: PreparedVolume, path: Path) -> Path:
     """A page of two sentences with boxes and one that rests on nothing."""
     made_by = Provenance("0", "tiny", "a" * 64, "b" * 64, "2026-01-02 10:30 UTC")
     text = f"Findings: {NODULE} {HEART} Impression: No pleural effusion."
 
     def row(sentence: str, *numbers: int) -> SentenceRow:
-        places = prepared.slice_indices, prepared.position_mm
-        slices = (SliceEvidence(n, *(each[n - 1] for each in places), BOX_PX) for n in numbers)
+        indices, position_mm = prepared.slice_indices, prepared.position_mm
+        slices = (SliceEvidence(n, indices[n - 1], position_mm[n - 1], BOX_PX) for n in numbers)
         return SentenceRow(sentence, tuple(slices), boilerplate=not numbers, drop=1.5)
 
     rows = (
@@ -49,7 +49,7 @@ def save_page(prepared: PreparedVolume, path: Path, **options: bool) -> Path:
     )
     recipe, found = read_recipe("tiny"), finding_rows(text)
     draft = Draft("case", "NIfTI", prepared, recipe, made_by, None, text, rows, found)
-    save_draft(draft, path, **options)
+    save_draft(draft, path)
     return path
 
 
