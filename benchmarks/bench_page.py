@@ -7,7 +7,9 @@ second only our page is measured. Without a GPU the browser runs NiiVue's WebGL 
 """
 
 import base64
+import html
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -133,7 +135,8 @@ def main() -> None:
         made = {"made_s": round(made_s, 2), "made_cpu_s": round(time.process_time() - began, 2)}
         parts = ".viewer[data-voxel]", ".viewer[data-loaded]"
         found = shown(chromium.new_page(), path, _OURS, *parts)
-        result["ctscribe"] = {**made, **found}
+        lost = re.search(r"scan's by ([0-9]+) HU", html.unescape(path.read_text(encoding="utf-8")))
+        result["ours"] = {**made, **found, "error_hu": int(lost[1]) if lost else 0}
         if len(sys.argv) > 2:
             path = Path(folder) / "niivue.html"
             made = {"made_s": round(niivue_page(volume, Path(sys.argv[2]), path), 2)}
