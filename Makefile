@@ -36,9 +36,9 @@ docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 
 # What something costs, beside an alternative in the same run, into results/: make bench NAME=fuzz
 # Names: evaluate, yardstick, scale, negatives, train, slice_attention, prepare, labeler, blind, fuzz,
-# export, contrast, card, intervals, selfcheck.
-# labeler, blind and intervals read ARGS=reports.csv, and make only their page without it; train takes
-# ARGS="--preset qwen2.5-vl-7b --device cuda".
+# export, contrast, card, intervals, selfcheck, page.
+# labeler, blind, intervals and selfcheck read ARGS=reports.csv, and keep what is there without it;
+# page reads ARGS="series niivue.umd.js"; train takes ARGS="--preset qwen2.5-vl-7b --device cuda".
 bench: export OMP_NUM_THREADS := $(if $(filter evaluate train,$(NAME)),2,1)
 bench: $(addsuffix /.installed,$(VENV) $(BESIDE) $(if $(filter evaluate yardstick,$(NAME)),$(ORACLE)))
 	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(NAME) $(BESIDE) $(ARGS)

@@ -49,6 +49,7 @@ class HowToDraft:
     prefer: "Prefer | None"
     cues: "CueTable | None"
     outputs: "HospitalOutputs"
+    with_volume: bool
     allow_outside: bool
     allow_failures: bool
 
@@ -73,7 +74,14 @@ def draft_all(writer: "ReportWriter", sources: Sequence[Path], out: Path, how: H
         scans = [*listed_scans(writer, entries, prefer=how.prefer)]
     with stage_with_failures("Writing drafts", "drafts") as (progress, failed):
         rows = draft_many(
-            writer, scans, out, how.outputs, cues=how.cues, progress=progress, failed=failed
+            writer,
+            scans,
+            out,
+            how.outputs,
+            cues=how.cues,
+            with_volume=how.with_volume,
+            progress=progress,
+            failed=failed,
         )
     codes = Counter(row.code for row in rows if row.code is not None)
     say(f"{len(rows) - codes.total()} drafts in {out / 'index.html'} and {out / 'drafts.jsonl'}")

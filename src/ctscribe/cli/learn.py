@@ -348,6 +348,14 @@ def report(
     cues: Cues = None,
     allow_outside: AllowOutside = False,
     allow_failures: bool = False,
+    volume: Annotated[
+        bool,
+        Parameter(
+            name="--with-volume",
+            negative="--without-volume",
+            help="Whether the page carries the scan; without it the page has no images, for mail.",
+        ),
+    ] = True,
     documents: Documents = NO_DOCUMENTS,
     overrides: Overrides = (),
 ) -> None:
@@ -367,14 +375,14 @@ def report(
     sources = [source, *more]
     if (more or not (name or series)) and are_many(sources):
         writer = ReportWriter(run).changed(overrides)
-        how = HowToDraft(prefer, table, outputs, allow_outside, allow_failures)
+        how = HowToDraft(prefer, table, outputs, volume, allow_outside, allow_failures)
         draft_all(writer, sources, out, how)
         return
     images = outputs.read_source(source, series)
     writer = ReportWriter(run).changed(overrides)
     cue = None if table is None else table.of(name or source.name)
     draft = writer.report(source, name, cue, prefer=prefer, series=series)
-    paths = save_report(draft, out)
+    paths = save_report(draft, out, with_volume=volume)
     written = [*paths.values(), *outputs.save(draft, images, out)]
     print_text(paths["txt"].read_text(encoding="utf-8"))
     say("Written: " + ", ".join(map(str, written)))

@@ -115,6 +115,7 @@ def draft_many(
     outputs: HospitalOutputs = NO_OUTPUTS,
     *,
     cues: "CueTable | None" = None,
+    with_volume: bool = True,
     progress: ProgressCallback = lambda done, total: None,
     failed: Callable[[str], None] = lambda code: None,
 ) -> list[DraftRow]:
@@ -127,6 +128,7 @@ def draft_many(
         outputs: Documents for a hospital's systems that are written, too, where the scan has
             images that they can refer to.
         cues: Findings that prompts tell, by name.
+        with_volume: Whether the pages carry the scans.
         progress: Called first with the drafts that are there.
         failed: Called with the code of each scan without a draft.
 
@@ -137,12 +139,12 @@ def draft_many(
         CtscribeError: ``E_RUN_EXISTS``, ``E_BUSY``, ``E_WRITE``, or what is wrong with the run.
     """
     with one_writer(out):
-        claim(out / ROWS, _made_by(writer, outputs, cues))
+        claim(out / ROWS, _made_by(writer, outputs, cues) | {"with_volume": with_volume})
         rows = _done(out, scans)
         missing = [scan for scan in scans if _name(scan) not in rows]
         progress(len(rows), len(scans))
         for done, scan in enumerate(missing, len(rows) + 1):
-            row = _draft(scan, out, outputs, cues)
+            row = _draft(scan, out, outputs, cues, with_volume)
             if row.code is not None:
                 failed(row.code)
             append_row(out / ROWS, row)
@@ -190,7 +192,11 @@ def _done(out: Path, scans: Sequence[ScanToDraft | SkippedRow]) -> dict[str, Dra
 
 
 def _draft(
-    scan: ScanToDraft | SkippedRow, out: Path, outputs: HospitalOutputs, cues: "CueTable | None"
+    scan: ScanToDraft | SkippedRow,
+    out: Path,
+    outputs: HospitalOutputs,
+    cues: "CueTable | None",
+    with_volume: bool,
 ) -> DraftRow:
     """Writes one draft; only what stops every scan is raised."""
     if isinstance(scan, SkippedRow):
@@ -202,7 +208,7 @@ def _draft(
         images = these.read_source(scan.source, scan.series)
         draft = scan.draft(None if cues is None else cues.of(scan.name, scan.scan_id))
         folder = out / stem(scan.name)
-        save_report(draft, folder)
+        save_report(draft, folder, with_volume=with_volume)
         documents = these.save(draft, images, folder)
     except CtscribeError as error:
         if error.code in _STOPPING or (error.code == "E_CUES" and cues is None):

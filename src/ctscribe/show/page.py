@@ -1,4 +1,4 @@
-"""What all HTML pages share: one style sheet and all images inside, no script, nothing fetched.
+"""What all HTML pages share: one style sheet and all images inside, nothing fetched.
 
 In: a template of this package and its values, volumes and images. Out: HTML, and slices drawn to
 scale in it.
@@ -34,24 +34,35 @@ READING_WINDOWS = (Window("lung", -600.0, 1500.0), Window("soft tissue", 40.0, 4
 """What a page shows, whatever the model saw; the first is shown first."""
 
 
-def render(template: str, **context: object) -> str:
+def render(template: str, script: str | None = None, **context: object) -> str:
     """Renders a template of this package; every text is escaped and made printable.
 
-    The style sheet is the only one the page's content security policy admits, by its hash.
+    The style sheet, and the script that is named, are the only ones that the page's content
+    security policy admits, by their hashes.
     """
-    style = files(__package__).joinpath("templates", "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style, code = (_static(name) if name else "" for name in ("page.css", script))
     return (
         _environment()
         .get_template(template)
         .render(
             **context,
             style=Markup(style),
-            style_hash=Markup(f"sha256-{digest}"),
+            style_hash=Markup(_admitted(style)),
+            script=Markup(code),
+            script_hash=Markup(_admitted(code)),
             research_use=RESEARCH_USE,
             version=__version__,
         )
     )
+
+
+def _static(name: str) -> str:
+    return files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _admitted(code: str) -> str:
+    """As a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 def printable(text: str) -> str:

@@ -11,11 +11,30 @@ from typing import Any, final
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 from PIL import Image
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.types import SpacingMm
-from ctscribe.show.page import DrawnSlices, grey_uri, printable, render, signed_mm
+from ctscribe.show.packed_volume import pack
+from ctscribe.show.page import (
+    DrawnSlices,
+    grey_uri,
+    printable,
+    render,
+    signed_mm,
+    window_title,
+)
+from ctscribe.show.viewer import (
+    LUNG,
+    SOFT_TISSUE,
+    ShownScan,
+    places_of,
+    reading_window,
+    slice_in,
+    told_of,
+    viewer_values,
+)
 from ctscribe.text.other_findings import find_other_findings
 from ctscribe.text.polarity import Status
 from ctscribe.text.self_check import KINDS
@@ -57,22 +76,20 @@ NOTHING_FOUND = "By its rules the text contradicts itself nowhere."
 """Said of a draft without remarks."""
 
 _STATUS_ORDER = ("present", "uncertain", "absent", "not mentioned")
-_SIDE_PX = 168
-"""Longer side of a thumbnail; larger images are made smaller, none larger."""
+_SIDE_PX, _SHOT_PX = 168, 120
+"""Longer side of a sentence's thumbnail and of a slice in the strip of all; none is enlarged."""
+PAGE_BYTES = 12_000_000
+"""Largest page; the scan has what the rest leaves."""
+_TEXT_BYTES = 400_000
+"""For everything on a page that is not an image."""
 
-_IN_SOFT_TISSUE = frozenset(
-    {
-        "Arterial wall calcification",
-        "Cardiomegaly",
-        "Coronary artery wall calcification",
-        "Hiatal hernia",
-        "Lymphadenopathy",
-        "Medical material",
-        "Pericardial effusion",
-        "Pleural effusion",
-    }
+_RELIANCE = (
+    (0.3, "hardly depends on these slices"),
+    (1.0, "depends on these slices in part"),
+    (3.0, "depends on these slices clearly"),
+    (np.inf, "depends on these slices almost wholly"),
 )
-"""Findings that are looked for in the second of the reading windows."""
+"""By how many nats a sentence is less probable without its slices, in words up to each."""
 
 
 @final
@@ -106,6 +123,7 @@ class PatientReport:
         finished: False where the text ran into the length limit.
         self_check: Remarks on the text; None where there is none.
         scan_sha256: Of the frames; None where the volume cannot be shown.
+        scan: What the page shows in three planes; None for a page without any image.
     """
 
     study: str
@@ -123,6 +141,7 @@ class PatientReport:
     finished: bool = True
     self_check: SelfCheck | None = None
     scan_sha256: str | None = None
+    scan: ShownScan | None = None
 
     @property
     def other_findings(self) -> Mapping[str, Status]:
@@ -141,10 +160,10 @@ class PatientReport:
 
 
 def report_page(report: PatientReport) -> str:
-    """The page: text, slices with millimetres and orientation, findings, provenance.
+    """The page: text, findings, provenance, and the scan in three planes where there is one.
 
-    Nothing in it is fetched or executed; texts are escaped. Lengths are true to
-    their ``pixel_spacing_mm``, also where pixels are not square.
+    Nothing in it is fetched, and nothing runs but the viewer; texts are escaped. Lengths are true
+    to the millimetre. With a scan the page takes at most `PAGE_BYTES`.
     """
     numbered = list(enumerate((*report.findings, *report.impression), 1))
     return render(
@@ -160,12 +179,42 @@ def report_page(report: PatientReport) -> str:
         stated={text for row in report.labels if row.status == "present" for text in row.sentences},
         with_cue=any(row.cued is not None for row in report.labels),
         with_probability=any(row.probability is not None for row in report.labels),
-        rests_on=evidence_of(report),
         intended_use=INTENDED_USE,
         remark_kinds=KINDS,
         nothing_found=NOTHING_FOUND,
         sentence_numbers={text: number for number, text in reversed(numbered)},
+        **_shown(report),
     )
+
+
+def _shown(report: PatientReport) -> dict[str, Any]:
+    """What the page's template shows of evidence and scan."""
+    rests_on = evidence_of(report)
+    if report.scan is None or report.slices is None:
+        return {"rests_on": rests_on, "places": {}, "viewer": None}
+    scan, drawn = report.scan, report.slices
+    strips = [
+        (title, [_small(image, _SHOT_PX) for image in images])
+        for title, images in drawn.images.items()
+        if title != window_title(SOFT_TISSUE)
+    ]
+    shots = [uri for _, uris in strips for uri in uris]
+    shots += [each.uri for found in rests_on.values() for each in found.thumbnails]
+    packed = pack(scan.volume, PAGE_BYTES - _TEXT_BYTES - sum(map(len, shots)))
+    rows = dict(enumerate(report.sentences, 1))
+    places = places_of(scan, packed.affine, rows)
+    slices = {index: slice_in(scan, packed.affine, index) for index in drawn.slice_indices}
+    middle = drawn.slice_indices[len(drawn.slice_indices) // 2]
+    return {
+        "rests_on": rests_on,
+        "places": {number: order for order, number in enumerate(places)},
+        "viewer": viewer_values(packed, list(places.values()), slices[middle]),
+        "slabs": [Markup(slab) for slab in packed.slabs],  # base64, nothing to escape
+        "told": told_of(packed, scan.volume),
+        "strips": strips,
+        "slices": slices,
+        "script": "viewer.js",
+    }
 
 
 def to_json(report: PatientReport) -> dict[str, Any]:
@@ -298,27 +347,38 @@ class ShownEvidence:
     row: SentenceRow
     thumbnails: tuple[Thumbnail, ...]
 
+    @property
+    def nats(self) -> float:
+        """By which the sentence is less probable without its slices, none for more probable."""
+        return max(self.row.drop, 0.0)
+
+    @property
+    def reliance(self) -> str:
+        """The same in words."""
+        return next(words for upper, words in _RELIANCE if self.nats < upper)
+
+    @property
+    def share(self) -> float:
+        """Which share of its probability the sentence loses without its slices."""
+        return 1 - float(np.exp(-self.nats))
+
 
 def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
-    """By sentence number from 1, where the report knows what its sentences rest on."""
+    """By sentence number from 1, where the report knows what its sentences rest on.
+
+    A page without images has no thumbnails.
+    """
     if report.slices is None:
         return {}
-    texts = (*report.findings, *report.impression)
-    stated = {
-        sentence: int(row.finding in _IN_SOFT_TISSUE)
-        for row in report.labels
-        if row.status == "present"
-        for sentence in row.sentences
-    }
-    windows = list(report.slices.images.values())
-    found = {}
-    for number, (text, row) in enumerate(zip(texts, report.sentences, strict=False), 1):
-        images = windows[min(stated.get(text, 0), len(windows) - 1)]
-        drawn = tuple(
+    found, drawn_in = {}, list(report.slices.images.values())
+    for number, row in enumerate(report.sentences, 1):
+        images = drawn_in[0 if reading_window(row.text) == LUNG else min(1, len(drawn_in) - 1)]
+        shown = row.slices if report.scan is not None else ()
+        drawn = (
             _thumbnail(each, images[each.number - 1], report.slices.pixel_spacing_mm)
-            for each in row.slices
+            for each in shown
         )
-        found[number] = ShownEvidence(row, drawn)
+        found[number] = ShownEvidence(row, tuple(drawn))
     return found
 
 
@@ -332,9 +392,14 @@ def _thumbnail(
     if shown.box_px is not None:
         left, top, right, bottom = shown.box_px
         box = (left * across, top * down, (right - left) * across, (bottom - top) * down)
+    return Thumbnail(shown, _small(image, _SIDE_PX), box)
+
+
+def _small(image: UInt8[np.ndarray, "height width"], side_px: int) -> str:
+    """A PNG whose longer side is at most so long."""
     small = Image.fromarray(image)
-    small.thumbnail((_SIDE_PX, _SIDE_PX))
-    return Thumbnail(shown, grey_uri(np.asarray(small)), box)
+    small.thumbnail((side_px, side_px))
+    return grey_uri(np.asarray(small))
 
 
 def _joined(*blocks: str) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 from ctscribe.base.error_codes import CODES
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_plain_json, write_text
+from ctscribe.scan.boxes import reach_of_slices
 from ctscribe.scan.dicom_series import say_series
 from ctscribe.scan.frames import WINDOWS, PreparedVolume
 from ctscribe.scan.slabs import slab_thickness_mm
 from ctscribe.show.page import DrawnSlices, draw_slices, slabs_title, window_title
 from ctscribe.show.patient_report import Geometry, PatientReport, report_page, to_json, to_text
+from ctscribe.show.viewer import ShownScan
 from ctscribe.text.sections import split_report, split_sentences
 from ctscribe.write.draft import Draft
 
@@ -20,10 +22,10 @@ WARNINGS = {
 """Codes of which a reader of the page must know more than their meaning."""
 
 
-def save_report(draft: Draft, out_dir: Path) -> dict[str, Path]:
+def save_report(draft: Draft, out_dir: Path, *, with_volume: bool = True) -> dict[str, Path]:
     """Writes ``report.json``, ``report.txt`` and ``report.html``; returns their paths by suffix.
 
-    An earlier draft of the same scan is replaced.
+    An earlier draft of the same scan is replaced. Without the volume the page has no images.
 
     Raises:
         CtscribeError: ``E_EXISTS`` where the folder holds a draft of another scan, or one of which
@@ -38,7 +40,7 @@ def save_report(draft: Draft, out_dir: Path) -> dict[str, Path]:
             "another draft",
         )
     for path in paths.values():
-        save_draft(draft, path)
+        save_draft(draft, path, with_volume=with_volume)
     return paths
 
 
@@ -48,13 +50,13 @@ def _is_of(draft: Draft, path: Path) -> bool:
     return draft.scan_sha256 is not None and there.get("scan_sha256") == draft.scan_sha256
 
 
-def save_draft(draft: Draft, path: Path) -> None:
+def save_draft(draft: Draft, path: Path, *, with_volume: bool = True) -> None:
     """Writes a draft as a page (``.html``), text (``.txt``) or JSON (``.json``).
 
     Raises:
         CtscribeError: ``E_OPTION`` for another suffix.
     """
-    report = report_of(draft)
+    report = report_of(draft, with_volume=with_volume)
     if path.suffix == ".html":
         write_text(path, report_page(report))
     elif path.suffix == ".txt":
@@ -68,8 +70,11 @@ def save_draft(draft: Draft, path: Path) -> None:
         )
 
 
-def report_of(draft: Draft) -> PatientReport:
-    """A draft with its slices drawn, as the page, the text and the JSON are made from it."""
+def report_of(draft: Draft, *, with_volume: bool = True) -> PatientReport:
+    """A draft with its slices drawn, as the page, the text and the JSON are made from it.
+
+    Without the volume its page has no images.
+    """
     findings, impression = split_report(draft.text)
     prepared = draft.prepared
     return PatientReport(
@@ -88,6 +93,16 @@ def report_of(draft: Draft) -> PatientReport:
         finished=draft.finished,
         self_check=draft.self_check,
         scan_sha256=draft.scan_sha256,
+        scan=None if prepared is None or not with_volume else _scan(prepared),
+    )
+
+
+def _scan(prepared: PreparedVolume) -> ShownScan:
+    reach = prepared.reach_z or reach_of_slices(prepared.slice_indices)
+    return ShownScan(
+        prepared.resampling.source,
+        prepared.frame_to_ras,
+        tuple((float(low), float(high)) for low, high in reach),
     )
 
 
