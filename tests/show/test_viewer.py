@@ -213,6 +213,9 @@ def test_keys_wheel_and_drags_move_and_window(reader: Reader) -> None:
     assert reader.window().startswith("own")
     assert reader.page.inner_text(".grey") != before
     assert reader.told("voxel")[2] == 38
+    reader.page.uncheck(".keys")
+    reader.page.keyboard.press("1")
+    assert reader.window().startswith("own")
 
 
 def test_a_finger_scrolls(browser: "Browser", saved: tuple[PreparedVolume, Path]) -> None:

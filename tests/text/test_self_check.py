@@ -58,6 +58,7 @@ def test_what_only_looks_like_a_fault_is_left_alone(findings: str, impression: s
         ("A nodule of 8 mm is seen.", "Consolidation.", "impression"),
         ("A hiatal hernia is seen.", "Thoracic CT within normal limits.", "impression"),
         ("No hiatal hernia is seen.", "Hiatal hernia.", "impression"),
+        ("No effusion on the right or on the other side.", "Right effusion.", "impression"),
         ("A nodule of 12 mm is seen.", "Nodule of 21 mm.", "impression"),
         ("Nodule in the left upper lobe.", "Nodule in the right upper lobe.", "side"),
         ("Nodule in the left upper lobe.", "Nodules in both lungs.", "side"),

@@ -1,23 +1,81 @@
-"""Drafting many scans: what `ctscribe report` does with more than one."""
+"""The command that drafts scans, one or many."""
 
 import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Annotated, final
+
+from cyclopts import Parameter
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.cli.console import say, stage, stage_with_failures
-from ctscribe.cli.options import CORES
+from ctscribe.cli.console import print_text, say, stage, stage_with_failures
+from ctscribe.cli.options import (
+    CORES,
+    NO_DOCUMENTS,
+    AllowOutside,
+    Cues,
+    Documents,
+    Overrides,
+    Prefer,
+    Series,
+    WithVolume,
+    app,
+)
 
 if TYPE_CHECKING:
     from ctscribe.base.rows import SkippedRow
     from ctscribe.data.listing import ListedVolume
-    from ctscribe.scan.nifti_header import Prefer
     from ctscribe.show.hospital_outputs import HospitalOutputs
     from ctscribe.write.cue_table import CueTable
     from ctscribe.write.writer import ReportWriter
+
+
+@app.command
+def report(
+    source: Path,
+    *more: Path,
+    run: Path,
+    out: Path = Path("report"),
+    name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
+    prefer: Prefer = None,
+    series: Series = None,
+    cues: Cues = None,
+    allow_outside: AllowOutside = False,
+    allow_failures: bool = False,
+    with_volume: WithVolume = True,
+    documents: Documents = NO_DOCUMENTS,
+    overrides: Overrides = (),
+) -> None:
+    """Write a draft report for one scan, as text, JSON and HTML, or for many, with an index.
+
+    SOURCE is a DICOM folder, a zip archive or a NIfTI file; or many scans: a list of them, a
+    prepared folder, an export of several studies, or several of all these as MORE. With --dicom-sr
+    and --fhir drafts are also written as documents for a hospital's archive and record.
+    """
+    from ctscribe.show.report import save_report
+    from ctscribe.write.cue_table import read_cue_table
+    from ctscribe.write.writer import ReportWriter
+
+    outputs = documents.outputs()
+    table = None if cues is None else read_cue_table(cues)
+    sources = [source, *more]
+    if (more or not (name or series)) and are_many(sources):
+        writer = ReportWriter(run).changed(overrides)
+        how = HowToDraft(prefer, table, outputs, with_volume, allow_outside, allow_failures)
+        draft_all(writer, sources, out, how)
+        return
+    images = outputs.read_source(source, series)
+    writer = ReportWriter(run).changed(overrides)
+    cue = None if table is None else table.of(name or source.name)
+    draft = writer.report(source, name, cue, prefer=prefer, series=series)
+    paths = save_report(draft, out, with_volume=with_volume)
+    written = [*paths.values(), *outputs.save(draft, images, out)]
+    print_text(paths["txt"].read_text(encoding="utf-8"))
+    say("Written: " + ", ".join(map(str, written)))
+    if outputs.dicom_sr and draft.prepared is None:
+        say("note: no DICOM SR was written, because the scan could not be shown")
 
 
 def is_prepared(source: Path) -> bool:
@@ -46,7 +104,7 @@ def are_many(sources: Sequence[Path]) -> bool:
 class HowToDraft:
     """What is asked of all drafts."""
 
-    prefer: "Prefer | None"
+    prefer: Prefer
     cues: "CueTable | None"
     outputs: "HospitalOutputs"
     with_volume: bool

@@ -11,17 +11,13 @@ from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage, stages
 from ctscribe.cli.options import (
     CORES,
-    NO_DOCUMENTS,
     AllowOutside,
     Cues,
-    Documents,
     OperatingPoint,
     Overrides,
     PhantomRecipeName,
-    Prefer,
     Processes,
     RecipeName,
-    Series,
     Start,
     Where,
     app,
@@ -334,60 +330,6 @@ def experiment(
     show_tables(tables)
     board = write_scoreboard(out, studies, knobs)
     say("Look at: " + ", ".join(str(path) for path in (*tables, board)))
-
-
-@app.command
-def report(
-    source: Path,
-    *more: Path,
-    run: Path,
-    out: Path = Path("report"),
-    name: Annotated[str | None, Parameter(help="What the report calls the study.")] = None,
-    prefer: Prefer = None,
-    series: Series = None,
-    cues: Cues = None,
-    allow_outside: AllowOutside = False,
-    allow_failures: bool = False,
-    volume: Annotated[
-        bool,
-        Parameter(
-            name="--with-volume",
-            negative="--without-volume",
-            help="Whether the page carries the scan; without it the page has no images, for mail.",
-        ),
-    ] = True,
-    documents: Documents = NO_DOCUMENTS,
-    overrides: Overrides = (),
-) -> None:
-    """Write a draft report for one scan, as text, JSON and HTML, or for many, with an index.
-
-    SOURCE is a DICOM folder, a zip archive or a NIfTI file; or many scans: a list of them, a
-    prepared folder, an export of several studies, or several of all these as MORE. With --dicom-sr
-    and --fhir drafts are also written as documents for a hospital's archive and record.
-    """
-    from ctscribe.cli.drafts import HowToDraft, are_many, draft_all
-    from ctscribe.show.report import save_report
-    from ctscribe.write.cue_table import read_cue_table
-    from ctscribe.write.writer import ReportWriter
-
-    outputs = documents.outputs()
-    table = None if cues is None else read_cue_table(cues)
-    sources = [source, *more]
-    if (more or not (name or series)) and are_many(sources):
-        writer = ReportWriter(run).changed(overrides)
-        how = HowToDraft(prefer, table, outputs, volume, allow_outside, allow_failures)
-        draft_all(writer, sources, out, how)
-        return
-    images = outputs.read_source(source, series)
-    writer = ReportWriter(run).changed(overrides)
-    cue = None if table is None else table.of(name or source.name)
-    draft = writer.report(source, name, cue, prefer=prefer, series=series)
-    paths = save_report(draft, out, with_volume=volume)
-    written = [*paths.values(), *outputs.save(draft, images, out)]
-    print_text(paths["txt"].read_text(encoding="utf-8"))
-    say("Written: " + ", ".join(map(str, written)))
-    if outputs.dicom_sr and draft.prepared is None:
-        say("note: no DICOM SR was written, because the scan could not be shown")
 
 
 @app.command

@@ -98,6 +98,13 @@ OperatingPoint = Annotated[
     Parameter(help="f1, or coverage=0.8 or precision=0.8 as reached on validation."),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
+WithVolume = Annotated[
+    bool,
+    Parameter(
+        negative="--without-volume",
+        help="Whether the page carries the scan; without it the page has no images, for mail.",
+    ),
+]
 CORES = os.cpu_count() or 1
 
 

@@ -46,8 +46,6 @@ class Worklist:
     """What came of an export; see the module."""
 
     scans_path: Path
-    skipped_path: Path
-    private_dir: Path
     key_path: Path
     is_new_key: bool
     num_scans: int
@@ -60,6 +58,20 @@ class Worklist:
     """None where no reports were given."""
     leads_outside: bool
     """Whether files lie outside the list's folder, so that its reader must be allowed to."""
+
+    @property
+    def skipped_path(self) -> Path:
+        """What gave no scan, and why."""
+        return self.scans_path.with_suffix(".skipped.csv")
+
+    @property
+    def private_dir(self) -> Path:
+        """What stays with the scans."""
+        return _private(self.scans_path)
+
+
+def _private(scans_path: Path) -> Path:
+    return scans_path.with_suffix(".private")
 
 
 def write_worklist(
@@ -85,44 +97,30 @@ def write_worklist(
         progress: Told (files done, all).
 
     Raises:
-        CtscribeError: ``E_MISSING``, ``E_EXISTS``,
-            ``E_KEY``, or what is wrong with the table of reports.
+        CtscribeError: ``E_MISSING``, ``E_EXISTS``, ``E_KEY``, ``E_OPTION``, or what is wrong with
+            the table of reports.
     """
     if out.suffix.lower() != ".csv":
         raise CtscribeError(
             "E_OPTION", f"a list of scans is a .csv file, but {out.name} is asked for"
         )
-    private = out.with_suffix(".private")
     table = None if reports is None else _read_reports(reports)
     with one_writer_of(out):
-        key_path = key or private / "key"
-        with writing(private):
-            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key_path = key or _private(out) / "key"
+        with writing(_private(out)):
+            _private(out).mkdir(mode=0o700, parents=True, exist_ok=True)
         names, is_new = open_key(key_path)
         found = survey(sources, names, processes=processes, progress=progress)
-        listed = _Listing(private)
+        listed = _Listing(_private(out))
         listed.add(found)
         without = None if table is None else listed.add_reports(table, names)
-        columns = (*_COLUMNS, *(_text_columns(table) if table else ()))
-        text = _as_csv(columns, listed.rows)
+        written = listed.summary(out, key_path, is_new, found, without)
+        text = _as_csv((*_COLUMNS, *(_text_columns(table) if table else ())), listed.rows)
         if not replaces:
             _require_new(out, text)
         write_text(out, text)
-        write_text(out.with_suffix(".skipped.csv"), _as_csv(_SKIPPED, listed.skipped))
-    return Worklist(
-        scans_path=out,
-        skipped_path=out.with_suffix(".skipped.csv"),
-        private_dir=private,
-        key_path=key_path,
-        is_new_key=is_new,
-        num_scans=len(listed.rows),
-        num_patients=len({row["patient"] for row in listed.rows}),
-        num_files=found.num_files,
-        num_others=found.num_others,
-        skipped_by_code=dict(sorted(Counter(row["code"] for row in listed.skipped).items())),
-        num_without_report=without,
-        leads_outside=listed.leads_outside,
-    )
+        write_text(written.skipped_path, _as_csv(_SKIPPED, listed.skipped))
+        return written
 
 
 def _read_reports(path: Path) -> ReportTable:
@@ -223,6 +221,23 @@ class _Listing:
             if len(scans) == 1:
                 scans[0].update(zip(columns, map(_plain_lines, texts), strict=True))
         return sum(not any(row.get(column) for column in columns) for row in self.rows)
+
+    def summary(
+        self, out: Path, key_path: Path, is_new_key: bool, found: Survey, without: int | None
+    ) -> Worklist:
+        """What came of an export, of which ``without`` scans have no report."""
+        return Worklist(
+            scans_path=out,
+            key_path=key_path,
+            is_new_key=is_new_key,
+            num_scans=len(self.rows),
+            num_patients=len({row["patient"] for row in self.rows}),
+            num_files=found.num_files,
+            num_others=found.num_others,
+            skipped_by_code=dict(sorted(Counter(row["code"] for row in self.skipped).items())),
+            num_without_report=without,
+            leads_outside=self.leads_outside,
+        )
 
 
 def _text_columns(table: ReportTable) -> tuple[str, ...]:

@@ -65,10 +65,7 @@ def calibrate(
     names: list[Split] = ["validation", *({split} - {"validation"})]
     with one_writer(writer.run_dir):
         located = {name: _locate(writer, prepared, name) for name in names}
-        num_patients = {
-            name: len({study.patient_id for study in each.studies})
-            for name, each in located.items()
-        }
+        num_patients = {name: each.num_patients for name, each in located.items()}
         fitted = fit_findings(writer, prepared, point)
         written: dict[Split, list[PredictionRow]] = {}
         for number, name in enumerate(names):
@@ -117,6 +114,10 @@ class _Located:
     studies: list[StudyRow]
     labels: np.ndarray
     logits: Float64[np.ndarray, "studies 18"]
+
+    @property
+    def num_patients(self) -> int:
+        return len({study.patient_id for study in self.studies})
 
     @property
     def truth(self) -> Bool[np.ndarray, "cells"]:

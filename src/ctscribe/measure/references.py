@@ -3,7 +3,7 @@
 In: what `prepare` wrote, or CSV files of reports, labels and metadata. Out: `References`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -162,9 +162,8 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
             ``E_LABELS`` or ``E_METADATA`` naming the report.
     """
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
-    rows: dict[str, ReportedRow] = {}
-    left_out, nameless, noticed = set[str](), set[str](), Noticed()
-    # A manifest's volumes are paths, and prepared under the names of their scans.
+    rows, left_out, nameless, noticed = dict[str, ReportedRow](), set[str](), set[str](), Noticed()
+    # a manifest's volumes are paths, and prepared under the names of their scans
     prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
     splits = meaning_of_splits({cells.get("split", split) for cells in table.others})
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
@@ -172,8 +171,7 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
         if source_split != split or fixed == "validation":
             continue
         patient_id, scan_id = _patient_and_scan(paths.reports, name, beside)
-        scan = one_form(beside.get("scan", ""))
-        volume_name = prepared_as[scan] if scan and table.key == "volume" else name
+        volume_name = _as_prepared(table, name, beside, prepared_as)
         about = {**(metadata.get(volume_stem(name)) or metadata.get(scan_id, {})), **beside}
         stated = (labels.get(volume_stem(name)) or labels.get(scan_id)) if paths.labels else beside
         cleaned = noticed.without_special_tokens(texts)
@@ -202,6 +200,13 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
         without_patient=len(nameless),
         special_tokens=noticed.special_tokens,
     )
+
+
+def _as_prepared(
+    table: ReportTable, name: str, cells: Cells, prepared_as: Mapping[str, str]
+) -> str:
+    scan = one_form(cells.get("scan", ""))
+    return prepared_as[scan] if scan and table.key == "volume" else name
 
 
 def _patient_and_scan(path: Path, name: str, cells: Cells) -> tuple[str | None, str]:

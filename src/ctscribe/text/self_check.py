@@ -43,9 +43,9 @@ NOTES: frozenset[Kind] = frozenset({"doubted", "outside"})
 """Kinds that are no fault by themselves: true reports have them too."""
 
 _LIMITED = re.compile(
-    r"\b(?:(?P<other>other|another|additional|new(?:ly)?|further|second|apart\s+from|except\w*|else"
-    r"|besides|aside|previous\w*|increas\w*|progress\w*|chang\w*|active|acute|specific"
-    r"|fresh)"
+    r"\b(?:(?P<other>other(?!\s+(?:side|hand)\b)|another|additional|new(?:ly)?|further|second"
+    r"|apart\s+from|except\w*|else|besides|aside|previous\w*|increas\w*|progress\w*|chang\w*"
+    r"|active|acute|specific|fresh)"
     r"|(?P<kind>suspicio\w*|malignan\w*|metasta\w*|solid|calcifi\w*|cavit\w*|spicul\w*|enhanc\w*"
     r"|locul\w*|cystic|focal|diffuse|infiltrative|mass|pneumoni\w*|tumou?r\w*)"
     r"|(?P<large>enlarged|patholog\w*|significant\w*|obvious|marked|evident|large\b|big\b|abnormal"

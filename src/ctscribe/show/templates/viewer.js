@@ -388,7 +388,8 @@
 
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const number = "1234".indexOf(event.key);
+    // whoever speaks to the browser may turn off keys of one letter (WCAG 2.1.4)
+    const number = viewer.querySelector(".keys").checked ? "1234".indexOf(event.key) : -1;
     if (event.key.length === 1 && number >= 0) show(told.windows[number].name);
     if (event.key === "Escape" && !dialog.open) {
       selected = null;
