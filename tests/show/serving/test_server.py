@@ -342,6 +342,7 @@ def test_fifty_at_once_are_all_served_in_turn(server: Running, nifti: bytes) -> 
     assert any(refused for _, refused in answers)
 
 
+@pytest.mark.long
 def test_a_slow_upload_holds_nobody_up_but_takes_its_place(
     run: Path, tmp_path: Path, nifti: bytes
 ) -> None:
@@ -383,6 +384,7 @@ def slow_run(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPa
     return write_run(tmp_path_factory.mktemp("slow"), recipe, qwen, tokenizer)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_draft_at_work_be_finished_and_tells_the_others(
     slow_run: Path, tmp_path: Path, nifti: bytes, number: signal.Signals
@@ -409,6 +411,7 @@ def test_a_signal_lets_the_draft_at_work_be_finished_and_tells_the_others(
         assert left_in(server) == []
 
 
+@pytest.mark.long
 def test_a_second_interruption_ends_it_at_once_and_leaves_nothing(
     slow_run: Path, tmp_path: Path, nifti: bytes
 ) -> None:
@@ -423,6 +426,7 @@ def test_a_second_interruption_ends_it_at_once_and_leaves_nothing(
         assert left_in(server) == []
 
 
+@pytest.mark.long
 def test_what_a_killed_server_left_is_removed_and_a_living_ones_is_not(
     run: Path, server: Running, tmp_path: Path
 ) -> None:
