@@ -142,7 +142,8 @@ def draft_all(writer: "ReportWriter", sources: Sequence[Path], out: Path, how: H
             failed=failed,
         )
     codes = Counter(row.code for row in rows if row.code is not None)
-    say(f"{len(rows) - codes.total()} drafts in {out / 'index.html'} and {out / 'drafts.jsonl'}")
+    num_written = len(rows) - codes.total()
+    say(f"Drafts written: {num_written}, in {out / 'index.html'} and {out / 'drafts.jsonl'}")
     if codes and not how.allow_failures:
         told = ", ".join(f"{count} with {code}" for code, count in sorted(codes.items()))
         raise CtscribeError(
