@@ -201,8 +201,10 @@ def _answer(connection: HTTPConnection, until: float) -> dict[str, Any]:
             raise _fault(f"it answers with more than {_MOST_BYTES:,} bytes")
         if time.monotonic() > until:
             raise TimeoutError
+    if response.length:
+        raise ConnectionError("its answer breaks off")
     if response.status in _TRY_AGAIN:
-        raise _PassingError(_told(response.status, content), _wait_of(response.headers))
+        raise _PassingError(_told(response.status, content), wait_of(response.headers))
     if response.status != 200:
         raise _fault(_told(response.status, content))
     try:
@@ -219,7 +221,8 @@ def _told(status: int, content: bytes) -> str:
     return f"it answers {status}: {said}"
 
 
-def _wait_of(headers: Message) -> float | None:
+def wait_of(headers: Message) -> float | None:
+    """Seconds after which a server wants to be asked again; None where it gives none."""
     after = str(headers.get("Retry-After", ""))
     return float(after) if after.isdecimal() and len(after) < 6 else None
 

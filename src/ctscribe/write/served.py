@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, final
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from ctscribe.base.errors import CtscribeError
@@ -180,7 +182,7 @@ def messages_of(frames: Frames, cue: Cue, send_as: SendAs) -> list[dict[str, Any
     return [system, {**user, "content": [*shown, *question]}]
 
 
-def _encoded(frame: Frames, form: str, **options: int) -> str:
+def _encoded(frame: UInt8[np.ndarray, "height width 3"], form: str, **options: int) -> str:
     file = io.BytesIO()
     Image.fromarray(frame).save(file, form, **options)
     return base64.b64encode(file.getvalue()).decode()
