@@ -6,6 +6,7 @@ the model's processor are the library's own.
 """
 
 import io
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -24,16 +25,12 @@ def decode_image(data: Tensor, **_: object) -> Tensor:
 
 def main() -> None:
     """Serves as the command line says."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    if not hasattr(torch.version, "cuda") or torch.version.cuda is None:
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    if torch.version.cuda is None:
         for name in _OPERATORS:
-            library.define(name + _ARGUMENTS)
-        import torchvision.io
-
-        torchvision.io.decode_image = decode_image
-    from transformers.cli.transformers import main as serve
-
-    serve()
+            library.define(name + _ARGUMENTS)  # type: ignore[no-untyped-call]
+        vars(import_module("torchvision.io"))["decode_image"] = decode_image
+    import_module("transformers.cli.transformers").main()
 
 
 if __name__ == "__main__":

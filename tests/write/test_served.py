@@ -36,8 +36,8 @@ from tests.models import tiny_model, write_run
 from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 
-KNOBS = {"model": {"dtype": "float32"}, "generate": {"max_new_tokens": 8}}
-RECIPE = Recipe.model_validate(KNOBS)
+GENERATE = {"max_new_tokens": 8}
+RECIPE = Recipe.model_validate({"model": {"dtype": "float32"}, "generate": GENERATE})
 NUMBER = 6
 PLANTED = "PLANTED"
 STUDIES = [
@@ -52,7 +52,8 @@ def prepared(tmp_path: Path) -> Prepared:
 
 
 def run_of(folder: Path, tokenizer: PreTrainedTokenizerBase, **model: object) -> ReportWriter:
-    recipe = Recipe.model_validate(KNOBS | {"model": KNOBS["model"] | model})
+    knobs = {"model": {"dtype": "float32", **model}, "generate": GENERATE}
+    recipe = Recipe.model_validate(knobs)
     return ReportWriter(write_run(folder, recipe, tiny_model(tokenizer, decided=True), tokenizer))
 
 
