@@ -99,6 +99,11 @@ def _write(
             return generate_here(
                 writer, studies, split, target, cues=table, share=launched(), progress=progress
             )
+    if server.engine == "ray":
+        from ctscribe.write.clustered import generate_clustered
+
+        with stage("Writing reports", "reports") as progress:
+            return generate_clustered(writer, studies, split, target, cues=table, progress=progress)
     served = server.served()
     if writer.recipe.model.positions == "depth":
         say("note: the run places slices by depth in mm, and the server counts them")
@@ -131,9 +136,9 @@ def _require_use(
         )
     server.require_use()
     num_processes = launched()[1]
-    if num_processes > 1 and (generator == "template" or server.engine == "openai"):
+    if num_processes > 1 and (generator == "template" or server.engine != "local"):
         raise CtscribeError(
             "E_PROCESSES",
-            "only the model itself may write in several processes, but the template or a server "
-            f"is asked for in {num_processes}",
+            "only the model itself may write in several processes, but the template, a cluster or "
+            f"a server is asked for in {num_processes}",
         )

@@ -1,7 +1,7 @@
 """The application, and the options several commands share."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -167,10 +167,11 @@ class ServerOptions:
     """What writes reports where it is not the run itself."""
 
     engine: Annotated[
-        Literal["local", "openai"],
+        Literal["local", "ray", "openai"],
         Parameter(
-            help="The run itself here, or a server that answers OpenAI's chat completions, such "
-            "as vLLM, SGLang or transformers serve with an exported run."
+            help="The run itself, here or on a running Ray cluster, or a server that answers "
+            "OpenAI's chat completions, such as vLLM, SGLang or transformers serve with an "
+            "exported run."
         ),
     ] = "local"
     endpoint: Annotated[
@@ -203,7 +204,7 @@ class ServerOptions:
             raise CtscribeError(
                 "E_OPTION", "--engine openai must be told its server by --endpoint, but is not"
             )
-        if self.engine == "local" and self != NO_SERVER:
+        if self.engine != "openai" and replace(self, engine="local") != NO_SERVER:
             raise CtscribeError(
                 "E_OPTION",
                 "--endpoint and what goes with it must go with --engine openai, but that is not "

@@ -1,5 +1,7 @@
 """The stage from prepared scans to ``predictions.jsonl``: one report per scan, resumable."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,12 +87,7 @@ def generate(
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
             ``E_RUN_EXISTS`` when the file was written otherwise, ``E_BUSY``.
     """
-    prepared.require(writer.recipe)
-    scans = prepared.scans(split, reported=False)
-    with growing(out_path, scans, writer.generate.batch_size, share) as file:
-        writer.hold_against(prepared)
-        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
-        file.claim(writer.made_of() | told)
+    with open_reports(writer, prepared, split, out_path, cues=cues, share=share) as file:
         missing = file.missing()
         progress(file.num_own - len(missing), file.num_own)
         if missing:
@@ -98,6 +95,30 @@ def generate(
             view = told_by_table(writer.features(prepared, shown).visual, cues)
             write_scans(writer, file, view, progress=progress)
         return file.finish()
+
+
+@contextmanager
+def open_reports(
+    writer: ReportWriter,
+    prepared: Prepared,
+    split: Split,
+    out_path: Path,
+    *,
+    cues: CueTable | None,
+    share: Share = ALONE,
+) -> Iterator[Growing]:
+    """Opens the file of a split's reports, of this very way of writing, for this process.
+
+    Raises:
+        CtscribeError: As `generate`.
+    """
+    prepared.require(writer.recipe)
+    scans = prepared.scans(split, reported=False)
+    with growing(out_path, scans, writer.generate.batch_size, share) as file:
+        writer.hold_against(prepared)
+        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
+        file.claim(writer.made_of() | told)
+        yield file
 
 
 def told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
@@ -128,14 +149,17 @@ def write_scans(
     ``progress`` is told (scans done, all scans) after each batch.
     """
     missing = file.missing()
-    lacking = {study.scan_id for study in missing}
+    num_lacking = len(missing)
     for batch in file.batches(missing):
-        shown = [writer.told(view(study)) for study in batch]
-        for study, visual, answer in zip(batch, shown, writer.answers(shown), strict=True):
-            if study.scan_id in lacking:
-                file.append(answer_row(study, visual, answer))
-                lacking.remove(study.scan_id)
-        progress(file.num_own - len(lacking), file.num_own)
+        num_lacking -= file.take(write_batch(writer, batch, view), missing)
+        progress(file.num_own - num_lacking, file.num_own)
+
+
+def write_batch(writer: ReportWriter, batch: Sequence[StudyRow], view: View) -> list[PredictionRow]:
+    """A report of each of these scans, written together."""
+    shown = [writer.told(view(study)) for study in batch]
+    answers = zip(batch, shown, writer.answers(shown), strict=True)
+    return [answer_row(study, visual, answer) for study, visual, answer in answers]
 
 
 def answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:

@@ -93,6 +93,18 @@ class Growing:
         """
         append_row(self.own_path, row)
 
+    def take(self, rows: Sequence[PredictionRow], missing: Sequence[StudyRow]) -> int:
+        """Adds those reports of a batch that are of missing scans; returns how many they are.
+
+        Raises:
+            CtscribeError: ``E_WRITE``.
+        """
+        lacking = {study.scan_id for study in missing}
+        new = [row for row in rows if row.scan_id in lacking]
+        for row in new:
+            self.append(row)
+        return len(new)
+
     def finish(self) -> list[PredictionRow]:
         """Puts all rows into the scans' order, if all are there; returns those that are.
 

@@ -60,11 +60,12 @@ class Served:
     def made_of(self) -> dict[str, Any]:
         """What its reports follow from beside the prompt; a folder of weights goes by their hash.
 
-        The address does not count, as the same model may be served elsewhere tomorrow.
+        Neither the address nor a folder's place counts, as both may be others tomorrow.
         """
+        folder = Path(self.model)
         return {
             "engine": "openai",
-            "model": self.model,
+            "model": folder.name if folder.is_dir() else self.model,
             "model_sha256": start_sha256(self.model),
             "send_as": self.send_as,
             "temperature": 0,
