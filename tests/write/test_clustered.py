@@ -82,7 +82,7 @@ def test_reports_are_the_same_with_a_node_killed_half_way(
 def test_what_is_wrong_with_the_run_is_told_as_here(
     cluster: "Cluster", run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
-    (run.run_dir / "best" / "complete.json").unlink()
+    (run.run_dir / "best" / "model.safetensors").unlink()
     with refusal("E_WEIGHTS"):
         generate_clustered(run, prepared, "test", tmp_path / "p.jsonl")
 

@@ -100,7 +100,9 @@ def test_a_video_is_one_part_of_all_frames(
     words += ["--model", "m", "--send-as", "video", "--parallel", "1"]
     with serving(written("ok")) as (url, asked):
         app([*words, "--endpoint", url], result_action="return_value")
-    video, _ = json.loads(asked[0].splitlines()[-1])["messages"][1]["content"]
+    question = json.loads(asked[0].splitlines()[-1])
+    assert question["media_io_kwargs"] == {"video": {"fps": 2.0}}
+    video, _ = question["messages"][1]["content"]
     head, data = video["video_url"]["url"].split(",", 1)
     assert head == "data:video/jpeg;base64"
     shown = pictures(data).astype(int)

@@ -182,7 +182,10 @@ class ServerOptions:
     ] = None
     send_as: Annotated[
         Literal["images", "video"],
-        Parameter(help="images: PNG, for any server; video: JPEG frames as one video, for vLLM."),
+        Parameter(
+            help="images: PNG, for any server; video: JPEG frames as one video, as runs are "
+            "trained, for vLLM."
+        ),
     ] = "images"
     parallel: Annotated[
         int, Parameter(help="Scans asked about at once.", validator=Number(gt=0, lte=256))

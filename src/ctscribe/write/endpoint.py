@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from socket import SHUT_RDWR
+from types import MappingProxyType
 from typing import Any, NoReturn, final
 from urllib.parse import SplitResult, urlsplit
 
@@ -128,8 +129,14 @@ class Endpoint:
             )
         return names[0]
 
-    def write(self, model: str, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Reply:
-        """Asks for one answer at temperature 0.
+    def write(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int,
+        also: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Reply:
+        """Asks for one answer at temperature 0; ``also`` is what only some servers know.
 
         Raises:
             CtscribeError: ``E_ENDPOINT`` when the server refuses, answers otherwise than it must,
@@ -141,6 +148,7 @@ class Endpoint:
             "temperature": 0,
             "max_tokens": max_tokens,
             "stream": False,
+            **also,
         }
         return _reply(self._ask("POST", "chat/completions", question))
 

@@ -37,6 +37,11 @@ SendAs = Literal["images", "video"]
 _MOST_FAILURES = 3
 """Scans that may fail in a row before the others are left."""
 _BURNED_IN = "W_BURNED_IN"
+_OF_A_VIDEO: dict[str, Any] = {
+    "mm_processor_kwargs": {"do_sample_frames": False},
+    "media_io_kwargs": {"video": {"fps": 2.0}},
+}
+"""What vLLM must know beside the frames: one second per slice pair, and none is left out."""
 
 
 @final
@@ -48,7 +53,8 @@ class Served:
         endpoint: The server.
         model: As the server calls it.
         send_as: images, PNG files to the pixel, which any server takes that sees images; video, a
-            data URI of JPEG files at their best quality, one a frame, as vLLM takes it.
+            data URI of JPEG files at their best quality, one a frame, two a second, as vLLM takes
+            it and as runs are trained.
         num_parallel: Scans that are asked about at once.
     """
 
@@ -110,9 +116,11 @@ def generate_served(
         progress(len(scans) - len(missing), len(scans))
         cue_of = _cues(writer, prepared, missing, cues)
 
+        also = _OF_A_VIDEO if served.send_as == "video" else {}
+
         def ask(study: StudyRow) -> Reply:
             messages = messages_of(prepared.frames(study), cue_of(study), served.send_as)
-            return served.endpoint.write(served.model, messages, max_tokens)
+            return served.endpoint.write(served.model, messages, max_tokens, also)
 
         with closing(_each_answer(missing, ask, served)) as answers:
             _take(answers, file, len(missing), cue_of, progress)
