@@ -36,6 +36,7 @@ from ctscribe.measure.tune import tune
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.write.generate import answer_row, generate, generate_template, write_scans
+from ctscribe.write.growing import Growing
 from ctscribe.write.writer import ReportWriter, View
 
 OTHERS = {"contrast": "others", "contrast_weight": 0.5, "plausibility": 0.3, "num_negatives": 8}
@@ -166,7 +167,7 @@ def _written(
     """Columns of what is written from a view, and CPU seconds a report."""
     scans, path = prepared.scans("test"), run / f"{name}.jsonl"
     began = time.process_time()
-    write_scans(writer, scans, view, path)
+    write_scans(writer, Growing(path, scans, writer.generate.batch_size), view)
     seconds = (time.process_time() - began) / len(scans)
     rows = read_rows(path, PredictionRow)
     kept = as_text(written_columns(rows, prepared, "test"))

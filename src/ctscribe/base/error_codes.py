@@ -73,6 +73,8 @@ E_EMPTY_SPLIT        A split has too few patients to be of use.
     Prepare more patients, choose another split, or raise `splits.validation_fraction`.
 E_ENCODING           A table is not UTF-8 text.
     Save it again as UTF-8, or convert it with iconv from what it is, such as cp1254 or latin-1.
+E_ENDPOINT           A server that shall write reports does not answer, or not as OpenAI's do.
+    Look at its log, start it again, and run the command again; it continues.
 E_ENGINE             The engine that should do the work is not installed or not running.
     Install or start it, go where it is, or use `--engine local`.
 E_EVALUATE           There is nothing to score, or no report to compare with blindly.
@@ -185,6 +187,8 @@ E_READ               A file cannot be read.
     Correct its path, its permissions or its disk.
 E_RECIPE             A recipe is not given, or has an unknown or impossible knob.
     Give one by `--recipe`, or correct what is named.
+E_REMOTE             Scans would be sent to another machine.
+    Give an endpoint of this machine, or read what is sent and pass `--allow-remote`.
 E_REPORT             A report is empty, or holds the tokenizer's own signs.
     Correct the text, or leave the study out.
 E_REQUEST            The server does not answer such a request.

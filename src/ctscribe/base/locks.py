@@ -62,9 +62,25 @@ def one_writer_of(path: Path) -> Iterator[None]:
     Raises:
         CtscribeError: As `one_writer`.
     """
-    with _locked(path, path.with_name(f".{path.name}{LOCK}"), fcntl.LOCK_EX):
+    with _locked(path, _beside(path), fcntl.LOCK_EX):
         remove_parts(path.parent, of=path.stem)
         yield
+
+
+@contextmanager
+def many_writers_of(path: Path) -> Iterator[None]:
+    """As `many_writers`, for a single file that processes put together: keeps `one_writer_of` out.
+
+    Raises:
+        CtscribeError: As `one_writer`.
+    """
+    with _locked(path, _beside(path), fcntl.LOCK_SH):
+        yield
+
+
+def _beside(path: Path) -> Path:
+    """The lock of a single file, which is not in a folder of its own."""
+    return path.with_name(f".{path.name}{LOCK}")
 
 
 @contextmanager

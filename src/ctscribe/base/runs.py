@@ -81,15 +81,17 @@ def _changes(before: object, asked: dict[str, Any]) -> str:
     return " and ".join([*found[:_TOLD], *more])
 
 
-def claim(path: Path, asked: dict[str, Any]) -> None:
+def claim(path: Path, asked: dict[str, Any], *, has_parts: bool = False) -> None:
     """Notes beside a file or folder that grows what it is made of; another request is refused.
 
+    ``has_parts`` says that parts of it are there, which are made of the same.
+
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when it is there and was asked for otherwise.
+        CtscribeError: ``E_RUN_EXISTS`` when it or a part is there and was asked for otherwise.
     """
     note = path.with_name(f"{path.stem}.asked.json")
     before = read_json(note) if note.exists() else None
-    if path.exists() and before != _as_json(asked):
+    if (path.exists() or has_parts) and before != _as_json(asked):
         changed = _changes(before, asked) if before else "what it was asked for, not noted"
         raise CtscribeError(
             "E_RUN_EXISTS",

@@ -49,6 +49,11 @@ def launched() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def own_gpu() -> str:
+    """The GPU of this process among those of its machine; without a launcher the first one."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
 @final
 class _Worker(SpawnProcess):
     """A process that Ctrl-C does not reach, from its first moment on: its parent ends it."""

@@ -6,7 +6,15 @@ import sys
 from types import FrameType
 
 from ctscribe.base.workers import end_workers, launched
-from ctscribe.cli import data, drafts, environment, learn, measure, serve  # noqa: F401 - they register
+from ctscribe.cli import (  # noqa: F401 - they register
+    data,
+    drafts,
+    environment,
+    generate,
+    learn,
+    measure,
+    serve,
+)
 from ctscribe.cli.console import complain
 from ctscribe.cli.last_guard import explained, is_output_closed, let_go_of_output
 from ctscribe.cli.options import app

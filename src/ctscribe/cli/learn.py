@@ -1,18 +1,16 @@
-"""Commands about models: warming up, training, writing, finding evidence, reporting, exporting."""
+"""Commands about models: warming up, training, tuning, evidence, whole experiments, exporting."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.base.types import Split
 from ctscribe.cli.console import print_text, say, show_tables, stage, stages
 from ctscribe.cli.options import (
     CORES,
     AllowOutside,
-    Cues,
     OperatingPoint,
     Overrides,
     PhantomRecipeName,
@@ -158,68 +156,6 @@ def reinforce(
         f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
         f"weights in {out / 'best'}"
     )
-
-
-@app.command
-def generate(
-    run: Path,
-    *,
-    prepared: Path,
-    split: Split = "test",
-    generator: Annotated[
-        Literal["model", "template"],
-        Parameter(help="model: the run's own words; template: stock sentences of its labels."),
-    ] = "model",
-    out: Path | None = None,
-    cues: Cues = None,
-    operating_point: OperatingPoint = None,
-    overrides: Overrides = (),
-) -> None:
-    """Write one report per scan of SPLIT with the run's best weights, at temperature 0.
-
-    It writes as `tune` found best, where that was run; --set generate.key=value asks otherwise.
-    """
-    _require_use(cues, operating_point, generator)
-    from ctscribe.base.rows import unfinished
-    from ctscribe.data.prepared import Prepared
-    from ctscribe.write.cue_table import read_cue_table
-    from ctscribe.write.generate import generate as generate_stage
-    from ctscribe.write.generate import generate_template
-    from ctscribe.write.writer import ReportWriter
-
-    writer, studies = ReportWriter(run).changed(overrides), Prepared(prepared)
-    if generator == "template":
-        target = out or run / f"predictions_{split}_template.jsonl"
-        rows = generate_template(writer, studies, split, target)
-    else:
-        target = out or run / f"predictions_{split}.jsonl"
-        table = None if cues is None else read_cue_table(cues)
-        if table is not None and operating_point is not None:
-            table = table.at(studies.scans("validation"), operating_point)
-        with stage("Writing reports", "reports") as progress:
-            rows = generate_stage(writer, studies, split, target, cues=table, progress=progress)
-    say(f"{len(rows)} reports in {target}")
-    if (cut := unfinished(rows)).count:
-        say(
-            f"note: {cut}; raise generate.max_new_tokens, "
-            f"{writer.generate.max_new_tokens} here, and write into another file"
-        )
-
-
-def _require_use(
-    cues: Path | None, operating_point: str | None, generator: Literal["model", "template"]
-) -> None:
-    """Refuses options of `generate` that would do nothing."""
-    if operating_point is not None and cues is None:
-        raise CtscribeError(
-            "E_OPTION",
-            "the operating point of `generate` must be that of a table given by --cues, but none "
-            "is; `ctscribe calibrate` moves that of the run's own queries",
-        )
-    if cues is not None and generator == "template":
-        raise CtscribeError(
-            "E_OPTION", "--cues must go with the model's own words, but the template is asked for"
-        )
 
 
 @app.command

@@ -1,12 +1,13 @@
 """The application, and the options several commands share."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from ctscribe.base.about import RESEARCH_USE, __version__
 from ctscribe.base.errors import CtscribeError
@@ -14,6 +15,7 @@ from ctscribe.base.errors import CtscribeError
 if TYPE_CHECKING:
     from ctscribe.base.recipe import Recipe
     from ctscribe.show.hospital_outputs import HospitalOutputs
+    from ctscribe.write.served import Served
 
 app = App(
     name="ctscribe",
@@ -157,6 +159,76 @@ class Documents:
 
 
 NO_DOCUMENTS = Documents()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ServerOptions:
+    """What writes reports where it is not the run itself."""
+
+    engine: Annotated[
+        Literal["local", "ray", "openai"],
+        Parameter(
+            help="The run itself, here or on a running Ray cluster, or a server that answers "
+            "OpenAI's chat completions, such as vLLM, SGLang or transformers serve with an "
+            "exported run."
+        ),
+    ] = "local"
+    endpoint: Annotated[
+        str | None, Parameter(help="Of the server, such as http://127.0.0.1:8000/v1.")
+    ] = None
+    model: Annotated[
+        str | None, Parameter(help="As the server calls it; by default its only one.")
+    ] = None
+    send_as: Annotated[
+        Literal["images", "video"],
+        Parameter(
+            help="images: PNG, for any server; video: JPEG frames as one video, as runs are "
+            "trained, for vLLM."
+        ),
+    ] = "images"
+    parallel: Annotated[
+        int, Parameter(help="Scans asked about at once.", validator=Number(gt=0, lte=256))
+    ] = 4
+    timeout_s: Annotated[
+        float, Parameter(help="Longest wait for one report.", validator=Number(gt=0))
+    ] = 600.0
+    allow_remote: Annotated[
+        bool, Parameter(help="Let frames leave this machine, for an endpoint on another.")
+    ] = False
+
+    def require_use(self) -> None:
+        """Refuses options that would do nothing.
+
+        Raises:
+            CtscribeError: ``E_OPTION``.
+        """
+        if self.engine == "openai" and self.endpoint is None:
+            raise CtscribeError(
+                "E_OPTION", "--engine openai must be told its server by --endpoint, but is not"
+            )
+        if self.engine != "openai" and replace(self, engine="local") != NO_SERVER:
+            raise CtscribeError(
+                "E_OPTION",
+                "--endpoint and what goes with it must go with --engine openai, but that is not "
+                "given",
+            )
+
+    def served(self) -> "Served":
+        """The server's model.
+
+        Raises:
+            CtscribeError: ``E_OPTION``, ``E_REMOTE``, ``E_ENDPOINT``.
+        """
+        from ctscribe.write.endpoint import Endpoint
+        from ctscribe.write.served import Served
+
+        endpoint = Endpoint(self.endpoint or "", self.timeout_s, self.allow_remote)
+        model = self.model or endpoint.only_model()
+        return Served(endpoint, model, self.send_as, self.parallel)
+
+
+NO_SERVER = ServerOptions()
 
 
 def read_knobs(recipe: str | None, overrides: tuple[str, ...]) -> "Recipe":

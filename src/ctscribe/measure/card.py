@@ -24,7 +24,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, write_json
 from ctscribe.base.locks import one_writer
-from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
@@ -45,7 +45,8 @@ from ctscribe.measure.card_volumes import VOLUMES, MakeVolume
 from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.measure.scans import as_reports, match_predictions
 from ctscribe.scan.frames import WINDOWS, air_frames, frames_of_lungs
-from ctscribe.write.generate import drop_cut_line, write_scans
+from ctscribe.write.generate import write_scans
+from ctscribe.write.growing import Growing
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -83,16 +84,17 @@ def make_card(
         writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
         open_run(out_dir, "card", asked)
         cross_entropy, answers, truth = {}, {}, as_reports(scans)
-        paths = {name: out_dir / f"reports_{name}.jsonl" for name in views}
-        lacking = sum(len(drop_cut_line(scans, path)) for path in paths.values())
+        size = writer.generate.batch_size
+        files = {name: Growing(out_dir / f"reports_{name}.jsonl", scans, size) for name in views}
+        lacking = sum(len(file.missing()) for file in files.values())
         progress(len(views) * len(scans) - lacking, 2 * len(views) * len(scans))
         for number, (name, view) in enumerate(views.items()):
             tell = _part(number, len(views), len(scans), progress)
             cross_entropy[name] = writer.losses(scans, view)
             tell(0, len(scans))
-            write_scans(writer, scans, view, paths[name], progress=tell)
+            write_scans(writer, files[name], view, progress=tell)
             tell(len(scans), len(scans))
-            answers[name], _ = match_predictions(read_rows(paths[name], PredictionRow), truth)
+            answers[name], _ = match_predictions(files[name].finish(), truth)
         scores = score_card(cross_entropy, answers, truth, writer.recipe.evaluate)
         card = identity | scores | {"use": RESEARCH_USE}
         write_json(out_dir / "card.json", card)

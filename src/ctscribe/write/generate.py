@@ -1,16 +1,15 @@
 """The stage from prepared scans to ``predictions.jsonl``: one report per scan, resumable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback, writing
-from ctscribe.base.locks import one_writer_of
-from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
-from ctscribe.base.runs import claim
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.decoding import Answer
@@ -19,6 +18,7 @@ from ctscribe.text.sections import split_report
 from ctscribe.text.template import write_template
 from ctscribe.write.calibration import FILE
 from ctscribe.write.cue_table import CueTable
+from ctscribe.write.growing import ALONE, Growing, Share, growing
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -68,41 +68,60 @@ def generate(
     out_path: Path,
     *,
     cues: CueTable | None = None,
+    share: Share = ALONE,
     progress: ProgressCallback = lambda done, total: None,
 ) -> list[PredictionRow]:
     """Writes ``predictions.jsonl``: one row per scan, from its first prepared reconstruction.
 
     Scans already in the file are skipped, and a last line cut by an interruption is dropped, so
     the same call goes on where it stopped; what it was asked for lies beside it. Where the run
-    is told findings, ``cues`` tells them in the queries' place. ``progress`` is told (scans done,
-    all scans).
+    is told findings, ``cues`` tells them in the queries' place. With a ``share`` this process
+    writes every so many batches, and the one that ends last makes the file, the same as one
+    process makes; see `Growing`. ``progress`` is told (scans done, all scans), of the share.
 
     Returns:
-        The rows in the order of the prepared studies.
+        The rows in the order of the prepared studies: all, or those that are there while other
+        processes are at work.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
             ``E_RUN_EXISTS`` when the file was written otherwise, ``E_BUSY``.
     """
+    with open_reports(writer, prepared, split, out_path, cues=cues, share=share) as file:
+        missing = file.missing()
+        progress(file.num_own - len(missing), file.num_own)
+        if missing:
+            shown = [study for batch in file.batches(missing) for study in batch]
+            view = told_by_table(writer.features(prepared, shown).visual, cues)
+            write_scans(writer, file, view, progress=progress)
+        return file.finish()
+
+
+@contextmanager
+def open_reports(
+    writer: ReportWriter,
+    prepared: Prepared,
+    split: Split,
+    out_path: Path,
+    *,
+    cues: CueTable | None,
+    share: Share = ALONE,
+) -> Iterator[Growing]:
+    """Opens the file of a split's reports, of this very way of writing, for this process.
+
+    Raises:
+        CtscribeError: As `generate`.
+    """
     prepared.require(writer.recipe)
     scans = prepared.scans(split, reported=False)
-    with one_writer_of(out_path):
+    with growing(out_path, scans, writer.generate.batch_size, share) as file:
         writer.hold_against(prepared)
-        request = writer.made_of() | {
-            "cues": _told_by(writer, cues),
-            "scans_sha256": prepared.sha256(scans),
-        }
-        claim(out_path, request)
-        missing = drop_cut_line(scans, out_path)
-        progress(len(scans) - len(missing), len(scans))
-        if missing:
-            view = told_by_table(writer.features(prepared, missing).visual, cues)
-            write_scans(writer, scans, view, out_path, progress=progress)
-        rows = {row.scan_id: row for row in read_rows(out_path, PredictionRow)}
-        return [rows[study.scan_id] for study in scans]
+        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
+        file.claim(writer.made_of() | told)
+        yield file
 
 
-def _told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
+def told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
     """What the cues of a file of reports follow from."""
     if cues is not None:
         return [cues.sha256, cues.threshold]
@@ -120,37 +139,27 @@ def told_by_table(view: View, cues: CueTable | None) -> View:
 
 def write_scans(
     writer: ReportWriter,
-    scans: Sequence[StudyRow],
+    file: Growing,
     view: View,
-    out_path: Path,
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> None:
-    """Appends a report of every scan that the JSONL file lacks, written from what a view shows.
+    """Appends a report of every scan that the file lacks, written from what a view shows.
 
-    There must be one row per scan; ``progress`` is told (scans done, all scans) after each batch.
+    ``progress`` is told (scans done, all scans) after each batch.
     """
-    missing = drop_cut_line(scans, out_path)
-    done, size = len(scans) - len(missing), writer.generate.batch_size
-    for start in range(0, len(missing), size):
-        batch = missing[start : start + size]
-        shown = [writer.told(view(study)) for study in batch]
-        for study, visual, answer in zip(batch, shown, writer.answers(shown), strict=True):
-            append_row(out_path, answer_row(study, visual, answer))
-        progress(done + start + len(batch), len(scans))
+    missing = file.missing()
+    num_lacking = len(missing)
+    for batch in file.batches(missing):
+        num_lacking -= file.take(write_batch(writer, batch, view), missing)
+        progress(file.num_own - num_lacking, file.num_own)
 
 
-def drop_cut_line(scans: Sequence[StudyRow], path: Path) -> list[StudyRow]:
-    """Takes a half-written last line out of the file; returns the scans without a report in it."""
-    if not path.exists():
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return list(scans)
-    rows = read_rows(path, PredictionRow, partial=True)
-    if not path.read_bytes().endswith(b"\n"):
-        write_rows(path, rows)
-    written = {row.scan_id for row in rows}
-    return [study for study in scans if study.scan_id not in written]
+def write_batch(writer: ReportWriter, batch: Sequence[StudyRow], view: View) -> list[PredictionRow]:
+    """A report of each of these scans, written together."""
+    shown = [writer.told(view(study)) for study in batch]
+    answers = zip(batch, shown, writer.answers(shown), strict=True)
+    return [answer_row(study, visual, answer) for study, visual, answer in answers]
 
 
 def answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:

@@ -25,6 +25,7 @@ from ctscribe.base.files import ProgressCallback, sha256_of_file, sha256_of_json
 from ctscribe.base.recipe import GenerateConfig, change_recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.runs import recipe_of, weights_sha256
+from ctscribe.base.workers import own_gpu
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
@@ -36,7 +37,7 @@ from ctscribe.learn.model.contrast import (
 )
 from ctscribe.learn.model.cues import cue_of, finding_logits
 from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
-from ctscribe.learn.model.features import FeatureStore, store_features
+from ctscribe.learn.model.features import FeatureStore, store_features, store_together
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import answer_losses
@@ -111,7 +112,7 @@ class ReportWriter:
     @cached_property
     def _loaded(self) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
         qwen, tokenizer = load_model(self.run_dir / "best", self.recipe.model.dtype)
-        qwen.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        qwen.to(own_gpu() if torch.cuda.is_available() else "cpu").eval()
         return qwen, tokenizer
 
     @property
@@ -167,17 +168,21 @@ class ReportWriter:
                 "--set must name knobs of generate for a trained run, but is "
                 f"{', '.join(overrides)}",
             )
-        return self.writing(changed.generate)
+        return self._copy(changed.generate)
 
     def writing(
         self, generate: GenerateConfig | None = None, calibration: Calibration | None = None
     ) -> "ReportWriter":
         """The same weights, writing otherwise or told of findings at another threshold."""
         self._loaded  # noqa: B018 - read once for both
+        other = self._copy(generate or self.generate)
+        other._calibration = calibration or self._calibration
+        return other
+
+    def _copy(self, generate: GenerateConfig) -> "ReportWriter":
         other = copy(self)
         other.__dict__.pop("_contrast", None)
-        other.generate = generate or self.generate
-        other._calibration = calibration or self._calibration
+        other.generate = generate
         return other
 
     def features(
@@ -201,15 +206,19 @@ class ReportWriter:
     def hold_against(self, prepared: Prepared) -> None:
         """Chooses the training volumes that reports are held against and keeps them in the run.
 
-        Nothing happens where reports are held against nothing, or the volumes are there.
+        Nothing happens where reports are held against nothing, or the volumes are there. Launched
+        processes share the features of the training volumes and choose the same.
 
         Raises:
             CtscribeError: ``E_EMPTY_SPLIT``, ``E_PREPARED``.
         """
         if self.generate.contrast == "none" or self._volumes():
             return
-        scans = prepared.scans("train")
-        store = self.features(prepared, scans, noise=self.generate.contrast == "noise")
+        prepared.require(self.recipe)
+        scans, noise = prepared.scans("train"), self.generate.contrast == "noise"
+        store = store_together(
+            self.qwen, prepared, scans, noise=noise, merged=True, progress=lambda done, total: None
+        )
         volumes = choose_volumes(store, scans, self.generate, self.recipe.pairs.seed)
         write_volumes(self._volumes_path, volumes, self._volumes_facts)
 

@@ -1,4 +1,4 @@
-"""A Ray cluster that already runs: one Core task per volume, on machines that share the files."""
+"""A Ray cluster that already runs: tasks or actors, on machines that share the files."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.data.engines.engine import Result, Task, import_extra
@@ -51,6 +51,69 @@ def work(
                     waiting.append((task, attempt + 1))
                 else:
                     yield lost(task)
+
+
+def work_by_actors(
+    begin: Callable[[], Callable[[Task], Result]],
+    tasks: Sequence[Task],
+    *,
+    lost: Callable[[Task], Result],
+) -> Iterator[Result]:
+    """As `work`, where a worker must keep something large, such as a model, from task to task.
+
+    There is a worker for each GPU of the cluster, or for each processor where it has none.
+
+    Args:
+        begin: Importable by name, or a picklable object; called once in each worker, it returns
+            what does a task.
+        tasks: Picklable.
+        lost: See `Engine`.
+
+    Raises:
+        CtscribeError: As `work`.
+    """
+    with _cluster() as ray:
+        waiting = deque((task, 1) for task in tasks)
+        idle: list[Any] = []
+        at_work: dict[Any, tuple[Any, Task, int]] = {}
+        while waiting or at_work:
+            there = ray.cluster_resources()
+            num_gpus = int(there.get("GPU", 0))
+            kind = ray.remote(num_cpus=1, num_gpus=min(1, num_gpus))(_Actor)
+            most = num_gpus or int(there.get("CPU", 1))
+            while waiting and len(at_work) < most:
+                task, attempt = waiting.popleft()
+                actor = idle.pop() if idle else kind.remote(begin)
+                at_work[actor.do.remote(task)] = actor, task, attempt
+            while idle and not waiting:
+                ray.kill(idle.pop())  # another may wait for its place
+            (ready,), _ = ray.wait(list(at_work), num_returns=1)
+            actor, task, attempt = at_work.pop(ready)
+            try:
+                result = ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError:
+                if attempt < _ATTEMPTS:
+                    waiting.appendleft((task, attempt + 1))
+                else:
+                    yield lost(task)
+            else:
+                idle.append(actor)
+                yield result
+
+
+@final
+class _Actor:
+    """Keeps what `begin` makes; made at the first task, so that its errors are the task's."""
+
+    def __init__(self, begin: Callable[[], Callable[[Any], Any]]) -> None:
+        self._begin = begin
+        self._function: Callable[[Any], Any] | None = None
+
+    def do(self, task: object) -> object:
+        self._function = self._function or self._begin()
+        return self._function(task)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import final
@@ -23,6 +22,7 @@ from typing import final
 import uvicorn
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.hosts import is_this_machine
 from ctscribe.base.locks import one_writer
 from ctscribe.show.serving.app import make_app
 from ctscribe.show.serving.guard import Guard
@@ -59,9 +59,7 @@ class ServerOptions:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
-        with suppress(ValueError):
-            return ip_address(self.host).is_loopback
-        return self.host == "localhost"
+        return is_this_machine(self.host)
 
 
 def serve(

@@ -1,0 +1,81 @@
+"""The stage from prepared scans to ``predictions.jsonl`` by the machines of a Ray cluster.
+
+In: what `generate` takes, on storage that all machines share under the same paths. Out: the same
+file. Each worker holds the run's weights; this process hands out batches and writes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.recipe import GenerateConfig
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.base.types import Split
+from ctscribe.data.engines.ray import work_by_actors
+from ctscribe.data.prepared import Prepared
+from ctscribe.write.cue_table import CueTable
+from ctscribe.write.generate import open_reports, told_by_table, write_batch
+from ctscribe.write.writer import ReportWriter
+
+Batch = Sequence[StudyRow]
+
+
+@final
+@dataclass(frozen=True)
+class WriterOf:
+    """What a worker needs to become a writer of batches."""
+
+    run_dir: Path
+    generate: GenerateConfig
+    prepared_dir: Path
+    cues: CueTable | None
+
+    def __call__(self) -> Callable[[Batch], list[PredictionRow]]:
+        """Reads the weights."""
+        writer, prepared = ReportWriter(self.run_dir), Prepared(self.prepared_dir)
+        writer.generate = self.generate
+
+        def write(batch: Batch) -> list[PredictionRow]:
+            view = writer.features(prepared, batch).visual
+            return write_batch(writer, batch, told_by_table(view, self.cues))
+
+        return write
+
+
+def generate_clustered(
+    writer: ReportWriter,
+    prepared: Prepared,
+    split: Split,
+    out_path: Path,
+    *,
+    cues: CueTable | None = None,
+    progress: ProgressCallback = lambda done, total: None,
+) -> list[PredictionRow]:
+    """As `generate`, by a worker for each GPU of a Ray cluster that runs, or for each processor.
+
+    A batch whose worker or machine is lost is written by another; see `work_by_actors`.
+
+    Raises:
+        CtscribeError: As `generate`; ``E_ENGINE`` without a cluster, ``E_WORKER`` for a batch that
+            ends every worker.
+    """
+    with open_reports(writer, prepared, split, out_path, cues=cues) as file:
+        missing = file.missing()
+        num_lacking = len(missing)
+        progress(file.num_own - num_lacking, file.num_own)
+        begin = WriterOf(writer.run_dir.resolve(), writer.generate, prepared.folder.resolve(), cues)
+        for rows in work_by_actors(begin, file.batches(missing), lost=_lost):
+            num_lacking -= file.take(rows, missing)
+            progress(file.num_own - num_lacking, file.num_own)
+        return file.finish()
+
+
+def _lost(batch: Batch) -> list[PredictionRow]:
+    raise CtscribeError(
+        "E_WORKER",
+        f"the report of {batch[0].volume_name} must be written to its end, but three workers were "
+        "ended while they wrote it, perhaps for want of memory",
+    )

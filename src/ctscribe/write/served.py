@@ -1,0 +1,262 @@
+"""The stage from prepared scans to ``predictions.jsonl`` by a server of another program.
+
+In: a run for its prompt and length, prepared scans, an `Endpoint`. Out: one row per scan. Of a scan
+its frames are sent and the prompt, as pictures of pixels without any other data: no name, no date.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import ProgressCallback
+from ctscribe.base.rows import PredictionRow, StudyRow
+from ctscribe.base.runs import start_sha256
+from ctscribe.base.types import Split
+from ctscribe.data.prepared import Prepared
+from ctscribe.scan.types import Frames
+from ctscribe.text.prompt import prompt_messages
+from ctscribe.text.sections import split_report
+from ctscribe.write.cue_table import CueTable
+from ctscribe.write.endpoint import Endpoint, Reply
+from ctscribe.write.generate import told_by
+from ctscribe.write.growing import Growing, growing
+from ctscribe.write.writer import ReportWriter
+
+SendAs = Literal["images", "video"]
+_MOST_FAILURES = 3
+"""Scans that may fail in a row before the others are left."""
+_BURNED_IN = "W_BURNED_IN"
+_OF_A_VIDEO: dict[str, Any] = {
+    "mm_processor_kwargs": {"do_sample_frames": False},
+    "media_io_kwargs": {"video": {"fps": 2.0}},
+}
+"""What vLLM must know beside the frames: one second per slice pair, and none is left out."""
+
+
+@final
+@dataclass(frozen=True)
+class Served:
+    """A model that a server has, and how it is asked.
+
+    Attributes:
+        endpoint: The server.
+        model: As the server calls it.
+        send_as: images, PNG files to the pixel, which any server takes that sees images; video, a
+            data URI of JPEG files at their best quality, one a frame, two a second, as vLLM takes
+            it and as runs are trained.
+        num_parallel: Scans that are asked about at once.
+    """
+
+    endpoint: Endpoint
+    model: str
+    send_as: SendAs = "images"
+    num_parallel: int = 4
+
+    def made_of(self) -> dict[str, Any]:
+        """What its reports follow from beside the prompt; a folder of weights goes by their hash.
+
+        Neither the address nor a folder's place counts, as both may be others tomorrow.
+        """
+        folder = Path(self.model)
+        return {
+            "engine": "openai",
+            "model": folder.name if folder.is_dir() else self.model,
+            "model_sha256": start_sha256(self.model),
+            "send_as": self.send_as,
+            "temperature": 0,
+        }
+
+
+Cue = tuple[str, ...] | None
+Ask = Callable[[StudyRow], Reply]
+
+
+def generate_served(
+    writer: ReportWriter,
+    prepared: Prepared,
+    split: Split,
+    out_path: Path,
+    served: Served,
+    *,
+    cues: CueTable | None = None,
+    progress: ProgressCallback = lambda done, total: None,
+) -> list[PredictionRow]:
+    """As `generate`, but by a server, which is given the run's prompt and what frames show.
+
+    A scan that the server refuses is left, and the others are asked about; the same call tries
+    again what is missing.
+
+    Raises:
+        CtscribeError: As `generate`; ``E_OPTION`` for a run that writes as no server does,
+            ``E_REMOTE`` for scans that must not leave this machine, ``E_ENDPOINT`` when a scan has
+            no report in the end.
+    """
+    prepared.require(writer.recipe)
+    _require_servable(writer)
+    scans = prepared.scans(split, reported=False)
+    if served.endpoint.is_remote:
+        _require_nameless(scans)
+    with growing(out_path, scans) as file:
+        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
+        max_tokens = writer.generate.max_new_tokens
+        prompt = {"prompt": prompt_messages(), "max_new_tokens": max_tokens}
+        file.claim(served.made_of() | prompt | told)
+        missing = file.missing()
+        progress(len(scans) - len(missing), len(scans))
+        cue_of = _cues(writer, prepared, missing, cues)
+
+        also = _OF_A_VIDEO if served.send_as == "video" else {}
+
+        def ask(study: StudyRow) -> Reply:
+            messages = messages_of(prepared.frames(study), cue_of(study), served.send_as)
+            return served.endpoint.write(served.model, messages, max_tokens, also)
+
+        with closing(_each_answer(missing, ask, served)) as answers:
+            _take(answers, file, len(missing), cue_of, progress)
+        return file.finish()
+
+
+def _require_servable(writer: ReportWriter) -> None:
+    """Refuses a run whose way of writing would be left out in silence."""
+    if writer.generate.contrast != "none" and writer.generate.contrast_weight:
+        what, way = "generate.contrast", "pass --set generate.contrast=none"
+    elif writer.recipe.model.slice_attention:
+        what, way = "model.slice_attention", "use --engine local"
+    else:
+        return
+    raise CtscribeError(
+        "E_OPTION",
+        f"--engine openai must be asked for what a server can do, but this run writes with {what}, "
+        f"which none has; {way}",
+    )
+
+
+def _require_nameless(scans: Sequence[StudyRow]) -> None:
+    named = [scan.volume_name for scan in scans if _BURNED_IN in scan.warnings]
+    if named:
+        raise CtscribeError(
+            "E_REMOTE",
+            f"scans that leave this machine must not name a patient, but {len(named)} of "
+            f"{len(scans)} may have text burned into their images ({_BURNED_IN}), such as "
+            f"{named[0]}",
+        )
+
+
+def _cues(
+    writer: ReportWriter, prepared: Prepared, studies: Sequence[StudyRow], table: CueTable | None
+) -> Callable[[StudyRow], Cue]:
+    """What each prompt tells: by a table, by the run's own queries on this machine, or nothing.
+
+    Raises:
+        CtscribeError: ``E_CUES``.
+    """
+    if table is not None:
+        if not writer.recipe.model.cues:
+            raise CtscribeError(
+                "E_CUES", f"{writer.run_dir} must have learned to be told findings, but it has not"
+            )
+        return lambda study: table.of(study.volume_name, study.scan_id)
+    told = writer.cues(prepared, studies) if studies and writer.recipe.model.cues else {}
+    return lambda study: told.get(study.volume_name)
+
+
+def messages_of(frames: Frames, cue: Cue, send_as: SendAs) -> list[dict[str, Any]]:
+    """The run's prompt with frames in the place of its video, as OpenAI's messages.
+
+    Args:
+        frames: uint8 (slices, height, width, 3), most cranial first.
+        cue: See `prompt_messages`.
+        send_as: See `Served`.
+    """
+    system, user = prompt_messages(cue)
+    question = [part for part in user["content"] if part["type"] == "text"]
+    if send_as == "images":
+        urls = [f"data:image/png;base64,{_encoded(frame, 'PNG')}" for frame in frames]
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    else:
+        pictures = [_encoded(f, "JPEG", quality=100, subsampling=0) for f in frames]
+        url = f"data:video/jpeg;base64,{','.join(pictures)}"
+        shown = [{"type": "video_url", "video_url": {"url": url}}]
+    return [system, {**user, "content": [*shown, *question]}]
+
+
+def _encoded(frame: UInt8[np.ndarray, "height width 3"], form: str, **options: int) -> str:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, form, **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _take(
+    answers: Iterable[tuple[StudyRow, Reply | CtscribeError]],
+    file: Growing,
+    num_missing: int,
+    cue_of: Callable[[StudyRow], Cue],
+    progress: ProgressCallback,
+) -> None:
+    """Appends reports as they come; tells in the end of scans that have none."""
+    failed: list[tuple[StudyRow, CtscribeError]] = []
+    in_a_row = 0
+    for study, outcome in answers:
+        if isinstance(outcome, Reply):
+            file.append(_row(study, cue_of(study), outcome))
+            num_missing, in_a_row = num_missing - 1, 0
+            progress(len(file.scans) - num_missing, len(file.scans))
+        else:
+            failed.append((study, outcome))
+            in_a_row += 1
+            if in_a_row == _MOST_FAILURES:
+                break
+    if failed:
+        study, error = failed[0]
+        raise CtscribeError(
+            "E_ENDPOINT",
+            f"every scan must have a report, but {num_missing} of {len(file.scans)} have none; of "
+            f"{study.volume_name}: {error.told}",
+        )
+
+
+def _each_answer(
+    studies: Sequence[StudyRow], ask: Ask, served: Served
+) -> Generator[tuple[StudyRow, Reply | CtscribeError], None, None]:
+    """Each scan's answer, or why there is none, as they come; so many are asked about at once."""
+    waiting, at_work = iter(studies), dict[Future[Reply], StudyRow]()
+    with ThreadPoolExecutor(served.num_parallel) as pool, closing(served.endpoint):
+        while True:
+            for study in islice(waiting, served.num_parallel - len(at_work)):
+                at_work[pool.submit(ask, study)] = study
+            if not at_work:
+                return
+            ready, _ = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in ready:
+                study, error = at_work.pop(future), future.exception()
+                if error is None:
+                    yield study, future.result()
+                elif isinstance(error, CtscribeError) and error.code == "E_ENDPOINT":
+                    yield study, error
+                else:
+                    raise error
+
+
+def _row(study: StudyRow, cue: Cue, reply: Reply) -> PredictionRow:
+    findings, impression = split_report(reply.text)
+    return PredictionRow(
+        scan_id=study.scan_id,
+        patient_id=study.patient_id,
+        volume_name=study.volume_name,
+        findings=findings,
+        impression=impression,
+        num_tokens=reply.num_tokens,
+        finished=reply.finished,
+        cue=cue,
+    )

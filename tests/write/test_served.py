@@ -1,0 +1,328 @@
+"""Reports by servers of other programs: what they are sent, and what comes of it."""
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from ctscribe.base.files import read_json
+from ctscribe.base.recipe import Recipe
+from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
+from ctscribe.cli.app import app
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.publish import publish
+from ctscribe.text.findings import FINDINGS
+from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.write.cue_table import read_cue_table
+from ctscribe.write.endpoint import Endpoint
+from ctscribe.write.served import Served, generate_served
+from ctscribe.write.writer import ReportWriter
+from tests.chat_server import answer, serving, written
+from tests.models import tiny_model, write_run
+from tests.refusals import refusal
+from tests.studies import random_frames, study_row, write_prepared
+
+GENERATE = {"max_new_tokens": 8}
+RECIPE = Recipe.model_validate({"model": {"dtype": "float32"}, "generate": GENERATE})
+NUMBER = 6
+PLANTED = "PLANTED"
+STUDIES = [
+    study_row(f"{PLANTED}_{number}_a_1.nii.gz", source_split="valid") for number in range(NUMBER)
+]
+FRAMES = random_frames(NUMBER, (4, 84, 84, 3))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    return write_prepared(tmp_path / "prepared", STUDIES, RECIPE, frames=FRAMES)
+
+
+def run_of(folder: Path, tokenizer: PreTrainedTokenizerBase, **model: object) -> ReportWriter:
+    knobs = {"model": {"dtype": "float32", **model}, "generate": GENERATE}
+    recipe = Recipe.model_validate(knobs)
+    return ReportWriter(write_run(folder, recipe, tiny_model(tokenizer, decided=True), tokenizer))
+
+
+@pytest.fixture
+def run(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> ReportWriter:
+    return run_of(tmp_path / "run", tokenizer)
+
+
+def served(url: str, model: str = "m", num_parallel: int = 1) -> Served:
+    return Served(Endpoint(url, tries=2), model, num_parallel=num_parallel)
+
+
+def pictures(data: str) -> np.ndarray:
+    decoded = (io.BytesIO(base64.b64decode(each)) for each in data.split(","))
+    return np.stack([np.array(Image.open(file)) for file in decoded])
+
+
+def test_a_server_sees_frames_and_prompt_and_no_name(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.jsonl"
+    text = "Findings: A nodule.\nImpression: Nodule."
+    with serving(written(text), written(text, "length")) as (url, asked):
+        rows = generate_served(run, prepared, "test", out, served(url))
+    assert [row.scan_id for row in rows] == [study.scan_id for study in STUDIES]
+    assert {(row.findings, row.impression) for row in rows} == {("A nodule.", "Nodule.")}
+    assert [row.finished for row in rows] == [True] + [False] * 5
+    for number, question in enumerate(asked):
+        assert PLANTED not in question
+        assert str(tmp_path) not in question
+        system, user = json.loads(question.splitlines()[-1])["messages"]
+        assert system == {"role": "system", "content": SYSTEM}
+        *shown, prompt = user["content"]
+        assert prompt == {"type": "text", "text": QUESTION}
+        urls = [part["image_url"]["url"].split(",") for part in shown]
+        assert {head for head, _ in urls} == {"data:image/png;base64"}
+        assert np.array_equal(pictures(",".join(data for _, data in urls)), FRAMES[number])
+
+
+def test_a_video_is_one_part_of_all_frames(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    words = ["generate", str(run.run_dir), "--prepared", str(prepared.folder), "--engine", "openai"]
+    words += ["--model", "m", "--send-as", "video", "--parallel", "1"]
+    with serving(written("ok")) as (url, asked):
+        app([*words, "--endpoint", url], result_action="return_value")
+    question = json.loads(asked[0].splitlines()[-1])
+    assert question["media_io_kwargs"] == {"video": {"fps": 2.0}}
+    video, _ = question["messages"][1]["content"]
+    head, data = video["video_url"]["url"].split(",", 1)
+    assert head == "data:video/jpeg;base64"
+    shown = pictures(data).astype(int)
+    assert shown.shape == FRAMES[0].shape
+    assert np.abs(shown - FRAMES[0]).mean() < 2
+    asked_for = read_json(run.run_dir / "predictions_test.asked.json")
+    assert (asked_for["engine"], asked_for["model"]) == ("openai", "m")
+    assert asked_for["send_as"] == "video"
+
+
+def test_what_a_scan_ends_in_does_not_stop_the_others(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.jsonl"
+    refused = answer(400, {"error": "too long"})
+    told = r"2 of 6 have none; of PLANTED_1_a_1.nii.gz: .* 400.*too long"
+    with serving(written("a"), refused, written("a"), refused, written("a")) as (url, _):
+        with refusal("E_ENDPOINT", told):
+            generate_served(run, prepared, "test", out, served(url))
+        assert len(read_rows(out, PredictionRow)) == 4
+        rows = generate_served(run, prepared, "test", out, served(url))
+    assert read_rows(out, PredictionRow) == rows
+    assert [row.scan_id for row in rows] == [study.scan_id for study in STUDIES]
+
+
+def test_a_server_that_answers_nobody_is_left_soon(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    with serving(answer(404, {"error": "no such model"})) as (url, asked):
+        with refusal("E_ENDPOINT", "6 of 6 have none"):
+            generate_served(run, prepared, "test", tmp_path / "p.jsonl", served(url))
+        assert len(asked) == 3
+
+
+def test_no_more_are_asked_about_at_once(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    at_once, most = [0], [0]
+
+    def count(handler: object) -> None:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.05)
+        at_once[0] -= 1
+        written("ok")(handler)  # type: ignore[arg-type]
+
+    with serving(count) as (url, _):
+        generate_served(run, prepared, "test", tmp_path / "p.jsonl", served(url, num_parallel=3))
+    assert most[0] <= 3
+
+
+def test_reports_of_another_model_or_prompt_are_not_mixed(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.jsonl"
+    with serving(written("ok")) as (url, _):
+        generate_served(run, prepared, "test", out, served(url))
+        for other, told in (
+            (run.changed(("generate.max_new_tokens=9",)), "max_new_tokens"),
+            (run, "model"),
+        ):
+            with refusal("E_RUN_EXISTS", told):
+                model = "m" if other is not run else "n"
+                generate_served(other, prepared, "test", out, served(url, model))
+    with serving(written("ok")) as (url, asked):  # at another address it is the same
+        generate_served(run, prepared, "test", out, served(url))
+        assert not asked
+
+
+def test_findings_are_told_by_a_table(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path / "told", tokenizer, cues=True)
+    rows = [",".join(["VolumeName", *FINDINGS])]
+    rows += [",".join([s.volume_name, "0.9", *["0"] * 17]) for s in STUDIES]
+    (tmp_path / "cues.csv").write_text("\n".join(rows))
+    table = read_cue_table(tmp_path / "cues.csv")
+    with serving(written("ok")) as (url, asked):
+        out = tmp_path / "p.jsonl"
+        written_rows = generate_served(run, prepared, "test", out, served(url), cues=table)
+        assert "The image suggests: Medical material." in asked[0]
+        with refusal("E_CUES", "no calibration"):
+            generate_served(run, prepared, "test", tmp_path / "q.jsonl", served(url))
+        plain = run_of(tmp_path / "plain", tokenizer)
+        with refusal("E_CUES", "must have learned"):
+            generate_served(plain, prepared, "test", tmp_path / "r.jsonl", served(url), cues=table)
+    assert {row.cue for row in written_rows} == {("Medical material",)}
+
+
+def test_what_no_server_does_is_refused(run: ReportWriter, prepared: Prepared) -> None:
+    held = run.changed(("generate.contrast=mean",))
+    with refusal("E_OPTION", "generate.contrast.*--set generate.contrast=none"):
+        generate_served(held, prepared, "test", Path("p"), served("http://127.0.0.1:9/v1"))
+
+
+def test_frames_that_may_name_a_patient_stay_here(run: ReportWriter, tmp_path: Path) -> None:
+    marked = [row.model_copy(update={"warnings": ("W_BURNED_IN",)}) for row in STUDIES[:1]]
+    studies: list[StudyRow] = [*marked, *STUDIES[1:]]
+    prepared = write_prepared(tmp_path / "prepared", studies, RECIPE, frames=FRAMES)
+    elsewhere = Served(Endpoint("http://192.0.2.1/v1", allow_remote=True), "m")
+    with refusal("E_REMOTE", "1 of 6 may have text burned into"):
+        generate_served(run, prepared, "test", tmp_path / "p.jsonl", elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--engine", "openai"], "E_OPTION", "by --endpoint"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "E_OPTION", "go with --engine openai"),
+        (["--allow-remote"], "E_OPTION", "go with --engine openai"),
+        (["--engine", "openai", "--endpoint", "http://192.0.2.1/v1"], "E_REMOTE", "192.0.2.1"),
+        (
+            ["--engine", "openai", "--endpoint", "http://127.0.0.1:9", "--generator", "template"],
+            *("E_OPTION", "--engine and what goes with it must go with the model"),
+        ),
+    ],
+)
+def test_options_that_do_nothing_or_harm_are_refused(
+    run: ReportWriter, prepared: Prepared, options: list[str], code: str, told: str
+) -> None:
+    words = ["generate", str(run.run_dir), "--prepared", str(prepared.folder)]
+    with refusal(code, told):
+        app([*words, *options], result_action="return_value")
+    assert not (run.run_dir / "predictions_test.jsonl").exists()
+
+
+@dataclass
+class TransformersServer:
+    """The library's own server of an exported run, in a process of its own."""
+
+    python: str
+    export: Path
+    port: int
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        script = Path(__file__).parents[1] / "transformers_server.py"
+        (self.folder / "hub").mkdir(exist_ok=True)
+        environment = os.environ | {"HF_HOME": str(self.folder), "CUDA_VISIBLE_DEVICES": ""}
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.python, script, "serve", self.export, "--port", str(self.port)],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        while True:
+            assert self.process.poll() is None, (self.folder / "log.txt").read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"{self.url}/models", timeout=5).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+def python_that_serves() -> str:
+    """An interpreter with what `transformers serve` needs for Qwen2.5-VL, or a skipped test."""
+    python = os.environ.get("CTSCRIBE_SERVER_PYTHON", sys.executable)
+    lacks = "import importlib.util as u; print(*(n for n in %r if u.find_spec(n) is None))"
+    found = subprocess.run(
+        [python, "-c", lacks % (("openai", "torchvision", "fastapi", "uvicorn"),)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if found:
+        pytest.skip(f"transformers serve needs {found}; CTSCRIBE_SERVER_PYTHON may name a Python")
+    return python
+
+
+@contextmanager
+def real_server(export: Path, folder: Path) -> Iterator[TransformersServer]:
+    python = python_that_serves()
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = TransformersServer(python, export, port, folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_transformers_serve_killed_half_way_and_started_again(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path
+) -> None:
+    export = tmp_path / "export"
+    publish(run.run_dir / "best", export, "merged", run.recipe)
+    with real_server(export, tmp_path / "server") as server:
+        whole, out = tmp_path / "whole.jsonl", tmp_path / "p.jsonl"
+        model = str(export)
+        rows = generate_served(run, prepared, "test", whole, served(server.url, model, 2))
+        assert len({row.findings for row in rows}) > 1
+        assert {row.num_tokens for row in rows} <= set(range(1, 9))
+
+        def kill_half_way(done: int, total: int) -> None:
+            if done == total // 2:
+                server.kill()
+
+        with refusal("E_ENDPOINT", "of 6 have none"):
+            generate_served(
+                *(run, prepared, "test", out, served(server.url, model, 2)), progress=kill_half_way
+            )
+        assert 3 <= len(read_rows(out, PredictionRow)) < NUMBER
+        server.start()
+        again = generate_served(run, prepared, "test", out, served(server.url, model, 2))
+    assert again == rows
+    assert out.read_bytes() == whole.read_bytes()
