@@ -1,7 +1,8 @@
 """The commands of the pages run as they stand, one after the other, in an empty folder.
 
-Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, the tiny
-start for the published weights, and in each recipe fewer slices and shorter reports.
+Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, a small
+model for the published one, and in each recipe fewer slices, shorter reports and fewer patients to
+hold them against.
 """
 
 import csv
@@ -13,13 +14,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
+from benchmarks.bench_ct_rate import PAGE, RECIPE, costs, page_with, rows_of
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import read_recipe
 from ctscribe.base.rows import PredictionRow, SkippedRow, StudyRow, read_rows
+from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.scan.read import read_volume
 from tests.dicom import write_series
+from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
+TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-vl-7b-instruct"
+STAGES = ("prepare", "features", "pairs", "train", "tune", "generate", "evaluate", "card")
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 PHANTOM = (
     "ctscribe phantom {out} --processes 2 --set phantom.num_train_patients=8"
@@ -59,15 +67,15 @@ def run(folder: Path, commands: str) -> str:
 
 def here(commands: str, data: Path) -> str:
     """The same commands on what there is."""
-    for name in ("paper_heter", "ctscribe"):
+    for name in ("qwen2.5-vl-7b", "paper_heter", "ctscribe"):
         recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
         recipe.setdefault("slices", {})["num_slices"] = 4
-        recipe.setdefault("generate", {})["max_new_tokens"] = 16
+        recipe.setdefault("generate", {}).update(max_new_tokens=16, num_negatives=2)
         (data / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         commands = commands.replace(f"--recipe {name}", f"--recipe {data / name}.yaml")
     for there, put in {
         "/data/CT-RATE": str(data / "CT-RATE"),
-        "/models/Qwen2.5-VL-7B-Instruct": str(ROOT / "starts" / "tiny"),
+        "/models/Qwen2.5-VL-7B-Instruct": str(data / "published"),
         "/scans/series-folder": str(data / "series"),
     }.items():
         commands = commands.replace(there, put)
@@ -82,7 +90,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, PHANTOM.format(out="v1", flavour="v1"))
     scan = sorted((folder / "CT-RATE").rglob("valid_1*.nii.gz"))[0]
     write_series(folder / "series", volume=read_volume(scan, study="v", intensity="hu")[0])
+    write_published(folder / "published")
     return folder
+
+
+def write_published(folder: Path) -> None:
+    """A small random model of the published class, with the published tokenizer if it is here."""
+    if not TOKENIZER.is_dir():
+        folder.symlink_to(ROOT / "starts" / "tiny")
+        return
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    save_model(folder, tiny_model(tokenizer), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +116,12 @@ def test_the_readme_gives_the_same_commands_as_the_page_on_ct_rate() -> None:
     assert block("docs/ct_rate.md", start).startswith(block("README.md", start))
 
 
+def test_the_costs_on_the_page_are_those_that_are_computed() -> None:
+    rows = rows_of(read_recipe(RECIPE))
+    assert [row[0] for row in rows] == [f"`{name}`" for name in STAGES]
+    assert page_with(costs(rows)) == PAGE.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_ct_rate_from_scans_to_scores_and_weights_for_others(work: Path) -> None:
     written = read_rows(work / "heter/run/predictions_test.jsonl", PredictionRow)
@@ -107,6 +131,11 @@ def test_ct_rate_from_scans_to_scores_and_weights_for_others(work: Path) -> None
     assert set(scores["model"]) >= {"bleu_4", "rouge_l", "coverage", "label_accuracy"}
     assert (work.parent / "served/config.json").is_file()
     assert read_json(work / "heter/run/card_test/card.json")["views"]
+    assert len(read_json(work / "heter/run/tuned.json")["tries"]) > 1
+    assert not (work / "prepared/preprocessed").exists()
+    stored = [path.name for path in (work / "prepared/features").rglob("*.safetensors")]
+    studies = read_rows(work / "prepared/studies.jsonl", StudyRow)
+    assert all(any(name.startswith(row.volume_name[:-7]) for name in stored) for row in studies)
 
 
 @pytest.mark.slow
