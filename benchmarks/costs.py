@@ -6,7 +6,7 @@ it, though a causal kernel does half. `tests/test_costs.py` holds all of it agai
 
 from dataclasses import dataclass
 
-from transformers import Qwen2_5_VLConfig
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig
 
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.tower import MERGE, PATCH_PX
@@ -38,10 +38,12 @@ class Sample:
         return self.visual_tokens + self.prompt_tokens + self.answer_tokens
 
 
-def published_config(preset: str) -> Qwen2_5_VLConfig:
-    """A preset's true dimensions, its published vocabulary among them."""
-    tokenizer = train_tokenizer([SYSTEM, QUESTION] * 3, vocab_size=300)
-    config = build_config(preset, tokenizer)
+def published_config(
+    preset: str, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Qwen2_5_VLConfig:
+    """A preset's true dimensions, its published vocabulary among them, for any tokenizer's ids."""
+    words = tokenizer or train_tokenizer([SYSTEM, QUESTION] * 3, vocab_size=300)
+    config = build_config(preset, words)
     config.text_config.vocab_size = VOCABULARIES[preset]
     return config
 
@@ -55,7 +57,7 @@ def tower_flops(config: Qwen2_5_VLConfig, sample: Sample) -> int:
     seen = whole * patches // sample.slice_pairs + (tower.depth - whole) * _WINDOW_PATCHES
     merged = MERGE**2 * width
     merger = sample.visual_tokens * 2 * merged * (merged + out)
-    return patches * (a_patch + 4 * width * seen) + merger
+    return int(patches * (a_patch + 4 * width * seen) + merger)
 
 
 def _block_rows(config: Qwen2_5_VLConfig) -> int:

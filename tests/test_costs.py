@@ -70,7 +70,7 @@ def test_operations_of_a_pair_and_of_its_parts(
         loss = answer_losses(small, asked, "index").values.mean()
     forward = counter.get_total_flops()
     with counter:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     backward = counter.get_total_flops()
     assert language_flops(small.config, sample, RANK) == pytest.approx(forward, rel=0.03)
     both = 2 * (forward + backward)
