@@ -36,12 +36,13 @@ docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 
 # What something costs, beside an alternative in the same run, into results/: make bench NAME=fuzz
 # Names: evaluate, yardstick, scale, negatives, train, slice_attention, prepare, labeler, blind, fuzz,
-# export, contrast, card, intervals, selfcheck, page.
+# export, contrast, card, intervals, selfcheck, page, ct_rate, real-size.
 # labeler, blind, intervals and selfcheck read ARGS=reports.csv, and keep what is there without it;
-# page reads ARGS="series niivue.umd.js"; train takes ARGS="--preset qwen2.5-vl-7b --device cuda".
+# page reads ARGS="series niivue.umd.js"; train takes ARGS="--preset qwen2.5-vl-7b --device cuda";
+# real-size takes minutes and 25 GB of disk, and goes on where it stopped.
 bench: export OMP_NUM_THREADS := $(if $(filter evaluate train,$(NAME)),2,1)
 bench: $(addsuffix /.installed,$(VENV) $(BESIDE) $(if $(filter evaluate yardstick,$(NAME)),$(ORACLE)))
-	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(NAME) $(BESIDE) $(ARGS)
+	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(subst -,_,$(NAME)) $(BESIDE) $(ARGS)
 
 # Arms and seeds on phantoms, into results/ and docs/results/: make study NAME=objectives
 # Names: objectives, holds, say, paper, slice_aware, nodules, slabs; one to four hours each, resumed

@@ -19,6 +19,7 @@ from benchmarks.timing import alone, measured, resident_mb
 from ctscribe.base.files import write_json
 from ctscribe.base.recipe import (
     EvaluateConfig,
+    ModelConfig,
     PairsConfig,
     PhantomConfig,
     SlicesConfig,
@@ -157,7 +158,7 @@ def listed(folder: Path, number: int) -> dict[str, float]:
         for n, place in enumerate(places)
     )
     write_table(tree.metadata_path("train"), METADATA_COLUMNS, map(tuple, scanned))
-    return cost(lambda: examine(folder, VolumeConfig(), SlicesConfig()), number)
+    return cost(lambda: examine(folder, VolumeConfig(), SlicesConfig(), ModelConfig()), number)
 
 
 def listed_by_manifest(folder: Path, number: int) -> dict[str, float]:
@@ -165,7 +166,7 @@ def listed_by_manifest(folder: Path, number: int) -> dict[str, float]:
     columns = ("volume", "patient", "scan", "findings", "impression", *FINDINGS)
     rows = ((f"v/{n}.nii.gz", n // 2, n, *text, *labels) for n, (*text, labels) in told(number))
     path = write_table(folder / "scans.csv", columns, rows)
-    return cost(lambda: examine(path, VolumeConfig(), SlicesConfig()), number)
+    return cost(lambda: examine(path, VolumeConfig(), SlicesConfig(), ModelConfig()), number)
 
 
 def told(number: int) -> Iterator[tuple[int, Told]]:

@@ -76,7 +76,7 @@ def in_place_product_flops(_: Shape, left: Shape, right: Shape, *__: Any, **___:
     return 2 * left[0] * left[1] * right[1]
 
 
-_UNCOUNTED = {
+UNCOUNTED = {
     torch.ops.aten.addmm_: in_place_product_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
@@ -86,7 +86,7 @@ _UNCOUNTED = {
 def count_flops(trainer: Trainer) -> int:
     """Operations of one more pair; the counting itself takes memory, so do it last."""
     batch = trainer.data_collator([trainer.train_dataset[0]])
-    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         trainer.training_step(trainer.model, batch)
     return int(counter.get_total_flops())
 

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import SlicesConfig, VolumeConfig, read_recipe
+from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig, read_recipe
 from ctscribe.base.rows import SkippedRow, read_rows
 from ctscribe.base.runs import open_run
 from ctscribe.data.doctor import describe, examine
@@ -182,7 +182,7 @@ def test_prepare_and_doctor_pass_nothing_on(
     assert {row.code for row in skipped} == set(codes)
     assert b"preprocessed_npy" in contents(out)
     assert is_clean(contents(out))
-    assert is_clean(describe(examine(clinic, VOLUME, SLICES)))
+    assert is_clean(describe(examine(clinic, VOLUME, SLICES, ModelConfig())))
     assert is_clean(told())
 
 
@@ -256,7 +256,7 @@ def test_every_attribute_path_and_neighbour(
     assert b'"num_slices": 25' in record, "the other series is named by what it is"
     assert b'"series_number": null' in record, "but not by a number that is a date"
     assert is_clean(record)
-    assert is_clean(describe(examine(ward, VOLUME, SLICES)))
+    assert is_clean(describe(examine(ward, VOLUME, SLICES, ModelConfig())))
     assert is_clean(told())
 
 

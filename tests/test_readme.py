@@ -1,7 +1,8 @@
 """The commands of the pages run as they stand, one after the other, in an empty folder.
 
-Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, the tiny
-start for the published weights, and in each recipe fewer slices and shorter reports.
+Only what cannot be had here is put in its place: phantoms for CT-RATE and for own scans, a small
+model for the published one, and in each recipe fewer slices, smaller frames, shorter reports and
+fewer patients to hold them against.
 """
 
 import csv
@@ -13,13 +14,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
+from benchmarks.bench_ct_rate import PAGE, RECIPE, costs, page_with, rows_of
 from ctscribe.base.files import read_json
+from ctscribe.base.recipe import read_recipe
 from ctscribe.base.rows import PredictionRow, SkippedRow, StudyRow, read_rows
+from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.scan.read import read_volume
 from tests.dicom import write_series
+from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
+TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-vl-7b-instruct"
+STAGES = ("prepare", "features", "pairs", "train", "tune", "generate", "evaluate", "card")
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 PHANTOM = (
     "ctscribe phantom {out} --processes 2 --set phantom.num_train_patients=8"
@@ -50,7 +58,7 @@ def run(folder: Path, commands: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,15 +67,15 @@ def run(folder: Path, commands: str) -> str:
 
 def here(commands: str, data: Path) -> str:
     """The same commands on what there is."""
-    for name in ("paper_heter", "ctscribe"):
+    for name in ("qwen2.5-vl-7b", "paper_heter", "ctscribe"):
         recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
-        recipe.setdefault("slices", {})["num_slices"] = 4
-        recipe.setdefault("generate", {})["max_new_tokens"] = 16
+        recipe.setdefault("slices", {}).update(num_slices=4, frame_size_px=[224, 224])
+        recipe.setdefault("generate", {}).update(max_new_tokens=16, num_negatives=2)
         (data / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         commands = commands.replace(f"--recipe {name}", f"--recipe {data / name}.yaml")
     for there, put in {
         "/data/CT-RATE": str(data / "CT-RATE"),
-        "/models/Qwen2.5-VL-7B-Instruct": str(ROOT / "starts" / "tiny"),
+        "/models/Qwen2.5-VL-7B-Instruct": str(data / "published"),
         "/scans/series-folder": str(data / "series"),
     }.items():
         commands = commands.replace(there, put)
@@ -82,7 +90,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, PHANTOM.format(out="v1", flavour="v1"))
     scan = sorted((folder / "CT-RATE").rglob("valid_1*.nii.gz"))[0]
     write_series(folder / "series", volume=read_volume(scan, study="v", intensity="hu")[0])
+    write_published(folder / "published")
     return folder
+
+
+def write_published(folder: Path) -> None:
+    """A small random model of the published class, with the published tokenizer if it is here."""
+    if not TOKENIZER.is_dir():
+        folder.symlink_to(ROOT / "starts" / "tiny")
+        return
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    save_model(folder, tiny_model(tokenizer), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +116,13 @@ def test_the_readme_gives_the_same_commands_as_the_page_on_ct_rate() -> None:
     assert block("docs/ct_rate.md", start).startswith(block("README.md", start))
 
 
-@pytest.mark.slow
+def test_the_costs_on_the_page_are_those_that_are_computed() -> None:
+    rows = rows_of(read_recipe(RECIPE))
+    assert [row[0] for row in rows] == [f"`{name}`" for name in STAGES]
+    assert page_with(costs(rows)) == PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.long
 def test_ct_rate_from_scans_to_scores_and_weights_for_others(work: Path) -> None:
     written = read_rows(work / "heter/run/predictions_test.jsonl", PredictionRow)
     scores = read_json(work / "heter/run/scores.json")
@@ -107,9 +131,14 @@ def test_ct_rate_from_scans_to_scores_and_weights_for_others(work: Path) -> None
     assert set(scores["model"]) >= {"bleu_4", "rouge_l", "coverage", "label_accuracy"}
     assert (work.parent / "served/config.json").is_file()
     assert read_json(work / "heter/run/card_test/card.json")["views"]
+    assert len(read_json(work / "heter/run/tuned.json")["tries"]) > 1
+    assert not (work / "prepared/preprocessed").exists()
+    stored = [path.name for path in (work / "prepared/features").rglob("*.safetensors")]
+    studies = read_rows(work / "prepared/studies.jsonl", StudyRow)
+    assert all(any(name.startswith(row.volume_name[:-7]) for name in stored) for row in studies)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_draft_from_a_dicom_series(work: Path, data: Path) -> None:
     run(work.parent, here(block("docs/own_scans.md", "ctscribe report"), data))
     page = next((work.parent / "draft").rglob("report.html")).read_text(encoding="utf-8")
@@ -117,14 +146,15 @@ def test_one_draft_from_a_dicom_series(work: Path, data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_release_1_is_prepared_to_the_same_grid(work: Path, data: Path, tmp_path: Path) -> None:
-    commands = here(block("README.md", "ctscribe prepare").partition("\n")[0], data)
-    run(tmp_path, commands.replace(str(data / "CT-RATE"), str(data / "v1")))
-    first, second = (
-        {row.volume_name: row.shape_xyz for row in read_rows(each / "studies.jsonl", StudyRow)}
-        for each in (tmp_path / "work/prepared", work / "prepared")
-    )
-    assert first == second
+def test_release_1_is_prepared_to_the_same_grid(data: Path, tmp_path: Path) -> None:
+    command = here(block("README.md", "ctscribe prepare").partition("\n")[0], data)
+    shapes = []
+    for release in ("v1", "CT-RATE"):
+        (tmp_path / release).mkdir()
+        run(tmp_path / release, command.replace(str(data / "CT-RATE"), str(data / release)))
+        rows = read_rows(tmp_path / release / "work/prepared/studies.jsonl", StudyRow)
+        shapes.append({row.volume_name: row.shape_xyz for row in rows})
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, read_rows
 from ctscribe.data import survey as surveying
 from ctscribe.data.doctor import examine
@@ -178,7 +178,7 @@ def test_files_outside_the_list_must_be_allowed(
 
 
 def test_the_doctor_takes_an_export(export: Path) -> None:
-    found = examine(export, VOLUME, SLICES)
+    found = examine(export, VOLUME, SLICES, ModelConfig())
     assert (found.num_volumes, set(found.problems)) == (3, {"E_TRUNCATED"})
     assert "W_OTHER_SERIES" in found.warnings
 

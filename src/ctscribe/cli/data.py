@@ -186,6 +186,7 @@ def doctor(
             source,
             knobs.volume,
             knobs.slices,
+            knobs.model,
             prefer=prefer,
             series=series,
             reconstructions=reconstructions,

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.recipe import SlicesConfig, VolumeConfig
+from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow
 from ctscribe.data.engines import local
 from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
@@ -17,7 +17,7 @@ from ctscribe.data.manifest import each_source
 from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.data.worklist import as_data_set
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.frames import coarse_size, frame_size
+from ctscribe.scan.frames import TOKEN_SIDE_PX, coarse_size, frame_size
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
@@ -30,6 +30,8 @@ _STORE_S_PER_VOXEL = 12e-9
 """Resampling and writing both stores: 0.41 s for 409 × 409 × 200 on one core."""
 _NIFTI_BYTES_PER_VOXEL = 1.2
 """int16 chest CT after igzip level 1."""
+_FEATURE_WIDTHS = {"tiny": (128, 512), "qwen2.5-vl-3b": (2048, 5120), "qwen2.5-vl-7b": (3584, 5120)}
+"""Numbers per visual token behind a preset's merger, and before it."""
 
 
 @final
@@ -69,6 +71,9 @@ class Diagnosis:
     """What is unusual, by code."""
     need: dict[str, Need]
     """By what is kept, ``slices`` or ``all``."""
+    features_bytes: int
+    """Disk that a frozen tower's features of all volumes take besides, those of noise apart; 0 for
+    a tower that learns."""
 
     @property
     def num_failing(self) -> int:
@@ -80,6 +85,7 @@ def examine(
     source: Path,
     volume: VolumeConfig,
     slices: SlicesConfig,
+    model: ModelConfig,
     *,
     prefer: Prefer | None = None,
     series: str | None = None,
@@ -91,7 +97,8 @@ def examine(
     """Examines a data set, or an export that is none yet, by its tables and headers.
 
     Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
-    when `prepare` reads the voxels. The arguments are those of `prepare`.
+    when `prepare` reads the voxels. The arguments are those of `prepare`; ``model`` tells how large
+    stored features are.
 
     Raises:
         CtscribeError: What is wrong with the data set's tables.
@@ -116,7 +123,8 @@ def examine(
                     _add(warnings, code, example)
             progress(done, len(headers))
     problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
-    return Diagnosis(found.number, problems, warnings, _needs(found))
+    features = found.visual_tokens * _bytes_per_token(model)
+    return Diagnosis(found.number, problems, warnings, _needs(found), features)
 
 
 def _sort_out(
@@ -146,6 +154,8 @@ def describe(found: Diagnosis) -> str:
         disk, memory = _size(need.disk_bytes), _size(need.memory_bytes)
         hours = f"{need.cpu_hours:.1f}" if need.cpu_hours >= 0.05 else "< 0.1"
         lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{hours:>13}")
+    if found.features_bytes:
+        lines.append(f"  features besides {_size(found.features_bytes):>9}")
     return "\n".join(lines)
 
 
@@ -175,7 +185,12 @@ class _Estimate:
     """By code, the volume's name with what its header says of the matter."""
     voxels_in: int
     voxels_out: int
-    frame_bytes: int
+    visual_tokens: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of two slices in three channels per token."""
+        return self.visual_tokens * 2 * 3 * TOKEN_SIDE_PX**2
 
 
 def _estimate(
@@ -200,7 +215,7 @@ def _estimate(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
-        rows * columns * 3 * slices.num_slices,
+        rows * columns // TOKEN_SIDE_PX**2 * (slices.num_slices // 2),
     )
 
 
@@ -236,6 +251,7 @@ class _Estimates:
     voxels_in: int = 0
     voxels_out: int = 0
     frame_bytes: int = 0
+    visual_tokens: int = 0
     most_voxels_in: int = 0
 
     def add(self, one: _Estimate) -> None:
@@ -243,6 +259,7 @@ class _Estimates:
         self.voxels_in += one.voxels_in
         self.voxels_out += one.voxels_out
         self.frame_bytes += one.frame_bytes
+        self.visual_tokens += one.visual_tokens
         self.most_voxels_in = max(self.most_voxels_in, one.voxels_in)
 
 
@@ -255,3 +272,11 @@ def _needs(all_in: _Estimates) -> dict[str, Need]:
         "slices": Need(all_in.frame_bytes, memory, read_h),
         "all": Need(all_in.frame_bytes + stores, memory, read_h + store_h),
     }
+
+
+def _bytes_per_token(model: ModelConfig) -> int:
+    """Of a frozen tower's features on disk; nothing is stored of one that learns."""
+    if not model.freeze_tower:
+        return 0
+    merged, before = _FEATURE_WIDTHS[model.preset]
+    return (merged if model.freeze_merger else before) * (4 if model.dtype == "float32" else 2)
