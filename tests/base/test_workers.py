@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ctscribe.base.workers import own_gpu
+
 POOL = """
 import signal
 import time
@@ -111,3 +113,10 @@ def test_an_interrupted_command_says_one_sentence_and_leaves_nobody(
     ]
     assert_gone(workers)
     assert not [*out.rglob(".lock"), *out.rglob("*.part")]
+
+
+def test_each_launched_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_gpu() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_gpu() == "cuda:3"
