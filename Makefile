@@ -40,7 +40,7 @@ docs: $(VENV)/.installed  ## docs/errors.md, then all pages into site/
 # labeler, blind, intervals and selfcheck read ARGS=reports.csv, and keep what is there without it;
 # page reads ARGS="series niivue.umd.js"; train takes ARGS="--preset qwen2.5-vl-7b --device cuda";
 # real-size takes minutes and 25 GB of disk, and goes on where it stopped.
-bench: export OMP_NUM_THREADS := $(if $(filter evaluate train,$(NAME)),2,1)
+bench: export OMP_NUM_THREADS := $(if $(filter evaluate train real-size,$(NAME)),2,1)
 bench: $(addsuffix /.installed,$(VENV) $(BESIDE) $(if $(filter evaluate yardstick,$(NAME)),$(ORACLE)))
 	PYTHONPATH=$(ORACLE):$(PYTHONPATH) $(BIN)/python -m benchmarks.bench_$(subst -,_,$(NAME)) $(BESIDE) $(ARGS)
 

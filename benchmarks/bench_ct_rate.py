@@ -123,7 +123,10 @@ def _writing(config: Qwen2_5_VLConfig, sample: Sample, forward: int, validation:
     memory = model_gb + held / 1e9, model_gb
     return [
         ("`tune`", "1 GPU", *_told(0, TRIES * validation * report_s, *memory)),
-        ("`generate`", "1 GPU", *_told(0, TEST_SCANS * report_s, *memory)),
+        (
+            *("`generate`", _GPUS),
+            *_told(0, TEST_SCANS * report_s / GPUS, memory[0], GPUS * model_gb),
+        ),
         ("`evaluate`", "1 core", *_told(0, EVALUATE_S, None, EVALUATE_GB)),
         (
             *("`card`", "1 GPU"),

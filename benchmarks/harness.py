@@ -79,10 +79,15 @@ def labelled_reports(path: Path) -> list[ScanReport]:
     ]
 
 
-def write_page(name: str, told: Mapping[str, Any]) -> None:
-    """Writes ``docs/results/<name>.md``: the words of ``pages/<name>.md`` with what is told."""
+def page_text(name: str, told: Mapping[str, Any]) -> str:
+    """The words of ``pages/<name>.md`` with what is told."""
     words = Path(__file__).with_name("pages") / f"{name}.md"
-    write_text(PAGES / f"{name}.md", words.read_text(encoding="utf-8").format(**told))
+    return words.read_text(encoding="utf-8").format(**told)
+
+
+def write_page(name: str, told: Mapping[str, Any]) -> None:
+    """Writes ``docs/results/<name>.md``; see `page_text`."""
+    write_text(PAGES / f"{name}.md", page_text(name, told))
     print(f"Written to {PAGES / name}.md")
 
 

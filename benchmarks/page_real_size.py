@@ -21,7 +21,7 @@ from ctscribe.base.recipe import read_recipe
 RATE, PEAKS = 0.4, {"A100": 312e12, "H100, H200": 989e12}
 """Share that is reached of a GPU's dense matrix products in bfloat16."""
 GPUS = (1, 2, 8)
-NOT_RUN = "Not run on this machine yet; `make bench NAME=real-size` puts the table here."
+NOT_RUN = "Not run yet: `make bench NAME=real-size` puts the table here."
 
 
 def told(path: Path) -> dict[str, str]:

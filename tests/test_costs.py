@@ -16,6 +16,8 @@ from benchmarks.costs import (
     tower_flops,
     weights,
 )
+from benchmarks.harness import PAGES, RESULTS, page_text
+from benchmarks.page_real_size import told
 from ctscribe.base.recipe import ModelConfig
 from ctscribe.learn.model.presets import build_config
 from ctscribe.learn.model.qwen import answer_losses
@@ -125,3 +127,8 @@ def test_what_is_kept_for_the_backward_pass(
     # the last layer works at the answer alone
     whole_layers = 3 / 4 * kept_bytes(small.config, RANK) * sample.tokens
     assert whole_layers == pytest.approx(found, rel=0.1)
+
+
+def test_the_page_on_real_size_holds_what_is_computed() -> None:
+    text = page_text("real_size", told(RESULTS / "real_size.json"))
+    assert text == (PAGES / "real_size.md").read_text(encoding="utf-8")
