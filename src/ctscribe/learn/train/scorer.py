@@ -142,6 +142,10 @@ def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", 
     name = "activation_checkpointing_enable"
     enable = getattr(qwen, name, None) or qwen.gradient_checkpointing_enable
     enable(options)
+    if getattr(qwen, "_require_grads_hooks", None):
+        # what is not re-entrant needs no gradient of the inputs, and asking for one would keep
+        # the graph of a tower that does not learn and differentiate it
+        qwen.disable_input_require_grads()
 
 
 def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
