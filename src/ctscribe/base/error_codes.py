@@ -167,6 +167,8 @@ E_OPTION             Two options contradict each other.
     Leave out one of them, or give what it goes with.
 E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.
     Use the release with true headers.
+E_OPTIMIZER          The optimiser that was asked for is not installed, or not where it runs.
+    Run `pip install ctscribe[bitsandbytes]` on a machine with a GPU, or set `train.optimizer` anew.
 E_OVERFLOW           Visual tokens are not finite in the model's number type.
     Check the weights, or set `model.dtype` to float32.
 E_PAIRS              Pairs do not fit the prepared studies or the recipe.

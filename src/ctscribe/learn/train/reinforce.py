@@ -74,13 +74,15 @@ def reinforce(
     *,
     cues: Mapping[str, tuple[str, ...]] | None = None,
     progress: ProgressCallback = lambda done, total: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> ReinforceResult:
     """Goes on from a trained run's best weights by policy gradient, or continues where it stopped.
 
     ``run_dir`` is new or was started with the same request; its ``best`` are the weights with the
     highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, but
     for reinforce, train and generate. A run that is told findings is told ``cues``, by volume
-    name, as when it writes. ``progress`` is told (updates done, all updates).
+    name, as when it writes. ``progress`` is told (updates done, all updates), and ``told`` before
+    the first one what a pass takes of memory.
 
     Raises:
         CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
@@ -106,7 +108,8 @@ def reinforce(
         pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
         pairs.require_reports()
         course = Course(training, pairs, recipe)
-        policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+        tokens = recipe.train.pairs_per_device * pairs.longest(recipe.generate.max_new_tokens)
+        policy = Policy(make_scorer(qwen, recipe, tokens, told), tokenizer, recipe)
         open_run(run_dir, "reinforce", request)
         return go_on(
             run_dir,
@@ -123,7 +126,7 @@ def _request(
 ) -> dict[str, Any]:
     """What a run of `reinforce` was asked for; ``studies`` is the hash of what it learns from."""
     request = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.as_asked(),
         "start_sha256": weights_sha256(start_run / "best"),
         "studies_sha256": studies,
     }

@@ -18,7 +18,7 @@ from ctscribe.learn.pairs.collate import Batch
 
 Part = Literal["tower", "merger", "language"]
 _aten = torch.ops.aten
-_EXPENSIVE = {
+EXPENSIVE = {
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.convolution.default),
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
@@ -149,6 +149,6 @@ def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", 
 
 
 def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
-    if operation in _EXPENSIVE:
+    if operation in EXPENSIVE:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
