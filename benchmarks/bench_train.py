@@ -241,7 +241,12 @@ def page(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page_table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = ("speedup_in_cpu_seconds", "first_epoch_in_cpu_seconds", "memory_share")
-    columns = "|CPU s per pair|MB|10⁹ operations|later epochs|first epoch|memory|later|first|memory"
+    sides = [
+        f"{what} beside {plain}"
+        for plain in ("plain", "plain again")
+        for what in ("speed", "first epoch", "memory")
+    ]
+    columns = ["", "CPU s per pair", "MB", "10⁹ operations", *sides]
     lines = []
     for row in rows:
         plain = [row["beside_plain"][name] for name in names]
@@ -255,7 +260,7 @@ def _page_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 *(f"{ratio:.2f}" for ratio in (*plain, *again)),
             )
         )
-    return table(columns.split("|"), lines)
+    return table(columns, lines)
 
 
 def main() -> None:

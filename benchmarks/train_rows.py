@@ -108,14 +108,12 @@ SKIPPED = replace(OURS, name="ours, every negative skipped", max_loss=0.01)
 COMPARED = (PLAIN, PLAIN_AGAIN, OURS, OURS_CHEAP, OURS_AGAIN, SKIPPED)
 """What a user chooses between; measured in turn, more than once."""
 ONCE = (
-    _answers := replace(PLAIN, name="answer positions alone", answers_only=True),
-    _turns := replace(_answers, name="branches in turn", in_turn=True),
-    _fast := replace(_turns, name="batched windows", fast_tower=True),
-    replace(_fast, name="last layer where it is read", narrow=True),
+    _answers := replace(PLAIN, name="plain, answer positions alone", answers_only=True),
+    replace(_answers, name="and in turn, last layer where read", in_turn=True, narrow=True),
     replace(PLAIN_AGAIN, name="plain, layers computed again, tower learns", freeze_tower=False),
     replace(OURS, name="ours, adapters", adapters=True),
 )
-"""The levers between the first row and `OURS`, each added to the one before, and two rows more."""
+"""Levers on the way from the first row to `OURS`, and two rows more."""
 
 
 class Together(Trainer):  # type: ignore[misc]

@@ -1,7 +1,6 @@
 """The Trainer's arguments, from a recipe and the launcher, and how many updates they give."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
+from transformers.utils import is_bitsandbytes_available
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
@@ -93,7 +93,7 @@ def _require_optimizer(optimizer: Literal["adamw", "adamw_8bit", "adafactor"]) -
     if optimizer != "adamw_8bit":
         return
     for there, what in (
-        (find_spec("bitsandbytes") is not None, "bitsandbytes"),
+        (is_bitsandbytes_available(), "bitsandbytes"),
         (torch.cuda.is_available(), "a CUDA GPU"),
     ):
         if not there:

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.files import size_in_words
 from ctscribe.base.recipe import Recipe
@@ -115,13 +115,14 @@ def branch_bytes(
     probed = [_probe(language, dtype, number) for number in _PROBED]
     whole, cheap = (_line(tokens, several) for several in zip(*probed, strict=True))
     enters = tokens * config.hidden_size * qwen.get_input_embeddings().weight.itemsize
+    copies = _line(0, [all_of_it for all_of_it, _ in probed])  # autocast keeps them to its end
     layers = len(language.layers)
     logits = min(tokens, _LOGIT_ROWS) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
     ends = 4 * enters + logits  # embeddings, final norm, and what the output layer makes
     return {
         "none": ends + layers * whole,
-        "cheap": ends + layers * (enters + cheap) + whole,
-        "layers": ends + layers * enters + whole,
+        "cheap": ends + layers * (enters + cheap + copies) + whole,
+        "layers": ends + layers * (enters + copies) + whole,
     }
 
 
@@ -131,7 +132,7 @@ def _line(tokens: int, values: Sequence[int]) -> int:
 
 
 def _probe(
-    language: nn.Module, dtype: Literal["float32", "bfloat16"], tokens: int
+    language: PreTrainedModel, dtype: Literal["float32", "bfloat16"], tokens: int
 ) -> tuple[int, int]:
     """Bytes that a decoder layer keeps of some tokens: of everything, and of what is expensive."""
     layer, embeddings = language.layers[0], language.embed_tokens.weight
@@ -169,11 +170,11 @@ class _Kept:
 
 
 @final
-class _Expensive(TorchDispatchMode):
+class _Expensive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what matrix products and attention give, which `recompute` keeps as cheap."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(

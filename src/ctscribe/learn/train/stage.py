@@ -149,9 +149,8 @@ def train(
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
     ``run_dir`` is new or was started with the same request; nothing is written into it before all
     checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
-    ``progress`` is told (updates done, all updates), and ``storing`` before it (volumes whose
-    features are stored, all volumes); ``logged`` is told each update's row, and ``told`` before
-    the first one what a step takes of memory.
+    ``storing`` is told (volumes whose features are stored, all volumes), then ``told`` what a step
+    takes of memory, ``progress`` (updates done, all updates), ``logged`` each update's row.
 
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
@@ -180,12 +179,8 @@ def train(
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
-        return fit(
-            *(arguments, qwen, tokenizer, taught, judged, recipe),
-            progress=progress,
-            logged=logged,
-            told=told,
-        )
+        heard: dict[str, Any] = {"progress": progress, "logged": logged, "told": told}
+        return fit(arguments, qwen, tokenizer, taught, judged, recipe, **heard)
 
 
 def fit(
