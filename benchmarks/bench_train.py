@@ -1,14 +1,15 @@
-"""A training step's cost: a plain trainer, then ours with each lever added in turn.
+"""A training step's cost: what a plain trainer with the same frozen tower takes, and ours.
 
-``make bench NAME=train``; on a GPU ``ARGS="--preset qwen2.5-vl-7b --device cuda"``. Every row
-trains in a process of its own; its time is that of its least disturbed update, by the clock and in
-seconds of CPU, which other work on the machine disturbs less. Gradients of the first update are
-compared with the plain row's on the weights both train.
+``make bench NAME=train``; on a GPU ``ARGS="--preset qwen2.5-vl-7b --device cuda"``; ``ARGS=--page``
+makes the page alone. Every row trains in a process of its own; its time is that of its least
+disturbed update, by the clock and in seconds of CPU, which other work on the machine disturbs less.
+Rows that a user chooses between take turns. Gradients of the first update must be the plain row's
+wherever a row says that its mathematics are.
 """
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
@@ -19,15 +20,29 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback
 
-from benchmarks.harness import record
+from benchmarks.harness import RESULTS, record, table, write_page
 from benchmarks.timing import alone, measured
-from benchmarks.train_rows import OURS, PLAIN, PRESETS, ROWS, SKIPPED, Row, make
+from benchmarks.train_rows import (
+    COMPARED,
+    NUM_SLICES,
+    ONCE,
+    PLAIN,
+    PLAIN_AGAIN,
+    PRESETS,
+    Row,
+    make,
+)
+from ctscribe.base.files import read_json
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.train.trainer import PairTrainer, means
 
 UPDATES = 2
 """Of one pair each; the first is not timed."""
 SAMPLED = 16384
 """Gradient elements compared per weight."""
+EQUAL_TO = 1e-6
+"""Of the gradient's norm: what sums in another order may differ by in float32."""
+TIMES = ("s_per_pair", "cpu_s_per_pair", "s_per_volume_stored", "cpu_s_per_volume_stored")
 Shape = tuple[int, ...]
 
 
@@ -91,87 +106,176 @@ def count_flops(trainer: Trainer) -> int:
     return int(counter.get_total_flops())
 
 
+@torch.no_grad()
+def count_tower_flops(trainer: Trainer, side_px: int) -> int:
+    """Operations of storing one volume's features."""
+    frames = torch.zeros(NUM_SLICES, side_px, side_px, 3, dtype=torch.uint8)
+    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+        encode_frames(trainer.model.qwen, [frames])
+    return int(counter.get_total_flops())
+
+
 def compared(gradients: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Largest difference from the plain row's gradients, on the weights both rows train."""
+    """Norm of the difference from the plain row's gradient, on the weights both rows train."""
     shared = [name for name in gradients if name in plain]
     if not shared:
         return {"shared_weights": 0}
-    off = {name: gradients[name] - plain[name] for name in shared}
-    relative = (float(off[n].norm() / plain[n].norm().clamp(min=1e-12)) for n in shared)
+    ours, theirs = (torch.cat([of[name] for name in shared]) for of in (gradients, plain))
     return {
         "shared_weights": len(shared),
-        "max_abs_difference": max(float(each.abs().max()) for each in off.values()),
-        "max_relative_difference": max(relative),
-        "largest_gradient": max(float(plain[name].abs().max()) for name in shared),
+        "share_of_norm_that_differs": float((ours - theirs).norm() / theirs.norm()),
     }
+
+
+def require_equal(row: Row, found: Mapping[str, Any]) -> None:
+    """Stops the bench where a row that does not change the mathematics has another gradient."""
+    share = 0.0 if row.changes() else found["gradient"]["share_of_norm_that_differs"]
+    if share > EQUAL_TO:
+        raise SystemExit(f"{row.name}: the gradient differs by {share:.1e} of its norm")
 
 
 def run_row(preset_name: str, row: Row, folder: Path) -> dict[str, Any]:
     """Trains a few updates of one row and measures them."""
+    preset = PRESETS[preset_name]
 
-    def train() -> tuple[Trainer, Watch, float]:
-        trainer, seconds = make(PRESETS[preset_name], row, 1, UPDATES, folder / row.name)
+    def train() -> tuple[Trainer, Watch, tuple[float, float]]:
+        trainer, stored_s = make(preset, row, 1, UPDATES, folder / row.name)
         watch = Watch(trainer, SAMPLED)
         trainer.train()
-        return trainer, watch, seconds
+        return trainer, watch, stored_s
 
     (trainer, watch, stored_s), cost = measured(train)
     on_gpu = torch.cuda.is_available()
     peak_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else cost.peak_mb
     if row == PLAIN:
         torch.save(watch.gradients, folder / "plain.pt")
-    seconds, skipped = min(watch.seconds[1:]), 0.0
+    skipped = 0.0
     if isinstance(trainer, PairTrainer):
         skipped = means(trainer.tally.take())["share_skipped"] or 0.0
+    times = min(watch.seconds[1:]), min(watch.cpu_seconds[1:]), *stored_s
     return {
         "name": row.name,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
         "tokens_per_branch": len(trainer.train_dataset[0].positive.input_ids),
-        "pairs_per_s": 1 / seconds,
-        "pairs_per_s_first_epoch": 1 / (seconds + stored_s),
-        "cpu_s_per_pair": min(watch.cpu_seconds[1:]),
+        **dict(zip(TIMES, times, strict=True)),
         "peak_mb": peak_mb,
         "flops_per_pair": count_flops(trainer),
+        "flops_per_volume_stored": count_tower_flops(trainer, preset.side_px) if row.stored else 0,
         "changes_the_mathematics": row.changes(),
         "share_skipped": skipped,
         "gradient": compared(watch.gradients, torch.load(folder / "plain.pt", weights_only=True)),
     }
 
 
-def ratios(row: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
-    """How many times the plain trainer's speed, at which share of its memory."""
+def together(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row's runs as one: shortest times, most memory, and how much the runs differ."""
+    shortest = {name: min(run[name] for run in runs) for name in TIMES}
+    each = [run["cpu_s_per_pair"] for run in runs]
     return {
-        "speedup_by_the_clock": row["pairs_per_s"] / plain["pairs_per_s"],
+        **runs[0],
+        **shortest,
+        "peak_mb": max(run["peak_mb"] for run in runs),
+        "cpu_s_per_pair_of_each_run": each,
+    }
+
+
+def beside(row: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
+    """How many times a plain trainer's speed, at which share of its memory.
+
+    In the first epoch the features of a volume are stored for every pair.
+    """
+    first = {
+        kind: row[f"{kind}_per_pair"] + row[f"{kind}_per_volume_stored"] for kind in ("s", "cpu_s")
+    }
+    operations = row["flops_per_pair"], row["flops_per_volume_stored"]
+    return {
+        "speedup_by_the_clock": plain["s_per_pair"] / row["s_per_pair"],
         "speedup_in_cpu_seconds": plain["cpu_s_per_pair"] / row["cpu_s_per_pair"],
-        "speedup_first_epoch": row["pairs_per_s_first_epoch"] / plain["pairs_per_s"],
+        "speedup_by_operations": plain["flops_per_pair"] / operations[0],
+        "first_epoch_by_the_clock": plain["s_per_pair"] / first["s"],
+        "first_epoch_in_cpu_seconds": plain["cpu_s_per_pair"] / first["cpu_s"],
+        "first_epoch_by_operations": plain["flops_per_pair"] / sum(operations),
         "memory_share": row["peak_mb"] / plain["peak_mb"],
     }
+
+
+def measure(preset_name: str, rounds: int) -> dict[str, Any]:
+    """All rows; those that a user chooses between in turn, ``rounds`` times."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    with TemporaryDirectory() as scratch:
+        for row in [*COMPARED * rounds, *ONCE]:
+            found = alone(run_row, preset_name, row, Path(scratch))
+            require_equal(row, found)
+            runs.setdefault(row.name, []).append(found)
+            cost = f"{found['s_per_pair']:.2f} s, {found['cpu_s_per_pair']:.2f} CPU s per pair"
+            print(f"{row.name}: {cost}, {found['peak_mb']:.0f} MB", flush=True)
+    rows = {name: together(several) for name, several in runs.items()}
+    for found in rows.values():
+        found["beside_plain"] = beside(found, rows[PLAIN.name])
+        found["beside_plain_layers_computed_again"] = beside(found, rows[PLAIN_AGAIN.name])
+    return {
+        "preset": preset_name,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load_average": os.getloadavg(),
+        "rows": list(rows.values()),
+    }
+
+
+def page(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page tells."""
+    rows = {row["name"]: row for row in result["rows"]}
+    return {
+        "compared": _page_table([rows[row.name] for row in COMPARED]),
+        "once": _page_table([rows[row.name] for row in ONCE]),
+        "first": result["rows"][0],
+        "million": result["rows"][0]["parameters"] / 1e6,
+        "equal_to": max(
+            row["gradient"]["share_of_norm_that_differs"]
+            for row in result["rows"]
+            if not row["changes_the_mathematics"]
+        ),
+        "facts": result,
+    }
+
+
+def _page_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = ("speedup_in_cpu_seconds", "first_epoch_in_cpu_seconds", "memory_share")
+    sides = [
+        f"{what} beside {plain}"
+        for plain in ("plain", "plain again")
+        for what in ("speed", "first epoch", "memory")
+    ]
+    columns = ["", "CPU s per pair", "MB", "10⁹ operations", *sides]
+    lines = []
+    for row in rows:
+        plain = [row["beside_plain"][name] for name in names]
+        again = [row["beside_plain_layers_computed_again"][name] for name in names]
+        lines.append(
+            (
+                row["name"] + (" *" if row["changes_the_mathematics"] else ""),
+                f"{row['cpu_s_per_pair']:.2f}",
+                f"{row['peak_mb']:.0f}",
+                f"{row['flops_per_pair'] / 1e9:.0f}",
+                *(f"{ratio:.2f}" for ratio in (*plain, *again)),
+            )
+        )
+    return table(columns, lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="50m", choices=list(PRESETS))
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", default=2, type=int, help="of the rows that are compared")
+    parser.add_argument("--page", action="store_true", help="the page alone")
     asked = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait do not count as work
     if asked.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    rows: dict[str, dict[str, Any]] = {}
-    with TemporaryDirectory() as scratch:
-        for row in ROWS:
-            rows[row.name] = found = alone(run_row, asked.preset, row, Path(scratch))
-            cost = f"{1 / found['pairs_per_s']:.2f} s, {found['cpu_s_per_pair']:.2f} CPU s per pair"
-            print(f"{row.name}: {cost}, {found['peak_mb']:.0f} MB", flush=True)
-    result = {
-        "preset": asked.preset,
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "load_average": os.getloadavg(),
-        "nothing_skipped": ratios(rows[OURS.name], rows[PLAIN.name]),
-        "every_negative_skipped": ratios(rows[SKIPPED.name], rows[PLAIN.name]),
-        "rows": list(rows.values()),
-    }
-    record("train", result)
+    if not asked.page:
+        record("train", measure(asked.preset, asked.rounds))
+    write_page("train", page(read_json(RESULTS / "train.json")))
 
 
 if __name__ == "__main__":

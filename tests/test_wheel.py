@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_LOCKED = {"radeval"}
-"""Extras of which requirements.lock has nothing."""
+NOT_LOCKED = {"bitsandbytes", "radeval"}
+"""Extras of which requirements.lock has nothing; the first runs on GPUs alone."""
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def run_experiment(
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:
     """What identifies an experiment folder."""
-    return {"recipe": recipe.model_dump(mode="json")}
+    return {"recipe": recipe.as_asked()}
 
 
 def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:

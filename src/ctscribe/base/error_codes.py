@@ -163,6 +163,8 @@ E_NO_SPACING         Header and metadata both lack the voxel size.
     Fill in the metadata, or use the file with a header.
 E_OPERATING_POINT    No threshold reaches the operating point that was asked for.
     Ask for f1, or for less coverage or precision.
+E_OPTIMIZER          The optimiser that was asked for is not installed, or not where it runs.
+    Run `pip install ctscribe[bitsandbytes]` on a machine with a GPU, or set `train.optimizer` anew.
 E_OPTION             Two options contradict each other.
     Leave out one of them, or give what it goes with.
 E_ORIENTATION        A blank header's axes would not be those that CT-RATE uses.

@@ -333,6 +333,12 @@ Sizes = dict[str, tuple[int, int]]
 last."""
 
 
+def size_in_words(num_bytes: int) -> str:
+    """Such as 1.2 GB or 35 MB; GB = 10⁹ bytes."""
+    gigabytes = num_bytes / 1e9
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+
+
 def measure_files(folder: Path, marker: str) -> Sizes:
     """What `changed_file` compares: every file of a complete folder, but for its marker.
 

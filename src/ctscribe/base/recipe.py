@@ -222,8 +222,12 @@ class WarmUpConfig(Section):
 class TrainConfig(Section):
     """Optimiser, batches, checkpoints."""
 
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    """What it remembers of a weight that learns: adamw (paper) two numbers of four bytes;
+    adamw_8bit, which needs bitsandbytes and a GPU, two of one byte; adafactor one for each row and
+    one for each column of a matrix."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak of AdamW (paper: 2e-5)."""
+    """Peak of the optimiser (paper: 2e-5)."""
     tower_learning_rate: float | None = Field(None, gt=0)
     """Peak for the vision tower's blocks where they learn; None takes learning_rate."""
     merger_learning_rate: float | None = Field(None, gt=0)
@@ -234,20 +238,36 @@ class TrainConfig(Section):
     """Studies per micro-batch; 1 means a micro-batch of 2, one study's pair (paper)."""
     gradient_accumulation_steps: int = Field(8, ge=1)
     """Micro-batches per update (paper: 8)."""
-    gradient_checkpointing: bool | Literal["cheap"] = False
+    gradient_checkpointing: bool | Literal["cheap", "auto"] = False
     """Compute each layer's activations again in the backward pass instead of keeping them: a third
     more work, several times less memory for activations. cheap: only norms, activation functions
-    and products by element; half the memory for a few percent more work."""
+    and products by element; less memory for a few percent more work. auto: the first of false,
+    cheap and true that fits the memory at hand by the estimate told before the first step."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Share of the updates during which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW."""
+    """Decoupled from the gradient, as AdamW has it."""
     checkpoints_per_epoch: int = Field(2, ge=1)
     """Checkpoints, each validated; the one with the lowest validation loss is used."""
     seed: int = 0
     """Order of the studies, dropout, initial weights of adapters and of new finding queries."""
+    data_workers: int = Field(0, ge=0, le=64)
+    """Processes that read and tokenise coming pairs beside each training process; 0 reads between
+    two steps. Not with pairs.strategy hard, whose pairs follow from the training."""
+    prefetch: int = Field(2, ge=1, le=64)
+    """Micro-batches that each of these keeps ready."""
+    time_out_minutes: int = Field(60, ge=1)
+    """What the processes of a run wait for one another before they give up, such as while the first
+    writes the best weights."""
+
+    def as_asked(self) -> dict[str, Any]:
+        """As JSON without what changes no result, so that a run may go on with other values."""
+        left_out = {"data_workers", "prefetch", "time_out_minutes"}
+        if self.optimizer == "adamw":
+            left_out.add("optimizer")  # as older runs have it
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 class ReinforceConfig(Section):
@@ -351,6 +371,21 @@ class Recipe(Section):
         if self.objective.label_weight and not self.model.slice_attention:
             raise ValueError("objective.label_weight above 0 needs model.slice_attention: true")
         return self
+
+    @model_validator(mode="after")
+    def _knobs_of_training_fit(self) -> "Recipe":
+        if self.train.data_workers and self.pairs.strategy == "hard":
+            raise ValueError("train.data_workers above 0 needs another pairs.strategy than hard")
+        if self.train.gradient_checkpointing == "auto" and not self.model.freeze_tower:
+            raise ValueError(
+                "train.gradient_checkpointing: auto needs model.freeze_tower: true, since what a "
+                "tower that learns takes is not estimated"
+            )
+        return self
+
+    def as_asked(self) -> dict[str, Any]:
+        """As JSON, what identifies a run; see `TrainConfig.as_asked`."""
+        return {**self.model_dump(mode="json"), "train": self.train.as_asked()}
 
 
 def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:

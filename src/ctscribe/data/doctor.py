@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback, size_in_words
 from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig
 from ctscribe.base.rows import SkippedRow
 from ctscribe.data.engines import local
@@ -151,17 +151,12 @@ def describe(found: Diagnosis) -> str:
             lines.extend(f"  {example}" for example in problem.examples)
     lines.append("\nprepare needs        disk   memory per process   core hours")
     for keep, need in found.need.items():
-        disk, memory = _size(need.disk_bytes), _size(need.memory_bytes)
+        disk, memory = size_in_words(need.disk_bytes), size_in_words(need.memory_bytes)
         hours = f"{need.cpu_hours:.1f}" if need.cpu_hours >= 0.05 else "< 0.1"
         lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{hours:>13}")
     if found.features_bytes:
-        lines.append(f"  features besides {_size(found.features_bytes):>9}")
+        lines.append(f"  features besides {size_in_words(found.features_bytes):>9}")
     return "\n".join(lines)
-
-
-def _size(num_bytes: int) -> str:
-    gigabytes = num_bytes / 1e9
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 @final

@@ -118,7 +118,7 @@ def _all_views(
 def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:
     return {
         **writer.made_of(),
-        "recipe": writer.recipe.model_dump(mode="json"),
+        "recipe": writer.recipe.as_asked(),
         "cue_threshold": writer.calibration and writer.calibration.cue_threshold,
     }
 

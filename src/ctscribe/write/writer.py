@@ -514,7 +514,7 @@ class ReportWriter:
             ctscribe_version=__version__,
             model_preset=self.recipe.model.preset,
             weights_sha256=self.weights_sha256,
-            recipe_sha256=sha256_of_json(self.recipe.model_dump(mode="json")),
+            recipe_sha256=sha256_of_json(self.recipe.as_asked()),
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         reason = refused and refused[0].lower() + refused[1:].rstrip(".")

@@ -15,10 +15,18 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.base.types import Labels, Strategy
 from ctscribe.text.labeler import find_mentions
-from ctscribe.text.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
+from ctscribe.text.prompt import (
+    ChatTokenizer,
+    GridThw,
+    answer_offsets,
+    encode_example,
+    num_visual_tokens,
+)
 from ctscribe.text.sections import join_report, sentence_spans
 
 _SMALLEST_GRID: GridThw = (1, 2, 2)
+_TEXTS, _SCANS = 1000, 64
+"""Looked at for the longest sample; of scans whole files are read."""
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
 
@@ -138,8 +146,24 @@ class PairDataset(Dataset[Pair]):
                 would not fit with the smallest of scans.
         """
         for positive, _ in self._pairs:
-            study = self._studies[positive.study]
-            self._encode(study, _SMALLEST_GRID, None)
+            self._text_tokens(positive)
+
+    def longest(self, text: int = 0) -> int:
+        """Tokens of a sample with the longest text and the largest scan, of many looked at.
+
+        ``text`` is the least that prompt and report are taken for.
+        """
+        texts = [self._text_tokens(each) for each in self._some(_TEXTS)]
+        scans = [self._visual(self._studies[each.study], None) for each in self._some(_SCANS)]
+        return max(num_visual_tokens(scan.grid_thw) for scan in scans) + max(text, *texts)
+
+    def _some(self, number: int) -> list[PairRow]:
+        """At most so many positives, evenly spaced."""
+        return [positive for positive, _ in self._pairs[:: -(-len(self) // number)]]
+
+    def _text_tokens(self, positive: PairRow) -> int:
+        study = self._studies[positive.study]
+        return len(self._encode(study, _SMALLEST_GRID, None)[0])
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""

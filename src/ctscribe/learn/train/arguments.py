@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
+from transformers.utils import is_bitsandbytes_available
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe
@@ -26,18 +27,23 @@ _REFUSED = {
 """What a launcher may ask for beside FSDP and does not get, by accelerate's variables."""
 
 
-_TIME_OUT_S = 3600
-"""What processes of a group wait for each other, such as for the first one while it writes the best
-weights. Nothing that takes longer is done while they wait."""
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "adafactor": "adafactor",
+}
+"""The Trainer's names."""
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
     """The Trainer's arguments; making them also joins the other processes, if any.
 
     Raises:
-        CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported.
+        CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported,
+            ``E_OPTIMIZER`` where the recipe's optimiser cannot run here.
     """
     knobs, on_gpu = recipe.train, torch.cuda.is_available()
+    _require_optimizer(knobs.optimizer)
     arguments = TrainingArguments(
         output_dir=str(run_dir),
         num_train_epochs=1,  # the data set holds all epochs, in their order
@@ -46,7 +52,10 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         gradient_accumulation_steps=knobs.gradient_accumulation_steps,
         dataloader_drop_last=True,
         dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=knobs.data_workers,
+        dataloader_prefetch_factor=knobs.prefetch if knobs.data_workers else None,
         remove_unused_columns=False,
+        optim=_OPTIMIZERS[knobs.optimizer],
         learning_rate=knobs.learning_rate,
         lr_scheduler_type="cosine",
         weight_decay=knobs.weight_decay,
@@ -56,7 +65,7 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        ddp_timeout=_TIME_OUT_S,
+        ddp_timeout=60 * knobs.time_out_minutes,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -73,6 +82,24 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         # the GPUs it sees.
         arguments._n_gpu = 1
     return arguments
+
+
+def _require_optimizer(optimizer: Literal["adamw", "adamw_8bit", "adafactor"]) -> None:
+    if sharding_asked() and optimizer != "adamw":
+        raise CtscribeError(
+            "E_SHARDED",
+            f"weights are sharded with train.optimizer adamw alone, but it is {optimizer}",
+        )
+    if optimizer != "adamw_8bit":
+        return
+    for there, what in (
+        (is_bitsandbytes_available(), "bitsandbytes"),
+        (torch.cuda.is_available(), "a CUDA GPU"),
+    ):
+        if not there:
+            raise CtscribeError(
+                "E_OPTIMIZER", f"train.optimizer adamw_8bit needs {what}, but there is none"
+            )
 
 
 def pairs_per_micro_step(arguments: TrainingArguments) -> int:

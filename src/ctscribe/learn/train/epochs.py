@@ -7,8 +7,10 @@ from typing import Protocol, TypeVar, final, runtime_checkable
 import numpy as np
 from torch.utils.data import Dataset
 
+from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import GapRow, read_rows, write_rows
-from ctscribe.learn.pairs.dataset import PairDataset
+from ctscribe.learn.pairs.collate import PairBatch, collate_pairs
+from ctscribe.learn.pairs.dataset import Pair, PairDataset
 from ctscribe.learn.pairs.hard import refresh_hard
 
 Item_co = TypeVar("Item_co", covariant=True)
@@ -55,6 +57,33 @@ class EpochsInOrder(Dataset[Item_co]):
     def __getitem__(self, number: int) -> Item_co:
         items = self._renewed(number // len(self._items)) if self._renewed else self._items
         return items[int(self._order[number])]
+
+
+@final
+class Carried(Dataset[Item_co | CtscribeError]):
+    """Items, or the error met in making one: a data worker's own would come back as another."""
+
+    def __init__(self, items: Items[Item_co]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> Item_co | CtscribeError:
+        try:
+            return self._items[number]
+        except CtscribeError as error:
+            return error
+
+
+def collate_carried(
+    items: Sequence[Pair | CtscribeError], pad_id: int
+) -> PairBatch | CtscribeError:
+    """A batch of whole pairs, or the first error among them, for the training step to raise."""
+    pairs = [item for item in items if not isinstance(item, CtscribeError)]
+    if len(pairs) == len(items):
+        return collate_pairs(pairs, pad_id)
+    return next(item for item in items if isinstance(item, CtscribeError))
 
 
 @final

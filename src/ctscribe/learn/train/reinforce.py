@@ -74,13 +74,14 @@ def reinforce(
     *,
     cues: Mapping[str, tuple[str, ...]] | None = None,
     progress: ProgressCallback = lambda done, total: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> ReinforceResult:
     """Goes on from a trained run's best weights by policy gradient, or continues where it stopped.
 
     ``run_dir`` is new or was started with the same request; its ``best`` are the weights with the
     highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, but
     for reinforce, train and generate. A run that is told findings is told ``cues``, by volume
-    name, as when it writes. ``progress`` is told (updates done, all updates).
+    name, as when it writes. ``told`` hears of memory, ``progress`` of (updates done, all updates).
 
     Raises:
         CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
@@ -100,22 +101,18 @@ def reinforce(
         if (run_dir / "result.json").exists():
             return read_result(run_dir / "result.json", ReinforceResult)
         qwen.to("cuda" if torch.cuda.is_available() else "cpu")
-        visual = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
-        visual = visual if cues is None else _with_cues(visual, cues)
+        shown = visual_source(qwen, prepared, _rows([*training, *validation]), recipe)
+        visual = _with_cues(shown, cues)
         longest = qwen.config.text_config.max_position_embeddings
         pairs = PairDataset(prepared.by_name, _rows(training), tokenizer, visual, longest)
         pairs.require_reports()
         course = Course(training, pairs, recipe)
-        policy = Policy(make_scorer(qwen, recipe), tokenizer, recipe)
+        tokens = recipe.train.pairs_per_device * pairs.longest(recipe.generate.max_new_tokens)
+        policy = Policy(make_scorer(qwen, recipe, tokens, told), tokenizer, recipe)
         open_run(run_dir, "reinforce", request)
-        return go_on(
-            run_dir,
-            policy,
-            course,
-            partial(validate, policy, validation, visual),
-            partial(save_model, run_dir / "best", qwen, tokenizer),
-            progress,
-        )
+        judged = partial(validate, policy, validation, visual)
+        save = partial(save_model, run_dir / "best", qwen, tokenizer)
+        return go_on(run_dir, policy, course, judged, save, progress)
 
 
 def _request(
@@ -123,7 +120,7 @@ def _request(
 ) -> dict[str, Any]:
     """What a run of `reinforce` was asked for; ``studies`` is the hash of what it learns from."""
     request = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.as_asked(),
         "start_sha256": weights_sha256(start_run / "best"),
         "studies_sha256": studies,
     }
@@ -131,7 +128,9 @@ def _request(
     return request | told
 
 
-def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]]) -> VisualSource:
+def _with_cues(visual: VisualSource, cues: Mapping[str, tuple[str, ...]] | None) -> VisualSource:
+    if cues is None:
+        return visual
     return lambda study, seed: replace(visual(study, seed), cue=cues[study.volume_name])
 
 

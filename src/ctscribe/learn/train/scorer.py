@@ -18,7 +18,7 @@ from ctscribe.learn.pairs.collate import Batch
 
 Part = Literal["tower", "merger", "language"]
 _aten = torch.ops.aten
-_EXPENSIVE = {
+EXPENSIVE = {
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.convolution.default),
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
@@ -142,9 +142,13 @@ def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", 
     name = "activation_checkpointing_enable"
     enable = getattr(qwen, name, None) or qwen.gradient_checkpointing_enable
     enable(options)
+    if getattr(qwen, "_require_grads_hooks", None):
+        # what is not re-entrant needs no gradient of the inputs, and asking for one would keep
+        # the graph of a tower that does not learn and differentiate it
+        qwen.disable_input_require_grads()
 
 
 def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
-    if operation in _EXPENSIVE:
+    if operation in EXPENSIVE:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

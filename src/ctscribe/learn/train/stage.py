@@ -28,7 +28,6 @@ from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.cues import label_cues
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
-from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
@@ -39,7 +38,8 @@ from ctscribe.learn.train.arguments import (
     training_arguments,
 )
 from ctscribe.learn.train.callback import Beta, RunCallback, damaged, newest_complete
-from ctscribe.learn.train.epochs import EpochsInOrder, HardPairs
+from ctscribe.learn.train.epochs import Carried, EpochsInOrder, HardPairs, collate_carried
+from ctscribe.learn.train.memory import Recomputed, step_memory
 from ctscribe.learn.train.run_log import MetricsRow, RunLog, draw_loss_curve
 from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
 from ctscribe.learn.train.trainer import PairTrainer
@@ -61,7 +61,7 @@ def request_of(
     if not pairs_path.is_file():
         raise CtscribeError("E_MISSING", f"{pairs_path} must exist, as `ctscribe pairs` writes it")
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.as_asked(),
         "studies_sha256": prepared.sha256(prepared.studies),
         "pairs_sha256": sha256_of_file(pairs_path),
         "start": None if start is None else start_sha256(start),
@@ -141,6 +141,7 @@ def train(
     progress: ProgressCallback = lambda done, total: None,
     storing: ProgressCallback = lambda done, total: None,
     logged: Callable[[MetricsRow], None] = lambda row: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
@@ -148,13 +149,13 @@ def train(
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
     ``run_dir`` is new or was started with the same request; nothing is written into it before all
     checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
-    ``progress`` is told (updates done, all updates), and ``storing`` before it (volumes whose
-    features are stored, all volumes); ``logged`` is told each update's row.
+    ``storing`` is told (volumes whose features are stored, all volumes), then ``told`` what a step
+    takes of memory, ``progress`` (updates done, all updates), ``logged`` each update's row.
 
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_CHECKPOINT``.
+            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``, ``E_CHECKPOINT``.
     """
     prepared.require(recipe)
     with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
@@ -178,9 +179,8 @@ def train(
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
-        return fit(
-            arguments, qwen, tokenizer, taught, judged, recipe, progress=progress, logged=logged
-        )
+        heard: dict[str, Any] = {"progress": progress, "logged": logged, "told": told}
+        return fit(arguments, qwen, tokenizer, taught, judged, recipe, **heard)
 
 
 def fit(
@@ -193,6 +193,7 @@ def fit(
     *,
     progress: ProgressCallback = lambda done, total: None,
     logged: Callable[[MetricsRow], None] = lambda row: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
     """`train` on data sets that are there already; the model is trained in place.
 
@@ -208,7 +209,8 @@ def fit(
     progress(steps_done, num_steps)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
     pad_id = int(tokenizer.pad_token_id)
-    trainer = _trainer(arguments, make_scorer(qwen, recipe), order, pad_id, recipe)
+    scorer = make_scorer(qwen, recipe, knobs.pairs_per_device * training.longest(), told)
+    trainer = _trainer(arguments, scorer, order, pad_id, recipe)
     trainer.gaps = None if hard is None else []
     trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
     callback = RunCallback(
@@ -261,14 +263,41 @@ def _hard_pairs(
     )
 
 
-def make_scorer(qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe) -> ReportScorer:
-    """The model as the recipe wants it trained; adapters start from the recipe's seed."""
+def make_scorer(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    recipe: Recipe,
+    tokens: int,
+    told: Callable[[str], None] = lambda line: None,
+) -> ReportScorer:
+    """The model as the recipe wants it trained; adapters start from the recipe's seed.
+
+    ``told`` is told what a pass over ``tokens`` takes of memory, where the tower is frozen.
+    """
     torch.manual_seed(recipe.train.seed)
     choose_trainable(qwen, recipe.model)
-    if recipe.train.gradient_checkpointing:
-        is_cheap = recipe.train.gradient_checkpointing == "cheap"
-        recompute(qwen, "cheap" if is_cheap else "layers")
+    way = _recomputed(qwen, recipe, tokens, told)
+    if way != "none":
+        recompute(qwen, way)
     return ReportScorer(qwen, recipe.model.positions)
+
+
+def _recomputed(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    recipe: Recipe,
+    tokens: int,
+    told: Callable[[str], None],
+) -> Recomputed:
+    """What the backward pass computes again: as asked, or what the memory at hand calls for."""
+    asked = recipe.train.gradient_checkpointing
+    ways: dict[bool | str, Recomputed] = {False: "none", "cheap": "cheap", True: "layers"}
+    if sharding_asked() or not recipe.model.freeze_tower:
+        # not estimated; who shards is short of memory
+        return ways.get(asked, "layers")
+    memory = step_memory(qwen, recipe, tokens, launched()[1])
+    way = ways.get(asked) or memory.first_that_fits()
+    if launched()[0] == 0:
+        told(memory.sentence(way))
+    return way
 
 
 def _trainer(
@@ -283,8 +312,8 @@ def _trainer(
         rates=learning_rates(recipe.train),
         model=scorer,
         args=arguments,
-        train_dataset=order,
-        data_collator=partial(collate_pairs, pad_id=pad_id),
+        train_dataset=Carried(order),
+        data_collator=partial(collate_carried, pad_id=pad_id),
     )
     require_sharding(trainer.accelerator, recipe.model.dtype)
     return trainer

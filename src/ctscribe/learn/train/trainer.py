@@ -208,7 +208,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             ) from error
 
     def training_step(
-        self, model: nn.Module, inputs: PairBatch, num_items_in_batch: Tensor | int | None = None
+        self,
+        model: nn.Module,
+        inputs: PairBatch | CtscribeError,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Float[Tensor, ""]:
         """Adds a micro-batch's gradients; returns the positives' part of its loss.
 
@@ -216,8 +219,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         of a mean and a new gradient is the mean of both, and a skipped negative sends nothing.
 
         Raises:
-            CtscribeError: ``E_NAN`` naming the study whose loss is not a number.
+            CtscribeError: ``E_NAN`` naming the study whose loss is not a number; that of
+                `collate_carried`.
         """
+        if isinstance(inputs, CtscribeError):
+            raise inputs
         model.train()
         self._gradient.restart()  # before the forward pass, in which it meets the weights
         self.studies = inputs["studies"]
