@@ -134,7 +134,7 @@ def learn(folder: Path, preset: str) -> Numbers:
     trainer = PairTrainer(
         objective=recipe.objective,
         rates=learning_rates(recipe.train),
-        model=make_scorer(qwen, recipe),
+        model=make_scorer(qwen, recipe, dataset.longest()),
         args=training_arguments(folder / "run", recipe),
         train_dataset=dataset,
         data_collator=partial(collate_pairs, pad_id=int(tokenizer.pad_token_id)),

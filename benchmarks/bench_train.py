@@ -110,7 +110,7 @@ def count_flops(trainer: Trainer) -> int:
 def count_tower_flops(trainer: Trainer, side_px: int) -> int:
     """Operations of storing one volume's features."""
     frames = torch.zeros(NUM_SLICES, side_px, side_px, 3, dtype=torch.uint8)
-    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         encode_frames(trainer.model.qwen, [frames])
     return int(counter.get_total_flops())
 
