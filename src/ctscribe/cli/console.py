@@ -110,9 +110,12 @@ class _Part:
 
     def __call__(self, done: int, total: int) -> None:
         if self._start is None and done and self._unit:
-            told = f"{self._title}: continues, {done} of {total} {self._unit} are there"
-            self._console.print(told, highlight=False, soft_wrap=True)
+            self.say(f"{self._title}: continues, {done} of {total} {self._unit} are there")
         self._show(done, total, self._note(done, total))
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence beside the bar."""
+        self._console.print(sentence, highlight=False, soft_wrap=True)
 
     def failed(self, code: str) -> None:
         """Counts a failure."""

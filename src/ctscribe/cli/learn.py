@@ -85,7 +85,7 @@ def train(
             progress=progress,
             storing=storing,
             logged=lambda row: progress.measured(_loss_and_rate(row)),
-            told=say,
+            told=progress.say,
         )
     say(f"Best validation loss {result.best_validation_loss:.4f}; weights in {run / 'best'}")
 
@@ -151,8 +151,10 @@ def reinforce(
         cues = ReportWriter(run).cues(
             studies, [*studies.scans("train"), *studies.scans("validation")]
         )
-    with stage("Reinforcing", "updates") as progress:
-        result = reinforce_stage(out, run, studies, knobs, cues=cues, progress=progress, told=say)
+    with stages(("Reinforcing", "updates")) as (progress,):
+        result = reinforce_stage(
+            out, run, studies, knobs, cues=cues, progress=progress, told=progress.say
+        )
     say(
         f"Best validation F1 {result.best_validation_f1:.3f} after {result.best_step} updates; "
         f"weights in {out / 'best'}"
