@@ -219,7 +219,7 @@ E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.
     Correct the header or the metadata, or believe the sform with `--prefer sform`.
 E_TABLE              What was handed over in Python is no report, or no table of reports.
     Give texts in one order, names with texts, dicts, or a data frame.
-E_TOKENIZER          The tokenizer does not write Qwen2.5-VL's prompts.
+E_TOKENIZER          The tokenizer does not write its model's prompts.
     Use the tokenizer that came with the weights.
 E_TOO_FEW            There are fewer pairs than one training step takes.
     Prepare more studies, or lower `train.pairs_per_device`.

@@ -132,7 +132,7 @@ class PairsConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which Qwen2.5-VL, and what of it learns."""
+    """Which model, and what of it learns."""
 
     preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
     """Dimensions; tiny is the real class at a few million parameters."""

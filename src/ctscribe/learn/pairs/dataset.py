@@ -18,7 +18,6 @@ from ctscribe.text.labeler import find_mentions
 from ctscribe.text.prompt import ChatTokenizer, GridThw, answer_offsets, encode_example
 from ctscribe.text.sections import join_report, sentence_spans
 
-_SMALLEST_GRID: GridThw = (1, 2, 2)
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
 
@@ -36,8 +35,11 @@ class Visual:
     """Whose volume it is; None for noise and for a scan of no data set."""
     cue: tuple[str, ...] | None = None
     """Findings that the prompt tells; see `prompt_messages`."""
+    markers: tuple[str, ...] | None = None
+    """Texts before the slice pairs, where the model wants them; see `encode_prompt`."""
 
 
+_SMALLEST = Visual((1, 2, 2), (0.0,))
 VisualSource = Callable[[StudyRow, int | None], Visual]
 """Gives a study's visual input, or, with a noise seed, noise of exactly its size."""
 
@@ -139,7 +141,7 @@ class PairDataset(Dataset[Pair]):
         """
         for positive, _ in self._pairs:
             study = self._studies[positive.study]
-            self._encode(study, _SMALLEST_GRID, None)
+            self._encode(study, _SMALLEST)
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""
@@ -164,15 +166,20 @@ class PairDataset(Dataset[Pair]):
         study = self._studies[row.study]
         shown = self._studies[row.volume or row.study]  # noise has the size of the study's own
         visual = self._visual(shown, row.noise_seed)
-        input_ids, labels = self._encode(study, visual.grid_thw, visual.cue)
+        input_ids, labels = self._encode(study, visual)
         ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
         return Sample(row.study, ids, supervised, visual, study.labels)
 
-    def _encode(
-        self, study: StudyRow, grid_thw: GridThw, cue: tuple[str, ...] | None
-    ) -> tuple[list[int], list[int]]:
+    def _encode(self, study: StudyRow, visual: Visual) -> tuple[list[int], list[int]]:
         name, report = study.volume_name, join_report(study.findings, study.impression)
-        input_ids, labels = encode_example(self._tokenizer, report, grid_thw, cue, study=name)
+        input_ids, labels = encode_example(
+            self._tokenizer,
+            report,
+            visual.grid_thw,
+            visual.cue,
+            markers=visual.markers,
+            study=name,
+        )
         if len(input_ids) > self._max_tokens:
             raise CtscribeError(
                 "E_TOO_LONG",
