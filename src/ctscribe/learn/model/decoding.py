@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from typing import Any, final
 
 import torch
@@ -90,7 +91,9 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]  # untyped in the library
         roomy._rooms = (layer.keys, layer.values)
         return roomy
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """Puts what is new behind what is there; returns all."""
         start = self.keys.shape[2]
         stop = start + key_states.shape[2]
@@ -285,10 +288,17 @@ def _last(
         **inputs,
         attention_mask=mask,
         position_ids=place,
-        past_key_values=cache,
+        **{_cache_name(type(qwen.model.language_model)): cache},
         use_cache=True,
     ).last_hidden_state
     return states[:, -1]
+
+
+@lru_cache
+def _cache_name(language_model: type) -> str:
+    """What a decoder calls its cache: ``past_key_values`` until transformers 5.23, then ``cache``."""
+    newer = "cache" in signature(language_model.forward).parameters
+    return "cache" if newer else "past_key_values"
 
 
 def _text(qwen: PreTrainedModel, ids: Int[Tensor, "rows tokens"]) -> dict[str, Any]:
