@@ -77,6 +77,9 @@ class Backbone:
     further_inputs: Callable[[Bool[Tensor, "batch tokens"], list[Tensor]], dict[str, Any]]
     """What the language model is given beside embeddings: where visual tokens stand, and the levels
     behind the first, each [visual tokens, hidden]."""
+    older_rope: Mapping[str, Any]
+    """What stands beside ``mrope_section`` in a configuration's ``rope_scaling``, which releases
+    before 5 read and later ones believe too."""
     processors: Mapping[str, str]
     """Names of the library's ``processor``, ``image_processor`` and ``video_processor``."""
 

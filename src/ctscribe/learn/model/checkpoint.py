@@ -97,7 +97,7 @@ def save_model(
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, document in (documents or {}).items():
             write_plain_json(partial / name, document)
-        _write_older_names(partial)
+        _write_older_names(partial, backbone_of(qwen).older_rope)
         files = measure_files(partial, MARKER)
         write_json(partial / MARKER, {"complete": True, "files": files})
 
@@ -133,7 +133,7 @@ def _published(
     return whole(weights), {ATTENTION_FILE: whole(ours)}, adapters
 
 
-def _write_older_names(folder: Path) -> None:
+def _write_older_names(folder: Path, older_rope: Mapping[str, Any]) -> None:
     """Rewrites a saved model's JSON files so that older releases read the same model.
 
     Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
@@ -143,7 +143,7 @@ def _write_older_names(folder: Path) -> None:
     text = config["text_config"]
     rope = text["rope_parameters"]
     text["rope_theta"] = rope["rope_theta"]
-    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    text["rope_scaling"] = {**older_rope, "mrope_section": rope["mrope_section"]}
     text["tie_word_embeddings"] = config["tie_word_embeddings"]
     write_plain_json(folder / "config.json", config)
     path = folder / "tokenizer_config.json"

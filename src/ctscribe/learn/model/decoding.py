@@ -1,6 +1,6 @@
 """Writing with our own position ids and a key-value cache: greedily, sampled, or under contrast."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
@@ -288,16 +288,16 @@ def _last(
         **inputs,
         attention_mask=mask,
         position_ids=place,
-        **{_cache_name(type(qwen.model.language_model)): cache},
+        **{_cache_name(type(qwen.model.language_model).forward): cache},
         use_cache=True,
     ).last_hidden_state
     return states[:, -1]
 
 
 @lru_cache
-def _cache_name(language_model: type) -> str:
-    """What a decoder calls its cache: ``past_key_values`` until transformers 5.23, then ``cache``."""
-    newer = "cache" in signature(language_model.forward).parameters
+def _cache_name(forward: Callable[..., Any]) -> str:
+    """What a decoder calls its cache: ``past_key_values`` up to transformers 5.23."""
+    newer = "cache" in signature(forward).parameters
     return "cache" if newer else "past_key_values"
 
 

@@ -6,9 +6,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ctscribe.learn.model.backbone import Backbone, Positions
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.learn.pairs.dataset import Visual
 
-BACKBONES = {family.model_type: family for family in (QWEN2_5_VL,)}
+BACKBONES = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
 """By what ``config.json`` calls them."""
 TITLES = " or ".join(family.title for family in BACKBONES.values())
 

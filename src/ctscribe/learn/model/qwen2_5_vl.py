@@ -141,6 +141,7 @@ QWEN2_5_VL = Backbone(
     tower_features=lambda output: output.pooler_output,
     mergers=lambda tower: [tower.merger],
     further_inputs=lambda is_video, levels: {},
+    older_rope={"type": "mrope"},
     processors={
         "processor": "Qwen2_5_VLProcessor",
         "image_processor": "Qwen2VLImageProcessor",
