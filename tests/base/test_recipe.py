@@ -49,6 +49,8 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
         ("slices: {num_slices: 9}", "multiple of 2"),
         ("slices: {num_slices: 10, token_budget: 4}", "one visual token"),
         ("slices: {frame_size_px: [100, 112]}", "multiples of 28"),
+        ("slices: {token_side_px: 32, frame_size_px: [56, 64]}", "multiples of 32"),
+        ("slices: {token_side_px: 30}", "28 or 32"),
         ("slices: {projection: slab}", "projection: slab needs windows: three"),
         ("slices: {slab_mm: 4}", "greater than or equal to 5"),
         ("slices: {slab_mm: 31}", "less than or equal to 30"),

@@ -17,7 +17,7 @@ from ctscribe.data.manifest import each_source
 from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.data.worklist import as_data_set
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.frames import coarse_size, frame_size
+from ctscribe.scan.frames import frame_sizes
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
@@ -194,8 +194,7 @@ def _estimate(
     except CtscribeError as error:
         return SkippedRow.of(name, error)
     width, height, depth = plan_resampling(grid, volume.spacing_mm).shape_xyz
-    full_px = frame_size(width, height, slices.frame_size_px)
-    rows, columns = coarse_size(full_px, slices.num_slices, slices.token_budget)
+    _, (rows, columns) = frame_sizes(width, height, slices)
     return _Estimate(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,

@@ -23,7 +23,7 @@ from ctscribe.learn.model.checkpoint import (
     require_whole,
     save_model,
 )
-from ctscribe.learn.model.families import backbone_of, with_markers
+from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.qwen import answer_losses
@@ -89,6 +89,12 @@ def publish(
         )
     _publish_adapters(best, out, base or _base_of(best, recipe), about)
     return None
+
+
+def places_depth_itself(best: Path) -> bool:
+    """Whether these weights read depth from position ids of ours and not from the prompt."""
+    family = BACKBONES[str(read_json(best / "config.json")["model_type"])]
+    return family.markers((0.0,), "depth") is None
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
