@@ -139,7 +139,7 @@ class PairsConfig(Section):
 class ModelConfig(Section):
     """Which model, and what of it learns."""
 
-    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
+    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b"] = "tiny"
     """Dimensions; tiny is the real class at a few million parameters."""
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 
 
 @final
@@ -82,6 +83,29 @@ PRESETS = {
         },
         _QWEN2_5_TOWER,
         "Qwen/Qwen2.5-VL-7B-Instruct",
+    ),
+    "qwen3-vl-4b": Preset(
+        QWEN3_VL,
+        {
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 262144,
+            "mrope_section": [24, 20, 20],
+            "tie_word_embeddings": True,
+        },
+        {
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        "Qwen/Qwen3-VL-4B-Instruct",
     ),
 }
 HUB_IDS = {name: preset.hub_id for name, preset in PRESETS.items() if preset.hub_id}
