@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -21,6 +22,7 @@ from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write.calibration import Calibration
 
@@ -61,11 +63,19 @@ def tiny_model(
 def tiny_of(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, seed: int = 0
 ) -> PreTrainedModel:
-    """A few layers of a family's real class, with random weights."""
-    if backbone is QWEN2_5_VL:
-        return tiny_model(tokenizer, seed=seed)
+    """A few layers of a family's real class; no bias is 0 and no norm's scale 1."""
     torch.manual_seed(seed)
-    config = backbone.build_config(
+    config = build_config("tiny", tokenizer) if backbone is QWEN2_5_VL else _tiny_qwen3(tokenizer)
+    model = backbone.model(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+    return model
+
+
+def _tiny_qwen3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    return QWEN3_VL.build_config(
         {
             "hidden_size": 64,
             "intermediate_size": 96,
@@ -100,7 +110,6 @@ def tiny_of(
             )
         },
     )
-    return backbone.model(config).eval()
 
 
 def write_run(
