@@ -30,7 +30,6 @@ from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.tables import format_csv
 from ctscribe.data.doctor import Diagnosis, examine
 from ctscribe.measure.card_views import FROM_VOLUMES, VIEWS
-from ctscribe.scan.frames import TOKEN_SIDE_PX
 
 PAGE = ROOT / "docs" / "ct_rate.md"
 RECIPE = "qwen2.5-vl-7b"
@@ -149,7 +148,7 @@ def _told(
 def sample_of(recipe: Recipe) -> Sample:
     """A report of mean length with the scan that `needs_of` asks for."""
     side_mm = SHAPE[0] * SPACING_MM[0]
-    side = -(-int(side_mm / recipe.volume.spacing_mm[0]) // TOKEN_SIDE_PX)
+    side = -(-int(side_mm / recipe.volume.spacing_mm[0]) // recipe.slices.token_side_px)
     return Sample(recipe.slices.num_slices // 2, side, side, PROMPT_TOKENS, ANSWER_TOKENS)
 
 

@@ -27,6 +27,7 @@ def write(folder: Path) -> None:
     from ctscribe.learn.model.checkpoint import save_model
     from ctscribe.learn.model.presets import build_config, train_tokenizer
     from ctscribe.learn.model.publish import publish, publish_merged
+    from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
     from ctscribe.learn.model.tower import patchify
     from ctscribe.text.prompt import encode_example
 
@@ -46,7 +47,7 @@ def write(folder: Path) -> None:
     save_model(folder / "best", qwen, tokenizer)
     publish(folder / "best", folder / "merged", "merged", recipe)
     publish(folder / "best", folder / "adapters", "adapters", recipe, base=str(folder / "base"))
-    patches, grid = patchify(torch.randint(0, 256, (4, 112, 140, 3)).to(torch.uint8))
+    patches, grid = patchify(torch.randint(0, 256, (4, 112, 140, 3)).to(torch.uint8), QWEN2_5_VL)
     ids, _ = encode_example(tokenizer, report, (int(grid[0]), int(grid[1]), int(grid[2])))
     asked = {"input_ids": torch.tensor([ids]), "patches": patches, "grid": grid[None]}
     torch.save({**asked, "logits": logits_of(qwen, asked)}, folder / "asked.pt")

@@ -43,12 +43,14 @@ from ctscribe.base.recipe import GenerateConfig, Recipe, read_recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.backbone import MERGE
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.contrast import read_contrast, read_volumes_of, write_volumes
 from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.model.publish import publish
-from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.learn.train.arguments import training_arguments
@@ -116,7 +118,7 @@ def see(folder: Path, preset: str) -> Numbers:
             found.append(encode_frames(qwen, [frames]).cpu())
 
     numbers = counted(encode)
-    rows, columns = (side // PATCH_PX for side in frames.shape[1:3])
+    rows, columns = (side // QWEN2_5_VL.patch_px for side in frames.shape[1:3])
     pairs, places = len(frames) // 2, slice_pair_positions(study.position_mm)
     own = Visual((pairs, rows, columns), places, None, found[0], "own")
     turned = found[0].reshape(pairs, -1, found[0].shape[-1]).flip(0).flatten(0, 1)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig
 
+from ctscribe.learn.model.backbone import MERGE
 from ctscribe.learn.model.presets import build_config, train_tokenizer
-from ctscribe.learn.model.tower import MERGE, PATCH_PX
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.text.prompt import QUESTION, SYSTEM
 
 VOCABULARIES = {"qwen2.5-vl-3b": 151936, "qwen2.5-vl-7b": 152064}
@@ -52,7 +53,7 @@ def tower_flops(config: Qwen2_5_VLConfig, sample: Sample) -> int:
     """Tower and merger on one scan, forward."""
     tower, out = config.vision_config, config.text_config.hidden_size
     width, patches = tower.hidden_size, sample.visual_tokens * MERGE**2
-    a_patch = 2 * width * (3 * 2 * PATCH_PX**2 + tower.depth * _block_rows(config))
+    a_patch = 2 * width * (3 * 2 * QWEN2_5_VL.patch_px**2 + tower.depth * _block_rows(config))
     whole = len(tower.fullatt_block_indexes)
     seen = whole * patches // sample.slice_pairs + (tower.depth - whole) * _WINDOW_PATCHES
     merged = MERGE**2 * width
@@ -135,7 +136,9 @@ def weights(config: Qwen2_5_VLConfig) -> int:
     """Numbers in all matrices of the model; norms and biases are 0.01 % more."""
     tower, text = config.vision_config, config.text_config
     merged = MERGE**2 * tower.hidden_size
-    seeing = tower.hidden_size * (3 * 2 * PATCH_PX**2 + tower.depth * _block_rows(config))
+    seeing = tower.hidden_size * (
+        3 * 2 * QWEN2_5_VL.patch_px**2 + tower.depth * _block_rows(config)
+    )
     seeing += merged * (merged + text.hidden_size)
     embedding = 0 if config.tie_word_embeddings else text.vocab_size * text.hidden_size
     return int(seeing + language_weights(config) + embedding)

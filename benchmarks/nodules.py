@@ -18,11 +18,12 @@ from benchmarks.harness import SPLITS, Cell, Draws, Study, weights
 from ctscribe.base.files import write_text
 from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.cells import CELL_PX, CELLS_PER_SIDE, cell_targets
+from ctscribe.learn.model.cells import CELLS_PER_SIDE, cell_targets
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import FindingsHead, locate_findings, warmed_head
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.teach import auroc
-from ctscribe.learn.model.tower import PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.measure.intervals import patient_index
 from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames
 from ctscribe.text.findings import FINDINGS
@@ -33,6 +34,7 @@ NEAR_MM = 15.0
 """An alarm so near to a nodule's centre is a hit, and one so near to a surer alarm is the same:
 half the diagonal of the coarsest cell, which is 20 mm wide."""
 NODULE = FINDINGS.index("Lung nodule")
+_CELL_PX = QWEN2_5_VL.token_px // CELLS_PER_SIDE
 SPECIFICITY = 0.9
 FALSE_ALARMS = (1, 4)
 """Per scan, as nodule detectors are compared."""
@@ -84,7 +86,9 @@ def answer(
     frames = torch.from_numpy(np.array(prepared.frames(study)))
     slices, height, width, _ = frames.shape
     tokens = encode_frames(qwen, [frames])
-    seen = locate_findings(head, tokens, (slices // 2, height // PATCH_PX, width // PATCH_PX))
+    seen = locate_findings(
+        head, tokens, (slices // 2, height // QWEN2_5_VL.patch_px, width // QWEN2_5_VL.patch_px)
+    )
     # attention is a softmax over the cells, whose log-sum-exp is the volume's logit but for a bias
     cells = seen.maps[NODULE].log() + seen.logits[NODULE] - head.volume_bias[NODULE]
     nodules = [lesion for lesion in lesions if lesion.finding == FINDINGS[NODULE]]
@@ -108,8 +112,10 @@ def answer(
 def true_cells(study: StudyRow, nodules: Sequence[Lesion], size_px: tuple[int, int]) -> Grid:
     """Log-odds without fault: 0 where a cell shows a nodule, −∞ elsewhere."""
     boxes = boxes_in_frames(study, [nodule.box_mm for nodule in nodules])
-    targets = cell_targets(boxes, [NODULE] * len(nodules), reach_of_frames(study), size_px)
-    rows, columns = (px // CELL_PX // CELLS_PER_SIDE for px in size_px)
+    targets = cell_targets(
+        boxes, [NODULE] * len(nodules), reach_of_frames(study), size_px, side_px=_CELL_PX
+    )
+    rows, columns = (px // _CELL_PX // CELLS_PER_SIDE for px in size_px)
     side = CELLS_PER_SIDE
     grid = targets[..., NODULE].reshape(-1, rows, columns, side, side).transpose(0, 1, 3, 2, 4)
     return np.where(grid.reshape(-1, rows * side, columns * side) > 0, 0.0, -np.inf)
@@ -119,7 +125,7 @@ def cell_places(study: StudyRow, shape: tuple[int, ...]) -> Places:
     """RAS+ mm of the middle of every cell of a study's frames, in both slices of its pair."""
     pair, row, column, side = np.indices((*shape, 2))
     z = np.asarray(study.slice_indices, float).reshape(-1, 2)[pair, side]
-    px = [(axis + 0.5) * CELL_PX - 0.5 for axis in (column, row)]
+    px = [(axis + 0.5) * _CELL_PX - 0.5 for axis in (column, row)]
     points = np.stack([*px, z, np.ones(z.shape)], -1)
     return np.asarray((points @ np.array(study.frame_to_ras).T)[..., :3])
 

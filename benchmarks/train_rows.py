@@ -27,6 +27,7 @@ from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import STUDIES, Prepared
 from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
@@ -199,7 +200,9 @@ def collate_plain(
     def as_wanted(batch: Batch) -> dict[str, Any]:
         return {
             **{name: batch[name] for name in ("input_ids", "attention_mask", "labels")},
-            "pixel_values_videos": torch.cat([patchify(frames)[0] for frames in batch["frames"]]),
+            "pixel_values_videos": torch.cat(
+                [patchify(frames, QWEN2_5_VL)[0] for frames in batch["frames"]]
+            ),
             "video_grid_thw": batch["video_grid_thw"],
             "second_per_grid_ts": torch.ones(len(batch["labels"])),
             "mm_token_type_ids": (batch["input_ids"] == video_token_id).int() * 2,

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2_5_VLForConditionalGeneration,
@@ -16,8 +18,11 @@ from transformers import (
 
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.runs import open_run
+from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write.calibration import Calibration
 
@@ -53,6 +58,58 @@ def tiny_model(
         config.text_config.initializer_range = 0.2
         config.vision_config.initializer_range = 0.2
     return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def tiny_of(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, seed: int = 0
+) -> PreTrainedModel:
+    """A few layers of a family's real class; no bias is 0 and no norm's scale 1."""
+    torch.manual_seed(seed)
+    config = build_config("tiny", tokenizer) if backbone is QWEN2_5_VL else _tiny_qwen3(tokenizer)
+    model = backbone.model(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+    return model
+
+
+def _tiny_qwen3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    return QWEN3_VL.build_config(
+        {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,  # not hidden_size over heads, as in Qwen3-VL-4B
+            "max_position_embeddings": 4096,
+            "mrope_section": [6, 5, 5],
+            "tie_word_embeddings": True,
+            "initializer_range": 0.2,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        {
+            "depth": 4,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "num_position_embeddings": 36,
+            "deepstack_visual_indexes": [0, 2],
+            "initializer_range": 0.2,
+        },
+        **{
+            f"{name}_token_id": int(tokenizer.convert_tokens_to_ids(f"<|{token}|>"))
+            for name, token in (
+                ("image", "image_pad"),
+                ("video", "video_pad"),
+                ("vision_start", "vision_start"),
+                ("vision_end", "vision_end"),
+            )
+        },
+    )
 
 
 def write_run(

@@ -160,7 +160,7 @@ def _become(stage: Stage, folder: Path, name: str, said: Path, number: int | Non
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
-    features._PATCHES_PER_CALL = 1  # one volume at a time
+    features._PIXELS_PER_CALL = 1  # one volume at a time
     torch.set_num_threads(1)  # a fork has none of its parent's
     recipe = ("--recipe", "recipe.yaml") if name in WITH_RECIPE else ()
     warnings.filterwarnings("ignore", message="Cyclopts application invoked without tokens")

@@ -49,6 +49,8 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
         ("slices: {num_slices: 9}", "multiple of 2"),
         ("slices: {num_slices: 10, token_budget: 4}", "one visual token"),
         ("slices: {frame_size_px: [100, 112]}", "multiples of 28"),
+        ("slices: {token_side_px: 32, frame_size_px: [56, 64]}", "multiples of 32"),
+        ("slices: {token_side_px: 30}", "28 or 32"),
         ("slices: {projection: slab}", "projection: slab needs windows: three"),
         ("slices: {slab_mm: 4}", "greater than or equal to 5"),
         ("slices: {slab_mm: 31}", "less than or equal to 30"),
@@ -96,7 +98,7 @@ def test_a_recipe_that_was_read_before_takes_overrides_too() -> None:
 
 def test_no_shipped_recipe_for_real_weights_cuts_the_longest_real_report() -> None:
     """1,733 tokens, of 800 reports of CT-RATE."""
-    for name in ("ctscribe", "paper_heter", "qwen2.5-vl-3b", "qwen2.5-vl-7b"):
+    for name in ("ctscribe", "paper_heter", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b"):
         assert read_recipe(name).generate.max_new_tokens >= 1792
 
 

@@ -120,9 +120,10 @@ def test_every_preset_has_its_features_size(tree: CtRateTree) -> None:
     tokens = examine(tree.root, VOLUME, SLICES, MODEL).features_bytes / (4 * 128)
     for preset in get_args(ModelConfig.model_fields["preset"].annotation):
         config = build_config(preset, tokenizer)
+        levels = 1 + len(getattr(config.vision_config, "deepstack_visual_indexes", ()))
         for merged, width in {
-            True: config.text_config.hidden_size,
-            False: 4 * config.vision_config.hidden_size,
+            True: levels * config.text_config.hidden_size,
+            False: levels * 4 * config.vision_config.hidden_size,
         }.items():
             model = ModelConfig(preset=preset, freeze_merger=merged)
             found = examine(tree.root, VOLUME, SLICES, model)

@@ -191,6 +191,19 @@ def test_millimetres_lie_where_coarse_frames_show_them(
     assert (np.abs(np.sort(corners[:2], axis=1) - seen) <= reach[:, None]).all()
 
 
+@pytest.mark.parametrize("token_budget", [None, 60])
+def test_frames_are_whole_tokens_of_any_side(token_budget: int | None) -> None:
+    volume = chest((80, 96, 130), (4.0, 3.0, 2.5))
+    knobs = {"token_budget": token_budget}
+    for side, full in ((28, (308, 336)), (32, (288, 320))):
+        slices = SlicesConfig.model_validate({"token_side_px": side, **knobs})
+        found = frames_of_lungs(volume, VolumeConfig(spacing_mm=SPACING_MM), slices)
+        height, width = found.frames.shape[1:3]
+        assert height % side == width % side == 0
+        tokens = 5 * (height // side) * (width // side)
+        assert tokens <= token_budget if token_budget else (height, width) == full
+
+
 def test_coarse_frames_show_the_same_field_of_view() -> None:
     full, few = shown(10, None), shown(10, 200)
 

@@ -88,7 +88,7 @@ def test_both_tokenizers_refuse_reports_that_pose_as_chat(
 
 @pytest.mark.parametrize("grid", [(0, 2, 2), (1, 3, 2), (1, 2, 5)])
 def test_half_tokens_are_refused(grid: tuple[int, int, int]) -> None:
-    with pytest.raises(CtscribeError, match="multiples of 28 px"):
+    with pytest.raises(CtscribeError, match=r"multiples of `slices\.token_side_px`"):
         num_visual_tokens(grid)
 
 

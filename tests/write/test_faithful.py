@@ -18,6 +18,7 @@ TRUTH = Truth(
     (NODULE,),
     reach_of_slices((50, 40, 30, 20, 10, 0)),
     (56, 56),
+    7,
 )
 
 

@@ -11,6 +11,7 @@ from ctscribe.base.runs import open_run
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.features import frames_of
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.write import writer as module
 from ctscribe.write.find_evidence import find_evidence
 from ctscribe.write.generate import generate
@@ -80,7 +81,7 @@ def test_an_interrupted_file_is_continued_to_the_same_end(
 def test_batches_frames_and_stored_features_write_the_same(
     run: ReportWriter, prepared: Prepared
 ) -> None:
-    shown = [frames_of(prepared, row) for row in STUDIES[:2]]
+    shown = [frames_of(QWEN2_5_VL, prepared, row) for row in STUDIES[:2]]
     store = run.features(prepared, STUDIES[:2])
     together = run.answers(shown)
     alone = [run.answers([visual])[0] for visual in shown]

@@ -87,14 +87,14 @@ E_FEATURES           Stored features are missing or damaged.
     Delete the file and run the command again.
 E_FITTED             What `calibrate` or `tune` left in a run is not of this version.
     Run it again.
-E_FRAMES             Frames do not come in pairs with sides that are multiples of 28 px.
-    Set `slices.num_slices` and `slices.frame_size_px`.
+E_FRAMES             Frames do not come in pairs with sides that are whole visual tokens.
+    Prepare with the `slices.token_side_px` of the model, 28 or 32, and set `slices.num_slices`.
 E_GAP                Slices are missing from a series.
     Export it completely.
 E_GEOMETRY_CONFLICT  A NIfTI file's sform and qform disagree.
     Correct its header, or decide with `--prefer sform` or `--prefer qform`.
 E_GRID               The grid of a study's visual tokens has odd sides.
-    Make frames whose sides are multiples of 28 px.
+    Make frames whose sides are multiples of `slices.token_side_px`.
 E_HEADER             A NIfTI header points outside the file or into itself.
     Export the volume again.
 E_HU_AMBIGUOUS       The values look like CT both before and after rescaling.
@@ -225,7 +225,7 @@ E_SPACING            Voxels are smaller than 0.05 mm or larger than 20 mm.
     Correct the header or the metadata, or believe the sform with `--prefer sform`.
 E_TABLE              What was handed over in Python is no report, or no table of reports.
     Give texts in one order, names with texts, dicts, or a data frame.
-E_TOKENIZER          The tokenizer does not write Qwen2.5-VL's prompts.
+E_TOKENIZER          The tokenizer does not write its model's prompts.
     Use the tokenizer that came with the weights.
 E_TOO_FEW            There are fewer pairs than one training step takes.
     Prepare more studies, or lower `train.pairs_per_device`.

@@ -83,17 +83,20 @@ class SlicesConfig(Section):
     """Thickness of a slab along z, mm; it ends half-way to the next slice where that is nearer."""
     windows: Literal["single", "three"] = "single"
     """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
+    token_side_px: Literal[28, 32] = 28
+    """Side of what one visual token shows: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
     frame_size_px: tuple[int, int] | None = None
-    """(height, width), multiples of 28, reached by centred crop or padding with air, never by
-    scaling; None pads each volume to the next multiple of 28."""
+    """(height, width), multiples of token_side_px, reached by centred crop or padding with air,
+    never by scaling; None pads each volume to the next multiple."""
     token_budget: int | None = Field(None, ge=1)
     """Visual tokens that a volume's frames may take together; frames that would take more show the
     same field of view with larger pixels. None (paper): all that they take on the grid."""
 
     @model_validator(mode="after")
     def _frames_are_whole_tokens(self) -> "SlicesConfig":
-        if self.frame_size_px and any(side % 28 or side <= 0 for side in self.frame_size_px):
-            raise ValueError("frame_size_px must be multiples of 28, one visual token's side")
+        token = self.token_side_px
+        if self.frame_size_px and any(side % token or side <= 0 for side in self.frame_size_px):
+            raise ValueError(f"frame_size_px must be multiples of {token}, one visual token's side")
         if self.token_budget is not None and self.token_budget < self.num_slices // 2:
             raise ValueError("token_budget must leave each pair of slices one visual token")
         if self.projection == "slab" and self.windows != "three":
@@ -105,6 +108,8 @@ class SlicesConfig(Section):
         knobs: dict[str, Any] = self.model_dump(mode="json")
         if self.token_budget is None:
             del knobs["token_budget"]
+        if self.token_side_px == 28:
+            del knobs["token_side_px"]
         if self.projection == "none":
             del knobs["projection"], knobs["slab_mm"]
         return knobs
@@ -132,9 +137,9 @@ class PairsConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which Qwen2.5-VL, and what of it learns."""
+    """Which model, and what of it learns."""
 
-    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b"] = "tiny"
+    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b"] = "tiny"
     """Dimensions; tiny is the real class at a few million parameters."""
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""

@@ -304,7 +304,7 @@ def export(
     """Write the run's best weights for transformers, vLLM and SGLang into OUT."""
     from ctscribe.base.locks import one_writer_of
     from ctscribe.base.runs import recipe_of
-    from ctscribe.learn.model.publish import publish
+    from ctscribe.learn.model.publish import places_depth_itself, publish
 
     recipe = recipe_of(run)
     with one_writer_of(out):
@@ -316,7 +316,7 @@ def export(
             f"{merging.cross_entropy_after:.4f} merged into {recipe.model.dtype}"
         )
     say(f"Weights in {out}; what a client must know is in {out / 'ctscribe.json'}")
-    if recipe.model.positions == "depth":
+    if recipe.model.positions == "depth" and places_depth_itself(run / "best"):
         say(
             "Only ctscribe itself places slices by depth: vLLM and SGLang would write other "
             "reports with these weights. Train with model.positions index to serve them."

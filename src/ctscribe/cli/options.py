@@ -50,7 +50,7 @@ Overrides = Annotated[
 ]
 Start = Annotated[
     str | None,
-    Parameter(help="Starting checkpoint: a warm-up's folder, Qwen2.5-VL's, or a hub id."),
+    Parameter(help="Starting checkpoint: a warm-up's folder, a published model's, or a hub id."),
 ]
 Processes = Annotated[int, Parameter(help="Worker processes.")]
 EngineName = Annotated[

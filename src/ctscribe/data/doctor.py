@@ -17,7 +17,7 @@ from ctscribe.data.manifest import each_source
 from ctscribe.data.prepare import BASE_BYTES
 from ctscribe.data.worklist import as_data_set
 from ctscribe.scan.dicom_series import say_series
-from ctscribe.scan.frames import TOKEN_SIDE_PX, coarse_size, frame_size
+from ctscribe.scan.frames import frame_sizes
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.read import read_grid
@@ -30,8 +30,13 @@ _STORE_S_PER_VOXEL = 12e-9
 """Resampling and writing both stores: 0.41 s for 409 × 409 × 200 on one core."""
 _NIFTI_BYTES_PER_VOXEL = 1.2
 """int16 chest CT after igzip level 1."""
-_FEATURE_WIDTHS = {"tiny": (128, 512), "qwen2.5-vl-3b": (2048, 5120), "qwen2.5-vl-7b": (3584, 5120)}
-"""Numbers per visual token behind a preset's merger, and before it."""
+_FEATURE_WIDTHS = {
+    "tiny": (128, 512),
+    "qwen2.5-vl-3b": (2048, 5120),
+    "qwen2.5-vl-7b": (3584, 5120),
+    "qwen3-vl-4b": (10240, 16384),
+}
+"""Numbers per visual token behind a preset's mergers, and before them, of all levels."""
 
 
 @final
@@ -181,11 +186,7 @@ class _Estimate:
     voxels_in: int
     voxels_out: int
     visual_tokens: int
-
-    @property
-    def frame_bytes(self) -> int:
-        """Of two slices in three channels per token."""
-        return self.visual_tokens * 2 * 3 * TOKEN_SIDE_PX**2
+    frame_bytes: int
 
 
 def _estimate(
@@ -204,13 +205,13 @@ def _estimate(
     except CtscribeError as error:
         return SkippedRow.of(name, error)
     width, height, depth = plan_resampling(grid, volume.spacing_mm).shape_xyz
-    full_px = frame_size(width, height, slices.frame_size_px)
-    rows, columns = coarse_size(full_px, slices.num_slices, slices.token_budget)
+    _, (rows, columns) = frame_sizes(width, height, slices)
     return _Estimate(
         {code: _example(name, code, notes.details) for code in notes.codes},
         grid.hu.size,
         width * height * depth,
-        rows * columns // TOKEN_SIDE_PX**2 * (slices.num_slices // 2),
+        rows * columns // slices.token_side_px**2 * (slices.num_slices // 2),
+        rows * columns * 3 * slices.num_slices,
     )
 
 

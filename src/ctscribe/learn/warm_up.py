@@ -13,7 +13,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.about import __version__
 from ctscribe.base.errors import CtscribeError
@@ -34,7 +34,7 @@ from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.finding_queries import HEAD_FILE, FindingsHead
-from ctscribe.learn.model.presets import build_config, train_tokenizer
+from ctscribe.learn.model.presets import PRESETS, build_config, train_tokenizer
 from ctscribe.learn.model.teach import Lesson, examine, let_tower_learn, teach, whiten_patches
 from ctscribe.learn.model.tower import speed_up_tower
 from ctscribe.phantom.dataset import write_dataset
@@ -52,7 +52,7 @@ _BURDEN = 0.7
 _VIEWS = 2
 """Interleaved sets of slices read from each phantom; each is spaced as in the data set. With slabs
 there is one set, since slabs twice as close would be thinner than the data set's."""
-_Loaded = tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]
+_Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model and its tokenizer."""
 
 
@@ -133,9 +133,7 @@ def shipped_start(recipe: Recipe) -> Path | None:
 
 def _learn(
     studies: _Studies, recipe: Recipe, weights: _Loaded | None, progress: ProgressCallback
-) -> tuple[
-    Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]
-]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]]:
     """The taught model, its tokenizer, its head, and what ``warm_up.json`` tells of them."""
     names = [study.volume_name for study in studies.train]
     kept = keep_share(studies.places, names, recipe.warm_up.where_share, recipe.warm_up.seed)
@@ -195,7 +193,7 @@ def _new_weights(recipe: Recipe, reports: Sequence[str], lessons: Sequence[Lesso
     prompt = ["system", "user", "assistant", SYSTEM, QUESTION]  # once per report in training
     tokenizer = train_tokenizer([*prompt * len(reports), *reports])
     torch.manual_seed(recipe.warm_up.seed)
-    qwen = Qwen2_5_VLForConditionalGeneration(build_config(recipe.model.preset, tokenizer))
+    qwen = PRESETS[recipe.model.preset].backbone.model(build_config(recipe.model.preset, tokenizer))
     speed_up_tower(qwen)
     whiten_patches(qwen, [torch.from_numpy(lesson.frames.copy()) for lesson in lessons[:64]])
     return qwen, tokenizer

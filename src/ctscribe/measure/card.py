@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.files import ProgressCallback, write_json
@@ -28,8 +28,10 @@ from ctscribe.base.rows import StudyRow
 from ctscribe.base.runs import open_run, require_same_run
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.backbone import MERGE
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.features import FeatureStore
-from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_scores import score_card
 from ctscribe.measure.card_views import (
@@ -157,7 +159,7 @@ def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test")
 
 
 def make_views(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     store: FeatureStore,
     strangers: Mapping[str, StudyRow],
 ) -> dict[str, View]:
@@ -168,10 +170,11 @@ def make_views(
         store: Opened with noise where noise is shown; holds every study.
         strangers: Volume name to the study of another patient that is shown for it.
     """
+    patch_px = backbone_of(qwen).patch_px
 
     @cache
     def air(grid_hw: tuple[int, int]) -> Float[Tensor, "tokens hidden"]:
-        size = (grid_hw[0] * PATCH_PX, grid_hw[1] * PATCH_PX)
+        size = (grid_hw[0] * patch_px, grid_hw[1] * patch_px)
         frames = torch.from_numpy(air_frames(2, size, WINDOWS[store.prepared.windows]))
         with torch.inference_mode():
             return encode_frames(qwen, [frames]).cpu()

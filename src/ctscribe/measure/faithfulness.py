@@ -15,14 +15,14 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.cells import cell_targets
+from ctscribe.learn.model.cells import cell_px, cell_targets
 from ctscribe.learn.model.finding_queries import LocatedFindings
 from ctscribe.measure.intervals import RATE, mean_with_interval
 from ctscribe.scan.boxes import (
@@ -67,10 +67,14 @@ class Truth:
     """Index into `FINDINGS` of each box."""
     reach: FrameReach
     frame_size_px: tuple[int, int]
+    cell_px: int
+    """Side of the cells in which a lesion counts as shown."""
 
     def pairs_with(self, finding: int) -> Bool[np.ndarray, "pairs"]:
         """Slice pairs that show a lesion of this finding."""
-        targets = cell_targets(self.boxes, self.findings, self.reach, self.frame_size_px)
+        targets = cell_targets(
+            self.boxes, self.findings, self.reach, self.frame_size_px, side_px=self.cell_px
+        )
         shown = targets[..., finding].reshape(len(self.reach) // 2, -1)
         return np.asarray(shown.max(1) > 0)
 
@@ -127,7 +131,7 @@ def check_faithfulness(
     checked: list[tuple[str, Checked]] = []
     for number, (row, study) in enumerate(matched):
         progress(number, len(matched))
-        truth = _truth(prepared, study, truths.get(study.volume_name))
+        truth = _truth(prepared, study, truths.get(study.volume_name), cell_px(writer.qwen))
         report = writer.read(row.findings, row.impression)
         if report.sentences:
             visual = replace(store.visual(study), cue=row.cue)
@@ -138,7 +142,7 @@ def check_faithfulness(
     return summarise(checked)
 
 
-def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
+def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None, side_px: int) -> Truth:
     if row is None:
         raise CtscribeError(
             "E_MISSING",
@@ -150,11 +154,12 @@ def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None) -> Truth:
         tuple(FINDINGS.index(lesion.finding) for lesion in row.lesions),
         reach_of_frames(study),
         (height, width),
+        side_px,
     )
 
 
 def check(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     report: ReadReport,
     on_scan: ReportOnScan,
     truth: Truth,
@@ -179,7 +184,7 @@ def check(
         rank = {name: _first_true(order, true) for name, order in ranking.items()}
         boxed_by = "attention" if "attention" in ranking else "leave_one_out"
         pair = ranking[boxed_by][rank[boxed_by] - 1]
-        box = box_of(report.sentences[number], located, pair)
+        box = box_of(report.sentences[number], located, pair, truth.cell_px)
         members = report.tokens[number].float()
         deletion, insertion = (
             {
@@ -207,7 +212,7 @@ Ranking = Mapping[str, Sequence[int]]
 
 
 def _rankings(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     report: ReadReport,
     on_scan: ReportOnScan,
     located: LocatedFindings | None,
@@ -245,7 +250,7 @@ def _with_first(order: Sequence[int]) -> list[Kept]:
 
 
 def _scores(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, rankings: Iterable[Ranking]
+    qwen: PreTrainedModel, on_scan: ReportOnScan, rankings: Iterable[Ranking]
 ) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
     """Log-probabilities for every set of pairs that some curve passes through, each once."""
     orders = [order for ranking in rankings for order in ranking.values()]

@@ -22,8 +22,8 @@ from ctscribe.scan.slabs import reach_of, slab_spans
 from ctscribe.scan.types import Affine, Frames
 from ctscribe.scan.volume import CTVolume
 
-TOKEN_SIDE_PX = 28
-"""One visual token covers 28 × 28 px; frames have sides that are multiples of it."""
+_TOKEN_SIDE_PX = SlicesConfig().token_side_px
+"""One visual token covers so many px each way; frames have sides that are multiples of it."""
 
 
 @final
@@ -115,8 +115,7 @@ def frames_of_slices(
         slices: In which windows, on how large frames, with or without slabs.
     """
     width, height, _ = grid.shape_xyz
-    full_px = frame_size(width, height, slices.frame_size_px)
-    size_px = coarse_size(full_px, slices.num_slices, slices.token_budget)
+    full_px, size_px = frame_sizes(width, height, slices)
     seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
     shown = CTVolume(seen.stack(indices), seen.affine)
     every, windows = range(slices.num_slices), WINDOWS[slices.windows]
@@ -145,14 +144,14 @@ def make_frames(
         volume: In RAS orientation.
         slice_indices: z indices in the order wanted.
         windows: One window for all three colour channels, or three, one per channel.
-        frame_size_px: (height, width), multiples of 28, reached by centred cropping or padding
-            with air; None pads to the next multiples of 28.
+        frame_size_px: (height, width), reached by centred cropping or padding with air; None pads
+            to the next multiples of 28.
 
     Returns:
         The frames, and the 4 × 4 matrix (column px, row px, z index, 1) → RAS+ mm.
     """
     width, height, _ = volume.shape_xyz
-    size = frame_size(width, height, frame_size_px)
+    size = frame_size_px or (_next_multiple(height), _next_multiple(width))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     seen = np.full((len(slice_indices), *size), AIR_HU, dtype=volume.hu.dtype)
     rows, columns = _overlap(size[0], height, top), _overlap(size[1], width, left)
@@ -207,30 +206,41 @@ def apply_window(hu: Real[np.ndarray, "*shape"], window: Window) -> UInt8[np.nda
     return shades
 
 
-def frame_size(width: int, height: int, frame_size_px: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) of a volume's frames: as wanted, or the next multiples of 28."""
-    return frame_size_px or (_next_multiple(height), _next_multiple(width))
+def frame_sizes(
+    width: int, height: int, slices: SlicesConfig
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of a volume's frames on its grid, and as the budget of tokens allows.
+
+    On the grid they are as wanted, or the next multiples of a visual token's side.
+    """
+    side = slices.token_side_px
+    full = slices.frame_size_px or (_next_multiple(height, side), _next_multiple(width, side))
+    return full, coarse_size(full, slices.num_slices, slices.token_budget, side)
 
 
 def coarse_size(
-    frame_size_px: tuple[int, int], num_slices: int, token_budget: int | None
+    frame_size_px: tuple[int, int],
+    num_slices: int,
+    token_budget: int | None,
+    token_side_px: int = _TOKEN_SIDE_PX,
 ) -> tuple[int, int]:
     """(height, width) of the largest frames of like aspect that a budget of visual tokens allows.
 
     Args:
-        frame_size_px: (height, width) of the frames on the grid, multiples of 28.
+        frame_size_px: (height, width) of the frames on the grid, multiples of a token's side.
         num_slices: Two of them make one layer of tokens.
         token_budget: Visual tokens that all frames may take together, at least one a pair; None
             leaves the frames as they are.
+        token_side_px: Side of a token.
     """
-    rows, columns = (side // TOKEN_SIDE_PX for side in frame_size_px)
+    rows, columns = (side // token_side_px for side in frame_size_px)
     a_pair = rows * columns if token_budget is None else token_budget // (num_slices // 2)
     if rows * columns <= a_pair:
         return frame_size_px
     sizes = {(r, max(1, round(r * columns / rows))) for r in range(1, rows + 1)}
     sizes |= {(max(1, round(c * rows / columns)), c) for c in range(1, columns + 1)}
     height, width = max(((1, 1), *(s for s in sorted(sizes) if prod(s) <= a_pair)), key=prod)
-    return height * TOKEN_SIDE_PX, width * TOKEN_SIDE_PX
+    return height * token_side_px, width * token_side_px
 
 
 def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
@@ -262,8 +272,8 @@ def _positions_mm(grid: Resampling, indices: Sequence[int]) -> tuple[float, ...]
     return tuple(float(mm) for mm in (centres @ grid.affine.T)[:, 2])
 
 
-def _next_multiple(side_px: int) -> int:
-    return -(-side_px // TOKEN_SIDE_PX) * TOKEN_SIDE_PX
+def _next_multiple(side_px: int, token_side_px: int = _TOKEN_SIDE_PX) -> int:
+    return -(-side_px // token_side_px) * token_side_px
 
 
 def _overlap(target: int, source: int, offset: int) -> tuple[slice, slice]:

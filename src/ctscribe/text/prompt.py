@@ -17,12 +17,13 @@ CUE = " The image suggests: {findings}."
 """Behind the question, where findings are told; without any they are `NO_FINDING`."""
 NO_FINDING = "no finding"
 VIDEO_PAD = "<|video_pad|>"
-"""Qwen's placeholder; the chat template writes it once, the model wants one per visual token."""
+"""The placeholder; the chat template writes it once, the model wants one per visual token."""
+_VIDEO = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 IGNORED = -100
 """Label of a position that carries no loss, as in torch's cross entropy."""
 
 GridThw = tuple[int, int, int]
-"""(T, H, W): slice pairs, and rows and columns of 14-px patches."""
+"""(T, H, W): slice pairs, and rows and columns of patches."""
 
 
 @runtime_checkable
@@ -75,12 +76,22 @@ def num_visual_tokens(grid_thw: GridThw) -> int:
 
 
 def encode_prompt(
-    tokenizer: ChatTokenizer, grid_thw: GridThw, cue: tuple[str, ...] | None = None
+    tokenizer: ChatTokenizer,
+    grid_thw: GridThw,
+    cue: tuple[str, ...] | None = None,
+    markers: tuple[str, ...] | None = None,
 ) -> list[int]:
-    """Token ids up to where the answer begins, for generation; see `encode_example`."""
-    rendered = _render(tokenizer, cue)
-    pads = [rendered.video_pad] * num_visual_tokens(grid_thw)
-    return [*rendered.before, *pads, *rendered.after]
+    """Token ids up to where the answer begins, for generation; see `encode_example`.
+
+    Without ``markers`` all slices stand in one vision block. With them each pair stands in one of
+    its own, behind its marker.
+    """
+    rendered = _render(tokenizer, cue, markers)
+    pads = [rendered.video_pad] * (num_visual_tokens(grid_thw) // len(markers or "1"))
+    ids = [*rendered.parts[0]]
+    for part in rendered.parts[1:]:
+        ids += [*pads, *part]
+    return ids
 
 
 def encode_example(
@@ -89,6 +100,7 @@ def encode_example(
     grid_thw: GridThw,
     cue: tuple[str, ...] | None = None,
     *,
+    markers: tuple[str, ...] | None = None,
     study: str = "the study",
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and answer, and labels that supervise only the answer.
@@ -97,10 +109,11 @@ def encode_example(
     beginning; its end-of-turn token is supervised too, for this is how a report ends.
 
     Args:
-        tokenizer: Qwen's, or one with its special tokens and chat template.
+        tokenizer: Of a supported model, or one with its special tokens and chat template.
         report: The answer, as `sections.join_report` writes it.
         grid_thw: Of the study's frames.
         cue: As in `prompt_messages`; it carries no loss.
+        markers: As in `encode_prompt`.
         study: Named in errors.
 
     Returns:
@@ -116,8 +129,8 @@ def encode_example(
             raise CtscribeError(
                 "E_REPORT", f"the report of {study} must be plain text, but it contains {token}"
             )
-    prompt = encode_prompt(tokenizer, grid_thw, cue)
-    closing = _render(tokenizer, cue).closing
+    prompt = encode_prompt(tokenizer, grid_thw, cue, markers)
+    closing = _render(tokenizer, cue, markers).closing
     answer = [*tokenizer.encode(report, add_special_tokens=False), closing]
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
@@ -131,33 +144,36 @@ def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int
 @final
 @dataclass(frozen=True)
 class _Rendered:
-    before: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
+    """Between which visual tokens stand."""
     video_pad: int
-    after: tuple[int, ...]
     closing: int
 
 
 @lru_cache(maxsize=4096)
-def _render(tokenizer: ChatTokenizer, cue: tuple[str, ...] | None) -> _Rendered:
-    """Splits the rendered chat at the placeholder and behind the answer; no ids are assumed."""
+def _render(
+    tokenizer: ChatTokenizer, cue: tuple[str, ...] | None, markers: tuple[str, ...] | None
+) -> _Rendered:
+    """Splits the rendered chat at the placeholders and behind the answer; no ids are assumed."""
     messages = prompt_messages(cue)
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     answer = "answer"
     whole = tokenizer.apply_chat_template(
         [*messages, {"role": "assistant", "content": answer}], tokenize=False
     )
-    before, *rest = prompt.split(VIDEO_PAD)
     pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
     follows = whole.removeprefix(prompt + answer)
     closing = tokenizer.encode(follows.strip(), add_special_tokens=False)
-    if len(rest) != 1 or len(pads) != 1 or follows == whole or len(closing) != 1:
+    shown_once = prompt.count(_VIDEO) == prompt.count(VIDEO_PAD) == 1
+    if not shown_once or len(pads) != 1 or follows == whole or len(closing) != 1:
         raise CtscribeError(
             "E_TOKENIZER",
-            f"the tokenizer must have Qwen2.5-VL's chat template and {VIDEO_PAD} as one token, "
-            "but its rendering does not fit",
+            f"the tokenizer must have its model's chat template and {VIDEO_PAD} as one token, but "
+            "its rendering does not fit",
         )
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
-
-    return _Rendered(encode(before), pads[0], encode(rest[0]), closing[0])
+    if markers is not None:
+        prompt = prompt.replace(_VIDEO, "".join(marker + _VIDEO for marker in markers))
+    parts = (
+        tuple(tokenizer.encode(part, add_special_tokens=False)) for part in prompt.split(VIDEO_PAD)
+    )
+    return _Rendered(tuple(parts), pads[0], closing[0])

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.rows import Row
-from ctscribe.learn.model.cells import CELL_PX
+from ctscribe.learn.model.cells import cell_px
 from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
+from ctscribe.learn.model.qwen import language_inputs, stack_inputs
 from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
@@ -156,7 +157,7 @@ class EvidenceRow(Row):
 
 
 def explain(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     report: ReadReport,
     on_scan: ReportOnScan,
     slice_indices: Sequence[int],
@@ -195,7 +196,7 @@ def explain(
                         position_mm=places[pair],
                         drop=float(drop[pair]),
                         attention=None if shares is None else float(shares[pair]),
-                        box_px=box_of(sentence, located, pair),
+                        box_px=box_of(sentence, located, pair, cell_px(qwen)),
                     )
                     for pair in rank_pairs(drop, shares)
                 ),
@@ -212,7 +213,7 @@ def leave_one_out(num_pairs: int) -> list[Kept]:
 
 @torch.inference_mode()
 def log_probs(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan, kept: Sequence[Kept]
+    qwen: PreTrainedModel, on_scan: ReportOnScan, kept: Sequence[Kept]
 ) -> Float[Tensor, "sets answer_tokens"]:
     """Log-probability of each token of the answer, its end included, for each set of pairs kept."""
     answer = on_scan.input_ids[on_scan.answer_start :]
@@ -226,29 +227,28 @@ def log_probs(
 
 
 def _log_probs(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     on_scan: ReportOnScan,
     kept: Sequence[Kept],
     answer: Int[Tensor, "answer_tokens"],
 ) -> Float[Tensor, "sets answer_tokens"]:
     """For sets of one size, whose sequences are therefore of one length."""
-    text = qwen.get_input_embeddings()(on_scan.input_ids)
     is_video = on_scan.input_ids == qwen.config.video_token_id
     pair = torch.full_like(on_scan.input_ids, -1)
     pairs, rows, columns = on_scan.grid_thw
     counted = torch.arange(pairs, device=pair.device)
     pair[is_video] = counted.repeat_interleave(rows * columns // 4)
-    embeds, places = [], []
+    inputs, places = [], []
     for each in kept:
         stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
         tokens = on_scan.visual_tokens[stays[is_video]]
         if each:
             grid = torch.tensor([[len(each), rows, columns]])
             tokens = gate(qwen, tokens, grid).visual_tokens
-        embeds.append(text.masked_scatter((stays & is_video)[:, None], tokens.to(text))[stays])
+        inputs.append(language_inputs(qwen, on_scan.input_ids[stays][None], tokens))
         places.append(on_scan.places[:, :, stays])
     hidden = qwen.model.language_model(
-        inputs_embeds=torch.stack(embeds),
+        **stack_inputs(inputs),
         attention_mask=None,
         position_ids=torch.cat(places, dim=1),
         use_cache=False,
@@ -269,9 +269,7 @@ def drops_of(
     return by_sentence[0], (by_sentence[0] - by_sentence[1:]).T
 
 
-def find_in_scan(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan
-) -> LocatedFindings | None:
+def find_in_scan(qwen: PreTrainedModel, on_scan: ReportOnScan) -> LocatedFindings | None:
     """Where the model's finding queries locate the findings of a scan, where it has any."""
     queries = attached(qwen)
     if queries is None:
@@ -299,15 +297,17 @@ def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] |
     return order
 
 
-def box_of(sentence: ReadSentence, located: LocatedFindings | None, pair: int) -> BoxPx | None:
+def box_of(
+    sentence: ReadSentence, located: LocatedFindings | None, pair: int, side_px: int
+) -> BoxPx | None:
     """Around the cells of a slice pair that hold a twentieth of its peak of attention or more.
 
-    Only cells that hang together with the peak count.
+    Only cells that hang together with the peak count; ``side_px`` is that of a cell.
     """
     if located is None or not sentence.present:
         return None
     cells = located.maps[list(sentence.present), pair].mean(0).cpu().numpy()
-    return box_around_peak(cells, _SHARE_OF_PEAK, CELL_PX)
+    return box_around_peak(cells, _SHARE_OF_PEAK, side_px)
 
 
 def sentence_rows(

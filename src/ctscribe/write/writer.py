@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Float64
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.about import __version__
 from ctscribe.base.error_codes import CODES
@@ -37,11 +37,12 @@ from ctscribe.learn.model.contrast import (
 )
 from ctscribe.learn.model.cues import cue_of, finding_logits
 from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
+from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.features import FeatureStore, store_features, store_together
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.tower import PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
@@ -110,13 +111,13 @@ class ReportWriter:
         )
 
     @cached_property
-    def _loaded(self) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         qwen, tokenizer = load_model(self.run_dir / "best", self.recipe.model.dtype)
         qwen.to(own_gpu() if torch.cuda.is_available() else "cpu").eval()
         return qwen, tokenizer
 
     @property
-    def qwen(self) -> Qwen2_5_VLForConditionalGeneration:
+    def qwen(self) -> PreTrainedModel:
         """The best weights, for inference."""
         return self._loaded[0]
 
@@ -252,10 +253,11 @@ class ReportWriter:
     def visual(self, scan: PreparedVolume) -> Visual:
         """What the model is shown of a scan in memory."""
         slices, height, width, _ = scan.frames.shape
+        patch_px = backbone_of(self.qwen).patch_px
         with torch.inference_mode():
             tokens = encode_frames(self.qwen, [torch.from_numpy(scan.frames)]).cpu()
         return Visual(
-            grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+            grid_thw=(slices // 2, height // patch_px, width // patch_px),
             position_mm=slice_pair_positions(scan.position_mm),
             visual_tokens=tokens,
         )
@@ -263,7 +265,8 @@ class ReportWriter:
     def told(self, visual: Visual) -> Visual:
         """A volume with the findings that its prompt tells, where the run learned to be told.
 
-        One that has a cue keeps it; else the finding queries give it.
+        One that has a cue keeps it; else the finding queries give it. The texts that the model's
+        family puts before slice pairs come along.
 
         Raises:
             CtscribeError: ``E_CUES`` when the run is not calibrated or has no queries, or has a
@@ -273,6 +276,7 @@ class ReportWriter:
             raise CtscribeError(
                 "E_CUES", f"{self.run_dir} must have learned to be told findings, but it has not"
             )
+        visual = with_markers(backbone_of(self.qwen), visual, self.recipe.model.positions)
         if visual.cue is not None or not self.recipe.model.cues:
             return visual
         calibration = self.calibration
@@ -346,7 +350,9 @@ class ReportWriter:
         """
         device = self.qwen.lm_head.weight.device
         visual = self.told(visual)
-        ids, labels = encode_example(self.tokenizer, report.answer, visual.grid_thw, visual.cue)
+        ids, labels = encode_example(
+            self.tokenizer, report.answer, visual.grid_thw, visual.cue, markers=visual.markers
+        )
         tokens = visual.visual_tokens
         if visual.frames is not None:
             with torch.inference_mode():

@@ -32,7 +32,7 @@ def test_millimetres_become_pixels_and_slices() -> None:
 def test_no_boxes_are_no_targets() -> None:
     boxes = boxes_in_frames(STUDY, [])
     assert boxes.shape == (0, 3, 2)
-    assert cell_targets(boxes, [], reach_of_slices((3, 2)), (56, 84)).sum() == 0
+    assert cell_targets(boxes, [], reach_of_slices((3, 2)), (56, 84), side_px=7).sum() == 0
 
 
 def cells(found: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]]") -> list[list[int]]:
@@ -64,7 +64,7 @@ def test_cells_that_show_a_lesion(
     box: tuple[tuple[int, int], ...], expected: list[list[int]]
 ) -> None:
     found = cell_targets(
-        np.array([box], dtype=np.float64), [NODULE], reach_of_frames(STUDY), (56, 84)
+        np.array([box], dtype=np.float64), [NODULE], reach_of_frames(STUDY), (56, 84), side_px=7
     )
     assert found.shape == (2 * 2 * 3, 16, 18)
     assert cells(found) == expected
@@ -91,13 +91,13 @@ def test_a_slab_shows_a_lesion_wherever_in_it_it_lies(
         }
     )
     box = np.array([[(36, 39), (8, 11), slices]], dtype=np.float64)
-    found = cells(cell_targets(box, [NODULE], reach_of_frames(study), (56, 84)))
+    found = cells(cell_targets(box, [NODULE], reach_of_frames(study), (56, 84), side_px=7))
     assert found == [[pair, 1, 5] for pair in pairs]
 
 
 def test_a_shift_moves_targets_with_the_frames() -> None:
     box = np.array([[[1, 5], [1, 5], [20, 20]]], dtype=np.float64)
-    found = cell_targets(box, [NODULE], reach_of_frames(STUDY), (56, 84), (28, 56))
+    found = cell_targets(box, [NODULE], reach_of_frames(STUDY), (56, 84), (28, 56), side_px=7)
     assert cells(found) == [[0, 4, 8]]
 
 

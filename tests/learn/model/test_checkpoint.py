@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import write_json
 from ctscribe.learn.model import checkpoint
-from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters, merge_adapters
+from ctscribe.learn.model.adapters import add_adapters, merge_adapters
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
@@ -89,7 +89,7 @@ def test_adapters_come_back_as_they_were_trained(
     adapted, _ = load_model(saved, dtype)
     below = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     add_adapters(adapted, r=4, alpha=8)
-    add_adapters(adapted, r=2, alpha=2, linears=TOWER_LINEARS)
+    add_adapters(adapted, r=2, alpha=2, part="tower")
     learn_a_little(adapted, std=1e-3)
     save_model(tmp_path / "best", adapted, tokenizer)
     again, _ = load_model(tmp_path / "best", dtype)
@@ -132,7 +132,7 @@ def test_a_later_stage_goes_on_with_earlier_adapters_of_the_same_size(
     qwen: Qwen2_5_VLForConditionalGeneration,
 ) -> None:
     adapted = deepcopy(qwen)
-    add_adapters(adapted, r=4, alpha=8, linears=TOWER_LINEARS)
+    add_adapters(adapted, r=4, alpha=8, part="tower")
     add_adapters(adapted, r=4, alpha=8)
     learn_a_little(adapted, std=0.1)
     before = {name: weight.clone() for name, weight in adapted.named_parameters()}
@@ -238,7 +238,7 @@ def no_tokenizer(folder: Path) -> None:
     [
         (cut_short, False, "must be complete"),
         (truncate, False, "must be complete"),
-        (truncate, True, "must hold Qwen2.5-VL weights"),
+        (truncate, True, "must hold Qwen2.5-VL .*weights"),
         (no_weights, True, "lacks one of them"),
         (lacks_a_tensor, True, "1 missing keys such as"),
         (wrong_size, True, "must hold"),
@@ -309,7 +309,7 @@ def configured(**changes: object) -> Callable[[Path], None]:
         (configured(text_config=None), "config.json asks for more than"),
         (configured(text_config={"num_hidden_layers": 10**9}), "config.json asks for more than"),
         (configured(vision_config=3), "must hold"),
-        (configured(architectures=[None]), "must be a Qwen2.5-VL model"),
+        (configured(architectures=[None]), "must be a Qwen2.5-VL"),
     ],
 )
 def test_a_published_model_that_is_not_for_us_is_one_sentence(

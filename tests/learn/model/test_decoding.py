@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.learn.model.decoding import Answer, Contrast, read_volumes, write_reports
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import embed
-from ctscribe.learn.model.tower import PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
 from tests.learn.model.batches import random_frames
@@ -28,7 +28,7 @@ def visual(
 ) -> Visual:
     with torch.inference_mode():
         tokens = encode_frames(qwen, [random_frames(4, 112, width, seed)])
-    grid = (2, 112 // PATCH_PX, width // PATCH_PX)
+    grid = (2, 112 // 14, width // 14)
     return Visual(grid, (100.0 - seed, 30.0 - 9 * seed), None, tokens, patient, cue)
 
 

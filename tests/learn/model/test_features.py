@@ -23,6 +23,7 @@ from ctscribe.learn.model.features import (
     store_together,
 )
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tensor_files import write_tensors
 from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.scan.frames import WINDOWS, noise_frames
@@ -67,7 +68,7 @@ def test_stored_features_equal_live_ones(
         torch.testing.assert_close(visual.visual_tokens, live, atol=1e-4, rtol=1e-4)
         assert visual.grid_thw == (slices // 2, height // 14, width // 14)
         assert visual.position_mm == tuple(-5.0 - 20 * pair for pair in range(slices // 2))
-        shown = frames_of(prepared, row)
+        shown = frames_of(QWEN2_5_VL, prepared, row)
         assert shown.frames is not None
         assert torch.equal(shown.frames, frames)
         assert (shown.grid_thw, shown.position_mm) == (visual.grid_thw, visual.position_mm)
@@ -156,7 +157,7 @@ def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
         assert own.visual_tokens is not None
         assert noise.visual_tokens.shape == own.visual_tokens.shape
         assert noise.grid_thw == own.grid_thw
-        shown = frames_of(prepared, row, 5).frames
+        shown = frames_of(QWEN2_5_VL, prepared, row, 5).frames
         assert shown is not None
         assert shown.shape == prepared.frames(row).shape
     again, other = store.noise_tokens(5, 3, (2, 3)), store.noise_tokens(6, 3, (2, 3))
@@ -237,7 +238,7 @@ def test_noise_for_slabs_has_slabs(
     frames = [random_frames(*size, 0).numpy()]
     prepared = write_prepared(tmp_path, [row], Recipe(slices=slices), frames=frames)
     expected = noise_frames(5, *size[:1], size[1:], WINDOWS["three"], "slab")
-    shown = frames_of(prepared, row, noise_seed=5).frames
+    shown = frames_of(QWEN2_5_VL, prepared, row, noise_seed=5).frames
     assert shown is not None
     np.testing.assert_array_equal(shown.numpy(), expected)
     store = store_features(qwen, prepared, [row], noise=True)

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
 )
 
 from ctscribe.learn.model.adapters import add_adapters
@@ -53,6 +54,17 @@ def test_presets_have_the_published_dimensions(
         ours, theirs = config.vision_config.to_dict(), real.vision_config.to_dict()
         differ = {key for key in ours if ours[key] != theirs.get(key)}
         assert differ <= {"dtype", "rope_parameters"}
+
+
+def test_qwen3_vl_4b_has_the_published_size(shared_data: Path) -> None:
+    """4.44 billion weights, with 151,936 rows in its embedding table."""
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen2.5-vl-7b-instruct")
+    config = build_config("qwen3-vl-4b", tokenizer)
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(config)
+    billions = sum(weight.numel() for weight in model.parameters()) / 1e9
+    padding = (151_936 - len(tokenizer)) * config.text_config.hidden_size / 1e9
+    assert billions + padding == pytest.approx(4.44, abs=5e-3)
 
 
 def test_tiny_is_a_few_million_parameters(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -26,6 +26,7 @@ from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import attach
 from ctscribe.learn.model.publish import publish
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tower import patchify
 from tests.learn.model.batches import make_batch, random_frames
 from tests.refusals import refusal
@@ -63,7 +64,7 @@ def logits(tokenizer: PreTrainedTokenizerBase) -> Logits:
     asked = {
         "input_ids": ids,
         "attention_mask": batch["attention_mask"],
-        "pixel_values_videos": patchify(frames)[0],
+        "pixel_values_videos": patchify(frames, QWEN2_5_VL)[0],
         "video_grid_thw": batch["video_grid_thw"],
         "second_per_grid_ts": torch.tensor([1.0]),
         "mm_token_type_ids": (ids == tokenizer.convert_tokens_to_ids("<|video_pad|>")).int() * 2,

@@ -14,6 +14,7 @@ from transformers import (
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.qwen import answer_losses, embed
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tower import encode_frames, patchify
 from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 
@@ -26,7 +27,7 @@ def test_patches_equal_the_reference_processor(rows: int, columns: int, seed: in
     reference = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=10**7)(
         [Image.fromarray(frame[0].numpy())], return_tensors="pt"
     )
-    patches, grid = patchify(frame.expand(2, -1, -1, -1))
+    patches, grid = patchify(frame.expand(2, -1, -1, -1), QWEN2_5_VL)
     assert grid.tolist() == reference["image_grid_thw"][0].tolist()
     torch.testing.assert_close(patches, reference["pixel_values"], atol=1e-6, rtol=0)
 
@@ -34,8 +35,8 @@ def test_patches_equal_the_reference_processor(rows: int, columns: int, seed: in
 def test_patches_hold_both_slices_channel_slowest() -> None:
     frames = torch.zeros(4, 28, 56, 3, dtype=torch.uint8)
     frames[3, 15, 44, 2] = 255  # second pair, its second slice; bottom right patch but one
-    patches, grid = patchify(frames)
-    changed = (patches != patchify(torch.zeros_like(frames))[0]).nonzero()
+    patches, grid = patchify(frames, QWEN2_5_VL)
+    changed = (patches != patchify(torch.zeros_like(frames), QWEN2_5_VL)[0]).nonzero()
     assert grid.tolist() == [2, 2, 4]
     # pair 1 → 8 rows on; group (0, 1) → 4 on; patch (1, 1) in it → 3 on
     # channel 2, slice 1, row 1, column 2 of the patch
@@ -45,7 +46,7 @@ def test_patches_hold_both_slices_channel_slowest() -> None:
 @pytest.mark.parametrize("shape", [(3, 28, 28, 3), (2, 30, 28, 3), (2, 28, 14, 3)])
 def test_frames_that_do_not_make_tokens_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(CtscribeError, match="E_FRAMES"):
-        patchify(torch.zeros(shape, dtype=torch.uint8))
+        patchify(torch.zeros(shape, dtype=torch.uint8), QWEN2_5_VL)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (140, 168), (224, 112)])
@@ -79,7 +80,7 @@ def test_losses_equal_the_librarys_own_forward(
 ) -> None:
     batch = make_batch(tokenizer, ANSWERS[:1], [random_frames(4, 112, 112)])
     losses = answer_losses(qwen, batch, positions)
-    patches, _ = patchify(batch["frames"][0])
+    patches, _ = patchify(batch["frames"][0], QWEN2_5_VL)
     ids = batch["input_ids"]
     # 68 mm a pair at 10 mm a second and two positions a second: 13.6 positions, rounded to 14
     seconds = 1.0 if positions == "index" else 7.0

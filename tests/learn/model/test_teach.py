@@ -15,6 +15,7 @@ from ctscribe.base.recipe import ModelConfig, WarmUpConfig, read_recipe
 from ctscribe.learn.model.adapters import merge_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.teach import (
     Lesson,
     auroc,
@@ -114,7 +115,7 @@ def test_filters_answer_equally_strongly_and_independently(
 ) -> None:
     model = deepcopy(qwen)
     frames = [smooth_frames(seed) for seed in range(24)]
-    patches = torch.cat([patchify(volume)[0] for volume in frames])
+    patches = torch.cat([patchify(volume, QWEN2_5_VL)[0] for volume in frames])
 
     def spread() -> torch.Tensor:
         with torch.no_grad():

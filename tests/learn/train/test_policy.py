@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.learn.model.decoding import Answer, write_reports
 from ctscribe.learn.model.qwen import AnswerLosses, answer_losses
-from ctscribe.learn.model.tower import PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.learn.reward import advantages
@@ -83,7 +83,7 @@ def test_with_normalised_advantages_pairs_learn_who_won(logits: Tensor) -> None:
 def shown(qwen: Qwen2_5_VLForConditionalGeneration, seed: int, width: int) -> Visual:
     with torch.inference_mode():
         tokens = encode_frames(qwen, [random_frames(4, 112, width, seed)])
-    grid = (2, 112 // PATCH_PX, width // PATCH_PX)
+    grid = (2, 112 // 14, width // 14)
     return Visual(grid, (100.0, 60.0), None, tokens.clone(), cue=("Lung nodule",)[: seed % 2])
 
 

@@ -8,37 +8,35 @@ merges them.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
-
-LANGUAGE_LINEARS = (
-    r".*language_model\.layers\.\d+\."
-    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-)
-"""Every linear layer of the language model; a plain list of names would also hit the tower."""
-TOWER_LINEARS = r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)"
-"""Every linear layer of the tower's blocks."""
+from ctscribe.learn.model.families import backbone_of
 
 ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
 """Beside the weights below: the adapters, and their settings, both as PEFT names them."""
 
 
-def add_adapters(qwen: nn.Module, *, r: int, alpha: int, linears: str = LANGUAGE_LINEARS) -> None:
-    """Freezes the model and lets adapters of rank ``r`` on some of its layers learn, in place.
+def add_adapters(
+    qwen: PreTrainedModel, *, r: int, alpha: int, part: Literal["language", "tower"] = "language"
+) -> None:
+    """Freezes the model and lets adapters of rank ``r`` on a part of it learn, in place.
 
     Adapters that an earlier stage left there go on learning; new ones change nothing yet. The
     model stays its own class, so everything that reads it goes on working. ``alpha`` is their scale
-    in units of rank, ``linears`` the pattern of the layers' names.
+    in units of rank; they sit on every linear layer of the language model or of the tower's blocks.
 
     Raises:
         CtscribeError: ``E_RECIPE`` where the earlier ones are of another rank or scale.
     """
+    backbone = backbone_of(qwen)
+    linears = backbone.language_linears if part == "language" else backbone.tower_linears
     qwen.requires_grad_(False)
     if not _on(qwen, linears):
         _put_on(qwen, LoraConfig(r=r, lora_alpha=alpha, target_modules=linears, bias="none"))

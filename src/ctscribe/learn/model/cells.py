@@ -8,16 +8,21 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from transformers import PreTrainedModel
 
-from ctscribe.learn.model.tower import MERGE, PATCH_PX
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.scan.boxes import FrameBoxes, FrameReach, touches
 from ctscribe.text.findings import FINDINGS
 
 CELLS_PER_SIDE = 4
-"""A visual token tells where in its 28 × 28 px a finding is, in cells of 7 × 7 px."""
-CELL_PX = PATCH_PX * MERGE // CELLS_PER_SIDE
+"""A visual token tells where in its square a finding is, in cells: of 7 × 7 px for 28 × 28."""
 _SHARE_OF_CELL, _SHARE_OF_BOX = 0.25, 0.3
 _MAX_POSITIVE_WEIGHT = 1000.0
+
+
+def cell_px(qwen: PreTrainedModel) -> int:
+    """Side of a model's cells."""
+    return backbone_of(qwen).token_px // CELLS_PER_SIDE
 
 
 def cell_targets(
@@ -26,6 +31,8 @@ def cell_targets(
     reach: FrameReach,
     frame_size_px: tuple[int, int],
     shift_px: tuple[int, int] = (0, 0),
+    *,
+    side_px: int,
 ) -> Float32[np.ndarray, "visual_tokens cells 18"]:
     """1 where a cell of a visual token shows a lesion.
 
@@ -38,16 +45,17 @@ def cell_targets(
         reach: Of the frames, from `reach_of_frames`.
         frame_size_px: (height, width).
         shift_px: By which the frames were moved (down, to the right).
+        side_px: Of a cell.
     """
-    rows, columns = (side // CELL_PX for side in frame_size_px)
+    rows, columns = (side // side_px for side in frame_size_px)
     targets = np.zeros((len(reach) // 2, rows, columns, len(FINDINGS)), np.float32)
     for box, finding in zip(boxes, findings, strict=True):
         pairs = touches(box, reach).reshape(-1, 2).any(1)
-        down = _overlap_px(box[1] + shift_px[0], rows)
-        across = _overlap_px(box[0] + shift_px[1], columns)
+        down = _overlap_px(box[1] + shift_px[0], rows, side_px)
+        across = _overlap_px(box[0] + shift_px[1], columns, side_px)
         section = np.prod(box[:2, 1] - box[:2, 0] + 1)
         covered = down[:, None] * across
-        shown = covered >= min(_SHARE_OF_CELL * CELL_PX**2, _SHARE_OF_BOX * section)
+        shown = covered >= min(_SHARE_OF_CELL * side_px**2, _SHARE_OF_BOX * section)
         targets[pairs, ..., finding] = np.maximum(targets[pairs, ..., finding], shown)
     side = CELLS_PER_SIDE
     tokens = targets.reshape(len(targets), rows // side, side, columns // side, side, -1)
@@ -55,11 +63,13 @@ def cell_targets(
     return np.ascontiguousarray(tokens).reshape(-1, side * side, len(FINDINGS))
 
 
-def _overlap_px(bounds: Float64[np.ndarray, "2"], cells: int) -> Float64[np.ndarray, "cells"]:
+def _overlap_px(
+    bounds: Float64[np.ndarray, "2"], cells: int, side_px: int
+) -> Float64[np.ndarray, "cells"]:
     """Pixels that an interval of pixel centres shares with each cell along one axis."""
-    starts = np.arange(cells) * CELL_PX - 0.5
+    starts = np.arange(cells) * side_px - 0.5
     low = np.maximum(starts, bounds[0] - 0.5)
-    high = np.minimum(starts + CELL_PX, bounds[1] + 0.5)
+    high = np.minimum(starts + side_px, bounds[1] + 0.5)
     return np.asarray(np.clip(high - low, 0, None))
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
 )
 
 from ctscribe.base.errors import CtscribeError
@@ -43,6 +43,7 @@ from ctscribe.learn.model.adapters import (
     restore_adapters,
     weights_below,
 )
+from ctscribe.learn.model.families import BACKBONES, TITLES, backbone_of
 from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach, attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.segments import narrow
@@ -59,7 +60,7 @@ _NEW_KEYS = ("backend", "extra_special_tokens", "is_local", "local_files_only")
 
 def save_model(
     folder: Path,
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     extras: Mapping[str, Mapping[str, Tensor]] | None = None,
     documents: Mapping[str, object] | None = None,
@@ -96,7 +97,7 @@ def save_model(
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, document in (documents or {}).items():
             write_plain_json(partial / name, document)
-        _write_older_names(partial)
+        _write_older_names(partial, backbone_of(qwen).older_rope)
         files = measure_files(partial, MARKER)
         write_json(partial / MARKER, {"complete": True, "files": files})
 
@@ -119,7 +120,7 @@ def _built_beside(folder: Path) -> Iterator[Path]:
 
 
 def _published(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The weights under their published names, by file name those that are ours, the adapters."""
     weights, adapters = weights_below(qwen), whole(adapter_state(qwen))
@@ -132,7 +133,7 @@ def _published(
     return whole(weights), {ATTENTION_FILE: whole(ours)}, adapters
 
 
-def _write_older_names(folder: Path) -> None:
+def _write_older_names(folder: Path, older_rope: Mapping[str, Any]) -> None:
     """Rewrites a saved model's JSON files so that older releases read the same model.
 
     Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
@@ -142,7 +143,7 @@ def _write_older_names(folder: Path) -> None:
     text = config["text_config"]
     rope = text["rope_parameters"]
     text["rope_theta"] = rope["rope_theta"]
-    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    text["rope_scaling"] = {**older_rope, "mrope_section": rope["mrope_section"]}
     text["tie_word_embeddings"] = config["tie_word_embeddings"]
     write_plain_json(folder / "config.json", config)
     path = folder / "tokenizer_config.json"
@@ -169,7 +170,7 @@ def _swap(partial: Path, folder: Path) -> None:
 
 def load_model(
     source: str | Path, dtype: torch.dtype | str = torch.float32
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Reads a model and its tokenizer, refusing anything incomplete or foreign.
 
     ``source`` is a folder, a hub id, or the name of a preset with public weights; ``dtype`` is that
@@ -193,12 +194,14 @@ def load_model(
         if is_local:
             _check_size(folder)
         # a hub id is looked up only when no folder of that name exists
-        config = Qwen2_5_VLConfig.from_pretrained(name, local_files_only=is_local)
+        config = AutoConfig.from_pretrained(
+            name, local_files_only=is_local, trust_remote_code=False
+        )
         _check_config(name, config)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, local_files_only=is_local
         )
-        qwen, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen, loading = backbone_of(config).model.from_pretrained(
             name, dtype=dtype, output_loading_info=True, local_files_only=is_local
         )
         _check_loading(name, loading)
@@ -226,12 +229,12 @@ def foreign_weights(name: str) -> Iterator[None]:
     except Exception as error:
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{name} must hold Qwen2.5-VL weights, configuration and tokenizer, but "
+            f"{name} must hold {TITLES} weights, configuration and tokenizer, but "
             f"{_first_sentence(error)}",
         ) from error
 
 
-def _put_on_ours(qwen: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
+def _put_on_ours(qwen: PreTrainedModel, folder: Path) -> None:
     """Finding queries and adapters, where they lie beside the weights."""
     if (folder / ATTENTION_FILE).exists():
         attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
@@ -257,7 +260,7 @@ def _check_folder(folder: Path) -> None:
         previous.rename(folder)  # the swap was interrupted between its two renames
     if not folder.is_dir():
         raise CtscribeError(
-            "E_WEIGHTS", f"{folder} must be a folder with Qwen2.5-VL weights, but there is none"
+            "E_WEIGHTS", f"{folder} must be a folder with {TITLES} weights, but there is none"
         )
     require_whole(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
@@ -291,10 +294,11 @@ def require_whole(folder: Path) -> None:
         raise CtscribeError("E_WEIGHTS", f"the checkpoint {folder} must be complete, but {found}")
 
 
-def _check_config(name: str, config: Qwen2_5_VLConfig) -> None:
+def _check_config(name: str, config: PreTrainedConfig) -> None:
     found = config.architectures or ["no architecture"]
-    if "Qwen2_5_VLForConditionalGeneration" not in found:
-        raise CtscribeError("E_WEIGHTS", f"{name} must be a Qwen2.5-VL model, but it is {found[0]}")
+    known = BACKBONES.get(config.model_type)
+    if known is None or known.model.__name__ not in found:
+        raise CtscribeError("E_WEIGHTS", f"{name} must be a {TITLES} model, but it is {found[0]}")
     if quantised := getattr(config, "quantization_config", None):
         kind = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise CtscribeError(
@@ -311,14 +315,17 @@ def _check_size(folder: Path) -> None:
             stored += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     config = parse_json(read_bytes(folder / "config.json").decode())
     text, tower = {**config, **object_in(config, "text_config")}, object_in(config, "vision_config")
-    usual = Qwen2_5_VLConfig()
+    known = BACKBONES.get(str(config.get("model_type")))
+    if known is None:
+        return  # refused by its name
+    usual = known.model.config_class()
     asked = _num_weights(text, usual.text_config, "num_hidden_layers")
     asked += _num_weights(tower, usual.vision_config, "depth")
     if asked > stored:
         raise CtscribeError(
             "E_WEIGHTS",
-            f"{folder} must hold exactly Qwen2.5-VL's tensors, but config.json asks for more than "
-            f"{asked:.2g} numbers and there are {stored:.2g}",
+            f"{folder} must hold exactly {known.title}'s tensors, but config.json asks for more "
+            f"than {asked:.2g} numbers and there are {stored:.2g}",
         )
 
 
@@ -337,8 +344,8 @@ def _check_loading(name: str, loading: Mapping[str, Any]) -> None:
         if keys:
             raise CtscribeError(
                 "E_WEIGHTS",
-                f"{name} must hold exactly Qwen2.5-VL's tensors, but it has {len(keys)} "
-                f"{problem.replace('_', ' ')} such as {keys[0]}",
+                f"{name} must hold exactly the tensors of its configuration, but it has "
+                f"{len(keys)} {problem.replace('_', ' ')} such as {keys[0]}",
             )
 
 

@@ -15,16 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import StudyRow
+from ctscribe.learn.model.backbone import MERGE, Positions
 from ctscribe.learn.model.decoding import Contrast, read_volumes
+from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.features import FeatureStore
 from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
-from ctscribe.learn.model.tower import MERGE
 from ctscribe.learn.pairs.dataset import Visual
 
 _NUM_MEAN = 1024
@@ -144,15 +145,17 @@ def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Vis
 
 
 def read_contrast(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     volumes: Sequence[Visual],
-    positions: Literal["index", "depth"],
+    positions: Positions,
     generate: GenerateConfig,
 ) -> Contrast:
     """Reads chosen volumes once, for every report that is written from now on."""
+    backbone = backbone_of(qwen)
+    shown = [with_markers(backbone, volume, positions) for volume in volumes]
     with torch.inference_mode():
-        cache, mask, following = read_volumes(qwen, tokenizer, volumes, positions)
+        cache, mask, following = read_volumes(qwen, tokenizer, shown, positions)
     return Contrast(
         tuple(layer.keys for layer in cache.layers),
         tuple(layer.values for layer in cache.layers),

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float64
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow
@@ -32,7 +32,7 @@ def cue_of(stated: Sequence[bool | int]) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def finding_logits(
-    qwen: Qwen2_5_VLForConditionalGeneration, visuals: Sequence[Visual]
+    qwen: PreTrainedModel, visuals: Sequence[Visual]
 ) -> Float64[np.ndarray, "volumes 18"]:
     """Raw log-odds of the 18 findings by a model's finding queries, from stored features.
 

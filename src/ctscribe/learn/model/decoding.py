@@ -1,21 +1,23 @@
 """Writing with our own position ids and a key-value cache: greedily, sampled, or under contrast."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, final
+from inspect import signature
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
-from ctscribe.learn.model.qwen import embed
+from ctscribe.learn.model.qwen import language_inputs
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
@@ -89,7 +91,9 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]  # untyped in the library
         roomy._rooms = (layer.keys, layer.values)
         return roomy
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """Puts what is new behind what is there; returns all."""
         start = self.keys.shape[2]
         stop = start + key_states.shape[2]
@@ -118,10 +122,10 @@ class _Rows:
 
 @torch.inference_mode()
 def write_reports(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     visuals: Sequence[Visual],
-    positions: Literal["index", "depth"],
+    positions: Positions,
     max_new_tokens: int,
     *,
     contrast: Contrast | None = None,
@@ -140,7 +144,9 @@ def write_reports(
     """
     end, barred = int(tokenizer.eos_token_id), _barred(tokenizer, qwen.lm_head.out_features)
     barred = barred.to(qwen.lm_head.weight.device)
-    prompts = [torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue)) for v in visuals]
+    prompts = [
+        torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue, v.markers)) for v in visuals
+    ]
     rows = _read_prompts(qwen, tokenizer, prompts, visuals, positions)
     if contrast is not None:
         patients = [visual.patient_id for visual in visuals]
@@ -158,18 +164,18 @@ def write_reports(
         done = done | (token == end)
         if bool(done.all()) or step + 1 == max_new_tokens:
             break
-        embeds = qwen.get_input_embeddings()(token.repeat(len(by_volume)))[:, None]
+        inputs = _text(qwen, token.repeat(len(by_volume))[:, None])
         rows.mask = pad(rows.mask, (0, 1), value=1)
         place = (rows.following + step)[None, :, None].expand(3, -1, 1)
-        rows.hidden = _last(qwen, embeds, rows.mask if padded else None, place, rows.cache)
+        rows.hidden = _last(qwen, inputs, rows.mask if padded else None, place, rows.cache)
     return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
 
 
 def read_volumes(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     visuals: Sequence[Visual],
-    positions: Literal["index", "depth"],
+    positions: Positions,
 ) -> tuple[DynamicCache, Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
     """Keys and values of prompts up to their last visual token, which depend on nothing else.
 
@@ -177,14 +183,14 @@ def read_volumes(
         The cache; which of its tokens are real, for shorter volumes are padded on the left; and
         the place after each volume's last token.
     """
-    ids = [torch.tensor(encode_prompt(tokenizer, visual.grid_thw)) for visual in visuals]
+    ids = [torch.tensor(encode_prompt(tokenizer, v.grid_thw, markers=v.markers)) for v in visuals]
     upto = [prompt[: _num_before_question(qwen, prompt)] for prompt in ids]
     rows = _read_prompts(qwen, tokenizer, upto, visuals, positions)
     return rows.cache, rows.mask, rows.following
 
 
 def visual_tokens_of(
-    qwen: Qwen2_5_VLForConditionalGeneration, visuals: Sequence[Visual]
+    qwen: PreTrainedModel, visuals: Sequence[Visual]
 ) -> Float[Tensor, "visual_tokens hidden"]:
     """Visual tokens of volumes, one after another: as stored, or from their frames."""
     stored = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
@@ -194,11 +200,11 @@ def visual_tokens_of(
 
 
 def _read_prompts(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Int[Tensor, "_"]],
     visuals: Sequence[Visual],
-    positions: Literal["index", "depth"],
+    positions: Positions,
 ) -> _Rows:
     device = qwen.lm_head.weight.device
     ids, mask = _pad_left(prompts, int(tokenizer.pad_token_id), device)
@@ -206,13 +212,14 @@ def _read_prompts(
     millimetres = pad_sequence([torch.tensor(v.position_mm) for v in visuals], batch_first=True)
     place = position_ids(qwen.config, ids, mask, grids, millimetres.to(device), positions)
     cache = DynamicCache(config=qwen.config.text_config)
-    embeds = embed(qwen, ids, gate(qwen, visual_tokens_of(qwen, visuals), grids).visual_tokens)
-    hidden = _last(qwen, embeds, mask if not bool(mask.all()) else None, place, cache)
+    gated = gate(qwen, visual_tokens_of(qwen, visuals), grids)
+    inputs = language_inputs(qwen, ids, gated.visual_tokens)
+    hidden = _last(qwen, inputs, mask if not bool(mask.all()) else None, place, cache)
     return _Rows(cache, mask, place.amax((0, 2)) + 1, hidden)
 
 
 def _read_others(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Int[Tensor, "_"]],
     contrast: Contrast,
@@ -230,14 +237,11 @@ def _read_others(
     mask = torch.cat([contrast.mask[which], asked], dim=1)
     start = contrast.following[which, None]
     place = ((start + asked.cumsum(1) - 1) * asked)[None].expand(3, -1, -1)
-    embeds = qwen.get_input_embeddings()(ids)
-    hidden = _last(qwen, embeds, mask if not bool(mask.all()) else None, place, cache)
+    hidden = _last(qwen, _text(qwen, ids), mask if not bool(mask.all()) else None, place, cache)
     return _Rows(cache, mask, start[:, 0] + asked.sum(1), hidden)
 
 
-def _num_before_question(
-    qwen: Qwen2_5_VLForConditionalGeneration, prompt: Int[Tensor, "tokens"]
-) -> int:
+def _num_before_question(qwen: PreTrainedModel, prompt: Int[Tensor, "tokens"]) -> int:
     return int((prompt == qwen.config.video_token_id).nonzero()[-1]) + 1
 
 
@@ -273,21 +277,33 @@ def _pad_left(
 
 
 def _last(
-    qwen: Qwen2_5_VLForConditionalGeneration,
-    embeds: Float[Tensor, "rows tokens width"],
+    qwen: PreTrainedModel,
+    inputs: Mapping[str, Any],
     mask: Int[Tensor, "rows all_tokens"] | None,
     place: Int[Tensor, "3 rows tokens"],
     cache: DynamicCache,
 ) -> Float[Tensor, "rows width"]:
     """Hidden state of each row's last token; the cache grows."""
     states: Tensor = qwen.model.language_model(
-        inputs_embeds=embeds,
+        **inputs,
         attention_mask=mask,
         position_ids=place,
-        past_key_values=cache,
+        **{_cache_name(type(qwen.model.language_model).forward): cache},
         use_cache=True,
     ).last_hidden_state
     return states[:, -1]
+
+
+@lru_cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    """What a decoder calls its cache: ``past_key_values`` up to transformers 5.23."""
+    newer = "cache" in signature(forward).parameters
+    return "cache" if newer else "past_key_values"
+
+
+def _text(qwen: PreTrainedModel, ids: Int[Tensor, "rows tokens"]) -> dict[str, Any]:
+    """What the language model reads where no volume is."""
+    return {"inputs_embeds": qwen.get_input_embeddings()(ids)}
 
 
 def _choose(

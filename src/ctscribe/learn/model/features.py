@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, remove_parts
@@ -23,15 +23,18 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared, stem
+from ctscribe.learn.model.backbone import MERGE, Backbone
 from ctscribe.learn.model.checkpoint import load_model
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.tensor_files import facts_of, map_tensor, write_tensors
-from ctscribe.learn.model.tower import MERGE, PATCH_PX, encode_frames
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
 
 NOISE_PAIRS = 256
 """Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
-_PATCHES_PER_CALL = 8192
+_PIXELS_PER_CALL = 8192 * 2 * 14 * 14
+"""Of the slices that go through the tower together; 8,192 of Qwen2.5-VL's patches."""
 _LOOK_EVERY_S = 1.0
 _SILENCE_S = 1800.0
 """After so long without a new file of others a process makes what is missing itself."""
@@ -119,7 +122,7 @@ class FeatureStore:
 
 
 def store_features(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     prepared: Prepared,
     studies: Sequence[StudyRow],
     *,
@@ -150,7 +153,7 @@ def store_features(
             done += len(batch)
             progress(done, len(studies))
     if noise:
-        _store_noise(store, encode, studies)
+        _store_noise(store, encode, studies, backbone_of(qwen).token_px)
     return store
 
 
@@ -166,6 +169,7 @@ def _store_noise(
     store: FeatureStore,
     encode: Callable[[list[Tensor]], list[Tensor]],
     studies: Sequence[StudyRow],
+    token_px: int,
 ) -> None:
     """Makes the noise bank for every frame size of stored volumes, where it is not there."""
     sizes = {tuple(store._of(study).shape[1:3]) for study in studies}
@@ -173,12 +177,13 @@ def _store_noise(
     missing = {path: size for path, size in banks.items() if not path.exists()}
     with _opened(store) if missing else nullcontext():
         for path, size in missing.items():
-            bank = _noise_bank(encode, size, store.prepared)
+            side = size[0] * token_px, size[1] * token_px
+            bank = _noise_bank(encode, side, store.prepared)
             _write(store, path, bank, "the noise bank")
 
 
 def store_together(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     prepared: Prepared,
     studies: Sequence[StudyRow],
     *,
@@ -245,7 +250,9 @@ def store_all(
     store_features(qwen, prepared, studies, noise=noise, merged=merged, progress=progress)
 
 
-def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None) -> Visual:
+def frames_of(
+    backbone: Backbone, prepared: Prepared, study: StudyRow, noise_seed: int | None = None
+) -> Visual:
     """Like `FeatureStore.visual`, but the frames themselves, for a tower that learns."""
     frames = np.array(prepared.frames(study))
     slices, height, width, _ = frames.shape
@@ -253,20 +260,23 @@ def frames_of(prepared: Prepared, study: StudyRow, noise_seed: int | None = None
         windows = WINDOWS[prepared.windows]
         frames = noise_frames(noise_seed, slices, (height, width), windows, prepared.projection)
     return Visual(
-        grid_thw=(slices // 2, height // PATCH_PX, width // PATCH_PX),
+        grid_thw=(slices // 2, height // backbone.patch_px, width // backbone.patch_px),
         position_mm=slice_pair_positions(study.position_mm),
         frames=torch.from_numpy(frames),
         patient_id=None if noise_seed is not None else study.patient_id,
     )
 
 
-def _tower_hash(qwen: Qwen2_5_VLForConditionalGeneration, merged: bool) -> str:
+def _tower_hash(qwen: PreTrainedModel, merged: bool) -> str:
     """Changes with all that the features depend on, but for the frames."""
     tower = qwen.model.visual
+    mergers = backbone_of(qwen).mergers(tower)
+    named = tower.named_modules()
+    ends = tuple(f"{name}." for name, module in named if module in mergers)
     about = sorted(tower.config.to_diff_dict().items())
     digest = hashlib.sha256(f"{_FORMAT} {tower.dtype} {about}".encode())
     for name, tensor in sorted(tower.state_dict().items()):
-        if merged or not name.startswith("merger."):
+        if merged or not name.startswith(ends):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
@@ -278,25 +288,23 @@ def _batches(
     """Volumes in groups large enough to keep the device busy, small enough to fit."""
     held: list[StudyRow] = []
     frames: list[Tensor] = []
-    patches = 0
+    pixels = 0
     for study in studies:
         volume = torch.from_numpy(np.array(prepared.frames(study)))
         held.append(study)
         frames.append(volume)
-        patches += volume.numel() // (2 * 3 * PATCH_PX**2)
-        if patches >= _PATCHES_PER_CALL:
+        pixels += volume[..., 0].numel()
+        if pixels >= _PIXELS_PER_CALL:
             yield held, frames
-            held, frames, patches = [], [], 0
+            held, frames, pixels = [], [], 0
     if held:
         yield held, frames
 
 
 @torch.inference_mode()
-def _encode(
-    qwen: Qwen2_5_VLForConditionalGeneration, frames: Sequence[Tensor], *, merged: bool
-) -> list[Tensor]:
+def _encode(qwen: PreTrainedModel, frames: Sequence[Tensor], *, merged: bool) -> list[Tensor]:
     """Features of each volume as [slice pairs, rows, columns, width]."""
-    side = PATCH_PX * MERGE
+    side = backbone_of(qwen).token_px
     shapes = [(len(f) // 2, f.shape[1] // side, f.shape[2] // side) for f in frames]
     sizes = [pairs * rows * columns for pairs, rows, columns in shapes]
     parts = torch.split(encode_frames(qwen, frames, merged=merged).cpu(), sizes)
@@ -319,15 +327,14 @@ def _write(store: FeatureStore, path: Path, features: Tensor, name: str) -> None
 
 def _noise_bank(
     encode: Callable[[list[Tensor]], list[Tensor]],
-    grid_hw: tuple[int, int],
+    size_px: tuple[int, int],
     prepared: Prepared,
 ) -> Tensor:
-    size = (grid_hw[0] * PATCH_PX * MERGE, grid_hw[1] * PATCH_PX * MERGE)
     windows = WINDOWS[prepared.windows]
-    per_call = max(1, _PATCHES_PER_CALL // (grid_hw[0] * grid_hw[1] * MERGE**2))
+    per_call = max(1, _PIXELS_PER_CALL // (2 * size_px[0] * size_px[1]))
     parts = []
     for start in range(0, NOISE_PAIRS, per_call):
         seeds = range(start, min(start + per_call, NOISE_PAIRS))
-        drawn = (noise_frames(s, 2, size, windows, prepared.projection) for s in seeds)
+        drawn = (noise_frames(s, 2, size_px, windows, prepared.projection) for s in seeds)
         parts += encode([torch.from_numpy(frames) for frames in drawn])
     return torch.cat(parts)

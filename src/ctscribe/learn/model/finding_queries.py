@@ -18,9 +18,10 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.learn.model.cells import CELLS_PER_SIDE
+from ctscribe.learn.model.tower import feature_width
 from ctscribe.text.findings import FINDINGS
 
 HEAD_FILE = "findings_head.safetensors"
@@ -125,27 +126,25 @@ class SliceAttention(nn.Module):
         return gated.reshape(visual_tokens.shape), logits
 
 
-def attach(
-    qwen: Qwen2_5_VLForConditionalGeneration, head: Mapping[str, Tensor] | None = None
-) -> SliceAttention:
+def attach(qwen: PreTrainedModel, head: Mapping[str, Tensor] | None = None) -> SliceAttention:
     """Makes finding queries part of a model, in place; its answers stay what they were.
 
     The model stays its own class. Without a warm-up's ``head`` the queries know nothing yet.
     """
-    attention = SliceAttention(qwen.config.text_config.hidden_size)
+    attention = SliceAttention(feature_width(qwen))
     if head is not None:
         attention.head.load_state_dict(head)
     qwen.slice_attention = attention.to(qwen.lm_head.weight.device)
     return attention
 
 
-def attached(qwen: Qwen2_5_VLForConditionalGeneration) -> SliceAttention | None:
+def attached(qwen: PreTrainedModel) -> SliceAttention | None:
     """The finding queries of a model that has them."""
     return getattr(qwen, "slice_attention", None)
 
 
 def gate(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     visual_tokens: Float[Tensor, "visual_tokens hidden"],
     video_grid_thw: Int[Tensor, "volumes 3"],
 ) -> Gated:
@@ -173,7 +172,7 @@ class LocatedFindings:
     slices: Float[Tensor, "18 pairs"]
     """Share of a finding's attention on each pair of slices; sums to 1."""
     maps: Float[Tensor, "18 pairs rows columns"]
-    """The same by cell of 7 × 7 px; sums to 1 over all pairs."""
+    """The same by cell, see `cell_px`; sums to 1 over all pairs."""
 
 
 def locate_findings(

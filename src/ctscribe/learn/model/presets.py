@@ -1,66 +1,115 @@
 """Presets: their dimensions, where public weights are, and the tokenizer of the tiny one."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2_5_VLConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-HUB_IDS = {
-    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
-    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
-}
-"""Public weights of the presets that have any; `tiny` starts from a warm-up."""
+from ctscribe.learn.model.backbone import Backbone
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 
-_QWEN_TOWER = {
+
+@final
+@dataclass(frozen=True)
+class Preset:
+    """One size of one family."""
+
+    backbone: Backbone
+    language: dict[str, Any]
+    tower: dict[str, Any]
+    hub_id: str | None = None
+    """Where public weights are; `tiny` starts from a warm-up."""
+
+
+_QWEN2_5_TOWER = {
     "depth": 32,
     "hidden_size": 1280,
     "intermediate_size": 3420,
     "num_heads": 16,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
-_TOWERS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "depth": 4,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_heads": 4,
-        "fullatt_block_indexes": [1, 3],
-        "initializer_range": 0.08,
-    },
-    "qwen2.5-vl-3b": _QWEN_TOWER,
-    "qwen2.5-vl-7b": _QWEN_TOWER,
+PRESETS = {
+    "tiny": Preset(
+        QWEN2_5_VL,
+        {
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "initializer_range": 0.08,
+            "mrope_section": [4, 6, 6],
+            "tie_word_embeddings": True,
+        },
+        {
+            "depth": 4,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_heads": 4,
+            "fullatt_block_indexes": [1, 3],
+            "initializer_range": 0.08,
+        },
+    ),
+    "qwen2.5-vl-3b": Preset(
+        QWEN2_5_VL,
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128000,
+            "mrope_section": [16, 24, 24],
+            "tie_word_embeddings": True,
+        },
+        _QWEN2_5_TOWER,
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+    ),
+    "qwen2.5-vl-7b": Preset(
+        QWEN2_5_VL,
+        {
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 128000,
+            "mrope_section": [16, 24, 24],
+            "tie_word_embeddings": False,
+        },
+        _QWEN2_5_TOWER,
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+    ),
+    "qwen3-vl-4b": Preset(
+        QWEN3_VL,
+        {
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 262144,
+            "mrope_section": [24, 20, 20],
+            "tie_word_embeddings": True,
+        },
+        {
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        "Qwen/Qwen3-VL-4B-Instruct",
+    ),
 }
-_LANGUAGE: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "initializer_range": 0.08,
-        "mrope_section": [4, 6, 6],
-    },
-    "qwen2.5-vl-3b": {
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128000,
-        "mrope_section": [16, 24, 24],
-    },
-    "qwen2.5-vl-7b": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 128000,
-        "mrope_section": [16, 24, 24],
-    },
-}
+HUB_IDS = {name: preset.hub_id for name, preset in PRESETS.items() if preset.hub_id}
+"""Public weights of the presets that have any."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -72,7 +121,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Qwen2.5-VL's, in its order."""
+"""Qwen's, in its order."""
 
 # Words with their leading space, single digits, runs of punctuation, line ends: as Qwen splits.
 _SPLIT = (
@@ -107,46 +156,30 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def build_config(preset: str, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+def build_config(preset: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     """Configuration of a preset for one tokenizer.
 
-    The published 3B and 7B pad their embedding tables to 151,936 and 152,064 rows; a preset built
-    here has as many rows as the tokenizer has tokens, which is what random weights need. The ids
-    of Qwen's special tokens are the tokenizer's too.
+    The published models pad their embedding tables, Qwen2.5-VL's 3B and 7B to 151,936 and 152,064
+    rows; a preset built here has as many rows as the tokenizer has tokens, which is what random
+    weights need. The ids of Qwen's special tokens are the tokenizer's too.
     """
-    language = dict(_LANGUAGE[preset])
-    sections = language.pop("mrope_section")
+    chosen = PRESETS[preset]
 
     def token_id(token: str) -> int:
         return int(tokenizer.convert_tokens_to_ids(token))
 
-    return Qwen2_5_VLConfig(
-        text_config={
-            **language,
-            "vocab_size": len(tokenizer),
-            "rms_norm_eps": 1e-6,
-            "bos_token_id": token_id("<|endoftext|>"),
-            "eos_token_id": token_id("<|im_end|>"),
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": sections,
-            },
-        },
-        vision_config={
-            **_TOWERS[preset],
-            "out_hidden_size": language["hidden_size"],
-            "patch_size": 14,
-            "temporal_patch_size": 2,
-            "spatial_merge_size": 2,
-            "window_size": 112,
-            "tokens_per_second": 2,
-        },
+    words = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": token_id("<|endoftext|>"),
+        "eos_token_id": token_id("<|im_end|>"),
+    }
+    return chosen.backbone.build_config(
+        {**chosen.language, **words},
+        chosen.tower,
         image_token_id=token_id("<|image_pad|>"),
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=preset != "qwen2.5-vl-7b",
     )
 
 
@@ -154,7 +187,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> PreTrainedT
     """Learns a vocabulary from texts.
 
     Any text can be encoded and comes back unchanged, because the alphabet is all 256 bytes. The
-    chat template writes what Qwen2.5-VL's writes. ``vocab_size`` includes the special tokens.
+    chat template writes what Qwen's writes. ``vocab_size`` includes the special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_json, write_plain_json, writing
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.adapters import ADAPTERS, adapter_state, merge_adapters
+from ctscribe.learn.model.backbone import MERGE, Backbone
 from ctscribe.learn.model.checkpoint import (
     MARKER,
     is_complete,
@@ -22,10 +23,10 @@ from ctscribe.learn.model.checkpoint import (
     require_whole,
     save_model,
 )
+from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.tower import CLIP_MEAN, CLIP_STD, MERGE, PATCH_PX
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.scan.frames import WINDOWS, noise_frames
@@ -36,17 +37,6 @@ from ctscribe.text.template import write_template
 
 ABOUT = "ctscribe.json"
 """What a server's client must know: prompt, slices, positions."""
-_PIXELS: dict[str, Any] = {
-    "min_pixels": 4 * (PATCH_PX * MERGE) ** 2,
-    "max_pixels": 16384 * (PATCH_PX * MERGE) ** 2,
-    "patch_size": PATCH_PX,
-    "temporal_patch_size": 2,
-    "merge_size": MERGE,
-    "image_mean": list(CLIP_MEAN),
-    "image_std": list(CLIP_STD),
-    "image_processor_type": "Qwen2VLImageProcessor",
-    "processor_class": "Qwen2_5_VLProcessor",
-}
 
 
 @final
@@ -85,8 +75,8 @@ def publish(
     if recipe.model.slice_attention:
         raise CtscribeError(
             "E_EXPORT",
-            "an exported model must be Qwen2.5-VL alone, but model.slice_attention re-weights its "
-            "slices and no other tool does",
+            "an exported model must be its published class alone, but model.slice_attention "
+            "re-weights its slices and no other tool does",
         )
     about = _about(recipe)
     if what == "merged":
@@ -99,6 +89,12 @@ def publish(
         )
     _publish_adapters(best, out, base or _base_of(best, recipe), about)
     return None
+
+
+def places_depth_itself(best: Path) -> bool:
+    """Whether these weights read depth from position ids of ours and not from the prompt."""
+    family = BACKBONES[str(read_json(best / "config.json")["model_type"])]
+    return family.markers((0.0,), "depth") is None
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
@@ -135,37 +131,37 @@ def publish_merged(
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
     told = {**about, "merging": merging and asdict(merging)}
-    documents = {**_processor_documents(tokenizer), ABOUT: told}
+    documents = {**_processor_documents(backbone_of(qwen), tokenizer), ABOUT: told}
     save_model(out, qwen, tokenizer, documents=documents)
     (out / MARKER).unlink()
     return merging
 
 
-def _merge(qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Merging:
+def _merge(qwen: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Merging:
     reports = _stock_reports(qwen, tokenizer)
     before = _cross_entropy(qwen, reports)
     merge_adapters(qwen)
     return Merging(len(reports), before, _cross_entropy(qwen, reports))
 
 
-def _stock_reports(
-    qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
-) -> list[Sample]:
+def _stock_reports(qwen: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
     """One report for each finding, on a pair of slices of noise: an export has no data at hand."""
-    side = 8 * PATCH_PX
+    backbone = backbone_of(qwen)
+    side = 8 * backbone.patch_px
     frames = torch.from_numpy(noise_frames(0, 2, (side, side), WINDOWS["three"]))
     shown = Visual(grid_thw=(1, 8, 8), position_mm=(0.0,), frames=frames)
+    shown = with_markers(backbone, shown, "index")
     samples = []
     for number in range(len(FINDINGS)):
         labels = tuple(int(number == other) for other in range(len(FINDINGS)))
         report = join_report(*write_template(labels))
-        ids, supervised = encode_example(tokenizer, report, shown.grid_thw)
+        ids, supervised = encode_example(tokenizer, report, shown.grid_thw, markers=shown.markers)
         samples.append(Sample("stock", torch.tensor(ids), torch.tensor(supervised), shown))
     return samples
 
 
 @torch.inference_mode()
-def _cross_entropy(qwen: Qwen2_5_VLForConditionalGeneration, reports: Sequence[Sample]) -> float:
+def _cross_entropy(qwen: PreTrainedModel, reports: Sequence[Sample]) -> float:
     """Mean over the tokens of all reports, nats."""
     losses = answer_losses(qwen, collate_samples(reports, pad_id=0), "index")
     return float(losses.values.mean())
@@ -203,20 +199,34 @@ def _base_of(best: Path, recipe: Recipe) -> str:
     return HUB_IDS.get(recipe.model.preset, "")
 
 
-def _processor_documents(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Any]]:
+def _processor_documents(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, dict[str, Any]]:
     """Contents of the files that a published checkpoint has beside its weights, by file name.
 
-    The pixel limits are wide enough that frames whose sides are multiples of 28 px are never
+    The pixel limits are wide enough that frames whose sides are whole visual tokens are never
     scaled; sampling is off, as every number here is measured at temperature 0.
     """
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
-    video = {key: value for key, value in _PIXELS.items() if key != "image_processor_type"}
+    pixels = {
+        "min_pixels": 4 * backbone.token_px**2,
+        "max_pixels": 16384 * backbone.token_px**2,
+        "patch_size": backbone.patch_px,
+        "temporal_patch_size": MERGE,
+        "merge_size": MERGE,
+        "image_mean": list(backbone.pixel_mean),
+        "image_std": list(backbone.pixel_std),
+        "processor_class": backbone.processors["processor"],
+    }
     return {
-        "preprocessor_config.json": _PIXELS,
+        "preprocessor_config.json": {
+            **pixels,
+            "image_processor_type": backbone.processors["image_processor"],
+        },
         "video_preprocessor_config.json": {
-            **video,
+            **pixels,
             "do_sample_frames": False,
-            "video_processor_type": "Qwen2VLVideoProcessor",
+            "video_processor_type": backbone.processors["video_processor"],
         },
         "generation_config.json": {
             "do_sample": False,

@@ -1,15 +1,18 @@
 """A batch through the model: visual tokens in their places, one loss per answer token."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.cross_entropy import token_cross_entropy
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.segments import run_in_segments
@@ -39,9 +42,7 @@ class AnswerLosses:
         return total / zeros.index_add(0, self.rows, ones)
 
 
-def answer_losses(
-    qwen: Qwen2_5_VLForConditionalGeneration, batch: Batch, positions: Literal["index", "depth"]
-) -> AnswerLosses:
+def answer_losses(qwen: PreTrainedModel, batch: Batch, positions: Positions) -> AnswerLosses:
     """Cross entropy of the answer's tokens, and of nothing else.
 
     The rows, padded on either side, lie end to end without their padding, each attending to
@@ -64,7 +65,7 @@ def answer_losses(
     wanted = ends - ends.scatter_reduce(0, rows, answer - 1, "amin")
     hidden = run_in_segments(
         qwen.model.language_model,
-        embed(qwen, ids[real][None].to(device), gated.visual_tokens),
+        language_inputs(qwen, ids[real][None].to(device), gated.visual_tokens),
         place[:, real][:, None].to(device),
         lengths.tolist(),
         wanted.tolist(),
@@ -76,8 +77,38 @@ def answer_losses(
     return AnswerLosses(values, rows.to(device), len(lengths), gated.logits)
 
 
+def language_inputs(
+    qwen: PreTrainedModel,
+    input_ids: Int[Tensor, "batch tokens"],
+    visual_tokens: Float[Tensor, "visual_tokens width"],
+) -> dict[str, Any]:
+    """What the language model reads in the place of ids: embeddings, and the tower's other levels.
+
+    Raises:
+        CtscribeError: ``E_VISUAL_TOKENS`` as `embed` does.
+    """
+    first, *further = torch.split(visual_tokens, qwen.config.text_config.hidden_size, dim=1)
+    is_video = input_ids == qwen.config.video_token_id
+    return {
+        "inputs_embeds": embed(qwen, input_ids, first),
+        **backbone_of(qwen).further_inputs(is_video, further),
+    }
+
+
+def stack_inputs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`language_inputs` of rows of one length as one batch: levels of the tower lie end to end."""
+    batch: dict[str, Any] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], list):
+            batch[name] = [torch.cat(level) for level in zip(*values, strict=True)]
+        else:
+            batch[name] = torch.cat(values)
+    return batch
+
+
 def embed(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     input_ids: Int[Tensor, "batch tokens"],
     visual_tokens: Float[Tensor, "visual_tokens hidden"],
 ) -> Float[Tensor, "batch tokens hidden"]:
@@ -97,9 +128,7 @@ def embed(
     return embeds.masked_scatter(is_video[..., None], visual_tokens.to(embeds))
 
 
-def _visual_tokens(
-    qwen: Qwen2_5_VLForConditionalGeneration, batch: Batch
-) -> Float[Tensor, "visual_tokens hidden"]:
+def _visual_tokens(qwen: PreTrainedModel, batch: Batch) -> Float[Tensor, "visual_tokens hidden"]:
     """From what the tower stored or, where it learns, from the frames."""
     stored = batch.get("visual_tokens")
     if stored is None:

@@ -5,32 +5,25 @@ attention of one sample is computed from the queries, keys and values of that sa
 The last layer computes only the states that somebody reads.
 """
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedModel,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VLDecoderLayer,
-    apply_rotary_pos_emb,
-)
+
+from ctscribe.learn.model.backbone import put_in_front
 
 _ATTENTION = "ctscribe_segments"
 
 
 def run_in_segments(
     language_model: PreTrainedModel,
-    embeds: Float[Tensor, "1 tokens hidden"],
+    inputs: Mapping[str, Any],
     position_ids: Int[Tensor, "3 1 tokens"],
     lengths: Sequence[int],
     wanted: Sequence[int],
@@ -38,16 +31,16 @@ def run_in_segments(
     """Last hidden states of samples that lie end to end, as many of each as are wanted.
 
     From now on the language model attends through this module, which without segments is
-    PyTorch's attention as before. ``lengths`` are the samples' tokens and add up to ``tokens``;
-    ``wanted`` are those at the end of each sample whose states are read.
+    PyTorch's attention as before. ``inputs`` are `language_inputs` of one row, ``lengths`` are the
+    samples' tokens and add up to ``tokens``; ``wanted`` are those at the end of each sample whose
+    states are read.
     """
     AttentionInterface.register(_ATTENTION, _attend)
     AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
     language_model.config._attn_implementation = _ATTENTION
     states: Tensor = language_model(
-        inputs_embeds=embeds,
-        # given as a mapping, it is taken as it is: causal order and segments need no mask
-        attention_mask=dict.fromkeys(set(language_model.config.layer_types)),
+        **inputs,
+        attention_mask=None,
         position_ids=position_ids,
         use_cache=False,
         segments=tuple(lengths),
@@ -57,13 +50,13 @@ def run_in_segments(
     return states if is_narrow else _tails(states, lengths, wanted)
 
 
-def narrow(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+def narrow(qwen: PreTrainedModel) -> None:
     """Lets the last layer of this model leave out tokens that nobody reads, in place.
 
     It does so only where it is told which tokens are read, as by `run_in_segments`; generation
     and every other caller get all of them.
     """
-    qwen.model.language_model.layers[-1].__class__ = _LastLayer
+    put_in_front(_LastLayer, qwen.model.language_model.layers[-1])
 
 
 def _attend(
@@ -106,9 +99,13 @@ def _causal(
     )
 
 
-@final
-class _LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[misc]  # untyped in the library
-    """The library's layer, for the last ``wanted`` tokens of each segment."""
+class _LastLayer(nn.Module):
+    """Before the library's layer: the same for the last ``wanted`` tokens of each segment."""
+
+    self_attn: Any
+    mlp: Any
+    input_layernorm: Any
+    post_attention_layernorm: Any
 
     def forward(
         self,
@@ -137,15 +134,20 @@ class _LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[misc]  # untyped in th
         attention = self.self_attn
         normed = self.input_layernorm(hidden_states)
         read = _tails(normed, segments, wanted)
-        key, value = (
-            project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-            for project in (attention.k_proj, attention.v_proj)
+        query, key, value = (
+            project(states).unflatten(-1, (-1, attention.head_dim))
+            for project, states in (
+                (attention.q_proj, read),
+                (attention.k_proj, normed),
+                (attention.v_proj, normed),
+            )
         )
-        query = attention.q_proj(read).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
         cos, sin = position_embeddings
-        _, key = apply_rotary_pos_emb(key, key, cos, sin)
+        key = _rotated(key.transpose(1, 2), cos, sin)
         places = (_tails(table, segments, wanted) for table in (cos, sin))
-        query, _ = apply_rotary_pos_emb(query, query, *places)
+        query, value = _rotated(query.transpose(1, 2), *places), value.transpose(1, 2)
         groups = attention.num_key_value_groups
         # a mask leaves no kernel that groups heads itself
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
@@ -162,6 +164,16 @@ class _LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[misc]  # untyped in th
         mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
         projected: Tensor = attention.o_proj(mixed)
         return projected
+
+
+def _rotated(
+    states: Float[Tensor, "1 heads tokens width"],
+    cos: Float[Tensor, "1 tokens width"],
+    sin: Float[Tensor, "1 tokens width"],
+) -> Float[Tensor, "1 heads tokens width"]:
+    """Queries or keys turned by their places."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
 
 
 def _tails(

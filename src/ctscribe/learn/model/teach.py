@@ -12,15 +12,22 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.recipe import ModelConfig, WarmUpConfig
 from ctscribe.base.types import Labels
-from ctscribe.learn.model.adapters import TOWER_LINEARS, add_adapters
-from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
+from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.cells import (
+    attention_loss,
+    cell_px,
+    cell_targets,
+    positive_weights,
+    where_loss,
+)
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import FindingsHead
-from ctscribe.learn.model.tower import encode_frames, patchify
+from ctscribe.learn.model.tower import encode_frames, feature_width, patchify
 from ctscribe.scan.boxes import FrameBoxes, FrameReach
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
@@ -49,7 +56,7 @@ class Lesson:
 
 
 def teach(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     lessons: Sequence[Lesson],
     config: WarmUpConfig,
     *,
@@ -66,8 +73,8 @@ def teach(
     tower = qwen.model.visual.train()
     torch.manual_seed(config.seed)
     draw = np.random.default_rng(config.seed)
-    head = FindingsHead(qwen.config.text_config.hidden_size).to(tower.device)
-    positive_weight = _positive_weights(lessons).to(tower.device)
+    head = FindingsHead(feature_width(qwen)).to(tower.device)
+    positive_weight = _positive_weights(lessons, cell_px(qwen)).to(tower.device)
     steps = config.epochs * math.ceil(len(lessons) / config.batch_size)
     optimisers = _optimisers(tower, head, config.learning_rate)
     schedules = [LambdaLR(each, partial(_cosine, steps=steps)) for each in optimisers]
@@ -90,9 +97,7 @@ def teach(
 
 
 @torch.inference_mode()
-def examine(
-    qwen: Qwen2_5_VLForConditionalGeneration, head: FindingsHead, lessons: Sequence[Lesson]
-) -> dict[str, Any]:
+def examine(qwen: PreTrainedModel, head: FindingsHead, lessons: Sequence[Lesson]) -> dict[str, Any]:
     """AUROC per finding over volumes, against labels and against what the slices show.
 
     Ten slices miss most small nodules, so the second says how well the tower sees, and the first
@@ -100,7 +105,7 @@ def examine(
     """
     scores, shown = [], []
     for lesson in lessons:
-        frames, targets = _moved([lesson])
+        frames, targets = _moved([lesson], cell_px(qwen))
         scores.append(head(encode_frames(qwen, frames), [len(targets[0])])[1][0].cpu().numpy())
         shown.append(targets[0].amax((0, 1)).numpy() > 0)
     truths = {
@@ -125,29 +130,28 @@ def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]
     return float(above)
 
 
-def let_tower_learn(
-    qwen: Qwen2_5_VLForConditionalGeneration, config: WarmUpConfig, model: ModelConfig
-) -> None:
+def let_tower_learn(qwen: PreTrainedModel, config: WarmUpConfig, model: ModelConfig) -> None:
     """Freezes the model but for the part of its tower that shall learn, in place.
 
-    That is all of it, or the last ``config.last_blocks`` and the merger behind them, or adapters
-    of rank ``model.lora_r`` on all blocks, and the merger.
+    That is all of it, or the last ``config.last_blocks`` and the mergers, or adapters of rank
+    ``model.lora_r`` on all blocks, and the mergers.
     """
     visual = qwen.model.visual
     if config.tower == "lora":
-        add_adapters(qwen, r=model.lora_r, alpha=model.lora_alpha, linears=TOWER_LINEARS)
+        add_adapters(qwen, r=model.lora_r, alpha=model.lora_alpha, part="tower")
     else:
         qwen.requires_grad_(False)
     if config.tower == "full":
         visual.requires_grad_(True)
     elif config.tower == "last_blocks":
         visual.blocks[-config.last_blocks :].requires_grad_(True)
-    visual.merger.requires_grad_(True)
+    for merger in backbone_of(qwen).mergers(visual):
+        merger.requires_grad_(True)
 
 
 @torch.no_grad()
 def whiten_patches(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
 ) -> None:
     """Sets the patch embedding to the patches' principal components, each scaled to unit variance.
@@ -160,7 +164,7 @@ def whiten_patches(
     """
     weight = qwen.model.visual.patch_embed.proj.weight
     width = len(weight)
-    patches = torch.cat([patchify(volume)[0] for volume in frames])
+    patches = torch.cat([patchify(volume, backbone_of(qwen))[0] for volume in frames])
     centred = patches - patches.mean(0)
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
     variances, axes = variances[-width:], axes[:, -width:]
@@ -171,14 +175,14 @@ def whiten_patches(
 
 
 def _loss(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     head: FindingsHead,
     lessons: Sequence[Lesson],
     draw: np.random.Generator,
     positive_weight: Float[Tensor, "18"],
     attention_weight: float,
 ) -> Float[Tensor, ""]:
-    frames, targets = _moved(lessons, draw)
+    frames, targets = _moved(lessons, cell_px(qwen), draw)
     sizes = [len(target) for target in targets]
     cell_logits, volume_logits = head(encode_frames(qwen, frames), sizes)
     cells = torch.cat(targets).to(cell_logits)
@@ -233,11 +237,11 @@ def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list
     ]
 
 
-def _positive_weights(lessons: Sequence[Lesson]) -> Float[Tensor, "18"]:
-    """Weights by how rare a finding's cells are among those whose truth is known."""
+def _positive_weights(lessons: Sequence[Lesson], side_px: int) -> Float[Tensor, "18"]:
+    """Weights by how rare a finding's cells, of so many px, are among those with a known truth."""
     positives, total = torch.zeros(len(FINDINGS)), torch.zeros(len(FINDINGS))
     for lesson in lessons:
-        (targets,) = _moved([lesson])[1]
+        (targets,) = _moved([lesson], side_px)[1]
         positives += targets.sum((0, 1))
         total += torch.tensor(lesson.located) * targets[..., 0].numel()
     return positive_weights(positives, total)
@@ -251,7 +255,7 @@ def _cosine(step: int, steps: int) -> float:
 
 
 def _moved(
-    lessons: Sequence[Lesson], draw: np.random.Generator | None = None
+    lessons: Sequence[Lesson], side_px: int, draw: np.random.Generator | None = None
 ) -> tuple[list[Tensor], list[Float[Tensor, "_ _ 18"]]]:
     """Frames and cell targets, moved by the same random shift where there is a generator."""
     frames, targets = [], []
@@ -264,7 +268,12 @@ def _moved(
         height, width = shown.shape[1:3]
         frames.append(torch.from_numpy(np.ascontiguousarray(shown)))
         where = cell_targets(
-            lesson.boxes, lesson.findings, lesson.reach, (height, width), (down, across)
+            lesson.boxes,
+            lesson.findings,
+            lesson.reach,
+            (height, width),
+            (down, across),
+            side_px=side_px,
         )
         targets.append(torch.from_numpy(where))
     return frames, targets

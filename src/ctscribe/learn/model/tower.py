@@ -1,34 +1,31 @@
 """The vision tower: frames in, visual tokens out, in few and large operations.
 
 transformers loops over attention windows in Python unless a flash kernel is used, 3,520 calls for
-one volume of 504 × 504, and cuts patches with a 3D convolution whose stride is its kernel. Windows
-of equal size can be one batch, and such a convolution is one matrix product. Names, weights and
-results stay the same, on any device.
+one volume of 504 × 504 in Qwen2.5-VL, and cuts patches with a 3D convolution whose stride is its
+kernel. Windows of equal size can be one batch, and such a convolution is one matrix product. Names,
+weights and results stay the same, on any device.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import final
 
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
+from transformers import AttentionInterface, PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
-
-PATCH_PX, MERGE = 14, 2
-"""Side of a patch, and patches along each side of a visual token."""
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from ctscribe.learn.model.backbone import MERGE, Backbone, put_in_front
+from ctscribe.learn.model.families import backbone_of
 
 # "flash" in the name makes the tower hand over all tokens at once, with their boundaries
 _ATTENTION = "ctscribe_flash_batched_windows"
 
 
 def encode_frames(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
     *,
     merged: bool = True,
@@ -36,19 +33,18 @@ def encode_frames(
     """Visual tokens of all volumes, volume after volume, in the model's dtype.
 
     Slice pairs never see each other in the tower, so the result for a pair depends on that pair
-    alone. Sizes of volumes may differ. Without ``merged`` the merger is left out: the result is
-    what goes into it, four patches side by side per visual token, and `merge` does the rest.
+    alone. Sizes of volumes may differ. Where the language model reads several levels of the tower,
+    they stand side by side. Without ``merged`` the mergers are left out: the result is what goes
+    into them, four patches side by side per visual token, and `merge` does the rest.
     """
-    tower = qwen.model.visual
-    parts = [patchify(volume.to(tower.device)) for volume in frames]
+    backbone, tower = backbone_of(qwen), qwen.model.visual
+    parts = [patchify(volume.to(tower.device), backbone) for volume in frames]
     patches = torch.cat([part[0] for part in parts]).to(tower.dtype)
     grids = torch.stack([part[1] for part in parts]).to(tower.device)
-    if merged:
-        features: Tensor = tower(patches, grid_thw=grids).pooler_output
-        return features
-    with tower.merger.register_forward_hook(_return_input):
-        features = tower(patches, grid_thw=grids).pooler_output
-    return features
+    with ExitStack() as hooks:
+        for merger in () if merged else backbone.mergers(tower):
+            hooks.enter_context(merger.register_forward_hook(_return_input))
+        return backbone.tower_features(tower(patches, grid_thw=grids))
 
 
 def _return_input(
@@ -58,64 +54,77 @@ def _return_input(
 
 
 def merge(
-    qwen: Qwen2_5_VLForConditionalGeneration, tokens: Float[Tensor, "visual_tokens width"]
-) -> Float[Tensor, "visual_tokens hidden"]:
-    """Sends what was stored before the merger through it; what was behind it stays as it is."""
-    merger = qwen.model.visual.merger
-    if tokens.shape[1] != merger.hidden_size or tokens.shape[1] == merger.mlp[-1].out_features:
+    qwen: PreTrainedModel, tokens: Float[Tensor, "visual_tokens width"]
+) -> Float[Tensor, "visual_tokens _"]:
+    """Sends what was stored before the mergers through them; what was behind stays as it is."""
+    tower = qwen.model.visual
+    mergers = backbone_of(qwen).mergers(tower)
+    before = MERGE**2 * tower.config.hidden_size
+    if tokens.shape[1] != len(mergers) * before or before == tower.config.out_hidden_size:
         return tokens
-    merged: Tensor = merger(tokens.reshape(MERGE**2 * len(tokens), -1))
-    return merged
+    levels = zip(mergers, torch.split(tokens, before, dim=1), strict=True)
+    return torch.cat(
+        [merger(level.reshape(MERGE**2 * len(tokens), -1)) for merger, level in levels], 1
+    )
+
+
+def feature_width(qwen: PreTrainedModel) -> int:
+    """Numbers per visual token behind the mergers."""
+    tower = qwen.model.visual
+    return len(backbone_of(qwen).mergers(tower)) * int(tower.config.out_hidden_size)
 
 
 def patchify(
-    frames: UInt8[Tensor, "slices height width 3"],
-) -> tuple[Float32[Tensor, "patches 1176"], Int[Tensor, "3"]]:
-    """Normalises frames and cuts them into patches, as Qwen2.5-VL's video processor does.
+    frames: UInt8[Tensor, "slices height width 3"], backbone: Backbone
+) -> tuple[Float32[Tensor, "patches _"], Int[Tensor, "3"]]:
+    """Normalises frames and cuts them into patches, as the family's video processor does.
 
-    Each row is one patch of two slices, channel slowest: 3 channels × 2 slices × 14 × 14 px. Rows
-    run over slice pairs, then over 2 × 2 groups of patches, so that four rows in a row become one
-    visual token. Runs on the device the frames are on.
+    Each row is one patch of two slices, channel slowest: 3 channels × 2 slices × the patch's rows ×
+    its columns. Rows run over slice pairs, then over 2 × 2 groups of patches, so that four rows in
+    a row become one visual token. Runs on the device the frames are on.
 
     Returns:
         The patches, and the grid (slice pairs, patch rows, patch columns), int64.
 
     Raises:
         CtscribeError: ``E_FRAMES`` for an odd number of slices, or sides that are no multiple of
-            28 px.
+            the side of a visual token.
     """
     slices, height, width, _ = frames.shape
-    if slices % 2 or height % (PATCH_PX * MERGE) or width % (PATCH_PX * MERGE):
+    patch = backbone.patch_px
+    if slices % 2 or height % backbone.token_px or width % backbone.token_px:
         raise CtscribeError(
             "E_FRAMES",
-            "frames must come in pairs with sides a multiple of 28 px, but there are "
-            f"{slices} of {height} × {width}",
+            f"frames must come in pairs with sides a multiple of {backbone.token_px} px, but there "
+            f"are {slices} of {height} × {width}",
         )
-    mean = torch.tensor(CLIP_MEAN, device=frames.device) * 255
-    std = torch.tensor(CLIP_STD, device=frames.device) * 255
-    grid = (slices // 2, height // PATCH_PX, width // PATCH_PX)
+    mean = torch.tensor(backbone.pixel_mean, device=frames.device) * 255
+    std = torch.tensor(backbone.pixel_std, device=frames.device) * 255
+    grid = (slices // 2, height // patch, width // patch)
     pixels = ((frames.float() - mean) / std).reshape(
-        grid[0], 2, grid[1] // MERGE, MERGE, PATCH_PX, grid[2] // MERGE, MERGE, PATCH_PX, 3
+        grid[0], 2, grid[1] // MERGE, MERGE, patch, grid[2] // MERGE, MERGE, patch, 3
     )
     patches = pixels.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(grid[0] * grid[1] * grid[2], -1)
     return patches, torch.tensor(grid)
 
 
-def speed_up_tower(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
+def speed_up_tower(qwen: PreTrainedModel) -> None:
     """Switches the tower of this model to batched windows and a linear patch embedding."""
     AttentionInterface.register(_ATTENTION, _attend)
     tower = qwen.model.visual
     tower.config._attn_implementation = _ATTENTION
-    tower.patch_embed.__class__ = _LinearPatchEmbed
+    put_in_front(_LinearPatchEmbed, tower.patch_embed)
 
 
 @final
-class _LinearPatchEmbed(Qwen2_5_VisionPatchEmbed):  # type: ignore[misc]  # untyped in the library
-    """The library's patch embedding with its convolution written as a matrix product."""
+class _LinearPatchEmbed(nn.Module):
+    """Before the library's patch embedding: its convolution written as a matrix product."""
+
+    proj: nn.Conv3d
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         weight = self.proj.weight.flatten(1)
-        return linear(hidden_states.to(weight.dtype), weight)
+        return linear(hidden_states.to(weight.dtype), weight, self.proj.bias)
 
 
 def _attend(

@@ -24,7 +24,6 @@ from ctscribe.text.prompt import (
 )
 from ctscribe.text.sections import join_report, sentence_spans
 
-_SMALLEST_GRID: GridThw = (1, 2, 2)
 _TEXTS, _SCANS = 1000, 64
 """Looked at for the longest sample; of scans whole files are read."""
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
@@ -44,8 +43,11 @@ class Visual:
     """Whose volume it is; None for noise and for a scan of no data set."""
     cue: tuple[str, ...] | None = None
     """Findings that the prompt tells; see `prompt_messages`."""
+    markers: tuple[str, ...] | None = None
+    """Texts before the slice pairs, where the model wants them; see `encode_prompt`."""
 
 
+_SMALLEST = Visual((1, 2, 2), (0.0,))
 VisualSource = Callable[[StudyRow, int | None], Visual]
 """Gives a study's visual input, or, with a noise seed, noise of exactly its size."""
 
@@ -146,24 +148,28 @@ class PairDataset(Dataset[Pair]):
                 would not fit with the smallest of scans.
         """
         for positive, _ in self._pairs:
-            self._text_tokens(positive)
+            self._num_tokens(positive, _SMALLEST)
 
     def longest(self, text: int = 0) -> int:
         """Tokens of a sample with the longest text and the largest scan, of many looked at.
 
         ``text`` is the least that prompt and report are taken for.
         """
-        texts = [self._text_tokens(each) for each in self._some(_TEXTS)]
-        scans = [self._visual(self._studies[each.study], None) for each in self._some(_SCANS)]
-        return max(num_visual_tokens(scan.grid_thw) for scan in scans) + max(text, *texts)
+        texts = [self._num_tokens(each, _SMALLEST) for each in self._some(_TEXTS)]
+        return max(self._shown_tokens(each) for each in self._some(_SCANS)) + max(text, *texts)
 
     def _some(self, number: int) -> list[PairRow]:
         """At most so many positives, evenly spaced."""
         return [positive for positive, _ in self._pairs[:: -(-len(self) // number)]]
 
-    def _text_tokens(self, positive: PairRow) -> int:
-        study = self._studies[positive.study]
-        return len(self._encode(study, _SMALLEST_GRID, None)[0])
+    def _shown_tokens(self, positive: PairRow) -> int:
+        """Of a scan, with what stands between its slice pairs."""
+        visual = self._visual(self._studies[positive.study], None)
+        bare = self._num_tokens(positive, _SMALLEST) - num_visual_tokens(_SMALLEST.grid_thw)
+        return self._num_tokens(positive, visual) - bare
+
+    def _num_tokens(self, positive: PairRow, visual: Visual) -> int:
+        return len(self._encode(self._studies[positive.study], visual)[0])
 
     def rows(self) -> list[PairRow]:
         """The rows it was made of."""
@@ -188,15 +194,20 @@ class PairDataset(Dataset[Pair]):
         study = self._studies[row.study]
         shown = self._studies[row.volume or row.study]  # noise has the size of the study's own
         visual = self._visual(shown, row.noise_seed)
-        input_ids, labels = self._encode(study, visual.grid_thw, visual.cue)
+        input_ids, labels = self._encode(study, visual)
         ids, supervised = torch.tensor(input_ids), torch.tensor(labels)
         return Sample(row.study, ids, supervised, visual, study.labels)
 
-    def _encode(
-        self, study: StudyRow, grid_thw: GridThw, cue: tuple[str, ...] | None
-    ) -> tuple[list[int], list[int]]:
+    def _encode(self, study: StudyRow, visual: Visual) -> tuple[list[int], list[int]]:
         name, report = study.volume_name, join_report(study.findings, study.impression)
-        input_ids, labels = encode_example(self._tokenizer, report, grid_thw, cue, study=name)
+        input_ids, labels = encode_example(
+            self._tokenizer,
+            report,
+            visual.grid_thw,
+            visual.cue,
+            markers=visual.markers,
+            study=name,
+        )
         if len(input_ids) > self._max_tokens:
             raise CtscribeError(
                 "E_TOO_LONG",

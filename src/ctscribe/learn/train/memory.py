@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.files import size_in_words
 from ctscribe.base.recipe import Recipe
@@ -67,7 +67,7 @@ class StepMemory:
 
 
 def step_memory(
-    qwen: Qwen2_5_VLForConditionalGeneration, recipe: Recipe, tokens: int, num_processes: int = 1
+    qwen: PreTrainedModel, recipe: Recipe, tokens: int, num_processes: int = 1
 ) -> StepMemory:
     """The estimate for a model whose weights to learn are chosen and whose tower stays as it is.
 
@@ -108,7 +108,7 @@ def _sums(weight: Tensor) -> int:
 
 
 def branch_bytes(
-    qwen: Qwen2_5_VLForConditionalGeneration, dtype: Literal["float32", "bfloat16"], tokens: int
+    qwen: PreTrainedModel, dtype: Literal["float32", "bfloat16"], tokens: int
 ) -> dict[Recomputed, int]:
     """What one forward pass keeps for its backward pass, by what is computed again."""
     language, config = qwen.model.language_model, qwen.config.text_config

@@ -207,7 +207,7 @@ class Policy:
 def as_sample(reference: Sample, answer: Answer, tokenizer: PreTrainedTokenizerBase) -> Sample:
     """A drawn answer in the reference's place, token by token as it was drawn."""
     visual = reference.visual
-    prompt = encode_prompt(tokenizer, visual.grid_thw, visual.cue)
+    prompt = encode_prompt(tokenizer, visual.grid_thw, visual.cue, visual.markers)
     closing = [int(tokenizer.eos_token_id)] if answer.finished else []
     tokens = [*answer.token_ids, *closing]
     ids, labels = torch.tensor(prompt + tokens), torch.tensor([IGNORED] * len(prompt) + tokens)

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ctscribe.base.recipe import ModelConfig, TrainConfig
 from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.backbone import Positions
+from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.qwen import AnswerLosses, answer_losses
 from ctscribe.learn.pairs.collate import Batch
@@ -40,15 +42,13 @@ class ReportScorer(nn.Module):
     """Read by the Trainer: it shall divide each micro-batch's mean by the accumulation steps."""
     _keys_to_ignore_on_save = None
     """Read by the Trainer where a checkpoint does not hold every weight."""
-    _no_split_modules = ("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock")
-    """Read by accelerate: what is gathered and given back as one where weights are sharded."""
 
-    def __init__(
-        self, qwen: Qwen2_5_VLForConditionalGeneration, positions: Literal["index", "depth"]
-    ) -> None:
+    def __init__(self, qwen: PreTrainedModel, positions: Positions) -> None:
         super().__init__()
         self.qwen = qwen
-        self.positions: Literal["index", "depth"] = positions
+        # read by accelerate: what is gathered and given back as one where weights are sharded
+        self._no_split_modules = tuple(qwen._no_split_modules)
+        self.positions: Positions = positions
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_miss_only_trainable)  # type: ignore[no-untyped-call]
 
@@ -75,7 +75,7 @@ def _trainable(module: nn.Module) -> set[str]:
     return {name for name, weight in module.named_parameters() if weight.requires_grad}
 
 
-def choose_trainable(qwen: Qwen2_5_VLForConditionalGeneration, config: ModelConfig) -> None:
+def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
     """Lets the asked-for weights learn, in place; finding queries do where they open the gate.
 
     Weights that learn are kept in float32 whatever the activations are: an update of 2e-5 of a
@@ -86,7 +86,8 @@ def choose_trainable(qwen: Qwen2_5_VLForConditionalGeneration, config: ModelConf
     else:
         qwen.requires_grad_(True)
     qwen.model.visual.requires_grad_(not config.freeze_tower)
-    qwen.model.visual.merger.requires_grad_(not config.freeze_merger)
+    for merger in backbone_of(qwen).mergers(qwen.model.visual):
+        merger.requires_grad_(not config.freeze_merger)
     queries = attached(qwen)
     if queries is not None:
         queries.requires_grad_(config.slice_attention)
@@ -128,7 +129,7 @@ def part_of(name: str) -> Part:
     return "tower" if ".visual." in dotted else "language"
 
 
-def recompute(qwen: Qwen2_5_VLForConditionalGeneration, what: Literal["layers", "cheap"]) -> None:
+def recompute(qwen: PreTrainedModel, what: Literal["layers", "cheap"]) -> None:
     """Trades memory for time in training, in place; gradients stay the same.
 
     With ``layers`` a layer keeps its input alone and runs a second time (a third more operations).

@@ -9,9 +9,9 @@ from typing import Any, final
 
 import torch
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Qwen2_5_VLForConditionalGeneration,
     TrainingArguments,
 )
 
@@ -19,16 +19,17 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, brief, sha256_of_file, write_json
 from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import Recipe
-from ctscribe.base.rows import PairRow, read_rows
+from ctscribe.base.rows import PairRow, StudyRow, read_rows
 from ctscribe.base.runs import open_run, read_result, require_same_run, start_sha256
 from ctscribe.base.types import Strategy
 from ctscribe.base.workers import launched
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.cues import label_cues
+from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
-from ctscribe.learn.pairs.dataset import Pair, PairDataset, VisualSource, strategy_of
+from ctscribe.learn.pairs.dataset import Pair, PairDataset, Visual, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
     count_updates,
@@ -95,7 +96,7 @@ def read_pairs(pairs_path: Path, strategy: Strategy) -> list[PairRow]:
 
 
 def visual_source(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     prepared: Prepared,
     rows: Sequence[PairRow],
     recipe: Recipe,
@@ -103,10 +104,12 @@ def visual_source(
 ) -> VisualSource:
     """Stored features of all volumes that the rows may show, or frames where the tower learns.
 
-    With ``model.cues`` each comes with the findings that its prompt tells. ``progress`` is told
-    (volumes whose features are stored, all volumes).
+    Each comes with what its prompt tells beside it: texts before slice pairs, where the model's
+    family has them, and with ``model.cues`` the findings. ``progress`` is told (volumes whose
+    features are stored, all volumes).
     """
-    visual: VisualSource = partial(frames_of, prepared)
+    backbone = backbone_of(qwen)
+    visual: VisualSource = partial(frames_of, backbone, prepared)
     if recipe.model.freeze_tower:
         shown = {n for row in rows for n in (row.volume or row.study, *(row.alternatives or ()))}
         visual = store_together(
@@ -117,7 +120,12 @@ def visual_source(
             merged=recipe.model.freeze_merger,
             progress=progress,
         ).visual
-    return label_cues(visual) if recipe.model.cues else visual
+    told = label_cues(visual) if recipe.model.cues else visual
+
+    def with_text(study: StudyRow, noise_seed: int | None = None) -> Visual:
+        return with_markers(backbone, told(study, noise_seed), recipe.model.positions)
+
+    return with_text
 
 
 @final
@@ -185,7 +193,7 @@ def train(
 
 def fit(
     arguments: TrainingArguments,
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     training: PairDataset,
     validation: PairDataset,
@@ -234,9 +242,7 @@ def fit(
     return _finish(callback, num_steps)
 
 
-def learner(
-    weights: str | Path, recipe: Recipe
-) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]:
+def learner(weights: str | Path, recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that starts to learn, with finding queries where the recipe asks for them."""
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
     if attached(qwen) is not None:
@@ -264,7 +270,7 @@ def _hard_pairs(
 
 
 def make_scorer(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     recipe: Recipe,
     tokens: int,
     told: Callable[[str], None] = lambda line: None,
@@ -282,7 +288,7 @@ def make_scorer(
 
 
 def _recomputed(
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     recipe: Recipe,
     tokens: int,
     told: Callable[[str], None],
@@ -335,7 +341,7 @@ def _validation(trainer: PairTrainer, pairs: PairDataset, pad_id: int) -> Callab
 
 def _save_best(
     trainer: PairTrainer,
-    qwen: Qwen2_5_VLForConditionalGeneration,
+    qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     if trainer.accelerator.is_main_process or is_sharded(qwen):

@@ -1,0 +1,25 @@
+"""The families that are known, and which of them a model is of."""
+
+from dataclasses import replace
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ctscribe.learn.model.backbone import Backbone, Positions
+from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
+from ctscribe.learn.pairs.dataset import Visual
+
+BACKBONES = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
+"""By what ``config.json`` calls them."""
+TITLES = " or ".join(family.title for family in BACKBONES.values())
+
+
+def backbone_of(model: PreTrainedModel | PreTrainedConfig) -> Backbone:
+    """The family of a model, or of its configuration, that `checkpoint.load_model` would read."""
+    config = model if isinstance(model, PreTrainedConfig) else model.config
+    return BACKBONES[config.model_type]
+
+
+def with_markers(backbone: Backbone, visual: Visual, positions: Positions) -> Visual:
+    """A volume with the texts that a family puts before its slice pairs, if any."""
+    return replace(visual, markers=backbone.markers(visual.position_mm, positions))
