@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 OLDER ?= $(or $(TMPDIR),/tmp)/ctscribe-older
+RELEASES ?= $(or $(TMPDIR),/tmp)/ctscribe-transformers
 BESIDE := $(if $(filter prepare,$(NAME)),$(PEERS))$(if $(filter export,$(NAME)),$(OLDER))
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test long lint docs clean bench study oracle
+.PHONY: demo start test long ends lint docs clean bench study oracle
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -23,6 +24,20 @@ test: lint
 
 long: $(VENV)/.installed  ## the tests that take minutes each: several processes, kills, adversaries
 	$(BIN)/pytest -n 2 --dist loadfile -m long
+
+# The lowest and the newest release of transformers that are tested, each beside the project's other
+# packages; a few minutes each.
+ENDS := 5.20.2 5.24.0
+ends: $(ENDS:%=$(RELEASES)/%/.installed)
+	for release in $(ENDS); do PYTHONPATH=src:. $(RELEASES)/$$release/bin/python -m pytest -q \
+		-m "not long" tests/learn/model tests/write/test_families.py || exit 1; done
+
+$(RELEASES)/%/.installed: | $(VENV)/.installed
+	$(PYTHON) -m venv $(RELEASES)/$*
+	$(RELEASES)/$*/bin/pip install --quiet --disable-pip-version-check --no-deps transformers==$*
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> $$($(RELEASES)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	touch $@
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks docs
