@@ -49,16 +49,7 @@ def generate_template(
 
 
 def _template_row(study: StudyRow, stated: np.ndarray) -> PredictionRow:
-    findings, impression = write_template(tuple(int(each) for each in stated))
-    return PredictionRow(
-        scan_id=study.scan_id,
-        patient_id=study.patient_id,
-        volume_name=study.volume_name,
-        findings=findings,
-        impression=impression,
-        num_tokens=0,
-        finished=True,
-    )
+    return report_row(study, write_template(tuple(int(each) for each in stated)), 0, True)
 
 
 def generate(
@@ -163,15 +154,26 @@ def write_batch(writer: ReportWriter, batch: Sequence[StudyRow], view: View) -> 
 
 
 def answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:
-    """What was written of a scan, as a row of predictions."""
-    findings, impression = split_report(answer.text)
+    """`report_row` of what the model wrote when it was shown a visual."""
+    sections = split_report(answer.text)
+    return report_row(study, sections, len(answer.token_ids), answer.finished, visual.cue)
+
+
+def report_row(
+    study: StudyRow,
+    sections: tuple[str, str],
+    num_tokens: int | None,
+    finished: bool | None,
+    cue: tuple[str, ...] | None = None,
+) -> PredictionRow:
+    """What was written of a scan, its findings and its impression, as a row of predictions."""
     return PredictionRow(
         scan_id=study.scan_id,
         patient_id=study.patient_id,
         volume_name=study.volume_name,
-        findings=findings,
-        impression=impression,
-        num_tokens=len(answer.token_ids),
-        finished=answer.finished,
-        cue=visual.cue,
+        findings=sections[0],
+        impression=sections[1],
+        num_tokens=num_tokens,
+        finished=finished,
+        cue=cue,
     )

@@ -29,7 +29,7 @@ from ctscribe.text.prompt import prompt_messages
 from ctscribe.text.sections import split_report
 from ctscribe.write.cue_table import CueTable
 from ctscribe.write.endpoint import Endpoint, Reply
-from ctscribe.write.generate import told_by
+from ctscribe.write.generate import report_row, told_by
 from ctscribe.write.growing import Growing, growing
 from ctscribe.write.writer import ReportWriter
 
@@ -209,7 +209,9 @@ def _take(
     in_a_row = 0
     for study, outcome in answers:
         if isinstance(outcome, Reply):
-            file.append(_row(study, cue_of(study), outcome))
+            sections = split_report(outcome.text)
+            cue = cue_of(study)
+            file.append(report_row(study, sections, outcome.num_tokens, outcome.finished, cue))
             num_missing, in_a_row = num_missing - 1, 0
             progress(len(file.scans) - num_missing, len(file.scans))
         else:
@@ -246,17 +248,3 @@ def _each_answer(
                     yield study, error
                 else:
                     raise error
-
-
-def _row(study: StudyRow, cue: Cue, reply: Reply) -> PredictionRow:
-    findings, impression = split_report(reply.text)
-    return PredictionRow(
-        scan_id=study.scan_id,
-        patient_id=study.patient_id,
-        volume_name=study.volume_name,
-        findings=findings,
-        impression=impression,
-        num_tokens=reply.num_tokens,
-        finished=reply.finished,
-        cue=cue,
-    )

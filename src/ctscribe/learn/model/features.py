@@ -1,7 +1,6 @@
 """Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,7 +20,7 @@ from ctscribe.base.files import ProgressCallback, remove_parts
 from ctscribe.base.locks import many_writers
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.workers import launched
+from ctscribe.base.workers import launched, own_gpu
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.backbone import MERGE, Backbone
 from ctscribe.learn.model.checkpoint import load_model
@@ -245,7 +244,7 @@ def store_all(
     studies = prepared.studies[share[0] :: share[1]]
     qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
     if torch.cuda.is_available():
-        qwen.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        qwen.to(own_gpu())
     merged = recipe.model.freeze_merger
     store_features(qwen, prepared, studies, noise=noise, merged=merged, progress=progress)
 
