@@ -112,7 +112,7 @@ def _drawn(writer: ReportWriter, prepared: Prepared, seed: int) -> dict[str, dic
     scans = prepared.scans("test")
     visuals = [writer.features(prepared, scans).visual(study) for study in scans]
     warm, _ = load_model(warm_start())
-    attach(warm, warmed_head(Path(warm_start())))
+    attach(warm, warmed_head(warm_start()))
     odds = finding_logits(warm, visuals)
     generator, began = torch.Generator().manual_seed(seed), time.process_time()
     tries = [_draw(writer, scans, visuals, generator) for _ in range(NUM_DRAWN)]
