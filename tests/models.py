@@ -22,6 +22,7 @@ from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.write.calibration import Calibration
@@ -63,20 +64,46 @@ def tiny_model(
 def tiny_of(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, seed: int = 0
 ) -> PreTrainedModel:
-    """A few layers of a family's real class; no bias is 0 and no norm's scale 1."""
+    """A few layers of a family's real class; no bias is 0 and no norm's scale 1.
+
+    Recurrent layers remember their first token to the last.
+    """
     torch.manual_seed(seed)
-    config = build_config("tiny", tokenizer) if backbone is QWEN2_5_VL else _tiny_qwen3(tokenizer)
+    if backbone is QWEN2_5_VL:
+        config = build_config("tiny", tokenizer)
+    else:
+        config = _tiny_qwen3(backbone, tokenizer)
     model = backbone.model(config).eval()
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             if weight.dim() == 1:
                 weight.add_(0.1 * torch.randn_like(weight))
+            if name.endswith("A_log"):
+                weight.sub_(4)
     return model
 
 
-def _tiny_qwen3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    return QWEN3_VL.build_config(
+_OWN: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    QWEN3_VL.model_type: ({"mrope_section": [6, 5, 5]}, {"deepstack_visual_indexes": [0, 2]}),
+    QWEN3_5.model_type: (
         {
+            "mrope_section": [2, 1, 1],  # a quarter of the head is turned
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 12,
+        },
+        {},
+    ),
+}
+"""Dimensions of language model and tower that one family alone has."""
+
+
+def _tiny_qwen3(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    language, tower = _OWN[backbone.model_type]
+    return backbone.build_config(
+        {
+            **language,
             "hidden_size": 64,
             "intermediate_size": 96,
             "num_hidden_layers": 4,
@@ -84,7 +111,6 @@ def _tiny_qwen3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
             "num_key_value_heads": 2,
             "head_dim": 32,  # not hidden_size over heads, as in Qwen3-VL-4B
             "max_position_embeddings": 4096,
-            "mrope_section": [6, 5, 5],
             "tie_word_embeddings": True,
             "initializer_range": 0.2,
             "vocab_size": len(tokenizer),
@@ -92,12 +118,12 @@ def _tiny_qwen3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
             "eos_token_id": tokenizer.eos_token_id,
         },
         {
+            **tower,
             "depth": 4,
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_heads": 2,
             "num_position_embeddings": 36,
-            "deepstack_visual_indexes": [0, 2],
             "initializer_range": 0.2,
         },
         **{

@@ -98,7 +98,8 @@ def test_a_recipe_that_was_read_before_takes_overrides_too() -> None:
 
 def test_no_shipped_recipe_for_real_weights_cuts_the_longest_real_report() -> None:
     """1,733 tokens, of 800 reports of CT-RATE."""
-    for name in ("ctscribe", "paper_heter", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b"):
+    presets = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b", "qwen3.5-4b")
+    for name in ("ctscribe", "paper_heter", *presets):
         assert read_recipe(name).generate.max_new_tokens >= 1792
 
 

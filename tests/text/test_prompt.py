@@ -11,6 +11,7 @@ from ctscribe.text.prompt import (
     encode_prompt,
     num_visual_tokens,
     prompt_messages,
+    without_thinking,
 )
 from tests.models import tiny_tokenizer
 from tests.refusals import refusal
@@ -75,6 +76,38 @@ def test_the_whole_is_what_the_chat_template_renders(tokenizer: PreTrainedTokeni
     rendered = tokenizer.apply_chat_template(answered, tokenize=False)
     input_ids, _ = encode_example(tokenizer, REPORT, (1, 2, 2))
     assert tokenizer.decode(input_ids) == rendered.removesuffix("\n")
+
+
+THINKS = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.role == 'assistant' -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
+{%- if message.content is string -%}{{- message.content -}}
+{%- else -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' + message.content[1].text -}}
+{%- endif -%}{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n<think>\\n' -}}
+{%- if enable_thinking is defined and enable_thinking is false -%}
+{{- '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{%- endif -%}
+"""
+"""As Qwen3.5's: before the answer the model thinks, unless it is told not to."""
+
+
+def test_a_model_that_would_think_answers_at_once() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = THINKS
+    prompt = encode_prompt(tokenizer, (1, 2, 2))
+    assert tokenizer.decode(prompt).endswith("assistant\n<think>\n\n</think>\n\n")
+    ids, _ = encode_example(tokenizer, REPORT, (1, 2, 2))
+    assert tokenizer.decode(ids[len(prompt) :]) == REPORT + "<|im_end|>"
+    tokenizer.chat_template = without_thinking(THINKS)  # whoever renders it
+    rendered = tokenizer.apply_chat_template(
+        prompt_messages(), tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == tokenizer.decode(prompt)
 
 
 def test_both_tokenizers_refuse_reports_that_pose_as_chat(

@@ -84,7 +84,7 @@ class SlicesConfig(Section):
     windows: Literal["single", "three"] = "single"
     """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
     token_side_px: Literal[28, 32] = 28
-    """Side of what one visual token shows: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
+    """Side of what one visual token shows: 28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5."""
     frame_size_px: tuple[int, int] | None = None
     """(height, width), multiples of token_side_px, reached by centred crop or padding with air,
     never by scaling; None pads each volume to the next multiple."""
@@ -139,7 +139,7 @@ class PairsConfig(Section):
 class ModelConfig(Section):
     """Which model, and what of it learns."""
 
-    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b"] = "tiny"
+    preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b", "qwen3.5-4b"] = "tiny"
     """Dimensions; tiny is the real class at a few million parameters."""
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""

@@ -35,6 +35,7 @@ _FEATURE_WIDTHS = {
     "qwen2.5-vl-3b": (2048, 5120),
     "qwen2.5-vl-7b": (3584, 5120),
     "qwen3-vl-4b": (10240, 16384),
+    "qwen3.5-4b": (2560, 4096),
 }
 """Numbers per visual token behind a preset's mergers, and before them, of all levels."""
 

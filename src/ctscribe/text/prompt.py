@@ -61,6 +61,13 @@ def prompt_messages(cue: Sequence[str] | None = None) -> list[dict[str, Any]]:
     ]
 
 
+def without_thinking(chat_template: str) -> str:
+    """A template that lets the model answer at once, as it learned to here, whoever renders it."""
+    if "enable_thinking" not in chat_template:
+        return chat_template
+    return "{%- set enable_thinking = false -%}\n" + chat_template
+
+
 def num_visual_tokens(grid_thw: GridThw) -> int:
     """Visual tokens of a volume: one per 2 × 2 patches of each slice pair.
 
@@ -155,11 +162,12 @@ def _render(
     tokenizer: ChatTokenizer, cue: tuple[str, ...] | None, markers: tuple[str, ...] | None
 ) -> _Rendered:
     """Splits the rendered chat at the placeholders and behind the answer; no ids are assumed."""
-    messages = prompt_messages(cue)
-    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    answer = "answer"
-    whole = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": answer}], tokenize=False
+    messages, answer = prompt_messages(cue), "answer"
+    prompt, whole = (
+        tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=chat is messages, enable_thinking=False
+        )
+        for chat in (messages, [*messages, {"role": "assistant", "content": answer}])
     )
     pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
     follows = whole.removeprefix(prompt + answer)

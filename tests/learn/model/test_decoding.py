@@ -61,12 +61,8 @@ def contrast_with(
     weight: float = 0.5,
     plausibility: float = 0.1,
 ) -> Contrast:
-    cache, mask, following = read_volumes(qwen, tokenizer, others, mode)
     return Contrast(
-        tuple(layer.keys for layer in cache.layers),
-        tuple(layer.values for layer in cache.layers),
-        mask,
-        following,
+        *read_volumes(qwen, tokenizer, others, mode),
         tuple(other.patient_id for other in others),
         num_others,
         weight,

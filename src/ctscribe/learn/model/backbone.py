@@ -34,16 +34,6 @@ class PlaceTokens(Protocol):
         """Refuses with ``E_POSITIONS`` what it cannot place."""
 
 
-@runtime_checkable
-class BuildConfig(Protocol):
-    """A configuration of random weights, for as many words as a tokenizer has."""
-
-    def __call__(
-        self, language: Mapping[str, Any], tower: Mapping[str, Any], **token_ids: int
-    ) -> PreTrainedConfig:
-        """Fills in what all sizes of the family share; ``token_ids`` are `SpecialTokens`."""
-
-
 @final
 @dataclass(frozen=True)
 class Backbone:
@@ -55,15 +45,18 @@ class Backbone:
     """What ``config.json`` calls it."""
     model: type[PreTrainedModel]
     """The class with ``lm_head`` beside ``model.visual`` and ``model.language_model``."""
-    build_config: BuildConfig
+    rope: Mapping[str, Any]
+    """Rotary embedding of the language model, as all sizes have it."""
+    tower: Mapping[str, Any]
+    """Of the tower's configuration, what all sizes have beside patches and merging."""
     patch_px: int
     """Side of a patch; frames have sides that are multiples of `token_px`."""
     pixel_mean: tuple[float, float, float]
     """Of red, green and blue between 0 and 1."""
     pixel_std: tuple[float, float, float]
     language_linears: str
-    """Pattern of the names of every linear layer of the language model; a plain list of last names
-    could also hit the tower."""
+    """Pattern of the names of the language model's linear layers that adapters sit on; a plain list
+    of last names could also hit the tower."""
     tower_linears: str
     """The same of the tower's blocks."""
     markers: Callable[[Sequence[float], Positions], tuple[str, ...] | None]
@@ -87,6 +80,30 @@ class Backbone:
     def token_px(self) -> int:
         """Side of what a visual token shows."""
         return self.patch_px * MERGE
+
+    def build_config(
+        self, language: Mapping[str, Any], tower: Mapping[str, Any], **token_ids: int
+    ) -> PreTrainedConfig:
+        """A configuration of random weights, with what all sizes of the family share filled in.
+
+        ``language`` also has ``mrope_section`` and ``tie_word_embeddings``.
+        """
+        rest = dict(language)
+        sections, tied = rest.pop("mrope_section"), rest.pop("tie_word_embeddings")
+        rope = {"rope_type": "default", **self.rope, "mrope_section": sections}
+        return self.model.config_class(
+            text_config={**rest, "rms_norm_eps": 1e-6, "rope_parameters": rope},
+            vision_config={
+                **tower,
+                **self.tower,
+                "out_hidden_size": language["hidden_size"],
+                "patch_size": self.patch_px,
+                "temporal_patch_size": MERGE,
+                "spatial_merge_size": MERGE,
+            },
+            tie_word_embeddings=tied,
+            **token_ids,
+        )
 
 
 def put_in_front(mixin: type[nn.Module], module: nn.Module) -> None:

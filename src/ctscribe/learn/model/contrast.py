@@ -155,10 +155,9 @@ def read_contrast(
     backbone = backbone_of(qwen)
     shown = [with_markers(backbone, volume, positions) for volume in volumes]
     with torch.inference_mode():
-        cache, mask, following = read_volumes(qwen, tokenizer, shown, positions)
+        memories, mask, following = read_volumes(qwen, tokenizer, shown, positions)
     return Contrast(
-        tuple(layer.keys for layer in cache.layers),
-        tuple(layer.values for layer in cache.layers),
+        memories,
         mask,
         following,
         tuple(volume.patient_id for volume in volumes),

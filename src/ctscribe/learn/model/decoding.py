@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from inspect import signature
 from typing import Any, final
 
@@ -12,18 +12,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from ctscribe.learn.model.backbone import Positions
+from ctscribe.learn.model.cache import Memory, cache_of, memories_of
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
-
-_ROOM = 128
-"""Tokens by which a cache grows at a time."""
 
 
 @final
@@ -50,9 +47,8 @@ class Contrast:
     volumes, among the tokens with p(own) ≥ α·max p(own) (Leng et al., arXiv:2311.16922).
     """
 
-    keys: tuple[Float[Tensor, "volumes heads tokens width"], ...]
+    memories: tuple[Memory, ...]
     """One per layer; a shorter volume is padded on the left."""
-    values: tuple[Float[Tensor, "volumes heads tokens width"], ...]
     mask: Int[Tensor, "volumes tokens"]
     following: Int[Tensor, "volumes"]
     """The place after each volume's last token."""
@@ -75,49 +71,32 @@ class Contrast:
 
 
 @final
-class _Roomy(DynamicLayer):  # type: ignore[misc]  # untyped in the library
-    """Keys and values with room for more: a new token is copied alone and not with all before."""
-
-    keys: Tensor
-    values: Tensor
-    _rooms: tuple[Tensor, ...]
-
-    @staticmethod
-    def of(layer: DynamicLayer) -> "_Roomy":
-        """The same keys and values, ready to grow."""
-        roomy = _Roomy()
-        roomy.lazy_initialization(layer.keys, layer.values)
-        roomy.keys, roomy.values = layer.keys, layer.values
-        roomy._rooms = (layer.keys, layer.values)
-        return roomy
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        """Puts what is new behind what is there; returns all."""
-        start = self.keys.shape[2]
-        stop = start + key_states.shape[2]
-        if stop > self._rooms[0].shape[2]:
-            self._rooms = tuple(
-                pad(held, (0, 0, 0, stop + _ROOM - start)) for held in (self.keys, self.values)
-            )
-        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
-            room[:, :, start:stop] = new
-        self.keys, self.values = (room[:, :, :stop] for room in self._rooms)
-        return self.keys, self.values
-
-
-@final
-@dataclass
+@dataclass(frozen=True)
 class _Rows:
     """Prompts that the model has read, one a row, ready for their next token."""
 
-    cache: DynamicCache
+    memories: tuple[Memory, ...]
+    """One per layer."""
     mask: Int[Tensor, "rows tokens"]
     following: Int[Tensor, "rows"]
     """The place of the next token."""
     hidden: Float[Tensor, "rows width"]
     """Of each prompt's last token."""
+
+    def take(self, rows: Int[Tensor, "rows"]) -> "_Rows":
+        """The same in another order."""
+        memories = tuple(memory.take(rows) for memory in self.memories)
+        return _Rows(memories, self.mask[rows], self.following[rows], self.hidden[rows])
+
+    def above(self, other: "_Rows") -> "_Rows":
+        """Both as rows of one batch, the shorter prompts padded on the left."""
+        length = max(self.mask.shape[1], other.mask.shape[1])
+        return _Rows(
+            tuple(a.above(b) for a, b in zip(self.memories, other.memories, strict=True)),
+            torch.cat([pad(rows.mask, (length - rows.mask.shape[1], 0)) for rows in (self, other)]),
+            torch.cat([self.following, other.following]),
+            torch.cat([self.hidden, other.hidden]),
+        )
 
 
 @torch.inference_mode()
@@ -150,13 +129,13 @@ def write_reports(
     rows = _read_prompts(qwen, tokenizer, prompts, visuals, positions)
     if contrast is not None:
         patients = [visual.patient_id for visual in visuals]
-        rows = _together(rows, _read_others(qwen, tokenizer, prompts, contrast, patients))
-    rows.cache.layers = [_Roomy.of(layer) for layer in rows.cache.layers]
-    padded = not bool(rows.mask.all())
+        rows = rows.above(_read_others(qwen, prompts, contrast, patients))
+    cache, mask, hidden = cache_of(rows.memories), rows.mask, rows.hidden
+    padded = not bool(mask.all())
     chosen, log_probs = [], []
     done = torch.zeros(len(visuals), dtype=torch.bool, device=barred.device)
     for step in range(max_new_tokens):
-        logits = qwen.lm_head(rows.hidden).float().log_softmax(-1)
+        logits = qwen.lm_head(hidden).float().log_softmax(-1)
         by_volume = logits.unflatten(0, (-1, len(visuals)))
         token, log_prob = _choose(by_volume, barred, contrast, sample)
         chosen.append(torch.where(done, end, token))
@@ -165,9 +144,9 @@ def write_reports(
         if bool(done.all()) or step + 1 == max_new_tokens:
             break
         inputs = _text(qwen, token.repeat(len(by_volume))[:, None])
-        rows.mask = pad(rows.mask, (0, 1), value=1)
+        mask = pad(mask, (0, 1), value=1)
         place = (rows.following + step)[None, :, None].expand(3, -1, 1)
-        rows.hidden = _last(qwen, inputs, rows.mask if padded else None, place, rows.cache)
+        hidden = _last(qwen, inputs, mask if padded else None, place, cache)
     return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
 
 
@@ -176,17 +155,17 @@ def read_volumes(
     tokenizer: PreTrainedTokenizerBase,
     visuals: Sequence[Visual],
     positions: Positions,
-) -> tuple[DynamicCache, Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
-    """Keys and values of prompts up to their last visual token, which depend on nothing else.
+) -> tuple[tuple[Memory, ...], Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
+    """What stays of prompts up to their last visual token, which depends on nothing else.
 
     Returns:
-        The cache; which of its tokens are real, for shorter volumes are padded on the left; and
-        the place after each volume's last token.
+        Each layer's memory; which of its tokens are real, for shorter volumes are padded on the
+        left; and the place after each volume's last token.
     """
     ids = [torch.tensor(encode_prompt(tokenizer, v.grid_thw, markers=v.markers)) for v in visuals]
     upto = [prompt[: _num_before_question(qwen, prompt)] for prompt in ids]
     rows = _read_prompts(qwen, tokenizer, upto, visuals, positions)
-    return rows.cache, rows.mask, rows.following
+    return rows.memories, rows.mask, rows.following
 
 
 def visual_tokens_of(
@@ -215,53 +194,58 @@ def _read_prompts(
     gated = gate(qwen, visual_tokens_of(qwen, visuals), grids)
     inputs = language_inputs(qwen, ids, gated.visual_tokens)
     hidden = _last(qwen, inputs, mask if not bool(mask.all()) else None, place, cache)
-    return _Rows(cache, mask, place.amax((0, 2)) + 1, hidden)
+    return _Rows(memories_of(cache), mask, place.amax((0, 2)) + 1, hidden)
 
 
 def _read_others(
     qwen: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Int[Tensor, "_"]],
     contrast: Contrast,
     patients: Sequence[str | None],
 ) -> _Rows:
-    """Each prompt's question once more, behind each of the other volumes: others × scans rows."""
-    device = qwen.lm_head.weight.device
+    """Each prompt's question once more, behind each of the other volumes: others × scans rows.
+
+    Questions of one length at a time: padding would stand between a volume and its question, where
+    a recurrent layer would read it.
+    """
     others = contrast.others(patients)
-    which = others.flatten().to(device)
-    questions = [prompt[_num_before_question(qwen, prompt) :] for prompt in prompts]
-    ids, asked = _pad_left(questions * len(others), int(tokenizer.pad_token_id), device)
-    cache = DynamicCache(config=qwen.config.text_config)
-    for layer, (keys, values) in enumerate(zip(contrast.keys, contrast.values, strict=True)):
-        cache.update(keys[which], values[which], layer)
-    mask = torch.cat([contrast.mask[which], asked], dim=1)
-    start = contrast.following[which, None]
-    place = ((start + asked.cumsum(1) - 1) * asked)[None].expand(3, -1, -1)
-    hidden = _last(qwen, _text(qwen, ids), mask if not bool(mask.all()) else None, place, cache)
-    return _Rows(cache, mask, start[:, 0] + asked.sum(1), hidden)
+    which = others.flatten()
+    questions = [prompt[_num_before_question(qwen, prompt) :] for prompt in prompts] * len(others)
+    lengths = torch.tensor([len(question) for question in questions])
+    groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+    parts = [
+        _read_on(qwen, contrast, which[rows], torch.stack([questions[row] for row in rows]))
+        for rows in groups
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return reduce(_Rows.above, parts).take(torch.cat(groups).argsort())
+
+
+def _read_on(
+    qwen: PreTrainedModel,
+    contrast: Contrast,
+    which: Int[Tensor, "rows"],
+    questions: Int[Tensor, "rows tokens"],
+) -> _Rows:
+    """A question each behind one of the contrast's volumes."""
+    device = qwen.lm_head.weight.device
+    which, questions = which.to(device), questions.to(device)
+    cache = cache_of([memory.take(which) for memory in contrast.memories])
+    mask = pad(contrast.mask[which], (0, questions.shape[1]), value=1)
+    place = contrast.following[which, None] + torch.arange(questions.shape[1], device=device)
+    hidden = _last(
+        qwen,
+        _text(qwen, questions),
+        mask if not bool(mask.all()) else None,
+        place[None].expand(3, -1, -1),
+        cache,
+    )
+    return _Rows(memories_of(cache), mask, place[:, -1] + 1, hidden)
 
 
 def _num_before_question(qwen: PreTrainedModel, prompt: Int[Tensor, "tokens"]) -> int:
     return int((prompt == qwen.config.video_token_id).nonzero()[-1]) + 1
-
-
-def _together(first: _Rows, second: _Rows) -> _Rows:
-    """Both as rows of one batch, the shorter prompts padded on the left."""
-    length = max(first.mask.shape[1], second.mask.shape[1])
-    cache = DynamicCache()
-    layers = zip(first.cache.layers, second.cache.layers, strict=True)
-    for number, pair in enumerate(layers):
-        keys, values = (
-            torch.cat([pad(s, (0, 0, length - s.shape[2], 0)) for s in states])
-            for states in ([layer.keys for layer in pair], [layer.values for layer in pair])
-        )
-        cache.update(keys, values, number)
-    masks = [pad(rows.mask, (length - rows.mask.shape[1], 0)) for rows in (first, second)]
-    following, hidden = (
-        torch.cat([getattr(rows, name) for rows in (first, second)])
-        for name in ("following", "hidden")
-    )
-    return _Rows(cache, torch.cat(masks), following, hidden)
 
 
 def _pad_left(

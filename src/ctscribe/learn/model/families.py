@@ -6,12 +6,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ctscribe.learn.model.backbone import Backbone, Positions
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.learn.pairs.dataset import Visual
 
-BACKBONES = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
+BACKBONES = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL, QWEN3_5)}
 """By what ``config.json`` calls them."""
-TITLES = " or ".join(family.title for family in BACKBONES.values())
+*_earlier, _last = (family.title for family in BACKBONES.values())
+TITLES = f"{', '.join(_earlier)} or {_last}"
 
 
 def backbone_of(model: PreTrainedModel | PreTrainedConfig) -> Backbone:

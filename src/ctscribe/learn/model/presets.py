@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
+from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 
 
@@ -30,6 +31,13 @@ _QWEN2_5_TOWER = {
     "intermediate_size": 3420,
     "num_heads": 16,
     "fullatt_block_indexes": [7, 15, 23, 31],
+}
+_QWEN3_TOWER = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
 }
 PRESETS = {
     "tiny": Preset(
@@ -97,15 +105,28 @@ PRESETS = {
             "mrope_section": [24, 20, 20],
             "tie_word_embeddings": True,
         },
-        {
-            "depth": 24,
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_heads": 16,
-            "num_position_embeddings": 2304,
-            "deepstack_visual_indexes": [5, 11, 17],
-        },
+        {**_QWEN3_TOWER, "deepstack_visual_indexes": [5, 11, 17]},
         "Qwen/Qwen3-VL-4B-Instruct",
+    ),
+    "qwen3.5-4b": Preset(
+        QWEN3_5,
+        {
+            "hidden_size": 2560,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "max_position_embeddings": 262144,
+            "mrope_section": [11, 11, 10],
+            "tie_word_embeddings": True,
+        },
+        _QWEN3_TOWER,
+        "Qwen/Qwen3.5-4B",
     ),
 }
 HUB_IDS = {name: preset.hub_id for name, preset in PRESETS.items() if preset.hub_id}

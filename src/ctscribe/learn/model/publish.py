@@ -31,7 +31,7 @@ from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.scan.frames import WINDOWS, noise_frames
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import CUE, QUESTION, SYSTEM, encode_example
+from ctscribe.text.prompt import CUE, QUESTION, SYSTEM, encode_example, without_thinking
 from ctscribe.text.sections import join_report
 from ctscribe.text.template import write_template
 
@@ -127,6 +127,7 @@ def publish_merged(
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
+    tokenizer.chat_template = without_thinking(tokenizer.chat_template)
     if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None

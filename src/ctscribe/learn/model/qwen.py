@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -26,15 +26,15 @@ from ctscribe.text.prompt import IGNORED
 class AnswerLosses:
     """Cross entropy of every supervised token of a batch."""
 
-    values: Float32[Tensor, "answer_tokens"]
-    """Nats, row after row in reading order."""
+    values: Float[Tensor, "answer_tokens"]
+    """Nats, row after row in reading order; float32 or wider."""
     rows: Int[Tensor, "answer_tokens"]
     """Row of the batch each token belongs to."""
     num_rows: int
     finding_logits: Float[Tensor, "batch 18"] | None = None
     """Log-odds of each row's findings, where the model has finding queries."""
 
-    def per_sample(self) -> Float32[Tensor, "batch"]:
+    def per_sample(self) -> Float[Tensor, "batch"]:
         """Mean over the answer tokens of each row."""
         ones = torch.ones_like(self.values)
         zeros = torch.zeros(self.num_rows, dtype=self.values.dtype, device=self.values.device)

@@ -1,12 +1,11 @@
 """Qwen2.5-VL: all slices in one vision block, depth in the position ids."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedConfig, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import MERGE, Backbone, Positions
@@ -14,33 +13,6 @@ from ctscribe.learn.model.backbone import MERGE, Backbone, Positions
 MM_PER_SECOND = 10.0
 """In `depth` mode, how far down the body one second of a video corresponds to. With two positions a
 second, one position is 5 mm."""
-
-
-def _build_config(
-    language: Mapping[str, Any], tower: Mapping[str, Any], **token_ids: int
-) -> PreTrainedConfig:
-    """``language`` also has ``mrope_section`` and ``tie_word_embeddings``."""
-    rest = dict(language)
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 1e6,
-        "mrope_section": rest.pop("mrope_section"),
-    }
-    tied = rest.pop("tie_word_embeddings")
-    return Qwen2_5_VLConfig(
-        text_config={**rest, "rms_norm_eps": 1e-6, "rope_parameters": rope},
-        vision_config={
-            **tower,
-            "out_hidden_size": language["hidden_size"],
-            "patch_size": QWEN2_5_VL.patch_px,
-            "temporal_patch_size": MERGE,
-            "spatial_merge_size": MERGE,
-            "window_size": 112,
-            "tokens_per_second": 2,
-        },
-        tie_word_embeddings=tied,
-        **token_ids,
-    )
 
 
 def _place_tokens(
@@ -128,7 +100,8 @@ QWEN2_5_VL = Backbone(
     title="Qwen2.5-VL",
     model_type="qwen2_5_vl",
     model=Qwen2_5_VLForConditionalGeneration,
-    build_config=_build_config,
+    rope={"rope_theta": 1e6},
+    tower={"window_size": 112, "tokens_per_second": 2},
     patch_px=14,
     pixel_mean=(0.48145466, 0.4578275, 0.40821073),  # CLIP's
     pixel_std=(0.26862954, 0.26130258, 0.27577711),

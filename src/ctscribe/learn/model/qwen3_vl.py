@@ -4,45 +4,19 @@ Depth is text, so position ids are the library's and every server's. Further lev
 enter behind the decoder's first layers ("deepstack").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import PreTrainedConfig, Qwen3VLForConditionalGeneration
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import MERGE, Backbone, Positions
 
 _FRAMES_PER_SECOND = 2.0
 """Of slices in `index` mode, where a pair's time is the mean of its two."""
-
-
-def _build_config(
-    language: Mapping[str, Any], tower: Mapping[str, Any], **token_ids: int
-) -> PreTrainedConfig:
-    """``language`` also has ``mrope_section`` and ``tie_word_embeddings``."""
-    rest = dict(language)
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 5e6,
-        "mrope_section": rest.pop("mrope_section"),
-        "mrope_interleaved": True,
-    }
-    tied = rest.pop("tie_word_embeddings")
-    return Qwen3VLConfig(
-        text_config={**rest, "rms_norm_eps": 1e-6, "rope_parameters": rope},
-        vision_config={
-            **tower,
-            "out_hidden_size": language["hidden_size"],
-            "patch_size": QWEN3_VL.patch_px,
-            "temporal_patch_size": MERGE,
-            "spatial_merge_size": MERGE,
-        },
-        tie_word_embeddings=tied,
-        **token_ids,
-    )
 
 
 def _markers(position_mm: Sequence[float], mode: Positions) -> tuple[str, ...]:
@@ -92,7 +66,8 @@ QWEN3_VL = Backbone(
     title="Qwen3-VL",
     model_type="qwen3_vl",
     model=Qwen3VLForConditionalGeneration,
-    build_config=_build_config,
+    rope={"rope_theta": 5e6, "mrope_interleaved": True},
+    tower={},
     patch_px=16,
     pixel_mean=(0.5, 0.5, 0.5),
     pixel_std=(0.5, 0.5, 0.5),

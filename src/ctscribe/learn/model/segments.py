@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ctscribe.learn.model.backbone import put_in_front
+from ctscribe.learn.model.recurrent import isolate
 
 _ATTENTION = "ctscribe_segments"
 
@@ -38,6 +39,7 @@ def run_in_segments(
     AttentionInterface.register(_ATTENTION, _attend)
     AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
     language_model.config._attn_implementation = _ATTENTION
+    isolate(language_model)
     states: Tensor = language_model(
         **inputs,
         attention_mask=None,
@@ -54,9 +56,11 @@ def narrow(qwen: PreTrainedModel) -> None:
     """Lets the last layer of this model leave out tokens that nobody reads, in place.
 
     It does so only where it is told which tokens are read, as by `run_in_segments`; generation
-    and every other caller get all of them.
+    and every other caller get all of them. A recurrent last layer stays as it is.
     """
-    put_in_front(_LastLayer, qwen.model.language_model.layers[-1])
+    last = qwen.model.language_model.layers[-1]
+    if hasattr(last, "self_attn"):
+        put_in_front(_LastLayer, last)
 
 
 def _attend(
@@ -134,13 +138,12 @@ class _LastLayer(nn.Module):
         attention = self.self_attn
         normed = self.input_layernorm(hidden_states)
         read = _tails(normed, segments, wanted)
-        query, key, value = (
-            project(states).unflatten(-1, (-1, attention.head_dim))
-            for project, states in (
-                (attention.q_proj, read),
-                (attention.k_proj, normed),
-                (attention.v_proj, normed),
-            )
+        heads = (attention.config.num_attention_heads, -1)
+        # behind each head's query there may be its gate
+        query, *gate = attention.q_proj(read).unflatten(-1, heads).split(attention.head_dim, -1)
+        key, value = (
+            project(normed).unflatten(-1, (-1, attention.head_dim))
+            for project in (attention.k_proj, attention.v_proj)
         )
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
@@ -161,19 +164,23 @@ class _LastLayer(nn.Module):
             )
             for q, k, v in zip(*split, strict=True)
         ]
-        mixed = torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
-        projected: Tensor = attention.o_proj(mixed)
+        mixed = torch.cat(parts, dim=2).transpose(1, 2)
+        for each in gate:
+            mixed = mixed * each.sigmoid()
+        projected: Tensor = attention.o_proj(mixed.flatten(2))
         return projected
 
 
 def _rotated(
     states: Float[Tensor, "1 heads tokens width"],
-    cos: Float[Tensor, "1 tokens width"],
-    sin: Float[Tensor, "1 tokens width"],
+    cos: Float[Tensor, "1 tokens turned"],
+    sin: Float[Tensor, "1 tokens turned"],
 ) -> Float[Tensor, "1 heads tokens width"]:
-    """Queries or keys turned by their places."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
+    """Queries or keys turned by their places, or as much of each head as is turned at all."""
+    turned, rest = states.tensor_split([cos.shape[-1]], dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
+    return torch.cat([turned, rest], dim=-1)
 
 
 def _tails(
