@@ -238,7 +238,7 @@ def no_tokenizer(folder: Path) -> None:
     [
         (cut_short, False, "must be complete"),
         (truncate, False, "must be complete"),
-        (truncate, True, "must hold Qwen2.5-VL .*weights"),
+        (truncate, True, "must hold Qwen2.5-VL.*weights"),
         (no_weights, True, "lacks one of them"),
         (lacks_a_tensor, True, "1 missing keys such as"),
         (wrong_size, True, "must hold"),

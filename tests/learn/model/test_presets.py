@@ -14,6 +14,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from ctscribe.data import doctor
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.presets import (
     PRESETS,
@@ -76,6 +77,14 @@ def test_presets_of_later_families_have_the_published_size(
     billions = sum(weight.numel() for weight in model.parameters()) / 1e9
     padding = (rows - len(tokenizer)) * config.text_config.hidden_size / 1e9
     assert billions + padding == pytest.approx(published, abs=5e-3)
+
+
+def test_the_doctor_counts_features_of_every_preset(tokenizer: PreTrainedTokenizerBase) -> None:
+    for name in PRESETS:
+        config = build_config(name, tokenizer)
+        levels = 1 + len(getattr(config.vision_config, "deepstack_visual_indexes", ()))
+        widths = config.text_config.hidden_size, 4 * config.vision_config.hidden_size
+        assert doctor._FEATURE_WIDTHS[name] == tuple(levels * width for width in widths)
 
 
 def test_tiny_is_a_few_million_parameters(tokenizer: PreTrainedTokenizerBase) -> None:
