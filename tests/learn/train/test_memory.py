@@ -1,20 +1,25 @@
 """The estimate of a step's memory is what the step holds, and decides what is computed again."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.recipe import ModelConfig
+from ctscribe.learn.model.backbone import Backbone
+from ctscribe.learn.model.families import BACKBONES, with_markers
 from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.pairs.collate import collate_samples
+from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.learn.train import memory, stage
 from ctscribe.learn.train.memory import StepMemory, _Kept, branch_bytes, held_bytes
 from ctscribe.learn.train.scorer import choose_trainable
+from ctscribe.text.prompt import encode_example
 from tests.learn.model.batches import make_batch, random_frames
 from tests.learn.train.runs import Train, make_recipe, weights
-from tests.models import tiny_model
+from tests.models import tiny_model, tiny_of
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
@@ -27,18 +32,38 @@ def test_a_branch_keeps_what_is_estimated(
     qwen = tiny_model(tokenizer).to(getattr(torch, dtype))
     choose_trainable(qwen, ModelConfig(tuning=tuning))
     batch = make_batch(tokenizer, ["A nodule in the lung. " * 20], [random_frames(8, 112, 112)])
-    tokens = batch["input_ids"].shape[1]
+    kept = kept_by(qwen, batch, dtype)
+    estimate = branch_bytes(qwen, dtype, batch["input_ids"].shape[1])
+    assert 0.95 * kept < estimate["none"] < 1.2 * kept
+    assert estimate["none"] > estimate["layers"]
+    # of what adapters add to, autograd alone keeps less than all products
+    assert (estimate["none"] > estimate["cheap"]) is (tuning == "full")
+
+
+@pytest.mark.parametrize("family", BACKBONES.values(), ids=lambda family: str(family.title))
+def test_layers_of_every_kind_are_estimated(
+    family: Backbone, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    qwen, side = tiny_of(family, tokenizer), family.token_px
+    choose_trainable(qwen, ModelConfig(tuning="full"))
+    shown = Visual((2, 8, 8), (0.0, -9.0), random_frames(4, 4 * side, 4 * side))
+    shown = with_markers(family, shown, "depth")
+    answer = "A nodule in the lung. " * 20
+    ids, labels = encode_example(tokenizer, answer, shown.grid_thw, markers=shown.markers)
+    batch = collate_samples([Sample("study", torch.tensor(ids), torch.tensor(labels), shown)], 0)
+    kept = kept_by(qwen, batch, "float32")
+    assert 0.95 * kept < branch_bytes(qwen, "float32", len(ids))["none"] < 1.2 * kept
+
+
+def kept_by(qwen: PreTrainedModel, batch: Any, dtype: str) -> int:  # noqa: ANN401  # a Batch
+    """What autograd holds of a forward pass."""
     kept = _Kept(qwen)
     with (
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
         torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor),
     ):
         answer_losses(qwen, batch, "depth")
-    estimate = branch_bytes(qwen, dtype, tokens)
-    assert 0.95 * kept.total < estimate["none"] < 1.2 * kept.total
-    assert estimate["none"] > estimate["layers"]
-    # of what adapters add to, autograd alone keeps less than all products
-    assert (estimate["none"] > estimate["cheap"]) is (tuning == "full")
+    return kept.total
 
 
 def test_what_is_held_follows_from_what_learns(tokenizer: PreTrainedTokenizerBase) -> None:

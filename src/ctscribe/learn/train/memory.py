@@ -1,8 +1,8 @@
 """What a training step takes of memory, told before the first one, and what it shall compute again.
 
 What is held throughout is counted. What one branch keeps for its backward pass is measured: a
-decoder layer runs on a few tokens, and what autograd holds of them grows with the tokens. So the
-estimate knows of adapters, number types and kernels what the layer itself knows.
+decoder layer of each kind runs on a few tokens, and what autograd holds of them grows with the
+tokens. So the estimate knows of adapters, number types and kernels what the layer itself knows.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,9 @@ _MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0}
 """Bytes for each number that learns."""
 _USABLE = 0.9
 """Of the memory at hand; the rest is the allocator's and the kernels'."""
-_PROBED = (32, 96)
-"""Tokens; what does not grow between them, such as narrow copies of weights, is told apart."""
+_PROBED = (64, 128)
+"""Tokens, in the whole chunks of recurrent layers; what does not grow between them, such as narrow
+copies of weights, is told apart."""
 _LOGIT_ROWS = 1024
 """For which logits exist at once, as in `learn.model.cross_entropy`."""
 
@@ -112,18 +113,32 @@ def branch_bytes(
 ) -> dict[Recomputed, int]:
     """What one forward pass keeps for its backward pass, by what is computed again."""
     language, config = qwen.model.language_model, qwen.config.text_config
-    probed = [_probe(language, dtype, number) for number in _PROBED]
-    whole, cheap = (_line(tokens, several) for several in zip(*probed, strict=True))
+    kinds = [set(dict(layer.named_children())) for layer in language.layers]
+    of_kind = {
+        number: _layer_bytes(language, number, dtype, tokens)
+        for number in {kinds.index(kind) for kind in kinds}
+    }
+    layers = [of_kind[kinds.index(kind)] for kind in kinds]
     enters = tokens * config.hidden_size * qwen.get_input_embeddings().weight.itemsize
-    copies = _line(0, [all_of_it for all_of_it, _ in probed])  # autocast keeps them to its end
-    layers = len(language.layers)
+    whole, cheap, copies = (sum(parts) for parts in zip(*layers, strict=True))
+    largest, inputs = max(layers)[0], len(layers) * enters
     logits = min(tokens, _LOGIT_ROWS) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
     ends = 4 * enters + logits  # embeddings, final norm, and what the output layer makes
     return {
-        "none": ends + layers * whole,
-        "cheap": ends + layers * (enters + cheap + copies) + whole,
-        "layers": ends + layers * (enters + copies) + whole,
+        "none": ends + whole,
+        "cheap": ends + inputs + cheap + copies + largest,
+        "layers": ends + inputs + copies + largest,
     }
+
+
+def _layer_bytes(
+    language: PreTrainedModel, number: int, dtype: Literal["float32", "bfloat16"], tokens: int
+) -> tuple[int, int, int]:
+    """Of everything that a layer keeps, of what is expensive, and of narrow copies of weights."""
+    probed = [_probe(language, number, dtype, size) for size in _PROBED]
+    whole, cheap = (_line(tokens, several) for several in zip(*probed, strict=True))
+    copies = _line(0, [all_of_it for all_of_it, _ in probed])  # autocast keeps them to its end
+    return whole, cheap, copies
 
 
 def _line(tokens: int, values: Sequence[int]) -> int:
@@ -132,10 +147,10 @@ def _line(tokens: int, values: Sequence[int]) -> int:
 
 
 def _probe(
-    language: PreTrainedModel, dtype: Literal["float32", "bfloat16"], tokens: int
+    language: PreTrainedModel, number: int, dtype: Literal["float32", "bfloat16"], tokens: int
 ) -> tuple[int, int]:
     """Bytes that a decoder layer keeps of some tokens: of everything, and of what is expensive."""
-    layer, embeddings = language.layers[0], language.embed_tokens.weight
+    layer, embeddings = language.layers[number], language.embed_tokens.weight
     hidden = torch.zeros(
         (1, tokens, embeddings.shape[1]), dtype=embeddings.dtype, device=embeddings.device
     ).requires_grad_()
