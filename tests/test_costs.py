@@ -1,9 +1,12 @@
 """Computed costs against small models of the real class, whose parts torch counts."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.bench_train import UNCOUNTED
 from benchmarks.costs import (
@@ -19,10 +22,11 @@ from benchmarks.costs import (
 from benchmarks.harness import PAGES, RESULTS, page_text
 from benchmarks.page_real_size import told
 from ctscribe.base.recipe import ModelConfig
-from ctscribe.learn.model.presets import build_config
+from ctscribe.learn.model.families import backbone_of, with_markers
+from ctscribe.learn.model.presets import PRESETS, build_config
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
-from ctscribe.learn.model.tower import encode_frames, speed_up_tower
+from ctscribe.learn.model.tower import encode_frames, feature_width, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample as Read
 from ctscribe.learn.pairs.dataset import Visual
@@ -33,38 +37,66 @@ RANK, PAIRS, ROWS = 8, 4, 16
 MILLIMETRES = (0.0, -30.0, -60.0, -90.0)
 
 
-@pytest.fixture(scope="module")
-def small(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalGeneration:
-    """The 3B's proportions at a sixteenth of its width, with adapters."""
-    config = build_config("qwen2.5-vl-3b", tokenizer)
-    text, tower = config.text_config, config.vision_config
-    text.hidden_size, text.intermediate_size, text.num_attention_heads = 256, 1376, 2
-    text.num_key_value_heads, text.num_hidden_layers = 1, 4
-    text.layer_types = ["full_attention"] * 4
-    tower.depth, tower.fullatt_block_indexes, tower.out_hidden_size = 4, [1], 256
-    tower.hidden_size, tower.intermediate_size, tower.num_heads = 160, 428, 2
+SMALL: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "qwen2.5-vl-3b": (
+        {"intermediate_size": 1376, "num_attention_heads": 2, "num_key_value_heads": 1},
+        {"intermediate_size": 428, "hidden_size": 160, "fullatt_block_indexes": [1]},
+    ),
+    "qwen3-vl-4b": (
+        {"intermediate_size": 973, "num_attention_heads": 3, "num_key_value_heads": 1},
+        {"intermediate_size": 512, "hidden_size": 128, "deepstack_visual_indexes": [0, 1]},
+    ),
+    "qwen3.5-4b": (
+        {
+            "intermediate_size": 922,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+        },
+        {"intermediate_size": 512, "hidden_size": 128},
+    ),
+}
+"""A preset's proportions at about a tenth of its width."""
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def small(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """With adapters."""
+    preset = PRESETS[request.param]
+    language, tower = SMALL[request.param]
+    layers = {"hidden_size": 256, "num_hidden_layers": 4}
+    shrunk = replace(
+        preset,
+        language={**preset.language, **layers, **language},
+        tower={**preset.tower, "depth": 4, "num_heads": 2, **tower},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, request.param, shrunk)
+        config = build_config(request.param, tokenizer)
     torch.manual_seed(0)
-    qwen = Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16)
+    qwen = preset.backbone.model(config).to(torch.bfloat16)
     speed_up_tower(qwen)
     narrow(qwen)
-    choose_trainable(qwen, ModelConfig(preset="qwen2.5-vl-3b", tuning="lora", lora_r=RANK))
+    choose_trainable(qwen, ModelConfig(preset=request.param, tuning="lora", lora_r=RANK))
     return qwen
 
 
 @pytest.fixture(scope="module")
-def batch(tokenizer: PreTrainedTokenizerBase) -> tuple[Batch, Sample]:
+def batch(small: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Batch, Sample]:
     grid = (PAIRS, 2 * ROWS, 2 * ROWS)
-    ids, labels = encode_example(tokenizer, "There is a nodule in the lung. " * 12, grid)
+    tokens = torch.randn(PAIRS * ROWS**2, feature_width(small)).bfloat16()
+    shown = with_markers(backbone_of(small), Visual(grid, MILLIMETRES, None, tokens), "index")
+    answer = "There is a nodule in the lung. " * 12
+    ids, labels = encode_example(tokenizer, answer, grid, markers=shown.markers)
     answers = sum(label != -100 for label in labels)
-    tokens = torch.randn(PAIRS * ROWS**2, 256).bfloat16()
-    shown = Visual(grid, MILLIMETRES, None, tokens)
     sample = Sample(PAIRS, ROWS, ROWS, len(ids) - len(tokens) - answers, answers)
     read = Read("train_1_a_1", torch.tensor(ids), torch.tensor(labels), shown)
     return collate_samples([read], pad_id=0), sample
 
 
 def test_operations_of_a_pair_and_of_its_parts(
-    small: Qwen2_5_VLForConditionalGeneration, batch: tuple[Batch, Sample]
+    small: PreTrainedModel, batch: tuple[Batch, Sample]
 ) -> None:
     asked, sample = batch
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
@@ -81,8 +113,8 @@ def test_operations_of_a_pair_and_of_its_parts(
     assert pair_flops(small.config, sample, RANK, skipped=True) == pytest.approx(skipped, rel=0.06)
 
 
-def test_operations_of_the_tower(small: Qwen2_5_VLForConditionalGeneration) -> None:
-    side = ROWS * 28
+def test_operations_of_the_tower(small: PreTrainedModel) -> None:
+    side = ROWS * backbone_of(small).token_px
     frames = torch.randint(0, 256, (2 * PAIRS, side, side, 3)).to(torch.uint8)
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with torch.inference_mode(), counter:
@@ -91,7 +123,7 @@ def test_operations_of_the_tower(small: Qwen2_5_VLForConditionalGeneration) -> N
     assert computed == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
-def test_weights(small: Qwen2_5_VLForConditionalGeneration) -> None:
+def test_weights(small: PreTrainedModel) -> None:
     learning = sum(each.numel() for each in small.parameters() if each.requires_grad)
     assert adapter_weights(small.config, RANK) == learning
     below = sum(each.numel() for each in small.parameters()) - learning
@@ -99,14 +131,20 @@ def test_weights(small: Qwen2_5_VLForConditionalGeneration) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "billions"), [("qwen2.5-vl-3b", 3.755), ("qwen2.5-vl-7b", 8.292)]
+    ("preset", "billions"),
+    [
+        ("qwen2.5-vl-3b", 3.755),
+        ("qwen2.5-vl-7b", 8.292),
+        ("qwen3-vl-4b", 4.438),
+        ("qwen3.5-4b", 4.539),
+    ],
 )
 def test_weights_of_the_published_sizes(preset: str, billions: float) -> None:
     assert weights(published_config(preset)) / 1e9 == pytest.approx(billions, rel=1e-3)
 
 
 def test_what_is_kept_for_the_backward_pass(
-    small: Qwen2_5_VLForConditionalGeneration, batch: tuple[Batch, Sample]
+    small: PreTrainedModel, batch: tuple[Batch, Sample]
 ) -> None:
     asked, sample = batch
     held = {each.untyped_storage().data_ptr() for each in small.parameters()}
@@ -124,9 +162,11 @@ def test_what_is_kept_for_the_backward_pass(
     ):
         answer_losses(small, asked, "index")
     found = sum(each.untyped_storage().nbytes() for each in kept.values())
-    # the last layer works at the answer alone
-    whole_layers = 3 / 4 * kept_bytes(small.config, RANK) * sample.tokens
-    assert whole_layers == pytest.approx(found, rel=0.1)
+    whole = deepcopy(small.config)  # the last layer works at the answer alone
+    whole.text_config.num_hidden_layers -= 1
+    if kinds := getattr(whole.text_config, "layer_types", None):
+        whole.text_config.layer_types = kinds[:-1]
+    assert kept_bytes(whole, RANK) * sample.tokens == pytest.approx(found, rel=0.1)
 
 
 def test_the_page_on_real_size_holds_what_is_computed() -> None:
