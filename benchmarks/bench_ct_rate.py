@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
-from transformers import Qwen2_5_VLConfig
+from transformers import PreTrainedConfig
 
 from benchmarks.costs import (
     Sample,
@@ -29,6 +29,7 @@ from ctscribe.base.files import read_text, write_text
 from ctscribe.base.recipe import Recipe, read_recipe
 from ctscribe.base.tables import format_csv
 from ctscribe.data.doctor import Diagnosis, examine
+from ctscribe.learn.model.presets import PRESETS
 from ctscribe.measure.card_views import FROM_VOLUMES, VIEWS
 
 PAGE = ROOT / "docs" / "ct_rate.md"
@@ -38,8 +39,11 @@ BEGIN, END = "<!-- costs, by make bench NAME=ct_rate -->\n", "<!-- end of costs 
 TRAIN_SCANS, TEST_SCANS = 24_128, 1_564
 SHAPE, SPACING_MM = (512, 512, 339), (368 / 512, 368 / 512, 1.0)
 """The median field of view and extent of the validation patients."""
+FIELD_MM = SHAPE[0] * SPACING_MM[0]
 PROMPT_TOKENS, ANSWER_TOKENS, LONGEST_OF_A_BATCH = 50, 400, 900
 """The mean of 800 reports; the longest of 32, to which a batch of them is written."""
+MARKER_TOKENS = 10
+"""Of a slice pair that stands in a vision block of its own, behind its depth."""
 
 CORES, GPUS = 16, 2
 _GPUS = f"{GPUS} GPUs"
@@ -85,7 +89,7 @@ def rows_of(recipe: Recipe) -> list[Row]:
     ]
 
 
-def _before(config: Qwen2_5_VLConfig, sample: Sample, found: Diagnosis) -> list[Row]:
+def _before(config: PreTrainedConfig, sample: Sample, found: Diagnosis) -> list[Row]:
     """Frames, features, pairs."""
     scans, need, model_gb = TRAIN_SCANS + TEST_SCANS, found.need["slices"], _model_gb(config)
     frames_gb, features_gb = (n * scans / 1e9 for n in (need.disk_bytes, found.features_bytes))
@@ -99,7 +103,7 @@ def _before(config: Qwen2_5_VLConfig, sample: Sample, found: Diagnosis) -> list[
     ]
 
 
-def _training(config: Qwen2_5_VLConfig, sample: Sample, rank: int, validation: int) -> Row:
+def _training(config: PreTrainedConfig, sample: Sample, rank: int, validation: int) -> Row:
     """An epoch with its validations; the best weights lie twice on disk while they are replaced."""
     adapters, model_gb = adapter_weights(config, rank), _model_gb(config)
     work = (TRAIN_SCANS - validation) * pair_flops(config, sample, rank)
@@ -110,7 +114,7 @@ def _training(config: Qwen2_5_VLConfig, sample: Sample, rank: int, validation: i
     return ("`train`", _GPUS, *told)
 
 
-def _writing(config: Qwen2_5_VLConfig, sample: Sample, forward: int, validation: int) -> list[Row]:
+def _writing(config: PreTrainedConfig, sample: Sample, forward: int, validation: int) -> list[Row]:
     """What comes of a run: every report is held against the mean volume's, in the same batch."""
     text, model_gb = config.text_config, _model_gb(config)
     keys_and_values = 2 * text.num_key_value_heads * head_width(config)
@@ -134,7 +138,7 @@ def _writing(config: Qwen2_5_VLConfig, sample: Sample, forward: int, validation:
     ]
 
 
-def _model_gb(config: Qwen2_5_VLConfig) -> float:
+def _model_gb(config: PreTrainedConfig) -> float:
     return 2 * weights(config) / 1e9
 
 
@@ -145,11 +149,13 @@ def _told(
     return disk, _time(seconds), "–" if gpu_gb is None else f"{gpu_gb:.0f}", f"{host_gb:.0f}"
 
 
-def sample_of(recipe: Recipe) -> Sample:
-    """A report of mean length with the scan that `needs_of` asks for."""
-    side_mm = SHAPE[0] * SPACING_MM[0]
-    side = -(-int(side_mm / recipe.volume.spacing_mm[0]) // recipe.slices.token_side_px)
-    return Sample(recipe.slices.num_slices // 2, side, side, PROMPT_TOKENS, ANSWER_TOKENS)
+def sample_of(recipe: Recipe, field_mm: float = FIELD_MM) -> Sample:
+    """A report of mean length with a scan of this field of view, that of `needs_of`."""
+    pairs = recipe.slices.num_slices // 2
+    side = -(-int(field_mm / recipe.volume.spacing_mm[0]) // recipe.slices.token_side_px)
+    markers = PRESETS[recipe.model.preset].backbone.markers((0.0,) * pairs, "depth") or ()
+    prompt_tokens = PROMPT_TOKENS + MARKER_TOKENS * len(markers)
+    return Sample(pairs, side, side, prompt_tokens, ANSWER_TOKENS)
 
 
 def _time(seconds: float) -> str:

@@ -1,10 +1,10 @@
 """A model at its true dimensions, once: seconds, memory and operations of each part of a run.
 
-``make bench NAME=real_size`` builds Qwen2.5-VL-3B with random weights in bfloat16 and takes one
-phantom through tower, pair, writing, export and reading back, on a GPU where there is one. Each
-part runs in a process of its own and leaves its numbers and files in ``runs/real_size``, so that an
-interrupted bench goes on where it stopped; 25 GB of disk. ARGS: ``--preset``, ``--layers 2`` for a
-try that records nothing, ``--page`` to make the page alone.
+``make bench NAME=real_size`` builds Qwen2.5-VL-3B with random weights in bfloat16, or what ARGS have
+as ``--preset``, and takes one phantom through tower, pair, writing, export and reading back, on a
+GPU where there is one. Each part runs in a process of its own and leaves its numbers and files in
+``runs/real_size``, so that an interrupted bench goes on where it stopped; 25 GB of disk. More ARGS:
+``--layers 2`` for a try that records nothing, ``--page`` to make the page alone.
 """
 
 import argparse
@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
 )
 
 from benchmarks.bench_train import UNCOUNTED
@@ -36,20 +37,20 @@ from benchmarks.costs import (
     tower_flops,
 )
 from benchmarks.harness import RESULTS, ROOT, record, write_page
-from benchmarks.page_real_size import told
+from benchmarks.page_real_size import RECOMPUTED, told
 from benchmarks.timing import alone, measured, resident_mb
 from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import GenerateConfig, Recipe, read_recipe
 from ctscribe.base.rows import PairRow, StudyRow
 from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.backbone import MERGE
+from ctscribe.learn.model.backbone import MERGE, Positions
 from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.contrast import read_contrast, read_volumes_of, write_volumes
 from ctscribe.learn.model.decoding import write_reports
+from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.presets import train_tokenizer
 from ctscribe.learn.model.publish import publish
-from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
@@ -62,23 +63,23 @@ from ctscribe.text.prompt import QUESTION, SYSTEM
 
 FOLDER = ROOT / "runs" / "real_size"
 NUM_TOKENS = 16
-MOST_GB = {"qwen2.5-vl-3b": 22.0}
+MOST_GB = {"qwen2.5-vl-3b": 22.0, "qwen3-vl-4b": 22.0, "qwen3.5-4b": 22.0}
 """Of host memory; a part that takes more fails."""
 PHANTOM = ("phantom.num_train_patients=2", "phantom.num_valid_patients=0", "phantom.matrix_px=192")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 """Of the parts' processes, for glibc: blocks above a MB go back to the system when they are freed.
 Otherwise they come from a heap whose holes hold a third of a step's memory."""
 CHANGES = (
-    "train.gradient_checkpointing=cheap",  # what two cores have for memory
     "train.gradient_accumulation_steps=1",
     "objective.max_loss=1000",  # random weights lie beyond any usual cap
 )
-Model = tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]
+Model = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Numbers = dict[str, Any]
 
 
 def recipe_of(preset: str) -> Recipe:
-    return read_recipe(preset, (*PHANTOM, *CHANGES))
+    again = f"train.gradient_checkpointing={RECOMPUTED[preset]}"
+    return read_recipe(preset, (*PHANTOM, *CHANGES, again))
 
 
 def build(folder: Path, preset: str, layers: int | None) -> Numbers:
@@ -95,17 +96,21 @@ def build(folder: Path, preset: str, layers: int | None) -> Numbers:
     torch.manual_seed(0)
 
     def make() -> None:
-        qwen = Qwen2_5_VLForConditionalGeneration(config)
+        qwen = backbone_of(config).model(config)
         save_model(folder / "start", qwen, tokenizer)
 
     return counted(make)
 
 
-def cut(config: Qwen2_5_VLConfig, layers: int) -> None:
-    """The same model with fewer layers, to try the bench."""
-    config.text_config.num_hidden_layers = config.vision_config.depth = layers
-    config.text_config.layer_types = ["full_attention"] * layers
-    config.vision_config.fullatt_block_indexes = [layers - 1]
+def cut(config: PreTrainedConfig, layers: int) -> None:
+    """The same model with its last layers alone, to try the bench."""
+    text, tower = config.text_config, config.vision_config
+    text.num_hidden_layers = tower.depth = layers
+    if kinds := getattr(text, "layer_types", None):
+        text.layer_types = kinds[-layers:]
+    for special in ("fullatt_block_indexes", "deepstack_visual_indexes"):
+        if hasattr(tower, special):
+            setattr(tower, special, [layers - 1])
 
 
 def see(folder: Path, preset: str) -> Numbers:
@@ -121,7 +126,7 @@ def see(folder: Path, preset: str) -> Numbers:
             found.append(encode_frames(qwen, [frames]).cpu())
 
     numbers = counted(encode)
-    rows, columns = (side // QWEN2_5_VL.patch_px for side in frames.shape[1:3])
+    rows, columns = (side // backbone_of(qwen).patch_px for side in frames.shape[1:3])
     pairs, places = len(frames) // 2, slice_pair_positions(study.position_mm)
     own = Visual((pairs, rows, columns), places, None, found[0], "own")
     turned = found[0].reshape(pairs, -1, found[0].shape[-1]).flip(0).flatten(0, 1)
@@ -135,7 +140,7 @@ def learn(folder: Path, preset: str) -> Numbers:
     """One update of one pair by the project's trainer, both branches with a backward pass."""
     recipe = recipe_of(preset)
     qwen, tokenizer = load(folder / "start")
-    dataset = pair_of(folder, tokenizer)
+    dataset = pair_of(folder, qwen, tokenizer, recipe.model.positions)
     trainer = PairTrainer(
         objective=recipe.objective,
         rates=learning_rates(recipe.train),
@@ -158,11 +163,22 @@ def learn(folder: Path, preset: str) -> Numbers:
     }
 
 
-def pair_of(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PairDataset:
+def seen(folder: Path, qwen: PreTrainedModel, positions: Positions) -> list[Visual]:
+    """The two volumes with their features, as the model reads them."""
+    volumes = read_volumes_of(folder / "seen.safetensors")
+    return [with_markers(backbone_of(qwen), volume, positions) for volume in volumes]
+
+
+def pair_of(
+    folder: Path,
+    qwen: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: Positions,
+) -> PairDataset:
     """One study with its own features and the other's."""
     studies = Prepared(folder / "prepared").by_name
     own, other = sorted(studies)[:2]
-    shown = dict(zip((own, other), read_volumes_of(folder / "seen.safetensors"), strict=True))
+    shown = dict(zip((own, other), seen(folder, qwen, positions), strict=True))
 
     def visual(study: StudyRow, noise_seed: int | None = None) -> Visual:
         return shown[study.volume_name]
@@ -186,8 +202,8 @@ def write(folder: Path, preset: str) -> Numbers:
     """A report's first tokens, each held against the other volume."""
     recipe = recipe_of(preset)
     qwen, tokenizer = load(folder / "best")
-    own, other = read_volumes_of(folder / "seen.safetensors")
     knobs, positions = GenerateConfig(contrast="mean"), recipe.model.positions
+    own, other = seen(folder, qwen, positions)
 
     def both() -> None:
         with torch.inference_mode():
@@ -208,7 +224,7 @@ def read_back(folder: Path, preset: str) -> Numbers:
     ids = torch.tensor([[1, 2, 3]])
 
     def ask() -> None:
-        qwen, loading = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen, loading = AutoModelForImageTextToText.from_pretrained(
             folder / "served", dtype="bfloat16", output_loading_info=True
         )
         with torch.inference_mode():
@@ -286,8 +302,9 @@ def main() -> None:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         threads = os.environ.get("OMP_NUM_THREADS")
         about = {"preset": asked.preset, "device": device, "threads": threads}
-        record("real_size", {**about, "load_average": os.getloadavg(), "parts": parts})
-    write_page("real_size", told(RESULTS / "real_size.json"))
+        name = f"real_size/{asked.preset}"
+        record(name, {**about, "load_average": os.getloadavg(), "parts": parts})
+    write_page("real_size", told(RESULTS / "real_size"))
 
 
 if __name__ == "__main__":

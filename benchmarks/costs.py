@@ -207,23 +207,32 @@ def weights(config: PreTrainedConfig) -> int:
 
 
 def kept_bytes(config: PreTrainedConfig, rank: int) -> int:
-    """Bytes per token that all decoder layers keep for the backward pass, in bfloat16.
+    """Bytes per token that all decoder layers keep for the backward pass, in bfloat16."""
+    by_kind = zip(_num_layers(config), _kept_by_layer(config, rank), strict=True)
+    return sum(number * a_layer for number, a_layer in by_kind)
+
+
+def recomputed_bytes(config: PreTrainedConfig, rank: int) -> int:
+    """The same where layers keep their input alone and are computed again, one after another."""
+    text = config.text_config
+    return int(2 * text.num_hidden_layers * text.hidden_size) + max(_kept_by_layer(config, rank))
+
+
+def _kept_by_layer(config: PreTrainedConfig, rank: int) -> Shape:
+    """Bytes per token that a layer keeps which attends, and a recurrent one; 0 where none is.
 
     Measured on small models. A recurrent layer is the library's own, in float32 and without a
     kernel: it keeps most of what stands between its products.
     """
     text = config.text_config
-    attending, recurrent = _num_layers(config)
     heads = text.num_attention_heads * head_width(config)
     keys_and_values = 2 * text.num_key_value_heads * head_width(config)
-    total = text.num_hidden_layers * (
-        19 * text.hidden_size + 9 * text.intermediate_size + 14 * rank
-    )
-    total += attending * (6 * heads + 5 * keys_and_values)
+    every = 19 * text.hidden_size + 9 * text.intermediate_size + 14 * rank
+    attending = every + 6 * heads + 5 * keys_and_values
     if getattr(text, "head_dim", None) is not None:  # where heads have norms of their own
-        total += attending * (4 * heads + 2 * keys_and_values)
-    if recurrent:
-        values = text.linear_num_value_heads * text.linear_value_head_dim
-        keys = text.linear_num_key_heads * text.linear_key_head_dim
-        total += attending * 4 * heads + recurrent * (89 * values + 4 * (2 * keys + values))
-    return int(total)
+        attending += 4 * heads + 2 * keys_and_values
+    if not _num_layers(config)[1]:
+        return attending, 0
+    values = text.linear_num_value_heads * text.linear_value_head_dim
+    keys = text.linear_num_key_heads * text.linear_key_head_dim
+    return attending + 4 * heads, every + 89 * values + 4 * (2 * keys + values)

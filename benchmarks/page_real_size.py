@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_ct_rate import TEST_SCANS, TRAIN_SCANS, sample_of
+from benchmarks.bench_ct_rate import FIELD_MM, TEST_SCANS, TRAIN_SCANS, sample_of
 from benchmarks.costs import (
     VOCABULARIES,
     adapter_weights,
     kept_bytes,
     pair_flops,
     published_config,
+    recomputed_bytes,
     tower_flops,
     weights,
 )
@@ -24,36 +25,39 @@ GPUS = (1, 2, 8)
 NOT_RUN = "Not run yet: `make bench NAME=real-size` puts the table here."
 
 
-def told(path: Path) -> dict[str, str]:
-    """Both tables, and what the first one was measured on; ``path`` is that of the numbers."""
-    measured, about = NOT_RUN, ""
-    if path.exists():
-        result = read_json(path)
-        measured, about = measured_table(result["parts"]), _about(result)
-    sample = sample_of(read_recipe("qwen2.5-vl-3b"))
+RECOMPUTED = {
+    "qwen2.5-vl-3b": "cheap",
+    "qwen2.5-vl-7b": "cheap",
+    "qwen3-vl-4b": "cheap",
+    "qwen3.5-4b": "true",
+}
+"""What of a pair is computed again, by what two cores have for memory."""
+
+
+def told(folder: Path) -> dict[str, str]:
+    """What was measured of each model, and both tables; ``folder`` is that of the numbers."""
+    found = [folder / f"{preset}.json" for preset in VOCABULARIES]
+    measured = [_measured(read_json(path)) for path in found if path.exists()]
     return {
-        "measured": measured,
-        "about": about,
+        "measured": "\n\n".join(measured) or NOT_RUN,
         "epochs": epoch_table(),
         "sizes": size_table(),
-        "tokens": f"{sample.tokens:,}",
-        "visual_tokens": f"{sample.visual_tokens:,}",
-        "answer_tokens": str(sample.answer_tokens),
         "scans": f"{TRAIN_SCANS + TEST_SCANS:,}",
         "pairs": f"{_num_pairs():,}",
         "share": f"{RATE:.0%}".replace("%", " %"),
     }
 
 
-def _about(result: Mapping[str, Any]) -> str:
-    pair = result["parts"]["pair"]
+def _measured(result: Mapping[str, Any]) -> str:
+    pair, preset = result["parts"]["pair"], result["preset"]
     one, five, fifteen = result["load_average"]
-    return (
-        f"{result['preset']} on {result['device']} ({result['machine']}, {result['threads']} "
-        f"thread(s), load {one:.1f}, {five:.1f}, {fifteen:.1f} at the end); the pair has "
-        f"{pair['tokens']:,} tokens a branch, {pair['visual_tokens']:,} of them visual and "
-        f"{pair['answer_tokens']} of the answer."
+    about = (
+        f"{preset} on {result['device']} ({result['machine']}, {result['threads']} thread(s), load "
+        f"{one:.1f}, {five:.1f}, {fifteen:.1f} at the end); the pair has {pair['tokens']:,} tokens "
+        f"a branch, {pair['visual_tokens']:,} of them visual and {pair['answer_tokens']} of the "
+        f"answer, and `train.gradient_checkpointing={RECOMPUTED[preset]}`."
     )
+    return f"{measured_table(result['parts'])}\n\n{about}"
 
 
 def measured_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -76,7 +80,7 @@ def epoch_table() -> str:
     rows = []
     for preset in VOCABULARIES:
         recipe, config = read_recipe(preset), published_config(preset)
-        sample, rank = sample_of(recipe), recipe.model.lora_r
+        sample, rank = sample_of(recipe, FIELD_MM), recipe.model.lora_r
         seeing = (TRAIN_SCANS + TEST_SCANS) * tower_flops(config, sample)
         learning = _num_pairs() * pair_flops(config, sample, rank)
         skipped = _num_pairs() * pair_flops(config, sample, rank, skipped=True)
@@ -84,26 +88,27 @@ def epoch_table() -> str:
             for number in GPUS:
                 hours = 3600 * RATE * peak * number
                 all_hours = (f"{work / hours:.2f}" for work in (seeing, learning, skipped))
-                rows.append((preset, gpu, str(number), *all_hours))
+                rows.append((preset, f"{sample.tokens:,}", gpu, str(number), *all_hours))
     epochs = ("an epoch, h", "no negative within its cap, h")
-    return table(("model", "GPU", "GPUs", "features, once, h", *epochs), rows)
+    return table(("model", "tokens", "GPU", "GPUs", "features, once, h", *epochs), rows)
 
 
 def size_table() -> str:
-    """Memory of one GPU that trains adapters, nothing computed again."""
+    """Memory of one GPU that trains adapters."""
     rows = []
     for preset in VOCABULARIES:
         recipe, config = read_recipe(preset), published_config(preset)
         rank = recipe.model.lora_r
-        parts = (2 * weights(config), 16 * adapter_weights(config, rank))
-        for visual_tokens in (sample_of(recipe).visual_tokens, 2880):
-            sample = sample_of(recipe)
-            text = sample.prompt_tokens + sample.answer_tokens
-            kept = kept_bytes(config, rank) * (visual_tokens + text)
-            shown = (f"{part / 1e9:.1f}" for part in (*parts, kept, sum(parts) + kept))
-            rows.append((preset, f"{visual_tokens:,}", *shown))
-    held = ("weights", "adapters, gradients, moments", "kept for the backward pass", "together")
-    return table(("model", "visual tokens", *held), rows)
+        held = 2 * weights(config), 16 * adapter_weights(config, rank)
+        for side_mm in (FIELD_MM, 500):
+            sample = sample_of(recipe, side_mm)
+            all_kept = kept_bytes(config, rank) * sample.tokens
+            again = recomputed_bytes(config, rank) * sample.tokens
+            shown = (*held, all_kept, sum(held) + all_kept, again, sum(held) + again)
+            told = (f"{part / 1e9:.1f}" for part in shown)
+            rows.append((preset, f"{side_mm:.0f}", f"{sample.visual_tokens:,}", *told))
+    asked = ("model", "field, mm", "visual tokens", "weights", "adapters")
+    return table((*asked, "kept", "together", "kept, layers again", "together"), rows)
 
 
 def _num_pairs() -> int:

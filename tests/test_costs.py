@@ -170,5 +170,5 @@ def test_what_is_kept_for_the_backward_pass(
 
 
 def test_the_page_on_real_size_holds_what_is_computed() -> None:
-    text = page_text("real_size", told(RESULTS / "real_size.json"))
+    text = page_text("real_size", told(RESULTS / "real_size"))
     assert text == (PAGES / "real_size.md").read_text(encoding="utf-8")
