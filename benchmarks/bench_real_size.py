@@ -1,8 +1,8 @@
 """A model at its true dimensions, once: seconds, memory and operations of each part of a run.
 
-``make bench NAME=real_size`` builds Qwen2.5-VL-3B with random weights in bfloat16, or what ARGS have
-as ``--preset``, and takes one phantom through tower, pair, writing, export and reading back, on a
-GPU where there is one. Each part runs in a process of its own and leaves its numbers and files in
+``make bench NAME=real_size`` builds Qwen2.5-VL-3B with random weights in bfloat16, or the preset of
+ARGS="--preset ...", and takes one phantom through tower, pair, writing, export and reading back, on
+a GPU where there is one. Each part runs in a process of its own and leaves its numbers and files in
 ``runs/real_size``, so that an interrupted bench goes on where it stopped; 25 GB of disk. More ARGS:
 ``--layers 2`` for a try that records nothing, ``--page`` to make the page alone.
 """

@@ -212,7 +212,7 @@ def _read_others(
     which = others.flatten()
     questions = [prompt[_num_before_question(qwen, prompt) :] for prompt in prompts] * len(others)
     lengths = torch.tensor([len(question) for question in questions])
-    groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+    groups = [(lengths == length).nonzero()[:, 0] for length in sorted({*lengths.tolist()})]
     parts = [
         _read_on(qwen, contrast, which[rows], torch.stack([questions[row] for row in rows]))
         for rows in groups

@@ -5,7 +5,7 @@ sample is given to it alone. The library's own marks of where samples begin are 
 only, and not by the one for CPUs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
@@ -36,10 +36,9 @@ class _Isolated(nn.Module):
         **others: Any,  # noqa: ANN401 - what the library passes on
     ) -> Float[Tensor, "batch tokens hidden"]:
         """``segments`` are lengths of texts in one row; ``wanted`` is for the last layer alone."""
-        read = super().forward
+        read: Callable[..., Tensor] = super().forward
         if segments is None:
-            whole: Tensor = read(hidden_states, **others)
-            return whole
+            return read(hidden_states, **others)
         if len(set(segments)) == 1:  # of equal length, as a batch
             stacked = hidden_states.reshape(len(segments), segments[0], -1)
             return read(stacked, **others).reshape(hidden_states.shape)
