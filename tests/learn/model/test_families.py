@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     AutoModelForImageTextToText,
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2VLImageProcessorPil,
@@ -370,6 +371,8 @@ def test_adapters_hit_their_side_alone_and_all_of_it(ours: PreTrainedModel, part
 def test_an_export_loads_in_plain_transformers(
     ours: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.chat_template += "{%- if enable_thinking -%}{{- '<think>' -}}{%- endif -%}"
     add_adapters(ours, r=2, alpha=4)
     with torch.no_grad():
         for name, weight in ours.named_parameters():
@@ -379,6 +382,10 @@ def test_an_export_loads_in_plain_transformers(
     recipe = Recipe.model_validate({"model": {"dtype": "float32", "tuning": "lora"}})
     publish(tmp_path / "best", tmp_path / "out", "merged", recipe)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+    told = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(
+        prompt_messages(), tokenize=False, enable_thinking=True
+    )
+    assert "<think>" not in told  # as it was trained, whatever a server asks
     loaded, _ = load_model(tmp_path / "best")
     each = samples(backbone_of(ours), tokenizer, "index")[0]
     with torch.no_grad():
