@@ -130,8 +130,9 @@ def write_reports(
     if contrast is not None:
         patients = [visual.patient_id for visual in visuals]
         rows = rows.above(_read_others(qwen, prompts, contrast, patients))
-    cache, mask, hidden = cache_of(rows.memories), rows.mask, rows.hidden
-    padded = not bool(mask.all())
+    cache, following = cache_of(rows.memories), rows.following
+    mask, hidden, padded = rows.mask, rows.hidden, not bool(rows.mask.all())
+    del rows  # the cache grows by copies, beside which what it was made of would stay
     chosen, log_probs = [], []
     done = torch.zeros(len(visuals), dtype=torch.bool, device=barred.device)
     for step in range(max_new_tokens):
@@ -145,7 +146,7 @@ def write_reports(
             break
         inputs = _text(qwen, token.repeat(len(by_volume))[:, None])
         mask = pad(mask, (0, 1), value=1)
-        place = (rows.following + step)[None, :, None].expand(3, -1, 1)
+        place = (following + step)[None, :, None].expand(3, -1, 1)
         hidden = _last(qwen, inputs, mask if padded else None, place, cache)
     return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
 
