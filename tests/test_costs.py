@@ -26,7 +26,7 @@ from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.presets import PRESETS, build_config
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.segments import narrow
-from ctscribe.learn.model.tower import encode_frames, feature_width, speed_up_tower
+from ctscribe.learn.model.tower import encode_frames, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample as Read
 from ctscribe.learn.pairs.dataset import Visual
@@ -85,7 +85,8 @@ def small(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerBase) ->
 @pytest.fixture(scope="module")
 def batch(small: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Batch, Sample]:
     grid = (PAIRS, 2 * ROWS, 2 * ROWS)
-    tokens = torch.randn(PAIRS * ROWS**2, feature_width(small)).bfloat16()
+    levels = len(backbone_of(small).mergers(small.model.visual))
+    tokens = torch.randn(PAIRS * ROWS**2, 256 * levels).bfloat16()
     shown = with_markers(backbone_of(small), Visual(grid, MILLIMETRES, None, tokens), "index")
     answer = "There is a nodule in the lung. " * 12
     ids, labels = encode_example(tokenizer, answer, grid, markers=shown.markers)

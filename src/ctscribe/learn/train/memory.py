@@ -120,14 +120,14 @@ def branch_bytes(
     }
     layers = [of_kind[kinds.index(kind)] for kind in kinds]
     enters = tokens * config.hidden_size * qwen.get_input_embeddings().weight.itemsize
-    whole, cheap, copies = (sum(parts) for parts in zip(*layers, strict=True))
-    largest, inputs = max(layers)[0], len(layers) * enters
+    every, cheap, copies = (sum(parts) for parts in zip(*layers, strict=True))
+    whole, inputs = max(layers)[0], len(layers) * enters  # of one layer; of all
     logits = min(tokens, _LOGIT_ROWS) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
     ends = 4 * enters + logits  # embeddings, final norm, and what the output layer makes
     return {
-        "none": ends + whole,
-        "cheap": ends + inputs + cheap + copies + largest,
-        "layers": ends + inputs + copies + largest,
+        "none": ends + every,
+        "cheap": ends + inputs + cheap + copies + whole,
+        "layers": ends + inputs + copies + whole,
     }
 
 
