@@ -217,9 +217,7 @@ class ReportWriter:
             return
         prepared.require(self.recipe)
         scans, noise = prepared.scans("train"), self.generate.contrast == "noise"
-        store = store_together(
-            self.qwen, prepared, scans, noise=noise, merged=True, progress=lambda done, total: None
-        )
+        store = store_together(self.qwen, prepared, scans, noise=noise)
         volumes = choose_volumes(store, scans, self.generate, self.recipe.pairs.seed)
         write_volumes(self._volumes_path, volumes, self._volumes_facts)
 
