@@ -50,7 +50,7 @@ from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, frames_of_slic
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume, note_unusual
-from ctscribe.text.prompt import encode_example
+from ctscribe.text.prompt import encode_example, pair_of_tokens
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -366,7 +366,9 @@ class ReportWriter:
             self.recipe.model.positions,
         )
         start = next(i for i, label in enumerate(labels) if label != -100)
-        return ReportOnScan(input_ids, start, tokens.to(device), visual.grid_thw, places)
+        pairs = pair_of_tokens(self.tokenizer, visual.grid_thw, visual.cue, visual.markers)
+        pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=device)
+        return ReportOnScan(input_ids, start, pair_of, tokens.to(device), visual.grid_thw, places)
 
     def evidence(
         self,
