@@ -6,11 +6,12 @@ ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 OLDER ?= $(or $(TMPDIR),/tmp)/ctscribe-older
 RELEASES ?= $(or $(TMPDIR),/tmp)/ctscribe-transformers
+SERVER ?= $(or $(TMPDIR),/tmp)/ctscribe-server
 BESIDE := $(if $(filter prepare,$(NAME)),$(PEERS))$(if $(filter export,$(NAME)),$(OLDER))
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test long ends lint docs clean bench study oracle
+.PHONY: demo start test long serve-test ends lint docs clean bench study oracle
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -33,11 +34,24 @@ ends: $(ENDS:%=$(RELEASES)/%/.installed)
 		-m "not long" tests/learn/model tests/write/test_families.py || exit 1; done
 
 $(RELEASES)/%/.installed: | $(VENV)/.installed
-	$(PYTHON) -m venv $(RELEASES)/$*
-	$(RELEASES)/$*/bin/pip install --quiet --disable-pip-version-check --no-deps transformers==$*
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(RELEASES)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
-	touch $@
+	$(call beside-the-project,$(RELEASES)/$*,transformers==$*)
+
+# Reports by a real server, `transformers serve`, killed half-way and started again.
+serve-test: $(SERVER)/.installed
+	CTSCRIBE_SERVER_PYTHON=$(SERVER)/bin/python $(BIN)/pytest -rs -k real_server tests/write/test_served.py
+
+# torchvision stays out of the project's own environment: its compiled parts need another torch.
+$(SERVER)/.installed: tests/transformers_server.txt | $(VENV)/.installed
+	$(call beside-the-project,$(SERVER),-r $<)
+
+# An environment of its own for some packages, which are found before the project's.
+define beside-the-project
+$(PYTHON) -m venv $(1)
+$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps $(2)
+$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	> $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+touch $(1)/.installed
+endef
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks docs
@@ -82,12 +96,7 @@ $(PEERS)/.installed: benchmarks/prepare_peers.txt
 
 # Another release of transformers beside the project's other packages; they are found after it.
 $(OLDER)/.installed: | $(VENV)/.installed
-	$(PYTHON) -m venv $(OLDER)
-	$(OLDER)/bin/pip install --quiet --disable-pip-version-check --no-deps \
-		transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(OLDER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
-	touch $@
+	$(call beside-the-project,$(OLDER),transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

@@ -36,7 +36,7 @@ from ctscribe.text.prompt import QUESTION, SYSTEM, VIDEO_PAD, encode_prompt, pro
 from ctscribe.write.cue_table import read_cue_table
 from ctscribe.write.endpoint import Endpoint
 from ctscribe.write.served import Served, generate_served
-from ctscribe.write.server_prompt import trained_prompt
+from ctscribe.write.server_prompt import fields_of_a_video, trained_prompt
 from ctscribe.write.writer import ReportWriter
 from tests.chat_server import answer, serving, written
 from tests.models import tiny_model, tiny_of, write_run
@@ -405,7 +405,44 @@ def real_server(export: Path, folder: Path) -> Iterator[TransformersServer]:
 
 
 @pytest.mark.slow
-def test_transformers_serve_killed_half_way_and_started_again(
+def test_a_real_server_writes_with_a_model_whose_depth_is_words(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    run, prepared = run_in_words(tmp_path, tokenizer, "depth")
+    export = tmp_path / "export"
+    publish(run.run_dir / "best", export, "merged", run.recipe)
+    with real_server(export, tmp_path / "server") as server:
+        by_images = served(server.url, str(export), 2)
+        rows = generate_served(run, prepared, "test", tmp_path / "p.jsonl", by_images)
+    assert len({row.findings for row in rows}) > 1
+
+
+@pytest.mark.slow
+def test_the_processor_of_a_real_server_builds_the_runs_own_prompt(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """The whole of it, torchvision included: no frame is scaled, every depth is ours."""
+    python, script = python_that_serves(), Path(__file__).parents[1] / "transformers_prompt.py"
+    run, prepared = run_in_words(tmp_path, tokenizer, "depth")
+    publish(run.run_dir / "best", tmp_path / "export", "merged", run.recipe)
+    prompt, scans, expected = trained_prompt(run), [], []
+    for study in prepared.scans("test"):
+        shown = prompt.shown(prepared, study)
+        assert shown.frames is not None
+        np.save(path := tmp_path / f"{study.scan_id}.npy", shown.frames.numpy())
+        scans.append([str(path), fields_of_a_video(4, shown.markers)["media_io_kwargs"]["video"]])
+        ids = encode_prompt(tokenizer, shown.grid_thw, None, shown.markers)
+        expected.append([ids, list(shown.grid_thw)])
+    asked = {"export": str(tmp_path / "export"), "chat": prompt_messages(), "scans": scans}
+    found = subprocess.run(
+        [python, script], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert json.loads(found.stdout.splitlines()[-1]) == expected
+
+
+@pytest.mark.slow
+def test_a_real_server_killed_half_way_and_started_again(
     run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     export = tmp_path / "export"

@@ -18,7 +18,7 @@ CUE = " The image suggests: {findings}."
 NO_FINDING = "no finding"
 VIDEO_PAD = "<|video_pad|>"
 """The placeholder; the chat template writes it once, the model wants one per visual token."""
-_VIDEO = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
+VIDEO_BLOCK = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 IGNORED = -100
 """Label of a position that carries no loss, as in torch's cross entropy."""
 
@@ -188,18 +188,18 @@ def _render(
     pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
     follows = whole.removeprefix(prompt + answer)
     closing = tokenizer.encode(follows.strip(), add_special_tokens=False)
-    shown_once = prompt.count(_VIDEO) == prompt.count(VIDEO_PAD) == 1
-    if not shown_once or len(pads) != 1 or follows == whole or len(closing) != 1:
+    block = VIDEO_BLOCK if VIDEO_BLOCK in prompt else VIDEO_PAD  # which an export may say alone
+    if prompt.count(VIDEO_PAD) != 1 or len(pads) != 1 or follows == whole or len(closing) != 1:
         raise CtscribeError(
             "E_TOKENIZER",
             f"the tokenizer must have its model's chat template and {VIDEO_PAD} as one token, but "
             "its rendering does not fit",
         )
-    opening: list[int] = []
+    blocks, opening = VIDEO_BLOCK, list[int]()
     if markers is not None:
-        prompt = prompt.replace(_VIDEO, "".join(marker + _VIDEO for marker in markers))
-        before = markers[0] + _VIDEO.partition(VIDEO_PAD)[0]
-        opening = tokenizer.encode(before, add_special_tokens=False)
+        blocks = "".join(marker + VIDEO_BLOCK for marker in markers)
+        opening = tokenizer.encode(blocks.partition(VIDEO_PAD)[0], add_special_tokens=False)
+    prompt = prompt.replace(block, blocks)
     parts = (
         tuple(tokenizer.encode(part, add_special_tokens=False)) for part in prompt.split(VIDEO_PAD)
     )

@@ -372,6 +372,8 @@ def test_an_export_loads_in_plain_transformers(
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     loaded, _ = load_model(tmp_path / "best")
     each = samples(backbone_of(ours), tokenizer, "index")[0]
+    _, exported = load_model(tmp_path / "out")
+    assert torch.equal(sample(exported, each.visual, ANSWERS[0]).input_ids, each.input_ids)
     with torch.no_grad():
         expected, ours_again, published = (
             model(**asked(model, each.input_ids, each.visual)).logits

@@ -31,7 +31,14 @@ from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.scan.frames import WINDOWS, noise_frames
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import CUE, QUESTION, SYSTEM, encode_example
+from ctscribe.text.prompt import (
+    CUE,
+    QUESTION,
+    SYSTEM,
+    VIDEO_BLOCK,
+    VIDEO_PAD,
+    encode_example,
+)
 from ctscribe.text.sections import join_report
 from ctscribe.text.template import write_template
 
@@ -129,6 +136,9 @@ def publish_merged(
     if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
+    if backbone_of(qwen).markers((0.0,), "index"):  # or all pairs' blocks would stand in another
+        alone = str(tokenizer.chat_template).replace(VIDEO_BLOCK, VIDEO_PAD)
+        tokenizer.chat_template = alone
     told = {**about, "merging": merging and asdict(merging)}
     documents = {**_processor_documents(backbone_of(qwen), tokenizer), ABOUT: told}
     save_model(out, qwen, tokenizer, documents=documents)
