@@ -46,7 +46,7 @@ from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, frames_of_slices
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, slices_of
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume, note_unusual
@@ -451,12 +451,17 @@ class ReportWriter:
         def read() -> PreparedVolume:
             stored = prepared.volume(study)
             grid = plan_resampling(stored, stored.spacing_mm)
-            made = frames_of_slices(grid, study.slice_indices, volume, slices)
-            return replace(
-                made,
+            shown, slabs, _ = slices_of(grid, study.slice_indices, volume, slices)
+            return PreparedVolume(
+                grid,
+                shown,
                 frames=np.array(prepared.frames(study)),
-                reach_z=study.reach_z,
+                slice_indices=study.slice_indices,
+                position_mm=study.position_mm,
+                frame_to_ras=np.array(study.frame_to_ras),
                 warnings=study.warnings,
+                slabs=slabs,
+                reach_z=study.reach_z,
                 source_details=prepared.record(study).get("source_details", {}),
             )
 
