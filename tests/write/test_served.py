@@ -211,6 +211,17 @@ def librarys_prompt(tokenizer: PreTrainedTokenizerBase, told: dict[str, Any]) ->
     )
 
 
+def test_what_the_server_does_not_tell_is_left_out_and_said(
+    run: ReportWriter, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", str(run.run_dir), "--prepared", str(prepared.folder), "--engine", "openai"]
+    with serving(answer(200, {"choices": [{"message": {"content": "Clear."}}]})) as (url, _):
+        app([*words, "--model", "m", "--endpoint", url], result_action="return_value")
+    rows = read_rows(run.run_dir / "predictions_test.jsonl", PredictionRow)
+    assert {(row.num_tokens, row.finished, row.cue) for row in rows} == {(None, None, None)}
+    assert "of 6 reports the server does not say whether they are whole" in capsys.readouterr().err
+
+
 def test_what_a_scan_ends_in_does_not_stop_the_others(
     run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:

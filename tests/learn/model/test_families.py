@@ -1,5 +1,6 @@
 """What holds for every family of models alike, on a few layers of its real class."""
 
+import json
 import re
 from collections.abc import Iterator
 from copy import deepcopy
@@ -19,7 +20,10 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import (
+    Qwen3VLVideoProcessor,
+    smart_resize,
+)
 from transformers.video_utils import VideoMetadata
 
 import ctscribe
@@ -39,6 +43,7 @@ from ctscribe.learn.model.tower import encode_frames, merge, patchify, speed_up_
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.text.prompt import (
+    VIDEO_BLOCK,
     encode_example,
     encode_prompt,
     pair_of_tokens,
@@ -372,6 +377,12 @@ def test_an_export_loads_in_plain_transformers(
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     loaded, _ = load_model(tmp_path / "best")
     each = samples(backbone_of(ours), tokenizer, "index")[0]
+    template = (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert (VIDEO_BLOCK in template) == (each.visual.markers is None)  # its processor puts blocks
+    size = json.loads((tmp_path / "out" / "video_preprocessor_config.json").read_text())["size"]
+    edges = size["shortest_edge"], size["longest_edge"]
+    for slices, side in ((2, 64), (64, 512)):  # no frame is scaled
+        assert smart_resize(slices, side, side, 2, 32, *edges) == (side, side)
     _, exported = load_model(tmp_path / "out")
     assert torch.equal(sample(exported, each.visual, ANSWERS[0]).input_ids, each.input_ids)
     with torch.no_grad():
