@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 
-from transformers_server import put_up_with_torchvision
+from tests.transformers_server import put_up_with_torchvision
 
 
 def main() -> None:

@@ -433,7 +433,7 @@ def test_the_processor_of_a_real_server_builds_the_runs_own_prompt(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     """The whole of it, torchvision included: no frame is scaled, every depth is ours."""
-    python, script = python_that_serves(), Path(__file__).parents[1] / "transformers_prompt.py"
+    command = [python_that_serves(), "-m", "tests.transformers_prompt"]
     run, prepared = run_in_words(tmp_path, tokenizer, "depth")
     publish(run.run_dir / "best", tmp_path / "export", "merged", run.recipe)
     prompt, scans, expected = trained_prompt(run), [], []
@@ -446,7 +446,12 @@ def test_the_processor_of_a_real_server_builds_the_runs_own_prompt(
         expected.append([ids, list(shown.grid_thw)])
     asked = {"export": str(tmp_path / "export"), "chat": prompt_messages(), "scans": scans}
     found = subprocess.run(
-        [python, script], input=json.dumps(asked), capture_output=True, text=True, check=False
+        command,
+        input=json.dumps(asked),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert found.returncode == 0, found.stderr[-3000:]
     assert json.loads(found.stdout.splitlines()[-1]) == expected
