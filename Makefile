@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 ORACLE ?= $(HOME)/.cache/ctscribe/pycocoevalcap-1.2
 PEERS ?= $(or $(TMPDIR),/tmp)/ctscribe-peers
 OLDER ?= $(or $(TMPDIR),/tmp)/ctscribe-older
-RELEASES ?= $(or $(TMPDIR),/tmp)/ctscribe-transformers
+ENDS ?= $(or $(TMPDIR),/tmp)/ctscribe-ends
+SERVER ?= $(or $(TMPDIR),/tmp)/ctscribe-server
 BESIDE := $(if $(filter prepare,$(NAME)),$(PEERS))$(if $(filter export,$(NAME)),$(OLDER))
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo start test long ends lint docs clean bench study oracle
+.PHONY: demo start test long serve-test ends lowest newest lint docs clean bench study oracle
 
 demo: $(VENV)/.installed
 	$(BIN)/ctscribe demo --out runs/demo
@@ -25,19 +26,39 @@ test: lint
 long: $(VENV)/.installed  ## the tests that take minutes each: several processes, kills, adversaries
 	$(BIN)/pytest -n 2 --dist loadfile -m long
 
-# The lowest and the newest release of transformers that are tested, each beside the project's other
-# packages; a few minutes each.
-ENDS := 5.20.2 5.24.0
-ends: $(ENDS:%=$(RELEASES)/%/.installed)
-	for release in $(ENDS); do PYTHONPATH=src:. $(RELEASES)/$$release/bin/python -m pytest -q \
-		-m "not long" tests/learn/model tests/write/test_families.py || exit 1; done
+# All direct dependencies at the lowest and at the newest release that pyproject allows, each in an
+# environment of its own (7 GB, as PyPI's torch brings CUDA), and the quick tests of every wing there;
+# half an hour each. Warnings of other releases are no errors, and annotations are not checked.
+ends: lowest newest
+lowest newest: %: $(ENDS)/%/.installed
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 $(ENDS)/$@/bin/python -m pytest -q -W default -o addopts= \
+		--import-mode=importlib -p no:cacheprovider -m "not slow and not long" \
+		$(addprefix tests/,base text scan data phantom learn write measure show cli)
 
-$(RELEASES)/%/.installed: | $(VENV)/.installed
-	$(PYTHON) -m venv $(RELEASES)/$*
-	$(RELEASES)/$*/bin/pip install --quiet --disable-pip-version-check --no-deps transformers==$*
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(RELEASES)/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+$(ENDS)/%/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(ENDS)/$*
+	$(if $(filter lowest,$*),$(PYTHON) -m tests.lowest >,touch) $(ENDS)/$*/constraints.txt
+	$(ENDS)/$*/bin/pip install --quiet --disable-pip-version-check -c $(ENDS)/$*/constraints.txt \
+		-e ".[dicom-codecs,dicom-sr,ray,serve,slurm]" \
+		beartype fhir.resources httpx2 hypothesis jsonschema pytest
 	touch $@
+
+# Reports by a real server, `transformers serve`, killed half-way and started again.
+serve-test: $(SERVER)/.installed
+	CTSCRIBE_SERVER_PYTHON=$(SERVER)/bin/python $(BIN)/pytest -rs -k real_server tests/write/test_served.py
+
+# torchvision stays out of the project's own environment: its compiled parts need another torch.
+$(SERVER)/.installed: tests/transformers_server.txt | $(VENV)/.installed
+	$(call beside-the-project,$(SERVER),-r $<)
+
+# An environment of its own for some packages, which are found before the project's.
+define beside-the-project
+$(PYTHON) -m venv $(1)
+$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps $(2)
+$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	> $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+touch $(1)/.installed
+endef
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks docs
@@ -82,12 +103,7 @@ $(PEERS)/.installed: benchmarks/prepare_peers.txt
 
 # Another release of transformers beside the project's other packages; they are found after it.
 $(OLDER)/.installed: | $(VENV)/.installed
-	$(PYTHON) -m venv $(OLDER)
-	$(OLDER)/bin/pip install --quiet --disable-pip-version-check --no-deps \
-		transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(OLDER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
-	touch $@
+	$(call beside-the-project,$(OLDER),transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2)
 
 # The marker is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: requirements.lock pyproject.toml

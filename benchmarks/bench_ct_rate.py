@@ -124,12 +124,10 @@ def _writing(config: PreTrainedConfig, sample: Sample, forward: int, validation:
     report_s = LONGEST_OF_A_BATCH / BATCH * a_step_s + forward / FLOPS_PER_S
     views = len(VIEWS) - len(FROM_VOLUMES)
     memory = model_gb + held / 1e9, model_gb
+    on_each = memory[0], GPUS * model_gb
     return [
-        ("`tune`", "1 GPU", *_told(0, TRIES * validation * report_s, *memory)),
-        (
-            *("`generate`", _GPUS),
-            *_told(0, TEST_SCANS * report_s / GPUS, memory[0], GPUS * model_gb),
-        ),
+        ("`tune`", _GPUS, *_told(0, TRIES * validation * report_s / GPUS, *on_each)),
+        ("`generate`", _GPUS, *_told(0, TEST_SCANS * report_s / GPUS, *on_each)),
         ("`evaluate`", "1 core", *_told(0, EVALUATE_S, None, EVALUATE_GB)),
         (
             *("`card`", "1 GPU"),

@@ -23,9 +23,13 @@ def answer(status: int, content: object, **headers: str) -> Answer:
     return send
 
 
-def written(text: object, ended: str | None = "stop", tokens: object = 3) -> Answer:
+def written(
+    text: object, ended: str | None = "stop", *, read: object = None, ids: object = None
+) -> Answer:
+    """``read`` and ``ids`` are how many tokens the prompt has, and which."""
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": ended}
-    return answer(200, {"choices": [choice], "usage": {"completion_tokens": tokens}})
+    usage = {"prompt_tokens": read, "completion_tokens": 3}
+    return answer(200, {"choices": [choice], "usage": usage, "prompt_token_ids": ids})
 
 
 @contextmanager

@@ -23,13 +23,19 @@ def decode_image(data: Tensor, **_: object) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def main() -> None:
-    """Serves as the command line says."""
+def put_up_with_torchvision() -> torch.library.Library:
+    """Lets torchvision be imported for as long as what is returned is kept."""
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     if torch.version.cuda is None:
         for name in _OPERATORS:
             library.define(name + _ARGUMENTS)  # type: ignore[no-untyped-call]
         vars(import_module("torchvision.io"))["decode_image"] = decode_image
+    return library
+
+
+def main() -> None:
+    """Serves as the command line says."""
+    _kept = put_up_with_torchvision()
     import_module("transformers.cli.transformers").main()
 
 

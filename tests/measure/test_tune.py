@@ -1,10 +1,14 @@
 """Tuning: what it chooses among, by which scores, and that the run writes so from then on."""
 
+import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from ctscribe.base import workers
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.data.prepared import Prepared
@@ -13,7 +17,10 @@ from ctscribe.measure.tune import Try, tune
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
-from tests.write.test_told import prepared, recipe, run
+from tests.refusals import refusal
+from tests.studies import random_frames, write_prepared
+from tests.write.test_growing import kill_half_way, torchrun
+from tests.write.test_told import STUDIES, prepared, recipe, run
 
 __all__ = ["prepared", "run"]
 
@@ -52,6 +59,66 @@ def test_tuning_of_other_weights_is_not_used(
     other = ReportWriter(run.run_dir)
     other.weights_sha256 = "another"
     assert other.generate == other.recipe.generate
+
+
+def kept(run: ReportWriter) -> dict[str, bytes]:
+    files = [path for path in run.run_dir.rglob("*") if path.is_file()]
+    return {str(path.relative_to(run.run_dir)): path.read_bytes() for path in files}
+
+
+def copied(run: ReportWriter, folder: Path) -> ReportWriter:
+    return ReportWriter(shutil.copytree(run.run_dir, folder))
+
+
+def test_several_processes_leave_the_files_of_one(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", (0.5,))
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    first = copied(run, tmp_path / "several")
+    second = ReportWriter(first.run_dir)
+    found = tune(run, prepared)
+    process = Thread(target=tune, args=(second, prepared), kwargs={"share": (1, 2)})
+    process.start()
+    assert tune(first, prepared, share=(0, 2)) == found
+    process.join()
+    assert kept(first) == kept(run)
+
+
+def test_a_process_whose_fellows_are_gone_says_so(
+    run: ReportWriter, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(workers, "SILENCE_S", 0.05)
+    for share, what in (((1, 2), "calibration.json"), ((0, 2), "none-.*jsonl")):
+        with refusal("E_SHARE", f"{what} must be made by several processes"):
+            tune(run, prepared, share=share)
+    assert not (run.run_dir / "tuned.json").exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
+def test_one_of_two_processes_killed_half_way_changes_nothing(
+    run: ReportWriter, tmp_path: Path
+) -> None:
+    more = [
+        row.model_copy(update={"volume_name": f"{row.scan_id}{n}_1.nii.gz", "scan_id": f"{n}"})
+        for n, row in enumerate([row for row in STUDIES if row.split == "validation"] * 5)
+    ]
+    studies = [*(row for row in STUDIES if row.split == "train"), *more]
+    frames = random_frames(len(studies), (4, 56, 56, 3))
+    prepared = write_prepared(tmp_path / "prepared", studies, recipe(), frames=frames)
+    several = copied(run, tmp_path / "several")
+    tune(run, prepared)
+    whole = next(iter((run.run_dir / "tune").glob("mean*.jsonl"))).name
+    part = several.run_dir / "tune" / whole.replace(".jsonl", ".shards") / "2-of-2.jsonl"
+    kill_half_way(torchrun("tune", several, prepared), part)
+    assert not (several.run_dir / "tuned.json").exists()
+    again = torchrun("tune", several, prepared)
+    told = again.communicate(timeout=300)[1]
+    assert again.returncode == 0, told[-3000:]
+    assert told.count("kept in") == 1
+    assert kept(several) == kept(run)
 
 
 def test_floors_bind_and_plain_writing_is_always_left(

@@ -72,7 +72,7 @@ def test_the_question_is_plain_and_the_key_is_the_environments(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with serving(written(" A nodule.\n", "length")) as (url, asked):
-        assert ask(f"{url}/") == Reply("A nodule.", 3, finished=False)
+        assert ask(f"{url}/") == Reply("A nodule.", finished=False)
         assert asked[0].startswith("POST /v1/chat/completions HTTP/1.1\n")
         question = {"model": "m", "messages": [], "temperature": 0, "max_tokens": 9}
         assert json.loads(asked[0].splitlines()[-1]) == question | {"stream": False}
@@ -118,6 +118,7 @@ def test_it_waits_as_long_as_the_server_says(said: str | None, wait_s: float | N
     [
         *(b"", b"<html>", b"[]", b"\xff", b'{"choices": []}', b'{"choices": [{"message": null}]}'),
         *(b'{"choices": 3}', b'{"choices": [{"message": {"content": [1]}}]}', b'{"object": "x"}'),
+        b'{"choices": [{"message": {"content": null}}]}',  # no report, not an empty one
         b"[" * 100_000,
     ],
 )
@@ -127,10 +128,12 @@ def test_other_answers_are_one_sentence(content: bytes) -> None:
 
 
 def test_what_the_server_does_not_say_is_not_known() -> None:
-    bare = answer(200, {"choices": [{"message": {"content": None}}]})
-    with serving(bare, written("a", "content_filter", -1)) as (url, _):
-        assert ask(url) == Reply("", None, finished=None)
-        assert ask(url) == Reply("a", None, finished=False)
+    bare = answer(200, {"choices": [{"message": {"content": ""}}]})
+    odd = written("a", "content_filter", read="many", ids=["a"])
+    with serving(bare, odd, written("a", read=7, ids=[1, 2])) as (url, _):
+        assert ask(url) == Reply("", None)
+        assert ask(url) == Reply("a", finished=False)
+        assert ask(url) == Reply("a", True, 7, (1, 2))
 
 
 def hang(handler: BaseHTTPRequestHandler) -> None:

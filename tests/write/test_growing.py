@@ -154,12 +154,24 @@ def test_what_writes_in_one_process_refuses_several(
             app([*words, *more], result_action="return_value")
 
 
-def torchrun(run: ReportWriter, prepared: Prepared) -> "subprocess.Popen[str]":
+def torchrun(stage: str, run: ReportWriter, prepared: Prepared) -> "subprocess.Popen[str]":
+    """The stage in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "--", "ctscribe.cli", "generate"]
+    command += ["--nproc-per-node", "2", "-m", "--", "ctscribe.cli", stage]
     command += [str(run.run_dir), "--prepared", str(prepared.folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def kill_half_way(launched: "subprocess.Popen[str]", part: Path) -> None:
+    """Kills the process that appends to a part as soon as that has a row, and so all of them."""
+    while not part.exists() or not part.read_bytes().count(b"\n"):
+        assert launched.poll() is None, launched.communicate()[1][-3000:]
+        time.sleep(0.01)
+    holder = part.with_name(f".{part.name}.lock").read_text().split()[0]
+    os.kill(int(holder), signal.SIGKILL)
+    assert launched.communicate(timeout=120)
+    assert launched.returncode != 0
 
 
 @pytest.mark.long
@@ -171,18 +183,11 @@ def test_one_of_two_processes_killed_half_way_loses_nothing(
     whole, out = tmp_path / "whole.jsonl", run.run_dir / "predictions_test.jsonl"
     rows = generate(run, prepared, "test", whole)
     part = Growing(out, [], share=(1, 2)).own_path
-    launched = torchrun(run, prepared)
-    while not part.exists() or not part.read_bytes().count(b"\n"):
-        assert launched.poll() is None, launched.communicate()[1][-3000:]
-        time.sleep(0.01)
-    holder = part.with_name(f".{part.name}.lock").read_text().split()[0]
-    os.kill(int(holder), signal.SIGKILL)
-    assert launched.communicate(timeout=120)
-    assert launched.returncode != 0
+    kill_half_way(torchrun("generate", run, prepared), part)
     kept = read_rows(part, PredictionRow, partial=True)
     assert 0 < len(kept) < len(STUDIES) // 2
     assert not out.exists()
-    again = torchrun(run, prepared)
+    again = torchrun("generate", run, prepared)
     told = again.communicate(timeout=300)[1]
     assert again.returncode == 0, told[-3000:]
     assert f"{len(rows)} reports in {out}" in told

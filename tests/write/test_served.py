@@ -11,13 +11,18 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.video_utils import VideoMetadata
 
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
@@ -25,14 +30,16 @@ from ctscribe.base.rows import PredictionRow, StudyRow, read_rows
 from ctscribe.cli.app import app
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.publish import publish
+from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import QUESTION, SYSTEM
+from ctscribe.text.prompt import QUESTION, SYSTEM, VIDEO_PAD, encode_prompt, prompt_messages
 from ctscribe.write.cue_table import read_cue_table
 from ctscribe.write.endpoint import Endpoint
 from ctscribe.write.served import Served, generate_served
+from ctscribe.write.server_prompt import fields_of_a_video, trained_prompt
 from ctscribe.write.writer import ReportWriter
 from tests.chat_server import answer, serving, written
-from tests.models import tiny_model, write_run
+from tests.models import tiny_model, tiny_of, write_run
 from tests.refusals import refusal
 from tests.studies import random_frames, study_row, write_prepared
 
@@ -98,10 +105,16 @@ def test_a_video_is_one_part_of_all_frames(
 ) -> None:
     words = ["generate", str(run.run_dir), "--prepared", str(prepared.folder), "--engine", "openai"]
     words += ["--model", "m", "--send-as", "video", "--parallel", "1"]
-    with serving(written("ok")) as (url, asked):
+    read = len(encode_prompt(run.tokenizer, (2, 6, 6)))
+    with serving(written("ok", read=read)) as (url, asked):
         app([*words, "--endpoint", url], result_action="return_value")
     question = json.loads(asked[0].splitlines()[-1])
-    assert question["media_io_kwargs"] == {"video": {"fps": 2.0}}
+    assert question["media_io_kwargs"] == {
+        "video": {
+            **{"fps": 2.0, "frames_indices": [0, 1, 2, 3], "total_num_frames": 4},
+            "num_frames": -1,  # vLLM takes 32 by itself
+        }
+    }
     video, _ = question["messages"][1]["content"]
     head, data = video["video_url"]["url"].split(",", 1)
     assert head == "data:video/jpeg;base64"
@@ -111,6 +124,102 @@ def test_a_video_is_one_part_of_all_frames(
     asked_for = read_json(run.run_dir / "predictions_test.asked.json")
     assert (asked_for["engine"], asked_for["model"]) == ("openai", "m")
     assert asked_for["send_as"] == "video"
+
+
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        ({}, "does not tell what it reads"),
+        ({"read": 40}, "reads 40"),
+        ({"read": 58, "ids": [1] * 77}, "reads 77"),
+        ({"read": 58, "ids": [1] * 58}, "reads others"),
+    ],
+)
+def test_a_report_from_another_prompt_than_the_runs_is_refused(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path, answered: dict[str, object], told: str
+) -> None:
+    out = tmp_path / "p.jsonl"
+    with serving(written("ok", **answered)) as (url, _):  # type: ignore[arg-type]
+        video = replace(served(url), send_as="video")
+        with refusal("E_ENDPOINT", f"6 of 6 have none; .* trained on, of 58 tokens, but it {told}"):
+            generate_served(run, prepared, "test", out, video)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("positions", ["depth", "index"])
+def test_a_server_can_build_the_runs_own_prompt_where_depth_is_words(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, positions: str
+) -> None:
+    """As vLLM does: times by the library's processor of what the request says of the frames."""
+    run, prepared = run_in_words(tmp_path, tokenizer, positions)
+    prompts = []
+    for study in prepared.scans("test"):
+        shown = trained_prompt(run).shown(prepared, study)
+        prompts.append(encode_prompt(tokenizer, shown.grid_thw, None, shown.markers))
+    pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+    own_pads = [[-1 if each == pad else each for each in ids] for ids in prompts]
+    answers = [written("ok", ids=ids) for ids in own_pads]
+    with serving(*answers) as (url, asked):
+        video = replace(served(url), send_as="video")
+        generate_served(run, prepared, "test", tmp_path / "p.jsonl", video)
+    for question, ids in zip(asked, prompts, strict=True):
+        told = json.loads(question.splitlines()[-1])["media_io_kwargs"]["video"]
+        assert all(isinstance(index, int) for index in told["frames_indices"])
+        assert told["total_num_frames"] >= len(told["frames_indices"]) == 4
+        assert librarys_prompt(tokenizer, told) == ids
+    assert len({tuple(ids) for ids in prompts}) == (NUMBER if positions == "depth" else 1)
+
+
+def run_in_words(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, positions: str
+) -> tuple[ReportWriter, Prepared]:
+    """A run of a family whose prompt tells depth, and scans of other depths each."""
+    knobs = {
+        "model": {"dtype": "float32", "positions": positions},
+        "slices": {"token_side_px": 32, "frame_size_px": (64, 96)},
+        "generate": GENERATE,
+    }
+    recipe = Recipe.model_validate(knobs)
+    studies = [
+        row.model_copy(
+            update={"position_mm": tuple(200.0 - (3.17 + number) * each for each in range(4))}
+        )
+        for number, row in enumerate(STUDIES)
+    ]
+    frames = random_frames(NUMBER, (4, 64, 96, 3))
+    prepared = write_prepared(folder / "prepared", studies, recipe, frames=frames)
+    qwen = tiny_of(QWEN3_VL, tokenizer)
+    return ReportWriter(write_run(folder / "run", recipe, qwen, tokenizer)), prepared
+
+
+def librarys_prompt(tokenizer: PreTrainedTokenizerBase, told: dict[str, Any]) -> list[int]:
+    processor = object.__new__(Qwen3VLProcessor)  # whole, it wants torchvision
+    processor.vision_start_token, processor.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+    processor.video_token = VIDEO_PAD
+    processor.video_processor = SimpleNamespace(merge_size=2, temporal_patch_size=2)
+    facts = {name: told[name] for name in ("fps", "frames_indices", "total_num_frames")}
+    seen = {
+        "video_grid_thw": torch.tensor([[2, 4, 6]]),
+        "video_metadata": [VideoMetadata(**facts)],
+    }
+    chat = tokenizer.apply_chat_template(
+        prompt_messages(), tokenize=False, add_generation_prompt=True
+    )
+    text = processor.replace_video_token(seen, 0)
+    return list(
+        tokenizer(chat.replace(f"<|vision_start|>{VIDEO_PAD}<|vision_end|>", text)).input_ids
+    )
+
+
+def test_what_the_server_does_not_tell_is_left_out_and_said(
+    run: ReportWriter, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", str(run.run_dir), "--prepared", str(prepared.folder), "--engine", "openai"]
+    with serving(answer(200, {"choices": [{"message": {"content": "Clear."}}]})) as (url, _):
+        app([*words, "--model", "m", "--endpoint", url], result_action="return_value")
+    rows = read_rows(run.run_dir / "predictions_test.jsonl", PredictionRow)
+    assert {(row.num_tokens, row.finished, row.cue) for row in rows} == {(None, None, None)}
+    assert "of 6 reports the server does not say whether they are whole" in capsys.readouterr().err
 
 
 def test_what_a_scan_ends_in_does_not_stop_the_others(
@@ -192,10 +301,16 @@ def test_findings_are_told_by_a_table(
     assert {row.cue for row in written_rows} == {("Medical material",)}
 
 
-def test_what_no_server_does_is_refused(run: ReportWriter, prepared: Prepared) -> None:
+def test_what_no_server_does_is_refused(
+    run: ReportWriter, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     held = run.changed(("generate.contrast=mean",))
+    nobody = served("http://127.0.0.1:9/v1")
     with refusal("E_OPTION", "generate.contrast.*--set generate.contrast=none"):
-        generate_served(held, prepared, "test", Path("p"), served("http://127.0.0.1:9/v1"))
+        generate_served(held, prepared, "test", Path("p"), nobody)
+    deep = run_of(tmp_path / "deep", tokenizer, positions="depth")
+    with refusal("E_OPTION", r"positions of its own for depth \(model.positions\), which none has"):
+        generate_served(deep, prepared, "test", Path("p"), replace(nobody, send_as="video"))
 
 
 def test_frames_that_may_name_a_patient_stay_here(run: ReportWriter, tmp_path: Path) -> None:
@@ -301,7 +416,49 @@ def real_server(export: Path, folder: Path) -> Iterator[TransformersServer]:
 
 
 @pytest.mark.slow
-def test_transformers_serve_killed_half_way_and_started_again(
+def test_a_real_server_writes_with_a_model_whose_depth_is_words(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    run, prepared = run_in_words(tmp_path, tokenizer, "depth")
+    export = tmp_path / "export"
+    publish(run.run_dir / "best", export, "merged", run.recipe)
+    with real_server(export, tmp_path / "server") as server:
+        by_images = served(server.url, str(export), 2)
+        rows = generate_served(run, prepared, "test", tmp_path / "p.jsonl", by_images)
+    assert len({row.findings for row in rows}) > 1
+
+
+@pytest.mark.slow
+def test_the_processor_of_a_real_server_builds_the_runs_own_prompt(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """The whole of it, torchvision included: no frame is scaled, every depth is ours."""
+    command = [python_that_serves(), "-m", "tests.transformers_prompt"]
+    run, prepared = run_in_words(tmp_path, tokenizer, "depth")
+    publish(run.run_dir / "best", tmp_path / "export", "merged", run.recipe)
+    prompt, scans, expected = trained_prompt(run), [], []
+    for study in prepared.scans("test"):
+        shown = prompt.shown(prepared, study)
+        assert shown.frames is not None
+        np.save(path := tmp_path / f"{study.scan_id}.npy", shown.frames.numpy())
+        scans.append([str(path), fields_of_a_video(4, shown.markers)["media_io_kwargs"]["video"]])
+        ids = encode_prompt(tokenizer, shown.grid_thw, None, shown.markers)
+        expected.append([ids, list(shown.grid_thw)])
+    asked = {"export": str(tmp_path / "export"), "chat": prompt_messages(), "scans": scans}
+    found = subprocess.run(
+        command,
+        input=json.dumps(asked),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert json.loads(found.stdout.splitlines()[-1]) == expected
+
+
+@pytest.mark.slow
+def test_a_real_server_killed_half_way_and_started_again(
     run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     export = tmp_path / "export"
@@ -311,7 +468,7 @@ def test_transformers_serve_killed_half_way_and_started_again(
         model = str(export)
         rows = generate_served(run, prepared, "test", whole, served(server.url, model, 2))
         assert len({row.findings for row in rows}) > 1
-        assert {row.num_tokens for row in rows} <= set(range(1, 9))
+        assert {row.num_tokens for row in rows} == {None}  # its server counts otherwise
 
         def kill_half_way(done: int, total: int) -> None:
             if done == total // 2:

@@ -215,6 +215,8 @@ E_SHARD              A shard is not written as i/n.
     Write, for the second of eight, 2/8.
 E_SHARDED            Training was launched with a kind of sharding that is not supported.
     Launch FSDP2 on two CUDA GPUs or more, as in `recipes/launching`, or whole models by `torchrun`.
+E_SHARE              Other launched processes do not do their share of the work.
+    Look why they ended and run the same command again; it goes on.
 E_SHEAR              The slices lean further than `volume.max_tilt_degrees`, or are sheared.
     Raise the limit, or resample the volume upright.
 E_SKIPPED            Some volumes could not be prepared or drafted.

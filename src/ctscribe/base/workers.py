@@ -1,15 +1,26 @@
-"""Worker processes that end with their parent, however it ends; and who speaks for many."""
+"""Worker processes that end with their parent, however it ends; and what launched ones share."""
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import final
+
+from ctscribe.base.errors import CtscribeError
+
+Share = tuple[int, int]
+"""Which process, from 0, of how many."""
+ALONE: Share = (0, 1)
+LOOK_EVERY_S = 1.0
+SILENCE_S = 1800.0
+"""After so long without anything new nobody waits for other processes any more."""
 
 
 @contextmanager
@@ -44,7 +55,7 @@ def end_workers() -> None:
         worker.join()
 
 
-def launched() -> tuple[int, int]:
+def launched() -> Share:
     """Which of how many processes torchrun or its like started this one as, from 0."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -52,6 +63,40 @@ def launched() -> tuple[int, int]:
 def own_gpu() -> str:
     """The GPU of this process among those of its machine; without a launcher the first one."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def wait_for_others(num_missing: Callable[[], int], tell: Callable[[int], None]) -> int:
+    """Waits for what other processes write, by looking whether it is there; returns what is not.
+
+    Nobody waits in a process group, whose time-out would end them: a share may take hours. Where
+    nothing new comes for half an hour the wait ends too.
+
+    Args:
+        num_missing: Counts what is not there yet.
+        tell: Is told that number when it falls.
+    """
+    missing, last = num_missing(), time.monotonic()
+    while missing and time.monotonic() - last < SILENCE_S:
+        time.sleep(LOOK_EVERY_S)
+        before, missing = missing, num_missing()
+        if missing < before:
+            last = time.monotonic()
+            tell(missing)
+    return missing
+
+
+def wait_until_whole(path: Path, num_missing: Callable[[], int]) -> None:
+    """As `wait_for_others`, for a file without which nobody can go on.
+
+    Raises:
+        CtscribeError: ``E_SHARE`` where nothing new comes.
+    """
+    if wait_for_others(num_missing, lambda missing: None):
+        raise CtscribeError(
+            "E_SHARE",
+            f"{path} must be made by several processes, but it is not whole, and nothing new came "
+            "for half an hour",
+        )
 
 
 @final

@@ -65,6 +65,8 @@ def generate(
         say(f"{len(rows)} of {num_scans} reports are there; who ends last makes {target}")
         return
     say(f"{len(rows)} reports in {target}")
+    if unknown := sum(row.finished is None for row in rows):
+        say(f"note: of {unknown} reports the server does not say whether they are whole")
     if (cut := unfinished(rows)).count:
         say(
             f"note: {cut}; raise generate.max_new_tokens, "
@@ -105,8 +107,8 @@ def _write(
         with stage("Writing reports", "reports") as progress:
             return generate_clustered(writer, studies, split, target, cues=table, progress=progress)
     served = server.served()
-    if writer.recipe.model.positions == "depth":
-        say("note: the run places slices by depth in mm, and the server counts them")
+    if writer.recipe.model.positions == "depth" and server.send_as == "images":
+        say("note: the run places slices by depth in mm, and images are sent without it")
     if served.endpoint.is_remote:
         say("note: frames of every scan leave this machine; no name or date goes with them")
     with stage("Writing reports", "reports") as progress:

@@ -173,7 +173,11 @@ def tune(
         float | None, Parameter(help="Floor; by default plain writing's, less 0.01.")
     ] = None,
 ) -> None:
-    """Choose on validation what the run is told and held against; it writes so from then on."""
+    """Choose on validation what the run is told and held against; it writes so from then on.
+
+    Under torchrun each process writes its share of every try on its own GPU.
+    """
+    from ctscribe.base.workers import launched
     from ctscribe.data.prepared import Prepared
     from ctscribe.measure.tune import tune as tune_stage
     from ctscribe.write.writer import ReportWriter
@@ -184,8 +188,11 @@ def tune(
             Prepared(prepared),
             least_bleu_4=least_bleu_4,
             least_precision=least_precision,
+            share=launched(),
             progress=progress,
         )
+    if launched()[0] > 0:
+        return
     chosen = found["generate"]
     against = f"{chosen['contrast']}, weight {chosen['contrast_weight']:g}"
     told = "" if found["cue_threshold"] is None else f", told from {found['cue_threshold']:.2f}"

@@ -7,6 +7,7 @@ on, ``tuned.png``, and under ``tune/`` the reports of every try.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -14,15 +15,18 @@ from matplotlib.figure import Figure
 
 from ctscribe.base.figures import MARKERS, new_figure, write_figure
 from ctscribe.base.files import ProgressCallback, write_json
-from ctscribe.base.locks import one_writer
+from ctscribe.base.locks import many_writers, one_writer
 from ctscribe.base.recipe import GenerateConfig
+from ctscribe.base.runs import is_made_of
+from ctscribe.base.workers import ALONE, Share, wait_until_whole
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.features import store_together
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.measure.calibrate import fit_findings
 from ctscribe.measure.scans import ScanReport, as_reports, match_predictions
 from ctscribe.measure.statistics import scan_statistics, score_sums
-from ctscribe.write.calibration import FILE, TUNED, Calibration
-from ctscribe.write.generate import generate
+from ctscribe.write.calibration import FILE, TUNED, Calibration, read_calibration
+from ctscribe.write.generate import generate_together
 from ctscribe.write.writer import ReportWriter
 
 _WEIGHTS = (0.125, 0.25, 0.5, 1.0)
@@ -57,6 +61,7 @@ def tune(
     *,
     least_bleu_4: float | None = None,
     least_precision: float | None = None,
+    share: Share = ALONE,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
     """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
@@ -64,19 +69,20 @@ def tune(
     The run's recipe says what may be held against; ``none`` tries others and the mean volume. Of
     thresholds with nearly the best F1 the one counts by which as many findings are stated as there
     are, where Coverage and precision meet. A floor that is given binds thresholds too, as far as
-    any keeps it; one that is not given is what plain writing has, less 0.01. ``progress`` is told
-    (tries done, all at most).
+    any keeps it; one that is not given is what plain writing has, less 0.01. With a ``share`` this
+    process writes its part of each try's reports and waits for the others'; all come to the same
+    choice, and the first one keeps it. ``progress`` is told (tries done, all at most).
 
     Returns:
         ``tuned.json``: ``generate``, ``cue_threshold``, ``floors`` and all ``tries``.
 
     Raises:
         CtscribeError: As `calibrate` where the run is told findings; ``E_EMPTY_SPLIT``,
-            ``E_PREPARED``, ``E_BUSY``.
+            ``E_PREPARED``, ``E_BUSY``, ``E_SHARE``.
     """
     prepared.require(writer.recipe)
-    with one_writer(writer.run_dir):
-        search = _Search(writer, prepared, progress)
+    with many_writers(writer.run_dir) if share[1] > 1 else one_writer(writer.run_dir):
+        search = _Search(writer, prepared, share, progress)
         given = {"bleu_4": least_bleu_4, "precision": least_precision}
         asked = {name: floor for name, floor in given.items() if floor is not None}
         best = search.thresholds(asked)
@@ -91,12 +97,18 @@ def tune(
             "inputs": {"validation": prepared.sha256(prepared.scans("validation"))},
             "tries": [_told(each) for each in search.tries],
         }
-        if best.cue_threshold is not None:
-            fitted = search.at(best.cue_threshold)
-            write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
-        write_figure(writer.run_dir / "tuned.png", draw_tries(search.tries, best, floors))
-        write_json(writer.run_dir / TUNED, found)
+        if share[0] == 0:
+            _keep(writer, search, best, found)
         return found
+
+
+def _keep(writer: ReportWriter, search: "_Search", best: Try, found: dict[str, Any]) -> None:
+    if best.cue_threshold is not None:
+        fitted = search.at(best.cue_threshold)
+        write_json(writer.run_dir / FILE, {"calibration": fitted.model_dump(mode="json")})
+    figure = draw_tries(search.tries, best, found["floors"])
+    write_figure(writer.run_dir / "tuned.png", figure)
+    write_json(writer.run_dir / TUNED, found)
 
 
 def _told(each: Try) -> dict[str, Any]:
@@ -111,19 +123,41 @@ class _Search:
     """Tries ways of writing on the validation scans; what was tried is read again."""
 
     def __init__(
-        self, writer: ReportWriter, prepared: Prepared, progress: ProgressCallback
+        self, writer: ReportWriter, prepared: Prepared, share: Share, progress: ProgressCallback
     ) -> None:
-        self._writer, self._prepared, self._progress = writer, prepared, progress
-        self.truth: list[ScanReport] = as_reports(prepared.scans("validation"))
+        self._writer, self._prepared, self._share = writer, prepared, share
+        self._progress = progress
+        scans = prepared.scans("validation")
+        self.truth: list[ScanReport] = as_reports(scans)
+        store_together(writer.qwen, prepared, scans)
         self.tries: list[Try] = []
-        is_told = writer.recipe.model.cues and attached(writer.qwen) is not None
-        self._fitted = fit_findings(writer, prepared, "f1") if is_told else None
         asked = writer.recipe.generate.contrast
         self._kinds = ("others", "mean") if asked == "none" else (asked,)
-        thresholds = len(_THRESHOLD_STEPS) if is_told else 1
+        thresholds = len(_THRESHOLD_STEPS) if self._fitted else 1
         self._most = thresholds + len(self._kinds) * len(_WEIGHTS) + len(_PLAUSIBILITIES) - 1
         begun = len([*(writer.run_dir / "tune").glob("*.jsonl")])
         progress(max(0, begun - 1), self._most)  # the last one may be cut
+
+    @cached_property
+    def _fitted(self) -> Calibration | None:
+        """The findings' calibration of a run that is told them: fitted by the first process.
+
+        The others read it, so that a last digit of another machine makes no other choice.
+        """
+        writer, prepared, path = self._writer, self._prepared, self._writer.run_dir / "tune" / FILE
+        if not writer.recipe.model.cues or attached(writer.qwen) is None:
+            return None
+        inputs = {"validation": prepared.sha256(prepared.scans("validation"))}
+
+        def read() -> Calibration | None:
+            is_there = is_made_of(path, inputs)
+            return read_calibration(path.parent, writer.weights_sha256) if is_there else None
+
+        if self._share[0] == 0 and read() is None:
+            fitted = fit_findings(writer, prepared, "f1")
+            write_json(path, {"calibration": fitted.model_dump(mode="json"), "inputs": inputs})
+        wait_until_whole(path, lambda: int(read() is None))
+        return read()
 
     def at(self, cue_threshold: float) -> Calibration:
         """The run's calibration with another threshold of the cues."""
@@ -168,7 +202,7 @@ class _Search:
         writer = self._writer.writing(knobs, fitted)
         name = f"{knobs.contrast}-{knobs.contrast_weight:g}-{knobs.plausibility:g}-{cue_threshold}"
         path = self._writer.run_dir / "tune" / f"{name}.jsonl"
-        rows = generate(writer, self._prepared, "validation", path)
+        rows = generate_together(writer, self._prepared, "validation", path, self._share)
         answers, _ = match_predictions(rows, self.truth)
         profile = writer.recipe.evaluate.profile
         sums = scan_statistics(answers, self.truth, profile).sum(0)

@@ -99,37 +99,41 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     scale = depth / source.shape_xyz[2]
     first, last = (min(depth - 1, int((z + 0.5) * scale)) for z in (lungs.first, lungs.last))
     indices = spread_slices((first, last), slices.num_slices, depth)
-    prepared = frames_of_slices(grid, indices, volume, slices)
-    return prepared if lungs.found else replace(prepared, warnings=("W_NOT_CHEST",))
+    shown, slabs, reach_z = slices_of(grid, indices, volume, slices)
+    every, windows = range(slices.num_slices), WINDOWS[slices.windows]
+    _, size_px = frame_sizes(*grid.shape_xyz[:2], slices)
+    frames, frame_to_ras = make_frames(shown, every, windows, size_px)
+    if slabs is not None:
+        frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
+    position_mm, warnings = _positions_mm(grid, indices), () if lungs.found else ("W_NOT_CHEST",)
+    return PreparedVolume(
+        *(grid, shown, frames, indices, position_mm, frame_to_ras, warnings, slabs, reach_z)
+    )
 
 
-def frames_of_slices(
+def slices_of(
     grid: Resampling, indices: tuple[int, ...], volume: VolumeConfig, slices: SlicesConfig
-) -> PreparedVolume:
-    """Makes frames of slices of a grid that are chosen already; see `frames_of_lungs`.
+) -> tuple[CTVolume, CTVolume | None, tuple[tuple[float, float], ...]]:
+    """HU of slices of a grid with pixels as frames have them, and of slabs around the slices.
 
     Args:
         grid: The volume on the recipe's grid.
         indices: z indices, most cranial first.
         volume: Spacing of the grid.
-        slices: In which windows, on how large frames, with or without slabs.
+        slices: On how large frames, with or without slabs.
+
+    Returns:
+        The slices, their slabs or None, and how far each slab reaches; see `PreparedVolume`.
     """
     width, height, _ = grid.shape_xyz
     full_px, size_px = frame_sizes(width, height, slices)
     seen = grid if size_px == full_px else _coarser(grid, volume.spacing_mm, full_px, size_px)
     shown = CTVolume(seen.stack(indices), seen.affine)
-    every, windows = range(slices.num_slices), WINDOWS[slices.windows]
-    frames, frame_to_ras = make_frames(shown, every, windows, size_px)
-    slabs: CTVolume | None = None
-    reach_z: tuple[tuple[float, float], ...] = ()
-    if slices.projection == "slab":
-        spans = slab_spans(grid, indices, slices.slab_mm)
-        slabs, reach_z = CTVolume(seen.project(spans), seen.affine), reach_of(grid, indices, spans)
-        frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
-    position_mm = _positions_mm(grid, indices)
-    return PreparedVolume(
-        grid, shown, frames, indices, position_mm, frame_to_ras, (), slabs, reach_z
-    )
+    if slices.projection != "slab":
+        return shown, None, ()
+    spans = slab_spans(grid, indices, slices.slab_mm)
+    slabs = CTVolume(seen.project(spans), seen.affine)
+    return shown, slabs, reach_of(grid, indices, spans)
 
 
 def make_frames(

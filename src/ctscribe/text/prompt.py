@@ -18,7 +18,7 @@ CUE = " The image suggests: {findings}."
 NO_FINDING = "no finding"
 VIDEO_PAD = "<|video_pad|>"
 """The placeholder; the chat template writes it once, the model wants one per visual token."""
-_VIDEO = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
+VIDEO_BLOCK = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 IGNORED = -100
 """Label of a position that carries no loss, as in torch's cross entropy."""
 
@@ -101,6 +101,28 @@ def encode_prompt(
     return ids
 
 
+def pair_of_tokens(
+    tokenizer: ChatTokenizer,
+    grid_thw: GridThw,
+    cue: tuple[str, ...] | None = None,
+    markers: tuple[str, ...] | None = None,
+) -> list[int]:
+    """Which slice pair each token of `encode_prompt` shows, −1 for those that show none.
+
+    With ``markers`` a pair's marker and the two ends of its vision block are its own too.
+    """
+    rendered = _render(tokenizer, cue, markers)
+    pairs, size = range(grid_thw[0]), num_visual_tokens(grid_thw) // grid_thw[0]
+    if markers is None:
+        shown = [pair for pair in pairs for _ in range(size)]
+        return [-1] * len(rendered.parts[0]) + shown + [-1] * len(rendered.parts[1])
+    found = [-1] * (len(rendered.parts[0]) - rendered.opening) + [0] * rendered.opening
+    for pair, part in zip(pairs, rendered.parts[1:], strict=True):
+        following = pair + 1 if pair + 1 < len(pairs) else -1
+        found += [pair] * (size + 1) + [following] * (len(part) - 1)
+    return found
+
+
 def encode_example(
     tokenizer: ChatTokenizer,
     report: str,
@@ -153,6 +175,8 @@ def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int
 class _Rendered:
     parts: tuple[tuple[int, ...], ...]
     """Between which visual tokens stand."""
+    opening: int
+    """Tokens before the first visual one that are its slice pair's own; see `pair_of_tokens`."""
     video_pad: int
     closing: int
 
@@ -172,16 +196,19 @@ def _render(
     pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
     follows = whole.removeprefix(prompt + answer)
     closing = tokenizer.encode(follows.strip(), add_special_tokens=False)
-    shown_once = prompt.count(_VIDEO) == prompt.count(VIDEO_PAD) == 1
-    if not shown_once or len(pads) != 1 or follows == whole or len(closing) != 1:
+    block = VIDEO_BLOCK if VIDEO_BLOCK in prompt else VIDEO_PAD  # which an export may say alone
+    if prompt.count(VIDEO_PAD) != 1 or len(pads) != 1 or follows == whole or len(closing) != 1:
         raise CtscribeError(
             "E_TOKENIZER",
             f"the tokenizer must have its model's chat template and {VIDEO_PAD} as one token, but "
             "its rendering does not fit",
         )
+    blocks, opening = VIDEO_BLOCK, list[int]()
     if markers is not None:
-        prompt = prompt.replace(_VIDEO, "".join(marker + _VIDEO for marker in markers))
+        blocks = "".join(marker + VIDEO_BLOCK for marker in markers)
+        opening = tokenizer.encode(blocks.partition(VIDEO_PAD)[0], add_special_tokens=False)
+    prompt = prompt.replace(block, blocks)
     parts = (
         tuple(tokenizer.encode(part, add_special_tokens=False)) for part in prompt.split(VIDEO_PAD)
     )
-    return _Rendered(tuple(parts), pads[0], closing[0])
+    return _Rendered(tuple(parts), len(opening), pads[0], closing[0])

@@ -41,10 +41,12 @@ class Reply:
     """What a server wrote."""
 
     text: str
-    num_tokens: int | None
-    """None where the server does not say."""
     finished: bool | None
     """False when a limit came before the end; None where the server does not say."""
+    num_prompt_tokens: int | None = None
+    """None where the server does not say."""
+    prompt_ids: tuple[int, ...] | None = None
+    """Of the prompt's tokens, as the server's model read them; None where it does not say."""
 
 
 @final
@@ -244,13 +246,17 @@ def _fault(found: str) -> CtscribeError:
 def _reply(value: Mapping[str, Any]) -> Reply:
     try:
         choice = value["choices"][0]
-        text, ended = choice["message"].get("content") or "", choice.get("finish_reason")
-        usage = value.get("usage") or {}
-        num_tokens = usage.get("completion_tokens")
+        text, ended = choice["message"].get("content"), choice.get("finish_reason")
+        num_tokens = (value.get("usage") or {}).get("prompt_tokens")
+        ids = choice.get("prompt_token_ids") or value.get("prompt_token_ids")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise _fault("it answers JSON of another kind") from error
     if not isinstance(text, str):
         raise _fault("the text of its answer is none")
-    is_count = isinstance(num_tokens, int) and num_tokens >= 0
-    finished = None if ended is None else ended == "stop"
-    return Reply(text.strip(), num_tokens if is_count else None, finished)
+    ids = ids if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None
+    return Reply(
+        text.strip(),
+        None if ended is None else ended == "stop",
+        num_tokens if isinstance(num_tokens, int) else None,
+        None if ids is None else tuple(ids),
+    )

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ctscribe.base.rows import Row
 from ctscribe.learn.model.cells import cell_px
 from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
+from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs, stack_inputs
 from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
@@ -104,6 +105,8 @@ class ReportOnScan:
     input_ids: Int[Tensor, "tokens"]
     answer_start: int
     """Index of the answer's first token."""
+    pair_of: Int[Tensor, "tokens"]
+    """Slice pair that each token shows or tells the depth of; −1 for those of none."""
     visual_tokens: Float[Tensor, "visual_tokens hidden"]
     grid_thw: tuple[int, int, int]
     places: Int[Tensor, "3 1 tokens"]
@@ -113,6 +116,11 @@ class ReportOnScan:
     def num_pairs(self) -> int:
         """Slice pairs of the volume."""
         return self.grid_thw[0]
+
+    def with_pairs(self, kept: Kept) -> Bool[Tensor, "tokens"]:
+        """Which tokens are there when only these slice pairs are."""
+        there = torch.tensor([-1, *sorted(kept)], device=self.pair_of.device)
+        return torch.isin(self.pair_of, there)
 
 
 class PairEvidence(Row):
@@ -215,11 +223,16 @@ def leave_one_out(num_pairs: int) -> list[Kept]:
 def log_probs(
     qwen: PreTrainedModel, on_scan: ReportOnScan, kept: Sequence[Kept]
 ) -> Float[Tensor, "sets answer_tokens"]:
-    """Log-probability of each token of the answer, its end included, for each set of pairs kept."""
+    """Log-probability of each token of the answer, its end included, for each set of pairs kept.
+
+    Without a pair the rest stands where it lies in the body. Where a prompt tells depth in words,
+    those of the pair are gone too, and it is the prompt of a scan that never had it.
+    """
     answer = on_scan.input_ids[on_scan.answer_start :]
     result = torch.empty(len(kept), len(answer))
-    for size in {len(each) for each in kept}:
-        same = [i for i, each in enumerate(kept) if len(each) == size]
+    lengths = [int(on_scan.with_pairs(each).sum()) for each in kept]
+    for length in set(lengths):
+        same = [i for i, other in enumerate(lengths) if other == length]
         for start in range(0, len(same), SETS_PER_CALL):
             rows = same[start : start + SETS_PER_CALL]
             result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
@@ -232,21 +245,23 @@ def _log_probs(
     kept: Sequence[Kept],
     answer: Int[Tensor, "answer_tokens"],
 ) -> Float[Tensor, "sets answer_tokens"]:
-    """For sets of one size, whose sequences are therefore of one length."""
+    """For sets that leave sequences of one length."""
     is_video = on_scan.input_ids == qwen.config.video_token_id
-    pair = torch.full_like(on_scan.input_ids, -1)
-    pairs, rows, columns = on_scan.grid_thw
-    counted = torch.arange(pairs, device=pair.device)
-    pair[is_video] = counted.repeat_interleave(rows * columns // 4)
+    in_words = bool((on_scan.pair_of[~is_video] >= 0).any())
     inputs, places = [], []
     for each in kept:
-        stays = ~is_video | torch.isin(pair, torch.tensor(sorted(each), device=pair.device))
-        tokens = on_scan.visual_tokens[stays[is_video]]
+        stays = on_scan.with_pairs(each)
+        ids, tokens = on_scan.input_ids[stays][None], on_scan.visual_tokens[stays[is_video]]
+        grid = torch.tensor([[len(each), *on_scan.grid_thw[1:]]])
         if each:
-            grid = torch.tensor([[len(each), rows, columns]])
             tokens = gate(qwen, tokens, grid).visual_tokens
-        inputs.append(language_inputs(qwen, on_scan.input_ids[stays][None], tokens))
-        places.append(on_scan.places[:, :, stays])
+        inputs.append(language_inputs(qwen, ids, tokens))
+        if in_words:  # so that no place is, and text closes up
+            untold = torch.zeros(1, len(each))
+            everything = torch.ones_like(ids)
+            places.append(position_ids(qwen.config, ids, everything, grid, untold, "index"))
+        else:
+            places.append(on_scan.places[:, :, stays])
     hidden = qwen.model.language_model(
         **stack_inputs(inputs),
         attention_mask=None,

@@ -11,6 +11,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
 from ctscribe.base.rows import PredictionRow, StudyRow, write_rows
 from ctscribe.base.types import Split
+from ctscribe.base.workers import ALONE, Share, wait_until_whole
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.learn.pairs.dataset import Visual
@@ -18,7 +19,7 @@ from ctscribe.text.sections import split_report
 from ctscribe.text.template import write_template
 from ctscribe.write.calibration import FILE
 from ctscribe.write.cue_table import CueTable
-from ctscribe.write.growing import ALONE, Growing, Share, growing
+from ctscribe.write.growing import Growing, growing
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -86,6 +87,20 @@ def generate(
             view = told_by_table(writer.features(prepared, shown).visual, cues)
             write_scans(writer, file, view, progress=progress)
         return file.finish()
+
+
+def generate_together(
+    writer: ReportWriter, prepared: Prepared, split: Split, out_path: Path, share: Share
+) -> list[PredictionRow]:
+    """As `generate`, but returns when the other processes have written their shares too.
+
+    Raises:
+        CtscribeError: As `generate`; ``E_SHARE`` where they write nothing for half an hour.
+    """
+    generate(writer, prepared, split, out_path, share=share)
+    file = Growing(out_path, prepared.scans(split, reported=False), share=share)
+    wait_until_whole(out_path, lambda: len(file.scans) - len(file.rows()))
+    return file.rows()
 
 
 @contextmanager

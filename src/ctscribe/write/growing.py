@@ -17,10 +17,7 @@ from ctscribe.base.files import writing
 from ctscribe.base.locks import many_writers_of, one_writer_of
 from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, write_rows
 from ctscribe.base.runs import claim
-
-Share = tuple[int, int]
-"""Which process, from 0, of how many."""
-ALONE: Share = (0, 1)
+from ctscribe.base.workers import ALONE, Share
 
 
 @final
@@ -77,7 +74,7 @@ class Growing:
             CtscribeError: ``E_ROW`` for a damaged row, ``E_WRITE``.
         """
         _drop_cut_line(self.own_path)
-        there = self._rows()
+        there = self._by_scan()
         return [each for batch in self._own_batches for each in batch if each.scan_id not in there]
 
     def batches(self, missing: Sequence[StudyRow]) -> list[Sequence[StudyRow]]:
@@ -111,16 +108,24 @@ class Growing:
         Raises:
             CtscribeError: As `missing`.
         """
-        there = self._rows()
-        rows = [there[study.scan_id] for study in self.scans if study.scan_id in there]
+        rows = self.rows()
         if len(rows) == len(self.scans):
             if not self.path.exists() or read_rows(self.path, PredictionRow, partial=True) != rows:
                 write_rows(self.path, rows)
             shutil.rmtree(self._parts, ignore_errors=True)
         return rows
 
-    def _rows(self) -> dict[str, PredictionRow]:
-        """By scan; the whole file comes last, as parts are removed when it is there."""
+    def rows(self) -> list[PredictionRow]:
+        """The rows that are there, whoever wrote them, in the scans' order.
+
+        Raises:
+            CtscribeError: As `missing`.
+        """
+        there = self._by_scan()
+        return [there[study.scan_id] for study in self.scans if study.scan_id in there]
+
+    def _by_scan(self) -> dict[str, PredictionRow]:
+        """The whole file comes last, as parts are removed when it is there."""
         found: dict[str, PredictionRow] = {}
         for path in (*sorted(self._parts.glob("*.jsonl")), self.path):
             try:

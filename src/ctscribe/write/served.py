@@ -24,6 +24,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.runs import start_sha256
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.publish import places_depth_itself
 from ctscribe.scan.types import Frames
 from ctscribe.text.prompt import prompt_messages
 from ctscribe.text.sections import split_report
@@ -31,17 +32,13 @@ from ctscribe.write.cue_table import CueTable
 from ctscribe.write.endpoint import Endpoint, Reply
 from ctscribe.write.generate import report_row, told_by
 from ctscribe.write.growing import Growing, growing
+from ctscribe.write.server_prompt import fields_of_a_video, trained_prompt
 from ctscribe.write.writer import ReportWriter
 
 SendAs = Literal["images", "video"]
 _MOST_FAILURES = 3
 """Scans that may fail in a row before the others are left."""
 _BURNED_IN = "W_BURNED_IN"
-_OF_A_VIDEO: dict[str, Any] = {
-    "mm_processor_kwargs": {"do_sample_frames": False},
-    "media_io_kwargs": {"video": {"fps": 2.0}},
-}
-"""What vLLM must know beside the frames: one second per slice pair, and none is left out."""
 
 
 @final
@@ -53,8 +50,8 @@ class Served:
         endpoint: The server.
         model: As the server calls it.
         send_as: images, PNG files to the pixel, which any server takes that sees images; video, a
-            data URI of JPEG files at their best quality, one a frame, two a second, as vLLM takes
-            it and as runs are trained.
+            data URI of JPEG files at their best quality, one a frame, as vLLM takes it and as runs
+            are trained: what is not written from the run's own prompt is refused then.
         num_parallel: Scans that are asked about at once.
     """
 
@@ -103,36 +100,63 @@ def generate_served(
             no report in the end.
     """
     prepared.require(writer.recipe)
-    _require_servable(writer)
+    _require_servable(writer, served.send_as)
     scans = prepared.scans(split, reported=False)
     if served.endpoint.is_remote:
         _require_nameless(scans)
     with growing(out_path, scans) as file:
         told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
         max_tokens = writer.generate.max_new_tokens
+        if served.send_as == "video":
+            told["positions"] = writer.recipe.model.positions
         prompt = {"prompt": prompt_messages(), "max_new_tokens": max_tokens}
         file.claim(served.made_of() | prompt | told)
         missing = file.missing()
         progress(len(scans) - len(missing), len(scans))
         cue_of = _cues(writer, prepared, missing, cues)
-
-        also = _OF_A_VIDEO if served.send_as == "video" else {}
-
-        def ask(study: StudyRow) -> Reply:
-            messages = messages_of(prepared.frames(study), cue_of(study), served.send_as)
-            return served.endpoint.write(served.model, messages, max_tokens, also)
-
+        ask = _asker(writer, prepared, served, cue_of)
         with closing(_each_answer(missing, ask, served)) as answers:
             _take(answers, file, len(missing), cue_of, progress)
         return file.finish()
 
 
-def _require_servable(writer: ReportWriter) -> None:
+def _asker(
+    writer: ReportWriter, prepared: Prepared, served: Served, cue_of: Callable[[StudyRow], Cue]
+) -> Ask:
+    """Asks about one scan."""
+    write, max_tokens = served.endpoint.write, writer.generate.max_new_tokens
+
+    def by_images(study: StudyRow) -> Reply:
+        messages = messages_of(prepared.frames(study), cue_of(study), "images")
+        return write(served.model, messages, max_tokens)
+
+    if served.send_as == "images":
+        return by_images
+    prompt = trained_prompt(writer)
+
+    def by_video(study: StudyRow) -> Reply:
+        shown, cue = prompt.shown(prepared, study), cue_of(study)
+        assert shown.frames is not None  # it is no stored feature
+        fields = fields_of_a_video(len(shown.frames), shown.markers)
+        messages = messages_of(shown.frames.numpy(), cue, "video")
+        reply = write(served.model, messages, max_tokens, fields)
+        prompt.require_read(reply, shown, cue)
+        return reply
+
+    return by_video
+
+
+def _require_servable(writer: ReportWriter, send_as: SendAs) -> None:
     """Refuses a run whose way of writing would be left out in silence."""
+    in_ids = writer.recipe.model.positions == "depth" and places_depth_itself(
+        writer.run_dir / "best"
+    )
     if writer.generate.contrast != "none" and writer.generate.contrast_weight:
         what, way = "generate.contrast", "pass --set generate.contrast=none"
     elif writer.recipe.model.slice_attention:
         what, way = "model.slice_attention", "use --engine local"
+    elif send_as == "video" and in_ids:
+        what, way = "positions of its own for depth (model.positions)", "use --engine local"
     else:
         return
     raise CtscribeError(
@@ -211,7 +235,7 @@ def _take(
         if isinstance(outcome, Reply):
             sections = split_report(outcome.text)
             cue = cue_of(study)
-            file.append(report_row(study, sections, outcome.num_tokens, outcome.finished, cue))
+            file.append(report_row(study, sections, None, outcome.finished, cue))
             num_missing, in_a_row = num_missing - 1, 0
             progress(len(file.scans) - num_missing, len(file.scans))
         else:

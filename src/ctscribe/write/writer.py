@@ -46,11 +46,11 @@ from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
-from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, frames_of_slices
+from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, slices_of
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume, note_unusual
-from ctscribe.text.prompt import encode_example
+from ctscribe.text.prompt import encode_example, pair_of_tokens
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -217,9 +217,7 @@ class ReportWriter:
             return
         prepared.require(self.recipe)
         scans, noise = prepared.scans("train"), self.generate.contrast == "noise"
-        store = store_together(
-            self.qwen, prepared, scans, noise=noise, merged=True, progress=lambda done, total: None
-        )
+        store = store_together(self.qwen, prepared, scans, noise=noise)
         volumes = choose_volumes(store, scans, self.generate, self.recipe.pairs.seed)
         write_volumes(self._volumes_path, volumes, self._volumes_facts)
 
@@ -368,7 +366,9 @@ class ReportWriter:
             self.recipe.model.positions,
         )
         start = next(i for i, label in enumerate(labels) if label != -100)
-        return ReportOnScan(input_ids, start, tokens.to(device), visual.grid_thw, places)
+        pairs = pair_of_tokens(self.tokenizer, visual.grid_thw, visual.cue, visual.markers)
+        pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=device)
+        return ReportOnScan(input_ids, start, pair_of, tokens.to(device), visual.grid_thw, places)
 
     def evidence(
         self,
@@ -451,12 +451,17 @@ class ReportWriter:
         def read() -> PreparedVolume:
             stored = prepared.volume(study)
             grid = plan_resampling(stored, stored.spacing_mm)
-            made = frames_of_slices(grid, study.slice_indices, volume, slices)
-            return replace(
-                made,
+            shown, slabs, _ = slices_of(grid, study.slice_indices, volume, slices)
+            return PreparedVolume(
+                grid,
+                shown,
                 frames=np.array(prepared.frames(study)),
-                reach_z=study.reach_z,
+                slice_indices=study.slice_indices,
+                position_mm=study.position_mm,
+                frame_to_ras=np.array(study.frame_to_ras),
                 warnings=study.warnings,
+                slabs=slabs,
+                reach_z=study.reach_z,
                 source_details=prepared.record(study).get("source_details", {}),
             )
 

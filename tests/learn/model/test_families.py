@@ -1,5 +1,6 @@
 """What holds for every family of models alike, on a few layers of its real class."""
 
+import json
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -20,7 +21,10 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import (
+    Qwen3VLVideoProcessor,
+    smart_resize,
+)
 from transformers.video_utils import VideoMetadata
 
 import ctscribe
@@ -41,7 +45,13 @@ from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import encode_frames, merge, patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
-from ctscribe.text.prompt import encode_example, encode_prompt, prompt_messages
+from ctscribe.text.prompt import (
+    VIDEO_BLOCK,
+    encode_example,
+    encode_prompt,
+    pair_of_tokens,
+    prompt_messages,
+)
 from ctscribe.write.evidence import ReportOnScan, leave_one_out, log_probs
 from tests.learn.model.batches import ANSWERS, random_frames
 from tests.models import tiny_of
@@ -344,16 +354,51 @@ def test_evidence_asks_for_the_same_probabilities(
     ours: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """With all pairs there they are the losses; without one, others."""
-    each = samples(backbone_of(ours), tokenizer, "depth")[0]
-    shown = _stored(ours, each.visual)
-    assert shown.visual_tokens is not None
-    start = int((each.labels != -100).nonzero()[0])
-    place = places(ours, each.input_ids, shown, "depth")
-    on_scan = ReportOnScan(each.input_ids, start, shown.visual_tokens, shown.grid_thw, place)
+    each = samples(backbone_of(ours), tokenizer, "depth")[1]
+    on_scan = behind(ours, tokenizer, each)
     scores = log_probs(ours, on_scan, leave_one_out(on_scan.num_pairs))
     losses = answer_losses(ours, collate_samples([each], pad_id=0), "depth").values
     torch.testing.assert_close(-scores[0], losses, atol=1e-5, rtol=1e-5)
     assert (scores[1:] - scores[0]).abs().amax(1).min() > 1e-3
+
+
+def behind(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, each: Sample
+) -> ReportOnScan:
+    shown = _stored(model, each.visual)
+    assert shown.visual_tokens is not None
+    start = int((each.labels != -100).nonzero()[0])
+    pairs = pair_of_tokens(tokenizer, shown.grid_thw, markers=shown.markers)
+    pair_of = torch.tensor(pairs + [-1] * (len(each.input_ids) - start))
+    place = places(model, each.input_ids, shown, "depth")
+    return ReportOnScan(each.input_ids, start, pair_of, shown.visual_tokens, shown.grid_thw, place)
+
+
+@torch.no_grad()
+def test_a_pair_left_out_leaves_nothing_of_its_depth_in_words(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Against the prompt of a scan that never had it; markers differ in length."""
+    model = tiny_of(QWEN3_VL, tokenizer)
+    each = samples(QWEN3_VL, tokenizer, "depth")[1]
+    on_scan, shown = behind(model, tokenizer, each), each.visual
+    assert shown.frames is not None
+    assert shown.markers is not None
+    sets = [frozenset({0, 1, 2}), frozenset({1, 2}), frozenset({0, 2}), frozenset({0, 1})]
+    sets += [frozenset({1}), frozenset({2})]
+    for kept, found in zip(sets, log_probs(model, on_scan, sets), strict=True):
+        slices = [number for pair in sorted(kept) for number in (2 * pair, 2 * pair + 1)]
+        less = Visual(
+            (len(kept), *shown.grid_thw[1:]),
+            tuple(shown.position_mm[pair] for pair in sorted(kept)),
+            shown.frames[slices],
+            markers=tuple(shown.markers[pair] for pair in sorted(kept)),
+        )
+        alone = collate_samples([sample(tokenizer, less, ANSWERS[1])], pad_id=0)
+        expected = -answer_losses(model, alone, "depth").values
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    nothing = log_probs(model, on_scan, [frozenset()])
+    assert torch.isfinite(nothing).all()
 
 
 @pytest.mark.parametrize("part", ["language", "tower"])
@@ -388,6 +433,14 @@ def test_an_export_loads_in_plain_transformers(
     assert "<think>" not in told  # as it was trained, whatever a server asks
     loaded, _ = load_model(tmp_path / "best")
     each = samples(backbone_of(ours), tokenizer, "index")[0]
+    template = (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert (VIDEO_BLOCK in template) == (each.visual.markers is None)  # its processor puts blocks
+    size = json.loads((tmp_path / "out" / "video_preprocessor_config.json").read_text())["size"]
+    edges = size["shortest_edge"], size["longest_edge"]
+    for slices, side in ((2, 64), (64, 512)):  # no frame is scaled
+        assert smart_resize(slices, side, side, 2, 32, *edges) == (side, side)
+    _, exported = load_model(tmp_path / "out")
+    assert torch.equal(sample(exported, each.visual, ANSWERS[0]).input_ids, each.input_ids)
     with torch.no_grad():
         expected, ours_again, published = (
             model(**asked(model, each.input_ids, each.visual)).logits

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
+from ctscribe.base import workers
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
@@ -100,8 +101,8 @@ def test_launched_processes_share_the_work_and_wait_for_files(
     """Process 1 of 2; where the other never stores its share, this one does in the end."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(features, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(features, "_SILENCE_S", 60.0 if other_lives else 0.1)
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(workers, "SILENCE_S", 60.0 if other_lives else 0.1)
     studies, told = prepared.studies, list[tuple[int, int]]()
     other = Thread(target=store_features, args=(qwen, prepared, studies[::2]))
 

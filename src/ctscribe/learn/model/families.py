@@ -1,9 +1,11 @@
 """The families that are known, and which of them a model is of."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ctscribe.base.files import read_json
 from ctscribe.learn.model.backbone import Backbone, Positions
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.qwen3_5 import QWEN3_5
@@ -20,6 +22,11 @@ def backbone_of(model: PreTrainedModel | PreTrainedConfig) -> Backbone:
     """The family of a model, or of its configuration, that `checkpoint.load_model` would read."""
     config = model if isinstance(model, PreTrainedConfig) else model.config
     return BACKBONES[config.model_type]
+
+
+def backbone_in(folder: Path) -> Backbone:
+    """The family of a checkpoint, without its weights."""
+    return BACKBONES[str(read_json(folder / "config.json")["model_type"])]
 
 
 def with_markers(backbone: Backbone, visual: Visual, positions: Positions) -> Visual:

@@ -1,7 +1,6 @@
 """Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from ctscribe.base.files import ProgressCallback, remove_parts
 from ctscribe.base.locks import many_writers
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
-from ctscribe.base.workers import launched, own_gpu
+from ctscribe.base.workers import launched, own_gpu, wait_for_others
 from ctscribe.data.prepared import Prepared, stem
 from ctscribe.learn.model.backbone import MERGE, Backbone
 from ctscribe.learn.model.checkpoint import load_model
@@ -34,9 +33,6 @@ NOISE_PAIRS = 256
 """Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
 _PIXELS_PER_CALL = 8192 * 2 * 14 * 14
 """Of the slices that go through the tower together; 8,192 of Qwen2.5-VL's patches."""
-_LOOK_EVERY_S = 1.0
-_SILENCE_S = 1800.0
-"""After so long without a new file of others a process makes what is missing itself."""
 _KEY = "features"
 _FORMAT = 2
 """Of the files; those of another are computed again beside them."""
@@ -186,15 +182,14 @@ def store_together(
     prepared: Prepared,
     studies: Sequence[StudyRow],
     *,
-    noise: bool,
-    merged: bool,
-    progress: ProgressCallback,
+    noise: bool = False,
+    merged: bool = True,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> FeatureStore:
     """As `store_features`, but of several launched processes each does its share.
 
-    They wait for each other by looking for files and never in the process group, whose time-out
-    would end them: a share may take hours. Where no file comes for half an hour, each process
-    makes what is missing.
+    They wait for each other's files. Where none comes for half an hour, each process makes what
+    is missing.
 
     Raises:
         CtscribeError: As `store_features`.
@@ -208,14 +203,13 @@ def store_together(
 
 
 def _wait_for(paths: Sequence[Path], progress: ProgressCallback) -> None:
-    missing, last = list(paths), time.monotonic()
-    while missing and time.monotonic() - last < _SILENCE_S:
-        left = [path for path in missing if not path.exists()]
-        if len(left) < len(missing):
-            missing, last = left, time.monotonic()
-            progress(len(paths) - len(missing), len(paths))
-        else:
-            time.sleep(_LOOK_EVERY_S)
+    missing = list(paths)
+
+    def num_missing() -> int:
+        missing[:] = [path for path in missing if not path.exists()]
+        return len(missing)
+
+    wait_for_others(num_missing, lambda left: progress(len(paths) - left, len(paths)))
 
 
 def store_all(

@@ -23,7 +23,7 @@ from ctscribe.learn.model.checkpoint import (
     require_whole,
     save_model,
 )
-from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
+from ctscribe.learn.model.families import backbone_in, backbone_of, with_markers
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.qwen import answer_losses
@@ -31,7 +31,15 @@ from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.scan.frames import WINDOWS, noise_frames
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import CUE, QUESTION, SYSTEM, encode_example, without_thinking
+from ctscribe.text.prompt import (
+    CUE,
+    QUESTION,
+    SYSTEM,
+    VIDEO_BLOCK,
+    VIDEO_PAD,
+    encode_example,
+    without_thinking,
+)
 from ctscribe.text.sections import join_report
 from ctscribe.text.template import write_template
 
@@ -93,8 +101,7 @@ def publish(
 
 def places_depth_itself(best: Path) -> bool:
     """Whether these weights read depth from position ids of ours and not from the prompt."""
-    family = BACKBONES[str(read_json(best / "config.json")["model_type"])]
-    return family.markers((0.0,), "depth") is None
+    return backbone_in(best).markers((0.0,), "depth") is None
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
@@ -127,10 +134,13 @@ def publish_merged(
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
-    tokenizer.chat_template = without_thinking(tokenizer.chat_template)
     if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
+    template = without_thinking(str(tokenizer.chat_template))
+    if backbone_of(qwen).markers((0.0,), "index"):  # or all pairs' blocks would stand in another
+        template = template.replace(VIDEO_BLOCK, VIDEO_PAD)
+    tokenizer.chat_template = template
     told = {**about, "merging": merging and asdict(merging)}
     documents = {**_processor_documents(backbone_of(qwen), tokenizer), ABOUT: told}
     save_model(out, qwen, tokenizer, documents=documents)
@@ -206,12 +216,14 @@ def _processor_documents(
     """Contents of the files that a published checkpoint has beside its weights, by file name.
 
     The pixel limits are wide enough that frames whose sides are whole visual tokens are never
-    scaled; sampling is off, as every number here is measured at temperature 0.
+    scaled; sampling is off, as every number here is measured at temperature 0. Of a video some
+    families limit a frame by the former names, others all frames together by ``size``.
     """
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+    least, most = (tokens * backbone.token_px**2 for tokens in (4, 16384))
     pixels = {
-        "min_pixels": 4 * backbone.token_px**2,
-        "max_pixels": 16384 * backbone.token_px**2,
+        "min_pixels": least,
+        "max_pixels": most,
         "patch_size": backbone.patch_px,
         "temporal_patch_size": MERGE,
         "merge_size": MERGE,
@@ -226,6 +238,7 @@ def _processor_documents(
         },
         "video_preprocessor_config.json": {
             **pixels,
+            "size": {"shortest_edge": least, "longest_edge": MERGE * most},
             "do_sample_frames": False,
             "video_processor_type": backbone.processors["video_processor"],
         },
