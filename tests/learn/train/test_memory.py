@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ctscribe.base.recipe import ModelConfig
-from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.train import memory, stage
 from ctscribe.learn.train.memory import StepMemory, _Kept, branch_bytes, held_bytes
 from ctscribe.learn.train.scorer import choose_trainable
@@ -39,6 +39,24 @@ def test_a_branch_keeps_what_is_estimated(
     assert estimate["none"] > estimate["layers"]
     # of what adapters add to, autograd alone keeps less than all products
     assert (estimate["none"] > estimate["cheap"]) is (tuning == "full")
+
+
+def test_branches_that_share_prompts_keep_what_is_estimated(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    qwen = tiny_model(tokenizer).train()
+    choose_trainable(qwen, ModelConfig())
+    answers, frames = ["A nodule. " * 40] * 2, [random_frames(8, 112, 112, n) for n in range(2)]
+    positive = make_batch(tokenizer, answers, frames)
+    negative = positive | {"frames": [], "prompt_rows": [1, 0]}
+    kept = _Kept(qwen)
+    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        losses_of_both(qwen, positive, negative, "depth")
+    estimate = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()), sharing=True)
+    alone = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()))
+    # one layer more: that which runs again
+    assert kept.total < estimate["none"] < 1.6 * kept.total
+    assert all(alone[way] < taken for way, taken in estimate.items())
 
 
 def test_what_is_held_follows_from_what_learns(tokenizer: PreTrainedTokenizerBase) -> None:
