@@ -72,6 +72,7 @@ CHANGES = (
     "train.gradient_checkpointing=cheap",  # what two cores have for memory
     "train.gradient_accumulation_steps=1",
     "objective.max_loss=1000",  # random weights lie beyond any usual cap
+    *("train.pairs_per_device=1", "pairs.mutual=false"),  # one pair, whatever the recipe takes
 )
 Model = tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerBase]
 Numbers = dict[str, Any]
