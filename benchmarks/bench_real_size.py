@@ -72,6 +72,7 @@ Otherwise they come from a heap whose holes hold a third of a step's memory."""
 CHANGES = (
     "train.gradient_accumulation_steps=1",
     "objective.max_loss=1000",  # random weights lie beyond any usual cap
+    *("train.pairs_per_device=1", "pairs.mutual=false"),  # one pair, whatever the recipe takes
 )
 Model = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Numbers = dict[str, Any]

@@ -87,6 +87,10 @@ class Row:
     """Nats per token; 0.01 has every negative capped and skipped."""
     adapters: bool = False
     """Adapters on the language side instead of all its weights."""
+    at_once: int = 1
+    """Pairs in a micro-batch; the others of an update follow."""
+    shared: bool = False
+    """Prompts of two pairs are read once, as `pairs.mutual` has it."""
 
     def changes(self) -> list[str]:
         """What makes this row's update another one than the plain trainer's."""
@@ -102,17 +106,26 @@ PLAIN = Row(
     "plain", answers_only=False, in_turn=False, fast_tower=False, narrow=False, stored=False
 )
 PLAIN_AGAIN = replace(PLAIN, name="plain, layers computed again", recomputed="layers")
+PLAIN_TWO = replace(PLAIN, name="plain, two pairs at once", at_once=2)
 OURS = Row("ours")
-OURS_CHEAP = replace(OURS, name="ours, what is cheap computed again", recomputed="cheap")
-OURS_AGAIN = replace(OURS, name="ours, layers computed again", recomputed="layers")
-SKIPPED = replace(OURS, name="ours, every negative skipped", max_loss=0.01)
-COMPARED = (PLAIN, PLAIN_AGAIN, OURS, OURS_CHEAP, OURS_AGAIN, SKIPPED)
+SHARED = Row("ours, prompts shared", at_once=2, shared=True)
+SHARED_CHEAP = replace(
+    SHARED, name="ours, prompts shared, what is cheap computed again", recomputed="cheap"
+)
+SHARED_AGAIN = replace(
+    SHARED, name="ours, prompts shared, layers computed again", recomputed="layers"
+)
+SKIPPED = replace(SHARED, name="ours, prompts shared, every negative skipped", max_loss=0.01)
+COMPARED = (PLAIN, PLAIN_TWO, PLAIN_AGAIN, OURS, SHARED, SHARED_CHEAP, SHARED_AGAIN, SKIPPED)
 """What a user chooses between; measured in turn, more than once."""
 ONCE = (
     _answers := replace(PLAIN, name="plain, answer positions alone", answers_only=True),
     replace(_answers, name="and in turn, last layer where read", in_turn=True, narrow=True),
+    replace(OURS, name="ours, two pairs at once", at_once=2),
+    replace(OURS, name="ours, what is cheap computed again", recomputed="cheap"),
+    replace(OURS, name="ours, layers computed again", recomputed="layers"),
     replace(PLAIN_AGAIN, name="plain, layers computed again, tower learns", freeze_tower=False),
-    replace(OURS, name="ours, adapters", adapters=True),
+    replace(SHARED, name="ours, prompts shared, adapters", adapters=True),
 )
 """Levers on the way from the first row to `OURS`, and two rows more."""
 
@@ -147,7 +160,7 @@ def make(
     took = (perf_counter() - began[0], process_time() - began[1])
     stored_s = (took[0] / num_pairs, took[1] / num_pairs) if row.stored else (0.0, 0.0)
     dataset = PairDataset(prepared.by_name, pairs, tokenizer, visual, 10**6)
-    collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id))
+    collate = partial(collate_pairs, pad_id=int(tokenizer.pad_token_id), sharing=row.shared)
     return trainer_of(row, qwen, recipe, folder / "run", dataset, collate), stored_s
 
 
@@ -236,11 +249,12 @@ def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
     frozen = {"freeze_tower": row.freeze_tower, "freeze_merger": row.freeze_tower}
     return Recipe.model_validate(
         {
-            "pairs": {"strategy": "heter"},
+            "pairs": {"strategy": "heter", "mutual": row.shared},
             "model": {"dtype": preset.dtype, "tuning": tuning, **frozen},
             "objective": {"beta": BETA, "max_loss": row.max_loss},
             "train": {
-                "gradient_accumulation_steps": pairs_per_update,
+                "pairs_per_device": row.at_once,
+                "gradient_accumulation_steps": pairs_per_update // row.at_once,
                 # never reached: the norm is that of other weights where the tower is frozen
                 "max_grad_norm": 1e9,
                 "warmup_ratio": 0.0,
@@ -250,16 +264,16 @@ def recipe_of(preset: Preset, row: Row, pairs_per_update: int) -> Recipe:
 
 
 def made_up(folder: Path, num_pairs: int, side_px: int) -> tuple[Prepared, list[PairRow]]:
-    """Studies of random frames with reports of random words; each one's negative is the next."""
+    """Studies of random frames with reports of random words; two are each other's negative."""
     rng = np.random.default_rng(0)
     names = [f"train_{number}_a_1.nii.gz" for number in range(num_pairs)]
     studies, pairs = [], []
-    for name, shown in zip(names, [*names[1:], names[0]], strict=True):
+    for number, name in enumerate(names):
         frames = rng.integers(0, 256, (NUM_SLICES, side_px, side_px, 3)).astype(np.uint8)
         write_frames(folder, name, frames, {})
         studies.append(_study(name, " ".join(rng.choice(TEXT.split(), REPORT_WORDS))))
         pairs.append(PairRow(study=name, role="positive", volume=name))
-        pairs.append(PairRow(study=name, role="negative", volume=shown))
+        pairs.append(PairRow(study=name, role="negative", volume=names[number ^ 1]))
     write_rows(folder / STUDIES, studies)
     return Prepared(folder), pairs
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.recipe import Recipe, change_recipe, read_recipe
+from ctscribe.base.recipe import PairsConfig, Recipe, change_recipe, read_recipe
 from tests.refusals import refusal
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.y*ml"))
@@ -40,6 +40,11 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
     assert recipe.model == Recipe().model
 
 
+def test_a_run_is_known_by_a_new_knob_only_where_it_is_turned() -> None:
+    assert "mutual" not in Recipe().as_asked()["pairs"]
+    assert PairsConfig(mutual=True).as_asked()["mutual"] is True
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -57,6 +62,7 @@ def test_both_suffixes_and_overrides_are_read(tmp_path: Path) -> None:
         ("train: [", "must be YAML"),
         ("just words", "must hold sections"),
         ("model: {preset: gpt}", "qwen2.5-vl-7b"),
+        ("pairs: {strategy: heter, mutual: true}", r"an even train\.pairs_per_device"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

@@ -132,8 +132,22 @@ class PairsConfig(Section):
     """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
     num_alternatives: int = Field(8, ge=1, le=64)
     """Nearest contradicting volumes among which each epoch draws a study's negative (hard)."""
+    mutual: bool = False
+    """Two studies are each other's negative and learned together, so that each of the two volumes
+    goes through the model once for both reports (heter). Every volume is then shown as often as
+    its partner, and min_label_distance is relaxed for who finds nobody free: 4 leaves few of
+    CT-RATE's to relax, 10 half of them. Needs an even train.pairs_per_device."""
     seed: int = 0
     """Draws partners and noise."""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether prompts of two reports are read once."""
+        return self.mutual and self.strategy == "heter"
+
+    def as_asked(self) -> dict[str, Any]:
+        """As JSON without a knob that is off, so that older runs go on."""
+        return self.model_dump(mode="json", exclude=None if self.mutual else {"mutual"})
 
 
 class ModelConfig(Section):
@@ -381,6 +395,11 @@ class Recipe(Section):
     def _knobs_of_training_fit(self) -> "Recipe":
         if self.train.data_workers and self.pairs.strategy == "hard":
             raise ValueError("train.data_workers above 0 needs another pairs.strategy than hard")
+        if self.pairs.shares_prompts and self.train.pairs_per_device % 2:
+            raise ValueError(
+                "pairs.mutual: true needs an even train.pairs_per_device, since partners are "
+                "learned in one micro-batch"
+            )
         if self.train.gradient_checkpointing == "auto" and not self.model.freeze_tower:
             raise ValueError(
                 "train.gradient_checkpointing: auto needs model.freeze_tower: true, since what a "
@@ -390,7 +409,8 @@ class Recipe(Section):
 
     def as_asked(self) -> dict[str, Any]:
         """As JSON, what identifies a run; see `TrainConfig.as_asked`."""
-        return {**self.model_dump(mode="json"), "train": self.train.as_asked()}
+        asked = {"pairs": self.pairs.as_asked(), "train": self.train.as_asked()}
+        return {**self.model_dump(mode="json"), **asked}
 
 
 def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:

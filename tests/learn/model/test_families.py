@@ -37,11 +37,11 @@ from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.publish import publish
-from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
-from ctscribe.learn.model.segments import narrow
+from ctscribe.learn.model.segments import narrow, require_attention
 from ctscribe.learn.model.tower import encode_frames, merge, patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
@@ -267,6 +267,40 @@ def test_losses_and_gradients_are_those_of_a_plain_forward_pass(
         gradient = ours.get_parameter(name).grad
         assert gradient is not None, name
         assert apart(gradient, weight.grad) < 1e-5, name
+
+
+def test_prompts_read_once_for_two_reports_leave_losses_and_gradients(
+    ours: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Two volumes and two reports crosswise, with what every layer adds of the tower."""
+    if {*getattr(ours.config.text_config, "layer_types", ())} - {"full_attention"}:
+        with refusal("E_RECIPE", "layers all have full_attention"):
+            require_attention(ours)
+        return
+    own = samples(backbone_of(ours), tokenizer, "depth")
+    crossed = [
+        sample(tokenizer, other.visual, answer)
+        for other, answer in zip(own[::-1], ANSWERS, strict=True)
+    ]
+    ours.train()
+    positive, alone = (collate_samples(some, pad_id=0) for some in (own, crossed))
+    shared = collate_samples(crossed, 0, prompt_rows=[1, 0])
+    assert shared["frames"] == []
+    found, expected = (
+        losses_of_both(ours, positive, shared, "depth"),
+        (answer_losses(ours, positive, "depth"), answer_losses(ours, alone, "depth")),
+    )
+    gradients = []
+    for right, wrong in (found, expected):
+        ours.zero_grad()
+        loss = right.per_sample().mean() - 0.1 * wrong.per_sample().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: weight.grad for name, weight in ours.named_parameters()})
+    for branch, alone_branch in zip(found, expected, strict=True):
+        torch.testing.assert_close(branch.values, alone_branch.values, atol=1e-5, rtol=1e-5)
+    whole = torch.cat([gradient.flatten() for gradient in gradients[1].values()]).norm()
+    for name, gradient in gradients[1].items():
+        assert (gradients[0][name] - gradient).norm() < 1e-6 * whole, name
 
 
 @Mode

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.segments import narrow
+from ctscribe.learn.model.segments import narrow, require_attention
 from tests.learn.model.batches import ANSWERS, make_batch, random_frames
+from tests.refusals import refusal
 
 
 def batch_of(
@@ -146,6 +147,16 @@ def test_only_what_is_read_is_computed(
     read = int((batch["labels"] != -100).sum()) + len(ANSWERS)
     every = int(batch["attention_mask"].sum())
     assert sorted(seen) == [read, read, every]
+
+
+def test_a_layer_that_does_not_attend_cannot_share(
+    qwen: Qwen2_5_VLForConditionalGeneration,
+) -> None:
+    require_attention(qwen)
+    recurrent = deepcopy(qwen)
+    recurrent.config.text_config.layer_types[0] = "linear_attention"
+    with refusal("E_RECIPE", "all have full_attention, but this one has linear_attention too"):
+        require_attention(recurrent)
 
 
 def test_whoever_does_not_say_what_is_read_gets_every_state(

@@ -63,6 +63,18 @@ def test_draws_do_not_depend_on_the_order_of_the_studies(cohort: list[StudyRow])
     assert negatives(cohort) == negatives(cohort[::-1])
 
 
+def test_mutual_partners_stand_in_the_rows_as_others_do(cohort: list[StudyRow]) -> None:
+    studies = cohort[::-5]
+    rows = build_pairs(studies, PairsConfig(strategy="heter", mutual=True, min_label_distance=2))
+    negatives = {row.study: row for row in rows[1::2]}
+    assert [row.study for row in rows[::2]] == [study.volume_name for study in studies]
+    assert [*negatives] == [row.study for row in rows[::2]]
+    mutual = [row for row in negatives.values() if negatives[str(row.volume)].volume == row.study]
+    assert len(mutual) == len(studies)
+    assert all(row.disputed == negatives[str(row.volume)].disputed for row in mutual)
+    assert all(row.label_distance == len(row.disputed or ()) >= 2 for row in mutual)
+
+
 def test_a_study_without_labels_is_named(cohort: list[StudyRow]) -> None:
     with pytest.raises(CtscribeError, match=r"train_9_z_1\.nii\.gz has none.*gauss"):
         build_pairs([*cohort, study_row("train_9_z_1.nii.gz")], PairsConfig(strategy="heter"))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -10,12 +12,13 @@ from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import (
     Marks,
     PairDataset,
+    Sample,
     Visual,
     mark_tokens,
     slice_pair_positions,
     strategy_of,
 )
-from ctscribe.text.prompt import answer_offsets
+from ctscribe.text.prompt import answer_offsets, encode_example
 from ctscribe.text.sections import join_report
 from tests.studies import study_row
 
@@ -128,6 +131,46 @@ def test_batches_are_padded_right_and_carry_loss_on_the_answer_only(
     assert positive["position_mm"].tolist() == [[75.0, 15.0]] * 2
     assert positive["visual_tokens"].shape == (8, 8)
     assert "frames" not in positive
+
+
+def test_a_negative_that_shares_a_prompt_leaves_its_volume_to_the_positive(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    sick = {name: study_row(name, labels=(1,) * 18) for name in "abc"}
+    well = {name: study_row(name, labels=(0,) * 18) for name in "xyz"}
+    shown = {"a": "x", "x": "a", "b": "z", "y": "b", "z": "c", "c": "z"}
+    rows = [
+        row
+        for study, volume in shown.items()
+        for row in (
+            PairRow(study=study, role="positive", volume=study),
+            PairRow(study=study, role="negative", volume=volume, disputed=()),
+        )
+    ]
+
+    def named(study: StudyRow, noise_seed: int | None) -> Visual:
+        tokens = torch.full((2, 8), float(ord(study.volume_name)))
+        return Visual((1, 4, 2), (0.0,), visual_tokens=tokens)
+
+    dataset = PairDataset(sick | well, rows, tokenizer, named, 500)
+    assert dataset.couples() == [(0, 1), (4, 5)]
+    pairs = [dataset[number] for number in (0, 2, 1)]  # z is not among them
+    negative = collate_pairs(pairs, 0, sharing=True)["negative"]
+    whole = collate_pairs(pairs, 0)["negative"]
+    assert negative is not None
+    assert whole is not None
+    assert negative["prompt_rows"] == [2, None, 0]
+    assert "prompt_rows" not in whole
+    assert whole["visual_tokens"][:, 0].tolist() == [ord(name) for name in "xxzzaa"]
+    assert negative["visual_tokens"][:, 0].tolist() == [ord(name) for name in "zz"]
+    # told something else of the same volume, it is another prompt
+    told = replace(pairs[2].positive.visual, cue=("nodule",))
+    ids, labels = encode_example(tokenizer, "Clear.", told.grid_thw, told.cue)
+    other = Sample("x", torch.tensor(ids), torch.tensor(labels), told)
+    pairs[2] = replace(pairs[2], positive=other)
+    negative = collate_pairs(pairs, 0, sharing=True)["negative"]
+    assert negative is not None
+    assert negative["prompt_rows"] == [None, None, 0]
 
 
 def test_frames_stay_a_list(cohort: list[StudyRow], tokenizer: PreTrainedTokenizerBase) -> None:

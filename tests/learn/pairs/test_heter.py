@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.pairs.heter import draw_partners, draw_strangers
+from ctscribe.learn.pairs.heter import draw_mutual_partners, draw_partners, draw_strangers
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -56,6 +56,34 @@ def test_partners_are_eligible_and_relaxed_only_as_far_as_needed(
         assert drawn.index[row] in eligible
         assert drawn.relaxed_by[row] == minimum - required
         assert drawn.distance[row] == (labels[row] != labels[drawn.index[row]]).sum()
+
+
+@given(cohorts(), st.integers(1, 6), st.integers(0, 3))
+@settings(max_examples=150, deadline=None)
+def test_couples_are_mutual_and_no_two_that_differ_more_were_left_apart(
+    cohort: Arrays, minimum: int, seed: int
+) -> None:
+    labels, patients = cohort
+    minimum = min(minimum, labels.shape[1])
+    expected = brute_force(labels, patients, minimum)
+    if any(required == 0 for required, _ in expected):
+        with pytest.raises(CtscribeError, match="another patient whose labels differ"):
+            draw_mutual_partners(labels, patients, minimum, seed)
+        return
+    drawn, alone = (
+        draw(labels, patients, minimum, seed) for draw in (draw_mutual_partners, draw_partners)
+    )
+    rows = np.arange(len(labels))
+    mutual = drawn.index[drawn.index] == rows
+    assert (drawn.index[~mutual] == alone.index[~mutual]).all()
+    distance = (labels[:, None] != labels[None]).sum(-1)
+    assert (drawn.distance == distance[rows, drawn.index]).all()
+    assert (patients != patients[drawn.index]).all()
+    assert (drawn.distance >= minimum - drawn.relaxed_by).all()
+    # the distance at which each came together; two that differ more than both had to are none
+    level = np.where(mutual, minimum - drawn.relaxed_by, 0)
+    apart = np.where(patients[:, None] == patients[None], 0, np.minimum(distance, minimum))
+    assert (apart <= np.maximum(level[:, None], level[None])).all()
 
 
 def test_every_eligible_volume_is_equally_likely() -> None:

@@ -69,6 +69,20 @@ def pairs_of(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> di
     return paths
 
 
+@pytest.fixture(scope="session")
+def mutual_pairs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten studies in couples, and two that are in none: of these the first shows a third one."""
+    path = tmp_path_factory.mktemp("mutual") / "heter" / "pairs.jsonl"
+    path.parent.mkdir()
+    studies = prepared.split("train")
+    config = PairsConfig(strategy="heter", mutual=True)
+    first, negative, *others = build_pairs(studies, config)
+    ill = [study.volume_name for study in studies if study.labels != studies[0].labels]
+    third = next(name for name in ill if name != negative.volume)
+    write_rows(path, [first, negative.model_copy(update={"volume": third}), *others])
+    return path
+
+
 def _hard(studies: list[StudyRow]) -> list[PairRow]:
     """Each study beside one of four others that differ from it."""
     names = [study.volume_name for study in studies]
@@ -98,16 +112,31 @@ def run(prepared: Prepared, start: Path) -> Train:
 
 
 @pytest.fixture
-def bench(prepared: Prepared, start: Path, pairs_of: dict[str, Path]) -> Callable[..., Bench]:
-    def make(per_device: int, accumulation: int, **objective: object) -> Bench:
+def bench(
+    prepared: Prepared, start: Path, pairs_of: dict[str, Path], mutual_pairs: Path
+) -> Callable[..., Bench]:
+    def make(
+        per_device: int,
+        accumulation: int,
+        model: dict[str, object] | None = None,
+        *,
+        mutual: bool = False,
+        again: bool | str = False,
+        **objective: object,
+    ) -> Bench:
         train = {
             "pairs_per_device": per_device,
             "gradient_accumulation_steps": accumulation,
+            "gradient_checkpointing": again,
             "max_grad_norm": 1e9,
         }
         recipe = make_recipe(
-            "heter", train=train, objective={"beta": 0.3, "alpha": 0.8, **objective}
+            "heter",
+            train=train,
+            model=model or {},
+            pairs={"mutual": mutual},
+            objective={"beta": 0.3, "alpha": 0.8, **objective},
         )
-        return Bench(prepared, start, pairs_of["heter"], recipe)
+        return Bench(prepared, start, mutual_pairs if mutual else pairs_of["heter"], recipe)
 
     return make

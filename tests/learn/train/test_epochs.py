@@ -32,6 +32,21 @@ def test_the_order_is_fixed_by_the_seed_alone() -> None:
     assert order(5, 2, 0) == [2, 4, 3, 0, 1, 1, 4, 3, 0, 2]
 
 
+@pytest.mark.parametrize("length", [20, 21])
+def test_couples_meet_in_a_micro_batch_in_every_epoch(length: int) -> None:
+    """Whatever process takes it: batches are cut from one order, each of an even size."""
+    couples = [(0, 7), (3, 19), (5, 6), (8, 2)]
+    items = EpochsInOrder(range(length), 4, 1, couples=couples)
+    seen = [items[number] for number in range(len(items))]
+    epochs = [seen[start : start + length] for start in range(0, len(seen), length)]
+    assert all(sorted(epoch) == list(range(length)) for epoch in epochs)
+    twos = [{*seen[start : start + 2]} for start in range(0, len(seen), 2)]
+    assert all(twos.count({*couple}) == 4 for couple in couples)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    where = [epoch.index(0) for epoch in epochs]
+    assert len({*where}) > 2  # couples and those who are in none are mixed
+
+
 @pytest.mark.parametrize(
     ("steps", "checkpoints", "due"),
     [(100, 4, {25, 50, 75, 100}), (7, 2, {4, 7}), (3, 5, {1, 2, 3}), (1, 10, {1})],

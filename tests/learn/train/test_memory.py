@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ctscribe.base.recipe import ModelConfig
 from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.families import BACKBONES, with_markers
-from ctscribe.learn.model.qwen import answer_losses
+from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.learn.train import memory, stage
@@ -64,6 +64,24 @@ def kept_by(qwen: PreTrainedModel, batch: Any, dtype: str) -> int:  # noqa: ANN4
     ):
         answer_losses(qwen, batch, "depth")
     return kept.total
+
+
+def test_branches_that_share_prompts_keep_what_is_estimated(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    qwen = tiny_model(tokenizer).train()
+    choose_trainable(qwen, ModelConfig())
+    answers, frames = ["A nodule. " * 40] * 2, [random_frames(8, 112, 112, n) for n in range(2)]
+    positive = make_batch(tokenizer, answers, frames)
+    negative = positive | {"frames": [], "prompt_rows": [1, 0]}
+    kept = _Kept(qwen)
+    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        losses_of_both(qwen, positive, negative, "depth")
+    estimate = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()), sharing=True)
+    alone = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()))
+    # one layer more: that which runs again
+    assert kept.total < estimate["none"] < 1.6 * kept.total
+    assert all(alone[way] < taken for way, taken in estimate.items())
 
 
 def test_what_is_held_follows_from_what_learns(tokenizer: PreTrainedTokenizerBase) -> None:

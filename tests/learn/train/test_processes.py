@@ -210,6 +210,34 @@ def test_shards_learn_as_one_process_and_resume_exactly(
 
 @pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
+def test_prompts_are_shared_in_every_process_and_in_shards(
+    tmp_path: Path, prepared: Prepared, start: Path, mutual_pairs: Path
+) -> None:
+    """24 pairs in updates of 8, 8 and 8; two of twelve share nothing, and some are capped."""
+    one, two = (
+        make_recipe(
+            "heter",
+            pairs={"mutual": True},
+            objective={"beta": 0.2, "max_loss": 5.48},
+            train={
+                **{"pairs_per_device": 2, "gradient_accumulation_steps": steps},
+                **{"learning_rate": 5e-4, "gradient_checkpointing": "cheap"},
+            },
+        )
+        for steps in (4, 2)
+    )
+    train(tmp_path / "one", prepared, mutual_pairs, one, start)
+    for name in ("whole", "shards"):
+        run = tmp_path / name
+        torchrun(two, run, prepared, mutual_pairs, start, sharded=name == "shards")
+        rows = read_rows(run / "metrics.jsonl", MetricsRow)
+        assert any(0 < (row.share_capped or 0) < 1 for row in rows)
+        assert_same_log(tmp_path / "one", run, 1e-5)
+        assert_same_weights(tmp_path / "one", run, 1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares CPU with CPU")
 def test_adapters_and_finding_queries_learn_in_shards(
     tmp_path: Path, prepared: Prepared, start: Path, pairs_of: dict[str, Path]
 ) -> None:

@@ -111,6 +111,42 @@ def test_an_interrupted_run_continues_exactly(
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
 
 
+def test_partners_learn_side_by_side_and_go_on_where_they_stopped(
+    tmp_path: Path, run: Train, mutual_pairs: Path
+) -> None:
+    recipe = make_recipe(
+        pairs={"mutual": True}, train={"pairs_per_device": 2, "gradient_accumulation_steps": 2}
+    )
+    told: list[str] = []
+    run(tmp_path / "whole", mutual_pairs, recipe, told=told.append)
+    assert told[0].startswith("Sharing: 10 of 12 pairs are learned beside their partner's")
+    rows = metrics(tmp_path / "whole")
+    assert rows[-1].gap is not None
+    assert rows[-1].gap > 0.05
+    assert all(row.positive_grad_norm is None and row.grad_norm > 0 for row in rows)
+
+    def interrupt(step: int, total: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", mutual_pairs, recipe, progress=interrupt)
+    run(tmp_path / "cut", mutual_pairs, recipe)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
+
+
+def test_partners_that_are_not_mutual_are_refused(
+    tmp_path: Path, run: Train, mutual_pairs: Path
+) -> None:
+    lonely = tmp_path / "heter" / "pairs.jsonl"
+    lonely.parent.mkdir()
+    write_rows(lonely, read_rows(mutual_pairs, PairRow)[:4])
+    recipe = make_recipe(pairs={"mutual": True}, train={"pairs_per_device": 2})
+    with refusal("E_PAIRS", "of 2 pairs none are"):
+        run(tmp_path / "run", lonely, recipe)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_capped_negative_costs_nothing_and_changes_nothing(
     tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:

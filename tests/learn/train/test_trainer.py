@@ -43,6 +43,61 @@ def test_gradients_equal_the_objective_of_the_whole_update(
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
 
 
+QUERIES = {"tuning": "lora", "lora_r": 4, "slice_attention": True, "cues": True}
+
+
+@pytest.mark.parametrize(
+    ("per_device", "accumulation", "again", "model", "objective"),
+    [
+        (2, 6, False, {}, {}),
+        (4, 3, "cheap", {}, {"name": "logistic", "scope": "weighted"}),
+        (2, 6, False, QUERIES, {"name": "logistic", "label_weight": 0.5, "margin": 0.05}),
+        (12, 1, True, {"freeze_tower": False}, {"max_loss": 5.98}),
+    ],
+)
+def test_sharing_prompts_leaves_the_same_gradients(
+    tmp_path: Path,
+    bench: Callable[..., Bench],
+    per_device: int,
+    accumulation: int,
+    again: bool | str,
+    model: dict[str, object],
+    objective: dict[str, object],
+) -> None:
+    """Against each report read on its own; one study's negative is not beside it."""
+    tested = bench(per_device, accumulation, model, mutual=True, again=again, **objective)
+    expected, _ = tested.by_hand(12)
+    found = tested.trained(tmp_path)
+    assert found.keys() == expected.keys()
+    apart, whole = (
+        norm({name: found[name] - sign * expected[name] for name in found}) for sign in (1, 0)
+    )
+    assert apart < 1e-6 * whole
+    measured = means(tested.trainer.tally.take())
+    assert measured["positive_grad_norm"] is measured["negative_grad_norm"] is None
+
+
+@pytest.mark.parametrize(("max_loss", "times"), [(100.0, 2), (0.01, 1)])
+def test_of_shared_prompts_texts_alone_are_read_and_learned_only_where_they_teach(
+    tmp_path: Path, bench: Callable[..., Bench], max_loss: float, times: int
+) -> None:
+    tested = bench(2, 6, mutual=True, max_loss=max_loss)
+    seen = []
+    tested.qwen.model.language_model.layers[0].self_attn.q_proj.register_forward_hook(
+        lambda _, args, __: seen.append(args[0].shape[1])
+    )
+    found = tested.trained(tmp_path / "shared")
+    pairs = [tested.dataset[number] for number in range(12)]
+    whole = [len(pair.positive.input_ids) for pair in pairs]
+    # and the prompt's last token, which predicts the text's first
+    texts = [int((pair.positive.labels != -100).sum()) + 1 for pair in pairs]
+    # of the first study's negative, which is not beside it, the prompt too
+    assert sum(seen) == sum(whole) + times * (whole[0] + sum(texts[1:]))
+    if times == 1:
+        without = bench(2, 6, mutual=True, beta=0.0).trained(tmp_path / "without")
+        assert all(torch.equal(gradient, without[name]) for name, gradient in found.items())
+
+
 @pytest.mark.parametrize("per_device", [1, 4])
 def test_skipping_capped_negatives_leaves_the_same_gradients(
     tmp_path: Path, bench: Callable[..., Bench], per_device: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -13,9 +13,15 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.cross_entropy import token_cross_entropy
 from ctscribe.learn.model.families import backbone_of
-from ctscribe.learn.model.finding_queries import gate
+from ctscribe.learn.model.finding_queries import Gated, gate
 from ctscribe.learn.model.positions import position_ids
-from ctscribe.learn.model.segments import run_in_segments
+from ctscribe.learn.model.segments import (
+    KeptPrompts,
+    Prompts,
+    ReadPrompts,
+    keeping_inputs,
+    run_in_segments,
+)
 from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.text.prompt import IGNORED
@@ -52,12 +58,50 @@ def answer_losses(qwen: PreTrainedModel, batch: Batch, positions: Positions) -> 
     Raises:
         CtscribeError: ``E_POSITIONS`` and ``E_VISUAL_TOKENS`` as `position_ids` and `embed` do.
     """
+    return _losses(qwen, batch, positions, _shown(qwen, batch))
+
+
+def losses_of_both(
+    qwen: PreTrainedModel, positive: Batch, negative: Batch, positions: Positions
+) -> tuple[AnswerLosses, AnswerLosses]:
+    """`answer_losses` of both branches in one graph; a prompt that stands in both is read once.
+
+    The positives go through the model whole. Of negatives that ``negative["prompt_rows"]`` gives a
+    positive with the same volume and prompt only the texts do, behind what the layers made of it.
+    Layers keep nothing of the negatives but their inputs, and compute the rest again for gradients:
+    so both take little more memory than the positives, and where nothing is asked of the negatives
+    they take no more time than to look at them.
+
+    Raises:
+        CtscribeError: As `answer_losses`.
+    """
+    kept = KeptPrompts()
+    seen = _shown(qwen, positive)
+    right = _losses(qwen, positive, positions, seen, kept)
+    rows = negative["prompt_rows"]
+    alone = [number for number, row in enumerate(rows) if row is None]
+    shown = Gated(seen.visual_tokens[:0], None)
+    if alone:
+        shown = _shown(qwen, negative, alone)
+    with keeping_inputs(qwen.model.language_model):
+        wrong = _losses(qwen, negative, positions, shown, ReadPrompts(kept, rows))
+    return right, wrong
+
+
+def _losses(
+    qwen: PreTrainedModel,
+    batch: Batch,
+    positions: Positions,
+    shown: Gated,
+    prompts: Prompts | None = None,
+) -> AnswerLosses:
     device = qwen.lm_head.weight.device
     ids, mask, grid = batch["input_ids"], batch["attention_mask"], batch["video_grid_thw"]
-    real, lengths = mask.bool(), mask.sum(1)
-    gated = gate(qwen, _visual_tokens(qwen, batch), grid)
     place = position_ids(qwen.config, ids, mask, grid, batch["position_mm"], positions)
-    labels = batch["labels"][real]
+    real = mask.bool()
+    if isinstance(prompts, ReadPrompts):
+        real = real & ~_read_before(batch["labels"], prompts.rows)
+    labels, lengths = batch["labels"][real], real.sum(1)
     answer = (labels != IGNORED).nonzero()[:, 0]
     rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)[answer]
     ends = lengths.cumsum(0)
@@ -65,16 +109,27 @@ def answer_losses(qwen: PreTrainedModel, batch: Batch, positions: Positions) -> 
     wanted = ends - ends.scatter_reduce(0, rows, answer - 1, "amin")
     hidden = run_in_segments(
         qwen.model.language_model,
-        language_inputs(qwen, ids[real][None].to(device), gated.visual_tokens),
+        language_inputs(qwen, ids[real][None].to(device), shown.visual_tokens),
         place[:, real][:, None].to(device),
         lengths.tolist(),
         wanted.tolist(),
+        prompts,
     )
     read = answer - 1 - (ends - wanted.cumsum(0))[rows]
     values = token_cross_entropy(
         hidden[0, read.to(device)], qwen.lm_head.weight, labels[answer].to(device)
     )
-    return AnswerLosses(values, rows.to(device), len(lengths), gated.logits)
+    return AnswerLosses(values, rows.to(device), len(lengths), shown.logits)
+
+
+def _read_before(
+    labels: Int[Tensor, "batch tokens"], rows: Sequence[int | None]
+) -> Bool[Tensor, "batch tokens"]:
+    """Tokens before the first that is read, in those rows whose prompt was read elsewhere."""
+    first = (labels != IGNORED).long().argmax(1) - 1
+    elsewhere = torch.tensor([row is not None for row in rows], device=labels.device)
+    before = torch.arange(labels.shape[1], device=labels.device) < first[:, None]
+    return before & elsewhere[:, None]
 
 
 def language_inputs(
@@ -128,9 +183,11 @@ def embed(
     return embeds.masked_scatter(is_video[..., None], visual_tokens.to(embeds))
 
 
-def _visual_tokens(qwen: PreTrainedModel, batch: Batch) -> Float[Tensor, "visual_tokens hidden"]:
-    """From what the tower stored or, where it learns, from the frames."""
+def _shown(qwen: PreTrainedModel, batch: Batch, rows: Sequence[int] | slice = slice(None)) -> Gated:
+    """From what the tower stored or, where it learns, from the frames, which are of ``rows``."""
     stored = batch.get("visual_tokens")
     if stored is None:
-        return encode_frames(qwen, batch["frames"])
-    return merge(qwen, stored.to(qwen.lm_head.weight.device))
+        tokens = encode_frames(qwen, batch["frames"])
+    else:
+        tokens = merge(qwen, stored.to(qwen.lm_head.weight.device))
+    return gate(qwen, tokens, batch["video_grid_thw"][rows])

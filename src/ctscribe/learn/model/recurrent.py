@@ -33,9 +33,10 @@ class _Isolated(nn.Module):
         *,
         segments: Sequence[int] | None = None,
         wanted: object = None,
+        prompts: object = None,
         **others: Any,  # noqa: ANN401 - what the library passes on
     ) -> Float[Tensor, "batch tokens hidden"]:
-        """``segments`` are lengths of texts in one row; ``wanted`` is for the last layer alone."""
+        """``segments`` are lengths of texts in one row; attention alone reads the next two."""
         read: Callable[..., Tensor] = super().forward
         if segments is None:
             return read(hidden_states, **others)

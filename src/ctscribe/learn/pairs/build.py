@@ -15,7 +15,12 @@ from ctscribe.base.rows import PairRow, write_rows
 from ctscribe.base.types import Labels
 from ctscribe.data.prepared import AnyStudy, Prepared
 from ctscribe.learn.pairs.hard import appearances, hard_negatives, nearest_contradictions
-from ctscribe.learn.pairs.heter import disputed_findings, draw_partners, no_partner
+from ctscribe.learn.pairs.heter import (
+    disputed_findings,
+    draw_mutual_partners,
+    draw_partners,
+    no_partner,
+)
 
 
 def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> int:
@@ -81,7 +86,8 @@ def _gauss(studies: Sequence[AnyStudy], seed: int) -> Iterator[PairRow]:
 def _heter(studies: Sequence[AnyStudy], config: PairsConfig) -> Iterator[PairRow]:
     order, min_distance = _by_name(studies), config.min_label_distance
     labels, patients = _labels(studies)[order], patient_numbers(studies)[order]
-    partners = draw_partners(labels, patients, min_distance, config.seed)
+    draw = draw_mutual_partners if config.mutual else draw_partners
+    partners = draw(labels, patients, min_distance, config.seed)
     place = np.argsort(order)
     for study, drawn in zip(studies, place.tolist(), strict=True):
         other = studies[order[partners.index[drawn]]]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctscribe.learn.pairs.dataset import Pair, Sample
 from ctscribe.text.findings import FINDINGS
-from ctscribe.text.prompt import IGNORED
+from ctscribe.text.prompt import IGNORED, GridThw
 
 
 class Batch(TypedDict):
@@ -29,6 +29,9 @@ class Batch(TypedDict):
     """Per study uint8 [slices, height, width, 3]; or else:"""
     visual_tokens: NotRequired[Float[Tensor, "all_tokens hidden"]]
     """Stored features of all studies, one after the other."""
+    prompt_rows: NotRequired[list[int | None]]
+    """Of negatives: the row of the positives with the same volume and prompt, whose frames or
+    features are then not repeated here; None where there is none."""
 
 
 class PairBatch(TypedDict):
@@ -48,24 +51,30 @@ class PairBatch(TypedDict):
     disputed: Bool[Tensor, "answer_tokens"]
 
 
-def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> PairBatch:
-    """Puts whole pairs together, with a negative each or none; the attention mask hides padding."""
+def collate_pairs(pairs: Sequence[Pair], pad_id: int, *, sharing: bool = False) -> PairBatch:
+    """Puts whole pairs together, with a negative each or none; the attention mask hides padding.
+
+    With ``sharing`` negatives say which positives' prompts they share; see `Batch`.
+    """
     negatives = [pair.negative for pair in pairs if pair.negative is not None]
     if negatives and len(negatives) != len(pairs):
         raise ValueError("either every pair of a batch has a negative or none has")
+    rows = _prompt_rows(pairs) if sharing else None
     return {
         "studies": [pair.positive.study for pair in pairs],
         "finding_labels": torch.tensor([_labels(pair.positive) for pair in pairs]),
         "positive": collate_samples([pair.positive for pair in pairs], pad_id),
-        "negative": collate_samples(negatives, pad_id) if negatives else None,
+        "negative": collate_samples(negatives, pad_id, rows) if negatives else None,
         "shown": [pair.shown for pair in pairs],
         "finding": torch.cat([pair.marks.finding for pair in pairs]),
         "disputed": torch.cat([pair.marks.disputed for pair in pairs]),
     }
 
 
-def collate_samples(samples: Sequence[Sample], pad_id: int) -> Batch:
-    """Pads one branch's samples to their longest and stacks them."""
+def collate_samples(
+    samples: Sequence[Sample], pad_id: int, prompt_rows: list[int | None] | None = None
+) -> Batch:
+    """Pads one branch's samples to their longest and stacks them; ``prompt_rows`` as in `Batch`."""
     batch = Batch(
         input_ids=_pad([sample.input_ids for sample in samples], pad_id),
         attention_mask=_pad([torch.ones_like(sample.input_ids) for sample in samples], 0),
@@ -73,6 +82,9 @@ def collate_samples(samples: Sequence[Sample], pad_id: int) -> Batch:
         video_grid_thw=torch.tensor([sample.visual.grid_thw for sample in samples]),
         position_mm=_pad([torch.tensor(s.visual.position_mm) for s in samples], 0.0),
     )
+    if prompt_rows is not None:
+        batch["prompt_rows"] = prompt_rows
+        samples = [s for s, row in zip(samples, prompt_rows, strict=True) if row is None]
     frames = [s.visual.frames for s in samples if s.visual.frames is not None]
     tokens = [s.visual.visual_tokens for s in samples if s.visual.visual_tokens is not None]
     if len(frames) == len(samples) and not tokens:
@@ -82,6 +94,23 @@ def collate_samples(samples: Sequence[Sample], pad_id: int) -> Batch:
     else:
         raise ValueError("all samples of a batch show frames, or all show stored features")
     return batch
+
+
+def _prompt_rows(pairs: Sequence[Pair]) -> list[int | None]:
+    """For each negative the pair whose positive shows the same volume behind the same words."""
+    told = {_prompt(pair.positive, pair.positive.study): row for row, pair in enumerate(pairs)}
+    return [
+        None
+        if pair.shown is None or pair.negative is None
+        else told.get(_prompt(pair.negative, pair.shown))
+        for pair in pairs
+    ]
+
+
+def _prompt(sample: Sample, volume: str) -> tuple[str, GridThw, tuple[float, ...], tuple[int, ...]]:
+    """What stands before a report, so that equal ones are equal to the model."""
+    visual, words = sample.visual, sample.input_ids[sample.labels == IGNORED]
+    return volume, visual.grid_thw, visual.position_mm, tuple(words.tolist())
 
 
 def _labels(sample: Sample) -> list[float]:

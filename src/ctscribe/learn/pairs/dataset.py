@@ -175,6 +175,18 @@ class PairDataset(Dataset[Pair]):
         """The rows it was made of."""
         return [row for pair in self._pairs for row in pair if row is not None]
 
+    def couples(self) -> list[tuple[int, int]]:
+        """Numbers of two pairs each of which shows the other's volume as its negative."""
+        numbers = {positive.study: number for number, (positive, _) in enumerate(self._pairs)}
+        partners = [
+            numbers.get((negative and negative.volume) or "") for _, negative in self._pairs
+        ]
+        return [
+            (number, other)
+            for number, other in enumerate(partners)
+            if other is not None and number < other and partners[other] == number
+        ]
+
     def labels(self) -> dict[str, Labels]:
         """Of every study that has labels, by volume."""
         return {name: study.labels for name, study in self._studies.items() if study.labels}

@@ -46,22 +46,78 @@ def draw_partners(
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when no other patient's labels differ at all.
     """
-    num_volumes, num_labels = labels.shape
-    pattern = encode_patterns(labels)
-    tree = _PatternTree(pattern, num_labels)
-    required, num_eligible = _relax(tree, pattern, patients, min(min_distance, num_labels))
-    if not num_eligible.all():
-        raise no_partner(int((num_eligible == 0).sum()), num_volumes)
+    pattern, least = encode_patterns(labels), min(min_distance, labels.shape[1])
     rng = np.random.default_rng(seed)
-    index = np.empty(num_volumes, np.int64)
-    pending = np.arange(num_volumes)
+    index, required = _draw(pattern, labels.shape[1], patients, least, rng)
+    if (index < 0).any():
+        raise no_partner(int((index < 0).sum()), len(labels))
+    distance = np.bitwise_count(pattern ^ pattern[index]).astype(np.int64)
+    return Partners(index, distance, min_distance - required)
+
+
+def draw_mutual_partners(
+    labels: UInt8[np.ndarray, "volumes labels"],
+    patients: Int64[np.ndarray, "volumes"],
+    min_distance: int,
+    seed: int,
+) -> Partners:
+    """As `draw_partners`, but two volumes that are drawn together are each other's partner.
+
+    Those without a partner draw among themselves, and come together in a random order, until none
+    of them differs enough from any other. Then the distance is lowered by one for all that are
+    left. Whoever is left at last has the partner that `draw_partners` gives.
+
+    Raises:
+        CtscribeError: As `draw_partners`.
+    """
+    alone = draw_partners(labels, patients, min_distance, seed)
+    index, relaxed_by = alone.index.copy(), alone.relaxed_by.copy()
+    pattern, rng = encode_patterns(labels), np.random.default_rng([seed, 1])
+    free, distance = np.arange(len(labels)), min(min_distance, labels.shape[1])
+    while distance and len(free):
+        drawn, required = _draw(pattern[free], labels.shape[1], patients[free], distance, rng)
+        couples = _disjoint(np.where(required == distance, drawn, -1), rng)
+        if not len(couples):
+            distance = int(required[drawn >= 0].max(initial=0))
+        one, other = free[couples].T
+        index[one], index[other] = other, one
+        relaxed_by[free[couples]] = min_distance - distance
+        free = np.delete(free, couples)
+    apart = np.bitwise_count(pattern ^ pattern[index]).astype(np.int64)
+    return Partners(index, apart, relaxed_by)
+
+
+def _draw(
+    pattern: Int64[np.ndarray, "volumes"],
+    num_labels: int,
+    patients: Int64[np.ndarray, "volumes"],
+    min_distance: int,
+    rng: np.random.Generator,
+) -> tuple[Int64[np.ndarray, "volumes"], Int64[np.ndarray, "volumes"]]:
+    """A partner for each volume, −1 where nobody differs, and the distance that was required."""
+    tree = _PatternTree(pattern, num_labels)
+    required, num_eligible = _relax(tree, pattern, patients, min_distance)
+    index = np.full(len(pattern), -1, np.int64)
+    pending = np.flatnonzero(num_eligible)
     while pending.size:
         # A volume of the same patient is drawn again, which keeps the others equally likely.
         ranks = rng.integers(0, tree.count(pattern[pending], required[pending]))
         index[pending] = tree.find(pattern[pending], required[pending], ranks)
         pending = pending[patients[index[pending]] == patients[pending]]
-    distance = np.bitwise_count(pattern ^ pattern[index]).astype(np.int64)
-    return Partners(index, distance, min_distance - required)
+    return index, required
+
+
+def _disjoint(
+    drawn: Int64[np.ndarray, "volumes"], rng: np.random.Generator
+) -> Int64[np.ndarray, "couples 2"]:
+    """Volumes with what they drew, as long as neither is taken; −1 drew nobody."""
+    taken, couples = np.zeros(len(drawn), bool), []
+    for one in rng.permutation(np.flatnonzero(drawn >= 0)).tolist():
+        other = int(drawn[one])
+        if not (taken[one] or taken[other]):
+            taken[[one, other]] = True
+            couples.append((one, other))
+    return np.array(couples, np.int64).reshape(-1, 2)
 
 
 def no_partner(num_without: int, num_volumes: int) -> CtscribeError:

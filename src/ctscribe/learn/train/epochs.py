@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int64
 from torch.utils.data import Dataset
 
 from ctscribe.base.errors import CtscribeError
@@ -35,6 +36,7 @@ class EpochsInOrder(Dataset[Item_co]):
     state, and skipping to it reads nothing.
 
     Where items change, ``renewed`` gives those of an epoch, counted from 0; as many each.
+    ``couples`` are numbers of items that stay side by side, the first of them at an even place.
     """
 
     def __init__(
@@ -43,13 +45,13 @@ class EpochsInOrder(Dataset[Item_co]):
         epochs: int,
         seed: int,
         renewed: Callable[[int], Items[Item_co]] | None = None,
+        couples: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._items = items
         self._renewed = renewed
-        shuffled = [
-            np.random.default_rng([seed, epoch]).permutation(len(items)) for epoch in range(epochs)
-        ]
-        self._order = np.concatenate(shuffled)
+        self._order = np.concatenate(
+            [_shuffled(len(items), epoch, seed, couples) for epoch in range(epochs)]
+        )
 
     def __len__(self) -> int:
         return len(self._order)
@@ -57,6 +59,22 @@ class EpochsInOrder(Dataset[Item_co]):
     def __getitem__(self, number: int) -> Item_co:
         items = self._renewed(number // len(self._items)) if self._renewed else self._items
         return items[int(self._order[number])]
+
+
+def _shuffled(
+    num_items: int, epoch: int, seed: int, couples: Sequence[tuple[int, int]]
+) -> Int64[np.ndarray, "items"]:
+    """The order of an epoch; who is in no couple is put beside another one who is in none."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(num_items)
+    if not couples:
+        return order
+    alone = order[~np.isin(order, couples)]
+    alone, last = np.split(alone, [len(alone) // 2 * 2])
+    units = np.concatenate([couples, alone.reshape(-1, 2)])
+    together = rng.permutation(units).ravel()
+    # one that is left over ends an epoch or begins the next: both take one even number of places
+    return np.concatenate([last, together] if epoch % 2 else [together, last])
 
 
 @final
@@ -77,12 +95,12 @@ class Carried(Dataset[Item_co | CtscribeError]):
 
 
 def collate_carried(
-    items: Sequence[Pair | CtscribeError], pad_id: int
+    items: Sequence[Pair | CtscribeError], pad_id: int, *, sharing: bool = False
 ) -> PairBatch | CtscribeError:
-    """A batch of whole pairs, or the first error among them, for the training step to raise."""
+    """`collate_pairs`, or the first error among the pairs, for the training step to raise."""
     pairs = [item for item in items if not isinstance(item, CtscribeError)]
     if len(pairs) == len(items):
-        return collate_pairs(pairs, pad_id)
+        return collate_pairs(pairs, pad_id, sharing=sharing)
     return next(item for item in items if isinstance(item, CtscribeError))
 
 

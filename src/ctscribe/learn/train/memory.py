@@ -40,7 +40,8 @@ class StepMemory:
     held: int
     """Weights, gradients, and what the optimiser remembers."""
     branch: dict[Recomputed, int]
-    """What one branch of a micro-batch takes beside it, by what is computed again."""
+    """What one branch of a micro-batch takes beside it, by what is computed again; both branches
+    where they share prompts."""
     at_hand: int | None
     """On the device, what the model's weights take included; None where nobody says."""
     tokens: int
@@ -77,7 +78,7 @@ def step_memory(
     device = qwen.lm_head.weight.device
     return StepMemory(
         held_bytes(qwen, recipe.train.optimizer, num_processes),
-        branch_bytes(qwen, recipe.model.dtype, tokens),
+        branch_bytes(qwen, recipe.model.dtype, tokens, sharing=recipe.pairs.shares_prompts),
         _at_hand(device, sum(weight.nbytes for weight in qwen.parameters())),
         tokens,
     )
@@ -109,9 +110,16 @@ def _sums(weight: Tensor) -> int:
 
 
 def branch_bytes(
-    qwen: PreTrainedModel, dtype: Literal["float32", "bfloat16"], tokens: int
+    qwen: PreTrainedModel,
+    dtype: Literal["float32", "bfloat16"],
+    tokens: int,
+    *,
+    sharing: bool = False,
 ) -> dict[Recomputed, int]:
-    """What one forward pass keeps for its backward pass, by what is computed again."""
+    """What one forward pass keeps for its backward pass, by what is computed again.
+
+    With ``sharing`` also of the negatives behind it what `losses_of_both` keeps, at most.
+    """
     language, config = qwen.model.language_model, qwen.config.text_config
     kinds = [set(dict(layer.named_children())) for layer in language.layers]
     of_kind = {
@@ -124,6 +132,9 @@ def branch_bytes(
     whole, inputs = max(layers)[0], len(layers) * enters  # of one layer; of all
     logits = min(tokens, _LOGIT_ROWS) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
     ends = 4 * enters + logits  # embeddings, final norm, and what the output layer makes
+    if sharing:  # each layer's input, a layer that runs again, and keys and values of prompts
+        seen = 2 * language.layers[0].self_attn.k_proj.out_features / config.hidden_size
+        ends = 2 * ends + whole + round(inputs * (1 + seen))
     return {
         "none": ends + every,
         "cheap": ends + inputs + cheap + copies + whole,

@@ -50,9 +50,9 @@ class MetricsRow(StepRow):
     """Mean of CE⁻ − CE⁺ over the tokens that count in the negative's term; steers β."""
     positive_grad_norm: float | None = None
     """Of the positives' gradient alone in one micro-batch, before clipping, root mean square over
-    the update."""
+    the update; None where branches share prompts, whose gradient is one."""
     negative_grad_norm: float | None = None
-    """Of the negatives' weighted term; 0 where it is skipped."""
+    """Of the negatives' weighted term; 0 where it is skipped; None as above."""
     beta: float | None = None
     """Weight of the negative's term."""
     validation_ce: float | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, Literal, final, overload
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import attached
-from ctscribe.learn.model.qwen import AnswerLosses, answer_losses
+from ctscribe.learn.model.qwen import AnswerLosses, answer_losses, losses_of_both
 from ctscribe.learn.pairs.collate import Batch
 
 Part = Literal["tower", "merger", "language"]
@@ -52,9 +52,19 @@ class ReportScorer(nn.Module):
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_miss_only_trainable)  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: Batch) -> AnswerLosses:
-        """Nats of every answer token of each study."""
-        return answer_losses(self.qwen, batch, self.positions)
+    @overload
+    def forward(self, batch: Batch) -> AnswerLosses: ...
+
+    @overload
+    def forward(self, batch: Batch, negative: Batch) -> tuple[AnswerLosses, AnswerLosses]: ...
+
+    def forward(
+        self, batch: Batch, negative: Batch | None = None
+    ) -> AnswerLosses | tuple[AnswerLosses, AnswerLosses]:
+        """Nats of every answer token of each study; of two branches as `losses_of_both`."""
+        if negative is None:
+            return answer_losses(self.qwen, batch, self.positions)
+        return losses_of_both(self.qwen, batch, negative, self.positions)
 
 
 def _keep_trainable(

@@ -29,6 +29,7 @@ from ctscribe.learn.model.cues import label_cues
 from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.model.segments import require_attention
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, Visual, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
@@ -157,13 +158,14 @@ def train(
     each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
     ``run_dir`` is new or was started with the same request; nothing is written into it before all
     checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
-    ``storing`` is told (volumes whose features are stored, all volumes), then ``told`` what a step
-    takes of memory, ``progress`` (updates done, all updates), ``logged`` each update's row.
+    ``storing`` is told (volumes whose features are stored, all volumes), then ``told`` what pairs
+    share and what a step takes of memory, ``progress`` (updates done, all updates), ``logged`` each
+    update's row.
 
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``, ``E_CHECKPOINT``.
+            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``, ``E_CHECKPOINT``, ``E_RECIPE``.
     """
     prepared.require(recipe)
     with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
@@ -184,6 +186,7 @@ def train(
         )
         for dataset in (taught, judged):
             dataset.require_reports()
+        _require_sharing(taught, recipe, qwen)
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
@@ -212,7 +215,8 @@ def fit(
     checkpoint, note = newest_complete(run_dir) or (None, None)
     steps_done = note.step if note else 0
     hard = _hard_pairs(training, recipe, arguments, steps_done)
-    order = EpochsInOrder(training, knobs.epochs, knobs.seed, hard and hard.epoch)
+    couples = _couples(training, recipe, told)
+    order = EpochsInOrder(training, knobs.epochs, knobs.seed, hard and hard.epoch, couples)
     num_steps = count_updates(len(order), arguments)
     progress(steps_done, num_steps)
     arguments.warmup_steps = round(knobs.warmup_ratio * num_steps)
@@ -269,6 +273,39 @@ def _hard_pairs(
     )
 
 
+def _require_sharing(training: PairDataset, recipe: Recipe, qwen: PreTrainedModel) -> None:
+    """Checks that prompts can be shared, where the recipe wants it.
+
+    Raises:
+        CtscribeError: ``E_RECIPE`` for a model that cannot, ``E_PAIRS`` where no partners are
+            mutual.
+    """
+    if not recipe.pairs.shares_prompts:
+        return
+    require_attention(qwen)
+    if not training.couples():
+        raise CtscribeError(
+            "E_PAIRS",
+            "pairs.mutual needs partners that are each other's negative, but of "
+            f"{len(training)} pairs none are; run pairs again",
+        )
+
+
+def _couples(
+    training: PairDataset, recipe: Recipe, told: Callable[[str], None]
+) -> list[tuple[int, int]]:
+    """Pairs that are learned side by side, where prompts are shared."""
+    if not recipe.pairs.shares_prompts:
+        return []
+    couples = training.couples()
+    if launched()[0] == 0:
+        told(
+            f"Sharing: {2 * len(couples):,} of {len(training):,} pairs are learned beside their "
+            "partner's, and both volumes go through the model once"
+        )
+    return couples
+
+
 def make_scorer(
     qwen: PreTrainedModel,
     recipe: Recipe,
@@ -319,7 +356,7 @@ def _trainer(
         model=scorer,
         args=arguments,
         train_dataset=Carried(order),
-        data_collator=partial(collate_carried, pad_id=pad_id),
+        data_collator=partial(collate_carried, pad_id=pad_id, sharing=recipe.pairs.shares_prompts),
     )
     require_sharding(trainer.accelerator, recipe.model.dtype)
     return trainer

@@ -21,8 +21,8 @@ from ctscribe.base.recipe import ObjectiveConfig
 from ctscribe.base.rows import GapRow
 from ctscribe.learn.model.finding_queries import label_loss
 from ctscribe.learn.model.qwen import AnswerLosses
-from ctscribe.learn.objective import negative_term, pair_losses
-from ctscribe.learn.pairs.collate import PairBatch
+from ctscribe.learn.objective import Term, negative_term, pair_losses
+from ctscribe.learn.pairs.collate import Batch, PairBatch
 from ctscribe.learn.train.scorer import Part, set_rates
 
 Branch = Literal["positive", "negative"]
@@ -47,17 +47,19 @@ class Tally:
         token_ce: Float[Tensor, "tokens"],
         study_ce: Float[Tensor, "studies"],
         finding: Bool[Tensor, "tokens"],
-        square: Float[Tensor, ""],
+        square: Float[Tensor, ""] | None,
     ) -> None:
         """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
 
         Cross entropies are nats, of tokens and per token; ``finding`` marks tokens in sentences
-        that state a finding; ``square`` is the squared norm of the branch's gradient.
+        that state a finding; ``square`` is the squared norm of the branch's gradient, None where
+        it is not told apart.
         """
         self._add(f"{branch}_ce", study_ce)
         self._add(f"{branch}_finding_ce", token_ce[finding])
         self._add(f"{branch}_boilerplate_ce", token_ce[~finding])
-        self._add(f"{branch}_square", square)
+        if square is not None:
+            self._add(f"{branch}_square", square)
 
     def add_pair(
         self,
@@ -156,6 +158,10 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
     whose negatives are all satisfied has no backward pass through them. Their gradients add up to
     those of the whole.
 
+    Where negatives share prompts with positives (``prompt_rows``) both branches are one graph and
+    one backward pass, with the same gradients: it is left out of the negatives where all are
+    satisfied, and their norms are not told apart.
+
     Beside the Trainer's own arguments it takes what is minimised and the peak learning rate of
     each part of the model.
     """
@@ -225,41 +231,30 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if isinstance(inputs, CtscribeError):
             raise inputs
         model.train()
-        self._gradient.restart()  # before the forward pass, in which it meets the weights
         self.studies = inputs["studies"]
         batch: PairBatch = self._prepare_inputs(inputs)
-        positive = self._learn_positive(model, batch)
-        if self.beta != 0:
-            self._learn_negative(model, batch, positive)
+        negative = batch["negative"] if self.beta != 0 else None
+        if negative is not None and "prompt_rows" in negative:
+            positive = self._learn_both(model, batch, negative)
+        else:
+            self._gradient.restart()  # before the forward pass, in which it meets the weights
+            positive = self._learn_positive(model, batch)
+            if negative is not None:
+                self._learn_negative(model, batch, negative, positive)
         loss = self._objective.alpha * positive.per_sample().mean()
         return loss / int(self.current_gradient_accumulation_steps)
 
     def _learn_positive(self, model: nn.Module, batch: PairBatch) -> AnswerLosses:
         losses: AnswerLosses = model(batch["positive"])
-        ce = losses.per_sample()
-        self._require_numbers(torch.isfinite(ce))
-        loss = self._objective.alpha * ce.mean()
-        if self._objective.label_weight and losses.finding_logits is not None:
-            labels = batch["finding_labels"].to(ce.device)
-            loss = loss + self._objective.label_weight * label_loss(losses.finding_logits, labels)
-        square = self._differentiate(loss)
-        self.tally.add_branch("positive", losses.values, ce, batch["finding"], square)
+        square = self._differentiate(self._positive_loss(batch, losses))
+        self._count("positive", losses, batch, square)
         return replace(losses, values=losses.values.detach(), finding_logits=None)
 
-    def _learn_negative(self, model: nn.Module, batch: PairBatch, positive: AnswerLosses) -> None:
-        branch = batch["negative"]
-        if branch is None:
-            return
-        losses: AnswerLosses = model(branch)
-        self._require_numbers(~torch.isnan(losses.per_sample()))
-        branches = positive.values, losses.values
-        pair = pair_losses(
-            self._objective, *branches, losses.rows, len(self.studies), batch["disputed"]
-        )
-        term = negative_term(self._objective, pair)
-        # processes meet in every backward pass that sends gradients, so all must decide alike
-        wanting = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
-        is_needed = bool(wanting > 0)
+    def _learn_negative(
+        self, model: nn.Module, batch: PairBatch, negative: Batch, positive: AnswerLosses
+    ) -> None:
+        losses: AnswerLosses = model(negative)
+        term, is_needed = self._compare(batch, positive, losses)
         square = losses.values.new_zeros(())
         if is_needed:
             square = self._differentiate(self.beta * term.values.mean() + _zero(losses))
@@ -267,14 +262,60 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             # without a backward pass the outermost weights would stay as they were gathered,
             # through the update, which changes the shards alone
             model.reshard()
+        self._count("negative", losses, batch, square)
+
+    def _learn_both(self, model: nn.Module, batch: PairBatch, negative: Batch) -> AnswerLosses:
+        positive: AnswerLosses
+        losses: AnswerLosses
+        positive, losses = model(batch["positive"], negative)
+        loss = self._positive_loss(batch, positive)
+        term, is_needed = self._compare(batch, positive, losses)
+        if is_needed:
+            loss = loss + self.beta * term.values.mean()
+        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        self._count("positive", positive, batch, None)
+        self._count("negative", losses, batch, None)
+        return replace(positive, values=positive.values.detach(), finding_logits=None)
+
+    def _positive_loss(self, batch: PairBatch, losses: AnswerLosses) -> Float[Tensor, ""]:
         ce = losses.per_sample()
-        self.tally.add_branch("negative", losses.values, ce, batch["finding"], square)
+        self._require_numbers(torch.isfinite(ce))
+        loss = self._objective.alpha * ce.mean()
+        if self._objective.label_weight and losses.finding_logits is not None:
+            labels = batch["finding_labels"].to(ce.device)
+            loss = loss + self._objective.label_weight * label_loss(losses.finding_logits, labels)
+        return loss
+
+    def _compare(
+        self, batch: PairBatch, positive: AnswerLosses, negative: AnswerLosses
+    ) -> tuple[Term, bool]:
+        """The negatives' term, and whether any process has one that is not satisfied."""
+        ce = negative.per_sample()
+        self._require_numbers(~torch.isnan(ce))
+        branches = positive.values, negative.values
+        pair = pair_losses(
+            self._objective, *branches, negative.rows, len(self.studies), batch["disputed"]
+        )
+        term = negative_term(self._objective, pair)
+        # processes meet in every backward pass that sends gradients, so all must decide alike
+        wanting = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
+        is_needed = bool(wanting > 0)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
         if self.gaps is not None:
             gaps = (ce - positive.per_sample()).detach().clamp(-_LARGEST_GAP, _LARGEST_GAP)
             for study, shown, gap in zip(self.studies, batch["shown"], gaps.tolist(), strict=True):
                 if shown is not None:
                     self.gaps.append(GapRow(study=study, volume=shown, gap=gap))
+        return term, is_needed
+
+    def _count(
+        self,
+        branch: Branch,
+        losses: AnswerLosses,
+        batch: PairBatch,
+        square: Float[Tensor, ""] | None,
+    ) -> None:
+        self.tally.add_branch(branch, losses.values, losses.per_sample(), batch["finding"], square)
 
     def _differentiate(self, loss: Tensor) -> Float[Tensor, ""]:
         """Backward pass of one branch; squared norm of its gradient as if it were alone."""
