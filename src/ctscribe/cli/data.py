@@ -170,6 +170,9 @@ def doctor(
     *,
     recipe: RecipeName = None,
     overrides: Overrides = (),
+    tables: Annotated[
+        Path | None, Parameter(help="Features that model.encoder made, whose copies take disk.")
+    ] = None,
     prefer: Prefer = None,
     series: Series = None,
     reconstructions: Reconstructions = "one",
@@ -187,6 +190,7 @@ def doctor(
             knobs.volume,
             knobs.slices,
             knobs.model,
+            tables=tables,
             prefer=prefer,
             series=series,
             reconstructions=reconstructions,

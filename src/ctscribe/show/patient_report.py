@@ -377,6 +377,7 @@ def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
         drawn = (
             _thumbnail(each, images[each.number - 1], report.slices.pixel_spacing_mm)
             for each in shown
+            if each.number is not None
         )
         found[number] = ShownEvidence(row, tuple(drawn))
     return found

@@ -133,6 +133,8 @@ def _require_servable(writer: ReportWriter) -> None:
         what, way = "generate.contrast", "pass --set generate.contrast=none"
     elif writer.recipe.model.slice_attention:
         what, way = "model.slice_attention", "use --engine local"
+    elif writer.recipe.model.encoder is not None:
+        what, way = "model.encoder", "use --engine local"
     else:
         return
     raise CtscribeError(
