@@ -207,7 +207,8 @@ def _copy(
     progress(0, len(tables))
     of_source: dict[int, str] = {}
     for done, (row, path) in enumerate(tables, 1):
-        content = crc32(np.memmap(folder / row.file, dtype=np.uint8, mode="r").data)
+        features = _open(folder, row)
+        content = crc32(features.contiguous().view(torch.uint8).numpy())
         source = sha256_of_json([content, row.model_dump(mode="json", exclude={"file"})])[:16]
         if (other := of_source.setdefault(content, row.volume_name)) != row.volume_name:
             raise _wrong(
@@ -215,7 +216,7 @@ def _copy(
                 "have"
             )
         if not _is_there(path, source, row.volume_name):
-            _write(folder, row, path, {**store.facts(path), _SOURCE: source})
+            _write(features, row, path, {**store.facts(path), _SOURCE: source})
         progress(done, len(tables))
 
 
@@ -232,8 +233,7 @@ def _is_there(path: Path, source: str, name: str) -> bool:
     return there == source
 
 
-def _write(folder: Path, row: FeatureTableRow, path: Path, facts: Mapping[str, str]) -> None:
-    features = _open(folder, row)
+def _write(features: Tensor, row: FeatureTableRow, path: Path, facts: Mapping[str, str]) -> None:
     if not bool(torch.isfinite(features).all()):
         raise _wrong(f"features must be finite, but those of {row.volume_name} are not")
     axes, affine, planes_mm = _as_frames(np.arange(np.prod(row.grid)).reshape(row.grid), row)
