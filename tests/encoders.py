@@ -16,11 +16,10 @@ PATCH_PX = 14
 Rows = tuple[tuple[float, float, float, float], ...]
 
 
-def random_encoder() -> nn.Module:
+def random_encoder(side_px: int = PATCH_PX) -> nn.Module:
     """Reads [1, 1, planes, height, width], sees each plane beside its neighbours."""
     torch.manual_seed(7)
-    side = PATCH_PX
-    patches = nn.Conv3d(1, WIDTH, (1, side, side), stride=(1, side, side))
+    patches = nn.Conv3d(1, WIDTH, (1, side_px, side_px), stride=(1, side_px, side_px))
     return nn.Sequential(patches, nn.GELU(), nn.Conv3d(WIDTH, WIDTH, 3, padding=1)).eval()
 
 
@@ -28,7 +27,8 @@ def random_encoder() -> nn.Module:
 def encode(encoder: nn.Module, volume: np.ndarray) -> Tensor:
     """Features [planes, rows, columns, width] of grey levels [planes, height, width]."""
     shown = torch.from_numpy(np.array(volume, dtype=np.float32) / 255)[None, None]
-    return encoder(shown)[0].permute(1, 2, 3, 0).contiguous()
+    features: Tensor = encoder(shown)[0]
+    return features.permute(1, 2, 3, 0).contiguous()
 
 
 def encode_prepared(prepared: Prepared, encoder: nn.Module) -> dict[str, Tensor]:
@@ -39,9 +39,9 @@ def encode_prepared(prepared: Prepared, encoder: nn.Module) -> dict[str, Tensor]
     }
 
 
-def frame_grid(study: StudyRow) -> Rows:
+def frame_grid(study: StudyRow, side_px: int = PATCH_PX) -> Rows:
     """Affine of a grid with a plane for each frame and a cell for each patch of it."""
-    middle, side = (PATCH_PX - 1) / 2, float(PATCH_PX)
+    middle, side = (side_px - 1) / 2, float(side_px)
     first, second = study.slice_indices[:2]
     to_frame = [
         [0, 0, side, middle],

@@ -202,6 +202,11 @@ def doctor(
         print_json(asdict(found))
     else:
         print_text(describe(found))
+    if knobs.model.encoder is not None and tables is None:
+        say(
+            f"note: the features of {knobs.model.encoder} take as much disk as its tables, which "
+            "--tables counts"
+        )
     if found.num_failing:
         raise CtscribeError(
             "E_UNHEALTHY", f"every volume should be ready, but {found.num_failing} have problems"

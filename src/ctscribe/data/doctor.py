@@ -76,10 +76,9 @@ class Diagnosis:
     """What is unusual, by code."""
     need: dict[str, Need]
     """By what is kept, ``slices`` or ``all``."""
-    features_bytes: int | None
+    features_bytes: int
     """Disk that a frozen tower's features of all volumes take besides, those of noise apart, or
-    the copies of another encoder's tables; 0 for a tower that learns, None where the tables are
-    not given."""
+    the copies of another encoder's tables; 0 for a tower that learns, or without the tables."""
 
     @property
     def num_failing(self) -> int:
@@ -163,9 +162,7 @@ def describe(found: Diagnosis) -> str:
         disk, memory = size_in_words(need.disk_bytes), size_in_words(need.memory_bytes)
         hours = f"{need.cpu_hours:.1f}" if need.cpu_hours >= 0.05 else "< 0.1"
         lines.append(f"  --keep {keep:<8}{disk:>9}{memory:>21}{hours:>13}")
-    if found.features_bytes is None:
-        lines.append("  features besides, as much as the encoder's tables: give them by --tables")
-    elif found.features_bytes:
+    if found.features_bytes:
         lines.append(f"  features besides {size_in_words(found.features_bytes):>9}")
     return "\n".join(lines)
 
@@ -276,10 +273,10 @@ def _needs(all_in: _Estimates) -> dict[str, Need]:
     }
 
 
-def _tables_bytes(folder: Path | None, model: ModelConfig) -> int | None:
-    """What another encoder's features take once they are copied; None where nobody says."""
+def _tables_bytes(folder: Path | None, model: ModelConfig) -> int:
+    """What another encoder's features take once they are copied; 0 where they are not given."""
     if folder is None:
-        return None
+        return 0
     if model.encoder is None:
         raise CtscribeError(
             "E_OPTION", "--tables must go with model.encoder, but the recipe names no encoder"

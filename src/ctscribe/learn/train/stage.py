@@ -30,7 +30,9 @@ from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import find_encoder
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.projector import Encoder, attach_projector, projector_of
+from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, Visual, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
@@ -131,6 +133,19 @@ def visual_source(
     return with_text
 
 
+def _require_places(qwen: PreTrainedModel, pairs: PairDataset, recipe: Recipe) -> None:
+    """Refuses scans that the recipe's positions cannot place, before the run has a folder."""
+    batch = collate_samples([pairs[0].positive], pad_id=0)
+    position_ids(
+        qwen.config,
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["video_grid_thw"],
+        batch["position_mm"],
+        recipe.model.positions,
+    )
+
+
 @final
 @dataclass(frozen=True)
 class TrainResult:
@@ -166,8 +181,8 @@ def train(
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``, ``E_CHECKPOINT``,
-            ``E_ENCODER``.
+            ``E_POSITIONS``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``,
+            ``E_CHECKPOINT``, ``E_ENCODER``.
     """
     prepared.require(recipe)
     with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
@@ -190,6 +205,7 @@ def train(
         )
         for dataset in (taught, judged):
             dataset.require_reports()
+        _require_places(qwen, taught, recipe)
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
