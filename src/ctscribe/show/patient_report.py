@@ -60,7 +60,8 @@ INTENDED_USE = {
     "User profile": "Researchers and engineers. A draft is read by a radiologist before it is "
     "used for anything.",
     "Use environment": "Research computers, outside patient care.",
-    "Operating principle": "A vision-language model reads a few axial slices and writes text. "
+    "Operating principle": "A vision-language model reads a few axial slices, or what another "
+    "encoder saw of the scan, and writes text. "
     "It can miss findings, state findings that are not there, and has no access to prior scans.",
 }
 """The six items of an intended-use statement, none of them a clinical claim."""

@@ -86,6 +86,8 @@ def _sentence(section: str, text: str) -> ReadSentence:
 
 
 SETS_PER_CALL = 16
+_TOKENS_PER_CALL = 16 * 4096
+"""Of a scan of many tokens, as another encoder's grid has, fewer sets go together."""
 
 PARTICULAR_NATS = 0.3
 """A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
@@ -214,10 +216,11 @@ def log_probs(
     """Log-probability of each token of the answer, its end included, for each set of pairs kept."""
     answer = on_scan.input_ids[on_scan.answer_start :]
     result = torch.empty(len(kept), len(answer))
+    at_once = max(1, min(SETS_PER_CALL, _TOKENS_PER_CALL // len(on_scan.input_ids)))
     for size in {len(each) for each in kept}:
         same = [i for i, each in enumerate(kept) if len(each) == size]
-        for start in range(0, len(same), SETS_PER_CALL):
-            rows = same[start : start + SETS_PER_CALL]
+        for start in range(0, len(same), at_once):
+            rows = same[start : start + at_once]
             result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
     return result
 

@@ -64,7 +64,7 @@ def merge(
     """
     if (projector := projector_of(qwen)) is not None:
         projected: Tensor = projector(tokens)
-        return projected
+        return projected.to(qwen.lm_head.weight.dtype)
     tower = qwen.model.visual
     mergers = backbone_of(qwen).mergers(tower)
     before = MERGE**2 * tower.config.hidden_size
