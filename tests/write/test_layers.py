@@ -33,7 +33,7 @@ from ctscribe.show.report import report_of, save_draft
 from ctscribe.show.viewer import places_of
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.find_evidence import find_evidence
-from ctscribe.write.layers import ShownSlices, layers_of, slices_of_study
+from ctscribe.write.layers import ShownSlices, layers_of
 from ctscribe.write.writer import ReportWriter
 from tests.data.tree import SLICES, VOLUME, write_tree
 from tests.models import tiny_model, write_run
@@ -130,6 +130,12 @@ def test_a_lesion_in_one_cell_is_shown_where_the_cell_lies(
     draft = writer.draft(prepared, prepared.by_name[NAMES[1]])
     save_draft(draft, tmp_path / "report.json")
     save_draft(draft, tmp_path / "report.html")
+    save_draft(draft, tmp_path / "report.txt")
+    assert "what the encoder e saw of the whole scan" in (tmp_path / "report.html").read_text(
+        "utf-8"
+    )
+    words = " ".join((tmp_path / "report.txt").read_text("utf-8").split())
+    assert "Written from what the encoder e saw of the whole scan, by tiny" in words
     told = read_json(tmp_path / "report.json")["sentences"][0]["slices"]
     assert told
     for shown in told:
@@ -192,7 +198,7 @@ def test_evidence_files_and_the_truth_agree_with_it(
 
 def test_planes_alone_name_slices_and_no_box(prepared: Prepared, writer: ReportWriter) -> None:
     study = prepared.by_name[NAMES[1]]
-    shown = slices_of_study(prepared, study)
+    shown = ShownSlices.of_study(prepared, study)
     store = writer.features(prepared, [study])
     visual = replace(store.visual(study), grid_to_ras=None)
     find = layers_of(visual, shown, 7, of_encoder=True)

@@ -11,7 +11,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, w
 from ctscribe.base.runs import claim
 from ctscribe.data.prepared import Prepared
 from ctscribe.write.evidence import EvidenceRow
-from ctscribe.write.layers import slices_of_study
+from ctscribe.write.layers import ShownSlices
 from ctscribe.write.writer import ReportWriter
 
 
@@ -54,7 +54,7 @@ def find_evidence(
         for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
             report = writer.read(row.findings, row.impression)
             visual = replace(store.visual(study), cue=row.cue)
-            shown = slices_of_study(prepared, study)
+            shown = ShownSlices.of_study(prepared, study)
             found = EvidenceRow(
                 scan_id=row.scan_id,
                 patient_id=row.patient_id,

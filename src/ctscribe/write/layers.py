@@ -36,20 +36,20 @@ class ShownSlices:
     size_px: tuple[int, int]
     depth: int
 
+    @classmethod
+    def of_scan(cls, scan: PreparedVolume) -> "ShownSlices":
+        """Of a scan in memory."""
+        _, height, width, _ = scan.frames.shape
+        depth = scan.resampling.shape_xyz[2]
+        places = scan.slice_indices, scan.position_mm, scan.frame_to_ras
+        return cls(*places, (height, width), depth)
 
-def slices_of(scan: PreparedVolume) -> ShownSlices:
-    """Those of a scan in memory."""
-    _, height, width, _ = scan.frames.shape
-    depth = scan.resampling.shape_xyz[2]
-    places = scan.slice_indices, scan.position_mm, scan.frame_to_ras
-    return ShownSlices(*places, (height, width), depth)
-
-
-def slices_of_study(prepared: Prepared, study: StudyRow) -> ShownSlices:
-    """Those of a prepared study."""
-    _, height, width, _ = prepared.frames(study).shape
-    places = study.slice_indices, study.position_mm, np.array(study.frame_to_ras)
-    return ShownSlices(*places, (height, width), study.shape_xyz[2])
+    @classmethod
+    def of_study(cls, prepared: Prepared, study: StudyRow) -> "ShownSlices":
+        """Of a prepared study."""
+        _, height, width, _ = prepared.frames(study).shape
+        places = study.slice_indices, study.position_mm, np.array(study.frame_to_ras)
+        return cls(*places, (height, width), study.shape_xyz[2])
 
 
 @final

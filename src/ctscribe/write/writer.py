@@ -78,7 +78,7 @@ from ctscribe.write.evidence import (
     read_report,
     sentence_rows,
 )
-from ctscribe.write.layers import ShownSlices, layers_of, slices_of
+from ctscribe.write.layers import ShownSlices, layers_of
 
 View = Callable[[StudyRow], Visual]
 """Gives what is shown as a study: its own scan, or something else in its place."""
@@ -259,7 +259,7 @@ class ReportWriter:
         Raises:
             CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
         """
-        self._require_tower()
+        self.require_tower()
         slices, height, width, _ = scan.frames.shape
         patch_px = backbone_of(self.qwen).patch_px
         with torch.inference_mode():
@@ -270,14 +270,17 @@ class ReportWriter:
             visual_tokens=tokens,
         )
 
-    def _require_tower(self) -> None:
-        """Refuses scans outside of a prepared folder for a run that another encoder sees for."""
+    def require_tower(self) -> None:
+        """Refuses scans outside of a prepared folder for a run that reads another encoder.
+
+        Raises:
+            CtscribeError: ``E_ENCODER``.
+        """
         if (name := self.recipe.model.encoder) is not None:
             raise CtscribeError(
                 "E_ENCODER",
                 f"a scan must come with features of the encoder {name}, which this run reads, but "
-                "outside of a prepared folder there are none; prepare it, take its features in "
-                "by `ctscribe import-features`, and give the prepared folder",
+                "outside of a prepared folder there are none",
             )
 
     def told(self, visual: Visual) -> Visual:
@@ -432,7 +435,7 @@ class ReportWriter:
         Raises:
             CtscribeError: What is wrong with the scan, in one sentence.
         """
-        self._require_tower()
+        self.require_tower()
         if not source.exists():
             raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
         kind: SourceKind = "DICOM" if is_dicom(source) else "NIfTI"
@@ -453,7 +456,7 @@ class ReportWriter:
         Raises:
             CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
         """
-        self._require_tower()
+        self.require_tower()
 
         def prepare() -> PreparedVolume:
             prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
@@ -516,7 +519,7 @@ class ReportWriter:
         answer = self.answers([visual])[0]
         text = answer.text
         report = self.read(*split_report(text))
-        evidence = self.evidence(report, visual, slices_of(scan))
+        evidence = self.evidence(report, visual, ShownSlices.of_scan(scan))
         findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
         confidences: list[float | None] = [None] * len(evidence)
         calibration = self._sentence_calibration()

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import write_rows
+from ctscribe.cli.serve import serve
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
@@ -186,6 +187,8 @@ def test_a_scan_without_them_is_refused_in_one_sentence(trained: Path, tmp_path:
     writer = ReportWriter(trained)
     with refusal("E_ENCODER", "outside of a prepared folder there are none"):
         writer.report(tmp_path)
+    with refusal("E_ENCODER", "outside of a prepared folder there are none"):
+        serve(trained)
     with refusal("E_RECIPE", "a warm-up teaches the model's own vision tower"):
         warm_up(tmp_path / "warm", recipe_of())
 
