@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from ctscribe.base.rows import FEATURE_TABLES, FeatureTableRow, StudyRow, write_rows
 from ctscribe.data.prepared import Prepared, stem
 
-WIDTH = 24
+WIDTH = 128
+"""As many as the tiny language model has: what is not projected, or twice, is found by its numbers
+alone."""
 PATCH_PX = 14
 Rows = tuple[tuple[float, float, float, float], ...]
 

@@ -16,6 +16,7 @@ from ctscribe.cli.serve import serve
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
+from ctscribe.learn.model.decoding import visual_tokens_of
 from ctscribe.learn.model.encoder_tables import import_tables
 from ctscribe.learn.model.feature_store import find_encoder
 from ctscribe.learn.model.projector import ENCODER_FILE, PROJECTOR_FILE, Encoder, attach_projector
@@ -26,6 +27,7 @@ from ctscribe.learn.train.stage import read_by_encoder, train
 from ctscribe.learn.warm_up import warm_up
 from ctscribe.measure.card import make_card
 from ctscribe.measure.tune import tune
+from ctscribe.write.evidence import log_probs
 from ctscribe.write.find_evidence import find_evidence
 from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
@@ -135,6 +137,12 @@ def test_what_it_wrote_is_written_again_and_rests_on_planes(
     for pair in pairs:
         assert pair.position_mm == (35.0 - 10 * pair.pair,)
         assert (pair.box_px is None) == (pair.box_mm is None)
+    scan = encoded.scans("validation")[0]
+    view = writer.features(encoded, [scan]).visual
+    on_scan = writer.put_behind(writer.read(scan.findings, scan.impression), view(scan))
+    scores = log_probs(writer.qwen, on_scan, [frozenset(range(4))])
+    assert -float(scores.mean()) == pytest.approx(float(writer.losses([scan], view)[0]), rel=1e-4)
+    assert torch.equal(visual_tokens_of(writer.qwen, [view(scan)]), on_scan.visual_tokens)
     card = make_card(writer, encoded, "validation", tmp_path / "card")
     assert [*card["views"]] == ["real", "noise", "other_patient"]
     assert "blank" in card["not_shown"]
