@@ -6,23 +6,28 @@ fewer patients to hold them against.
 """
 
 import csv
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from benchmarks.bench_ct_rate import PAGE, RECIPE, costs, page_with, rows_of
 from ctscribe.base.files import read_json
 from ctscribe.base.recipe import read_recipe
 from ctscribe.base.rows import PredictionRow, SkippedRow, StudyRow, read_rows
+from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.scan.read import read_volume
 from tests.dicom import write_series
+from tests.encoders import encode_prepared, frame_grid, random_encoder
 from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +81,7 @@ def here(commands: str, data: Path) -> str:
     for there, put in {
         "/data/CT-RATE": str(data / "CT-RATE"),
         "/models/Qwen2.5-VL-7B-Instruct": str(data / "published"),
+        "/models/colipri.safetensors": str(data / "encoder"),
         "/scans/series-folder": str(data / "series"),
     }.items():
         commands = commands.replace(there, put)
@@ -143,6 +149,25 @@ def test_one_draft_from_a_dicom_series(work: Path, data: Path) -> None:
     run(work.parent, here(block("docs/own_scans.md", "ctscribe report"), data))
     page = next((work.parent / "draft").rglob("report.html")).read_text(encoding="utf-8")
     assert "Research use only" in page
+
+
+@pytest.mark.long
+def test_features_of_another_encoder_from_tables_to_a_card(work: Path, data: Path) -> None:
+    page = (ROOT / "docs/encoders.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    prepared, folder = Prepared(work / "prepared"), work / "colipri"
+    folder.mkdir()
+    encoded = (
+        (name, features, np.array(frame_grid(prepared.by_name[name], side_px=56)))
+        for name, features in encode_prepared(prepared, random_encoder(side_px=56)).items()
+    )
+    exec(snippet, {"encoded": encoded, "folder": folder, "json": json, "save_file": save_file})
+    (data / "encoder").write_bytes(b"weights")
+    run(work.parent, here(block("docs/encoders.md", "ctscribe import-features"), data))
+    written = read_rows(work / "encoder/run/predictions_test.jsonl", PredictionRow)
+    assert {row.patient_id for row in written} == {"valid_1", "valid_2"}
+    card = read_json(work / "encoder/run/card_test/card.json")
+    assert [*card["views"]] == ["real", "other_patient"]
 
 
 @pytest.mark.slow

@@ -109,7 +109,10 @@ def test_pairs_are_those_of_the_frames_that_were_prepared(tmp_path: Path) -> Non
     assert not out.exists()
 
 
-NOTHING_NEW = {"calibrate", "doctor", "env", "evidence", "features", "recipe", "serve", "tune"}
+NOTHING_NEW = {
+    *("calibrate", "doctor", "env", "evidence", "features", "import-features", "recipe", "serve"),
+    "tune",
+}
 """They print, or add to the run or the prepared studies that they are given."""
 
 

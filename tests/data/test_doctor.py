@@ -8,6 +8,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig
+from ctscribe.base.rows import FEATURE_TABLES, FeatureTableRow, write_rows
 from ctscribe.base.tables import format_csv
 from ctscribe.cli.app import app
 from ctscribe.data.ct_rate import CtRateTree
@@ -113,6 +114,26 @@ def test_nothing_is_stored_of_a_tower_that_learns(tree: CtRateTree) -> None:
     found = examine(tree.root, VOLUME, SLICES, ModelConfig(freeze_tower=False))
     assert found.features_bytes == 0
     assert "features" not in describe(found)
+
+
+def test_an_encoders_tables_are_counted(tree: CtRateTree, tmp_path: Path) -> None:
+    model, tables = MODEL.model_copy(update={"encoder": "e"}), tmp_path / "tables"
+    assert examine(tree.root, VOLUME, SLICES, model).features_bytes == 0
+    place = {"grid": (1, 1, 2), "plane_mm": (0.0,)}
+    rows = [
+        FeatureTableRow.model_validate({"volume_name": name, "file": f"{name}.npy", **place})
+        for name in NAMES
+    ]
+    tables.mkdir()
+    write_rows(tables / FEATURE_TABLES, rows)
+    with refusal("E_ENCODER", "train_1_a_1.nii.gz.npy must hold features of train_1"):
+        examine(tree.root, VOLUME, SLICES, model, tables=tables)
+    for each in rows:
+        (tables / each.file).write_bytes(b"x" * 500)
+    found = examine(tree.root, VOLUME, SLICES, model, tables=tables)
+    assert found.features_bytes == 500 * len(NAMES)
+    with refusal("E_OPTION", "--tables must go with model.encoder"):
+        examine(tree.root, VOLUME, SLICES, MODEL, tables=tables)
 
 
 def test_every_preset_has_its_features_size(tree: CtRateTree) -> None:

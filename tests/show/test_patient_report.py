@@ -436,7 +436,7 @@ def test_the_dictionary_is_json_and_holds_everything_but_images() -> None:
         "schema", "use", "status", "verified", "study", "findings", "impression", "labels",
         "warnings", "slices", "model_windows", "source_kind", "geometry", "provenance",
         "intended_use", "sentences", "not_assessable", "finished", "scan_sha256",
-            "other_findings", "self_check",
+            "other_findings", "self_check", "encoder",
     }  # fmt: skip
 
 

@@ -26,8 +26,10 @@ from ctscribe.write.evidence import (
     rank_pairs,
     sentence_rows,
 )
+from ctscribe.write.layers import ShownSlices, layers_of
 
 EVERY = frozenset({0, 1, 2})
+SLICES = (50, 40, 30, 20, 10, 0)
 
 
 def test_with_all_pairs_it_is_what_training_computes(
@@ -105,10 +107,14 @@ def test_drops_add_up_over_a_sentences_tokens(report: ReadReport) -> None:
 
 
 def test_every_sentence_gets_its_slices(
-    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, on_scan: ReportOnScan
+    qwen: Qwen2_5_VLForConditionalGeneration,
+    report: ReadReport,
+    visual: Visual,
+    on_scan: ReportOnScan,
 ) -> None:
     millimetres = (55.0, 45.0, 5.0, -5.0, -45.0, -55.0)
-    evidence = explain(qwen, report, on_scan, (50, 40, 30, 20, 10, 0), millimetres)
+    shown = ShownSlices(SLICES, millimetres, np.eye(4), (56, 56), 60)
+    evidence = explain(qwen, report, on_scan, layers_of(visual, shown, 7, of_encoder=False))
     assert [each.text for each in evidence] == [each.text for each in report.sentences]
     total, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(3)), report)
     assert find_in_scan(qwen, on_scan) is not None
@@ -161,7 +167,7 @@ def evidence(findings: tuple[str, ...], *, particular: bool) -> SentenceEvidence
 
 
 def test_the_best_pairs_slices_are_named_as_the_report_counts_them() -> None:
-    (row,) = sentence_rows([evidence((), particular=True)], [0.75])
+    (row,) = sentence_rows([evidence((), particular=True)], [0.75], SLICES)
     assert [(s.number, s.slice_index, s.position_mm) for s in row.slices] == [
         (3, 30, 5.0),
         (4, 20, -5.0),
@@ -175,6 +181,7 @@ def test_boilerplate_names_no_slice_and_a_finding_is_never_boilerplate() -> None
     stock, stated = sentence_rows(
         [evidence((), particular=False), evidence(("Lung nodule",), particular=False)],
         [None, None],
+        SLICES,
     )
     assert (stock.boilerplate, stock.slices) == (True, ())
     assert repr(stock) == "SentenceRow('A nodule.', boilerplate)"

@@ -12,6 +12,7 @@ from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.families import BACKBONES
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.train.stage import train
+from ctscribe.write.layers import ShownSlices
 from ctscribe.write.writer import ReportWriter
 from tests.learn.train.conftest import STUDIES
 from tests.learn.train.runs import make_recipe
@@ -50,7 +51,7 @@ def test_a_run_from_frames_to_evidence(
     assert len(written) == len(scans)
     report = writer.read("A nodule of 6 mm is seen.", "Lung nodule.")
     scan = scans[0]
-    found = writer.evidence(report, store.visual(scan), scan.slice_indices, scan.position_mm)
+    found = writer.evidence(report, store.visual(scan), ShownSlices.of_study(prepared, scan))
     assert len(found) == 2
     for pair in found[0].pairs:
         assert np.isfinite(pair.drop)

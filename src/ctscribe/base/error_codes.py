@@ -71,6 +71,8 @@ E_EMPTY_REPORT       A report has no findings.
     Leave the study out, or add the text.
 E_EMPTY_SPLIT        A split has too few patients to be of use.
     Prepare more patients, choose another split, or raise `splits.validation_fraction`.
+E_ENCODER            Features of another encoder are missing, or are not those that are read.
+    Take sound ones in by `ctscribe import-features`; docs/encoders.md says how they are given.
 E_ENCODING           A table is not UTF-8 text.
     Save it again as UTF-8, or convert it with iconv from what it is, such as cp1254 or latin-1.
 E_ENDPOINT           A server that shall write reports does not answer, or not as OpenAI's do.

@@ -173,9 +173,25 @@ class ModelConfig(Section):
     slice_attention: bool = False
     """Finding queries attend over the visual tokens and re-weight slices for the language model;
     they start from the warm-up's, where the starting weights come from one."""
+    encoder: str | None = Field(None, min_length=1)
+    """Another encoder, by the name its features were taken into the prepared folder under
+    (`ctscribe import-features`); they are read in the vision tower's place, through a projector
+    that learns. None reads the tower's."""
     cues: bool = False
     """Findings are told in the prompt: in training the true ones; when writing those whose
     calibrated probability is high enough, by the warm-up's finding queries or by a table."""
+
+    @model_validator(mode="after")
+    def _tower_stays_where_nobody_reads_it(self) -> "ModelConfig":
+        if self.encoder and not (self.freeze_tower and self.freeze_merger):
+            raise ValueError(
+                "encoder needs freeze_tower: true and freeze_merger: true, since neither is read"
+            )
+        return self
+
+    def as_asked(self) -> dict[str, Any]:
+        """As JSON without knobs that are unset, so that older runs hold."""
+        return self.model_dump(mode="json", exclude={"encoder"} if self.encoder is None else None)
 
 
 class ObjectiveConfig(Section):
@@ -250,7 +266,8 @@ class TrainConfig(Section):
     tower_learning_rate: float | None = Field(None, gt=0)
     """Peak for the vision tower's blocks where they learn; None takes learning_rate."""
     merger_learning_rate: float | None = Field(None, gt=0)
-    """Peak for the merger where it learns; None takes learning_rate."""
+    """Peak for the merger where it learns, and for an encoder's projector; None takes
+    learning_rate."""
     epochs: int = Field(1, ge=1)
     """Passes over the pairs (paper: 1)."""
     pairs_per_device: int = Field(1, ge=1)
@@ -409,7 +426,8 @@ class Recipe(Section):
 
     def as_asked(self) -> dict[str, Any]:
         """As JSON, what identifies a run; see `TrainConfig.as_asked`."""
-        asked = {"pairs": self.pairs.as_asked(), "train": self.train.as_asked()}
+        sections = {"pairs": self.pairs, "model": self.model, "train": self.train}
+        asked = {name: section.as_asked() for name, section in sections.items()}
         return {**self.model_dump(mode="json"), **asked}
 
 

@@ -7,6 +7,7 @@ read, by the number of its line; and it carries a checksum.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, final
 
@@ -38,6 +39,8 @@ from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
 
 MAX_AGE_YEARS = 130
 _NUM_FINDINGS = 18
+_LEAST_CELL_MM3 = 1e-3
+"""Of an encoder's grid; axes of smaller ones are parallel or no axes."""
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(one_form)]
 """Of a volume, scan or patient; names that look the same are the same."""
@@ -128,6 +131,57 @@ class StudyRow(ReportedRow):
         _require(all(low < high for low, high in self.reach_z), "reach from below to above")
         _require(len(matrix) == 4 and matrix[3] == (0, 0, 0, 1), "have a 4 × 4 frame_to_ras")
         return self
+
+
+FEATURE_TABLES = "tables.jsonl"
+
+
+class FeatureTableRow(Row):
+    """``tables.jsonl``: where another encoder's features of one volume are, and where they lie.
+
+    Its author is whoever ran the encoder.
+    """
+
+    KEY = ("volume_name",)
+
+    volume_name: Name
+    """As the data set names it; of a volume of noise any other name."""
+    file: Name
+    """In the folder of the table: safetensors or npy, [cells, width] or [planes, rows, columns,
+    width], planes slowest and columns fastest."""
+    grid: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Planes, rows and columns."""
+    affine: tuple[tuple[float, float, float, float], ...] | None = None
+    """4 × 4: (plane, row, column, 1) of a cell's middle → RAS+ mm."""
+    plane_mm: tuple[float, ...] | None = None
+    """Superior coordinate of each plane, RAS+, where no more is known."""
+    noise: bool = False
+    """Of a volume of Gaussian noise, which lies nowhere."""
+
+    @model_validator(mode="after")
+    def _must_hold_together(self) -> "FeatureTableRow":
+        _require(is_file_name(self.file), "have a plain file name as file")
+        num_places = (self.affine is not None) + (self.plane_mm is not None)
+        if self.noise:
+            _require(not num_places, "have neither affine nor plane_mm where it is noise")
+            return self
+        _require(num_places == 1, "have an affine, or plane_mm where no more is known")
+        if self.affine is not None:
+            _require(_is_affine(self.affine), "have a 4 × 4 affine with independent axes")
+        if self.plane_mm is not None:
+            steps = {low < high for low, high in pairwise(self.plane_mm)}
+            _require(len(self.plane_mm) == self.grid[0], "have one plane_mm for each plane")
+            _require(len(steps) < 2, "have plane_mm that rise or fall from plane to plane")
+            _require(len(set(self.plane_mm)) == len(self.plane_mm), "have no two planes at one mm")
+        return self
+
+
+def _is_affine(rows: Sequence[tuple[float, float, float, float]]) -> bool:
+    if len(rows) != 4 or rows[3] != (0, 0, 0, 1):
+        return False
+    (a, b, c, _), (d, e, f, _), (g, h, i, _) = rows[:3]
+    volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return abs(volume) > _LEAST_CELL_MM3
 
 
 class SkippedRow(Row):

@@ -170,6 +170,9 @@ def doctor(
     *,
     recipe: RecipeName = None,
     overrides: Overrides = (),
+    tables: Annotated[
+        Path | None, Parameter(help="Features that model.encoder made, whose copies take disk.")
+    ] = None,
     prefer: Prefer = None,
     series: Series = None,
     reconstructions: Reconstructions = "one",
@@ -187,6 +190,7 @@ def doctor(
             knobs.volume,
             knobs.slices,
             knobs.model,
+            tables=tables,
             prefer=prefer,
             series=series,
             reconstructions=reconstructions,
@@ -198,6 +202,11 @@ def doctor(
         print_json(asdict(found))
     else:
         print_text(describe(found))
+    if knobs.model.encoder is not None and tables is None:
+        say(
+            f"note: the features of {knobs.model.encoder} take as much disk as its tables, which "
+            "--tables counts"
+        )
     if found.num_failing:
         raise CtscribeError(
             "E_UNHEALTHY", f"every volume should be ready, but {found.num_failing} have problems"

@@ -128,6 +128,42 @@ def features(
 
 
 @app.command
+def import_features(
+    prepared: Path,
+    tables: Path,
+    *,
+    encoder: Annotated[str, Parameter(help="Its name, which a recipe gives as model.encoder.")],
+    weights: Annotated[
+        Path | None,
+        Parameter(help="The encoder's file of weights, by which it is told from others."),
+    ] = None,
+) -> None:
+    """Take features that another encoder made of every study of PREPARED in, from TABLES.
+
+    TABLES is a folder with tables.jsonl and the files that it names; the features are copied.
+    """
+    from ctscribe.data.prepared import Prepared
+    from ctscribe.learn.model.encoder_tables import import_tables
+
+    studies = Prepared(prepared)
+    with stage("Taking features in", "volumes") as progress:
+        found = import_tables(studies, tables, encoder, weights, progress=progress)
+    if found.num_not_prepared:
+        say(f"{found.num_not_prepared} tables are of volumes that are not prepared, and were left")
+    if found.num_without_cells:
+        say(
+            f"note: of {found.num_without_cells} studies only the planes' places are known, so "
+            "evidence for them names slices and has no boxes"
+        )
+    if not found.num_noise:
+        say("note: no noise is among them, so pairs.strategy gauss and the card's noise are not")
+    say(
+        f"Features of {found.num_studies} studies by {found.encoder} in "
+        f"{studies.features(found.encoder.hash)}; set model.encoder={encoder} to read them"
+    )
+
+
+@app.command
 def reinforce(
     run: Path,
     out: Path,

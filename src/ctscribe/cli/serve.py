@@ -50,6 +50,7 @@ def serve(
 
     outputs = documents.outputs()
     writer = ReportWriter(run).changed(overrides)
+    writer.require_tower()
     _ = writer.qwen  # a run without whole weights is told now, not at the first scan
     options = ServerOptions(host, port, scans, queue, max_upload_mb << 20)
     if not options.is_local:

@@ -10,7 +10,7 @@ from typing import Any, final
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback, size_in_words
 from ctscribe.base.recipe import ModelConfig, SlicesConfig, VolumeConfig
-from ctscribe.base.rows import SkippedRow
+from ctscribe.base.rows import FEATURE_TABLES, FeatureTableRow, SkippedRow, each_row
 from ctscribe.data.engines import local
 from ctscribe.data.listing import NO_CHEST, ListedVolume, Reconstructions
 from ctscribe.data.manifest import each_source
@@ -78,8 +78,8 @@ class Diagnosis:
     need: dict[str, Need]
     """By what is kept, ``slices`` or ``all``."""
     features_bytes: int
-    """Disk that a frozen tower's features of all volumes take besides, those of noise apart; 0 for
-    a tower that learns."""
+    """Disk that a frozen tower's features of all volumes take besides, those of noise apart, or
+    the copies of another encoder's tables; 0 for a tower that learns, or without the tables."""
 
     @property
     def num_failing(self) -> int:
@@ -93,6 +93,7 @@ def examine(
     slices: SlicesConfig,
     model: ModelConfig,
     *,
+    tables: Path | None = None,
     prefer: Prefer | None = None,
     series: str | None = None,
     reconstructions: Reconstructions = "one",
@@ -104,11 +105,13 @@ def examine(
 
     Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
     when `prepare` reads the voxels. The arguments are those of `prepare`; ``model`` tells how large
-    stored features are.
+    stored features are; of another encoder's the folder ``tables`` of `import_tables` does.
 
     Raises:
-        CtscribeError: What is wrong with the data set's tables.
+        CtscribeError: What is wrong with the data set's tables, or an encoder's; ``E_OPTION`` for
+            such of an encoder that ``model`` does not name.
     """
+    copies = _tables_bytes(tables, model)
     estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
     with as_data_set(source, processes=processes) as (listed, skipped):
         entries: Iterable[ListedVolume | SkippedRow] = ()
@@ -129,7 +132,7 @@ def examine(
                     _add(warnings, code, example)
             progress(done, len(headers))
     problems, warnings = (dict(sorted(each.items())) for each in (problems, warnings))
-    features = found.visual_tokens * _bytes_per_token(model)
+    features = found.visual_tokens * _bytes_per_token(model) if model.encoder is None else copies
     return Diagnosis(found.number, problems, warnings, _needs(found), features)
 
 
@@ -269,6 +272,25 @@ def _needs(all_in: _Estimates) -> dict[str, Need]:
         "slices": Need(all_in.frame_bytes, memory, read_h),
         "all": Need(all_in.frame_bytes + stores, memory, read_h + store_h),
     }
+
+
+def _tables_bytes(folder: Path | None, model: ModelConfig) -> int:
+    """What another encoder's features take once they are copied; 0 where they are not given."""
+    if folder is None:
+        return 0
+    if model.encoder is None:
+        raise CtscribeError(
+            "E_OPTION", "--tables must go with model.encoder, but the recipe names no encoder"
+        )
+    total = 0
+    for row in each_row(folder / FEATURE_TABLES, FeatureTableRow):
+        path = folder / row.file
+        if not path.is_file():
+            raise CtscribeError(
+                "E_ENCODER", f"{path} must hold features of {row.volume_name}, but is not there"
+            )
+        total += path.stat().st_size
+    return total
 
 
 def _bytes_per_token(model: ModelConfig) -> int:

@@ -20,7 +20,7 @@ from ctscribe.base.locks import one_writer
 from ctscribe.base.rows import PredictionRow, StudyRow
 from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.temperature import choose_threshold, fit_table, fit_temperature
 from ctscribe.measure.reliability import Claims, draw_reliability, reliability
 from ctscribe.scan.frames import WINDOWS, air_frames, noise_frames

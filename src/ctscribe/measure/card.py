@@ -5,7 +5,9 @@ it; or the mismatch gap alone.
 
 The tower encodes every pair of neighbouring slices on its own, so a volume whose slice pairs are
 shuffled or replaced has the same visual tokens, shuffled or replaced. Most views are therefore put
-together from stored features and equal what the tower would make of the altered frames.
+together from stored features and equal what the tower would make of the altered frames. Another
+encoder sees a volume whole, and what it would make of an altered one only who has it can tell: its
+card has the views that its features show, which are the scan itself, another patient's and noise.
 Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
 """
 
@@ -30,7 +32,7 @@ from ctscribe.base.types import Split
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.backbone import MERGE
 from ctscribe.learn.model.families import backbone_of
-from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.feature_store import EncoderStore, FeatureStore
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_scores import score_card
@@ -110,8 +112,12 @@ def _all_views(
     strangers: Mapping[str, StudyRow],
 ) -> dict[str, View]:
     """In the order of `VIEWS`; those that change voxels only where volumes were kept."""
-    store = writer.features(prepared, scans, noise=True)
+    of_tower = writer.recipe.model.encoder is None
+    store = writer.features(prepared, scans, noise=of_tower)
     views = make_views(writer.qwen, store, strangers)
+    if isinstance(store, EncoderStore):
+        shown = {"real", "other_patient"} | ({"noise"} if store.has_noise(scans) else set())
+        return {name: views[name] for name in VIEWS if name in shown}
     if all(map(prepared.has_volume, scans)):
         views |= make_volume_views(writer, prepared, strangers)
     return {name: views[name] for name in VIEWS if name in views}

@@ -20,10 +20,12 @@ from transformers import PreTrainedModel
 from ctscribe.base.about import RESEARCH_USE
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import ProgressCallback
-from ctscribe.base.rows import StudyRow, TruthRow, read_rows
+from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.cells import cell_px, cell_targets
+from ctscribe.learn.model.backbone import MERGE
+from ctscribe.learn.model.cells import CELLS_PER_SIDE, cell_px, cell_targets
 from ctscribe.learn.model.finding_queries import LocatedFindings
+from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.intervals import RATE, mean_with_interval
 from ctscribe.scan.boxes import (
     BoxPx,
@@ -131,10 +133,14 @@ def check_faithfulness(
     checked: list[tuple[str, Checked]] = []
     for number, (row, study) in enumerate(matched):
         progress(number, len(matched))
-        truth = _truth(prepared, study, truths.get(study.volume_name), cell_px(writer.qwen))
+        visual = replace(store.visual(study), cue=row.cue)
+        lesions = _lesions(study, truths.get(study.volume_name))
+        if writer.recipe.model.encoder is None:
+            truth = _in_frames(prepared, study, lesions, cell_px(writer.qwen))
+        else:
+            truth = _on_grid(study, lesions, visual)
         report = writer.read(row.findings, row.impression)
         if report.sentences:
-            visual = replace(store.visual(study), cue=row.cue)
             on_scan = writer.put_behind(report, visual)
             found = check(writer.qwen, report, on_scan, truth, seed=number)
             checked += [(row.patient_id, each) for each in found]
@@ -142,19 +148,49 @@ def check_faithfulness(
     return summarise(checked)
 
 
-def _truth(prepared: Prepared, study: StudyRow, row: TruthRow | None, side_px: int) -> Truth:
+def _lesions(study: StudyRow, row: TruthRow | None) -> Sequence[Lesion]:
     if row is None:
         raise CtscribeError(
             "E_MISSING",
             f"the truth must hold every volume of the data set, but lacks {study.volume_name}",
         )
+    return row.lesions
+
+
+def _in_frames(
+    prepared: Prepared, study: StudyRow, lesions: Sequence[Lesion], side_px: int
+) -> Truth:
     _, height, width, _ = prepared.frames(study).shape
     return Truth(
-        boxes_in_frames(study, [lesion.box_mm for lesion in row.lesions]),
-        tuple(FINDINGS.index(lesion.finding) for lesion in row.lesions),
+        boxes_in_frames(study, [lesion.box_mm for lesion in lesions]),
+        tuple(FINDINGS.index(lesion.finding) for lesion in lesions),
         reach_of_frames(study),
         (height, width),
         side_px,
+    )
+
+
+def _on_grid(study: StudyRow, lesions: Sequence[Lesion], visual: Visual) -> Truth:
+    """On another encoder's grid: a cell stands for a pixel, and half a plane for a frame."""
+    if visual.grid_to_ras is None:
+        raise CtscribeError(
+            "E_ENCODER",
+            "features must say where rows and columns of their grid lie to be compared with "
+            f"lesions, but those of {study.volume_name} say it of planes alone",
+        )
+    side = CELLS_PER_SIDE
+    shift = 0.5 / side - 0.5
+    to_token = [[0, 0, 1, 0], [0, 1 / side, 0, shift], [1 / side, 0, 0, shift], [0, 0, 0, 1]]
+    cell_to_ras = np.array(visual.grid_to_ras) @ np.array(to_token)
+    as_frames = study.model_copy(update={"frame_to_ras": cell_to_ras.tolist()})
+    planes, rows, columns = visual.grid_thw
+    starts = np.arange(2 * planes) / 2 - 0.5
+    return Truth(
+        boxes_in_frames(as_frames, [lesion.box_mm for lesion in lesions]),
+        tuple(FINDINGS.index(lesion.finding) for lesion in lesions),
+        np.stack([starts, starts + 0.5], axis=1),
+        (rows // MERGE * side, columns // MERGE * side),
+        1,
     )
 
 

@@ -176,16 +176,20 @@ def _evidence_loaders(path: Path, prepared: Prepared | None) -> Loaders:
 
 
 def _of_evidence(sentences: "Sequence[SentenceEvidence]", study: StudyRow, _: Grid | None) -> Shown:
-    """Each finding a sentence affirms, in the box of the slice pair it rests on most."""
+    """Each finding a sentence affirms, in the box of the slice pair or plane it rests on most."""
     shown: dict[str, list[Region]] = {}
     reach, to_ras = reach_of_frames(study), np.array(study.frame_to_ras)
     for sentence in sentences:
         best = sentence.pairs[0] if sentence.pairs else None
-        if best is None or best.box_px is None:
+        if best is not None and best.box_mm is not None:
+            region = Region.of_box(best.box_mm)
+        elif best is not None and best.box_px is not None:
+            left, top, right, bottom = best.box_px
+            z = reach[2 * best.pair : 2 * best.pair + 2]
+            ends = np.array([(left, right - 1), (top, bottom - 1), (z.min(), z.max())], dtype=float)
+            region = Region(ends, to_ras)
+        else:
             continue
-        left, top, right, bottom = best.box_px
-        z = reach[2 * best.pair : 2 * best.pair + 2]
-        ends = np.array([(left, right - 1), (top, bottom - 1), (z.min(), z.max())], dtype=float)
         for finding in sentence.findings:
-            shown.setdefault(finding, []).append(Region(ends, to_ras))
+            shown.setdefault(finding, []).append(region)
     return shown

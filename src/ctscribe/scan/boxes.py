@@ -64,6 +64,20 @@ def reach_of_slices(slice_indices: Sequence[int]) -> FrameReach:
     return np.asarray(slice_indices, float)[:, None] + [-0.5, 0.5]
 
 
+def reach_of_planes(position_mm: Sequence[float]) -> Float64[np.ndarray, "planes 2"]:
+    """From which superior coordinate to which each plane of a grid shows its volume, mm.
+
+    That is half-way to its neighbours; ``position_mm`` falls from plane to plane.
+    """
+    places = np.array(position_mm, dtype=np.float64)
+    if len(places) == 1:
+        return np.array([[-np.inf, np.inf]])
+    between = (places[:-1] + places[1:]) / 2
+    first, last = 2 * places[0] - between[0], 2 * places[-1] - between[-1]
+    edges = np.array([first, *between, last])
+    return np.stack([edges[1:], edges[:-1]], axis=1)
+
+
 def touches(box: FrameBox, reach: FrameReach) -> Bool[np.ndarray, "frames"]:
     """Which frames a box reaches; a slab shows it wherever in it it lies."""
     return np.asarray((reach[:, 1] >= box[2, 0]) & (reach[:, 0] <= box[2, 1]))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ctscribe.write.writer import ReportWriter
 
 ROWS = "drafts.jsonl"
-_STOPPING = frozenset({"E_WRITE", "E_WEIGHTS", "E_PREPARED"})
+_STOPPING = frozenset({"E_WRITE", "E_WEIGHTS", "E_PREPARED", "E_ENCODER"})
 """Codes of what no scan can mend."""
 Cue = tuple[str, ...] | None
 

@@ -60,7 +60,8 @@ INTENDED_USE = {
     "User profile": "Researchers and engineers. A draft is read by a radiologist before it is "
     "used for anything.",
     "Use environment": "Research computers, outside patient care.",
-    "Operating principle": "A vision-language model reads a few axial slices and writes text. "
+    "Operating principle": "A vision-language model reads a few axial slices, or what another "
+    "encoder saw of the scan, and writes text. "
     "It can miss findings, state findings that are not there, and has no access to prior scans.",
 }
 """The six items of an intended-use statement, none of them a clinical claim."""
@@ -124,6 +125,7 @@ class PatientReport:
         self_check: Remarks on the text; None where there is none.
         scan_sha256: Of the frames; None where the volume cannot be shown.
         scan: What the page shows in three planes; None for a page without any image.
+        encoder: Name of another encoder whose features the model read; None where it read slices.
     """
 
     study: str
@@ -142,6 +144,7 @@ class PatientReport:
     self_check: SelfCheck | None = None
     scan_sha256: str | None = None
     scan: ShownScan | None = None
+    encoder: str | None = None
 
     @property
     def other_findings(self) -> Mapping[str, Status]:
@@ -240,6 +243,7 @@ def to_json(report: PatientReport) -> dict[str, Any]:
         "warnings": list(report.notices),
         "slices": _places(report.slices),
         "model_windows": list(report.model_windows),
+        "encoder": report.encoder,
         "source_kind": report.source_kind,
         "geometry": {
             title: {
@@ -288,9 +292,7 @@ def to_text(report: PatientReport) -> str:
             f"Study: {report.study}",
             f"No report was written: {report.not_assessable}.",
         )
-    assert report.slices is not None  # a report is written from slices
     made_by = report.provenance
-    places = [signed_mm(position) for position in report.slices.position_mm]
     return _joined(
         f"{report.headline.upper()}. {RESEARCH_USE}",
         f"Study: {report.study}",
@@ -299,10 +301,20 @@ def to_text(report: PatientReport) -> str:
         _headed("FINDINGS", report.findings),
         _headed("IMPRESSION", report.impression),
         *_cue_lines(report.labels),
-        f"Written from {report.slices.counted} between {places[0]} mm and "
-        f"{places[-1]} mm, seen in the window {', '.join(report.model_windows)} HU, by "
+        f"Written from {_what_was_read(report)}, by "
         f"{made_by.model_preset}, weights {made_by.weights_sha256[:12]}, ctscribe "
         f"{made_by.ctscribe_version}, {made_by.created}.",
+    )
+
+
+def _what_was_read(report: PatientReport) -> str:
+    if report.encoder is not None:
+        return f"what the encoder {printable(report.encoder)} saw of the whole scan"
+    assert report.slices is not None  # a report is written from slices
+    first, *_, last = (signed_mm(position) for position in report.slices.position_mm)
+    return (
+        f"{report.slices.counted} between {first} mm and {last} mm, seen in the window "
+        f"{', '.join(report.model_windows)} HU"
     )
 
 
@@ -377,6 +389,7 @@ def evidence_of(report: PatientReport) -> dict[int, ShownEvidence]:
         drawn = (
             _thumbnail(each, images[each.number - 1], report.slices.pixel_spacing_mm)
             for each in shown
+            if each.number is not None
         )
         found[number] = ShownEvidence(row, tuple(drawn))
     return found

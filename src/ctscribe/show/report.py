@@ -94,6 +94,7 @@ def report_of(draft: Draft, *, with_volume: bool = True) -> PatientReport:
         self_check=draft.self_check,
         scan_sha256=draft.scan_sha256,
         scan=None if prepared is None or not with_volume else _scan(prepared),
+        encoder=draft.recipe.model.encoder,
     )
 
 

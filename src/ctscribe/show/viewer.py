@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import numpy as np
+from jaxtyping import Float64
 
 from ctscribe.scan.boxes import bounds_in
 from ctscribe.scan.frames import Window
@@ -123,13 +124,12 @@ def places_of(
 
 
 def _place(scan: ShownScan, affine: Affine, number: int, row: SentenceRow) -> Place:
-    to_voxel = np.linalg.inv(affine) @ scan.frame_to_ras
-    reach = [scan.reach_z[each.number - 1] for each in row.slices]
-    z = min(low for low, _ in reach), max(high for _, high in reach)
-    box_px = row.slices[0].box_px
+    box_px, box_mm = row.slices[0].box_px, row.slices[0].box_mm
+    if box_mm is None:
+        low, high = _edges(scan, np.linalg.inv(affine) @ scan.frame_to_ras, row)
+    else:
+        low, high = bounds_in(np.linalg.inv(affine), zip(*box_mm, strict=True)).T
     whole = np.array(scan.volume.shape_xyz) - 0.5
-    left, top, right, bottom = box_px or (0, 0, 0, 0)
-    low, high = bounds_in(to_voxel, ((left - 0.5, right - 0.5), (top - 0.5, bottom - 0.5), z)).T
     if box_px is None:
         low[:2], high[:2] = -0.5, whole[:2]
     return Place(
@@ -141,6 +141,22 @@ def _place(scan: ShownScan, affine: Affine, number: int, row: SentenceRow) -> Pl
         box_px is not None,
         slice_in(scan, affine, row.slices[0].slice_index),
     )
+
+
+def _edges(
+    scan: ShownScan, to_voxel: Float64[np.ndarray, "4 4"], row: SentenceRow
+) -> Float64[np.ndarray, "2 3"]:
+    """Lower and upper corner of what a sentence rests on, by the frames that show it."""
+    reach = [
+        (each.slice_index - 0.5, each.slice_index + 0.5)
+        if each.number is None
+        else scan.reach_z[each.number - 1]
+        for each in row.slices
+    ]
+    z = min(low for low, _ in reach), max(high for _, high in reach)
+    left, top, right, bottom = row.slices[0].box_px or (0, 0, 0, 0)
+    ends = (left - 0.5, right - 0.5), (top - 0.5, bottom - 0.5), z
+    return bounds_in(to_voxel, ends).T
 
 
 def slice_in(scan: ShownScan, affine: Affine, slice_index: int) -> int:

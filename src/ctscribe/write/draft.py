@@ -9,6 +9,7 @@ from typing import Literal, final
 import numpy as np
 
 from ctscribe.base.recipe import Recipe
+from ctscribe.base.types import BoxMm
 from ctscribe.scan.frames import PreparedVolume
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
@@ -90,13 +91,15 @@ class FindingRow:
 class SliceEvidence:
     """A slice that a sentence rests on, with a box in pixels (left, top, right, bottom).
 
-    ``number`` counts the report's slices from 1.
+    ``number`` counts the report's slices from 1; None for a slice that is none of them, which a
+    plane of another encoder's grid can show. ``box_mm`` is the box of such a plane, RAS+.
     """
 
-    number: int
+    number: int | None
     slice_index: int
     position_mm: float
     box_px: tuple[int, int, int, int] | None
+    box_mm: BoxMm | None = None
 
 
 @final
@@ -116,7 +119,9 @@ class SentenceRow:
     confidence: float | None = None
 
     def __repr__(self) -> str:
-        seen = " and ".join(str(each.number) for each in self.slices)
+        seen = " and ".join(
+            f"{each.number or f'at {each.position_mm:.0f} mm'}" for each in self.slices
+        )
         rests = f"slices {seen}" if seen else "boilerplate"
         return f"SentenceRow({self.text!r}, {rests}{_told(self.confidence)})"
 

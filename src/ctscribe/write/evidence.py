@@ -6,7 +6,7 @@ sentence is without them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, final
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.rows import Row
-from ctscribe.learn.model.cells import cell_px
+from ctscribe.base.types import BoxMm
 from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs, stack_inputs
@@ -25,6 +25,7 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
 from ctscribe.text.sections import join_report, sentence_spans
 from ctscribe.write.draft import SentenceRow, SliceEvidence
+from ctscribe.write.layers import FindLayer
 
 
 @final
@@ -86,6 +87,8 @@ def _sentence(section: str, text: str) -> ReadSentence:
 
 
 SETS_PER_CALL = 16
+_TOKENS_PER_CALL = 16 * 4096
+"""Of a scan of many tokens, as another encoder's grid has, fewer sets go together."""
 
 PARTICULAR_NATS = 0.3
 """A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
@@ -124,13 +127,14 @@ class ReportOnScan:
 
 
 class PairEvidence(Row):
-    """Two neighbouring slices that the tower reads as one."""
+    """Two neighbouring slices that the tower reads as one, or a plane of an encoder's grid."""
 
     pair: int
-    """Place among the volume's pairs, from 0."""
-    slice_indices: tuple[int, int]
-    """z indices of the volume as prepared."""
-    position_mm: tuple[float, float]
+    """Place among the volume's pairs or planes, from 0."""
+    slice_indices: tuple[int, ...]
+    """z indices of the volume as prepared; of a plane those that are shown in it, or the nearest
+    one, or none where it lies beside the scan."""
+    position_mm: tuple[float, ...]
     """Superior coordinates, RAS+."""
     drop: float
     """Nats by which the sentence becomes less probable without them."""
@@ -138,6 +142,8 @@ class PairEvidence(Row):
     """Share of the finding's attention, where the sentence affirms one and there are queries."""
     box_px: BoxPx | None
     """Where attention is."""
+    box_mm: BoxMm | None = None
+    """The same, RAS+, outer edges; known of a plane alone."""
 
 
 class SentenceEvidence(Row):
@@ -168,22 +174,16 @@ def explain(
     qwen: PreTrainedModel,
     report: ReadReport,
     on_scan: ReportOnScan,
-    slice_indices: Sequence[int],
-    position_mm: Sequence[float],
+    layer_at: FindLayer,
 ) -> tuple[SentenceEvidence, ...]:
     """Evidence for every sentence of a report, which ``qwen`` need not have written.
 
-    Args:
-        qwen: Says how probable the sentences are.
-        on_scan: The same report behind its scan.
-        slice_indices: z index of each frame.
-        position_mm: Superior coordinate of each frame, RAS+ mm.
+    ``qwen`` says how probable the sentences of the report behind its scan are, ``layer_at`` where
+    its slice pairs or planes lie.
     """
     scores = log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs))
     total, drops = drops_of(scores, report)
     located = find_in_scan(qwen, on_scan)
-    pairs = list(zip(slice_indices[::2], slice_indices[1::2], strict=True))
-    places = list(zip(position_mm[::2], position_mm[1::2], strict=True))
     evidence = []
     for sentence, log_prob, drop, members in zip(
         report.sentences, total.tolist(), drops, report.tokens, strict=True
@@ -200,11 +200,9 @@ def explain(
                 pairs=tuple(
                     PairEvidence(
                         pair=pair,
-                        slice_indices=pairs[pair],
-                        position_mm=places[pair],
                         drop=float(drop[pair]),
                         attention=None if shares is None else float(shares[pair]),
-                        box_px=box_of(sentence, located, pair, cell_px(qwen)),
+                        **asdict(layer_at(pair, box_of(sentence, located, pair, side_px=1))),
                     )
                     for pair in rank_pairs(drop, shares)
                 ),
@@ -230,11 +228,12 @@ def log_probs(
     """
     answer = on_scan.input_ids[on_scan.answer_start :]
     result = torch.empty(len(kept), len(answer))
+    at_once = max(1, min(SETS_PER_CALL, _TOKENS_PER_CALL // len(on_scan.input_ids)))
     lengths = [int(on_scan.with_pairs(each).sum()) for each in kept]
     for length in set(lengths):
         same = [i for i, other in enumerate(lengths) if other == length]
-        for start in range(0, len(same), SETS_PER_CALL):
-            rows = same[start : start + SETS_PER_CALL]
+        for start in range(0, len(same), at_once):
+            rows = same[start : start + at_once]
             result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
     return result
 
@@ -328,22 +327,22 @@ def box_of(
 def sentence_rows(
     evidence: Sequence[SentenceEvidence],
     confidences: Sequence[float | None],
+    slice_indices: Sequence[int],
 ) -> tuple[SentenceRow, ...]:
-    """The two slices each sentence rests on most, and whether it is boilerplate.
+    """The slices each sentence rests on most, and whether it is boilerplate.
 
     A sentence that affirms a finding is never boilerplate: its finding has slices even where its
-    words follow from the words before. ``confidences`` are calibrated, None where not known.
+    words follow from the words before. ``confidences`` are calibrated, None where not known;
+    ``slice_indices`` are the z indices of the frames.
     """
+    numbers = {index: number for number, index in enumerate(slice_indices, 1)}
     rows = []
     for each, confidence in zip(evidence, confidences, strict=True):
         boilerplate = not each.particular and not each.findings
         best = each.pairs[0]
-        numbers = (2 * best.pair + 1, 2 * best.pair + 2)
         slices = tuple(
-            SliceEvidence(number, index, position, best.box_px)
-            for number, index, position in zip(
-                numbers, best.slice_indices, best.position_mm, strict=True
-            )
+            SliceEvidence(numbers.get(index), index, position, best.box_px, best.box_mm)
+            for index, position in zip(best.slice_indices, best.position_mm, strict=True)
         )
         shown = () if boilerplate else slices
         rows.append(SentenceRow(each.text, shown, boilerplate, best.drop, confidence))

@@ -11,6 +11,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, w
 from ctscribe.base.runs import claim
 from ctscribe.data.prepared import Prepared
 from ctscribe.write.evidence import EvidenceRow
+from ctscribe.write.layers import ShownSlices
 from ctscribe.write.writer import ReportWriter
 
 
@@ -53,12 +54,12 @@ def find_evidence(
         for number, (row, study) in enumerate(missing, len(matched) - len(missing) + 1):
             report = writer.read(row.findings, row.impression)
             visual = replace(store.visual(study), cue=row.cue)
-            shown = visual, study.slice_indices, study.position_mm
+            shown = ShownSlices.of_study(prepared, study)
             found = EvidenceRow(
                 scan_id=row.scan_id,
                 patient_id=row.patient_id,
                 volume_name=row.volume_name,
-                sentences=writer.evidence(report, *shown),
+                sentences=writer.evidence(report, visual, shown),
             )
             append_row(out_path, found)
             progress(number, len(matched))

@@ -157,6 +157,8 @@ def _require_servable(writer: ReportWriter, send_as: SendAs) -> None:
         what, way = "model.slice_attention", "use --engine local"
     elif send_as == "video" and in_ids:
         what, way = "positions of its own for depth (model.positions)", "use --engine local"
+    elif writer.recipe.model.encoder is not None:
+        what, way = "model.encoder", "use --engine local"
     else:
         return
     raise CtscribeError(

@@ -28,6 +28,7 @@ from ctscribe.base.runs import recipe_of, weights_sha256
 from ctscribe.base.workers import own_gpu
 from ctscribe.data.prepare_volume import prepare_volume
 from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.cells import cell_px
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.contrast import (
     choose_volumes,
@@ -38,11 +39,12 @@ from ctscribe.learn.model.contrast import (
 from ctscribe.learn.model.cues import cue_of, finding_logits
 from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
 from ctscribe.learn.model.families import backbone_of, with_markers
-from ctscribe.learn.model.features import FeatureStore, store_features, store_together
+from ctscribe.learn.model.feature_store import FeatureStore
+from ctscribe.learn.model.features import store_features, store_together
 from ctscribe.learn.model.finding_queries import attached
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.tower import encode_frames
+from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
@@ -76,6 +78,7 @@ from ctscribe.write.evidence import (
     read_report,
     sentence_rows,
 )
+from ctscribe.write.layers import ShownSlices, layers_of
 
 View = Callable[[StudyRow], Visual]
 """Gives what is shown as a study: its own scan, or something else in its place."""
@@ -249,7 +252,12 @@ class ReportWriter:
         return read_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
 
     def visual(self, scan: PreparedVolume) -> Visual:
-        """What the model is shown of a scan in memory."""
+        """What the model is shown of a scan in memory.
+
+        Raises:
+            CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
+        """
+        self.require_tower()
         slices, height, width, _ = scan.frames.shape
         patch_px = backbone_of(self.qwen).patch_px
         with torch.inference_mode():
@@ -259,6 +267,19 @@ class ReportWriter:
             position_mm=slice_pair_positions(scan.position_mm),
             visual_tokens=tokens,
         )
+
+    def require_tower(self) -> None:
+        """Refuses scans outside of a prepared folder for a run that reads another encoder.
+
+        Raises:
+            CtscribeError: ``E_ENCODER``.
+        """
+        if (name := self.recipe.model.encoder) is not None:
+            raise CtscribeError(
+                "E_ENCODER",
+                f"a scan must come with features of the encoder {name}, which this run reads, but "
+                "outside of a prepared folder there are none",
+            )
 
     def told(self, visual: Visual) -> Visual:
         """A volume with the findings that its prompt tells, where the run learned to be told.
@@ -355,6 +376,9 @@ class ReportWriter:
         if visual.frames is not None:
             with torch.inference_mode():
                 tokens = encode_frames(self.qwen, [visual.frames])
+        elif tokens is not None:
+            with torch.inference_mode():
+                tokens = merge(self.qwen, tokens.to(device))
         assert tokens is not None  # a visual input is one of the two
         input_ids = torch.tensor(ids, device=device)
         places = position_ids(
@@ -368,27 +392,27 @@ class ReportWriter:
         start = next(i for i, label in enumerate(labels) if label != -100)
         pairs = pair_of_tokens(self.tokenizer, visual.grid_thw, visual.cue, visual.markers)
         pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=device)
-        return ReportOnScan(input_ids, start, pair_of, tokens.to(device), visual.grid_thw, places)
+        return ReportOnScan(input_ids, start, pair_of, tokens, visual.grid_thw, places)
 
     def evidence(
         self,
         report: ReadReport,
         visual: Visual,
-        slice_indices: Sequence[int],
-        position_mm: Sequence[float],
+        shown: ShownSlices,
     ) -> tuple[SentenceEvidence, ...]:
         """What each sentence of a report rests on, whoever wrote it; nothing for an empty one.
 
         Args:
             report: From `read`.
             visual: The scan.
-            slice_indices: z index of each frame.
-            position_mm: Superior coordinate of each frame, RAS+ mm.
+            shown: Its frames.
         """
         if not report.sentences:
             return ()
         on_scan = self.put_behind(report, visual)
-        return explain(self.qwen, report, on_scan, slice_indices, position_mm)
+        of_encoder = self.recipe.model.encoder is not None
+        layer_at = layers_of(visual, shown, cell_px(self.qwen), of_encoder=of_encoder)
+        return explain(self.qwen, report, on_scan, layer_at)
 
     def report(
         self,
@@ -411,6 +435,7 @@ class ReportWriter:
         Raises:
             CtscribeError: What is wrong with the scan, in one sentence.
         """
+        self.require_tower()
         if not source.exists():
             raise CtscribeError("E_MISSING", "the scan must be a file or folder, but there is none")
         kind: SourceKind = "DICOM" if is_dicom(source) else "NIfTI"
@@ -427,7 +452,11 @@ class ReportWriter:
         Args:
             scan: HU in RAS orientation, as `front.read_scan` gives it.
             name: How the draft shall call the study; else it is called after its voxels.
+
+        Raises:
+            CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
         """
+        self.require_tower()
 
         def prepare() -> PreparedVolume:
             prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
@@ -443,7 +472,8 @@ class ReportWriter:
 
         Raises:
             CtscribeError: ``E_PREPARED`` when it was prepared otherwise than for this run,
-                ``E_MISSING`` where its volume, which the page shows, was not kept.
+                ``E_MISSING`` where its volume, which the page shows, was not kept, ``E_ENCODER``
+                where the run reads another encoder's features and it has none.
         """
         prepared.require(self.recipe)
         volume, slices = self.recipe.volume, self.recipe.slices
@@ -465,7 +495,11 @@ class ReportWriter:
                 source_details=prepared.record(study).get("source_details", {}),
             )
 
-        return self._write(read, study.scan_id, "NIfTI", cue)
+        shown = None
+        if self.recipe.model.encoder is not None:
+            stored = self.features(prepared, [study]).visual(study)
+            shown = replace(stored, patient_id=None)
+        return self._write(read, study.scan_id, "NIfTI", cue, shown)
 
     def _write(
         self,
@@ -473,7 +507,9 @@ class ReportWriter:
         name: str | None,
         kind: SourceKind,
         cue: tuple[str, ...] | None = None,
+        shown: Visual | None = None,
     ) -> Draft:
+        """``shown`` is what the model is shown; without, what its tower makes of the frames."""
         try:
             scan = prepare()
         except CtscribeError as error:
@@ -484,11 +520,11 @@ class ReportWriter:
         reason = why_not_assessable(scan.frames, scan.warnings)
         if reason:
             return self._draft(study, kind, scan, refused=reason)
-        visual = self.told(replace(self.visual(scan), cue=cue))
+        visual = self.told(replace(shown or self.visual(scan), cue=cue))
         answer = self.answers([visual])[0]
         text = answer.text
         report = self.read(*split_report(text))
-        evidence = self.evidence(report, visual, scan.slice_indices, scan.position_mm)
+        evidence = self.evidence(report, visual, ShownSlices.of_scan(scan))
         findings = finding_rows("\n".join(split_report(text)), visual.cue) if text else ()
         confidences: list[float | None] = [None] * len(evidence)
         calibration = self._sentence_calibration()
@@ -500,7 +536,7 @@ class ReportWriter:
                 replace(row, probability=probability)
                 for row, probability in zip(findings, probabilities, strict=True)
             )
-        sentences = sentence_rows(evidence, confidences)
+        sentences = sentence_rows(evidence, confidences, scan.slice_indices)
         draft = self._draft(study, kind, scan)
         return replace(
             draft,

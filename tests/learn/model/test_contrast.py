@@ -14,7 +14,8 @@ from ctscribe.learn.model.contrast import (
     read_volumes_of,
     write_volumes,
 )
-from ctscribe.learn.model.features import FeatureStore, store_features
+from ctscribe.learn.model.feature_store import FeatureStore
+from ctscribe.learn.model.features import store_features
 from ctscribe.learn.pairs.dataset import Visual
 from tests.models import tiny_model
 from tests.refusals import refusal

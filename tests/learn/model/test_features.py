@@ -14,10 +14,10 @@ from ctscribe.base.recipe import Recipe, SlicesConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model import features
+from ctscribe.learn.model import feature_store, features
 from ctscribe.learn.model.checkpoint import save_model
+from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.features import (
-    FeatureStore,
     frames_of,
     store_all,
     store_features,
@@ -146,11 +146,16 @@ def test_nothing_is_computed_twice_and_everything_anew_for_other_weights_or_fram
     assert sum(encoded) == 5
 
 
+def fewer_noise_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in (features, feature_store):
+        monkeypatch.setattr(where, "NOISE_PAIRS", 8)
+
+
 def test_noise_is_recombined_by_seed_at_exactly_the_studys_size(
     qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = prepared.studies
-    monkeypatch.setattr(features, "NOISE_PAIRS", 8)
+    fewer_noise_pairs(monkeypatch)
     store = store_features(qwen, prepared, studies, noise=True)
     for row in studies:
         noise, own = store.visual(row, 5), store.visual(row)
@@ -269,7 +274,7 @@ def test_a_flipped_bit_in_stored_features_is_one_sentence(
 def test_a_flipped_bit_in_the_noise_is_one_sentence(
     qwen: Qwen2_5_VLForConditionalGeneration, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "NOISE_PAIRS", 8)
+    fewer_noise_pairs(monkeypatch)
     row = prepared.studies[0]
     store = store_features(qwen, prepared, [row], noise=True)
     flip_bit(store.bank_path((2, 3)))

@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,15 @@ from ctscribe.learn.model.adapters import (
     weights_below,
 )
 from ctscribe.learn.model.families import BACKBONES, TITLES, backbone_of
-from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach, attached
+from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach
 from ctscribe.learn.model.presets import HUB_IDS
+from ctscribe.learn.model.projector import (
+    ENCODER_FILE,
+    PROJECTOR_FILE,
+    attach_projector,
+    projector_of,
+    read_encoder,
+)
 from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import speed_up_tower
 
@@ -68,8 +76,9 @@ def save_model(
     """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
 
     Weights go out under the names the published checkpoints use, and configuration and tokenizer
-    also as older releases read them. Adapters and finding queries lie beside them in files of
-    their own, which `load_model` alone reads: `publish` merges for other tools. The weights below
+    also as older releases read them. Adapters, finding queries and an encoder's projector lie
+    beside them in files of their own, which `load_model` alone reads: `publish` merges for other
+    tools. The weights below
     the adapters are there too, so that a folder is of use on its own. It is built beside its final
     place and swapped in when complete, so an interruption leaves the earlier one. Where weights are
     sharded, all processes call it together and the first one writes.
@@ -82,7 +91,7 @@ def save_model(
     Raises:
         CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
     """
-    weights, queries, adapters = _published(qwen)
+    weights, ours, adapters = _published(qwen)
     if is_sharded(qwen) and not is_first_process():
         return
     with _built_beside(folder) as partial:
@@ -93,7 +102,9 @@ def save_model(
             extras = {ADAPTERS: adapters, **(extras or {})}
             settings = {_MERGED: False, **adapter_config(qwen)}
             documents = {ADAPTER_CONFIG: settings, **(documents or {})}
-        for name, tensors in {**(extras or {}), **queries}.items():
+        if (projector := projector_of(qwen)) is not None:
+            documents = {ENCODER_FILE: asdict(projector.encoder), **(documents or {})}
+        for name, tensors in {**(extras or {}), **ours}.items():
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, partial / name)
         for name, document in (documents or {}).items():
             write_plain_json(partial / name, document)
@@ -126,11 +137,12 @@ def _published(
     weights, adapters = weights_below(qwen), whole(adapter_state(qwen))
     if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
         weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
-    queries = attached(qwen)
-    if queries is None:
-        return whole(weights), {}, adapters
-    ours = {name: weights.pop(f"slice_attention.{name}") for name in queries.state_dict()}
-    return whole(weights), {ATTENTION_FILE: whole(ours)}, adapters
+    parts = {ATTENTION_FILE: "slice_attention.", PROJECTOR_FILE: "encoder_projector."}
+    ours = {}
+    for file, part in parts.items():
+        if names := [name for name in weights if name.startswith(part)]:
+            ours[file] = whole({name.removeprefix(part): weights.pop(name) for name in names})
+    return whole(weights), ours, adapters
 
 
 def _write_older_names(folder: Path, older_rope: Mapping[str, Any]) -> None:
@@ -235,7 +247,10 @@ def foreign_weights(name: str) -> Iterator[None]:
 
 
 def _put_on_ours(qwen: PreTrainedModel, folder: Path) -> None:
-    """Finding queries and adapters, where they lie beside the weights."""
+    """Projector, finding queries and adapters, where they lie beside the weights."""
+    if (folder / PROJECTOR_FILE).exists():
+        projector = attach_projector(qwen, read_encoder(folder / ENCODER_FILE))
+        projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
     if (folder / ATTENTION_FILE).exists():
         attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
     if (settings := read_adapter_config(folder)) is not None:

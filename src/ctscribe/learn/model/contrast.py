@@ -24,7 +24,7 @@ from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.backbone import MERGE, Positions
 from ctscribe.learn.model.decoding import Contrast, read_volumes
 from ctscribe.learn.model.families import backbone_of, with_markers
-from ctscribe.learn.model.features import FeatureStore
+from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
 from ctscribe.learn.pairs.dataset import Visual
 

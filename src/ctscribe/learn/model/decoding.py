@@ -18,7 +18,7 @@ from ctscribe.learn.model.cache import Memory, cache_of, memories_of
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs
-from ctscribe.learn.model.tower import encode_frames
+from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
 
@@ -172,10 +172,10 @@ def read_volumes(
 def visual_tokens_of(
     qwen: PreTrainedModel, visuals: Sequence[Visual]
 ) -> Float[Tensor, "visual_tokens hidden"]:
-    """Visual tokens of volumes, one after another: as stored, or from their frames."""
+    """Visual tokens of volumes, one after another: from stored features, or from their frames."""
     stored = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
     if stored:
-        return torch.cat(stored).to(qwen.lm_head.weight.device)
+        return merge(qwen, torch.cat(stored).to(qwen.lm_head.weight.device))
     return encode_frames(qwen, [v.frames for v in visuals if v.frames is not None])
 
 

@@ -29,6 +29,12 @@ def backbone_in(folder: Path) -> Backbone:
     return BACKBONES[str(read_json(folder / "config.json")["model_type"])]
 
 
+def feature_width(model: PreTrainedModel) -> int:
+    """Numbers per visual token behind the mergers of a model's tower."""
+    tower = model.model.visual
+    return len(backbone_of(model).mergers(tower)) * int(tower.config.out_hidden_size)
+
+
 def with_markers(backbone: Backbone, visual: Visual, positions: Positions) -> Visual:
     """A volume with the texts that a family puts before its slice pairs, if any."""
     return replace(visual, markers=backbone.markers(visual.position_mm, positions))

@@ -3,14 +3,11 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -20,100 +17,27 @@ from ctscribe.base.locks import many_writers
 from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.workers import launched, own_gpu, wait_for_others
-from ctscribe.data.prepared import Prepared, stem
-from ctscribe.learn.model.backbone import MERGE, Backbone
+from ctscribe.data.prepared import Prepared
+from ctscribe.learn.model.backbone import Backbone
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.families import backbone_of
-from ctscribe.learn.model.tensor_files import facts_of, map_tensor, write_tensors
+from ctscribe.learn.model.feature_store import (
+    FEATURES,
+    NOISE_PAIRS,
+    FeatureStore,
+    find_encoder,
+    open_encoder,
+)
+from ctscribe.learn.model.projector import projector_of
+from ctscribe.learn.model.tensor_files import write_tensors
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
 
-NOISE_PAIRS = 256
-"""Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
 _PIXELS_PER_CALL = 8192 * 2 * 14 * 14
 """Of the slices that go through the tower together; 8,192 of Qwen2.5-VL's patches."""
-_KEY = "features"
 _FORMAT = 2
 """Of the files; those of another are computed again beside them."""
-
-
-@final
-@dataclass(frozen=True)
-class FeatureStore:
-    """Features of every study given to `store_features`, read from disk when asked for.
-
-    One file per volume, named after it and its frames' checksum, and one per frame size for
-    noise; both hold [slice pairs, rows, columns, width] in the model's dtype and are mapped into
-    memory. A file's checksum is compared when a process first reads it. The width is the language
-    model's behind the merger, and the merger's input's before.
-    """
-
-    prepared: Prepared
-    folder: Path
-    """Named by a hash of what was run: configuration, weights and their dtype."""
-    _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
-    """Files whose checksum this process has seen to fit."""
-
-    def visual_tokens(self, study: StudyRow) -> Float[Tensor, "visual_tokens width"]:
-        """A study's visual tokens in the order of its slice pairs, as stored."""
-        return self._of(study).flatten(0, 2)
-
-    def noise_tokens(
-        self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
-    ) -> Float[Tensor, "visual_tokens width"]:
-        """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
-
-        Its size is that of the volume it stands for; ``grid_hw`` counts rows and columns of
-        visual tokens.
-        """
-        bank = self._read(self.bank_path(grid_hw), (NOISE_PAIRS, *grid_hw))
-        picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
-        return bank[torch.from_numpy(picked)].flatten(0, 2)
-
-    def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
-        """What the model is shown of a study; with a seed, noise of exactly its size."""
-        pairs, rows, columns, _ = self._of(study).shape
-        if noise_seed is None:
-            tokens = self.visual_tokens(study)
-        else:
-            tokens = self.noise_tokens(noise_seed, pairs, (rows, columns))
-        return Visual(
-            grid_thw=(pairs, rows * MERGE, columns * MERGE),
-            position_mm=slice_pair_positions(study.position_mm),
-            visual_tokens=tokens,
-            patient_id=None if noise_seed is not None else study.patient_id,
-        )
-
-    def path(self, study: StudyRow) -> Path:
-        """Where a study's features lie; frames made anew have another name."""
-        crc32 = self.prepared.record(study)["frames_crc32"]
-        return self.folder / f"{stem(study.volume_name)}.{crc32:08x}.safetensors"
-
-    def bank_path(self, grid_hw: tuple[int, int]) -> Path:
-        """Where the noise of one frame size lies."""
-        return self.folder / f"noise_{self.prepared.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
-
-    def _of(self, study: StudyRow) -> Float[Tensor, "slice_pairs rows columns width"]:
-        return self._read(self.path(study), (len(study.slice_indices) // 2,))
-
-    def _read(
-        self, path: Path, shape: tuple[int, ...]
-    ) -> Float[Tensor, "slice_pairs rows columns width"]:
-        """Maps a file that has the checksum, place and first sizes that it must have."""
-        if path not in self._checked:
-            facts = facts_of(path)
-            if facts != self.facts(path):
-                raise _other(path, "it holds those of something else")
-        mapped = map_tensor(path, _KEY)
-        if mapped.dim() != 4 or mapped.shape[: len(shape)] != shape:
-            raise _other(path, f"it holds {tuple(mapped.shape)}")
-        self._checked.add(path)
-        return mapped
-
-    def facts(self, path: Path) -> dict[str, str]:
-        """What a file of the store says of itself: whose features, and of which tower."""
-        return {"name": path.name, "tower": self.folder.name}
 
 
 def store_features(
@@ -127,14 +51,17 @@ def store_features(
 ) -> FeatureStore:
     """Computes the features of ``studies`` that are not stored yet and opens the store.
 
-    With ``noise`` it also makes the noise bank for every frame size among them. Without ``merged``
-    it stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes
-    done, all volumes). Any number of processes may store features of one folder.
+    For a model that reads another encoder's features nothing is computed: all must be there. With
+    ``noise`` it also makes the noise bank for every frame size among them. Without ``merged`` it
+    stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes done,
+    all volumes). Any number of processes may store features of one folder.
 
     Raises:
         CtscribeError: ``E_OVERFLOW`` when a feature is not finite, ``E_BUSY`` while the frames are
-            prepared, ``E_WRITE``.
+            prepared, ``E_WRITE``, ``E_ENCODER`` as `open_encoder`.
     """
+    if (projector := projector_of(qwen)) is not None:
+        return open_encoder(prepared, projector.encoder, studies, noise=noise)
     encode = partial(_encode, qwen, merged=merged)
     store = FeatureStore(prepared, prepared.features(_tower_hash(qwen, merged)))
     paths = {study.volume_name: store.path(study) for study in studies}
@@ -223,7 +150,8 @@ def store_all(
 ) -> None:
     """Stores the features of all studies that a run of this recipe from these weights would read.
 
-    ``share`` is which of how many parts is done, from 0; the others are left.
+    ``share`` is which of how many parts is done, from 0; the others are left. Where the recipe
+    names another encoder, its features must be there.
 
     Raises:
         CtscribeError: As `store_features`; ``E_PREPARED``, ``E_WEIGHTS``, and ``E_RECIPE`` for a
@@ -236,6 +164,9 @@ def store_all(
         )
     prepared.require(recipe)
     studies = prepared.studies[share[0] :: share[1]]
+    if (name := recipe.model.encoder) is not None:
+        open_encoder(prepared, find_encoder(prepared, name), studies, noise=noise)
+        return
     qwen, _ = load_model(start or recipe.model.preset, recipe.model.dtype)
     if torch.cuda.is_available():
         qwen.to(own_gpu())
@@ -304,18 +235,12 @@ def _encode(qwen: PreTrainedModel, frames: Sequence[Tensor], *, merged: bool) ->
     return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _other(path: Path, found: str) -> CtscribeError:
-    return CtscribeError(
-        "E_FEATURES", f"{path} must hold the features of its frames and tower, but {found}"
-    )
-
-
 def _write(store: FeatureStore, path: Path, features: Tensor, name: str) -> None:
     if not bool(torch.isfinite(features).all()):
         raise CtscribeError(
             "E_OVERFLOW", f"visual tokens must be finite, but those of {name} are not"
         )
-    write_tensors(path, {_KEY: features.contiguous()}, store.facts(path))
+    write_tensors(path, {FEATURES: features.contiguous()}, store.facts(path))
 
 
 def _noise_bank(

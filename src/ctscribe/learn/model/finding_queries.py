@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from transformers import PreTrainedModel
 
 from ctscribe.learn.model.cells import CELLS_PER_SIDE
-from ctscribe.learn.model.tower import feature_width
+from ctscribe.learn.model.families import feature_width
 from ctscribe.text.findings import FINDINGS
 
 HEAD_FILE = "findings_head.safetensors"

@@ -89,11 +89,11 @@ def publish(
     about = _about(recipe)
     if what == "merged":
         return publish_merged(best, out, recipe.model.dtype, about)
-    if not (recipe.model.freeze_tower and recipe.model.freeze_merger):
+    if not (recipe.model.freeze_tower and recipe.model.freeze_merger) or recipe.model.encoder:
         raise CtscribeError(
             "E_EXPORT",
-            "adapters alone must be all that was trained, but the vision tower or its merger "
-            "learned too",
+            "adapters alone must be all that was trained, but the vision tower, its merger or an "
+            "encoder's projector learned too",
         )
     _publish_adapters(best, out, base or _base_of(best, recipe), about)
     return None
@@ -113,6 +113,7 @@ def _about(recipe: Recipe) -> dict[str, Any]:
         "question": QUESTION,
         "cue": CUE if recipe.model.cues else None,
         "positions": recipe.model.positions,
+        "encoder": recipe.model.encoder,
         "num_slices": slices.num_slices,
         "frame_size_px": slices.frame_size_px,
         "token_budget": slices.token_budget,
@@ -128,6 +129,8 @@ def publish_merged(
     best: Path, out: Path, dtype: torch.dtype | str, about: Mapping[str, Any]
 ) -> Merging | None:
     """Writes whole weights that transformers 4.57 and 5.x, vLLM and SGLang load.
+
+    Where they read another encoder's features, the projector lies beside them as it was trained.
 
     Every weight gets ``dtype``; training keeps those that learn in float32. ``about`` becomes
     ``ctscribe.json``, beside what merging did.

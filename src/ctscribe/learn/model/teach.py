@@ -25,9 +25,9 @@ from ctscribe.learn.model.cells import (
     positive_weights,
     where_loss,
 )
-from ctscribe.learn.model.families import backbone_of
+from ctscribe.learn.model.families import backbone_of, feature_width
 from ctscribe.learn.model.finding_queries import FindingsHead
-from ctscribe.learn.model.tower import encode_frames, feature_width, patchify
+from ctscribe.learn.model.tower import encode_frames, patchify
 from ctscribe.scan.boxes import FrameBoxes, FrameReach
 from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS

@@ -70,17 +70,17 @@ def read_tensors(path: Path, code: str = "E_FEATURES") -> tuple[dict[str, Tensor
         raise _broken(path, code, brief(error)) from error
 
 
-def map_tensor(path: Path, name: str) -> Tensor:
+def map_tensor(path: Path, name: str, code: str = "E_FEATURES") -> Tensor:
     """One tensor of a file, mapped into memory and unchecked.
 
     Raises:
-        CtscribeError: ``E_FEATURES`` when it is not there.
+        CtscribeError: ``code`` when it is not there.
     """
     try:
         with safe_open(path, framework="pt") as file:
             mapped: Tensor = file.get_tensor(name)
     except _BROKEN as error:
-        raise _broken(path, "E_FEATURES", brief(error)) from error
+        raise _broken(path, code, brief(error)) from error
     return mapped
 
 

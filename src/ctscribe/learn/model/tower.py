@@ -19,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import MERGE, Backbone, put_in_front
 from ctscribe.learn.model.families import backbone_of
+from ctscribe.learn.model.projector import projector_of
 
 # "flash" in the name makes the tower hand over all tokens at once, with their boundaries
 _ATTENTION = "ctscribe_flash_batched_windows"
@@ -56,7 +57,14 @@ def _return_input(
 def merge(
     qwen: PreTrainedModel, tokens: Float[Tensor, "visual_tokens width"]
 ) -> Float[Tensor, "visual_tokens _"]:
-    """Sends what was stored before the mergers through them; what was behind stays as it is."""
+    """Makes visual tokens of stored features, which are of one of three kinds.
+
+    Another encoder's go through the projector of a model that has one, and what was stored before
+    the mergers through them; what was behind stays as it is.
+    """
+    if (projector := projector_of(qwen)) is not None:
+        projected: Tensor = projector(tokens)
+        return projected.to(qwen.lm_head.weight.dtype)
     tower = qwen.model.visual
     mergers = backbone_of(qwen).mergers(tower)
     before = MERGE**2 * tower.config.hidden_size
@@ -66,12 +74,6 @@ def merge(
     return torch.cat(
         [merger(level.reshape(MERGE**2 * len(tokens), -1)) for merger, level in levels], 1
     )
-
-
-def feature_width(qwen: PreTrainedModel) -> int:
-    """Numbers per visual token behind the mergers."""
-    tower = qwen.model.visual
-    return len(backbone_of(qwen).mergers(tower)) * int(tower.config.out_hidden_size)
 
 
 def patchify(

@@ -45,6 +45,9 @@ class Visual:
     """Findings that the prompt tells; see `prompt_messages`."""
     markers: tuple[str, ...] | None = None
     """Texts before the slice pairs, where the model wants them; see `encode_prompt`."""
+    grid_to_ras: tuple[tuple[float, ...], ...] | None = None
+    """4 × 4: (plane, row, column, 1) of a visual token → RAS+ mm, where another encoder's grid says
+    it; its planes stand in the place of slice pairs."""
 
 
 _SMALLEST = Visual((1, 2, 2), (0.0,))

@@ -15,6 +15,7 @@ from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import attached
+from ctscribe.learn.model.projector import projector_of
 from ctscribe.learn.model.qwen import AnswerLosses, answer_losses, losses_of_both
 from ctscribe.learn.pairs.collate import Batch
 
@@ -88,6 +89,8 @@ def _trainable(module: nn.Module) -> set[str]:
 def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
     """Lets the asked-for weights learn, in place; finding queries do where they open the gate.
 
+    The projector of another encoder always does.
+
     Weights that learn are kept in float32 whatever the activations are: an update of 2e-5 of a
     weight is lost in bfloat16's eight bits.
     """
@@ -101,6 +104,9 @@ def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
     queries = attached(qwen)
     if queries is not None:
         queries.requires_grad_(config.slice_attention)
+    projector = projector_of(qwen)
+    if projector is not None:
+        projector.requires_grad_(True)
     for weight in qwen.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()
@@ -132,9 +138,12 @@ def set_rates(optimizer: Optimizer, model: nn.Module, rates: Mapping[Part, float
 
 
 def part_of(name: str) -> Part:
-    """Which part of the model a weight belongs to, by its name in the model."""
+    """Which part of the model a weight belongs to, by its name in the model.
+
+    An encoder's projector is the merger's counterpart.
+    """
     dotted = f".{name}"
-    if ".visual.merger." in dotted:
+    if ".visual.merger." in dotted or ".encoder_projector." in dotted:
         return "merger"
     return "tower" if ".visual." in dotted else "language"
 

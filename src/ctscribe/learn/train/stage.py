@@ -27,9 +27,13 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import is_sharded, load_model, save_model
 from ctscribe.learn.model.cues import label_cues
 from ctscribe.learn.model.families import backbone_of, with_markers
+from ctscribe.learn.model.feature_store import find_encoder
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.model.positions import position_ids
+from ctscribe.learn.model.projector import Encoder, attach_projector, projector_of
 from ctscribe.learn.model.segments import require_attention
+from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, Visual, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
     checkpoint_steps,
@@ -68,6 +72,7 @@ def request_of(
         "pairs_sha256": sha256_of_file(pairs_path),
         "start": None if start is None else start_sha256(start),
         "pairs_per_update": pairs_per_update(arguments),
+        **({"encoder": encoder.hash} if (encoder := encoder_of(recipe, prepared)) else {}),
         # the checkpoints of a sharded run are read by sharded runs alone
         **({"sharded": True} if sharding_asked() else {}),
     }
@@ -129,6 +134,19 @@ def visual_source(
     return with_text
 
 
+def _require_places(qwen: PreTrainedModel, pairs: PairDataset, recipe: Recipe) -> None:
+    """Refuses scans that the recipe's positions cannot place, before the run has a folder."""
+    batch = collate_samples([pairs[0].positive], pad_id=0)
+    position_ids(
+        qwen.config,
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["video_grid_thw"],
+        batch["position_mm"],
+        recipe.model.positions,
+    )
+
+
 @final
 @dataclass(frozen=True)
 class TrainResult:
@@ -165,7 +183,8 @@ def train(
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
             ``E_EMPTY_SPLIT``, ``E_WEIGHTS``, ``E_TOO_FEW``, ``E_REPORT``, ``E_TOO_LONG``,
-            ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``, ``E_CHECKPOINT``, ``E_RECIPE``.
+            ``E_POSITIONS``, ``E_NAN``, ``E_MEMORY``, ``E_SHARDED``, ``E_OPTIMIZER``,
+            ``E_CHECKPOINT``, ``E_ENCODER``, ``E_RECIPE``.
     """
     prepared.require(recipe)
     with one_writer(run_dir) if launched()[0] == 0 else nullcontext():
@@ -176,7 +195,9 @@ def train(
             return read_result(run_dir / "result.json", TrainResult)
         rows = read_pairs(pairs_path, recipe.pairs.strategy)
         validation_rows = validation_pairs(prepared.split("validation"))
-        qwen, tokenizer = learner(start or recipe.model.preset, recipe)
+        qwen, tokenizer = learner(
+            start or recipe.model.preset, recipe, encoder_of(recipe, prepared)
+        )
         qwen.to(arguments.device)
         longest = qwen.config.text_config.max_position_embeddings
         visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe, storing)
@@ -187,6 +208,7 @@ def train(
         for dataset in (taught, judged):
             dataset.require_reports()
         _require_sharing(taught, recipe, qwen)
+        _require_places(qwen, taught, recipe)
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
@@ -246,16 +268,51 @@ def fit(
     return _finish(callback, num_steps)
 
 
-def learner(weights: str | Path, recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that starts to learn, with finding queries where the recipe asks for them."""
+def encoder_of(recipe: Recipe, prepared: Prepared) -> Encoder | None:
+    """The encoder whose features are read in the tower's place; None where the tower's are.
+
+    Raises:
+        CtscribeError: ``E_ENCODER`` where the prepared folder holds none of them.
+    """
+    name = recipe.model.encoder
+    return None if name is None else find_encoder(prepared, name)
+
+
+def learner(
+    weights: str | Path, recipe: Recipe, encoder: Encoder | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that starts to learn, with what the recipe asks for beside it.
+
+    That is finding queries, and the projector of an ``encoder``, whose features say nothing to the
+    head of a warm-up, which was taught on the tower's.
+
+    Raises:
+        CtscribeError: ``E_WEIGHTS``, ``E_ENCODER`` for weights that read another encoder's.
+    """
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
+    read_by_encoder(qwen, encoder, recipe.train.seed)
     if attached(qwen) is not None:
         return qwen, tokenizer
-    head = warmed_head(Path(weights))
+    head = warmed_head(Path(weights)) if encoder is None else None
     if recipe.model.slice_attention or (recipe.model.cues and head is not None):
         torch.manual_seed(recipe.train.seed)  # the same queries in every process
         attach(qwen, head)
     return qwen, tokenizer
+
+
+def read_by_encoder(qwen: PreTrainedModel, encoder: Encoder | None, seed: int) -> None:
+    """Gives a model the projector of an encoder, in place; one that has it goes on with it."""
+    projector = projector_of(qwen)
+    before = projector and projector.encoder
+    if before is None and encoder is not None:
+        torch.manual_seed(seed)  # the same projector in every process
+        attach_projector(qwen, encoder)
+    elif before != encoder:
+        raise CtscribeError(
+            "E_ENCODER",
+            f"the starting weights must read features of the encoder that the recipe names, "
+            f"{encoder or 'none'}, but they learned to read those of {before}",
+        )
 
 
 def _hard_pairs(
