@@ -426,9 +426,10 @@ class Recipe(Section):
 
     def as_asked(self) -> dict[str, Any]:
         """As JSON, what identifies a run; see `TrainConfig.as_asked`."""
-        sections = {"pairs": self.pairs, "model": self.model, "train": self.train}
-        asked = {name: section.as_asked() for name, section in sections.items()}
-        return {**self.model_dump(mode="json"), **asked}
+        asked: dict[str, Any] = self.model_dump(mode="json")
+        for section in ("pairs", "model", "train"):
+            asked[section] = getattr(self, section).as_asked()
+        return asked
 
 
 def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
