@@ -429,12 +429,18 @@ def test_a_real_server_writes_with_a_model_whose_depth_is_words(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("in_words", [True, False])
 def test_the_processor_of_a_real_server_builds_the_runs_own_prompt(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    run: ReportWriter,
+    prepared: Prepared,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    in_words: bool,
 ) -> None:
     """The whole of it, torchvision included: no frame is scaled, every depth is ours."""
     command = [python_that_serves(), "-m", "tests.transformers_prompt"]
-    run, prepared = run_in_words(tmp_path, tokenizer, "depth")
+    if in_words:
+        run, prepared = run_in_words(tmp_path / "in_words", tokenizer, "depth")
     publish(run.run_dir / "best", tmp_path / "export", "merged", run.recipe)
     prompt, scans, expected = trained_prompt(run), [], []
     for study in prepared.scans("test"):

@@ -7,7 +7,7 @@ there is not written again.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -127,7 +127,10 @@ class Growing:
     def _by_scan(self) -> dict[str, PredictionRow]:
         """The whole file comes last, as parts are removed when it is there."""
         found: dict[str, PredictionRow] = {}
-        for path in (*sorted(self._parts.glob("*.jsonl")), self.path):
+        parts: list[Path] = []
+        with suppress(FileNotFoundError):  # another process puts all together at this moment
+            parts = sorted(self._parts.glob("*.jsonl"))
+        for path in (*parts, self.path):
             try:
                 rows = read_rows(path, PredictionRow, partial=True)
             except CtscribeError as error:
