@@ -11,7 +11,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from time import perf_counter, process_time
 from typing import Any
 
@@ -143,7 +143,9 @@ def run_row(preset_name: str, row: Row, folder: Path) -> dict[str, Any]:
     preset = PRESETS[preset_name]
 
     def train() -> tuple[Trainer, Watch, tuple[float, float]]:
-        trainer, stored_s = make(preset, row, PAIRS, UPDATES * PAIRS, folder / row.name)
+        # a folder of its own: in another round features would be there already
+        own = Path(mkdtemp(dir=folder))
+        trainer, stored_s = make(preset, row, PAIRS, UPDATES * PAIRS, own)
         watch = Watch(trainer, SAMPLED)
         trainer.train()
         return trainer, watch, stored_s
@@ -236,7 +238,10 @@ def page(result: Mapping[str, Any]) -> dict[str, Any]:
         "once": _page_table([rows[row.name] for row in ONCE]),
         "first": result["rows"][0],
         "pairs": PAIRS,
-        "reached": "; ".join(name for name, row in rows.items() if _reaches(row)) or "no row",
+        **{
+            side: "; ".join(name for name, row in rows.items() if _reaches(row, side)) or "no row"
+            for side in ("beside_plain", "beside_plain_two_at_once")
+        },
         "million": result["rows"][0]["parameters"] / 1e6,
         "equal_to": max(
             row["gradient"]["share_of_norm_that_differs"]
@@ -247,10 +252,9 @@ def page(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reaches(row: Mapping[str, Any]) -> bool:
-    """What was aimed at, beside *plain*, at equal mathematics."""
-    found = row["beside_plain"]
-    later, first, memory = (found[name] for name in BESIDE)
+def _reaches(row: Mapping[str, Any], side: str) -> bool:
+    """What was aimed at, beside one of the plain trainers, at equal mathematics."""
+    later, first, memory = (row[side][name] for name in BESIDE)
     return not row["changes_the_mathematics"] and later >= 2 and first >= 1.6 and memory <= 0.6
 
 
