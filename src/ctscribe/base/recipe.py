@@ -4,16 +4,14 @@ import ast
 import difflib
 import os
 import reprlib
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import UNPARSABLE, brief, read_text
+from ctscribe.base.files import UNPARSABLE, brief, parse_yaml, read_text
 from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
@@ -489,34 +487,10 @@ def _checked(tree: dict[str, Any], overrides: tuple[str, ...], where: Path | str
         raise CtscribeError("E_RECIPE", _explain(where, error)) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: each key is a name and stands once; no aliases, no tags."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-            raise ValueError(f"line {event.start_mark.line + 1} holds an alias (*) or a tag (!)")
-        node = super().compose_node(parent, index)
-        if isinstance(node, yaml.MappingNode):
-            _require_names([key for key, _ in node.value])
-        return node
-
-
-def _require_names(keys: Sequence[yaml.Node]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        line, name = key.start_mark.line + 1, str(key.value)
-        if not isinstance(key, yaml.ScalarNode):
-            raise ValueError(f"line {line} holds a key that is no name")
-        if name in seen:
-            raise ValueError(f"line {line} holds {name[:80]} again")
-        seen.add(name)
-
-
 def _parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 - YAML is what it is
     try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, *UNPARSABLE) as error:
+        return parse_yaml(text)
+    except UNPARSABLE as error:
         raise CtscribeError("E_RECIPE", f"{where} must be YAML, but {brief(error)}") from error
 
 

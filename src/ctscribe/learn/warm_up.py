@@ -99,17 +99,10 @@ def warm_up(
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
-            patients would be the data set's own, ``E_RECIPE`` for a recipe whose tower is not
-            read, ``E_WEIGHTS``, ``E_PREPARED``, ``E_WHERE``,
-            ``E_MASK``, ``E_EMPTY_SPLIT``, ``E_BUSY``.
+            patients would be the data set's own, ``E_RECIPE`` where the tower is not read,
+            ``E_WEIGHTS``, ``E_PREPARED``, ``E_WHERE``, ``E_MASK``, ``E_EMPTY_SPLIT``, ``E_BUSY``.
     """
-    if recipe.model.encoder is not None:
-        raise CtscribeError(
-            "E_RECIPE",
-            "a warm-up teaches the model's own vision tower, but model.encoder has features of "
-            f"{recipe.model.encoder} read in its place; their projector and queries learn in "
-            "training (model.slice_attention, objective.label_weight)",
-        )
+    _require_tower(recipe)
     request = request_of(recipe, prepared, where, start)
     with one_writer_of(out):
         if out.exists():
@@ -127,6 +120,16 @@ def warm_up(
         shutil.rmtree(studies_dir, ignore_errors=True)
         progress(1000, 1000)
         return out
+
+
+def _require_tower(recipe: Recipe) -> None:
+    if recipe.model.encoder is not None:
+        raise CtscribeError(
+            "E_RECIPE",
+            "a warm-up teaches the model's own vision tower, but model.encoder has features of "
+            f"{recipe.model.encoder} read in its place; their projector and queries learn in "
+            "training (model.slice_attention, objective.label_weight)",
+        )
 
 
 def shipped_start(recipe: Recipe) -> Path | None:

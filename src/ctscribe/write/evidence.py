@@ -17,12 +17,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.base.rows import Row
 from ctscribe.base.types import BoxMm
+from ctscribe.learn.model.backbone import Positions
+from ctscribe.learn.model.decoding import visual_tokens_of
 from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs, stack_inputs
+from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.scan.boxes import BoxPx, box_around_peak
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import find_mentions
+from ctscribe.text.prompt import IGNORED, encode_example, pair_of_tokens
 from ctscribe.text.sections import join_report, sentence_spans
 from ctscribe.write.draft import SentenceRow, SliceEvidence
 from ctscribe.write.layers import FindLayer
@@ -124,6 +128,38 @@ class ReportOnScan:
         """Which tokens are there when only these slice pairs are."""
         there = torch.tensor([-1, *sorted(kept)], device=self.pair_of.device)
         return torch.isin(self.pair_of, there)
+
+
+def report_on_scan(
+    qwen: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    report: ReadReport,
+    visual: Visual,
+    positions: Positions,
+) -> ReportOnScan:
+    """Puts a report behind a scan, to ask how probable it is.
+
+    Raises:
+        CtscribeError: ``E_REPORT`` when the report is empty.
+    """
+    ids, labels = encode_example(
+        tokenizer, report.answer, visual.grid_thw, visual.cue, markers=visual.markers
+    )
+    with torch.inference_mode():
+        tokens = visual_tokens_of(qwen, [visual])
+    input_ids = torch.tensor(ids, device=tokens.device)
+    places = position_ids(
+        qwen.config,
+        input_ids[None],
+        torch.ones_like(input_ids)[None],
+        torch.tensor([visual.grid_thw]),
+        torch.tensor([visual.position_mm], device=tokens.device),
+        positions,
+    )
+    start = next(i for i, label in enumerate(labels) if label != IGNORED)
+    pairs = pair_of_tokens(tokenizer, visual.grid_thw, visual.cue, visual.markers)
+    pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=tokens.device)
+    return ReportOnScan(input_ids, start, pair_of, tokens, visual.grid_thw, places)
 
 
 class PairEvidence(Row):

@@ -42,9 +42,8 @@ from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.features import store_features, store_together
 from ctscribe.learn.model.finding_queries import attached
-from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.tower import encode_frames, merge
+from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
 from ctscribe.learn.pairs.dataset import PairDataset, Visual, slice_pair_positions
 from ctscribe.scan.dicom_sources import is_dicom
@@ -52,7 +51,6 @@ from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, slices_of
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.resample import plan_resampling
 from ctscribe.scan.volume import CTVolume, note_unusual
-from ctscribe.text.prompt import encode_example, pair_of_tokens
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -76,6 +74,7 @@ from ctscribe.write.evidence import (
     SentenceEvidence,
     explain,
     read_report,
+    report_on_scan,
     sentence_rows,
 )
 from ctscribe.write.layers import ShownSlices, layers_of
@@ -362,37 +361,9 @@ class ReportWriter:
         return read_report(findings, impression, self.tokenizer)
 
     def put_behind(self, report: ReadReport, visual: Visual) -> ReportOnScan:
-        """Puts a report behind a scan, to ask how probable it is.
-
-        Raises:
-            CtscribeError: ``E_REPORT`` when the report is empty.
-        """
-        device = self.qwen.lm_head.weight.device
-        visual = self.told(visual)
-        ids, labels = encode_example(
-            self.tokenizer, report.answer, visual.grid_thw, visual.cue, markers=visual.markers
-        )
-        tokens = visual.visual_tokens
-        if visual.frames is not None:
-            with torch.inference_mode():
-                tokens = encode_frames(self.qwen, [visual.frames])
-        elif tokens is not None:
-            with torch.inference_mode():
-                tokens = merge(self.qwen, tokens.to(device))
-        assert tokens is not None  # a visual input is one of the two
-        input_ids = torch.tensor(ids, device=device)
-        places = position_ids(
-            self.qwen.config,
-            input_ids[None],
-            torch.ones_like(input_ids)[None],
-            torch.tensor([visual.grid_thw]),
-            torch.tensor([visual.position_mm], device=device),
-            self.recipe.model.positions,
-        )
-        start = next(i for i, label in enumerate(labels) if label != -100)
-        pairs = pair_of_tokens(self.tokenizer, visual.grid_thw, visual.cue, visual.markers)
-        pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=device)
-        return ReportOnScan(input_ids, start, pair_of, tokens, visual.grid_thw, places)
+        """`report_on_scan` with the run's model, told what it is told when it writes."""
+        visual, positions = self.told(visual), self.recipe.model.positions
+        return report_on_scan(self.qwen, self.tokenizer, report, visual, positions)
 
     def evidence(
         self,

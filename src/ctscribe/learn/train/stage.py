@@ -194,26 +194,39 @@ def train(
         if (run_dir / "result.json").exists():
             return read_result(run_dir / "result.json", TrainResult)
         rows = read_pairs(pairs_path, recipe.pairs.strategy)
-        validation_rows = validation_pairs(prepared.split("validation"))
+        parts = rows, validation_pairs(prepared.split("validation"))
         qwen, tokenizer = learner(
             start or recipe.model.preset, recipe, encoder_of(recipe, prepared)
         )
         qwen.to(arguments.device)
-        longest = qwen.config.text_config.max_position_embeddings
-        visual = visual_source(qwen, prepared, [*rows, *validation_rows], recipe, storing)
-        taught, judged = (
-            PairDataset(prepared.by_name, part, tokenizer, visual, longest)
-            for part in (rows, validation_rows)
-        )
-        for dataset in (taught, judged):
-            dataset.require_reports()
-        _require_sharing(taught, recipe, qwen)
-        _require_places(qwen, taught, recipe)
+        taught, judged = _data_sets(prepared, parts, recipe, qwen, tokenizer, storing)
         count_updates(recipe.train.epochs * len(taught), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
         heard: dict[str, Any] = {"progress": progress, "logged": logged, "told": told}
         return fit(arguments, qwen, tokenizer, taught, judged, recipe, **heard)
+
+
+def _data_sets(
+    prepared: Prepared,
+    parts: tuple[Sequence[PairRow], Sequence[PairRow]],
+    recipe: Recipe,
+    qwen: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    storing: ProgressCallback,
+) -> tuple[PairDataset, PairDataset]:
+    """What is taught and what is judged by, checked as far as can be before the first step."""
+    longest = qwen.config.text_config.max_position_embeddings
+    rows = [row for part in parts for row in part]
+    visual = visual_source(qwen, prepared, rows, recipe, storing)
+    taught, judged = (
+        PairDataset(prepared.by_name, part, tokenizer, visual, longest) for part in parts
+    )
+    for dataset in (taught, judged):
+        dataset.require_reports()
+    _require_sharing(taught, recipe, qwen)
+    _require_places(qwen, taught, recipe)
+    return taught, judged
 
 
 def fit(
