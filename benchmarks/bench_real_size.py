@@ -69,7 +69,7 @@ MOST_GB = {"qwen2.5-vl-3b": 22.0, "qwen3-vl-4b": 22.0, "qwen3.5-4b": 22.0}
 PHANTOM = ("phantom.num_train_patients=2", "phantom.num_valid_patients=0", "phantom.matrix_px=192")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 """Of the parts' processes, for glibc: blocks above a MB go back to the system when they are freed.
-Otherwise they come from a heap whose holes hold a third of a step's memory."""
+Otherwise they come from a heap whose holes hold a fifth of a step's memory."""
 CHANGES = (
     "train.gradient_accumulation_steps=1",
     "objective.max_loss=1000",  # random weights lie beyond any usual cap
