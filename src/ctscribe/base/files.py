@@ -1,4 +1,4 @@
-"""Files written whole or not at all, text, JSON and YAML read, and checksums."""
+"""Files written whole or not at all, text and JSON read, and checksums."""
 
 import errno
 import fcntl
@@ -14,7 +14,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-import yaml
 from isal.isal_zlib import crc32
 
 from ctscribe.base.errors import CtscribeError
@@ -294,40 +293,6 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
-
-
-def parse_yaml(text: str) -> Any:  # noqa: ANN401 - YAML is what it is
-    """Parses plain YAML: each key is a name and stands once; no aliases, no tags.
-
-    Raises:
-        UNPARSABLE: Whatever is wrong with it.
-    """
-    try:
-        return yaml.load(text, _PlainLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-            raise ValueError(f"line {event.start_mark.line + 1} holds an alias (*) or a tag (!)")
-        node = super().compose_node(parent, index)
-        if isinstance(node, yaml.MappingNode):
-            _require_names([key for key, _ in node.value])
-        return node
-
-
-def _require_names(keys: Sequence[yaml.Node]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        line, name = key.start_mark.line + 1, str(key.value)
-        if not isinstance(key, yaml.ScalarNode):
-            raise ValueError(f"line {line} holds a key that is no name")
-        if name in seen:
-            raise ValueError(f"line {line} holds {name[:80]} again")
-        seen.add(name)
 
 
 def brief(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import UNPARSABLE, brief, parse_yaml, read_text
+from ctscribe.base.files import UNPARSABLE, brief, read_text
+from ctscribe.base.plain_yaml import parse_yaml
 from ctscribe.base.types import Projection, Strategy
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
