@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -67,6 +68,21 @@ def kept(run: ReportWriter) -> dict[str, bytes]:
 
 def copied(run: ReportWriter, folder: Path) -> ReportWriter:
     return ReportWriter(shutil.copytree(run.run_dir, folder))
+
+
+def test_several_processes_leave_the_files_of_one(
+    run: ReportWriter, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WEIGHTS", (0.5,))
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    first = copied(run, tmp_path / "several")
+    second = ReportWriter(first.run_dir)
+    found = tune(run, prepared)
+    process = Thread(target=tune, args=(second, prepared), kwargs={"share": (1, 2)})
+    process.start()
+    assert tune(first, prepared, share=(0, 2)) == found
+    process.join()
+    assert kept(first) == kept(run)
 
 
 def test_a_process_whose_fellows_are_gone_says_so(

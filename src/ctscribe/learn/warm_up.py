@@ -107,17 +107,16 @@ def warm_up(
     with one_writer_of(out):
         if out.exists():
             _require_same(out, request)
-            progress(1000, 1000)
-            return out
-        studies = prepared and _take_studies(prepared, recipe, where, allow_outside)
-        weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
-        if studies is None:
-            studies = _draw_studies(studies_dir, recipe, processes, progress)
-        learning = _share(progress, 0 if prepared else 450, 980)
-        qwen, tokenizer, head, found = _learn(studies, recipe, weights, learning)
-        documents = {_REQUEST: {"request": request, **found}}
-        save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
-        shutil.rmtree(studies_dir, ignore_errors=True)
+        else:
+            studies = prepared and _take_studies(prepared, recipe, where, allow_outside)
+            weights, studies_dir = _starting_weights(recipe, start), _scratch(out, request)
+            if studies is None:
+                studies = _draw_studies(studies_dir, recipe, processes, progress)
+            learning = _share(progress, 0 if prepared else 450, 980)
+            qwen, tokenizer, head, found = _learn(studies, recipe, weights, learning)
+            documents = {_REQUEST: {"request": request, **found}}
+            save_model(out, qwen, tokenizer, {HEAD_FILE: head.state_dict()}, documents)
+            shutil.rmtree(studies_dir, ignore_errors=True)
         progress(1000, 1000)
         return out
 

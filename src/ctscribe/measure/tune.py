@@ -7,7 +7,6 @@ on, ``tuned.png``, and under ``tune/`` the reports of every try.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -118,6 +117,27 @@ def _told(each: Try) -> dict[str, Any]:
     return {**knobs, "cue_threshold": each.cue_threshold, **each.scores}
 
 
+def _fit_together(writer: ReportWriter, prepared: Prepared, share: Share) -> Calibration | None:
+    """The findings' calibration of a run that is told them: fitted by the first process.
+
+    The others read it, so that a last digit of another machine makes no other choice.
+    """
+    if not writer.recipe.model.cues or attached(writer.qwen) is None:
+        return None
+    path = writer.run_dir / "tune" / FILE
+    inputs = {"validation": prepared.sha256(prepared.scans("validation"))}
+
+    def read() -> Calibration | None:
+        is_there = is_made_of(path, inputs)
+        return read_calibration(path.parent, writer.weights_sha256) if is_there else None
+
+    if share[0] == 0 and read() is None:
+        fitted = fit_findings(writer, prepared, "f1")
+        write_json(path, {"calibration": fitted.model_dump(mode="json"), "inputs": inputs})
+    wait_until_whole(path, lambda: int(read() is None))
+    return read()
+
+
 @final
 class _Search:
     """Tries ways of writing on the validation scans; what was tried is read again."""
@@ -133,31 +153,11 @@ class _Search:
         self.tries: list[Try] = []
         asked = writer.recipe.generate.contrast
         self._kinds = ("others", "mean") if asked == "none" else (asked,)
+        self._fitted = _fit_together(writer, prepared, share)
         thresholds = len(_THRESHOLD_STEPS) if self._fitted else 1
         self._most = thresholds + len(self._kinds) * len(_WEIGHTS) + len(_PLAUSIBILITIES) - 1
         begun = len([*(writer.run_dir / "tune").glob("*.jsonl")])
         progress(max(0, begun - 1), self._most)  # the last one may be cut
-
-    @cached_property
-    def _fitted(self) -> Calibration | None:
-        """The findings' calibration of a run that is told them: fitted by the first process.
-
-        The others read it, so that a last digit of another machine makes no other choice.
-        """
-        writer, prepared, path = self._writer, self._prepared, self._writer.run_dir / "tune" / FILE
-        if not writer.recipe.model.cues or attached(writer.qwen) is None:
-            return None
-        inputs = {"validation": prepared.sha256(prepared.scans("validation"))}
-
-        def read() -> Calibration | None:
-            is_there = is_made_of(path, inputs)
-            return read_calibration(path.parent, writer.weights_sha256) if is_there else None
-
-        if self._share[0] == 0 and read() is None:
-            fitted = fit_findings(writer, prepared, "f1")
-            write_json(path, {"calibration": fitted.model_dump(mode="json"), "inputs": inputs})
-        wait_until_whole(path, lambda: int(read() is None))
-        return read()
 
     def at(self, cue_threshold: float) -> Calibration:
         """The run's calibration with another threshold of the cues."""
