@@ -1,5 +1,6 @@
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.pairs.heter import draw_mutual_partners, draw_partners, draw_strangers
+from ctscribe.learn.pairs.heter import (
+    Partners,
+    draw_mutual_partners,
+    draw_partners,
+    draw_strangers,
+)
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -39,6 +45,17 @@ def cohorts(draw: st.DrawFn) -> Arrays:
     return np.array(labels, np.uint8), np.array(patients, np.int64)
 
 
+def drawn_or_refused(
+    draw: Callable[..., Partners], cohort: Arrays, minimum: int, seed: int
+) -> Partners | None:
+    """None where somebody differs from nobody, which must then be refused."""
+    if any(required == 0 for required, _ in brute_force(*cohort, minimum)):
+        with pytest.raises(CtscribeError, match="another patient whose labels differ"):
+            draw(*cohort, minimum, seed)
+        return None
+    return draw(*cohort, minimum, seed)
+
+
 @given(cohorts(), st.integers(1, 6), st.integers(0, 3))
 @settings(max_examples=150, deadline=None)
 def test_partners_are_eligible_and_relaxed_only_as_far_as_needed(
@@ -46,13 +63,10 @@ def test_partners_are_eligible_and_relaxed_only_as_far_as_needed(
 ) -> None:
     labels, patients = cohort
     minimum = min(minimum, labels.shape[1])
-    expected = brute_force(labels, patients, minimum)
-    if any(required == 0 for required, _ in expected):
-        with pytest.raises(CtscribeError, match="another patient whose labels differ"):
-            draw_partners(labels, patients, minimum, seed)
+    drawn = drawn_or_refused(draw_partners, cohort, minimum, seed)
+    if drawn is None:
         return
-    drawn = draw_partners(labels, patients, minimum, seed)
-    for row, (required, eligible) in enumerate(expected):
+    for row, (required, eligible) in enumerate(brute_force(labels, patients, minimum)):
         assert drawn.index[row] in eligible
         assert drawn.relaxed_by[row] == minimum - required
         assert drawn.distance[row] == (labels[row] != labels[drawn.index[row]]).sum()
@@ -65,14 +79,10 @@ def test_couples_are_mutual_and_no_two_that_differ_more_were_left_apart(
 ) -> None:
     labels, patients = cohort
     minimum = min(minimum, labels.shape[1])
-    expected = brute_force(labels, patients, minimum)
-    if any(required == 0 for required, _ in expected):
-        with pytest.raises(CtscribeError, match="another patient whose labels differ"):
-            draw_mutual_partners(labels, patients, minimum, seed)
+    drawn = drawn_or_refused(draw_mutual_partners, cohort, minimum, seed)
+    if drawn is None:
         return
-    drawn, alone = (
-        draw(labels, patients, minimum, seed) for draw in (draw_mutual_partners, draw_partners)
-    )
+    alone = draw_partners(labels, patients, minimum, seed)
     rows = np.arange(len(labels))
     mutual = drawn.index[drawn.index] == rows
     assert (drawn.index[~mutual] == alone.index[~mutual]).all()
