@@ -33,7 +33,6 @@ from benchmarks.bench_train import UNCOUNTED
 from benchmarks.costs import (
     VOCABULARIES,
     Sample,
-    pair_flops,
     published_config,
     tower_flops,
 )
@@ -155,10 +154,8 @@ def learn(folder: Path, preset: str) -> Numbers:
     numbers = counted(trainer.train)
     save_model(folder / "best", qwen.cpu(), tokenizer)
     sample = sample_of(dataset)
-    computed = pair_flops(qwen.config, sample, recipe.model.lora_r)
     return {
         **numbers,
-        "computed_flops": computed,
         "tokens": sample.tokens,
         "visual_tokens": sample.visual_tokens,
         "answer_tokens": sample.answer_tokens,

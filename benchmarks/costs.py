@@ -95,18 +95,25 @@ def language_flops(config: PreTrainedConfig, sample: Sample, rank: int) -> int:
 
 
 def pair_flops(
-    config: PreTrainedConfig, sample: Sample, rank: int, *, skipped: bool = False
+    config: PreTrainedConfig,
+    sample: Sample,
+    rank: int,
+    *,
+    skipped: bool = False,
+    again: bool = False,
 ) -> int:
     """Two branches forward and backward from stored features, where adapters alone learn.
 
     Backward each matrix gives gradients of its input, adapters also their own, attention takes five
     products where forward it takes two, and a recurrence two for each. A ``skipped`` negative goes
-    forward alone.
+    forward alone. With ``again`` all layers are computed a second time before they go backward.
     """
     linear, attention, recurrence, head = _language_parts(config, sample, rank)
     adapters = linear - _language_parts(config, sample, 0)[0]
     forward = linear + attention + recurrence + head
     backward = linear + adapters + attention * 5 // 2 + 2 * recurrence + head
+    if again:
+        backward += linear + attention + recurrence
     return 2 * forward + (1 if skipped else 2) * backward
 
 

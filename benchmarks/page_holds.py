@@ -11,15 +11,20 @@ from matplotlib.ticker import ScalarFormatter
 from benchmarks.curves import Curves, Point, mean, seconds
 from benchmarks.harness import PAGES, SEEDS, Cell, Study, bounds, direction, shown, table
 from benchmarks.writers import drawn_scores
-from ctscribe.base.figures import MARKERS, line, new_figure, style, write_figure
+from ctscribe.base.figures import MARKERS, MEANINGS, line, new_figure, style, write_figure
 
 ARMS: dict[str, tuple[str, ...]] = {
     "origin": ("pairs.strategy=origin", "objective.beta=0"),
     "heter": ("pairs.strategy=heter",),
     "gauss": ("pairs.strategy=gauss",),
     "decay": ("pairs.strategy=heter", "objective.beta=0.3", "objective.beta_schedule=decay"),
+    "mutual": ("pairs.strategy=heter", "pairs.mutual=true"),
 }
-"""What each arm changes; Gauss and Heter keep the tiny recipe's β = 0.1, all its cap of 3 nats."""
+"""What each arm changes; all but decay keep the tiny recipe's β = 0.1, all its cap of 3 nats."""
+MARKED = {arm: MEANINGS[arm.title()] for arm in ("origin", "heter", "gauss")} | dict(
+    zip(("decay", "mutual"), MARKERS, strict=False)
+)
+"""Colour and shape of each arm's points."""
 PANELS: dict[int, tuple[Point, ...]] = {
     100: ((20, 1), (50, 1), (100, 1), (100, 2), (100, 4), (100, 8)),
     20: ((20, 1), (20, 2), (20, 5), (20, 10), (20, 20)),
@@ -39,6 +44,7 @@ LEFT_OUT: dict[str, set[Point]] = {
     "heter": {(20, 2), (5, 10)},
     "gauss": set(ORDER) - {(20, 1), (100, 1), (20, 5), (100, 8), (5, 20)},
     "decay": {(50, 1), (20, 2), (5, 10)},
+    "mutual": set(ORDER) - {(20, 1), (100, 1), (20, 5), (100, 2), (100, 4)},
 }
 """For want of time; Origin's points alone are needed to compare equal CPU time."""
 METRICS = {
@@ -77,6 +83,7 @@ def page(study: Study) -> dict[str, Any]:
         "missing": _missing(study),
         "verdict": _verdict(curves),
         "differences": _difference_table(curves),
+        "mutual": _mutual_table(Curves(ended, "heter")),
         "scores": _score_table(curves),
     }
 
@@ -169,6 +176,18 @@ def _differences(curves: Curves, arm: str, point: Point, percent: int) -> list[s
     return [f"{curves.cost(arm, point):.2f}", *told]
 
 
+def _mutual_table(beside_heter: Curves) -> str:
+    """What is lost where partners must be each other's negative."""
+    rows = []
+    for point in ORDER:
+        if seeds := beside_heter.seeds("mutual", point):
+            found = (beside_heter.per_report("mutual", point, metric) for metric in METRICS)
+            told = (shown(each, "+.3f") for each in found if each is not None)
+            rows.append((*point, len(seeds), f"{beside_heter.cost('mutual', point):.2f}", *told))
+    start = ("% of patients", "passes", "seeds", "CPU time, times Heter's")
+    return table((*start, *METRICS.values()), rows)
+
+
 def _score_table(curves: Curves) -> str:
     rows = []
     for point in sorted(ORDER, reverse=True):
@@ -195,7 +214,7 @@ def _figure(curves: Curves) -> Figure:
 
 def _draw(axes: Axes, curves: Curves, metric: str, kind: str, percent: int) -> None:
     """A metric against one kind of cost, a line per arm."""
-    for arm, marker in zip(ARMS, MARKERS, strict=True):
+    for arm, marker in MARKED.items():
         found = [curves.ended.get((arm, point), {}) for point in PANELS[percent]]
         ended = [runs for runs in found if runs]
         at = [float(np.mean([cell[kind] for cell in runs.values()])) for runs in ended]

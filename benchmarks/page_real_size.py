@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.bench_ct_rate import FIELD_MM, TEST_SCANS, TRAIN_SCANS, sample_of
 from benchmarks.costs import (
     VOCABULARIES,
+    Sample,
     adapter_weights,
     kept_bytes,
     pair_flops,
@@ -57,7 +58,16 @@ def _measured(result: Mapping[str, Any]) -> str:
         f"a branch, {pair['visual_tokens']:,} of them visual and {pair['answer_tokens']} of the "
         f"answer, and `train.gradient_checkpointing={RECOMPUTED[preset]}`."
     )
-    return f"{measured_table(result['parts'])}\n\n{about}"
+    computed = {"computed_flops": _pair_computed(preset, pair)}
+    return f"{measured_table(result['parts'] | {'pair': pair | computed})}\n\n{about}"
+
+
+def _pair_computed(preset: str, pair: Mapping[str, Any]) -> int:
+    """Operations of the measured pair by its tokens."""
+    answer, visual = pair["answer_tokens"], pair["visual_tokens"]
+    sample = Sample(1, 1, visual, pair["tokens"] - visual - answer, answer)
+    rank, again = read_recipe(preset).model.lora_r, RECOMPUTED[preset] == "true"
+    return pair_flops(published_config(preset), sample, rank, again=again)
 
 
 def measured_table(parts: Mapping[str, Mapping[str, Any]]) -> str:

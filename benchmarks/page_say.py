@@ -47,11 +47,12 @@ def page(study: Study) -> dict[str, Any]:
         raise SystemExit("Origin and cues must have ended with one seed at least.")
     paired = {arm: [cell for cell in runs if cell["seed"] in seeds] for arm, runs in cells.items()}
     scores = {
-        (arm, way): _mean([_way_scores(cell, way) for cell in paired[arm]])
+        (arm, way): mean_scores([_way_scores(cell, way) for cell in paired[arm]])
         for arm, way in NAMES
         if paired.get(arm)
     }
-    curves = {kind: _curve(paired["cues"], kind) for kind in ("told", "template")}
+    by_threshold = [cell["curve"] for cell in paired["cues"]]
+    curves = {kind: curve_scores(by_threshold, kind) for kind in ("told", "template")}
     write_figure(PAGES / "say.png", _figure(scores, curves))
     missing = ", ".join(f"{arm} of seed {seed}" for arm, seed in study.missing())
     patients = paired["origin"][0]["ways"]["plain"]["test"]["patient"].split()
@@ -67,7 +68,8 @@ def page(study: Study) -> dict[str, Any]:
     }
 
 
-def _mean(each: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
+def mean_scores(each: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
+    """Of seeds, metric by metric."""
     return {name: np.asarray(np.mean([s[name] for s in each], axis=0)) for name in each[0]}
 
 
@@ -81,11 +83,16 @@ def _way_scores(cell: Cell, way: str) -> dict[str, Draws]:
     return found
 
 
-def _curve(cells: Sequence[Cell], kind: str) -> dict[float, dict[str, Draws]]:
-    """Threshold → scores of the told writer, or of stock sentences of the same findings."""
+def curve_scores(curves: Sequence[Mapping[str, Any]], kind: str) -> dict[float, dict[str, Draws]]:
+    """Threshold → scores of the told writer, or of stock sentences of the same findings.
+
+    Args:
+        curves: What `writers.threshold_curve` gave, one per seed.
+        kind: told or template.
+    """
     return {
-        float(threshold): _mean([drawn_scores(cell["curve"][threshold][kind]) for cell in cells])
-        for threshold in cells[0]["curve"]
+        float(threshold): mean_scores([drawn_scores(each[threshold][kind]) for each in curves])
+        for threshold in curves[0]
     }
 
 
@@ -105,7 +112,7 @@ def _difference_table(scores: Scores, cells: Mapping[str, Sequence[Cell]]) -> st
     rows = []
     for (arm, way), found in scores.items():
         if (arm, way) != BASE:
-            base = _mean([plain[cell["seed"]] for cell in cells[arm]])
+            base = mean_scores([plain[cell["seed"]] for cell in cells[arm]])
             told = (shown(found[metric] - base[metric], "+.3f") for metric in METRICS)
             rows.append((NAMES[arm, way], len(cells[arm]), *told))
     return table(("Against origin", "seeds", *METRICS.values()), rows)
@@ -153,7 +160,7 @@ def _reached(
     told_at = coverage_at(curves["told"], plain["precision"])
     stock_at = coverage_at(curves["template"], plain["precision"])
     at_base = coverage_at(curves["told"], base["precision"])
-    moved = _mean([{"moved": _moved(cell)} for cell in told])["moved"]
+    moved = mean_scores([{"moved": _moved(cell)} for cell in told])["moved"]
 
     ratio = np.asarray(ours["coverage"] / base["coverage"])
     less = {metric: np.asarray(ours[metric] - base[metric]) for metric in ours}

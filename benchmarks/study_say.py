@@ -20,6 +20,7 @@ from benchmarks.writers import (
     as_text,
     draw_scans,
     gap_columns,
+    threshold_curve,
     train_writer,
     written_columns,
 )
@@ -36,7 +37,7 @@ from ctscribe.measure.scans import labelled_text
 from ctscribe.measure.tune import tune
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
-from ctscribe.write.generate import answer_row, generate, generate_template, write_scans
+from ctscribe.write.generate import answer_row, write_scans
 from ctscribe.write.growing import Growing
 from ctscribe.write.writer import ReportWriter, View
 
@@ -46,8 +47,6 @@ RANKS = (("origin", "cues"), ("heter", "gauss"), ("drawn",))
 """What is compared ends before what frames it."""
 NUM_DRAWN = 4
 """Reports that the arm ``drawn`` draws of each scan."""
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""Of the cues, for the curve of Coverage against precision."""
 STUDY = Study(
     "say",
     [(arm, seed) for arms in RANKS for seed in SEEDS for arm in arms],
@@ -98,7 +97,7 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
             name: _written(using, prepared, each, run, name) for name, each in shown.items()
         }
     if chosen.recipe.model.cues:
-        found["curve"] = _curve(chosen.writing(ways["plain"]), prepared, run)
+        found["curve"] = threshold_curve(chosen.writing(ways["plain"]), prepared, run)
     shutil.rmtree(run)
     return found
 
@@ -182,22 +181,6 @@ def _written(
 
 def _bits(cue: tuple[str, ...]) -> int:
     return sum(1 << FINDINGS.index(finding) for finding in cue)
-
-
-def _curve(writer: ReportWriter, prepared: Prepared, run: Path) -> dict[str, dict[str, object]]:
-    """At each threshold what the told writer states, and what stock sentences would."""
-    assert writer.calibration is not None  # tuning has fitted it
-    found: dict[str, dict[str, object]] = {}
-    for threshold in THRESHOLDS:
-        moved = {"cue_threshold": threshold, "threshold": threshold}
-        using = writer.writing(calibration=writer.calibration.model_copy(update=moved))
-        told = generate(using, prepared, "test", run / f"told-{threshold}.jsonl")
-        stock = generate_template(using, prepared, "test", run / f"stock-{threshold}.jsonl")
-        found[str(threshold)] = {
-            name: as_text(written_columns(rows, prepared, "test"))
-            for name, rows in (("told", told), ("template", stock))
-        }
-    return found
 
 
 if __name__ == "__main__":

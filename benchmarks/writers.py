@@ -31,11 +31,13 @@ from ctscribe.measure.language import NUM_LANGUAGE_COLUMNS, language_scores
 from ctscribe.measure.scans import as_reports, match_predictions, one_row_per_scan
 from ctscribe.measure.statistics import scan_statistics
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.generate import generate
+from ctscribe.write.generate import generate, generate_template
 from ctscribe.write.writer import ReportWriter
 
 _BITS = 1 << np.arange(len(FINDINGS))
 """Findings of one scan as one number."""
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Of the cues, for the curve of Coverage against precision."""
 
 
 def draw_scans(study: Study, out: Path) -> None:
@@ -96,8 +98,8 @@ def written_columns(
         "words": statistics[:, 8],
         "true_words": statistics[:, 9],
         "rouge_l": 1e4 * statistics[:, 10],
-        "stated": np.array(answers.labels) @ _BITS,
-        "true": np.array([report.labels for report in truth]) @ _BITS,
+        "stated": bits(answers.labels),
+        "true": bits([report.labels for report in truth]),
     }
 
 
@@ -105,6 +107,29 @@ def gap_columns(writer: ReportWriter, prepared: Prepared) -> dict[str, np.ndarra
     """Cross entropy of each report on its own and on another patient's scan, in 1e-4 nats."""
     scans = sorted(measure_gap(writer, prepared)["scans"], key=lambda scan: scan["scan_id"])
     return {name: 1e4 * np.array([scan[name] for scan in scans]) for name in ("own_ce", "other_ce")}
+
+
+def threshold_curve(
+    writer: ReportWriter, prepared: Prepared, run: Path
+) -> dict[str, dict[str, object]]:
+    """At each threshold what the told writer states, and what stock sentences would."""
+    assert writer.calibration is not None  # tuning has fitted it
+    found: dict[str, dict[str, object]] = {}
+    for threshold in THRESHOLDS:
+        moved = {"cue_threshold": threshold, "threshold": threshold}
+        using = writer.writing(calibration=writer.calibration.model_copy(update=moved))
+        told = generate(using, prepared, "test", run / f"told-{threshold}.jsonl")
+        stock = generate_template(using, prepared, "test", run / f"stock-{threshold}.jsonl")
+        found[str(threshold)] = {
+            name: as_text(written_columns(rows, prepared, "test"))
+            for name, rows in (("told", told), ("template", stock))
+        }
+    return found
+
+
+def bits(labels: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+    """Findings [scans, 18] as one number a scan."""
+    return np.array(labels) @ _BITS
 
 
 def as_text(columns: Mapping[str, np.ndarray]) -> dict[str, str]:

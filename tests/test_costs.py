@@ -30,7 +30,7 @@ from ctscribe.learn.model.tower import encode_frames, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample as Read
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.learn.train.scorer import choose_trainable
+from ctscribe.learn.train.scorer import choose_trainable, recompute
 from ctscribe.text.prompt import encode_example
 
 RANK, PAIRS, ROWS = 8, 4, 16
@@ -112,6 +112,20 @@ def test_operations_of_a_pair_and_of_its_parts(
     assert pair_flops(small.config, sample, RANK) == pytest.approx(both, rel=0.06)
     skipped = 2 * forward + backward
     assert pair_flops(small.config, sample, RANK, skipped=True) == pytest.approx(skipped, rel=0.06)
+
+
+def test_layers_that_are_computed_again_are_counted_twice(
+    small: PreTrainedModel, batch: tuple[Batch, Sample]
+) -> None:
+    asked, sample = batch
+    qwen = deepcopy(small)
+    recompute(qwen, "layers")
+    counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+    with counter:
+        answer_losses(qwen, asked, "index").values.mean().backward()  # type: ignore[no-untyped-call]
+    computed = pair_flops(small.config, sample, RANK, again=True)
+    assert computed == pytest.approx(2 * counter.get_total_flops(), rel=0.06)
+    assert computed > 1.2 * pair_flops(small.config, sample, RANK)
 
 
 def test_operations_of_the_tower(small: PreTrainedModel) -> None:

@@ -77,7 +77,7 @@ STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
     [
         ("heter", STEERED),
         ("heter", {"beta_schedule": "decay"}),
-        ("gauss", {}),
+        pytest.param("gauss", {}, marks=pytest.mark.long),
         ("hard", {"name": "logistic"}),
     ],
 )
