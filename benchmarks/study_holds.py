@@ -1,7 +1,7 @@
 """Where do the paper's negatives help: with how many patients, after how many passes?
 
 ``make study NAME=holds``: about three hours on one core. Cells come in the order of their worth,
-all of a seed before the next seed's, few patients last; the page tells what has ended.
+all seeds of a point before the next point's, few patients last; the page tells what has ended.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ STUDY = Study(
     "holds",
     [
         (f"{arm}-{percent}-{passes}", seed)
-        for seed in SEEDS
         for percent, passes in ORDER
+        for seed in SEEDS
         for arm in ARMS
         if (percent, passes) not in LEFT_OUT[arm]
     ],
