@@ -129,7 +129,7 @@ def threshold_curve(
 
 def bits(labels: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
     """Findings [scans, 18] as one number a scan."""
-    return np.array(labels) @ _BITS
+    return np.asarray(np.array(labels) @ _BITS)
 
 
 def as_text(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
