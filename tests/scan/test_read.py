@@ -54,6 +54,12 @@ def test_v2_file_keeps_header_and_values(tmp_path: Path, lps: CTVolume) -> None:
     assert volume.orientation == "RAS"
     np.testing.assert_array_equal(volume.hu[::-1, ::-1], np.maximum(lps.hu, -1024))
     assert "W_SPACING_METADATA" not in notes.codes
+    assert notes.details["source"] == {
+        "kind": "NIfTI",
+        "spacing_mm": (6.0, 6.0, 8.0),
+        "shape_xyz": lps.shape_xyz,
+        "orientation": "LPS",
+    }
 
 
 @pytest.mark.parametrize("intercept", [-1024.0, -8192.0])

@@ -29,6 +29,7 @@ from ctscribe.scan.volume import (
     lps_affine,
     note,
     note_if,
+    note_source,
     note_unusual,
     to_ras,
 )
@@ -71,21 +72,23 @@ def read_volume(
     """
     if _holds_dicom(path, study, series):
         values, affine, notes = read_dicom(path, study, series)
-        rescale, intensity, is_first_release = None, "hu", False
+        kind, rescale, intensity, is_first_release = "DICOM", None, "hu", False
     else:
         values, header, notes = read_nifti(path, study)
         affine, placed = _locate(header, metadata, study, prefer)
         notes |= placed
-        rescale, is_first_release = _rescale(metadata), header.is_blank
+        kind, rescale, is_first_release = "NIfTI", _rescale(metadata), header.is_blank
     check_affine(affine, study)
     notes |= _check_content(values, study)
     hu, scaled = to_hu(values, rescale, intensity, study)
     if rescale is not None:
         is_raw = scaled.details["intensity"] == "raw"
         notes |= note_if(is_raw != is_first_release, "W_RELEASE")
-    volume, raised = _upright(to_ras(CTVolume(hu, affine)), max_tilt_degrees, study)
+    stored = CTVolume(hu, affine)
+    volume, raised = _upright(to_ras(stored), max_tilt_degrees, study)
     _check_depth(volume, study)
-    return volume, notes | scaled | raised | note_unusual(volume)
+    source = note_source(volume, kind, stored.orientation)
+    return volume, notes | scaled | raised | note_unusual(volume) | source
 
 
 def read_grid(

@@ -195,6 +195,18 @@ def note_changed(**num_voxels: int) -> Notes:
     return note(*changed, changed_voxels=changed) if changed else Notes()
 
 
+def note_source(volume: CTVolume, kind: str, orientation: str) -> Notes:
+    """How a volume was sampled before anything was resampled: detail ``source``.
+
+    Args:
+        volume: In RAS orientation.
+        kind: What it was read from, as `Draft` calls it.
+        orientation: Of the voxel axes as they were stored.
+    """
+    grid = {"spacing_mm": volume.spacing_mm, "shape_xyz": volume.shape_xyz}
+    return note(source={"kind": kind, **grid, "orientation": orientation})
+
+
 def note_unusual(volume: CTVolume) -> Notes:
     """``W_SPACING`` and ``W_FIELD`` for a grid that few chest CTs have.
 

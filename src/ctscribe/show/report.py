@@ -125,12 +125,14 @@ def _drawn(prepared: PreparedVolume) -> DrawnSlices:
 
 
 def _geometry(prepared: PreparedVolume) -> dict[str, Geometry]:
-    source, shown = prepared.resampling.source, prepared.shown
-    depth = prepared.resampling.shape_xyz[2]
-    return {
-        "Source": Geometry(source.spacing_mm, source.shape_xyz, source.orientation),
-        "As read": Geometry(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS"),
-    }
+    """Of the source, where it is known, and of the volume whose slices the model was shown."""
+    shown, depth = prepared.shown, prepared.resampling.shape_xyz[2]
+    read = {"As read": Geometry(shown.spacing_mm, (*shown.shape_xyz[:2], depth), "RAS")}
+    source = prepared.source_details.get("source")
+    if source is None:
+        return read
+    spacing_mm, shape_xyz = tuple(source["spacing_mm"]), tuple(source["shape_xyz"])
+    return {"Source": Geometry(spacing_mm, shape_xyz, source["orientation"]), **read}
 
 
 def _warnings(prepared: PreparedVolume, refused: bool) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.frames import PreparedVolume, frames_of_lungs, slices_of
 from ctscribe.scan.nifti_header import Prefer
 from ctscribe.scan.resample import plan_resampling
-from ctscribe.scan.volume import CTVolume, note_unusual
+from ctscribe.scan.volume import CTVolume, note_source, note_unusual
 from ctscribe.text.sections import split_report
 from ctscribe.write.calibration import (
     Calibration,
@@ -431,8 +431,9 @@ class ReportWriter:
 
         def prepare() -> PreparedVolume:
             prepared = frames_of_lungs(scan, self.recipe.volume, self.recipe.slices)
-            codes = note_unusual(scan).codes | set(prepared.warnings)
-            return replace(prepared, warnings=tuple(sorted(codes)))
+            notes = note_unusual(scan) | note_source(scan, "memory", scan.orientation)
+            warnings = tuple(sorted(notes.codes | set(prepared.warnings)))
+            return replace(prepared, warnings=warnings, source_details=notes.details)
 
         return self._write(prepare, name, "memory")
 
@@ -448,6 +449,9 @@ class ReportWriter:
         """
         prepared.require(self.recipe)
         volume, slices = self.recipe.volume, self.recipe.slices
+        details = prepared.record(study).get("source_details", {})
+        # not recorded before version 0.2
+        kind = details.get("source", {}).get("kind", "NIfTI")
 
         def read() -> PreparedVolume:
             stored = prepared.volume(study)
@@ -463,14 +467,14 @@ class ReportWriter:
                 warnings=study.warnings,
                 slabs=slabs,
                 reach_z=study.reach_z,
-                source_details=prepared.record(study).get("source_details", {}),
+                source_details=details,
             )
 
         shown = None
         if self.recipe.model.encoder is not None:
             stored = self.features(prepared, [study]).visual(study)
             shown = replace(stored, patient_id=None)
-        return self._write(read, study.scan_id, "NIfTI", cue, shown)
+        return self._write(read, study.scan_id, kind, cue, shown)
 
     def _write(
         self,
