@@ -12,8 +12,8 @@ from ctscribe.base.outside_text import (
     named_path,
     plain_text,
     printable,
+    without_placeholder,
     without_special_tokens,
-    written,
 )
 
 HOSTILE = "GE\x1b[31m\x07\x9b2J\u2028Medical\u202e\ud800"
@@ -28,7 +28,7 @@ HOSTILE = "GE\x1b[31m\x07\x9b2J\u2028Medical\u202e\ud800"
     ],
 )
 def test_what_says_that_there_is_no_report_is_none(text: str) -> None:
-    assert written(text) == ""
+    assert without_placeholder(text) == ""
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_says_that_there_is_no_report_is_none(text: str) -> None:
     ],
 )
 def test_reports_stand(text: str) -> None:
-    assert written(text) == text
+    assert without_placeholder(text) == text
 
 
 @given(st.text())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.outside_text import is_file_name, one_form, printable
+from ctscribe.base.outside_text import is_file_name, nfc, printable
 from ctscribe.data.manifest import list_source, safe_name
 from ctscribe.text.findings import FINDINGS
 from tests.refusals import refusal
@@ -239,7 +239,7 @@ def test_safe_names_are_plain_file_names(scan: str) -> None:
     name = safe_name(scan)
     assert len(name.encode()) <= 100
     assert name == "" or is_file_name(name)
-    assert name == printable(name) == one_form(name)
+    assert name == printable(name) == nfc(name)
     assert name == Path(name).name or name == ""
     assert not name.startswith((".", "-"))
 

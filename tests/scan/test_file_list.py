@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctscribe.scan.file_list import inside, placed, read_file_list, write_file_list
+from ctscribe.scan.file_list import absolute_path, is_inside, read_file_list, write_file_list
 from ctscribe.scan.read import fingerprint, read_grid, read_volume, sha256_of_source
 from tests.dicom import write_series
 from tests.refusals import refusal
@@ -20,7 +20,7 @@ def series(tmp_path: Path) -> Path:
 
 def listed(series: Path) -> Path:
     path = series.parent / "private" / "scan.files"
-    write_file_list(path, {placed(file): None for file in series.iterdir()})
+    write_file_list(path, {absolute_path(file): None for file in series.iterdir()})
     return path
 
 
@@ -40,7 +40,7 @@ def test_entries_of_an_archive(series: Path) -> None:
         for file in files:
             archive.write(file, f"1/{file.name}")
     path = series.parent / "scan.files"
-    write_file_list(path, {placed(series.parent / "all.zip"): range(1, len(files) + 1)})
+    write_file_list(path, {absolute_path(series.parent / "all.zip"): range(1, len(files) + 1)})
     mine, theirs = (read_volume(each, study="x")[0] for each in (path, series))
     assert np.array_equal(mine.hu, theirs.hu)
 
@@ -53,8 +53,8 @@ def test_it_moves_with_its_files_whatever_they_are_called(series: Path) -> None:
     there = read_file_list(moved / path.relative_to(series.parent))
     assert {file.name for file in there} == {file.name for file in (moved / "export").iterdir()}
     assert odd in {file.name for file in there}
-    assert all(inside(file, moved.resolve()) for file in there)
-    assert not inside(moved.resolve() / "../else", moved.resolve())
+    assert all(is_inside(file, moved.resolve()) for file in there)
+    assert not is_inside(moved.resolve() / "../else", moved.resolve())
 
 
 def test_files_that_are_gone_and_other_json_are_refused(series: Path) -> None:

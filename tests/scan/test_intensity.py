@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctscribe.scan.intensity import is_raw, limit, normalise, rescale, to_hu
+from ctscribe.scan.intensity import clip_hu, is_raw, normalise, rescale, to_hu
 from ctscribe.scan.volume import Notes
 from tests.refusals import refusal
 from tests.scans import coarse_chest
@@ -68,7 +68,7 @@ def test_equation_1_never_wraps(value: int, slope: float, intercept: int) -> Non
 
 
 def test_padding_becomes_air_and_noise_is_no_padding() -> None:
-    noisy, notes = limit(np.array([[[-1100, 40, 3000]]], dtype=np.int16))
+    noisy, notes = clip_hu(np.array([[[-1100, 40, 3000]]], dtype=np.int16))
     assert noisy.tolist() == [[[-1024, 40, 3000]]]
     assert notes == Notes()
 
@@ -76,7 +76,7 @@ def test_padding_becomes_air_and_noise_is_no_padding() -> None:
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_padding_and_metal_are_limited_and_counted(dtype: type) -> None:
     values = [-8192, -3024, -2048, -2000, -1400, -1024, 0, 3071, 3072, 30000]
-    limited, notes = limit(np.array([[values]], dtype=dtype))
+    limited, notes = clip_hu(np.array([[values]], dtype=dtype))
     assert limited.tolist() == [[[-1024] * 6 + [0, 3071, 3071, 3071]]]
     assert notes.codes == {"W_PADDING", "W_METAL"}
     assert notes.details == {"changed_voxels": {"W_METAL": 2, "W_PADDING": 4}}

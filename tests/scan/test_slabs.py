@@ -20,7 +20,7 @@ from ctscribe.scan.frames import (
     noise_frames,
 )
 from ctscribe.scan.resample import plan_resampling
-from ctscribe.scan.slabs import reach_of, slab_spans, slab_thickness_mm
+from ctscribe.scan.slabs import reach_of_slabs, slab_spans, slab_thickness_mm
 from ctscribe.scan.volume import CTVolume
 from tests.scans import chest
 from tests.studies import study_row
@@ -169,7 +169,7 @@ def test_a_slab_lies_around_its_slice(
     indices = tuple(sorted(drawn, reverse=True))
     spans = slab_spans(grid, indices, slab_mm)
     assert (grid.project(spans) >= grid.stack(indices) - 0.01).all()
-    reach = reach_of(grid, indices, spans)
+    reach = reach_of_slabs(grid, indices, spans)
     thick = slab_thickness_mm(reach, grid.spacing_mm)
     own = [grid.taps_xyz[2].weights[index].astype(bool).sum() for index in indices]
     for index, (low, high), mm, span, of_slice in zip(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctscribe.text.sides import in_abdomen, meets, places_named, sides_named
+from ctscribe.text.sides import denial_covers, in_abdomen, places_named, sides_named
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_parts_are_named_with_their_sides(text: str, places: set[tuple[str, str]
 def test_a_denial_meets_what_lies_surely_within_it(
     denied: str, stated: str, expected: bool
 ) -> None:
-    assert meets(places_named(denied), places_named(stated)) is expected
+    assert denial_covers(places_named(denied), places_named(stated)) is expected
 
 
 def test_the_belly_is_told_from_the_chest() -> None:

@@ -1,7 +1,7 @@
-"""Text from outside: what is printed, kept, matched and used as a path, and what is no report.
+"""Text from outside made safe to print, keep, compare and use as a path.
 
-Tables, headers and file names may be written by anybody. Each of these functions is the only one
-of its kind; what goes into a table's cell is `tables.format_csv`'s.
+Anybody may have written tables, headers and file names. Cells of a CSV file are made safe by
+`tables.format_csv`.
 """
 
 import os.path
@@ -10,15 +10,15 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 _CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-"""Control signs, ends of lines and paragraphs, turns of direction, halves of characters."""
+"""Control characters, line and paragraph separators, bidirectional overrides, lone surrogates."""
 _UNPRINTABLE = re.compile(rf"(?![\n\t])[{_CONTROLS}]")
 _UNCLEAN = re.compile(rf"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)|[{_CONTROLS}]")
 _MAX_NAME_BYTES, _MAX_FILE_NAME_BYTES = 100, 200
-"""A file system takes 255; suffixes and the marks of temporary files come on top."""
+"""Below the 255 that file systems allow, since suffixes and those of temporary files are added."""
 _LETTER = re.compile(r"[^\W\d_]")
-_OTHER_SIGNS = re.compile(r"[\W\d_]+")
-_LONGEST_NO_REPORT = 200
-_NO_REPORT = re.compile(
+_NO_LETTERS = re.compile(r"[\W\d_]+")
+_LONGEST_PLACEHOLDER = 200
+_PLACEHOLDER = re.compile(
     r"""(?:(?:
         findings? | impressions?                            # headings of nothing
       | nan | na | n\ a | nat | none | null | nil | unknown | undefined | missing | empty | blank
@@ -31,11 +31,11 @@ _NO_REPORT = re.compile(
 )
 
 
-_TURN = r"(?:system|user|assistant|model|human|gpt)"
+_SPEAKER = r"(?:system|user|assistant|model|human|gpt)"
 _SPECIAL_TOKEN = re.compile(
     rf"""
-    <\|start_header_id\|>\s?{_TURN}?\s?<\|end_header_id\|>  # a turn, and who speaks
-  | <(?:\|im_start\||start_of_turn)>(?:{_TURN}\b)?
+    <\|start_header_id\|>\s?{_SPEAKER}?\s?<\|end_header_id\|>  # a turn, and who speaks
+  | <(?:\|im_start\||start_of_turn)>(?:{_SPEAKER}\b)?
   | <\|(?!eot_id\|)[\w./-]{{1,40}}\|>                      # Llama 3, Qwen, Phi, GPT
   | <｜[^<>｜]{{1,40}}｜>                                    # DeepSeek
   | </?(?:s|pad|unk|bos|eos|sos|cls|sep|mask|image|video)>
@@ -63,59 +63,56 @@ def without_special_tokens(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: control signs are escaped as in Python.
+    """A text that cannot command a terminal: control characters are escaped as Python does.
 
     Line feeds and tabs stay.
     """
-    return _UNPRINTABLE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def plain_text(text: str) -> str:
-    """A text without escape sequences and control signs, its white space single spaces."""
+    """A text without escape sequences and control characters, and with single spaces."""
     return " ".join(_UNCLEAN.sub(" ", text).split())
 
 
-def one_form(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names that look the same are the same."""
+def nfc(name: str) -> str:
+    """A name in Unicode's composed form (NFC), so that names that look the same compare equal."""
     return unicodedata.normalize("NFC", name)
 
 
-def written(text: str) -> str:
-    """A report as it stands, or nothing where it only says that there is none.
+def without_placeholder(text: str) -> str:
+    """The text as it stands, or an empty one where it is only a placeholder.
 
-    "Not given.", "N/A", "nan", "none" and the like are no report, in any case and with any signs
-    around them, and neither is what has no letter.
+    Placeholders are "Not given.", "N/A", "nan", "none" and the like, in any case and punctuation,
+    and texts without a letter.
     """
-    if len(text) > _LONGEST_NO_REPORT:
+    if len(text) > _LONGEST_PLACEHOLDER:
         return text if _LETTER.search(text) else ""
-    words = _OTHER_SIGNS.sub(" ", text).strip().casefold()
-    return "" if _NO_REPORT.fullmatch(words) else text
+    words = _NO_LETTERS.sub(" ", text).strip().casefold()
+    return "" if _PLACEHOLDER.fullmatch(words) else text
 
 
 def file_name(name: str) -> str:
-    """A name made fit for a file: letters and digits of any script, ``.``, ``_`` and ``-``.
-
-    It may be empty.
-    """
-    signs = (sign if _fits_a_file(sign) else "/" for sign in one_form(name))
-    fit = re.sub("/+", "-", "".join(signs)).strip("-.")
+    """A name reduced to letters and digits of any script, ``.``, ``_`` and ``-``; maybe empty."""
+    characters = (each if _fits_a_file(each) else "/" for each in nfc(name))
+    fit = re.sub("/+", "-", "".join(characters)).strip("-.")
     return fit.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").strip("-.")
 
 
-def _fits_a_file(sign: str) -> bool:
-    return sign in "._-" or unicodedata.category(sign)[0] in "LMN"  # letters, their marks, digits
+def _fits_a_file(character: str) -> bool:
+    return character in "._-" or unicodedata.category(character)[0] in "LMN"  # letter, mark, digit
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name is that of one file in a folder, whatever the system, and leads nowhere."""
+    """Whether a name can be that of a file directly in a folder, on any system."""
     fits = 0 < len(name.encode(errors="replace")) <= _MAX_FILE_NAME_BYTES
     return fits and name not in (".", "..") and not re.search(rf"[/\\{_CONTROLS}]", name)
 
 
 def named_path(folder: Path, path: str, *, allow_outside: bool = False) -> Path | None:
-    """A path that a file in this folder names; None where it leads out and must not.
+    """The path that a file in ``folder`` names; None where it leads out without ``allow_outside``.
 
-    Names may be in another form of Unicode than on disk. Links are followed.
+    The name may be in another Unicode form than on disk. Links are followed.
     """
     normal = PurePosixPath(os.path.normpath(path))
     leads_out = normal.is_absolute() or normal.parts[:1] in ((), ("..",))

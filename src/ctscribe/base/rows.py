@@ -34,7 +34,7 @@ from ctscribe.base.files import (
     sha256_of_json,
     writing,
 )
-from ctscribe.base.outside_text import is_file_name, one_form, plain_text, written
+from ctscribe.base.outside_text import is_file_name, nfc, plain_text, without_placeholder
 from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
 
 MAX_AGE_YEARS = 130
@@ -42,10 +42,10 @@ _NUM_FINDINGS = 18
 _LEAST_CELL_MM3 = 1e-3
 """Of an encoder's grid; axes of smaller ones are parallel or no axes."""
 
-Name = Annotated[str, Field(min_length=1), AfterValidator(one_form)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(nfc)]
 """Of a volume, scan or patient; names that look the same are the same."""
-ReportText = Annotated[str, AfterValidator(written)]
-"""A section of a report; see `written`."""
+ReportText = Annotated[str, AfterValidator(without_placeholder)]
+"""A section of a report; see `without_placeholder`."""
 WholeText = Annotated[str | None, Field(exclude=True)]
 """A report as it stood in its file, headings included, where that was one text; it is compared by
 scorers that read it so, and not kept."""

@@ -16,18 +16,18 @@ from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import open_text
-from ctscribe.base.outside_text import one_form
+from ctscribe.base.outside_text import nfc
 
 Cells = Mapping[str, str]
 """One row, by column."""
 MAX_COLUMNS = 16_384
-"""As many as a spreadsheet has."""
-_NUM_TOLD = 5
+"""The limit of spreadsheet programs."""
+_MAX_ROWS_NAMED = 5
 _SHORT = 16
-"""Characters of a cell of which one copy is held for the whole table."""
+"""Cells of up to so many characters repeat, so equal ones share one string in memory."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-"""As a cell holds it."""
+"""A cell that is a number."""
 csv.field_size_limit(sys.maxsize)  # a report may be longer than the module expects
 
 
@@ -56,7 +56,7 @@ class CellTable:
             )
         first: dict[str, int] = {}
         for number, cells in self.rows.items():
-            before = first.setdefault(one_form(cells[column].strip()), number)
+            before = first.setdefault(nfc(cells[column].strip()), number)
             if before != number:
                 raise CtscribeError(
                     "E_DUPLICATE",
@@ -88,8 +88,8 @@ class _Row(Mapping[str, str]):
 def read_csv(path: Path, code: str | None = None, keep: Collection[str] | None = None) -> CellTable:
     """Reads columns parted by commas and named once each; cells may hold line breaks.
 
-    The apostrophe that `format_csv` sets before some texts is taken away. Of the cells only those
-    of the columns to ``keep`` are held, where they are given.
+    The apostrophe that `format_csv` puts before formulas is removed. Only the columns in ``keep``
+    are held in memory; None holds all.
 
     Raises:
         CtscribeError: As `read_text`; ``code``, or else ``E_COLUMN`` for the header and ``E_CSV``
@@ -102,7 +102,7 @@ def read_csv(path: Path, code: str | None = None, keep: Collection[str] | None =
 def each_csv_row(
     path: Path, code: str | None = None, keep: Collection[str] | None = None
 ) -> tuple[tuple[str, ...], Iterator[tuple[int, Cells]]]:
-    """As `read_csv`, for a file that is not held in memory: its columns, then row by row."""
+    """As `read_csv`, for files too large for memory: the columns, and the rows as they are read."""
     lines = _each_line(path, code)
     header = [cell.strip() for cell in next(lines)[1]]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
@@ -123,7 +123,7 @@ def _each_row(
 ) -> Iterator[tuple[int, Cells]]:
     kept = [place for place, name in enumerate(header) if keep is None or name in keep]
     places = {header[place]: number for number, place in enumerate(kept)}
-    same: dict[str, str] = {}  # short cells repeat
+    same: dict[str, str] = {}
     for number, cells in lines:
         if len(cells) not in (0, len(header)):
             raise CtscribeError(
@@ -132,18 +132,18 @@ def _each_row(
                 f"{number} has {len(cells)}",
             )
         if any(map(str.strip, cells)):
-            told = [_as_meant(cells[place]) for place in kept]
-            short = (same.setdefault(c, c) if len(c) <= _SHORT else c for c in told)
-            yield number, _Row(places, tuple(short))
+            texts = (_unescape_formula(cells[place]) for place in kept)
+            shared = (same.setdefault(t, t) if len(t) <= _SHORT else t for t in texts)
+            yield number, _Row(places, tuple(shared))
 
 
 def _each_line(path: Path, code: str | None) -> Iterator[tuple[int, list[str]]]:
-    """The header, which may be empty, and then the cells of each row, numbered from 1."""
+    """Yields the header, empty in an empty file, then each row's cells, numbered from 1."""
     number = 0
     with open_text(path, newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            yield 1, list(map(_as_meant, next(reader, [])))
+            yield 1, list(map(_unescape_formula, next(reader, [])))
             number = 1
             for number, cells in enumerate(reader, 2):
                 yield number, cells
@@ -174,7 +174,7 @@ def read_single_column(path: Path) -> list[str]:
             raise CtscribeError(
                 "E_CSV", f"{path} must have one cell in each row, but row {number} has {len(row)}"
             )
-    return [_as_meant(row[0]) for _, row in cells]
+    return [_unescape_formula(row[0]) for _, row in cells]
 
 
 def check_header(path: Path, columns: Sequence[str], code: str) -> None:
@@ -196,10 +196,10 @@ def check_columns(
     known: Collection[str] | None = None,
     code: str = "E_COLUMN",
 ) -> None:
-    """Refuses a table without a column that must be there, or with one that is not known.
+    """Refuses a table that lacks a required column, or has one that is not in ``known``.
 
-    Where ``known`` is None, any further column may be there. The error, which has this code, names
-    a column that may have been meant.
+    None as ``known`` allows any further column. The error has this code, and names the column that
+    may have been meant.
     """
     required = tuple(required)
     for column in required:
@@ -226,33 +226,33 @@ def _nearest(column: str, others: Iterable[str]) -> str | None:
 
 
 def tell_rows(numbers: Sequence[int]) -> str:
-    """Says that these rows have none, naming at most five of them."""
+    """The end of a sentence, such as ``rows 3, 4 have none``; it names at most five rows."""
     if len(numbers) == 1:
         return f"row {numbers[0]} has none"
-    shown = ", ".join(map(str, numbers[:_NUM_TOLD]))
-    more = f" and {len(numbers) - _NUM_TOLD} more" if len(numbers) > _NUM_TOLD else ""
+    shown = ", ".join(map(str, numbers[:_MAX_ROWS_NAMED]))
+    more = f" and {len(numbers) - _MAX_ROWS_NAMED} more" if len(numbers) > _MAX_ROWS_NAMED else ""
     return f"rows {shown}{more} have none"
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
     """Rows, the header first, as the text of a CSV file.
 
-    A text that a spreadsheet would run as a formula is preceded by an apostrophe, which `read_csv`
-    takes away again; numbers stay as they are.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front, which `read_csv`
+    removes again; numbers stay as they are.
     """
     lines: list[str] = []
-    # Only signs that end lines are quoted, and a reader takes a carriage return for one.
+    # The csv module quotes a lone carriage return only if it is in the line terminator.
     writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
-    writer.writerows(map(_harmless, row) for row in rows)
+    writer.writerows(map(_escape_formula, row) for row in rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
-def _harmless(cell: object) -> object:
+def _escape_formula(cell: object) -> object:
     is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not NUMBER.fullmatch(cell)
     return f"'{cell}" if is_formula else cell
 
 
-def _as_meant(cell: str) -> str:
+def _unescape_formula(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
@@ -261,8 +261,8 @@ def format_markdown(
 ) -> list[str]:
     """The lines of a pipe table, padded so that they read as a table in plain text too.
 
-    The first ``num_texts`` columns hold texts, the others numbers, which are set right. Signs that
-    Markdown would read are escaped.
+    The first ``num_texts`` columns hold texts; the others hold numbers and are aligned right.
+    Characters with a meaning in Markdown are escaped.
     """
     grid = [
         [markdown_text(str(cell)).replace("|", "\\|") for cell in row] for row in (columns, *rows)

@@ -12,7 +12,7 @@ from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text
-from ctscribe.base.outside_text import one_form
+from ctscribe.base.outside_text import nfc
 from ctscribe.base.tables import NUMBER, Cells, check_columns, each_csv_row, read_csv
 from ctscribe.base.types import SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
@@ -139,7 +139,7 @@ def read_reported(path: Path) -> tuple[str, ...]:
 def each_report(path: Path) -> Iterator[tuple[str, Cells]]:
     """Every volume of a reports CSV with its row; the texts of all are not held in memory."""
     for _, cells in each_csv_row(path)[1]:
-        yield one_form(cells["VolumeName"].strip()), cells
+        yield nfc(cells["VolumeName"].strip()), cells
 
 
 def read_labels(path: Path) -> VolumeCells:

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_any_json
-from ctscribe.base.outside_text import named_path, one_form
+from ctscribe.base.outside_text import named_path, nfc
 from ctscribe.base.rows import TruthRow, read_rows
 from ctscribe.base.tables import check_columns, read_csv
 from ctscribe.base.types import BoxMm
@@ -196,7 +196,7 @@ def _from_table(path: Path, allow_outside: bool) -> Listed:
 
 def _from_folders(path: Path) -> Listed:
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        yield one_form(folder.name), _from_folder(folder.name, folder)
+        yield nfc(folder.name), _from_folder(folder.name, folder)
 
 
 def _from_folder(name: str, folder: Path) -> list[MaskFile]:
@@ -225,8 +225,8 @@ def _sentence_files(folder: Path, listing: Path) -> Iterator[tuple[str, Path, li
             listing.parent,
             "its dataset.json does not list studies with name and findings by number",
         ) from error
-    files = {one_form(p.name): p for p in sorted(folder.rglob("*.nii*")) if p.is_file()}
-    for name, sentences in ((one_form(name), sentences) for name, sentences in studies):
+    files = {nfc(p.name): p for p in sorted(folder.rglob("*.nii*")) if p.is_file()}
+    for name, sentences in ((nfc(name), sentences) for name, sentences in studies):
         if name in files:
             yield stem(name), files[name], sentences
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.outside_text import file_name, named_path, one_form, printable
+from ctscribe.base.outside_text import file_name, named_path, nfc, printable
 from ctscribe.base.rows import SkippedRow, read_lines
 from ctscribe.base.tables import (
     Cells,
@@ -31,7 +31,7 @@ from ctscribe.base.tables import (
 from ctscribe.base.types import SourceSplit, Split
 from ctscribe.data.ct_rate import SPLITS, CtRateTree
 from ctscribe.data.listing import ListedVolume, Reconstructions, each_volume, natural_order
-from ctscribe.scan.file_list import inside, is_file_list, read_file_list
+from ctscribe.scan.file_list import is_file_list, is_inside, read_file_list
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
@@ -186,7 +186,7 @@ def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
 def _stripped(cells: Cells) -> dict[str, str]:
     """Cells without white space around them; names are in Unicode's composed form."""
     return {
-        column: one_form(cell.strip()) if column in ("patient", "scan") else cell.strip()
+        column: nfc(cell.strip()) if column in ("patient", "scan") else cell.strip()
         for column, cell in cells.items()
     }
 
@@ -241,7 +241,7 @@ def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
     faults = [
         *repeated(lambda cells: _without_suffix(cells["scan"]), "scan as in row {before}"),
         *repeated(
-            lambda cells: one_form(os.path.normpath(cells["volume"])), "volume as in row {before}"
+            lambda cells: nfc(os.path.normpath(cells["volume"])), "volume as in row {before}"
         ),
     ]
     splits: dict[str, tuple[str, int]] = {}
@@ -329,7 +329,7 @@ def _behind_list(folder: Path, path: Path, allow_outside: bool) -> Path:
         return path
     files = read_file_list(path)
     here = folder.resolve()
-    if not allow_outside and not all(inside(file, here) for file in files):
+    if not allow_outside and not all(is_inside(file, here) for file in files):
         raise _bad_cell(
             "volume must list files inside the manifest's folder, or --allow-outside be given, but "
             "one lies out of it"
@@ -384,7 +384,7 @@ def volume_names(scans: Iterable[str]) -> dict[str, str]:
 
 
 def _marked(name: str, scan: str) -> str:
-    return f"{name}-{hashlib.sha256(one_form(scan).encode()).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(nfc(scan).encode()).hexdigest()[:8]}"
 
 
 def safe_name(scan: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import first_difference, object_in, read_json, sha256_of_json
-from ctscribe.base.outside_text import one_form
+from ctscribe.base.outside_text import nfc
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, each_row, one_per_scan, sha256_of_rows
 from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
@@ -268,7 +268,7 @@ def record_path(folder: Path, volume_name: str) -> Path:
 
 def stem(volume_name: str) -> str:
     """A volume's name, in Unicode's composed form, without ``.nii`` or ``.nii.gz``."""
-    return one_form(volume_name).removesuffix(".gz").removesuffix(".nii")
+    return nfc(volume_name).removesuffix(".gz").removesuffix(".nii")
 
 
 def read_frames(folder: Path, volume_name: str) -> Frames:

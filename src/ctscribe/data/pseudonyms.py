@@ -15,7 +15,7 @@ from typing import Literal, final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text, writing
-from ctscribe.base.outside_text import one_form
+from ctscribe.base.outside_text import nfc
 
 _KEY = re.compile(r"[0-9a-f]{64}\n?")
 
@@ -29,7 +29,7 @@ class Pseudonyms:
 
     def of(self, kind: Literal["patient", "scan", "file", "accession"], *identifier: str) -> str:
         """A name for what has this identifier, such as ``patient-6f1a09c2d4e8b375``."""
-        told = "\0".join((kind, *(one_form(part.strip()) for part in identifier)))
+        told = "\0".join((kind, *(nfc(part.strip()) for part in identifier)))
         digest = hmac.new(self.key, told.encode(errors="surrogateescape"), hashlib.sha256)
         return f"{kind}-{digest.hexdigest()[:16]}"
 

@@ -22,7 +22,7 @@ from ctscribe.data.engines import local
 from ctscribe.data.pseudonyms import Pseudonyms
 from ctscribe.scan.dicom_headers import SliceHeader, read_headers
 from ctscribe.scan.dicom_sources import DicomFile, dicom_files, is_wanted, is_zip
-from ctscribe.scan.file_list import is_file_list, placed
+from ctscribe.scan.file_list import absolute_path, is_file_list
 
 _BATCH = 64
 """Files that one task reads."""
@@ -148,7 +148,7 @@ def _look(paths: Sequence[Path], names: Pseudonyms) -> Survey:
     for path in paths:
         found.num_files += 1
         if path.name.lower().endswith(_NIFTI):
-            found.nifti[names.of("scan", str(placed(path)))] = path
+            found.nifti[names.of("scan", str(absolute_path(path)))] = path
             continue
         try:
             if _is_special(path):
@@ -187,7 +187,9 @@ def _read(
     for one in headers:
         patient = names.of("patient", *one.patient)
         # without a study of its own, a file is of the study of those beside it
-        told = (one.study,) if one.study else ("", *one.patient, str(placed(file.path).parent))
+        told = (
+            (one.study,) if one.study else ("", *one.patient, str(absolute_path(file.path).parent))
+        )
         study = names.of("scan", *told)
         accession = names.of("accession", one.accession) if one.accession else ""
         renamed = replace(one, file=shut, patient=(patient,), study=study, accession=accession)
@@ -212,5 +214,5 @@ def _unread(
 ) -> Unread:
     if isinstance(error, OSError):
         error = CtscribeError("E_READ", f"the file must be readable, but {error.strerror}")
-    name = names.of("file", str(placed(path)), "" if entry is None else str(entry))
+    name = names.of("file", str(absolute_path(path)), "" if entry is None else str(entry))
     return Unread(name, path, entry, error.code, error.sentence)

@@ -25,8 +25,8 @@ from ctscribe.data.pseudonyms import Pseudonyms, open_key
 from ctscribe.data.survey import Survey, survey
 from ctscribe.scan.dicom import grid_of
 from ctscribe.scan.dicom_headers import SliceHeader
-from ctscribe.scan.dicom_series import choose_series, tell_choice
-from ctscribe.scan.file_list import SUFFIX, Entries, inside, placed, write_file_list
+from ctscribe.scan.dicom_series import choice_cells, choose_series
+from ctscribe.scan.file_list import SUFFIX, Entries, absolute_path, is_inside, write_file_list
 from ctscribe.scan.read import read_grid, set_grid
 from ctscribe.text.report_tables import KEYS, ReportTable, report_table
 
@@ -178,7 +178,7 @@ class _Listing:
             self._skip(study, "study", _files_of(headers), error.code, error.sentence)
             return
         self._list(study, _files_of(one for one in headers if one.modality == "CT"))
-        row = {"patient": chosen[0].patient[0], **tell_choice(chosen, notes)}
+        row = {"patient": chosen[0].patient[0], **choice_cells(chosen, notes)}
         self._add_row(study, row)
         accessions = {one.accession for one in headers if one.accession}
         if len(accessions) == 1:
@@ -206,9 +206,9 @@ class _Listing:
         self.skipped.append({**told, "reason": reason})
 
     def _list(self, name: str, files: Mapping[Path, Entries]) -> None:
-        there = {placed(file): entries for file, entries in files.items()}
+        there = {absolute_path(file): entries for file, entries in files.items()}
         write_file_list(self._private / f"{name}{SUFFIX}", there)
-        self.leads_outside |= not all(inside(file, self._folder) for file in there)
+        self.leads_outside |= not all(is_inside(file, self._folder) for file in there)
 
     def add_reports(self, table: ReportTable, names: Pseudonyms) -> int:
         """Gives each scan the text of its accession number; returns how many have none.

@@ -16,7 +16,7 @@ from ctscribe.phantom.body import Body
 from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.study import render, study_of_labels
 from ctscribe.scan.intensity import AIR_HU, METAL_HU
-from ctscribe.scan.resample import cover, stretch
+from ctscribe.scan.resample import scale_voxels, stretch
 from ctscribe.scan.volume import CTVolume, to_ras
 from ctscribe.text.findings import FINDINGS
 
@@ -78,7 +78,7 @@ def change_grid(own: CTVolume, other: CTVolume) -> CTVolume:
     sizes = list(zip(other.shape_xyz, own.shape_xyz, strict=True))
     x, y, z = (size - max(1, size // 16) if size == mine else size for size, mine in sizes)
     scale = [size / new for size, new in zip(other.shape_xyz, (x, y, z), strict=True)]
-    return stretch(own, (x, y, z), cover(other.affine, scale))
+    return stretch(own, (x, y, z), scale_voxels(other.affine, scale))
 
 
 def _shuffle(own: CTVolume, seed: int) -> CTVolume:

@@ -10,7 +10,7 @@ from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_any_json, sha256_of_json
-from ctscribe.base.outside_text import one_form
+from ctscribe.base.outside_text import nfc
 from ctscribe.base.recipe import SplitsConfig
 from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
@@ -22,7 +22,7 @@ from ctscribe.measure.shapes import reports_in_json
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import (
     ReportTable,
-    read_beside,
+    read_columns,
     read_report_table,
     report_fields,
     volume_stem,
@@ -158,13 +158,13 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
     ``split`` the rows of ``split`` are read; of another all are, and will say so.
 
     Raises:
-        CtscribeError: As `read_beside`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
+        CtscribeError: As `read_columns`; ``E_COLUMN``, ``E_DUPLICATE``, ``E_NO_LABELS``,
             ``E_LABELS`` or ``E_METADATA`` naming the report.
     """
     labels, metadata = _by_stem(paths.labels, FINDINGS), _by_stem(paths.metadata, ())
     rows, left_out, nameless, noticed = dict[str, ReportedRow](), set[str](), set[str](), Noticed()
     # a manifest's volumes are paths, and prepared under the names of their scans
-    prepared_as = volume_names(one_form(cells.get("scan", "")) for cells in table.others)
+    prepared_as = volume_names(nfc(cells.get("scan", "")) for cells in table.others)
     splits = meaning_of_splits({cells.get("split", split) for cells in table.others})
     for name, texts, beside in zip(table.names, table.texts, table.others, strict=True):
         source_split, fixed = parse_split(name[:80], beside.get("split", split), splits)
@@ -205,7 +205,7 @@ def reference_rows(table: ReportTable, paths: TablePaths, split: SourceSplit) ->
 def _as_prepared(
     table: ReportTable, name: str, cells: Cells, prepared_as: Mapping[str, str]
 ) -> str:
-    scan = one_form(cells.get("scan", ""))
+    scan = nfc(cells.get("scan", ""))
     return prepared_as[scan] if scan and table.key == "volume" else name
 
 
@@ -226,7 +226,7 @@ def _by_stem(path: Path | None, required: Sequence[str]) -> dict[str, Cells]:
     if path is None:
         return {}
     found: dict[str, Cells] = {}
-    for name, cells in read_beside(path, required).items():
+    for name, cells in read_columns(path, required).items():
         if found.setdefault(volume_stem(name), cells) is not cells:
             raise _repeated(path, name)
     return found

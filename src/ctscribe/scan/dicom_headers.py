@@ -202,7 +202,7 @@ def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader],
             others += 1
             continue
         programs += (image.preamble or b"").startswith(_PROGRAMS)
-        with readable(study):
+        with reading_dicom(study):
             if image.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
                 headers.extend(_slices_of(file, image, study))
     if not headers:
@@ -217,7 +217,7 @@ def read_dataset(
     file: DicomFile, study: str, *, pixels: bool, tags: Sequence[str] = TAGS
 ) -> FileDataset | None:
     """A whole file, or these elements of its header; None for what is no DICOM nor claims to be."""
-    with readable(study), file.open() as stream:
+    with reading_dicom(study), file.open() as stream:
         start = stream.read(2048)
         bare = begins_bare(start)
         if start[128:132] != b"DICM" and not bare:
@@ -238,7 +238,7 @@ def read_dataset(
 
 
 @contextmanager
-def readable(study: str) -> Iterator[None]:
+def reading_dicom(study: str) -> Iterator[None]:
     """Turns pydicom's errors into ``E_TRUNCATED``; mutes its warnings, which quote values."""
     log = logging.getLogger("pydicom")
     level = log.level

@@ -16,13 +16,13 @@ from pydicom.uid import UID
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom_decoder import Decoder, Stored, open_decoder
-from ctscribe.scan.dicom_headers import Numbers, read_dataset, readable
+from ctscribe.scan.dicom_headers import Numbers, read_dataset, reading_dicom
 from ctscribe.scan.dicom_sources import DicomFile
 from ctscribe.scan.intensity import METAL_HU, PADDING_HU
 
 PlaneHu = Float64[np.ndarray, "rows columns"]
 _PADDED_HU = -32768.0
-"""Of voxels outside the scan; `intensity.limit` counts them and makes them air."""
+"""Of voxels outside the scan; `intensity.clip_hu` counts them and makes them air."""
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
@@ -64,7 +64,7 @@ def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None,
                 held = (one.file, _open(one.file, study))
             image = held[1]
             syntax = image.file_meta.get("TransferSyntaxUID")
-            with readable(study):
+            with reading_dicom(study):
                 shape = (int(image.Rows), int(image.Columns))
                 if _is_plain(syntax):
                     pixels = _view(image, one.frame, shape)
@@ -79,7 +79,7 @@ def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None,
 
 def _open(file: DicomFile, study: str) -> FileDataset:
     image = read_dataset(file, study, pixels=True)
-    with readable(study):
+    with reading_dicom(study):
         if image is None:
             raise EOFError
         if int(image.SamplesPerPixel) != 1 or int(image.BitsAllocated) != 16:

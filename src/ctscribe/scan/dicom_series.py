@@ -150,7 +150,7 @@ def say_series(series: dict[str, Any]) -> str:
     return f"Read was {_say(series['chosen'])}. Left aside: {_say_all(series['others'])}."
 
 
-def tell_choice(chosen: Stack, notes: Notes) -> dict[str, str]:
+def choice_cells(chosen: Stack, notes: Notes) -> dict[str, str]:
     """What a list of scans says of the series that `choose_series` gave, by column.
 
     ``series`` asks for the same again where it has a number; ``kernel`` is empty where it is none

@@ -23,9 +23,10 @@ def is_file_list(path: Path) -> bool:
 
 
 def write_file_list(path: Path, files: Mapping[Path, Entries]) -> None:
-    """Writes the list of `placed` files; they are kept relative to its folder, and move with it.
+    """Writes a list of files, given by their `absolute_path`.
 
-    They are written as in a URL, because the name of a file may be no text.
+    Paths are kept relative to the list's folder, so that both can be moved together. They are
+    percent-encoded as in a URL, because a file name need not be valid UTF-8.
     """
     folder = path.parent.resolve()
     named = {
@@ -37,7 +38,7 @@ def write_file_list(path: Path, files: Mapping[Path, Entries]) -> None:
 
 
 def read_file_list(path: Path) -> dict[Path, Entries]:
-    """The files of a list, which need not be there any more.
+    """Reads the files of a list; whether they still exist is not checked.
 
     Raises:
         CtscribeError: ``E_JSON`` for what is no list, or as `read_json`.
@@ -48,14 +49,14 @@ def read_file_list(path: Path) -> dict[Path, Entries]:
         if entries is not None and not of_archive:
             raise CtscribeError("E_JSON", f"{path} must be a list of files, but is other JSON")
     folder = path.parent.resolve()
-    return {folder / os.fsdecode(unquote_to_bytes(name)): ins for name, ins in found.items()}
+    return {folder / os.fsdecode(unquote_to_bytes(name)): each for name, each in found.items()}
 
 
-def placed(file: Path) -> Path:
-    """The absolute path of a file in a folder that is reached through no link."""
+def absolute_path(file: Path) -> Path:
+    """The absolute path of a file: links in its folder are resolved, the file itself is not."""
     return file.parent.resolve() / file.name
 
 
-def inside(file: Path, folder: Path) -> bool:
-    """Whether a path leads into a folder; both are absolute, without links on the way."""
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder; both are absolute, with links resolved."""
     return Path(os.path.normpath(file)).is_relative_to(folder)

@@ -18,7 +18,7 @@ from ctscribe.base.types import Projection, SpacingMm
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.lungs import find_lungs, spread_slices
 from ctscribe.scan.resample import Resampling, plan_resampling
-from ctscribe.scan.slabs import reach_of, slab_spans
+from ctscribe.scan.slabs import reach_of_slabs, slab_spans
 from ctscribe.scan.types import Affine, Frames
 from ctscribe.scan.volume import CTVolume
 
@@ -133,7 +133,7 @@ def slices_of(
         return shown, None, ()
     spans = slab_spans(grid, indices, slices.slab_mm)
     slabs = CTVolume(seen.project(spans), seen.affine)
-    return shown, slabs, reach_of(grid, indices, spans)
+    return shown, slabs, reach_of_slabs(grid, indices, spans)
 
 
 def make_frames(

@@ -45,7 +45,7 @@ def to_hu(
     raw = is_raw(values, eq1, mode, study)
     if raw and eq1 is not None:
         values = rescale(values, eq1)
-    hu, notes = limit(values)
+    hu, notes = clip_hu(values)
     return hu, notes | note(intensity="raw" if raw else "hu")
 
 
@@ -103,7 +103,7 @@ def rescale(values: VolumeHu, eq1: Rescale) -> VolumeHu:
     return hu
 
 
-def limit(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
+def clip_hu(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
     """Limits a volume to [`AIR_HU`, `METAL_HU`], in place, before anything is interpolated.
 
     Padding outside the scan, and metal, would otherwise smear into the body.

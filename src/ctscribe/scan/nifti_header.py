@@ -14,7 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.inflate import check_kind
 from ctscribe.scan.types import Affine
-from ctscribe.scan.volume import MAX_VOXELS, agree, check_affine, is_plausible
+from ctscribe.scan.volume import MAX_VOXELS, affines_agree, check_affine, is_plausible
 
 Prefer = Literal["sform", "qform"]
 _SIZES = {
@@ -138,7 +138,7 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
         both = [affine for affine in (sform, qform) if affine is not None]
         for affine in both if not prefer else ():
             check_affine(affine, study)
-        if len(both) == 2 and not prefer and not agree(*both):
+        if len(both) == 2 and not prefer and not affines_agree(*both):
             raise CtscribeError(
                 "E_GEOMETRY_CONFLICT",
                 f"{study} must have one geometry, but its sform and qform disagree",

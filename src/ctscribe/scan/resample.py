@@ -33,7 +33,7 @@ class Taps:
     weights: Float32[np.ndarray, "out taps"]
 
     @cached_property
-    def change_nothing(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether each output voxel is the source voxel of the same index."""
         size = len(self.indices)
         first_alone = bool((self.weights[:, 0] == 1).all())
@@ -131,7 +131,7 @@ def plan_resampling(
         shape.append(out)
         scales.append(size / out)
         taps.append(_taps(size, out, antialias=antialias))
-    affine = cover(volume.affine, scales)
+    affine = scale_voxels(volume.affine, scales)
     return Resampling(volume, (shape[0], shape[1], shape[2]), affine, (taps[0], taps[1], taps[2]))
 
 
@@ -151,7 +151,7 @@ def stretch(volume: CTVolume, shape_xyz: tuple[int, int, int], affine: Affine) -
     return CTVolume(np.rint(hu, out=hu).astype(np.int16), affine)
 
 
-def cover(affine: Affine, scale: Sequence[float]) -> Affine:
+def scale_voxels(affine: Affine, scale: Sequence[float]) -> Affine:
     """The affine of voxels so many times as long along each axis, in the same field of view."""
     wider, scales = affine.copy(), np.array(scale)
     wider[:3, :3] = affine[:3, :3] * scales
@@ -195,9 +195,9 @@ class _InPlane:
         if plane.dtype != np.float32:
             np.copyto(self._source, plane)
             plane = self._source
-        if not self._y.change_nothing:
+        if not self._y.is_identity:
             plane = _weigh(plane, self._y, 0, self._rows)
-        return plane if self._x.change_nothing else _weigh(plane, self._x, 1, self._both)
+        return plane if self._x.is_identity else _weigh(plane, self._x, 1, self._both)
 
 
 def _weigh(plane: np.ndarray, taps: Taps, axis: int, buffers: Sequence[np.ndarray]) -> np.ndarray:

@@ -40,7 +40,7 @@ def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list
     return spans
 
 
-def reach_of(
+def reach_of_slabs(
     grid: Resampling, indices: Sequence[int], spans: Sequence[range]
 ) -> tuple[tuple[float, float], ...]:
     """From which z index of the grid to which a slice and its slab show it.

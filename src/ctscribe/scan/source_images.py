@@ -22,7 +22,7 @@ from pydicom.valuerep import validate_value
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.dicom import Geometry, order_slices
-from ctscribe.scan.dicom_headers import Numbers, read_dataset, read_headers, readable
+from ctscribe.scan.dicom_headers import Numbers, read_dataset, read_headers, reading_dicom
 from ctscribe.scan.dicom_pixels import Slice
 from ctscribe.scan.dicom_series import choose_series
 from ctscribe.scan.dicom_sources import DicomFile, dicom_files
@@ -135,7 +135,7 @@ def _elements(file: DicomFile, study: str, tags: tuple[str, ...]) -> dict[str, s
     image = read_dataset(file, study, pixels=False, tags=tags) or Dataset()
     found: dict[str, str] = {}
     for tag in tags:
-        with readable(study):
+        with reading_dicom(study):
             value = image.get(tag)
             text = "" if value is None else str(value).strip("\0 ")
         if text and (isinstance(value, MultiValue) or not _is_valid(tag, text)):

@@ -148,7 +148,7 @@ def _is_flat(axes: np.ndarray) -> bool:
     return bool(abs(np.cross(x, y) @ z) <= 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
 
 
-def agree(first: Affine, second: Affine) -> bool:
+def affines_agree(first: Affine, second: Affine) -> bool:
     """Whether two affines say the same within 1 % of each axis and one voxel of origin."""
     spacing = np.linalg.norm(first[:3, :3], axis=0)
     axes = np.linalg.norm(first[:3, :3] - second[:3, :3], axis=0)

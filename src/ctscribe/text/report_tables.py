@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypedDict, final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.outside_text import one_form, plain_text, written
+from ctscribe.base.outside_text import nfc, plain_text, without_placeholder
 from ctscribe.base.rows import MAX_AGE_YEARS
 from ctscribe.base.tables import Cells, CellTable, check_columns, read_csv, tell_rows
 from ctscribe.base.types import Labels, Sex
@@ -36,7 +36,7 @@ def volume_stem(name: str) -> str:
 
     It is in Unicode's composed form.
     """
-    path = PurePosixPath(one_form(name.strip()))
+    path = PurePosixPath(nfc(name.strip()))
     while path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
     return path.name or name
@@ -88,7 +88,10 @@ def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
             "E_EMPTY_REPORT", f"{table.path} must hold reports, but has only a header"
         )
     by_name = table.by_name(key)
-    texts = [tuple(written(cells[column]) for column in columns) for cells in by_name.values()]
+    texts = [
+        tuple(without_placeholder(cells[column]) for column in columns)
+        for cells in by_name.values()
+    ]
     empty = [number for number, parts in zip(table.rows, texts, strict=True) if not any(parts)]
     if empty and not allow_empty:
         raise CtscribeError(
@@ -100,7 +103,7 @@ def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
     return ReportTable(key, columns, tuple(by_name), tuple(texts), tuple(others))
 
 
-def read_beside(path: Path, required: Sequence[str]) -> dict[str, Cells]:
+def read_columns(path: Path, required: Sequence[str]) -> dict[str, Cells]:
     """Reads a CSV of anything else about reports: name → column → cell, stripped.
 
     Raises:
@@ -116,11 +119,11 @@ def read_probabilities(path: Path) -> dict[str, tuple[float, ...]]:
     """Reads a CSV of the 18 findings' probabilities: name → one each, in the order of `FINDINGS`.
 
     Raises:
-        CtscribeError: As `read_beside`, and ``E_LABEL_HEAD`` for a cell outside [0, 1].
+        CtscribeError: As `read_columns`, and ``E_LABEL_HEAD`` for a cell outside [0, 1].
     """
     return {
         name: tuple(_probability(path, name, finding, cells[finding]) for finding in FINDINGS)
-        for name, cells in read_beside(path, FINDINGS).items()
+        for name, cells in read_columns(path, FINDINGS).items()
     }
 
 
@@ -168,8 +171,8 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
 
 def report_sections(texts: Sequence[str]) -> tuple[str, str]:
     """Findings and impression, stripped: of two cells, or of one that is cut at its headings."""
-    findings, impression = texts if len(texts) == 2 else split_report(written(texts[0]))
-    return written(findings).strip(), written(impression).strip()
+    findings, impression = texts if len(texts) == 2 else split_report(without_placeholder(texts[0]))
+    return without_placeholder(findings).strip(), without_placeholder(impression).strip()
 
 
 class ReportFields(TypedDict):
@@ -243,7 +246,7 @@ def _label(name: str, finding: str, cell: str) -> int:
 
 
 def _manufacturer(cells: Cells) -> str | None:
-    told = (plain_text(written(cells.get(column, ""))) for column in _MANUFACTURER)
+    told = (plain_text(without_placeholder(cells.get(column, ""))) for column in _MANUFACTURER)
     return next(filter(None, told), None)
 
 

@@ -13,7 +13,7 @@ from typing import Literal, final
 from ctscribe.text.claims import Claim, read_claims
 from ctscribe.text.other_findings import OTHERS, find_other_findings
 from ctscribe.text.sections import CONTINUES, split_sentences
-from ctscribe.text.sides import meets, places_named
+from ctscribe.text.sides import denial_covers, places_named
 from ctscribe.text.sizes import same_size
 
 Kind = Literal[
@@ -146,7 +146,7 @@ def _contradict(stated: Claim, denied: Claim) -> bool:
         return False
     if _GONE.search(denied.sentence):
         return False
-    return meets(denied.places, stated.places) and _unlimited(stated, denied)
+    return denial_covers(denied.places, stated.places) and _unlimited(stated, denied)
 
 
 def _unlimited(stated: Claim, denied: Claim) -> bool:

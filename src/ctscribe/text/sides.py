@@ -87,7 +87,7 @@ def in_abdomen(text: str) -> bool:
     return named == {"abdominal"}
 
 
-def meets(denied: Set[Place], stated: Set[Place]) -> bool:
+def denial_covers(denied: Set[Place], stated: Set[Place]) -> bool:
     """Whether what is denied at ``denied`` is surely denied at one of ``stated`` too.
 
     Nothing named means everywhere where it is denied, and somewhere where it is stated.
