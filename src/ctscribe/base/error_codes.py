@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Code(NamedTuple):
-    """What a code means in general, and what to do; an error's sentence ends with the latter."""
+    """What a code means in general, and the remedy with which an error's sentence ends."""
 
     meaning: str
     remedy: str
@@ -262,7 +262,7 @@ E_WORKER             A worker process was ended from outside, twice, at the same
 E_WRITE              A file cannot be written.
     Free some space or choose another folder, and run the command again; what was done is kept.
 """)
-"""Those that refuse a volume or a command, in alphabetical order."""
+"""Codes with which a volume or a command is refused, in alphabetical order."""
 
 _NOTES = _parse("""
 W_4D                 The header has more than three dimensions, of which only three are used.
@@ -320,6 +320,6 @@ W_TRAILING           A few bytes follow the last voxel, or zeros the end of the 
 W_UNITS              The header does not state millimetres; voxels that a CT can have decided.
     Check the voxel size.
 """)
-"""Those that stand in the record of a volume that is used, in alphabetical order."""
+"""Codes in the record of a volume that is used all the same, in alphabetical order."""
 
 CODES = _FAILURES | _NOTES

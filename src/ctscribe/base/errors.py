@@ -1,4 +1,4 @@
-"""The one error the user sees: a code, and a sentence that says what to do."""
+"""The package's error for users: a code, and a sentence that says what to do."""
 
 from typing import final
 
@@ -11,13 +11,13 @@ class CtscribeError(Exception):
     """Bad input or a bad request, told in one sentence.
 
     The sentence names what must hold, what was found, in which study, and what to do.
-    The command line prints it without a traceback and exits with status 1. Names in it that would
-    obey a terminal are made `printable`.
+    The command line prints it without a traceback and exits with status 1. Control characters in
+    it are escaped, see `printable`.
 
     Args:
         code: One of `CODES`, such as ``E_TRUNCATED``, for counting and for ``skipped.jsonl``.
-        told: The sentence up to what to do, which the code says; never contains patient data
-            beyond the study's own name.
+        told: The sentence without its last part, what to do, which is the code's remedy. It never
+            contains patient data beyond the study's own name.
     """
 
     def __init__(self, code: str, told: str) -> None:

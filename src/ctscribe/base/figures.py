@@ -1,8 +1,8 @@
 """What all figures share: colours, fonts, bars and lines with intervals, and writing to a file.
 
-A colour has one meaning in all figures, and its marker tells it apart where colours do not; the
-first are Okabe and Ito's (2008). Figures are drawn on white, and again on dark ground for pages
-that follow their reader's scheme.
+A colour has one meaning in all figures, and a marker of its own for readers who cannot tell
+colours apart. `BLUE`, `ORANGE` and `GREEN` are from Okabe and Ito (2008). Figures are drawn on
+white, and again on a dark background for pages that follow their reader's colour scheme.
 """
 
 import io
@@ -37,9 +37,9 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "own scan": ("#2B3038", "o"),
     "another scan": ("#8A8B10", "s"),
 }
-"""Metrics, systems and what a model was shown: colour and shape of points, in every figure."""
+"""Metrics, systems, and scans that a model was shown → colour and marker, in every figure."""
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
-"""Colour and shape of the points of lines that have no meaning elsewhere."""
+"""Colour and marker of lines that are not among `MEANINGS`."""
 _ON_DARK = {
     "#ffffff": "#1b1f23",
     "#000000": "#e6e8e9",
@@ -55,7 +55,7 @@ _ON_DARK = {
     "#00858a": "#45c4c9",
     "#8a8b10": "#cfd05a",
 }
-"""Each colour as it is on dark ground; none is there twice, so that nothing is changed twice."""
+"""Colour on white → colour on dark. No value is also a key, so darkening twice changes nothing."""
 _COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
@@ -80,10 +80,9 @@ def image_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def darken(figure: Figure) -> None:
-    """Puts a figure on dark ground; colours keep their hues and become lighter."""
-    # Ticks are made when a figure is drawn.
+    """Redraws a figure for a dark background; colours keep their hues and become lighter."""
     FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # creates the ticks, which are recoloured too
     for artist in figure.findobj():
         for part in _COLOURED:
             if not hasattr(artist, f"get_{part}"):
@@ -102,7 +101,7 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def style() -> AbstractContextManager[None]:
-    """Fonts and spines of every figure, for the length of a block."""
+    """Applies the fonts and spines of our figures within a block."""
     return rc_context(
         {
             "font.family": "DejaVu Sans",
@@ -126,7 +125,7 @@ def bars(
     colour: str,
     label: str,
 ) -> None:
-    """Horizontal bars with intervals, one per finding that has an estimate."""
+    """Draws a horizontal bar with its interval for each finding that has an estimate."""
     shown = [(row + offset, estimates[f]) for row, f in enumerate(findings) if f in estimates]
     axes.barh(
         [row for row, _ in shown],
@@ -142,7 +141,7 @@ def bars(
 def line(
     axes: Axes, at: list[float], estimates: list[Estimate], marker: tuple[str, str], label: str
 ) -> None:
-    """A line with intervals; its marker is one of `MARKERS`."""
+    """Draws a line with intervals; ``marker`` is one of `MARKERS`."""
     axes.errorbar(
         at,
         [estimate[0] for estimate in estimates],
@@ -157,7 +156,7 @@ def line(
 
 
 def name_findings(axes: Axes, findings: list[str], num_positive: Mapping[str, int]) -> None:
-    """Findings down the axis, each with its number of positive scans; scores from 0 to 1 across."""
+    """Labels the y axis with findings and their positive scans; the x axis runs from 0 to 1."""
     axes.set_yticks(range(len(findings)), [f"{name}  ({num_positive[name]})" for name in findings])
     axes.set_ylim(len(findings) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -165,7 +164,7 @@ def name_findings(axes: Axes, findings: list[str], num_positive: Mapping[str, in
 
 
 def whiskers(estimates: list[Estimate]) -> list[list[float]]:
-    """Distances to the bounds; a bound on the wrong side of its value, by rounding, counts as 0."""
+    """Distances from value to bounds, at least 0 where rounding put a bound on the wrong side."""
     below = [max(value - low, 0.0) for value, low, _ in estimates]
     above = [max(high - value, 0.0) for value, _, high in estimates]
     return [below, above]

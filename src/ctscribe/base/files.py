@@ -22,20 +22,27 @@ ProgressCallback = Callable[[int, int], None]
 """Called with (done, total) as a stage advances."""
 _HASH = re.compile(r"\b[0-9a-f]{16,64}\b")
 _INPUTS = {"start": "starting weights", "where": "boxes or masks"}
-"""What a request calls otherwise than its reader."""
+"""Keys of a recorded request that mean nothing to a user, and what errors call them instead."""
 _PART = ".part"
-"""Ends the names of temporary files."""
+"""Suffix of temporary files."""
 LOCK = ".lock"
-"""The file that stands for a locked folder; it is there while the lock is held."""
+"""Name or suffix of a lock file, which exists only while the lock is held."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What storage says that knows no locks."""
+"""Errors of storage that does not support locks."""
 CRC32 = "crc32"
-"""Key, of JSON objects and rows, of the CRC-32 of everything before it, as 8 hexadecimal digits."""
-_MOST_BYTES, _MOST_JSON_BYTES = 4 << 30, 256 << 20
-"""Tables of all of CT-RATE have a tenth of the first, scores of it a tenth of the second."""
-_PIECE = 1 << 22
-_BRIEF = 200
-"""Characters of what another library says that go into a sentence."""
+"""Last key of JSON objects and rows: the CRC-32 of everything before it, 8 hexadecimal digits."""
+_MAX_BYTES, _MAX_JSON_BYTES = 4 << 30, 256 << 20
+"""Ten times the tables of all of CT-RATE, and ten times its scores."""
+_CHUNK_BYTES = 1 << 22
+_MAX_QUOTED = 200
+"""Characters of another library's message that an error quotes."""
+UNPARSABLE = (ValueError, RecursionError)
+"""What the parsers of JSON and YAML raise for a wrong character or byte, a number of too many
+digits, an impossible date, and too deep a nesting."""
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+Sizes = dict[str, tuple[int, int]]
+"""Path of a file within a folder → its bytes and CRC-32."""
 
 
 @contextmanager
@@ -82,11 +89,11 @@ def _flush(folder: Path) -> None:
 
 
 def remove_parts(folder: Path, of: str | None = None) -> None:
-    """Removes temporary files and locks that killed processes left, and none that is in use.
+    """Removes temporary files and locks that killed processes left behind; spares those in use.
 
     Args:
-        folder: With all below it.
-        of: Only temporary files of files whose names begin so, directly in the folder.
+        folder: Searched with its subfolders.
+        of: Restricts it to temporary files directly in the folder whose target's name begins so.
 
     Raises:
         CtscribeError: ``E_WRITE``.
@@ -100,21 +107,26 @@ def remove_parts(folder: Path, of: str | None = None) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
     except OSError as error:
-        if error.errno not in NO_LOCKS:  # nobody knows there what is in use
+        if error.errno not in NO_LOCKS:  # without locks nobody can tell what is in use
             raise not_writable(folder, error) from error
 
 
 def not_writable(path: Path, error: OSError) -> CtscribeError:
-    """That the system does not let a path be written."""
+    """The error that the system refused to write ``path``."""
     return CtscribeError("E_WRITE", f"{path} must be writable, but {error.strerror or error}")
+
+
+def not_readable(study: str, error: OSError) -> CtscribeError:
+    """The error that the system refused to read a study's files."""
+    return CtscribeError("E_READ", f"{study} must be readable, but {error.strerror or error}")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Says in one sentence that the block could not write ``path`` or below it.
+    """Turns the system's errors in the block, which writes at or below ``path``, into ours.
 
     Raises:
-        CtscribeError: ``E_WRITE`` for any error of the system.
+        CtscribeError: ``E_WRITE``.
     """
     try:
         yield
@@ -140,12 +152,12 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_bytes(path: Path, at_most: int = _MOST_BYTES) -> bytes:
+def read_bytes(path: Path, at_most: int = _MAX_BYTES) -> bytes:
     """Reads a file whole.
 
     Raises:
         CtscribeError: ``E_MISSING``, or ``E_READ`` for a folder, a device, a file of more than
-            ``at_most`` bytes, or one that the system does not give out.
+            ``at_most`` bytes, or one that the system refuses to read.
     """
     with _reading(path):
         size = _size_of_file(path)
@@ -166,7 +178,7 @@ def _size_of_file(path: Path) -> int:
     return found.st_size
 
 
-def read_text(path: Path, at_most: int = _MOST_BYTES) -> str:
+def read_text(path: Path, at_most: int = _MAX_BYTES) -> str:
     """Reads UTF-8 text, with or without byte order mark; line ends stay as they are.
 
     Raises:
@@ -188,9 +200,9 @@ def read_text(path: Path, at_most: int = _MOST_BYTES) -> str:
 
 @contextmanager
 def open_text(path: Path, *, newline: str) -> Iterator[TextIO]:
-    """Opens UTF-8 text as `read_text` reads it, for what need not be held in memory whole.
+    """Opens UTF-8 text as `read_text` reads it, for files too large for memory.
 
-    ``newline`` is that of `open`: which line ends part lines.
+    ``newline`` is as for `open`: which characters end a line.
 
     Raises:
         CtscribeError: As `read_text`, at the latest when the line at fault is read.
@@ -202,7 +214,7 @@ def open_text(path: Path, *, newline: str) -> Iterator[TextIO]:
         with file:
             yield file
     except (OSError, UnicodeDecodeError):
-        read_text(path)  # says what is wrong
+        read_text(path)  # raises an error that names the line
         raise
 
 
@@ -223,11 +235,11 @@ def write_plain_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object, without the checksum that `write_json` gave it.
 
-    An object without one is of another tool or an earlier version, and is taken as it is.
+    Objects without a checksum, of other tools or earlier versions, are accepted.
 
     Raises:
         CtscribeError: As `read_any_json`; ``E_JSON`` for anything but an object, and for content
-            that is not what was written.
+            that was changed since it was written.
     """
     content = read_any_json(path)
     if not isinstance(content, dict):
@@ -244,7 +256,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def object_in(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The object under a key; an empty one where something else or nothing stands there."""
+    """The object under a key; empty where the key is missing or holds something else."""
     found = document.get(key)
     return found if isinstance(found, dict) else {}
 
@@ -253,31 +265,23 @@ def read_any_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
     """Reads a JSON file of any content.
 
     Raises:
-        CtscribeError: As `read_bytes`; ``E_JSON`` for what is no JSON in UTF-8, nests too deeply,
-            or names a key twice.
+        CtscribeError: As `read_bytes`; ``E_JSON`` for anything but JSON in UTF-8, too deep a
+            nesting, or a key that occurs twice.
     """
     try:
-        return parse_json(read_bytes(path, _MOST_JSON_BYTES).decode("utf-8-sig"))
+        return parse_json(read_bytes(path, _MAX_JSON_BYTES).decode("utf-8-sig"))
     except UNPARSABLE as error:
         raise CtscribeError("E_JSON", f"{path} must be JSON, but {brief(error)}") from error
 
 
-UNPARSABLE = (ValueError, RecursionError)
-"""What the parsers of JSON and YAML raise at any text: a wrong sign or byte, a number of too many
-digits, a date that is none, and too deep a nesting."""
-
-
-_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
-
-
 def parse_json(text: str) -> Any:  # noqa: ANN401 - JSON is what it is
-    """Parses JSON strictly: no key twice, no NaN, no half of a character.
+    """Parses JSON strictly: no key twice, no NaN, no lone surrogate.
 
     Raises:
         UNPARSABLE: Whatever is wrong with it.
     """
     value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
-    if "\\ud" in text.lower() and _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+    if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("it holds half a character")
     return value
 
@@ -296,11 +300,11 @@ def _no_constant(name: str) -> None:
 
 
 def brief(error: BaseException) -> str:
-    """What a parser or another library says, as part of a sentence: one line, and not long."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    """Another library's message on one line, shortened, to be quoted within a sentence."""
+    message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RecursionError):
-        said = "it nests too deeply"
-    return said if len(said) <= _BRIEF else f"{said[:_BRIEF]} …"
+        message = "it nests too deeply"
+    return message if len(message) <= _MAX_QUOTED else f"{message[:_MAX_QUOTED]} …"
 
 
 def _json_kind(value: object) -> str:
@@ -309,7 +313,7 @@ def _json_kind(value: object) -> str:
 
 
 def _crc32_of(content: object) -> str:
-    """Of a JSON value, however it is spaced."""
+    """CRC-32 of a JSON value, whatever white space its file has."""
     return f"{crc32(json.dumps(content, separators=(',', ':')).encode()):08x}"
 
 
@@ -328,19 +332,14 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-Sizes = dict[str, tuple[int, int]]
-"""Bytes and CRC-32 of files, by their path in a folder; beside them in the marker that is written
-last."""
-
-
 def size_in_words(num_bytes: int) -> str:
-    """Such as 1.2 GB or 35 MB; GB = 10⁹ bytes."""
+    """A size such as ``1.2 GB`` or ``35 MB``; GB = 10⁹ bytes."""
     gigabytes = num_bytes / 1e9
     return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 def measure_files(folder: Path, marker: str) -> Sizes:
-    """What `changed_file` compares: every file of a complete folder, but for its marker.
+    """Size and CRC-32 of every file in a complete folder but ``marker``, for `changed_file`.
 
     Raises:
         CtscribeError: ``E_READ``.
@@ -352,15 +351,15 @@ def measure_files(folder: Path, marker: str) -> Sizes:
 def _measure(path: Path) -> tuple[int, int]:
     value = 0
     with _reading(path), path.open("rb") as file:
-        while part := file.read(_PIECE):
+        while part := file.read(_CHUNK_BYTES):
             value = crc32(part, value)
         return file.tell(), value
 
 
 def changed_file(folder: Path, files: Mapping[str, Sequence[int]]) -> str | None:
-    """The first file that is not there or not what was written; None where all are whole.
+    """The first file that is missing or differs from its recorded size and CRC-32, or None.
 
-    Files that were added since do not count.
+    Files that were added since are ignored.
     """
     for name, before in files.items():
         path = folder / name
@@ -379,8 +378,8 @@ def first_difference(before: object, after: object) -> str | None:
 def differences(before: object, after: object, path: str = "") -> Iterator[str]:
     """Names every place where two JSON-able values differ, in the keys' order.
 
-    A knob is named with both values, as in ``train.epochs (1 there, 2 asked)``. Of an input file
-    only a hash is known, which tells nobody anything, so ``pairs_sha256`` becomes ``the pairs``.
+    A knob is named with both values, as in ``train.epochs (1 there, 2 asked)``. Hashes of input
+    files mean nothing to a reader, so ``pairs_sha256`` becomes ``the pairs``.
     """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):

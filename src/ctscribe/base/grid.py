@@ -6,13 +6,12 @@ from typing import final
 from ctscribe.base.recipe import Recipe
 
 STEPS = ("pairs.jsonl", "train/best", "predictions.jsonl", "gap.json", "scores.json")
-"""What a cell leaves behind, in order."""
+"""The files that a cell writes, in order."""
 TEMPLATE_SCORES = "scores_template.json"
-"""Also, where a run has finding queries: what stock sentences of its labels score."""
-
+"""Scores of stock sentences written from the labels that a run's finding queries predict."""
 
 TITLES = {"origin": "Origin", "gauss": "Gauss", "heter": "Heter", "ours": "Ours"}
-"""Of the variants, in the tables' order; ours has the negative where words are chosen."""
+"""Titles of the variants, in the order of the tables; ours uses the negative in decoding."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""One writer at a time: folders and files locked for a process, and who holds them."""
+"""File locks: folders and files that one process, or several together, may write."""
 
 import fcntl
 import os
@@ -20,15 +20,15 @@ _HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())
 def one_writer(folder: Path) -> Iterator[None]:
     """Locks a folder for one process, for the length of the block or until that process dies.
 
-    A stage inside another's block may lock the same folder again. Temporary files that a killed
-    process left in the folder or below it are removed, those of predecessors before the block and
-    those of its own workers after it; those that somebody still writes are left.
+    A stage that runs inside the block may lock the same folder again. Temporary files that killed
+    processes left in the folder or below it are removed before the block, and those of its own
+    workers after it; files that are still being written are left.
 
-    The lock is the system's own (flock), so that of a dead process never blocks. It holds between
-    machines where the storage passes locks on, as NFS from version 4 and Lustre mounted with flock
-    do. Storage that keeps locks to each machine, such as NFS with ``local_lock`` or Lustre with
-    ``localflock``, guards against processes of the same machine alone, and storage that knows no
-    locks guards against nobody.
+    The lock is the system's own (flock), so the lock of a dead process never blocks. It holds
+    between machines where the storage supports that, as NFS from version 4 and Lustre mounted with
+    flock do. On storage with locks per machine, such as NFS with ``local_lock`` or Lustre with
+    ``localflock``, it keeps out processes of the same machine only; on storage without locks it
+    keeps out nobody.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the folder cannot be made or written, ``E_BUSY`` when
@@ -44,9 +44,9 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def many_writers(folder: Path) -> Iterator[None]:
-    """Locks a folder for any number of processes, none of which writes another's files.
+    """Locks a folder for several processes that write different files; keeps out `one_writer`.
 
-    `one_writer` is kept out meanwhile. Nothing is removed.
+    No temporary files are removed.
 
     Raises:
         CtscribeError: As `one_writer`.
@@ -57,7 +57,7 @@ def many_writers(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def one_writer_of(path: Path) -> Iterator[None]:
-    """As `one_writer`, for a single file or a folder that appears whole; others beside it may grow.
+    """As `one_writer`, for a file, or a folder that appears at once; its siblings stay unlocked.
 
     Raises:
         CtscribeError: As `one_writer`.
@@ -69,7 +69,7 @@ def one_writer_of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def many_writers_of(path: Path) -> Iterator[None]:
-    """As `many_writers`, for a single file that processes put together: keeps `one_writer_of` out.
+    """As `many_writers`, for one file that several processes write; keeps out `one_writer_of`.
 
     Raises:
         CtscribeError: As `one_writer`.
@@ -79,15 +79,15 @@ def many_writers_of(path: Path) -> Iterator[None]:
 
 
 def _beside(path: Path) -> Path:
-    """The lock of a single file, which is not in a folder of its own."""
+    """The lock file of a single file, beside it."""
     return path.with_name(f".{path.name}{LOCK}")
 
 
 @contextmanager
 def _locked(what: Path, lock: Path, kind: int) -> Iterator[None]:
-    """Holds a lock on a file beside or in what it stands for, and takes the file away again.
+    """Holds the lock file ``lock`` of ``what`` during the block, and removes it afterwards.
 
-    So it does with a folder that it made and in which nothing was written.
+    A folder that was created for the lock is removed too if it stayed empty.
     """
     place = lock.absolute()
     if place in _HELD.get():
@@ -105,7 +105,7 @@ def _locked(what: Path, lock: Path, kind: int) -> Iterator[None]:
         yield
     finally:
         _HELD.reset(token)
-        with file, suppress(OSError):  # others share it, or the place is read-only by now
+        with file, suppress(OSError):  # others still share it, or it cannot be removed
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lock.unlink(missing_ok=True)
             if is_new:
@@ -127,11 +127,11 @@ def _take(what: Path, lock: Path, kind: int) -> FileIO:
                 raise
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # its holder took it away before it was ours
+        file.close()  # its former holder removed it before we locked it
 
 
 def _sign(what: Path, file: FileIO) -> None:
-    """Notes who holds the lock and since when."""
+    """Writes into the lock file who holds it and since when."""
     try:
         file.truncate(0)
         file.write(f"{os.getpid()} {_machine()} {time.strftime('%Y-%m-%d %H:%M')}".encode())
@@ -151,7 +151,7 @@ def _busy(what: Path, file: FileIO) -> CtscribeError:
 
 
 def _machine() -> str:
-    """A number that the system draws when it starts; names nobody."""
+    """The random id that the system draws at boot; it identifies no person."""
     with suppress(OSError):
         return _BOOT.read_text(encoding="ascii").strip()
     return "unknown"

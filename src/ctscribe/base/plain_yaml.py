@@ -1,6 +1,6 @@
-"""YAML of which nothing is taken but names and plain values.
+"""A YAML parser that accepts only names and plain values.
 
-Apart from the other parsers, since commands that read no recipe shall not wait for the library.
+It has a file of its own because importing PyYAML would slow down commands that read no recipe.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Every knob once, by section; a YAML file with `--set` overrides → a checked `Recipe`."""
+"""All knobs by section, and a YAML file with `--set` overrides → a checked `Recipe`."""
 
 import ast
 import difflib
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import UNPARSABLE, brief, read_text
 from ctscribe.base.plain_yaml import parse_yaml
-from ctscribe.base.types import Projection, Strategy
+from ctscribe.base.types import Flavour, Intensity, Projection, Strategy, Windows
 
 Millimetres = Annotated[float, Field(gt=0, le=20)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 RadEvalMetric = Literal["green", "ratescore", "radgraph", "radfact_ct", "f1radbert_ct", "bertscore"]
-_MOST_BYTES = 1 << 16
-"""Of a recipe; one that says everything has a tenth."""
+_MAX_BYTES = 1 << 16
+"""Size of a recipe file; one that sets every knob has a tenth of it."""
 
 
 class Section(BaseModel):
@@ -39,11 +39,11 @@ class PhantomConfig(Section):
     """Nominal voxel size along (x, y, z); each reconstruction varies around it."""
     matrix_px: int = Field(256, ge=64, le=1024)
     """Rows and columns of the reconstruction."""
-    flavour: Literal["v1", "v2"] = "v2"
+    flavour: Flavour = "v2"
     """CT-RATE release to imitate: v1 raw values and blank header, v2 Hounsfield units."""
     burden: float = Field(0.0, ge=-1, le=2)
-    """Added to what drives each finding, in standard deviations; 0 gives CT-RATE's prevalences,
-    0.7 doubles most of them."""
+    """Raises the latent variable of every finding, in standard deviations; 0 gives CT-RATE's
+    prevalences, 0.7 doubles most of them."""
     lesion_scale: float = Field(1.0, ge=1, le=3)
     """Enlarges nodules, nodes, plaques and other small lesions; above 1 for grids too coarse to
     show real ones."""
@@ -53,7 +53,7 @@ class PhantomConfig(Section):
     second_reconstruction: Fraction = 0.9
     """Share of scans with a second reconstruction (CT-RATE: 0.9)."""
     seed: int = 0
-    """Same seed, same bytes."""
+    """The same seed gives the same bytes."""
 
 
 class VolumeConfig(Section):
@@ -61,11 +61,11 @@ class VolumeConfig(Section):
 
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (0.75, 0.75, 1.5)
     """Voxel size after resampling along (x, y, z) (paper, Eq. 2)."""
-    intensity: Literal["auto", "raw", "hu"] = "auto"
+    intensity: Intensity = "auto"
     """Whether stored values need the metadata's slope and intercept; auto decides by histogram."""
     max_tilt_degrees: float = Field(30.0, ge=0.0, le=45.0)
-    """Slices stacked off their normal (gantry tilt) are set upright up to this angle, degrees, and
-    refused beyond; below 0.5 nothing is done."""
+    """Slices that are not stacked along their normal (gantry tilt) are sheared upright up to this
+    angle, degrees, and refused beyond; below 0.5 nothing is done."""
     antialias: bool = False
     """Average where the grid is coarser than the scan; plain sampling (paper) skips voxels."""
 
@@ -80,16 +80,16 @@ class SlicesConfig(Section):
     slice, its other windows the slice. Needs windows: three."""
     slab_mm: float = Field(15.0, ge=5, le=30)
     """Thickness of a slab along z, mm; it ends half-way to the next slice where that is nearer."""
-    windows: Literal["single", "three"] = "single"
+    windows: Windows = "single"
     """single: [−1000, 1000] HU in all channels; three: wide, soft tissue, lung as channels."""
     token_side_px: Literal[28, 32] = 28
-    """Side of what one visual token shows: 28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5."""
+    """Side of the square that a visual token shows: Qwen2.5-VL 28, Qwen3-VL and Qwen3.5 32."""
     frame_size_px: tuple[int, int] | None = None
-    """(height, width), multiples of token_side_px, reached by centred crop or padding with air,
-    never by scaling; None pads each volume to the next multiple."""
+    """(height, width), multiples of token_side_px. Slices are cropped or padded with air around
+    their centre, never scaled; None pads each volume to the next multiple."""
     token_budget: int | None = Field(None, ge=1)
-    """Visual tokens that a volume's frames may take together; frames that would take more show the
-    same field of view with larger pixels. None (paper): all that they take on the grid."""
+    """Most visual tokens for all frames of a volume; frames that would need more show the same
+    field of view with larger pixels. None (paper): no limit."""
 
     @model_validator(mode="after")
     def _frames_are_whole_tokens(self) -> "SlicesConfig":
@@ -103,7 +103,7 @@ class SlicesConfig(Section):
         return self
 
     def as_asked(self) -> dict[str, Any]:
-        """As JSON without knobs that are unset or change nothing, so that older folders hold."""
+        """As JSON; newer knobs only where they have an effect, so that older folders match."""
         knobs: dict[str, Any] = self.model_dump(mode="json")
         if self.token_budget is None:
             del knobs["token_budget"]
@@ -128,24 +128,24 @@ class PairsConfig(Section):
     """origin: no negatives; gauss: noise volume; heter: a patient whose labels differ; hard: the
     most similar patient who contradicts a stated finding."""
     min_label_distance: int = Field(10, ge=1, le=18)
-    """Labels that must differ (heter); relaxed one step at a time where nobody qualifies."""
+    """Labels in which the negative must differ (heter); lowered step by step where none does."""
     num_alternatives: int = Field(8, ge=1, le=64)
     """Nearest contradicting volumes among which each epoch draws a study's negative (hard)."""
     mutual: bool = False
-    """Two studies are each other's negative and learned together, so that each of the two volumes
-    goes through the model once for both reports (heter). Every volume is then shown as often as
-    its partner, and min_label_distance is relaxed for who finds nobody free: 4 leaves few of
-    CT-RATE's to relax, 10 half of them. Needs an even train.pairs_per_device."""
+    """Two studies are each other's negative and trained in one micro-batch, so that the model reads
+    each of the two volumes once for both reports (heter). Every volume is then shown as often as
+    its partner. min_label_distance is lowered for studies that find no free partner: with 4 for few
+    of CT-RATE's, with 10 for half of them. Needs an even train.pairs_per_device."""
     seed: int = 0
     """Draws partners and noise."""
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether prompts of two reports are read once."""
+        """Whether the model reads a volume once for the reports of both partners."""
         return self.mutual and self.strategy == "heter"
 
     def as_asked(self) -> dict[str, Any]:
-        """As JSON without a knob that is off, so that older runs go on."""
+        """As JSON; ``mutual`` only where it is on, so that older runs can be resumed."""
         return self.model_dump(mode="json", exclude=None if self.mutual else {"mutual"})
 
 
@@ -153,14 +153,14 @@ class ModelConfig(Section):
     """Which model, and what of it learns."""
 
     preset: Literal["tiny", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-4b", "qwen3.5-4b"] = "tiny"
-    """Dimensions; tiny is the real class at a few million parameters."""
+    """Architecture and size; tiny is Qwen2.5-VL's class with a few million parameters."""
     tuning: Literal["full", "lora"] = "full"
     """full: every unfrozen weight learns; lora: adapters on the language model."""
     freeze_tower: bool = True
-    """Frozen: the vision tower's blocks run once per volume and their features are stored."""
+    """If true, the vision tower runs once per volume and its features are stored."""
     freeze_merger: bool = True
-    """Frozen: the layers between tower and language model stay as they are; features are stored
-    behind them, else before."""
+    """If true, the layers between tower and language model do not learn, and features are stored
+    after them, else before."""
     lora_r: int = Field(64, ge=1)
     """Rank of the adapters."""
     lora_alpha: int = Field(128, ge=1)
@@ -168,20 +168,19 @@ class ModelConfig(Section):
     positions: Literal["index", "depth"] = "index"
     """index: slice pairs count 0, 1, 2…; depth: time follows the slice position in mm."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of weights and activations."""
+    """Type of weights and activations."""
     slice_attention: bool = False
     """Finding queries attend over the visual tokens and re-weight slices for the language model;
     they start from the warm-up's, where the starting weights come from one."""
     encoder: str | None = Field(None, min_length=1)
-    """Another encoder, by the name its features were taken into the prepared folder under
-    (`ctscribe import-features`); they are read in the vision tower's place, through a projector
-    that learns. None reads the tower's."""
+    """Name of another encoder whose features `ctscribe import-features` copied into the prepared
+    folder. They replace the vision tower's, behind a projector that learns. None: the tower's."""
     cues: bool = False
-    """Findings are told in the prompt: in training the true ones; when writing those whose
-    calibrated probability is high enough, by the warm-up's finding queries or by a table."""
+    """The prompt names findings: in training the true ones, in generation those whose calibrated
+    probability, from the warm-up's finding queries or a table, is high enough."""
 
     @model_validator(mode="after")
-    def _tower_stays_where_nobody_reads_it(self) -> "ModelConfig":
+    def _unread_tower_is_frozen(self) -> "ModelConfig":
         if self.encoder and not (self.freeze_tower and self.freeze_merger):
             raise ValueError(
                 "encoder needs freeze_tower: true and freeze_merger: true, since neither is read"
@@ -189,7 +188,7 @@ class ModelConfig(Section):
         return self
 
     def as_asked(self) -> dict[str, Any]:
-        """As JSON without knobs that are unset, so that older runs hold."""
+        """As JSON; ``encoder`` only where it is set, so that older runs still match."""
         return self.model_dump(mode="json", exclude={"encoder"} if self.encoder is None else None)
 
 
@@ -208,17 +207,18 @@ class ObjectiveConfig(Section):
     max_loss: float = Field(5.0, gt=0)
     """Cap on the negative's cross entropy, nats per token; beyond it no gradient (paper)."""
     margin: float = Field(1.0, gt=0)
-    """Nats per token that a wrong scan shall cost more than the own (logistic)."""
+    """How much higher the loss on a wrong scan should be, nats per token (logistic)."""
     scale: float = Field(2.0, gt=0)
-    """Per nat: how abruptly the slope falls around the margin (logistic)."""
+    """Steepness of the logistic around the margin, per nat (logistic)."""
     negligible: float = Field(0.01, ge=0, lt=1)
     """Share of the largest slope at which a negative counts as satisfied and costs no backward
     pass (logistic)."""
     scope: Literal["all", "disputed", "weighted"] = "all"
-    """Tokens that count: all; those of sentences on findings in which the two scans differ (for
-    noise: that state a finding); or all, by how much the scan changes them."""
+    """Tokens in the negative's loss. all: every one; disputed: those of sentences on findings in
+    which the two scans differ (for noise: that state a finding); weighted: every one, weighted by
+    how much the scan changes its loss."""
     temperature: float = Field(1.0, gt=0)
-    """Nats: half the change that counts 0.76 (weighted)."""
+    """Nats; a change of twice this gives the weight tanh(1) = 0.76 (weighted)."""
     beta_schedule: Literal["constant", "steered", "decay"] = "constant"
     """steered: β follows the gap towards target_gap; decay: it falls along a line, from beta at the
     first update to 0 at the last, which reads no negative."""
@@ -241,25 +241,25 @@ class WarmUpConfig(Section):
     learning_rate: float = Field(5e-3, gt=0)
     """Peak of Muon on the tower's blocks, cosine decay; AdamW takes a fifth of it for the rest."""
     tower: Literal["full", "last_blocks", "lora"] = "full"
-    """What of the tower learns: all of it, its last blocks and merger, or adapters of rank
-    ``model.lora_r`` on its blocks, which leave a pretrained one nearest to what it was."""
+    """Which weights of the tower learn: all, those of its last blocks and merger, or adapters of
+    rank ``model.lora_r`` on its blocks, which change a pretrained tower least."""
     last_blocks: int = Field(8, ge=1)
-    """How many, where the last blocks learn."""
+    """Number of blocks that learn (last_blocks)."""
     where_share: Fraction = 1.0
     """Share of the studies whose boxes or masks are used; the others teach by labels alone."""
     attention_weight: float = Field(0.0, ge=0)
     """Weight of −log of the attention that falls on lesions."""
     seed: int = 1000
-    """Of the phantom patients and of the initial weights."""
+    """Seed of the phantom patients and of the initial weights."""
 
 
 class TrainConfig(Section):
     """Optimiser, batches, checkpoints."""
 
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
-    """What it remembers of a weight that learns: adamw (paper) two numbers of four bytes;
-    adamw_8bit, which needs bitsandbytes and a GPU, two of one byte; adafactor one for each row and
-    one for each column of a matrix."""
+    """By the state that it keeps per weight: adamw (paper) two numbers of four bytes; adamw_8bit,
+    which needs bitsandbytes and a GPU, two of one byte; adafactor one number for each row and one
+    for each column of a matrix."""
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of the optimiser (paper: 2e-5)."""
     tower_learning_rate: float | None = Field(None, gt=0)
@@ -276,8 +276,8 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | Literal["cheap", "auto"] = False
     """Compute each layer's activations again in the backward pass instead of keeping them: a third
     more work, several times less memory for activations. cheap: only norms, activation functions
-    and products by element; less memory for a few percent more work. auto: the first of false,
-    cheap and true that fits the memory at hand by the estimate told before the first step."""
+    and elementwise products; less memory for a few percent more work. auto: the first of false,
+    cheap and true that fits the available memory by the estimate printed before the first step."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
@@ -287,69 +287,69 @@ class TrainConfig(Section):
     checkpoints_per_epoch: int = Field(2, ge=1)
     """Checkpoints, each validated; the one with the lowest validation loss is used."""
     seed: int = 0
-    """Order of the studies, dropout, initial weights of adapters and of new finding queries."""
+    """Seed of the studies' order, dropout, and the initial adapters and finding queries."""
     data_workers: int = Field(0, ge=0, le=64)
-    """Processes that read and tokenise coming pairs beside each training process; 0 reads between
-    two steps. Not with pairs.strategy hard, whose pairs follow from the training."""
+    """Processes per training process that read and tokenise pairs ahead; 0 reads them between two
+    steps. Not with pairs.strategy hard, whose pairs depend on the training so far."""
     prefetch: int = Field(2, ge=1, le=64)
-    """Micro-batches that each of these keeps ready."""
+    """Micro-batches that each data worker keeps ready."""
     time_out_minutes: int = Field(60, ge=1)
-    """What the processes of a run wait for one another before they give up, such as while the first
-    writes the best weights."""
+    """How long the processes of a run wait for one another before they give up, such as while the
+    first writes the best weights."""
 
     def as_asked(self) -> dict[str, Any]:
-        """As JSON without what changes no result, so that a run may go on with other values."""
+        """As JSON without knobs that change no result, so that a run resumes with other values."""
         left_out = {"data_workers", "prefetch", "time_out_minutes"}
         if self.optimizer == "adamw":
-            left_out.add("optimizer")  # as older runs have it
+            left_out.add("optimizer")  # older runs, all adamw, do not name it
         return self.model_dump(mode="json", exclude=left_out)
 
 
 class ReinforceConfig(Section):
-    """Going on from a trained run by what its own drawn reports earn.
+    """Reinforcement learning from a trained run, rewarding reports that it samples itself.
 
-    A report earns F1(own findings) − other_weight·F1(another patient's) − unfinished_penalty, the
-    last where it is cut; F1 lies between 0 and 1.
+    The reward is F1(own findings) − other_weight·F1(another patient's findings) −
+    unfinished_penalty, the last only for a report that is cut off; F1 lies between 0 and 1.
     """
 
     updates: int = Field(500, ge=1)
     """Gradient steps."""
     scans_per_update: int = Field(8, ge=1)
-    """Scans that reports are drawn for between two steps."""
+    """Scans per step for which reports are sampled."""
     samples_per_scan: int = Field(6, ge=2, le=64)
-    """Reports drawn for each of them, which are compared with one another."""
+    """Reports sampled for each scan, whose rewards are compared with one another."""
     learning_rate: float = Field(1e-6, gt=0)
     """AdamW, constant, without weight decay."""
     other_weight: float = Field(0.0, ge=0, le=1)
-    """What agreement with another patient costs: at 1 reciting earns nothing. Raises precision at
-    the cost of Coverage."""
+    """Cost of agreeing with another patient's findings; at 1, reciting a template earns nothing.
+    Raises precision at the cost of Coverage."""
     unfinished_penalty: float = Field(1.0, ge=0, le=2)
-    """What a report costs that runs into ``generate.max_new_tokens``."""
+    """Cost of a report that runs into ``generate.max_new_tokens``."""
     reference_weight: float = Field(0.3, ge=0)
-    """Weight λ of the reference report's cross entropy, nats per token, which holds the wording."""
+    """Weight λ of the reference report's cross entropy per token, which preserves the wording."""
     validate_every: int = Field(50, ge=1)
-    """Updates between two validations, each with a checkpoint; the best by F1 is used."""
+    """Updates between two validations, each with a checkpoint; the one with the best F1 is used."""
     seed: int = 0
-    """Of the order of the scans, of all draws, and of the other patients."""
+    """Seed of the scans' order, the sampling, and the choice of other patients."""
 
 
 class GenerateConfig(Section):
     """Writing reports at temperature 0."""
 
     max_new_tokens: int = Field(2048, ge=1)
-    """Longest report; of 800 of CT-RATE's, Qwen2.5-VL's tokenizer makes 400 tokens on average, more
-    than 512 of every fourth, and at most 1,733."""
+    """Longest report, in tokens. 800 reports of CT-RATE have 400 on average by Qwen2.5-VL's
+    tokenizer, a quarter of them more than 512, none more than 1,733."""
     batch_size: int = Field(4, ge=1)
     """Studies written at once."""
     contrast: Literal["none", "noise", "others", "mean"] = "none"
-    """What every token is held against: reports on noise, on other training patients, or on the
+    """Contrastive decoding against the same model on noise, on other training patients, or on the
     mean of many training volumes; `learn.model.decoding.Contrast` has the formula."""
     contrast_weight: float = Field(0.25, ge=0)
-    """γ; 0 holds against nothing."""
+    """Weight γ of the contrast; 0 turns it off."""
     plausibility: float = Field(0.3, gt=0, le=1)
-    """α: tokens less than so many times as likely as the likeliest are not written (contrast)."""
+    """α: tokens with less than α times the likeliest token's probability are not written."""
     num_negatives: int = Field(8, ge=1, le=64)
-    """Volumes of noise, or other patients."""
+    """Volumes in the contrast: noise, or other patients."""
 
 
 class EvaluateConfig(Section):
@@ -362,12 +362,12 @@ class EvaluateConfig(Section):
     meteor: bool = False
     """Also METEOR, which needs Java and pycocoevalcap."""
     radeval: tuple[RadEvalMetric, ...] = ()
-    """Also these of RadEval, of every system and baseline, from weights that are on disk;
-    radfact_ct sends the reports to the server that OPENAI_BASE_URL names, without it to OpenAI."""
+    """Metrics of RadEval to add for every system and baseline, from weights on disk. radfact_ct
+    sends the reports to the server at OPENAI_BASE_URL, or to OpenAI where that is not set."""
     resamples: int = Field(2000, ge=100)
-    """Random swaps of patients between two systems, at least, by which a difference is tested."""
+    """Least number of permutations (patients swapped between two systems) in a test."""
     seed: int = 0
-    """Of the swaps, and of reports that baselines draw."""
+    """Seed of the permutations, and of reports that baselines draw."""
 
 
 class ExperimentConfig(Section):
@@ -380,8 +380,8 @@ class ExperimentConfig(Section):
     seeds: tuple[int, ...] = (0,)
     """Training seeds per cell."""
     ours: bool = False
-    """Also a run without negatives in training that is told findings and held against the mean
-    volume, both tuned on validation; the starting weights must come from a warm-up."""
+    """Adds a run without negatives in training, whose prompt names findings and whose decoding is
+    contrasted with the mean volume, both tuned on validation. Needs a warm-up's weights."""
 
 
 class Recipe(Section):
@@ -402,7 +402,7 @@ class Recipe(Section):
     experiment: ExperimentConfig = ExperimentConfig()
 
     @model_validator(mode="after")
-    def _labels_have_a_reader(self) -> "Recipe":
+    def _label_loss_has_queries(self) -> "Recipe":
         if self.objective.label_weight and not self.model.slice_attention:
             raise ValueError("objective.label_weight above 0 needs model.slice_attention: true")
         return self
@@ -424,7 +424,7 @@ class Recipe(Section):
         return self
 
     def as_asked(self) -> dict[str, Any]:
-        """As JSON, what identifies a run; see `TrainConfig.as_asked`."""
+        """As the JSON that identifies a run; see `TrainConfig.as_asked`."""
         asked: dict[str, Any] = self.model_dump(mode="json")
         for section in ("pairs", "model", "train"):
             asked[section] = getattr(self, section).as_asked()
@@ -434,14 +434,14 @@ class Recipe(Section):
 def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe by path or by the name of a shipped one, then applies ``section.key=value``.
 
-    There is no usual recipe: None is refused with the names that may be given.
+    There is no default recipe: None is refused, and the error lists the shipped names.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ`` or ``E_ENCODING`` for the file; ``E_RECIPE`` naming
             the recipe, the key and, for a misspelt one, the nearest that exists.
     """
     path = _find(name)
-    tree = _parse_yaml(read_text(path, _MOST_BYTES), str(path))
+    tree = _parse_yaml(read_text(path, _MAX_BYTES), str(path))
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -452,9 +452,9 @@ def read_recipe(name: str | None, overrides: tuple[str, ...] = ()) -> Recipe:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, by which editors complete and check one.
+    """The JSON schema of a recipe, for completion and checks in editors.
 
-    It describes each knob as this file does.
+    Knobs are described by their docstrings, which are read from this file's source.
     """
     schema = Recipe.model_json_schema()
     for section in ast.parse(Path(__file__).read_text(encoding="utf-8")).body:
@@ -499,7 +499,7 @@ def _find(name: str | None) -> Path:
     here = Path(__file__).resolve().parents[1]
     folders = [here / "recipes", here.parents[1] / "recipes"]
     shipped = sorted(p for folder in folders for p in folder.glob("*.y*ml"))
-    # a name that can be no file's is simply none
+    # os.path, because Path.is_file raises for names that no file can have
     if name is not None and os.path.isfile(name):  # noqa: PTH113
         return Path(name)
     for path in shipped:

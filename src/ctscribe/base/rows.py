@@ -1,7 +1,7 @@
-"""What travels between stages: one row type per JSONL file, and how rows are read and written.
+"""The JSONL files between stages: one row type per file, and how rows are read and written.
 
-A row says what its fields may hold, so that what no stage can have written is refused where it is
-read, by the number of its line; and it carries a checksum.
+Row types validate their fields, and each line carries a checksum. So a line that no stage can have
+written is refused by its number when it is read.
 """
 
 import re
@@ -39,20 +39,20 @@ from ctscribe.base.types import BoxMm, Labels, Sex, SourceSplit, Split
 
 MAX_AGE_YEARS = 130
 _NUM_FINDINGS = 18
-_LEAST_CELL_MM3 = 1e-3
-"""Of an encoder's grid; axes of smaller ones are parallel or no axes."""
+_MIN_CELL_MM3 = 1e-3
+"""Volume of a cell of an encoder's grid; below it the axes are parallel or zero."""
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(nfc)]
-"""Of a volume, scan or patient; names that look the same are the same."""
+"""Name of a volume, scan or patient, in Unicode's composed form."""
 ReportText = Annotated[str, AfterValidator(without_placeholder)]
-"""A section of a report; see `without_placeholder`."""
+"""A section of a report; placeholders such as "N/A" become empty."""
 WholeText = Annotated[str | None, Field(exclude=True)]
-"""A report as it stood in its file, headings included, where that was one text; it is compared by
-scorers that read it so, and not kept."""
+"""The report as its file has it, headings included, if it came as one text; for scorers that
+compare whole reports. It is not written to the row's file."""
 
 
 def _require(holds: bool, must: str) -> None:
-    """Refuses a row within a validator."""
+    """Makes the validator that calls it refuse the row unless a condition holds."""
     if not holds:
         raise ValueError(f"must {must}")
 
@@ -67,11 +67,11 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     KEY: ClassVar[tuple[str, ...]] = ()
-    """Fields that together tell a file's rows apart; without any, rows may be repeated."""
+    """Fields that together identify a row of its file; if empty, rows may repeat."""
 
 
 class ReportedRow(Row):
-    """A report with its labels, named by its volume, which need not be on disk."""
+    """A report with its labels, identified by its volume, which need not be on disk."""
 
     KEY = ("volume_name",)
 
@@ -79,7 +79,7 @@ class ReportedRow(Row):
     """CT-RATE's key, e.g. ``train_1_a_1.nii.gz``; for own data the manifest's name."""
     patient_id: Name
     scan_id: Name
-    """Names the examination; reconstructions of one scan share it, its report and its labels."""
+    """The examination, whose reconstructions share this id, the report and the labels."""
     source_split: SourceSplit
     findings: Annotated[ReportText, Field(min_length=1)]
     impression: ReportText
@@ -95,27 +95,27 @@ class StudyRow(ReportedRow):
     """One prepared volume with its report; see `prepared.Prepared`."""
 
     findings: ReportText
-    """Empty where the scan has no report, and can only be drafted."""
+    """Empty where the scan has no report; it can then only be drafted."""
     split: Split
-    """Decided by `prepare`, once: as the data set fixes it, else by `prepared.split_of`."""
+    """Decided once, by `prepare`: as the data set states it, else by `prepared.split_of`."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    """Of the prepared volume, (x, y, z)."""
+    """Voxel size of the prepared volume along (x, y, z)."""
     shape_xyz: tuple[PositiveInt, PositiveInt, PositiveInt]
     slice_indices: tuple[NonNegativeInt, ...]
-    """Slices the frames show, in frame order (most cranial first), as z index of the volume."""
+    """z index of the slice that each frame shows; most cranial first."""
     position_mm: tuple[float, ...]
-    """Superior coordinate of each of these slices in RAS+ mm."""
+    """Superior coordinate of each of these slices, RAS+ mm."""
     frame_to_ras: tuple[tuple[float, float, float, float], ...]
     """4 × 4: (column px, row px, z index, 1) of a frame → RAS+ mm."""
     reach_z: tuple[tuple[float, float], ...] = ()
-    """From which z index to which each frame shows the volume, edges of voxels, fractions; empty
-    without slabs, when a frame reaches half a z index to either side of its slice."""
+    """Lower and upper z index of the slab that each frame shows, at voxel edges and so fractional.
+    Empty without slabs; a frame then reaches half a z index to either side of its slice."""
     warnings: tuple[str, ...] = ()
-    """Codes of what was noticed and decided while preparing."""
+    """Codes of what was noticed while preparing."""
 
     @property
     def has_report(self) -> bool:
-        """Whether the scan can be trained on and scored, or drafted only."""
+        """Whether the scan has a report; without one it can only be drafted."""
         return bool(self.findings)
 
     @model_validator(mode="after")
@@ -137,26 +137,26 @@ FEATURE_TABLES = "tables.jsonl"
 
 
 class FeatureTableRow(Row):
-    """``tables.jsonl``: where another encoder's features of one volume are, and where they lie.
+    """``tables.jsonl``: the file of one volume's features by another encoder, and their geometry.
 
-    Its author is whoever ran the encoder.
+    Users write these files, after they have run the encoder.
     """
 
     KEY = ("volume_name",)
 
     volume_name: Name
-    """As the data set names it; of a volume of noise any other name."""
+    """The data set's name for the volume; for noise, any other name."""
     file: Name
-    """In the folder of the table: safetensors or npy, [cells, width] or [planes, rows, columns,
-    width], planes slowest and columns fastest."""
+    """safetensors or npy file beside the table: [cells, width], with planes slowest and columns
+    fastest, or [planes, rows, columns, width]."""
     grid: tuple[PositiveInt, PositiveInt, PositiveInt]
-    """Planes, rows and columns."""
+    """Number of planes, rows and columns."""
     affine: tuple[tuple[float, float, float, float], ...] | None = None
-    """4 × 4: (plane, row, column, 1) of a cell's middle → RAS+ mm."""
+    """4 × 4: (plane, row, column, 1) of a cell's centre → RAS+ mm."""
     plane_mm: tuple[float, ...] | None = None
-    """Superior coordinate of each plane, RAS+, where no more is known."""
+    """Superior coordinate of each plane, RAS+ mm, in place of an unknown affine."""
     noise: bool = False
-    """Of a volume of Gaussian noise, which lies nowhere."""
+    """Whether the volume is Gaussian noise, which has no geometry."""
 
     @model_validator(mode="after")
     def _must_hold_together(self) -> "FeatureTableRow":
@@ -181,7 +181,7 @@ def _is_affine(rows: Sequence[tuple[float, float, float, float]]) -> bool:
         return False
     (a, b, c, _), (d, e, f, _), (g, h, i, _) = rows[:3]
     volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    return abs(volume) > _LEAST_CELL_MM3
+    return abs(volume) > _MIN_CELL_MM3
 
 
 class SkippedRow(Row):
@@ -248,11 +248,11 @@ class PairRow(Row):
     noise_seed: NonNegativeInt | None = None
     """Seed of the noise volume (gauss)."""
     label_distance: Annotated[int, Field(ge=0, le=_NUM_FINDINGS)] | None = None
-    """Labels in which the shown patient differs (heter, hard)."""
+    """Number of labels in which the shown patient differs (heter, hard)."""
     relaxed_by: NonNegativeInt = 0
-    """Steps by which the required distance had to be lowered (heter)."""
+    """By how much the required distance had to be lowered (heter)."""
     alternatives: tuple[Name, ...] | None = None
-    """Other volumes that would do, nearest first, from which epochs draw anew (hard)."""
+    """Other suitable volumes, nearest first, among which later epochs choose (hard)."""
 
     @model_validator(mode="after")
     def _must_hold_together(self) -> "PairRow":
@@ -263,11 +263,11 @@ class PairRow(Row):
 
 
 class GapRow(Row):
-    """``gaps/epoch-<n>.jsonl``: how well a run told one study's report from one other volume."""
+    """``gaps/epoch-<n>.jsonl``: a run's gap between a study's own volume and one other."""
 
     study: Name
     volume: Name
-    """Shown instead of the study's own."""
+    """The other volume, shown instead of the study's own."""
     gap: float
     """CE(negative) − CE(positive) when the pair was trained on, nats per answer token."""
 
@@ -283,11 +283,11 @@ class PredictionRow(Row):
     findings: ReportText
     impression: ReportText
     num_tokens: NonNegativeInt | None = None
-    """None where another tool wrote the report."""
+    """Length of the report; None where another tool wrote it."""
     finished: bool | None = None
-    """False when the report ran into the length limit; None where that is not known."""
+    """False when the report ran into the length limit; None where that is unknown."""
     cue: tuple[str, ...] | None = None
-    """Findings that the prompt told; None where it told nothing."""
+    """Findings that the prompt named; None where the prompt had no cue."""
     whole: WholeText = None
 
 
@@ -297,37 +297,37 @@ class DraftRow(Row):
     KEY = ("volume_name",)
 
     volume_name: Name
-    """Names the folder of its files, too."""
+    """Also the name of the folder with the draft's files."""
     patient_id: Name
     scan_id: Name
     status: Literal["written", "not assessable", "failed"]
     code: str | None = None
-    """Of what went wrong."""
+    """Code of the error, if any."""
     reason: str | None = None
-    """Why there is no text, in a sentence."""
+    """Why there is no text, as a sentence."""
     findings: ReportText = ""
     impression: ReportText = ""
     present: tuple[str, ...] = ()
-    """Those of the 18 findings that the text states."""
+    """The findings, of the 18, that the text states."""
     finished: bool = True
     """False when the report ran into the length limit."""
     documents: tuple[Name, ...] = ()
-    """Names of the files for a hospital's systems."""
+    """Names of the files for a hospital's systems (DICOM SR, FHIR)."""
     source_sha256: str | None = None
-    """Hash of what it was made of, beside the run."""
+    """Hash of the scan and of all else that it was made from, the run aside."""
 
 
 @final
 @dataclass(frozen=True)
 class Unfinished:
-    """How many written reports ran into the length limit, of those of which it is known."""
+    """How many reports ran into the length limit, among those for which this is known."""
 
     count: int
     known: int
 
     @property
     def share(self) -> float | None:
-        """None where it is known of no report."""
+        """Share of cut reports; None where it is known for no report."""
         return self.count / self.known if self.known else None
 
     def __str__(self) -> str:
@@ -336,7 +336,7 @@ class Unfinished:
 
 
 def unfinished(rows: Iterable[PredictionRow]) -> Unfinished:
-    """Counts reports that were cut short."""
+    """Counts reports that the length limit cut short."""
     known = [row.finished for row in rows if row.finished is not None]
     return Unfinished(known.count(False), len(known))
 
@@ -351,21 +351,21 @@ def one_per_scan(studies: Sequence[AnyReported]) -> list[AnyReported]:
 
 
 def sha256_of_rows(rows: Iterable[Row]) -> str:
-    """Hash of what rows say, in their order."""
+    """Hash of the rows' content, in their order."""
     return sha256_of_json([row.model_dump(mode="json") for row in rows])
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Writes rows as JSONL, atomically, one after the other; returns how many they were."""
+    """Writes rows as JSONL, atomically, as they come; returns their number."""
     number = 0
     with atomic_write(path) as file:
-        for number, row in enumerate(rows, 1):  # noqa: B007 - the last number is the answer
+        for number, row in enumerate(rows, 1):  # noqa: B007 - the last number is returned
             file.write(line_of(row).encode())
     return number
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Appends one row; `read_rows` can drop a last line that an interruption cut.
+    """Appends one row; if interrupted, `read_rows` with ``partial`` drops the incomplete line.
 
     Raises:
         CtscribeError: ``E_WRITE``.
@@ -375,17 +375,17 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def line_of(row: Row) -> str:
-    """A row as a line of JSONL; its last field is a checksum, which `read_rows` checks."""
+    """A row as a line of JSONL whose last field is the checksum that `read_rows` checks."""
     content = row.model_dump_json()
     start = content.removesuffix("}")
     return f'{start}{"," if start != "{" else ""}"{CRC32}":"{_crc32_of(content)}"}}\n'
 
 
 def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
-    """Reads a JSONL file; ``partial`` drops a last line that was cut by an interruption.
+    """Reads a JSONL file; ``partial`` drops a last line that an interruption left incomplete.
 
-    Rows may be spaced otherwise than they were written. Those without a checksum are of another
-    tool or an earlier version, and are taken as they are.
+    White space may differ from how a row was written. Rows without a checksum, of other tools or
+    earlier versions, are accepted.
 
     Raises:
         CtscribeError: As `read_lines`, and ``E_ROW`` with the number of a line that is no such
@@ -395,7 +395,7 @@ def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> l
 
 
 def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> Iterator[AnyRow]:
-    """As `read_rows`, one row after the other: of a file that is not held in memory."""
+    """As `read_rows`, yielding rows as they are read, for files too large for memory."""
     first: dict[tuple[object, ...], int] = {}
     for number, line in read_lines(path, partial=partial):
         found = _CHECKSUM.match(line, line.rfind(","))
@@ -403,7 +403,7 @@ def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> It
         try:
             row = row_type.model_validate_json(content)
         except (ValidationError, *UNPARSABLE) as error:
-            raise _bad_row(path, number, row_type, _told(error)) from error
+            raise _bad_row(path, number, row_type, _fault(error)) from error
         if found and not _is_intact(found[1], content, row):
             fault = f"it was changed or damaged since it was written: it does not have its {CRC32}"
             fault += ", which a line that is changed on purpose goes without"
@@ -418,16 +418,18 @@ def each_row(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> It
 _CHECKSUM = re.compile(rf',\s*"{CRC32}":\s*"([0-9a-f]{{8}})"\s*\}}\s*$')
 
 
-def _is_intact(written: str, content: str, row: Row) -> bool:
-    as_it_stands = written == _crc32_of(content)
-    return as_it_stands or written == _crc32_of(row.model_dump_json(exclude_unset=True))
+def _is_intact(checksum: str, content: str, row: Row) -> bool:
+    """Whether a line has its checksum, as it stands or with white space as `line_of` writes it."""
+    is_same_line = checksum == _crc32_of(content)
+    return is_same_line or checksum == _crc32_of(row.model_dump_json(exclude_unset=True))
 
 
 def _crc32_of(content: str) -> str:
     return f"{crc32(content.encode()):08x}"
 
 
-def _told(error: Exception) -> str:
+def _fault(error: Exception) -> str:
+    """The first fault that a parser or validator found, as part of a sentence."""
     if not isinstance(error, ValidationError):
         return brief(error)
     first = error.errors(include_url=False, include_input=False)[0]

@@ -24,16 +24,16 @@ from ctscribe.base.files import (
 from ctscribe.base.recipe import Recipe
 
 Result = TypeVar("Result")
-_TOLD = 3
-"""Differences that an error names."""
+_MAX_NAMED = 3
+"""How many differences an error names."""
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "pydicom", "nibabel")
 
 
 def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
     """Creates a stage's run folder, or reopens the one that was started with the same request.
 
-    A stage calls it after all its checks: a first try that is refused leaves no folder behind that
-    would refuse the mended one.
+    A stage calls it after all its checks, so that a refused request leaves no folder behind that
+    would clash with the corrected one.
 
     Raises:
         CtscribeError: As `require_same_run`.
@@ -45,10 +45,10 @@ def open_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> Path:
 
 
 def require_same_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> bool:
-    """Whether a folder holds a run that was started with this request; writes nothing.
+    """Whether a folder already holds a run that was started with this request.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when it holds something else, and what differs.
+        CtscribeError: ``E_RUN_EXISTS``, naming what differs, when it holds something else.
     """
     manifest = run_dir / "run.json"
     if manifest.exists():
@@ -70,24 +70,24 @@ def require_same_run(run_dir: Path, stage: str, asked: dict[str, Any]) -> bool:
 
 
 def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from a file: tuples are lists then."""
+    """The request as it is read back from JSON, with lists in place of tuples."""
     return dict(json.loads(json.dumps(asked)))
 
 
 def _changes(before: object, asked: dict[str, Any]) -> str:
-    """The first differences in words; empty where there is none."""
+    """The first differences between two requests, in words; empty if there are none."""
     found = [*differences(before, _as_json(asked))]
-    more = [f"{len(found) - _TOLD} more"] if len(found) > _TOLD else []
-    return " and ".join([*found[:_TOLD], *more])
+    more = [f"{len(found) - _MAX_NAMED} more"] if len(found) > _MAX_NAMED else []
+    return " and ".join([*found[:_MAX_NAMED], *more])
 
 
 def claim(path: Path, asked: dict[str, Any], *, has_parts: bool = False) -> None:
-    """Notes beside a file or folder that grows what it is made of; another request is refused.
+    """Records the request for a file or folder that is written bit by bit, in a file beside it.
 
-    ``has_parts`` says that parts of it are there, which are made of the same.
+    ``has_parts`` says that parts of it exist already, made for the recorded request.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when it or a part is there and was asked for otherwise.
+        CtscribeError: ``E_RUN_EXISTS`` when it or a part exists and the request differs.
     """
     note = path.with_name(f"{path.stem}.asked.json")
     before = read_json(note) if note.exists() else None
@@ -102,7 +102,7 @@ def claim(path: Path, asked: dict[str, Any], *, has_parts: bool = False) -> None
 
 
 def is_made_of(path: Path, inputs: dict[str, Any]) -> bool:
-    """Whether a stage's JSON is there and names these as its ``inputs``."""
+    """Whether a stage's JSON exists and lists exactly these ``inputs``."""
     return path.exists() and read_json(path).get("inputs") == inputs
 
 
@@ -133,10 +133,10 @@ def recipe_of(run_dir: Path) -> Recipe:
 
 
 def read_result(path: Path, kind: type[Result]) -> Result:
-    """What a stage that is finished wrote last.
+    """Reads the JSON that a finished stage wrote, as a ``kind``.
 
     Raises:
-        CtscribeError: As `read_json`; ``E_JSON`` where it is of another kind.
+        CtscribeError: As `read_json`; ``E_JSON`` where it does not fit ``kind``.
     """
     try:
         return TypeAdapter(kind).validate_python(read_json(path))
@@ -152,7 +152,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def start_sha256(start: str | Path) -> str:
-    """Hash of the weights in a folder, which may move; the name of what is none, as a hub id."""
+    """Hash of the weights in a folder, or the name itself where it is a hub id."""
     folder = Path(start)
     return weights_sha256(folder) if any(folder.glob("*.safetensors")) else str(start)
 

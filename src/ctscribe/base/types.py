@@ -1,4 +1,4 @@
-"""Tuples and words that several wings hand to each other, by name."""
+"""Names for tuples and literals that several wings share."""
 
 from typing import Literal
 
@@ -14,12 +14,18 @@ Sex = Literal["F", "M", "O"]
 SourceSplit = Literal["train", "valid"]
 """The data set's own, as CT-RATE names it; valid becomes the test split."""
 Split = Literal["train", "validation", "test"]
-"""Training patients, those held out to choose checkpoints, and those that are scored."""
+"""train: trained on; validation: chooses checkpoints and hyper-parameters; test: scored."""
 Strategy = Literal["origin", "gauss", "heter", "hard"]
-"""What a study's report is paired with beside its own volume; see `recipe.PairsConfig`."""
+"""Which other volume a study's report is paired with; see `recipe.PairsConfig`."""
 PredictionFormat = Literal[
     "csv", "jsonl", "vlm3d", "vlm3d-nested", "ct-chat", "ct-chat-truth", "ct2rep"
 ]
-"""Files of written reports, ours or another tool's; see `predictions.write_predictions`."""
+"""Formats of files of predicted reports; see `predictions.write_predictions`."""
 Projection = Literal["none", "slab"]
-"""Whether frames show more than their slices; see `recipe.SlicesConfig`."""
+"""Whether frames show slabs besides their slices; see `recipe.SlicesConfig`."""
+Windows = Literal["single", "three"]
+"""The set of grey scales of a frame's channels; see `frames.WINDOWS`."""
+Intensity = Literal["auto", "raw", "hu"]
+"""What stored voxel values are; see `intensity.to_hu`."""
+Flavour = Literal["v1", "v2"]
+"""CT-RATE's release. v1: raw values, blank header; v2, "fixed": Hounsfield units, true header."""

@@ -1,4 +1,4 @@
-"""Worker processes that end with their parent, however it ends; and what launched ones share."""
+"""Worker processes that end with their parent, and how launched processes share work."""
 
 import os
 import signal
@@ -16,24 +16,24 @@ from typing import final
 from ctscribe.base.errors import CtscribeError
 
 Share = tuple[int, int]
-"""Which process, from 0, of how many."""
+"""Number of this process, from 0, and of how many."""
 ALONE: Share = (0, 1)
 LOOK_EVERY_S = 1.0
 SILENCE_S = 1800.0
-"""After so long without anything new nobody waits for other processes any more."""
+"""Waiting for other processes ends when they have written nothing new for so long."""
 
 
 @contextmanager
 def worker_pool(
     count: int, begin: Callable[[], object] | None = None
 ) -> Iterator[ProcessPoolExecutor]:
-    """At most ``count`` fresh processes for the length of the block.
+    """A pool of ``count`` fresh processes for the length of the block.
 
-    They end when this process is killed and when the block is left by an interruption. When it
-    ends otherwise they finish what they are at, and what was not begun is left.
+    They are killed when this process dies and when the block is interrupted. Otherwise they finish
+    their current tasks at the end of the block; tasks that have not begun are cancelled.
 
     Args:
-        count: Processes.
+        count: Maximum number of processes.
         begin: Called in each before its first task; importable by name.
     """
     pool = ProcessPoolExecutor(count, _Context(), initializer=_enter, initargs=(begin,))
@@ -47,7 +47,7 @@ def worker_pool(
 
 
 def end_workers() -> None:
-    """Kills all workers of this process and waits until they are gone."""
+    """Kills all workers of this process and waits until they have ended."""
     workers = [child for child in active_children() if isinstance(child, _Worker)]
     for worker in workers:
         worker.kill()
@@ -66,14 +66,14 @@ def own_gpu() -> str:
 
 
 def wait_for_others(num_missing: Callable[[], int], tell: Callable[[int], None]) -> int:
-    """Waits for what other processes write, by looking whether it is there; returns what is not.
+    """Polls until other processes have written their parts; returns how many are missing.
 
-    Nobody waits in a process group, whose time-out would end them: a share may take hours. Where
-    nothing new comes for half an hour the wait ends too.
+    It polls because a barrier of the process group would time out: a share may take hours. The
+    wait also ends after `SILENCE_S` without progress.
 
     Args:
-        num_missing: Counts what is not there yet.
-        tell: Is told that number when it falls.
+        num_missing: Counts the parts that are still missing.
+        tell: Called with that number whenever it falls.
     """
     missing, last = num_missing(), time.monotonic()
     while missing and time.monotonic() - last < SILENCE_S:
@@ -86,10 +86,10 @@ def wait_for_others(num_missing: Callable[[], int], tell: Callable[[int], None])
 
 
 def wait_until_whole(path: Path, num_missing: Callable[[], int]) -> None:
-    """As `wait_for_others`, for a file without which nobody can go on.
+    """As `wait_for_others`, for a file that is required to continue.
 
     Raises:
-        CtscribeError: ``E_SHARE`` where nothing new comes.
+        CtscribeError: ``E_SHARE`` when parts are still missing after `SILENCE_S` without progress.
     """
     if wait_for_others(num_missing, lambda missing: None):
         raise CtscribeError(
@@ -101,23 +101,23 @@ def wait_until_whole(path: Path, num_missing: Callable[[], int]) -> None:
 
 @final
 class _Worker(SpawnProcess):
-    """A process that Ctrl-C does not reach, from its first moment on: its parent ends it."""
+    """A process that ignores Ctrl-C from its start; its parent ends it."""
 
     def start(self) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _held_back():
+            with _signals_delayed():
                 super().start()  # inherits the mask
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
-    """Lets interruptions come when the block has ended.
+def _signals_delayed() -> Iterator[None]:
+    """Delays SIGINT and SIGTERM until the block has ended.
 
-    `end_workers` would not find a worker that is half begun, which then fails by itself, aloud. A
-    mask alone does not help: any thread may take the signal that interrupts the main one.
+    Otherwise `end_workers` would miss a worker that is only half started, and that worker would
+    fail with a traceback. A signal mask is not enough, since another thread may take the signal.
     """
     if current_thread() is not main_thread():
         yield
@@ -142,7 +142,7 @@ class _Context(SpawnContext):
 
 
 def _enter(begin: Callable[[], object] | None) -> None:
-    """Ends this worker when its parent is killed, instead of waiting for tasks for ever."""
+    """Starts a worker: a thread ends it when its parent dies, then ``begin`` is called."""
     parent = parent_process()
     if parent is not None:
         Thread(target=_end_after, args=(parent,), daemon=True).start()

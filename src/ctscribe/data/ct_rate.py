@@ -8,18 +8,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import read_text
 from ctscribe.base.outside_text import nfc
 from ctscribe.base.tables import NUMBER, Cells, check_columns, each_csv_row, read_csv
-from ctscribe.base.types import SourceSplit
+from ctscribe.base.types import Flavour, SourceSplit
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.text.findings import FINDINGS
 
-Flavour = Literal["v1", "v2"]
-"""v1: raw values under a blank header; v2, "fixed": Hounsfield units under a true header."""
 VolumeCells = dict[str, Cells]
 """By VolumeName."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from ctscribe.base.files import first_difference, object_in, read_json, sha256_o
 from ctscribe.base.outside_text import nfc
 from ctscribe.base.recipe import Recipe, SlicesConfig, SplitsConfig, VolumeConfig
 from ctscribe.base.rows import StudyRow, each_row, one_per_scan, sha256_of_rows
-from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split
+from ctscribe.base.types import Labels, Projection, SourceSplit, SpacingMm, Split, Windows
 from ctscribe.scan.read import read_volume
 from ctscribe.scan.stores import map_npy
 from ctscribe.scan.types import Frames
@@ -165,7 +165,7 @@ class Prepared:
             ) from error
 
     @property
-    def windows(self) -> Literal["single", "three"]:
+    def windows(self) -> Windows:
         """The grey scales of the frames' channels; see `SlicesConfig`."""
         return self.recipe_of_frames[1].windows
 

@@ -20,7 +20,7 @@ from ctscribe.base.locks import one_writer
 from ctscribe.base.recipe import PhantomConfig
 from ctscribe.base.rows import TruthRow, write_rows
 from ctscribe.base.tables import format_csv
-from ctscribe.base.types import SourceSplit
+from ctscribe.base.types import Flavour, SourceSplit
 from ctscribe.base.workers import worker_pool
 from ctscribe.data.ct_rate import (
     LABEL_COLUMNS,
@@ -28,7 +28,6 @@ from ctscribe.data.ct_rate import (
     REPORT_COLUMNS,
     SPLITS,
     CtRateTree,
-    Flavour,
 )
 from ctscribe.phantom.grid import VoxelGrid
 from ctscribe.phantom.scanner import (

@@ -8,13 +8,13 @@ Axes change here and nowhere else.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Real, UInt8
 
 from ctscribe.base.recipe import SlicesConfig, VolumeConfig
-from ctscribe.base.types import Projection, SpacingMm
+from ctscribe.base.types import Projection, SpacingMm, Windows
 from ctscribe.scan.intensity import AIR_HU
 from ctscribe.scan.lungs import find_lungs, spread_slices
 from ctscribe.scan.resample import Resampling, plan_resampling
@@ -39,7 +39,7 @@ class Window:
 _WIDE = Window("wide", 0.0, 2000.0)
 _SOFT_TISSUE = Window("soft tissue", 40.0, 400.0)
 _LUNG = Window("lung", -700.0, 600.0)
-WINDOWS: dict[Literal["single", "three"], tuple[Window, ...]] = {
+WINDOWS: dict[Windows, tuple[Window, ...]] = {
     "single": (_WIDE,),
     "three": (_WIDE, _SOFT_TISSUE, _LUNG),
 }

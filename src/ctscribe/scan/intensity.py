@@ -3,16 +3,14 @@
 In: values [x, y, z] as a file stores them. Out: HU with padding as air, and notes of what was done.
 """
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float32, Real
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.types import Intensity
 from ctscribe.scan.types import VolumeHu
 from ctscribe.scan.volume import Notes, note, note_changed
 
-Intensity = Literal["auto", "raw", "hu"]
 Rescale = tuple[float, float]
 """Slope and intercept of Eq. 1."""
 AIR_HU = -1024

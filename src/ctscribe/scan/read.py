@@ -12,10 +12,11 @@ import numpy as np
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import sha256_of_file
+from ctscribe.base.types import Intensity
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
 from ctscribe.scan.dicom_sources import is_dicom
 from ctscribe.scan.file_list import is_file_list, read_file_list
-from ctscribe.scan.intensity import Intensity, to_hu
+from ctscribe.scan.intensity import to_hu
 from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti import pair_of, read_nifti, read_nifti_header
 from ctscribe.scan.nifti_header import NiftiHeader, Prefer, choose_affine, pixdim_differs
