@@ -3,7 +3,7 @@ import pytest
 
 from ctscribe.scan.volume import (
     CTVolume,
-    agree,
+    affines_agree,
     check_affine,
     lps_affine,
     note_unusual,
@@ -98,12 +98,12 @@ def test_an_unusual_grid_is_warned_about(
 
 def test_agreement() -> None:
     affine = np.diag([0.8, 0.8, 2.0, 1.0])
-    assert agree(affine, affine * 1.001)
-    assert not agree(affine, np.diag([0.8, 0.8, 5.0, 1.0]))
-    assert not agree(affine, np.diag([-0.8, 0.8, 2.0, 1.0]))
+    assert affines_agree(affine, affine * 1.001)
+    assert not affines_agree(affine, np.diag([0.8, 0.8, 5.0, 1.0]))
+    assert not affines_agree(affine, np.diag([-0.8, 0.8, 2.0, 1.0]))
     moved = affine.copy()
     moved[2, 3] = 10
-    assert not agree(affine, moved)
+    assert not affines_agree(affine, moved)
 
 
 def test_lps_becomes_ras() -> None:

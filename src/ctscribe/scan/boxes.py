@@ -14,9 +14,9 @@ from ctscribe.scan.types import Affine
 FrameBox = Float64[np.ndarray, "3 2"]
 """Lower and upper bound along (column px, row px, z index); pixel centres are whole numbers."""
 FrameBoxes = Float64[np.ndarray, "lesions 3 2"]
-"""Of a study's frames; see `FrameBox`."""
+"""One `FrameBox` per lesion."""
 FrameReach = Float64[np.ndarray, "frames 2"]
-"""From which z index to which each frame shows its volume; see `StudyRow.reach_z`."""
+"""Lower and upper z index that each frame shows; see `StudyRow.reach_z`."""
 BoxPx = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels of a frame, the last two exclusive."""
 
@@ -29,7 +29,7 @@ def boxes_in_frames(study: StudyRow, boxes_mm: Sequence[BoxMm]) -> FrameBoxes:
 
 
 def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm]:
-    """A box for each connected piece, through the centres of its outermost voxels, RAS+ mm."""
+    """A box for each connected component, through the centres of its outermost voxels, RAS+ mm."""
     if not mask.any():
         return []
     (outer,) = ndimage.find_objects(mask.view(np.uint8))  # most of a scan lies outside
@@ -48,26 +48,26 @@ def boxes_of_mask(mask: Bool[np.ndarray, "x y z"], affine: Affine) -> list[BoxMm
 def bounds_in(
     to_other: Float64[np.ndarray, "4 4"], ends: Iterable[Iterable[float | int]]
 ) -> Float64[np.ndarray, "3 2"]:
-    """Lower and upper bounds of a box's corners in other axes; ``ends`` are its own by axis."""
+    """Bounds in other axes of a box with these ``ends`` along its own axes."""
     corners = np.array([[*corner, 1.0] for corner in product(*ends)])
     inside = (corners @ to_other.T)[:, :3]
     return np.stack([inside.min(0), inside.max(0)], axis=1)
 
 
 def reach_of_frames(study: StudyRow) -> FrameReach:
-    """How far a study's frames reach along z, with or without slabs."""
+    """The z range that each frame of a study shows, with or without slabs."""
     return np.array(study.reach_z) if study.reach_z else reach_of_slices(study.slice_indices)
 
 
 def reach_of_slices(slice_indices: Sequence[int]) -> FrameReach:
-    """A slice is as thick as its distance to the next of its volume."""
+    """The z range of slices, which are as thick as their distance in the volume."""
     return np.asarray(slice_indices, float)[:, None] + [-0.5, 0.5]
 
 
 def reach_of_planes(position_mm: Sequence[float]) -> Float64[np.ndarray, "planes 2"]:
-    """From which superior coordinate to which each plane of a grid shows its volume, mm.
+    """Lower and upper superior coordinate that each plane of a grid covers, mm.
 
-    That is half-way to its neighbours; ``position_mm`` falls from plane to plane.
+    A plane reaches half-way to its neighbours; ``position_mm`` falls from plane to plane.
     """
     places = np.array(position_mm, dtype=np.float64)
     if len(places) == 1:
@@ -79,12 +79,12 @@ def reach_of_planes(position_mm: Sequence[float]) -> Float64[np.ndarray, "planes
 
 
 def touches(box: FrameBox, reach: FrameReach) -> Bool[np.ndarray, "frames"]:
-    """Which frames a box reaches; a slab shows it wherever in it it lies."""
+    """Which frames show a box: those whose z range overlaps with the box's."""
     return np.asarray((reach[:, 1] >= box[2, 0]) & (reach[:, 0] <= box[2, 1]))
 
 
 def box_in_pixels(box: FrameBox, frame_size_px: tuple[int, int]) -> BoxPx | None:
-    """The pixels that a box holds, cut to the frame (height, width); None where it lies outside."""
+    """The pixels of a box within a frame of (height, width); None where it lies outside."""
     height, width = frame_size_px
     low = np.floor(box[:2, 0] + 0.5).clip(0)
     high = np.floor(box[:2, 1] + 1.5).clip(max=(width, height))
@@ -94,10 +94,11 @@ def box_in_pixels(box: FrameBox, frame_size_px: tuple[int, int]) -> BoxPx | None
 
 
 def box_around_peak(cells: Float[np.ndarray, "rows columns"], share: float, cell_px: int) -> BoxPx:
-    """Around the cells that hang together with a map's peak and hold a share of it or more.
+    """Box around the cells that are connected to a map's peak and hold at least a share of it.
 
     Args:
-        share: Of the peak.
+        cells: A map with one value per cell.
+        share: Least value of a cell, as a share of the peak.
         cell_px: Pixels along a cell's side.
     """
     labels, _ = ndimage.label(cells >= share * cells.max(), np.ones((3, 3)))

@@ -22,9 +22,9 @@ from ctscribe.scan.types import Affine, VolumeHu
 from ctscribe.scan.volume import Notes, lps_to_ras, note_if
 
 _GAP = 1.5
-"""Times the usual distance; beyond it a slice is missing."""
-_ASIDE_MM = 0.5
-"""How far a slice may lie beside the line of the others; about half a pixel."""
+"""A slice is missing where a distance exceeds the median distance by this factor."""
+_MAX_OFFSET_MM = 0.5
+"""How far a slice may lie off the line through the others; about half a pixel."""
 
 
 @final
@@ -55,8 +55,8 @@ def read_dicom(path: Path, study: str, asked: str | None = None) -> tuple[Volume
     or numbers.
 
     Args:
-        path: A folder, searched with its subfolders, or a zip archive, in both of which files
-            that are not DICOM are passed over; or one enhanced (multi-frame) CT file.
+        path: A folder, searched with its subfolders, or a zip archive; other files in them are
+            skipped. Or one enhanced (multi-frame) CT file.
         study: Name for errors.
         asked: Number or SeriesInstanceUID of the series to read.
 
@@ -79,7 +79,7 @@ def read_dicom(path: Path, study: str, asked: str | None = None) -> tuple[Volume
 def read_dicom_grid(
     path: Path, study: str, asked: str | None = None
 ) -> tuple[tuple[int, int, int], Affine, Notes]:
-    """Reads headers alone, of the series that `read_dicom` would read.
+    """Reads only the headers of the series that `read_dicom` would read.
 
     Returns:
         Shape (x, y, z), RAS+ affine and notes.
@@ -122,7 +122,7 @@ def order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Ge
         "ImageOrientationPatient": ([one.orientation for one in series], 1e-3),
         "ImagePositionPatient": ([one.position_lps_mm for one in series], np.inf),
     }
-    shared = [_shared(tag, values, far, study) for tag, (values, far) in tags.items()]
+    shared = [_shared(tag, values, within, study) for tag, (values, within) in tags.items()]
     geometry = Geometry(size=shared[0], spacing_mm=shared[1], orientation=shared[2])
     slices = [
         Slice(
@@ -141,15 +141,15 @@ def order_slices(series: list[SliceHeader], study: str) -> tuple[list[Slice], Ge
     return slices, geometry
 
 
-def _shared(tag: str, values: list[Numbers | None], far: float, study: str) -> Numbers:
-    """The value that all slices have for a tag; they may differ by `far`."""
+def _shared(tag: str, values: list[Numbers | None], tolerance: float, study: str) -> Numbers:
+    """The value that all slices have for a tag, within a tolerance."""
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         raise CtscribeError(
             "E_DICOM_TAG",
             f"{study} must have a usable {tag} in each slice, but one slice has none",
         )
-    if any(np.abs(value - present[0]).max() > far for value in present):
+    if any(np.abs(value - present[0]).max() > tolerance for value in present):
         raise CtscribeError(
             "E_MIXED_GEOMETRY",
             f"{study} must have one {tag} in all slices of a series, but they differ",
@@ -164,7 +164,7 @@ def _same_place(before: Slice, one: Slice, geometry: Geometry) -> bool:
 
 
 def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine:
-    """The affine of evenly spaced slices on one line, which may lean to their normal.
+    """The affine of evenly spaced slices on one line, which may be tilted to their normal.
 
     Raises:
         CtscribeError: ``E_TOO_FEW_SLICES``, ``E_GAP`` or ``E_UNEVEN_SPACING``.
@@ -177,10 +177,10 @@ def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine
         )
     _check_even(np.diff(positions, axis=0) @ geometry.normal, study)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    aside = positions - positions[0] - np.arange(len(positions))[:, None] * step
-    aside -= (aside @ geometry.normal)[:, None] * geometry.normal
-    farthest = float(np.linalg.norm(aside, axis=1).max())
-    if farthest > _ASIDE_MM:
+    offsets = positions - positions[0] - np.arange(len(positions))[:, None] * step
+    offsets -= (offsets @ geometry.normal)[:, None] * geometry.normal
+    farthest = float(np.linalg.norm(offsets, axis=1).max())
+    if farthest > _MAX_OFFSET_MM:
         raise CtscribeError(
             "E_UNEVEN_SPACING",
             f"{study} must have its slices on one line, but one lies {farthest:.1f} mm beside it",
@@ -195,7 +195,7 @@ def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine
 
 
 def _check_even(along: Numbers, study: str) -> None:
-    """Refuses distances between neighbours, mm along the normal, that gap or vary."""
+    """Refuses slices with a gap or uneven distances, given in mm along the normal."""
     usual = float(np.median(along))
     gaps = along > _GAP * usual
     if gaps.any():

@@ -1,8 +1,8 @@
-"""Compressed DICOM slices → stored values, decompressed by a child process that can do no harm.
+"""Compressed DICOM slices → stored values, decompressed in a child process with strict limits.
 
-Decoders are native code that has met few hostile files; in the child such a file can cost no more
-than the memory and time that the process may use, and can write no file. Requests go to its
-standard input, answers come from its standard output; both are plain bytes, nothing is unpickled.
+Decoders are native code and may have bugs that a hostile file exploits. The child process limits
+the memory and CPU time that such a file can take, and cannot write files. Requests go to its
+standard input and answers come from its standard output, both as plain bytes: nothing is unpickled.
 """
 
 import os
@@ -27,9 +27,9 @@ from ctscribe.base.errors import CtscribeError
 Stored = Integer[np.ndarray, "rows columns"]
 MEMORY_BYTES = 3 << 30
 FRAME_CPU_S = 8
-"""Far more than the largest slice takes; of CPU time, so that a busy machine changes nothing."""
+"""CPU time per frame, far more than the largest slice takes; independent of the machine's load."""
 _FRAME_S = 60.0
-"""Of wall time, for a decoder that hangs idle; a busy one meets the limit of CPU time."""
+"""Wall time per frame, for a decoder that hangs without using CPU time."""
 _TYPES = (b"<i2", b"<u2")
 REQUEST = struct.Struct("<QI")
 """Length of the file that follows (0: same file as before), index of the frame."""
@@ -49,13 +49,13 @@ class Decoder:
         """Stored values of one frame.
 
         Args:
-            content: A whole DICOM file; None for that of the last call.
+            content: A whole DICOM file; None for the file of the previous call.
             frame: Index within the file.
             shape: Rows and columns that its header states.
 
         Raises:
             CtscribeError: ``E_BOMB`` when it takes more than 8 s of CPU time, 60 s or 3 GB.
-            EOFError: When it cannot be decompressed, or not to that shape.
+            EOFError: When it cannot be decompressed, or to another shape.
         """
         late = Event()
 
@@ -153,7 +153,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             answers.write(pixels.astype(kind.decode(), copy=False).tobytes())
         except MemoryError:
             answers.write(ANSWER.pack(b"M", b"", 0, 0))
-        except Exception:  # whatever a decoder raises, the file is at fault
+        except Exception:  # decoders raise anything for a bad file
             answers.write(ANSWER.pack(b"N", b"", 0, 0))
         answers.flush()
 

@@ -1,6 +1,7 @@
-"""DICOM files → one header per slice, with what of it decides choice, geometry and intensity.
+"""DICOM files → one header per slice, with the elements for choice, geometry and intensity.
 
-In: `DicomFile`s. Out: `SliceHeader`s and notes; no value of a header is quoted in an error.
+In: `DicomFile`s. Out: `SliceHeader`s and notes. Errors quote no value of a header, since it may
+identify a patient.
 """
 
 import logging
@@ -27,6 +28,7 @@ from pydicom.uid import (
 )
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import not_readable
 from ctscribe.scan.dicom_sources import DicomFile, begins_bare
 from ctscribe.scan.volume import Notes, note_if
 
@@ -64,7 +66,7 @@ TAGS = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
-"""The elements read of a header, and no others."""
+"""The only elements that are read from a header."""
 _GROUPS = {
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -94,10 +96,10 @@ _PARTING = (
     *("AcquisitionNumber", "FrameAcquisitionNumber", "StackID", "TriggerTime", "EchoNumbers"),
     *("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "SeriesNumber"),
 )
-"""Elements, the most telling first, in which two stacks under one series differ."""
+"""Elements by which `dicom_stacks` parts a series into acquisitions, most reliable first."""
 _PROJECTIONS = frozenset("MIP MINIP MAXIP IP MAXIMUM MINIMUM".split())  # noqa: SIM905
 _COMPUTED = _PROJECTIONS | {"IODINE", "SUBTRACTION", "RHO", "ZEFF", "EFFZ", "RCBF", "RCBV", "MTT"}
-"""Words in ImageType of what is no density of tissue: projections, and maps of something else."""
+"""Words in ImageType of images whose values are not CT densities: projections and other maps."""
 _REFORMATS = frozenset("REFORMATTED MPR RESAMPLED AVERAGE MEAN".split())  # noqa: SIM905
 _CT_CLASSES = (
     CTImageStorage,
@@ -106,14 +108,14 @@ _CT_CLASSES = (
 )
 _MAX_FRAMES = 10_000
 _MAX_SERIES_NUMBER = 99_999
-"""A larger one may be a date or a record number in disguise."""
+"""A larger one may be a date or a record number, which could identify a patient."""
 _NOT_THE_CHEST = frozenset(
     """ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN ELBOW EXTREMITY EYE FACE FEMUR FOOT HAND HEAD HIP
     HUMERUS JAW KNEE LEG LSPINE NECK ORBIT PELVIS SINUS SKULL TEMPORALBONE WRIST""".split()  # noqa: SIM905 - one string reads as the table
 )
-"""Values of BodyPartExamined (PS3.16 annex L) that leave no doubt; many others hold chests."""
+"""Values of BodyPartExamined (PS3.16 annex L) that rule out a chest; many others do not."""
 _PROGRAMS = (b"MZ", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"#!", b"%PDF", b"PK")
-"""First bytes of programs and documents, as which a file with such a preamble could be opened."""
+"""First bytes of programs and documents; a DICOM preamble can make a file double as one."""
 _UNREADABLE = (
     EOFError,
     ValueError,
@@ -128,36 +130,36 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on damaged files; its messages may quote them, so they are not passed on."""
+"""What pydicom raises for damaged files. Its messages may quote patient data, so we drop them."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SliceHeader:
-    """The elements of one slice's header that are used; None where missing or malformed.
+    """The elements used from one slice's header; None where missing or malformed.
 
     Attributes:
         file: Where the slice is stored.
         frame: Index within the file, from 0.
-        patient: PatientID, or name and birth date; compared, never shown.
+        patient: PatientID, or name and birth date; only compared, never shown.
         modality: ``CT`` and so on.
-        study: StudyInstanceUID; compared, never shown.
+        study: StudyInstanceUID; only compared, never shown.
         series: SeriesInstanceUID.
         series_number: Infinite where missing or implausible.
-        called: What a user may call the series: its UID and its number, however large.
-        parting: Values of `_PARTING`, and ImageType; compared, never shown.
-        derived: 0 for an original, 1 for what was derived of one, 2 for a projection or map.
+        called: The names by which a user may ask for the series: its UID and its number.
+        parting: Values of `_PARTING`, and ImageType; only compared, never shown.
+        derived: 0 for an original image, 1 for one derived from it, 2 for a projection or map.
         kernel: ConvolutionKernel.
-        localizer: Whether it is a scout view.
-        grey: Whether each pixel is one value, not a colour.
-        codes: Warnings about the image.
+        localizer: Whether it is a localizer (scout view).
+        grey: Whether pixels are grey values, not colours.
+        codes: Codes of warnings about the image.
         thickness_mm: SliceThickness; infinite where missing.
         size: Rows and columns.
         spacing_mm: Distance between rows, between columns.
         position_lps_mm: Centre of the first voxel.
         orientation: Direction of the rows, then of the columns, six cosines.
         rescale: Slope and intercept.
-        accession: AccessionNumber; compared, never shown.
+        accession: AccessionNumber; only compared, never shown.
     """
 
     file: DicomFile
@@ -216,7 +218,10 @@ def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader],
 def read_dataset(
     file: DicomFile, study: str, *, pixels: bool, tags: Sequence[str] = TAGS
 ) -> FileDataset | None:
-    """A whole file, or these elements of its header; None for what is no DICOM nor claims to be."""
+    """Reads a whole file, or these elements of its header; None for files that are not DICOM.
+
+    A file that is not DICOM although it must be, see `DicomFile.claimed`, counts as damaged.
+    """
     with reading_dicom(study), file.open() as stream:
         start = stream.read(2048)
         bare = begins_bare(start)
@@ -239,7 +244,11 @@ def read_dataset(
 
 @contextmanager
 def reading_dicom(study: str) -> Iterator[None]:
-    """Turns pydicom's errors into ``E_TRUNCATED``; mutes its warnings, which quote values."""
+    """Turns errors in the block into ours, and mutes pydicom's warnings, which quote values.
+
+    Raises:
+        CtscribeError: ``E_TRUNCATED`` for what pydicom cannot parse, ``E_READ`` from the system.
+    """
     log = logging.getLogger("pydicom")
     level = log.level
     with warnings.catch_warnings():
@@ -252,9 +261,7 @@ def reading_dicom(study: str) -> Iterator[None]:
         except OSError as error:
             if error.errno is None:  # pydicom's own, for sequences that it cannot follow
                 raise _damaged(study) from error
-            raise CtscribeError(
-                "E_READ", f"{study} must be readable, but {error.strerror}"
-            ) from error
+            raise not_readable(study, error) from error
         finally:
             log.setLevel(level)
 
@@ -264,7 +271,7 @@ def _slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[SliceHea
 
     Raises:
         CtscribeError: ``E_MULTIFRAME``.
-        EOFError: For a file cut within its header, which still parses.
+        EOFError: For a file that is cut within its header but can still be parsed.
     """
     _check_complete(image)
     count = int(image.get("NumberOfFrames") or 1)
@@ -276,7 +283,7 @@ def _slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[SliceHea
                 f"{study} must say where each slice lies, but one file holds many without",
             )
         if count > 1:
-            image.Modality = "OT"  # a film of screenshots, whatever scanner it came from
+            image.Modality = "OT"  # other: frames without positions, such as screenshots
         yield _parse(file, 0, image, image)
         return
     if len(per_frame) != count or count > _MAX_FRAMES:
@@ -293,7 +300,7 @@ def _slices_of(file: DicomFile, image: Dataset, study: str) -> Iterator[SliceHea
 
 
 def _check_complete(image: Dataset) -> None:
-    """Refuses a cut header, which lacks what every CT image (or, of others, every object) has."""
+    """Refuses a cut header: one without the elements that every object, or CT image, has."""
     needed = ["SOPClassUID"]
     if image.get("SOPClassUID") in _CT_CLASSES:
         needed += ["Modality", "SeriesInstanceUID", "Rows", "Columns"]
@@ -339,7 +346,7 @@ def _parse(file: DicomFile, frame: int, image: Dataset, place: Dataset) -> Slice
 
 
 def _patient(image: Dataset) -> tuple[str, ...]:
-    """PatientID alone where there is one, because names are spelt in several ways."""
+    """PatientID alone if there is one, because a patient's name may be spelt in several ways."""
     number = str(image.get("PatientID") or "").strip()
     if number:
         return (number,)
@@ -362,7 +369,7 @@ def _series_number(image: Dataset) -> float:
 
 
 def _values(element: Any) -> tuple[str, ...]:  # noqa: ANN401 - one string, several or none
-    """An element's values in capitals."""
+    """An element's values, however many, in capitals."""
     several = [element] if isinstance(element, str) else element or ()
     return tuple(str(value).upper() for value in several)
 

@@ -1,6 +1,6 @@
-"""DICOM files → the Hounsfield units of their slices, uncompressed or by `open_decoder`.
+"""DICOM files → the Hounsfield units of their slices; compressed ones go through `open_decoder`.
 
-In: `Slice`s. Out: HU [rows, columns], of values within the bits that the header states.
+In: `Slice`s. Out: HU [rows, columns]. Values beyond the bits that a header states are refused.
 """
 
 from collections.abc import Generator, Iterable
@@ -22,8 +22,9 @@ from ctscribe.scan.intensity import METAL_HU, PADDING_HU
 
 PlaneHu = Float64[np.ndarray, "rows columns"]
 _PADDED_HU = -32768.0
-"""Of voxels outside the scan; `intensity.clip_hu` counts them and makes them air."""
+"""Marks voxels outside the scan; `intensity.clip_hu` counts them and makes them air."""
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+"""Groups in which old images declare overlays (PS3.3 C.9.2)."""
 
 
 @final
@@ -47,7 +48,7 @@ class Slice:
 
 
 def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None, None]:
-    """Yields the HU of each slice; a file of many frames is opened once in a row.
+    """Yields the HU of each slice; consecutive slices of one file open it once.
 
     Compressed frames go through one child process, which ends with the generator.
 
@@ -67,7 +68,7 @@ def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None,
             with reading_dicom(study):
                 shape = (int(image.Rows), int(image.Columns))
                 if _is_plain(syntax):
-                    pixels = _view(image, one.frame, shape)
+                    pixels = _uncompressed(image, one.frame, shape)
                 else:
                     _check_codec(syntax, study)
                     decoder = decoder or children.enter_context(open_decoder(study))
@@ -91,11 +92,11 @@ def _open(file: DicomFile, study: str) -> FileDataset:
 
 
 def _is_plain(syntax: UID | None) -> bool:
-    """Whether pixels are stored as they are; files without a syntax are older than compression."""
+    """Whether pixels are uncompressed, as in files without a syntax, which predate compression."""
     return syntax is None or (syntax.is_transfer_syntax and not syntax.is_encapsulated)
 
 
-def _view(image: FileDataset, frame: int, shape: tuple[int, int]) -> Stored:
+def _uncompressed(image: FileDataset, frame: int, shape: tuple[int, int]) -> Stored:
     _, little = image.original_encoding
     order, sign = "<" if little else ">", "i2" if image.PixelRepresentation else "u2"
     size = shape[0] * shape[1]
@@ -114,7 +115,7 @@ def _check_codec(syntax: UID, study: str) -> None:
     except NotImplementedError:
         available = False
     if not available:
-        # an unknown syntax has no name but its number, which is the file's own
+        # an unknown syntax has only its UID, which may identify where the file is from
         name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "it"
         raise CtscribeError(
             "E_CODEC",
@@ -123,28 +124,31 @@ def _check_codec(syntax: UID, study: str) -> None:
 
 
 def _to_hu(pixels: Stored, image: FileDataset, one: Slice, study: str) -> PlaneHu:
-    """Rescales stored values; what the header states to be padding is no metal, but air.
+    """Rescales stored values; the header's padding becomes air.
 
-    Padding is believed only where it lies outside the stated bits, at their upper end or at
-    3071 HU and more: headers also state values that their tissue has.
+    Headers also name padding values that tissue has. So padding is believed only outside the
+    stated bits, at their upper end, or at 3071 HU and more.
 
     Raises:
         CtscribeError: ``E_BITS`` for values outside the stated bits.
     """
     bits = _bits(image, study)
-    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if _is_signed(image) else (0, 2**bits - 1)
+    lowest = -(1 << bits - 1) if _is_signed(image) else 0
+    highest = lowest + (1 << bits) - 1
     padded = _is_padding(pixels, image)
-    is_air = padded & ((pixels < least) | (pixels >= most))
+    is_air = padded & ((pixels < lowest) | (pixels >= highest))
     values = np.where(is_air, pixels.dtype.type(0), pixels) if is_air.any() else pixels
-    is_short = least < 0 <= values.min() and most < values.max() < 1 << bits
-    if is_short or _has_overlay(image, bits):
-        values = _without_spare_bits(values, bits, most)
+    # negative values whose sign was not extended from the stated bits to all 16
+    lacks_sign = lowest < 0 <= values.min() and highest < values.max() < 1 << bits
+    if lacks_sign or _has_overlay(image, bits):
+        values = _without_spare_bits(values, bits, highest)
         padded |= _is_padding(values, image)
     hu = values * np.float64(one.slope) + one.intercept
     is_air |= padded & (hu >= METAL_HU)
     hu[is_air] = _PADDED_HU
-    is_odd = is_short and np.unique(hu[(hu < PADDING_HU) & ~is_air]).size > 1
-    if is_odd or values.min() < least or values.max() > most:
+    # extending the sign was wrong if it gave several densities that no tissue has
+    is_wrong = lacks_sign and np.unique(hu[(hu < PADDING_HU) & ~is_air]).size > 1
+    if is_wrong or values.min() < lowest or values.max() > highest:
         raise _refuse_bits(bits, study)
     return hu
 
@@ -161,9 +165,9 @@ def _is_signed(image: FileDataset) -> bool:
 
 
 def _is_padding(pixels: Stored, image: FileDataset) -> Bool[np.ndarray, "rows columns"]:
-    """Where PixelPaddingValue lies, or what is between it and PixelPaddingRangeLimit.
+    """Where pixels have PixelPaddingValue, or lie between it and PixelPaddingRangeLimit.
 
-    Both are compared as the words of 16 bits that they are: headers state them with either sign.
+    Both are compared as 16-bit words, since headers state them with either sign.
     """
     stated = [image.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     words = np.array([value & 0xFFFF for value in stated if isinstance(value, int)], np.uint16)
@@ -174,7 +178,7 @@ def _is_padding(pixels: Stored, image: FileDataset) -> Bool[np.ndarray, "rows co
 
 
 def _has_overlay(image: FileDataset, bits: int) -> bool:
-    """Whether old overlays lie in bits that the densities leave free, as their groups declare."""
+    """Whether overlays are stored in the pixels' unused high bits, as in old images."""
     return any(
         (group, 0x0102) in image
         and (group, 0x3000) not in image
@@ -183,10 +187,10 @@ def _has_overlay(image: FileDataset, bits: int) -> bool:
     )
 
 
-def _without_spare_bits(values: Stored, bits: int, most: int) -> Stored:
-    """The stated bits alone; where these are signed, the highest of them is the sign."""
+def _without_spare_bits(values: Stored, bits: int, highest: int) -> Stored:
+    """The stated bits of each value, sign-extended where they are signed."""
     kept = values.astype(np.int32) & ((1 << bits) - 1)
-    return np.where(kept > most, kept - (1 << bits), kept)
+    return np.where(kept > highest, kept - (1 << bits), kept)
 
 
 def _refuse_bits(bits: int, study: str) -> CtscribeError:

@@ -16,9 +16,9 @@ RULE = (
     "before what was derived of them, this before projections and maps, then most slices, "
     "thinnest slices, softest kernel, lowest series number, earliest acquisition"
 )
-"""The preferences of `_preference`, as the record states them."""
+"""The order of `_preference` in words, for the volume's record."""
 ASKED = "the series that was asked for"
-"""What the record states instead where `--series` decided."""
+"""The record's words where `--series` decided."""
 _PLANES = ("sagittal", "coronal", "axial")
 _AXIAL_COSINE = 0.7
 """Planes turned further than 45 degrees are not axial."""
@@ -33,16 +33,15 @@ def choose_series(
 ) -> tuple[Stack, Notes]:
     """Picks one axial CT series, the one that is asked for or else by `RULE`.
 
-    What counts as a series is a stack, as `stacks_of` finds them: slices that one series holds
-    across its others, as unmarked localizers lie, and each of its acquisitions count as a series
-    of their own. Pictures in colour or without a position are no candidates as long as there are
-    others.
+    It picks among stacks, see `stacks_of`: each acquisition in a series, and slices that lie across
+    the others, such as unmarked localizers, count as a series of their own. Images in colour or
+    without a position are chosen only if there are no others.
 
     Args:
         headers: Of all files.
         study: Name for errors.
-        asked: Number or SeriesInstanceUID; of a series that was parted, ``NUMBER:PART`` or
-            ``UID:PART`` with parts from 1, earlier acquisitions first.
+        asked: Number or SeriesInstanceUID; ``NUMBER:PART`` or ``UID:PART`` for one stack of a
+            series that was parted, counted from 1, earlier acquisitions first.
 
     Returns:
         The slices of the chosen series, in no order; ``W_OTHER_SERIES`` with the detail
@@ -68,12 +67,12 @@ def choose_series(
     if not others:
         return chosen, notes
     rule = RULE if asked is None else ASKED
-    told = {"rule": rule, "chosen": series.name(chosen), "others": [*map(series.name, others)]}
-    return chosen, notes | note("W_OTHER_SERIES", series=told)
+    choice = {"chosen": series.describe(chosen), "others": [*map(series.describe, others)]}
+    return chosen, notes | note("W_OTHER_SERIES", series={"rule": rule, **choice})
 
 
 def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
-    """The CT images that are no localizers, of one patient."""
+    """The CT images without localizers, which must be of one patient."""
     images = [one for one in headers if one.modality == "CT" and one.size is not None]
     images = [one for one in images if not one.localizer]
     if not images:
@@ -93,11 +92,12 @@ def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
 @final
 @dataclass(frozen=True)
 class _Series:
-    """All stacks of a folder, those of one series after each other, earlier acquisitions first."""
+    """All stacks of a folder; those of one series are adjacent, earlier acquisitions first."""
 
     stacks: list[Stack]
 
     def preferred(self) -> list[Stack]:
+        """The stacks in the order of `RULE`."""
         return sorted(self.stacks, key=_preference)
 
     def part(self, stack: Stack) -> int | None:
@@ -111,26 +111,26 @@ class _Series:
         name, _, part = asked.strip().partition(":")
         return any(name in one.called for one in stack) and part in ("", str(self.part(stack)))
 
-    def name(self, stack: Stack) -> dict[str, Any]:
-        """What the record says of it: numbers alone, because descriptions may name a patient."""
+    def describe(self, stack: Stack) -> dict[str, Any]:
+        """A stack in numbers, for the record; SeriesDescription may name a patient."""
         first = stack[0]
         number, thickness = first.series_number, first.thickness_mm
-        told = {
+        described = {
             "series_number": int(number) if np.isfinite(number) else None,
             "num_slices": len(stack),
             "plane": _plane(stack),
             "thickness_mm": thickness if 0 < thickness < 100 else None,
         }
         more = {"part": self.part(stack), "kind": _KINDS[first.derived]}
-        return told | {key: value for key, value in more.items() if value}
+        return described | {key: value for key, value in more.items() if value}
 
 
 def _first_axial(series: _Series, study: str, asked: str | None) -> Stack:
-    """The first axial stack of the series that is asked for, or of all."""
+    """The preferred axial stack of the series that is asked for, or of all."""
     stacks = series.preferred()
     wanted = [stack for stack in stacks if asked is None or series.is_called(stack, asked)]
     if not wanted:
-        found = "; ".join(dict.fromkeys(_say(series.name(stack)) for stack in stacks))
+        found = "; ".join(dict.fromkeys(_in_words(series.describe(stack)) for stack in stacks))
         raise CtscribeError(
             "E_SERIES", f"{study} must hold the series that was asked for, but holds {found}"
         )
@@ -146,36 +146,38 @@ def _first_axial(series: _Series, study: str, asked: str | None) -> Stack:
 
 
 def say_series(series: dict[str, Any]) -> str:
-    """Two sentences for a reader, of the detail ``series`` that `choose_series` notes."""
-    return f"Read was {_say(series['chosen'])}. Left aside: {_say_all(series['others'])}."
+    """Two sentences for a reader from the detail ``series`` of `choose_series`'s notes."""
+    return f"Read was {_in_words(series['chosen'])}. Left aside: {_all_in_words(series['others'])}."
 
 
 def choice_cells(chosen: Stack, notes: Notes) -> dict[str, str]:
-    """What a list of scans says of the series that `choose_series` gave, by column.
+    """The columns in which a list of scans describes the series that `choose_series` chose.
 
-    ``series`` asks for the same again where it has a number; ``kernel`` is empty where it is none
-    that a vendor gives, because a header may hold any text there.
+    ``series`` can be passed to `choose_series` again; it is empty for a series without number.
+    ``kernel`` is empty unless it is a known one, because a header may hold any text there.
     """
-    told = notes.details.get("series")
-    one = told["chosen"] if told else _Series([chosen]).name(chosen)
+    choice = notes.details.get("series")
+    one = choice["chosen"] if choice else _Series([chosen]).describe(chosen)
     part = f":{one['part']}" if "part" in one else ""
     number = one["series_number"]
-    others = f"left aside: {_say_all(told['others'])}; {RULE}" if told else "the only CT series"
+    why = "the only CT series"
+    if choice:
+        why = f"left aside: {_all_in_words(choice['others'])}; {RULE}"
     return {
         "series": "" if number is None else f"{number}{part}",
         "kernel": plain_kernel(chosen[0].kernel),
         "thickness_mm": f"{one['thickness_mm']:g}" if one["thickness_mm"] else "",
-        "chosen": _say(one),
-        "why": others,
+        "chosen": _in_words(one),
+        "why": why,
     }
 
 
-def _say_all(series: list[dict[str, Any]]) -> str:
-    return "; ".join(_say(one) for one in series)
+def _all_in_words(series: list[dict[str, Any]]) -> str:
+    return "; ".join(map(_in_words, series))
 
 
 def _plane(series: Stack) -> str | None:
-    """The plane that its slices lie in or are nearest to; None where none says its direction."""
+    """The plane nearest to its slices, or oblique; None where no slice has an orientation."""
     found = next((one.orientation for one in series if one.orientation is not None), None)
     if found is None:
         return None
@@ -185,7 +187,7 @@ def _plane(series: Stack) -> str | None:
 
 
 def _preference(series: Stack) -> tuple[Any, ...]:
-    """Sorts the series that `RULE` prefers first; those without positions or in colour last."""
+    """Sort key of `RULE`; series in colour or without positions come last."""
     first = series[0]
     placed = any(one.position_lps_mm is not None and one.grey for one in series)
     return (
@@ -200,7 +202,7 @@ def _preference(series: Stack) -> tuple[Any, ...]:
     )
 
 
-def _say(one: dict[str, Any]) -> str:
+def _in_words(one: dict[str, Any]) -> str:
     number = "a series without number" if one["series_number"] is None else ""
     thickness = f" of {one['thickness_mm']:g} mm" if one["thickness_mm"] else ""
     plane = f"{one['plane']} " if one["plane"] else ""

@@ -1,7 +1,7 @@
 """A folder, a zip archive, a list of files or one file → the DICOM files in it.
 
-In: a path. Out: `DicomFile`s, which open where they lie. An archive is refused unless it is plain
-and bounded, because nothing of it can be trusted before.
+In: a path. Out: `DicomFile`s, which can be opened for reading. Zip archives are untrusted: one that
+is not a plain archive of limited size is refused before anything in it is read.
 """
 
 import os
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import not_readable
 from ctscribe.scan.file_list import is_file_list, read_file_list
 
 MAGIC = b"PK\x03\x04"
@@ -29,11 +30,10 @@ _MAX_BYTES = 8 << 30
 _MAX_ENTRY_BYTES = 2 << 30
 _MAX_RATIO = 100
 _SMALL_BYTES = 64 << 20
-"""Below this even a thousandfold expansion does no harm."""
-_LARGE = 1 << 20
+"""An archive that unpacks to less is harmless, whatever its ratio."""
+_LARGE_READ_BYTES = 1 << 20
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""A file with one of these names that is not DICOM is damaged; others are licences, thumbnails and
-the like."""
+"""Files named so are damaged if they are not DICOM; others may be licences or thumbnails."""
 
 
 @final
@@ -42,10 +42,10 @@ class DicomFile:
     """One file, in a folder or in an archive.
 
     Attributes:
-        open: Opens it for reading, at its start.
-        claimed: Whether it must be DICOM, by its name or because it is empty.
-        path: Of the file, or of the archive that holds it.
-        entry: Its number in the archive; None in a folder.
+        open: Opens it for reading from its start.
+        claimed: Whether it counts as damaged unless it is DICOM: by its name, or as it is empty.
+        path: Path of the file, or of the archive that holds it.
+        entry: Number of the file in the archive; None in a folder.
     """
 
     open: Callable[[], BufferedIOBase]
@@ -57,7 +57,7 @@ class DicomFile:
 def is_dicom(path: Path) -> bool:
     """Whether a path is a folder, a zip archive, a DICOM file or a list of such files.
 
-    But for folders and lists the first bytes tell.
+    Archives and DICOM files are recognised by their first bytes.
     """
     if not path.is_file() or is_file_list(path):
         return path.exists()
@@ -67,10 +67,10 @@ def is_dicom(path: Path) -> bool:
 
 
 def begins_bare(start: bytes) -> bool:
-    """Whether a file begins with a DICOM element, without preamble, as those of old archives do.
+    """Whether a file has no preamble, as in old archives, and begins with a DICOM element.
 
-    The first element is then of group 0008 in little endian: group length, character set, image
-    type or class, with its value representation where that is explicit.
+    The element must be of group 0008 in little endian: its length, the character set, the image
+    type or the SOP class, with its value representation where that is explicit.
     """
     element = int.from_bytes(start[2:4], "little")
     if start[:2] != b"\x08\0" or element not in (0x0000, 0x0001, 0x0005, 0x0008, 0x0016):
@@ -83,11 +83,11 @@ def begins_bare(start: bytes) -> bool:
 def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
     """The files of a folder with its subfolders, of a zip archive or a list, or the one file.
 
-    Directories of media (DICOMDIR) and what a Mac leaves beside files are passed over.
+    DICOMDIR files and the ``._*`` files of macOS are skipped.
 
     Raises:
-        CtscribeError: ``E_READ`` for a link that leads nowhere and a listed file that is not
-            there; see `_open_zip`.
+        CtscribeError: ``E_READ`` for a dangling link or a listed file that is missing; as
+            `_open_zip` for an archive.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if _is_file(file, study))
@@ -155,10 +155,10 @@ def _on_disk(path: Path) -> DicomFile:
 
 @final
 class _Bounded(BufferedReader):
-    """A file that allocates no more than its own size, whatever length a header asks for."""
+    """A reader that never allocates more than the file's size, whatever length a header claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _LARGE:
+        if size is not None and size > _LARGE_READ_BYTES:
             size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
         return super().read(size)
 
@@ -168,17 +168,17 @@ def _claims(name: str, num_bytes: int) -> bool:
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a file by this name may be an image: no directory, nothing that a Mac leaves."""
+    """Whether a file of this name may be an image: no DICOMDIR, no ``._*`` file of macOS."""
     return name.upper() != "DICOMDIR" and not name.startswith("._")
 
 
 @contextmanager
 def _open_zip(path: Path, study: str) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
-    """Opens an archive; yields it with its files, sorted by name.
+    """Opens an archive and yields it with its files, sorted by name.
 
     Raises:
-        CtscribeError: ``E_ARCHIVE`` or ``E_BOMB`` for what is no plain, bounded archive,
-            ``E_TRUNCATED`` when it is damaged, ``E_READ``.
+        CtscribeError: ``E_ARCHIVE`` or ``E_BOMB`` for an archive that is not plain or too large,
+            ``E_TRUNCATED`` for a damaged one, ``E_READ``.
     """
     with _zip_file(path, study) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -193,13 +193,11 @@ def _zip_file(path: Path, study: str) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise _damaged(study) from error
     except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{study} must be readable, but {error.strerror or error}"
-        ) from error
+        raise not_readable(study, error) from error
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, study: str) -> bytes:
-    """One file of an archive, its checksum verified; never more bytes than it declared.
+    """Reads one file of an archive, verifying its checksum and its declared size.
 
     Raises:
         CtscribeError: ``E_TRUNCATED``, or ``E_ARCHIVE`` for an archive within the archive.
@@ -218,7 +216,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, study: str) ->
 
 
 def _check_directory_size(path: Path, study: str) -> None:
-    """Checks the size of the central directory before zipfile, which trusts it, reads it whole."""
+    """Checks the size of the central directory, which zipfile would read into memory unchecked."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - (1 << 16) - 42))

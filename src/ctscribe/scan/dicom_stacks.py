@@ -1,7 +1,7 @@
-"""Headers of CT slices → stacks: slices that one acquisition, phase or reconstruction left.
+"""Headers of CT slices → stacks: the slices of one acquisition, phase or reconstruction.
 
-In: `SliceHeader`s of any series. Out: lists of them. A series is parted where its slices lie across
-or beside each other twice, and series of one slice each are joined.
+In: `SliceHeader`s of any series. Out: lists of them. Series with several acquisitions are parted,
+and series of a single slice each are joined.
 """
 
 from bisect import bisect, insort
@@ -15,37 +15,36 @@ from ctscribe.scan.dicom_headers import Numbers, SliceHeader, plane_normal
 
 Stack = list[SliceHeader]
 SAME_PLACE_MM = 0.01
-"""Slices nearer than this along their normal lie at one position."""
+"""Slices nearer than this along their normal share a position."""
 _UNEVEN, _ROUNDING_MM = 0.1, 0.02
-"""Share of the usual distance, and mm, by which distances between slices may differ; the second is
-what headers round away."""
+"""Distances between slices may differ from the median by this share, or by mm of rounding."""
 _SAME_STACK_COSINE = 0.9
-"""Slices of one series that are turned further than 25 degrees cannot be one stack."""
+"""Slices whose normals differ by more than 25 degrees are not one stack."""
 _FARTHEST_MM = 1e6
 _MAX_PARTS = 100
-"""More phases than a series has; what gives more is no number of a phase."""
+"""An element with more values than this does not number the phases of a series."""
 
 
 def stacks_of(images: Iterable[SliceHeader]) -> list[Stack]:
-    """All stacks, those of one series after each other, earlier acquisitions first."""
+    """All stacks; those of one series are adjacent, earlier acquisitions first."""
     by_series = _grouped(images, lambda one: one.series)
     joined = _joined([stack for series in by_series for stack in _parallel(series)])
     return [part for stack in joined for part in _parted(stack)]
 
 
 def is_even(steps_mm: Numbers) -> bool:
-    """Whether distances between neighbours differ by no more than headers round away."""
+    """Whether distances between neighbouring slices are equal, but for rounding in headers."""
     usual = float(np.median(steps_mm))
     return bool(np.abs(steps_mm - usual).max() <= max(_UNEVEN * usual, _ROUNDING_MM))
 
 
 def is_joined(stack: Stack) -> bool:
-    """Whether its slices are of several series."""
+    """Whether a stack was joined from several series."""
     return len({one.series for one in stack}) > 1
 
 
 def is_even_stack(stack: Stack) -> bool:
-    """Whether its positions, each once, lie at equal distances; there must be three or more."""
+    """Whether a stack has three or more distinct positions, at equal distances."""
     normals = [plane_normal(one.orientation) for one in stack if one.orientation is not None]
     places = _places(stack, normals[0])
     return len(places) > 2 and is_even(np.diff(places) * SAME_PLACE_MM)
@@ -59,28 +58,28 @@ def _grouped(images: Iterable[SliceHeader], key: Callable[[SliceHeader], Hashabl
 
 
 def _parallel(series: Stack) -> list[Stack]:
-    """Splits a series by the direction of its slices; those without one join the largest part."""
+    """Splits a series by the normals of its slices; slices without one join the largest part."""
     stacks: list[tuple[Numbers, Stack]] = []
-    lost: Stack = []
+    without: Stack = []
     for one in series:
         if one.orientation is None:
-            lost.append(one)
+            without.append(one)
             continue
         normal = plane_normal(one.orientation)
-        like = [stack for of, stack in stacks if abs(float(of @ normal)) > _SAME_STACK_COSINE]
-        if like:
-            like[0].append(one)
+        parallel = [s for other, s in stacks if abs(float(other @ normal)) > _SAME_STACK_COSINE]
+        if parallel:
+            parallel[0].append(one)
         else:
             stacks.append((normal, [one]))
     groups = sorted((stack for _, stack in stacks), key=len, reverse=True) or [[]]
-    groups[0].extend(lost)
+    groups[0].extend(without)
     return groups
 
 
 def _joined(stacks: list[Stack]) -> list[Stack]:
-    """Joins series of a single slice, alike in all but their place, into one.
+    """Joins series of a single slice each that differ only in position.
 
-    Whoever removes names from files may give each a new SeriesInstanceUID.
+    De-identification software may give every file a SeriesInstanceUID of its own.
     """
     several = [stack for stack in stacks if len(stack) > 1 or not _is_placed(stack[0])]
     single = [stack[0] for stack in stacks if len(stack) == 1 and _is_placed(stack[0])]
@@ -100,11 +99,11 @@ def _likeness(one: SliceHeader) -> Hashable:
 
 
 def _parted(stack: Stack) -> list[Stack]:
-    """Parts a stack by the first element of its headers that tells acquisitions in it apart.
+    """Parts a stack by the first element of its headers that distinguishes acquisitions.
 
-    It does so where fewer slices then share a position, or where each part is an evenly spaced
-    stack although their ranges overlap. An acquisition number that counts slices or rotations
-    parts nothing.
+    An element does so if fewer slices share a position after parting, or if every part is an evenly
+    spaced stack although their ranges overlap. An acquisition number that counts slices or
+    rotations is no reason to part a stack.
     """
     first = stack[0].orientation
     if first is None or not all(map(_is_placed, stack)):
@@ -115,14 +114,14 @@ def _parted(stack: Stack) -> list[Stack]:
         parts = _unmixed(stack, element, normal)
         if len(parts) < 2:
             continue
-        left = len(stack) - sum(len(_places(part, normal)) for part in parts)
-        if left < doubled or all(is_even_stack(part) for part in parts):
+        still_doubled = len(stack) - sum(len(_places(part, normal)) for part in parts)
+        if still_doubled < doubled or all(is_even_stack(part) for part in parts):
             return [leaf for part in parts for leaf in _parted(part)]
     return [stack]
 
 
 def _unmixed(stack: Stack, element: int, normal: Numbers) -> list[Stack]:
-    """Slices with one value of an element together, values in order, as far as all have room."""
+    """Groups slices by the value of an element, and merges groups that do not overlap."""
     groups = _grouped(stack, lambda one: one.parting[element])
     if len(groups) == 1:
         return groups
@@ -141,7 +140,7 @@ def _unmixed(stack: Stack, element: int, normal: Numbers) -> list[Stack]:
 
 @final
 class _Part:
-    """Slices that lie at different positions, in groups whose ranges do not overlap."""
+    """Groups of slices whose positions differ and whose ranges do not overlap."""
 
     def __init__(self) -> None:
         self.slices: Stack = []
@@ -149,7 +148,7 @@ class _Part:
         self._ranges: list[tuple[int, int]] = []
 
     def has_room(self, places: list[int]) -> bool:
-        """Whether a group lies at free positions, and beside the other groups of several."""
+        """Whether a group's positions are free, and outside the ranges of larger groups."""
         if any(near in self._places for at in places for near in (at - 1, at, at + 1)):
             return False
         after = bisect(self._ranges, (places[0], places[0]))
@@ -165,14 +164,14 @@ class _Part:
 
 
 def _places(stack: Stack, normal: Numbers) -> list[int]:
-    """Positions along a normal, each once, in order, as multiples of `SAME_PLACE_MM`."""
+    """Distinct positions along a normal, ascending, as multiples of `SAME_PLACE_MM`."""
     along = np.array([one.position_lps_mm for one in stack]) @ normal
     places: list[int] = np.unique(np.rint(along / SAME_PLACE_MM)).astype(int).tolist()
     return places
 
 
 def _natural(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, after other values and none."""
+    """Sort key: numbers by size, after all other values."""
     try:
         return float(value), value
     except ValueError:

@@ -23,7 +23,7 @@ from ctscribe.scan.types import Affine, Frames
 from ctscribe.scan.volume import CTVolume
 
 _TOKEN_SIDE_PX = SlicesConfig().token_side_px
-"""One visual token covers so many px each way; frames have sides that are multiples of it."""
+"""Side of the square that a visual token covers; the sides of frames are multiples of it."""
 
 
 @final
@@ -53,16 +53,16 @@ class PreparedVolume:
     """One volume's frames, and where they come from.
 
     Attributes:
-        resampling: The volume on the recipe's grid, RAS, computed slice by slice on request.
-        shown: HU of the frames' slices, in their order and with their pixel size.
+        resampling: The volume on the recipe's grid, RAS; its slices are computed on request.
+        shown: HU of the frames' slices, in the frames' order and pixel size.
         frames: uint8 [slices, height, width, 3].
         slice_indices: z index of each frame, most cranial first.
         position_mm: Superior coordinate of the centre of each of these slices, RAS+.
         frame_to_ras: 4 × 4, (column px, row px, z index, 1) → RAS+ mm.
         warnings: Codes; ``W_NOT_CHEST`` when no lungs were found.
-        slabs: HU of the maximum around each of these slices, as ``shown``; None without slabs.
+        slabs: HU of the maximum around each slice, on the grid of ``shown``; None without slabs.
         reach_z: See `StudyRow`; empty without slabs.
-        source_details: What the record says of how the source was read; see `Notes`.
+        source_details: How the source was read, for the volume's record; see `Notes`.
     """
 
     resampling: Resampling
@@ -80,10 +80,9 @@ class PreparedVolume:
 def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig) -> PreparedVolume:
     """Spreads slices over the lungs and makes frames of them on the recipe's grid.
 
-    The lungs are sought on the volume as it was scanned; only the slices that are shown are
-    resampled. Frames that would take more visual tokens than the budget show the same field of
-    view with larger pixels; which slices they show stays the same. Of slabs only the source slices
-    inside them are read.
+    The lungs are located in the source volume, and only the slices that are shown are resampled.
+    If the frames would take more visual tokens than the budget, they show the same slices and field
+    of view with larger pixels.
 
     Args:
         source: In RAS orientation, padding already air.
@@ -105,25 +104,32 @@ def frames_of_lungs(source: CTVolume, volume: VolumeConfig, slices: SlicesConfig
     frames, frame_to_ras = make_frames(shown, every, windows, size_px)
     if slabs is not None:
         frames[..., 0] = make_frames(slabs, every, windows[:1], size_px)[0][..., 0]
-    position_mm, warnings = _positions_mm(grid, indices), () if lungs.found else ("W_NOT_CHEST",)
     return PreparedVolume(
-        *(grid, shown, frames, indices, position_mm, frame_to_ras, warnings, slabs, reach_z)
+        resampling=grid,
+        shown=shown,
+        frames=frames,
+        slice_indices=indices,
+        position_mm=_positions_mm(grid, indices),
+        frame_to_ras=frame_to_ras,
+        warnings=() if lungs.found else ("W_NOT_CHEST",),
+        slabs=slabs,
+        reach_z=reach_z,
     )
 
 
 def slices_of(
     grid: Resampling, indices: tuple[int, ...], volume: VolumeConfig, slices: SlicesConfig
 ) -> tuple[CTVolume, CTVolume | None, tuple[tuple[float, float], ...]]:
-    """HU of slices of a grid with pixels as frames have them, and of slabs around the slices.
+    """HU of some slices of a grid and of slabs around them, in the pixel size of the frames.
 
     Args:
         grid: The volume on the recipe's grid.
         indices: z indices, most cranial first.
         volume: Spacing of the grid.
-        slices: On how large frames, with or without slabs.
+        slices: Size of the frames, and whether they show slabs.
 
     Returns:
-        The slices, their slabs or None, and how far each slab reaches; see `PreparedVolume`.
+        ``shown``, ``slabs`` and ``reach_z`` of `PreparedVolume`.
     """
     width, height, _ = grid.shape_xyz
     full_px, size_px = frame_sizes(width, height, slices)
@@ -142,7 +148,7 @@ def make_frames(
     windows: Sequence[Window],
     frame_size_px: tuple[int, int] | None = None,
 ) -> tuple[Frames, Affine]:
-    """Shows axial slices as a radiologist sees them.
+    """Makes frames of axial slices, oriented as a radiologist sees them.
 
     Args:
         volume: In RAS orientation.
@@ -182,7 +188,7 @@ def noise_frames(
 ) -> Frames:
     """Frames of a volume of standard normal noise in units of 1000 HU, clipped to ±1 (Eq. 3).
 
-    Each window shows the same noise; a slab of noise holds both slices of a pair. The same
+    Every window shows the same noise. A slab is the maximum of both slices of a pair. The same
     arguments give the same frames.
     """
     draw = np.random.default_rng(seed).standard_normal
@@ -213,9 +219,9 @@ def apply_window(hu: Real[np.ndarray, "*shape"], window: Window) -> UInt8[np.nda
 def frame_sizes(
     width: int, height: int, slices: SlicesConfig
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of a volume's frames on its grid, and as the budget of tokens allows.
+    """(height, width) of frames at the grid's pixel size, and within the token budget.
 
-    On the grid they are as wanted, or the next multiples of a visual token's side.
+    The former is ``frame_size_px``, or the next multiples of a visual token's side.
     """
     side = slices.token_side_px
     full = slices.frame_size_px or (_next_multiple(height, side), _next_multiple(width, side))
@@ -228,27 +234,29 @@ def coarse_size(
     token_budget: int | None,
     token_side_px: int = _TOKEN_SIDE_PX,
 ) -> tuple[int, int]:
-    """(height, width) of the largest frames of like aspect that a budget of visual tokens allows.
+    """(height, width) of the largest frames of the same aspect within a budget of visual tokens.
 
     Args:
         frame_size_px: (height, width) of the frames on the grid, multiples of a token's side.
-        num_slices: Two of them make one layer of tokens.
-        token_budget: Visual tokens that all frames may take together, at least one a pair; None
-            leaves the frames as they are.
+        num_slices: Number of frames; each pair of them makes one layer of tokens.
+        token_budget: Most visual tokens of all frames together, at least one per pair; None leaves
+            the frames as they are.
         token_side_px: Side of a token.
     """
     rows, columns = (side // token_side_px for side in frame_size_px)
-    a_pair = rows * columns if token_budget is None else token_budget // (num_slices // 2)
-    if rows * columns <= a_pair:
+    if token_budget is None:
+        return frame_size_px
+    per_pair = token_budget // (num_slices // 2)
+    if rows * columns <= per_pair:
         return frame_size_px
     sizes = {(r, max(1, round(r * columns / rows))) for r in range(1, rows + 1)}
     sizes |= {(max(1, round(c * rows / columns)), c) for c in range(1, columns + 1)}
-    height, width = max(((1, 1), *(s for s in sorted(sizes) if prod(s) <= a_pair)), key=prod)
+    height, width = max(((1, 1), *(s for s in sorted(sizes) if prod(s) <= per_pair)), key=prod)
     return height * token_side_px, width * token_side_px
 
 
 def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
-    """HU [slices, height, width] → frames, one at a time to keep temporaries small."""
+    """HU [slices, height, width] → frames; one at a time, so that temporary arrays are small."""
     frames = np.empty((*hu.shape, 3), dtype=np.uint8)
     for frame, plane in zip(frames, hu, strict=True):
         shades = [apply_window(plane, window) for window in windows]
@@ -260,9 +268,9 @@ def _through_windows(hu: np.ndarray, windows: Sequence[Window]) -> Frames:
 def _coarser(
     grid: Resampling, spacing_mm: SpacingMm, full_px: tuple[int, int], size_px: tuple[int, int]
 ) -> Resampling:
-    """The grid with pixels so large that frames of the smaller size show what full ones would.
+    """The grid with larger pixels, so that frames of ``size_px`` show what ``full_px`` would.
 
-    Pixels are averages; along z the slices are the grid's own.
+    Source pixels are averaged in the plane; the slices along z stay the same.
     """
     factor = max(full / side for full, side in zip(full_px, size_px, strict=True))
     x, y, z = spacing_mm

@@ -1,6 +1,6 @@
-"""A file on disk → its bytes, inflated where it is gzip; damage and bombs refused by name.
+"""A file on disk → its bytes, inflated if it is gzip; damaged files and gzip bombs are refused.
 
-In: a path. Out: a stream, or a `CtscribeError` that names the study and not the path.
+In: a path. Out: a stream, or a `CtscribeError` that names the study instead of the path.
 """
 
 import gzip
@@ -42,7 +42,7 @@ _NOT_MEDICAL = {
 
 @contextmanager
 def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
-    """Opens a file for reading, inflating gzip whatever the file is called.
+    """Opens a file for reading; gzip is recognised by content, not by name, and inflated.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_EMPTY``, ``E_NOT_MEDICAL`` on opening;
@@ -76,7 +76,7 @@ def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
 
 
 def read_into(stream: BufferedIOBase, buffer: memoryview) -> int:
-    """Fills a byte buffer from a stream; returns how many bytes came."""
+    """Fills a byte buffer from a stream; returns the number of bytes read."""
     filled = 0
     while filled < len(buffer):
         count = stream.readinto(buffer[filled : filled + _PIECE])
@@ -87,7 +87,7 @@ def read_into(stream: BufferedIOBase, buffer: memoryview) -> int:
 
 
 def drain(stream: BufferedIOBase, study: str) -> int:
-    """Reads to the end, so that checksum and size are verified; returns the bytes left over.
+    """Reads to the end, which verifies gzip's checksum and size; returns how many bytes were left.
 
     Raises:
         CtscribeError: ``E_TRAILING`` when more than a megabyte follows.
@@ -104,7 +104,7 @@ def drain(stream: BufferedIOBase, study: str) -> int:
 
 
 def ends_in_zeros(path: Path) -> bool:
-    """Whether zeros follow gzip data, as on tapes; no gzip trailer ends in that many."""
+    """Whether gzip data are padded with zeros, as on tapes: more of them than any trailer has."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == GZIP
         file.seek(max(0, path.stat().st_size - _MIN_ZEROS))
@@ -112,9 +112,9 @@ def ends_in_zeros(path: Path) -> bool:
 
 
 def check_size(path: Path, num_bytes: int, study: str, *, is_mask: bool = False) -> None:
-    """Refuses, before allocating it, a size that the file cannot hold or that no CT inflates to.
+    """Refuses a size, before it is allocated, that the file cannot inflate to or no CT does.
 
-    Masks, which are mostly zeros, may inflate as far as DEFLATE can.
+    Masks, which are mostly zeros, may reach DEFLATE's highest ratio.
 
     Raises:
         CtscribeError: ``E_TRUNCATED`` or ``E_BOMB``.

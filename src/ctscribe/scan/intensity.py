@@ -14,11 +14,11 @@ from ctscribe.scan.volume import Notes, note, note_changed
 Rescale = tuple[float, float]
 """Slope and intercept of Eq. 1."""
 AIR_HU = -1024
-"""The lowest value of the Hounsfield scale on 12-bit scanners; nothing real lies below it."""
+"""The lowest value of 12-bit scanners; no tissue is less dense."""
 METAL_HU = 3071
-"""The highest; only metal lies above it, on scanners with a wider scale."""
+"""The highest value of 12-bit scanners; on scanners with a wider scale only metal exceeds it."""
 PADDING_HU = -1500
-"""Below this no noise reaches: −2000, −2048, −3024, −8192 mark voxels outside the scan."""
+"""Values below mark voxels outside the scan (−2000, −2048, −3024, −8192); noise stays above."""
 _SAMPLE_VOXELS = 100_000
 
 
@@ -34,8 +34,8 @@ def to_hu(
         study: Name for errors.
 
     Returns:
-        HU within [−1024, 3071], and notes; their detail ``intensity`` says which reading was
-        taken, raw or hu.
+        HU within [−1024, 3071], and notes whose detail ``intensity`` says how the values were
+        read, raw or hu.
 
     Raises:
         CtscribeError: ``E_HU_AMBIGUOUS``, ``E_NO_RESCALE`` or ``E_NOT_HU``.
@@ -50,11 +50,11 @@ def to_hu(
 def is_raw(
     values: Real[np.ndarray, "x y z"], eq1: Rescale | None, mode: Intensity, study: str
 ) -> bool:
-    """Whether slope and intercept have still to be applied.
+    """Whether slope and intercept still have to be applied.
 
-    Both readings are tried on a sample of voxels; exactly one must look like CT in HU: some
-    air or lung, some soft tissue, and hardly anything as dense as cortical bone. Values that
-    are raw show soft tissue near 1000, values rescaled twice show none at all.
+    Both possibilities are tried on a sample of voxels. Exactly one must look like CT in HU: some
+    air or lung, some soft tissue, and hardly anything as dense as cortical bone. Raw values have
+    soft tissue near 1000; values that are rescaled twice have none.
 
     Raises:
         CtscribeError: ``E_HU_AMBIGUOUS``, ``E_NO_RESCALE`` or ``E_NOT_HU``.
@@ -85,9 +85,9 @@ def is_raw(
 
 
 def rescale(values: VolumeHu, eq1: Rescale) -> VolumeHu:
-    """Eq. 1, computed wide so that nothing wraps around; int16 is filled in place.
+    """Eq. 1 without integer overflow; int16 values are overwritten.
 
-    Whole-numbered slopes and intercepts keep int16, others give float32.
+    int16 stays int16 if slope and intercept are whole numbers; all else gives float32.
     """
     slope, intercept = eq1
     if values.dtype == np.int16 and slope.is_integer() and intercept.is_integer():
@@ -102,9 +102,9 @@ def rescale(values: VolumeHu, eq1: Rescale) -> VolumeHu:
 
 
 def clip_hu(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
-    """Limits a volume to [`AIR_HU`, `METAL_HU`], in place, before anything is interpolated.
+    """Clips a volume to [`AIR_HU`, `METAL_HU`] in place.
 
-    Padding outside the scan, and metal, would otherwise smear into the body.
+    This is done before interpolation, which would smear padding and metal into the body.
 
     Returns:
         The volume; ``W_PADDING`` with the number of voxels below −1500 HU, and ``W_METAL`` with
@@ -125,7 +125,7 @@ def clip_hu(hu: VolumeHu) -> tuple[VolumeHu, Notes]:
 def normalise(
     hu: Real[np.ndarray, "*shape"], out: Float32[np.ndarray, "*shape"] | None = None
 ) -> Float32[np.ndarray, "*shape"]:
-    """Eq. 3: clips to [−1000, 1000] HU and divides by 1000; into `out`, where it is given."""
+    """Eq. 3: clips to [−1000, 1000] HU and divides by 1000; writes into ``out`` if given."""
     low, high = np.float32(-1000), np.float32(1000)
     clipped: Float32[np.ndarray, "*shape"] = np.clip(hu, low, high, out=out, dtype=np.float32)
     clipped /= high

@@ -1,4 +1,4 @@
-"""A volume → which of its slices show the lungs, and an even choice among them.
+"""A volume → the range of slices that show the lungs, and evenly spread slices in it.
 
 In: a `CTVolume` in RAS orientation. Out: z indices.
 """
@@ -16,7 +16,7 @@ from ctscribe.scan.volume import CTVolume
 _COARSE_MM = (5.0, 5.0, 3.0)
 _AIR_BELOW_HU = -500
 _GAS_BELOW_HU = -960
-"""Median of a cavity filled with gas, such as bowel; lung, even emphysema, has tissue in it."""
+"""A cavity with a lower median is filled with gas, such as bowel; even emphysema has tissue."""
 _MIN_LUNG_ML = 500.0
 _MIN_PIECE_ML = 50.0
 _OTHER_LUNG_SHARE = 0.1
@@ -27,7 +27,7 @@ _MIN_AREA_SHARE = 0.03
 @final
 @dataclass(frozen=True, slots=True)
 class Lungs:
-    """Where the lungs are.
+    """The extent of the lungs along z.
 
     Attributes:
         first: Lowest z index that shows them.
@@ -41,12 +41,12 @@ class Lungs:
 
 
 def find_lungs(volume: CTVolume) -> Lungs:
-    """Finds the lungs' extent along z by threshold, on voxels of about 5 × 5 × 3 mm.
+    """Finds the lungs' extent along z by a threshold, on voxels of about 5 × 5 × 3 mm.
 
-    Air that touches the sides of an axial slice is outside the patient; of the cavities left,
-    the largest that is not pure gas is a lung, and so is every further one of at least a tenth
-    of its size whose slices overlap it. Slices with less than 5 cm² of them (or 3 % of the
-    largest area), such as the trachea above the apices, do not count.
+    Air that touches the sides of an axial slice is outside the patient. Of the other cavities, the
+    largest that is not pure gas is a lung, and so are those of at least a tenth of its size whose
+    z ranges overlap with it. Slices with a smaller area of lung than 5 cm² or 3 % of the largest,
+    such as the trachea above the apices, are left out.
 
     Args:
         volume: In RAS orientation, padding already turned into air.
@@ -67,9 +67,9 @@ def find_lungs(volume: CTVolume) -> Lungs:
 
 
 def spread_slices(extent: tuple[int, int], num_slices: int, depth: int) -> tuple[int, ...]:
-    """Centres of equal parts of an extent, the highest first; all different.
+    """Divides an extent into equal parts and returns the slices at their centres, highest first.
 
-    An extent with fewer slices than wanted is widened evenly within the volume.
+    An extent with fewer slices than wanted is widened on both sides, within the volume.
 
     Args:
         extent: First and last z index, inclusive.
@@ -94,7 +94,7 @@ def spread_slices(extent: tuple[int, int], num_slices: int, depth: int) -> tuple
 
 
 def _lung_mask(coarse_zyx: np.ndarray, voxel_ml: float) -> Bool[np.ndarray, "z y x"]:
-    """The lungs among the enclosed air of HU [z, y, x]; all false when under half a litre."""
+    """Mask of the lungs in HU [z, y, x]; all false if they hold less than half a litre."""
     air = coarse_zyx < _AIR_BELOW_HU
     cavities = air & ~_outside(air)
     labels, count = ndimage.label(cavities)
@@ -122,7 +122,7 @@ def _lung_mask(coarse_zyx: np.ndarray, voxel_ml: float) -> Bool[np.ndarray, "z y
 
 
 def _outside(air: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Air connected, within its axial slice, to the slice's sides."""
+    """Air that is connected, within an axial slice, to a side of the slice."""
     in_plane = np.zeros((3, 3, 3), dtype=bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
     labels, count = ndimage.label(air, structure=in_plane)

@@ -1,4 +1,4 @@
-"""NIfTI masks of lesions, read as where they are; see `boxes` for what lies around them."""
+"""Reads NIfTI masks of lesions; `boxes` makes boxes of them."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from ctscribe.scan.types import Affine
 
 _VOXELS_AT_ONCE = 1 << 20
 _ROUNDING = 1e-3
-"""Farther from a whole number is no rounding, but a probability."""
+"""A value that is farther from a whole number is a probability, not a rounding error."""
 _MAX_STEP = 0.1
-"""Largest scaling below 1 whose steps may round a whole number away, by half of one at most."""
+"""With a slope below 1, values may also be off by half a step; larger steps count as this."""
 
 
 def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
     """Reads one mask, or those of a four-dimensional file along its first or last axis.
 
     Args:
-        path: NIfTI file of whole numbers, or of what saving them through real numbers left; a
-            voxel belongs to a mask where it is not 0.
+        path: NIfTI file of whole numbers, but for rounding; a voxel that is not 0 belongs to a
+            mask.
         study: Name for errors.
 
     Returns:
@@ -44,13 +44,13 @@ def read_masks(path: Path, study: str) -> tuple[list[Bool[np.ndarray, "x y z"]],
     values = _is_inside(stored, header, study)
     if values.ndim == 3:
         return [values], affine
-    # findings are few, slices are many
+    # the axis of masks is the shorter one: there are fewer findings than slices
     first = values.shape[0] < values.shape[3]
     return list(values if first else np.moveaxis(values, 3, 0)), affine
 
 
 def _is_inside(stored: np.ndarray, header: NiftiHeader, study: str) -> Bool[np.ndarray, "..."]:
-    """Where the scaled value is not 0; refuses values that are not whole, such as probabilities."""
+    """Where the scaled value is not 0; refuses fractions, such as probabilities."""
     if stored.dtype.kind in "iu" and (header.slope, header.intercept) == (1.0, 0.0):
         return np.asarray(stored != 0)
     step = abs(header.slope) if stored.dtype.kind in "iu" and abs(header.slope) < 1 else 0.0

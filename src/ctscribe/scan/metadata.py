@@ -49,7 +49,7 @@ _KERNEL = re.compile(
 
 
 def plain_kernel(kernel: str) -> str:
-    """A kernel as a list of scans names it, ``Br40d 3``; empty where no vendor has such a one."""
+    """A kernel's name for a list of scans, such as ``Br40d 3``; empty unless it is a known kind."""
     parts = re.findall(r"[^\[\]'\",\s]+", kernel)
     is_known = bool(parts) and _KERNEL.fullmatch(parts[0]) is not None
     return " ".join(parts) if is_known and all(map(str.isdigit, parts[1:])) else ""

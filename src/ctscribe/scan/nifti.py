@@ -1,4 +1,4 @@
-"""A NIfTI file → the values of its voxels, and the header that says where they lie.
+"""A NIfTI file → the values of its voxels, and its header.
 
 In: a .nii or .hdr/.img pair, gzipped or not. Out: int16 or float32 [x, y, z], and `NiftiHeader`.
 """
@@ -24,11 +24,11 @@ _LOWEST, _HIGHEST = -32768, 32767
 def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
     """Reads a NIfTI file or .hdr/.img pair of any integer or real type, gzipped or not.
 
-    The header is checked before memory is taken; gzip data are read to their end, so that
-    checksum and size hold.
+    The header is checked before memory is allocated. gzip data are read to their end, which
+    verifies their checksum and size.
 
     Args:
-        path: The file; of a pair, either.
+        path: The file; either one of a pair.
         study: Name for errors.
 
     Returns:
@@ -38,13 +38,13 @@ def read_nifti(path: Path, study: str) -> tuple[VolumeHu, NiftiHeader, Notes]:
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
     """
-    stored, header, follows = read_stored(path, study)
+    stored, header, trailing = read_stored(path, study)
     values, repaired = _to_supported(stored, header, study)
-    return values, header, note(*header.warnings) | follows | repaired | _misnamed(path)
+    return values, header, note(*header.warnings) | trailing | repaired | _misnamed(path)
 
 
 def read_nifti_header(path: Path, study: str) -> NiftiHeader:
-    """Reads a header alone; its file, or its partner, must be able to hold the voxels.
+    """Reads only the header, and checks that the file or its partner can hold the voxels.
 
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
@@ -61,7 +61,7 @@ def read_stored(
 ) -> tuple[np.ndarray, NiftiHeader, Notes]:
     """Reads a file's values as they are stored, its header, and notes.
 
-    A stack of masks (`stacked`, see `read_header`) may inflate further than CT does.
+    A stack of masks (``stacked``, see `read_header`) may have a higher gzip ratio than CT.
 
     Raises:
         CtscribeError: What is wrong with the file, in one sentence.
@@ -139,7 +139,7 @@ def _misnamed(path: Path) -> Notes:
 
 
 def _to_supported(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
-    """Scales stored values, clipped to 16 bits: int16 where all are whole, else float32."""
+    """Scales stored values and clips them to 16 bits; int16 if all are whole, else float32."""
     if not stored.dtype.isnative:
         stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
     if stored.dtype.kind == "f":
@@ -161,7 +161,7 @@ def _to_supported(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[
 
 
 def _finite(stored: np.ndarray, header: NiftiHeader, study: str) -> tuple[VolumeHu, Notes]:
-    """Scales real numbers; up to a thousandth of them may be NaN or infinite and become air."""
+    """Scales real numbers; NaN and infinity, at most a thousandth of the voxels, become air."""
     values = np.empty(stored.shape, dtype=np.float32, order="F")
     missing = clipped = 0
     for plane, source in zip(values.T, stored.T, strict=True):

@@ -14,20 +14,29 @@ from nibabel.spatialimages import HeaderDataError
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan.inflate import check_kind
 from ctscribe.scan.types import Affine
-from ctscribe.scan.volume import MAX_VOXELS, affines_agree, check_affine, is_plausible
+from ctscribe.scan.volume import (
+    MAX_VOXELS,
+    affines_agree,
+    check_affine,
+    is_plausible,
+    spacing_of,
+)
 
 Prefer = Literal["sform", "qform"]
 _SIZES = {
     348: (nib.Nifti1Header, 344, (b"n+1\0", b"ni1\0")),
     540: (nib.Nifti2Header, 4, (b"n+2\0", b"ni2\0")),
 }
-"""By header size: class, offset of the magic bytes, and these for one file and for a pair."""
-_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"} | {
-    1024: "i8",
-    1280: "u8",
+"""Header size → class, offset of the magic bytes, and these for one file and for a pair."""
+_BYTE_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
+_TYPES = {
+    **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"},
+    **{1024: "i8", 1280: "u8"},
 }
-_MAX_OFFSET = 16 << 20
+"""NIfTI's datatype code → numpy's."""
+_MAX_OFFSET_BYTES = 16 << 20
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""NIfTI's code for the unit (none, m, mm, µm) → millimetres."""
 
 
 @final
@@ -36,12 +45,12 @@ class NiftiHeader:
     """The fields of a file's header, checked.
 
     Attributes:
-        shape: (x, y, z), each at least 2; of a stack of masks as stored.
-        is_pair: Whether the voxels lie in a file of their own.
-        dtype: Of the stored voxels, byte order included.
-        offset: Of the first voxel, bytes.
-        slope: Of the header's scaling, 1 where absent.
-        intercept: Of the header's scaling, 0 where absent.
+        shape: (x, y, z), each at least 2; for a stack of masks as stored.
+        is_pair: Whether the voxels are in a separate file.
+        dtype: Type of the stored voxels, byte order included.
+        offset: Byte offset of the first voxel.
+        slope: Slope of the header's scaling, 1 where absent.
+        intercept: Intercept of the header's scaling, 0 where absent.
         mm_per_unit: Millimetres per unit of the affine.
         fields: nibabel's header, for its affines.
         warnings: Codes.
@@ -59,7 +68,7 @@ class NiftiHeader:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the voxels as stored, inflated."""
+        """Size of the stored voxels once they are inflated."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     @property
@@ -74,7 +83,7 @@ class NiftiHeader:
 
     @property
     def is_blank(self) -> bool:
-        """Whether no affine is set, or only the default one of 1 mm voxels along the axes."""
+        """Whether the affine is not set, or the default one: 1 mm voxels along the axes."""
         if not self.has_sform and not self.has_qform:
             return True
         try:
@@ -90,8 +99,8 @@ def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) ->
     Args:
         stream: At its start.
         study: Name for errors.
-        stacked: Whether three or four dimensions may follow, the fourth being one of masks, or
-            only one volume.
+        stacked: Whether to accept a stack of masks, with three or four dimensions, instead of one
+            volume.
 
     Raises:
         CtscribeError: ``E_NOT_NIFTI``, ``E_HEADER``, ``E_DIMENSIONS``, ``E_4D``, ``E_TOO_LARGE``
@@ -112,15 +121,15 @@ def read_header(stream: BufferedIOBase, study: str, *, stacked: bool = False) ->
     if unit != 2:
         warnings.append("W_UNITS")
     return NiftiHeader(
-        shape,
-        is_pair,
-        dtype,
-        offset,
-        slope,
-        intercept,
-        _MM_PER_UNIT.get(unit, 1.0),
-        fields,
-        tuple(warnings),
+        shape=shape,
+        is_pair=is_pair,
+        dtype=dtype,
+        offset=offset,
+        slope=slope,
+        intercept=intercept,
+        mm_per_unit=_MM_PER_UNIT.get(unit, 1.0),
+        fields=fields,
+        warnings=tuple(warnings),
     )
 
 
@@ -150,12 +159,9 @@ def choose_affine(header: NiftiHeader, study: str, prefer: Prefer | None) -> Aff
 
 
 def pixdim_differs(header: NiftiHeader, affine: Affine) -> bool:
-    """Whether pixdim states other voxels than the affine that was chosen, by over 1 %."""
+    """Whether the voxel sizes in pixdim and in the chosen affine differ by more than 1 %."""
     pixdim = np.diag([*header.fields["pixdim"][1:4].astype(np.float64), 1.0])
-    stated, chosen = (
-        np.linalg.norm(one[:3, :3], axis=0) for one in (_in_mm(pixdim, header), affine)
-    )
-    return not np.allclose(stated, chosen, rtol=0.01)
+    return not np.allclose(spacing_of(_in_mm(pixdim, header)), spacing_of(affine), rtol=0.01)
 
 
 def _affines(header: NiftiHeader, study: str) -> tuple[Affine | None, Affine | None]:
@@ -177,9 +183,9 @@ def _affines(header: NiftiHeader, study: str) -> tuple[Affine | None, Affine | N
 
 
 def _check_pixdim(header: NiftiHeader, study: str) -> None:
-    """Refuses a header that sets an affine beside voxel sizes that are none.
+    """Refuses a header whose pixdim holds no positive sizes although it sets an affine.
 
-    Readers that go by pixdim would silently take such voxels for 1 mm.
+    Readers that go by pixdim would silently assume voxels of 1 mm.
 
     Raises:
         CtscribeError: ``E_SPACING``.
@@ -195,7 +201,7 @@ def _check_pixdim(header: NiftiHeader, study: str) -> None:
 
 
 def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
-    """Scales by the stated unit, unless only millimetres give voxels that a CT can have."""
+    """Scales by the stated unit, unless voxel sizes are plausible only as millimetres."""
     scaled = affine.copy()
     with np.errstate(over="ignore"):
         scaled[:3] *= header.mm_per_unit
@@ -203,15 +209,16 @@ def _in_mm(affine: Affine, header: NiftiHeader) -> Affine:
 
 
 def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, bool]:
-    for order, name in (("<", "little"), (">", "big")):
-        size = int.from_bytes(block[:4], "little" if name == "little" else "big")
+    """The header's fields, its size in bytes, and whether the voxels are in a separate file."""
+    for endianness, byte_order in _BYTE_ORDERS.items():
+        size = int.from_bytes(block[:4], byte_order)
         if size not in _SIZES or len(block) < 348:
             continue
         header_class, place, (alone, paired) = _SIZES[size]
         block += stream.read(size - 348)
         found = block[place : place + 4]
         if found in (alone, paired) and len(block) == size:
-            fields = header_class(block, endianness=order, check=False)
+            fields = header_class(block, endianness=endianness, check=False)
             _set_handedness(fields)
             return fields, size, found == paired
         break
@@ -223,7 +230,7 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
 
 
 def _set_handedness(fields: Any) -> None:  # noqa: ANN401
-    """Reads pixdim[0] as the standard's own library does: -1 where negative, else 1, as unset."""
+    """Makes pixdim[0] −1 where it is negative, else 1, as the NIfTI reference library does."""
     handedness = fields["pixdim"][0]
     if np.isfinite(handedness):
         fields["pixdim"][0] = -1 if handedness < 0 else 1
@@ -294,7 +301,7 @@ def _dtype(fields: Any, study: str, warnings: list[str]) -> np.dtype[Any]:  # no
 
 def _offset(fields: Any, least: int, study: str) -> int:  # noqa: ANN401
     offset = float(fields["vox_offset"])
-    if not (least <= offset <= _MAX_OFFSET and offset.is_integer()):
+    if not (least <= offset <= _MAX_OFFSET_BYTES and offset.is_integer()):
         raise CtscribeError(
             "E_HEADER",
             f"{study} must have its first voxel after the header, but the header places it at "
@@ -304,11 +311,10 @@ def _offset(fields: Any, least: int, study: str) -> int:  # noqa: ANN401
 
 
 def _check_extensions(block: bytes, endianness: str, study: str) -> None:
-    order = "little" if endianness == "<" else "big"
     at = 4
     has_extensions = len(block) > 4 and block[0] != 0
     while has_extensions and at < len(block):
-        size = int.from_bytes(block[at : at + 4], order)  # type: ignore[arg-type]
+        size = int.from_bytes(block[at : at + 4], _BYTE_ORDERS[endianness])
         if size < 16 or at + size > len(block):
             raise CtscribeError(
                 "E_HEADER",

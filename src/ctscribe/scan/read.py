@@ -5,13 +5,13 @@ In: a path, and CT-RATE's metadata row where there is one. Out: `CTVolume` and n
 """
 
 import hashlib
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import sha256_of_file
+from ctscribe.base.files import not_readable, sha256_of_file
 from ctscribe.base.types import Intensity
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
 from ctscribe.scan.dicom_sources import is_dicom
@@ -32,6 +32,7 @@ from ctscribe.scan.volume import (
     note_if,
     note_source,
     note_unusual,
+    spacing_of,
     to_ras,
 )
 
@@ -51,22 +52,22 @@ def read_volume(
     """Reads a NIfTI file or a DICOM series.
 
     Args:
-        path: NIfTI file (either, of a .hdr/.img pair), or the folder or zip archive of a DICOM
-            series or one enhanced CT file; told apart by their first bytes.
+        path: NIfTI file (either one of a .hdr/.img pair), or the folder or zip archive of a DICOM
+            series, or one enhanced CT file; recognised by their first bytes.
         study: Name for errors; never taken from the file.
         metadata: CT-RATE's row: slope and intercept for raw files, geometry for files with a
             blank header (axes then run left, posterior, superior, as in CT-RATE).
-        intensity: Whether slope and intercept still have to be applied; a DICOM series has its
-            own and is always brought to HU.
+        intensity: Whether slope and intercept still have to be applied. DICOM slices state their
+            own, which are always applied.
         prefer: Which affine to believe when sform and qform disagree; None refuses.
         series: Number or SeriesInstanceUID of the DICOM series to read; None chooses by
             `dicom_series.RULE`.
-        max_tilt_degrees: Stacks that lean to their slices' normal (gantry tilt) by more than
-            half a degree are set upright up to this angle, and refused beyond.
+        max_tilt_degrees: Slices that are not stacked along their normal (gantry tilt) are set
+            upright up to this angle, and refused beyond; below half a degree nothing is done.
 
     Returns:
-        The volume in RAS orientation within [−1024, 3071] HU, its third axis at right angles to
-        its slices; notes.
+        The volume in RAS orientation within [−1024, 3071] HU, its third axis normal to its slices;
+        notes.
 
     Raises:
         CtscribeError: What is wrong, in one sentence.
@@ -76,20 +77,20 @@ def read_volume(
         kind, rescale, intensity, is_first_release = "DICOM", None, "hu", False
     else:
         values, header, notes = read_nifti(path, study)
-        affine, placed = _locate(header, metadata, study, prefer)
-        notes |= placed
+        affine, geometry_notes = _locate(header, metadata, study, prefer)
+        notes |= geometry_notes
         kind, rescale, is_first_release = "NIfTI", _rescale(metadata), header.is_blank
     check_affine(affine, study)
     notes |= _check_content(values, study)
-    hu, scaled = to_hu(values, rescale, intensity, study)
+    hu, hu_notes = to_hu(values, rescale, intensity, study)
     if rescale is not None:
-        is_raw = scaled.details["intensity"] == "raw"
+        is_raw = hu_notes.details["intensity"] == "raw"
         notes |= note_if(is_raw != is_first_release, "W_RELEASE")
     stored = CTVolume(hu, affine)
-    volume, raised = _upright(to_ras(stored), max_tilt_degrees, study)
+    volume, tilt_notes = _upright(to_ras(stored), max_tilt_degrees, study)
     _check_depth(volume, study)
     source = note_source(volume, kind, stored.orientation)
-    return volume, notes | scaled | raised | note_unusual(volume) | source
+    return volume, notes | hu_notes | tilt_notes | note_unusual(volume) | source
 
 
 def read_grid(
@@ -101,13 +102,13 @@ def read_grid(
     series: str | None = None,
     max_tilt_degrees: float = 30.0,
 ) -> tuple[CTVolume, Notes]:
-    """Reads headers alone: where a source's voxels lie, checked as `read_volume` does.
+    """Reads only headers: the grid of a source's voxels, with the checks of `read_volume`.
 
     Arguments are those of `read_volume`.
 
     Returns:
-        A volume in RAS orientation with the grid that `read_volume` gives, zero throughout and
-        without memory of its own, and notes.
+        A volume in RAS orientation with the grid that `read_volume` gives; its voxels are all 0 and
+        take no memory. Notes.
 
     Raises:
         CtscribeError: What is wrong with the header, in one sentence.
@@ -117,16 +118,16 @@ def read_grid(
         shape, affine, notes = read_dicom_grid(path, study, series)
     else:
         header = read_nifti_header(path, study)
-        affine, placed = _locate(header, metadata, study, prefer)
-        shape, notes = header.shape, note(*header.warnings) | placed
-    volume, more = set_grid(shape, affine, study, max_tilt_degrees)
-    return volume, notes | more
+        affine, geometry_notes = _locate(header, metadata, study, prefer)
+        shape, notes = header.shape, note(*header.warnings) | geometry_notes
+    volume, grid_notes = set_grid(shape, affine, study, max_tilt_degrees)
+    return volume, notes | grid_notes
 
 
 def set_grid(
     shape: tuple[int, ...], affine: Affine, study: str, max_tilt_degrees: float = 30.0
 ) -> tuple[CTVolume, Notes]:
-    """The grid of voxels that lie so, as `read_grid` gives it.
+    """The grid of voxels with this shape and affine, as `read_grid` returns it.
 
     Raises:
         CtscribeError: What is wrong with the grid, in one sentence.
@@ -147,7 +148,7 @@ def _locate(
 ) -> tuple[Affine, Notes]:
     """The affine of a NIfTI file's voxels, RAS+ mm, from its header or CT-RATE's metadata.
 
-    Files of CT-RATE's first release have blank headers and axes left, posterior, superior.
+    Files of CT-RATE's first release have blank headers; their axes run left, posterior, superior.
 
     Raises:
         CtscribeError: ``E_NO_GEOMETRY``, ``E_NO_SPACING``, ``E_ORIENTATION``, or as
@@ -156,10 +157,9 @@ def _locate(
     spacing = metadata.spacing_mm if metadata else None
     affine = None if metadata and header.is_blank else choose_affine(header, study, prefer)
     if affine is not None:
-        own = np.linalg.norm(affine[:3, :3], axis=0)
-        differs = spacing is not None and not np.allclose(own, spacing, rtol=0.01)
-        odd = pixdim_differs(header, affine)
-        return affine, note_if(differs, "W_SPACING_METADATA") | note_if(odd, "W_PIXDIM")
+        differs = spacing is not None and not np.allclose(spacing_of(affine), spacing, rtol=0.01)
+        notes = note_if(differs, "W_SPACING_METADATA")
+        return affine, notes | note_if(pixdim_differs(header, affine), "W_PIXDIM")
     if metadata is None:
         raise CtscribeError(
             "E_NO_GEOMETRY",
@@ -199,9 +199,7 @@ def _holds_dicom(path: Path, study: str, series: str | None) -> bool:
             )
         holds_dicom = is_dicom(path)
     except OSError as error:
-        raise CtscribeError(
-            "E_READ", f"{study} must be readable, but {error.strerror or error}"
-        ) from error
+        raise not_readable(study, error) from error
     if series is not None and not holds_dicom:
         raise CtscribeError(
             "E_OPTION", f"{study} must be DICOM where a series is asked for, but is another file"
@@ -224,27 +222,23 @@ def _rescale(metadata: VolumeMetadata | None) -> tuple[float, float] | None:
 
 
 def _check_content(values: VolumeHu, study: str) -> Notes:
-    """Refuses a volume of one value; warns where at least five neighbouring slices are equal."""
-    first = values[0, 0, 0]
-    if all((plane == first).all() for plane in values.T):
+    """Refuses a constant volume; notes five or more neighbouring slices that are equal."""
+    first, slices = values[0, 0, 0], values.T
+    if all((plane == first).all() for plane in slices):
         raise CtscribeError(
             "E_NO_CONTENT",
             f"{study} must show something, but each voxel has the value {first}",
         )
-    slices = values.T
-    equal = [
+    are_equal = (
         np.array_equal(lower[::16, ::16], upper[::16, ::16]) and np.array_equal(lower, upper)
         for lower, upper in pairwise(slices)
-    ]
-    run = longest = 0
-    for same in equal:
-        run = run + 1 if same else 0
-        longest = max(longest, run)
-    return note_if(longest + 1 >= _REPEATED_SLICES, "W_REPEATED_SLICES")
+    )
+    runs = [1 + len([*run]) for equal, run in groupby(are_equal) if equal]
+    return note_if(max(runs, default=0) >= _REPEATED_SLICES, "W_REPEATED_SLICES")
 
 
 def fingerprint(path: Path, study: str) -> dict[str, int]:
-    """What changes when a source does: total size of its files, and the latest time of change.
+    """Total size of a source's files and their latest change, by which a change is noticed.
 
     Raises:
         CtscribeError: ``E_READ``, naming the study.
@@ -252,7 +246,7 @@ def fingerprint(path: Path, study: str) -> dict[str, int]:
     try:
         states = [file.stat() for file in _files_of(path)]
     except OSError as error:
-        raise CtscribeError("E_READ", f"{study} must be readable, but {error.strerror}") from error
+        raise not_readable(study, error) from error
     return {
         "source_bytes": sum(state.st_size for state in states),
         "source_mtime_ns": max((state.st_mtime_ns for state in states), default=0),
@@ -260,9 +254,9 @@ def fingerprint(path: Path, study: str) -> dict[str, int]:
 
 
 def sha256_of_source(path: Path) -> str:
-    """SHA-256 of a file's bytes; of several files, that of their sorted hashes, one per line.
+    """SHA-256 of a file's bytes; for several files, of their sorted hashes, one per line.
 
-    File names do not enter it: they may tell of a patient, and renaming changes no voxel.
+    File names are left out: they may identify a patient, and renaming changes no voxel.
     """
     hashes = sorted(sha256_of_file(file) for file in _files_of(path))
     if len(hashes) == 1 and not (path.is_dir() or is_file_list(path)):

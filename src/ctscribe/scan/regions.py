@@ -1,7 +1,7 @@
-"""Boxes and masks in axes of their own, drawn as voxels of one grid, and compared there.
+"""Boxes and masks with affines of their own, drawn on one voxel grid and compared there.
 
-In: boxes, or masks, each with the affine of its axes. Out: boolean volumes, and how far two of
-them overlap: whole, and piece by piece.
+In: boxes or masks, each with its affine. Out: boolean volumes, and the overlap of two of them, as a
+whole and piece by piece.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ from ctscribe.scan.boxes import bounds_in
 from ctscribe.scan.types import Affine
 
 _ROUNDING = 1e-3
-"""Of a voxel: positions this near to a border lie on it."""
+"""Positions within this share of a voxel from a border count as on it."""
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 
 
 class Grid(NamedTuple):
-    """Voxels that regions are drawn on."""
+    """The voxel grid on which regions are drawn."""
 
     shape_xyz: tuple[int, int, int]
     affine: Affine
@@ -31,10 +31,10 @@ class Grid(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Region:
-    """A part of a patient: a box in some axes, or those voxels of it that a mask holds."""
+    """A box in the axes of an affine, or the voxels of a mask in that box."""
 
     ends: Float64[np.ndarray, "3 2"]
-    """First and last index along each axis, both inside."""
+    """First and last index along each axis, both inclusive."""
     affine: Affine
     """Index along the axes → RAS+ mm."""
     mask: Bool[np.ndarray, "x y z"] | None = None
@@ -54,7 +54,7 @@ class Region:
         return cls(np.array(ends, dtype=np.float64), affine, mask)
 
     def holds(self, index: Sequence[np.ndarray]) -> Bool[np.ndarray, "..."]:
-        """Which positions, given along this region's axes, lie in it; a voxel is a cell around."""
+        """Which positions, indices along the region's axes, lie in its box or its mask's voxels."""
         slack = _ROUNDING if self.mask is None else 0.5
         inside = np.ones(np.broadcast_shapes(*(axis.shape for axis in index)), bool)
         for axis, (first, last) in zip(index, self.ends, strict=True):
@@ -71,7 +71,7 @@ class Region:
 def draw(regions: Iterable[Region], grid: Grid) -> Bool[np.ndarray, "x y z"]:
     """The voxels of a grid whose centres lie in one of the regions.
 
-    A box too thin to hold a centre is the one voxel nearest its middle, if that is on the grid.
+    A box too thin to contain a centre is drawn as the voxel nearest its middle, if on the grid.
     """
     drawn = np.zeros(grid.shape_xyz, bool)
     for region in regions:
@@ -83,13 +83,13 @@ def draw(regions: Iterable[Region], grid: Grid) -> Bool[np.ndarray, "x y z"]:
 
 
 def _is_on(shape: tuple[int, ...], affine: Affine, grid: Grid) -> bool:
-    """Whether voxels are those of a grid, within a tenth of one at the far corner."""
+    """Whether voxels coincide with a grid's, within a tenth of a voxel at the far corner."""
     drift = np.abs(np.linalg.inv(affine) @ grid.affine - np.eye(4)) @ [*grid.shape_xyz, 1]
     return shape == grid.shape_xyz and bool((drift < 0.1).all())
 
 
 def _draw_one(region: Region, grid: Grid, drawn: Bool[np.ndarray, "x y z"]) -> bool:
-    """Adds a region's voxels; whether there were any."""
+    """Draws a region; returns whether it contains any voxel's centre."""
     to_region = np.linalg.inv(region.affine) @ grid.affine
     cells = 0.0 if region.mask is None else 0.5
     ends = bounds_in(np.linalg.inv(to_region), np.add(region.ends, [-cells, cells]))
@@ -113,7 +113,7 @@ def _draw_middle(region: Region, grid: Grid, drawn: Bool[np.ndarray, "x y z"]) -
 
 
 def grid_around(regions: Iterable[Region]) -> Grid:
-    """A grid of 1 mm along RAS+ that holds all regions, of which there is one at least."""
+    """A grid of 1 mm along the RAS+ axes around one or more regions."""
     ends = np.stack([bounds_in(region.affine, region.ends) for region in regions])
     low, high = ends[:, :, 0].min(0), ends[:, :, 1].max(0)
     affine = np.eye(4)
@@ -123,7 +123,7 @@ def grid_around(regions: Iterable[Region]) -> Grid:
 
 
 def dice(first: Bool[np.ndarray, "x y z"], second: Bool[np.ndarray, "x y z"]) -> float:
-    """Twice the common voxels by the sum of both; 1 where both are empty."""
+    """Dice coefficient: 2·|A ∩ B| / (|A| + |B|); 1 where both are empty."""
     voxels = np.count_nonzero(first) + np.count_nonzero(second)
     return 2 * float(np.count_nonzero(first & second)) / voxels if voxels else 1.0
 
@@ -131,15 +131,15 @@ def dice(first: Bool[np.ndarray, "x y z"], second: Bool[np.ndarray, "x y z"]) ->
 def match_pieces(
     first: Bool[np.ndarray, "x y z"], second: Bool[np.ndarray, "x y z"], least_dice: float
 ) -> tuple[int, int, int]:
-    """Pairs connected pieces one to one, those with the highest Dice first.
+    """Pairs the connected components of two masks one to one, highest Dice first.
 
-    Voxels that touch, also at a corner, hang together.
+    Voxels that touch at a corner are connected too.
 
     Args:
-        least_dice: Of a pair.
+        least_dice: Pairs with a lower Dice coefficient are not made.
 
     Returns:
-        Pairs, and the pieces of each volume.
+        Number of pairs, and of components of either mask.
     """
     (one, num_one), (two, num_two) = (
         ndimage.label(each, _EVERY_NEIGHBOUR) for each in (first, second)

@@ -1,10 +1,9 @@
 """A volume → its slices on a grid of another spacing (paper, Eq. 2): trilinear, half-pixel.
 
 Equal to ``torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`` on the same
-output size, but computed one slice at a time, from a volume that is never built. Plain trilinear
-sampling, as CT-CLIP does it, skips source slices when the target is coarser than the source;
-``antialias`` widens the kernel to the target's voxel size there, as ``antialias=True`` does for
-images in torch.
+output size, but slice by slice, so that the resampled volume is never held in memory. Plain
+trilinear sampling, as in CT-CLIP, skips source slices where the target is coarser than the source;
+``antialias`` widens the kernel to the target's voxel size there, as ``antialias=True`` in torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +19,14 @@ from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import CTVolume, spacing_of
 
 _TOLERANCE_VOXELS = 1e-3
-"""Headers hold float32, so 0.7 mm comes as 0.69999999; without this a slice would be lost."""
+"""Headers hold float32, in which 0.7 mm is 0.69999999; without this a slice would be lost."""
 Plane = Float32[np.ndarray, "y x"]
 
 
 @final
 @dataclass(frozen=True)
 class Taps:
-    """Along one axis: which source voxels an output voxel reads, and with which weights."""
+    """The source voxels that each output voxel reads along one axis, and their weights."""
 
     indices: Int[np.ndarray, "out taps"]
     weights: Float32[np.ndarray, "out taps"]
@@ -40,20 +39,21 @@ class Taps:
         return first_alone and np.array_equal(self.indices[:, 0], np.arange(size))
 
     def reversed(self, size: int) -> "Taps":
-        """The same voxels and weights, read from a source that lies the other way round."""
+        """The same taps for a source whose axis of ``size`` voxels is flipped."""
         return Taps(size - 1 - self.indices, self.weights)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """A volume on another grid, computed slice by slice when asked for.
+    """A volume on another grid, whose slices are computed on request.
 
     Attributes:
         source: The volume.
-        shape_xyz: Of the output; floor(n · current / target) along each axis, as CT-CLIP's.
-        affine: Of the output. The grid covers the same extent as the source (voxel edges
+        shape_xyz: Shape of the output, floor(n · current / target) along each axis as in CT-CLIP.
+        affine: Affine of the output. The grid covers the same extent as the source (voxel edges
             coincide), so the true spacing is n_in · current / n_out.
+        taps_xyz: What the output reads along each axis.
     """
 
     source: CTVolume
@@ -69,8 +69,8 @@ class Resampling:
     def slices(self, indices: range | tuple[int, ...]) -> Iterator[Plane]:
         """Yields output slices [y, x] in HU, float32; each is overwritten by the next.
 
-        The two in-plane axes go first where a source slice serves several output slices,
-        last where slices are dropped; the result is the same.
+        For speed, planes are resampled before they are blended along z where the output has at
+        least as many slices as the source, and after it otherwise; the result is the same.
         """
         planes, in_plane = self._along_memory()
         z = self.taps_xyz[2]
@@ -90,12 +90,12 @@ class Resampling:
         return out.T
 
     def project(self, spans: Sequence[range]) -> Float32[np.ndarray, "x y spans"]:
-        """Maximum of source slices, then resampled in the plane.
+        """Maximum over spans of source slices, then resampled in the plane.
 
-        A density of one source slice stays what it is; blending slices first would thin it.
+        Blending slices first would lower the density of what only one source slice shows.
 
         Args:
-            spans: z indices of the source that each plane takes together, none empty.
+            spans: z indices of the source for each output plane, none empty.
         """
         planes, in_plane = self._along_memory()
         width, height, _ = self.shape_xyz
@@ -105,7 +105,10 @@ class Resampling:
         return out.T
 
     def _along_memory(self) -> tuple[np.ndarray, "_InPlane"]:
-        """Source planes [z, y, x] and what resamples one; backwards reading takes twice as long."""
+        """Source planes [z, y, x] in memory order, and the in-plane resampling for that order.
+
+        Reading axes backwards would take twice as long.
+        """
         planes = self.source.hu.T
         x, y, _ = self.taps_xyz
         if planes.strides[1] < 0:
@@ -136,9 +139,9 @@ def plan_resampling(
 
 
 def stretch(volume: CTVolume, shape_xyz: tuple[int, int, int], affine: Affine) -> CTVolume:
-    """A volume's content from edge to edge on a grid of any shape, spacing and place.
+    """Stretches a volume, edge to edge, over a grid of any shape and affine.
 
-    Nothing is cut off and nothing is added; lengths change as the fields of view differ.
+    Nothing is cropped or padded; lengths change with the field of view.
 
     Returns:
         int16 HU with this affine.
@@ -152,7 +155,7 @@ def stretch(volume: CTVolume, shape_xyz: tuple[int, int, int], affine: Affine) -
 
 
 def scale_voxels(affine: Affine, scale: Sequence[float]) -> Affine:
-    """The affine of voxels so many times as long along each axis, in the same field of view."""
+    """The affine of the same field of view with voxels ``scale`` times as long along each axis."""
     wider, scales = affine.copy(), np.array(scale)
     wider[:3, :3] = affine[:3, :3] * scales
     wider[:3, 3] += affine[:3, :3] @ (0.5 * scales - 0.5)
@@ -179,9 +182,9 @@ def _taps(size: int, out: int, *, antialias: bool) -> Taps:
 
 @final
 class _InPlane:
-    """Both in-plane axes of a slice at once, in buffers that every slice uses again.
+    """Resamples both in-plane axes of a slice, in buffers that are reused for every slice.
 
-    Fresh arrays of a megabyte would cost more in page faults than in arithmetic.
+    Allocating new arrays would cost more time in page faults than the arithmetic.
     """
 
     def __init__(self, y: Taps, x: Taps, shape: tuple[int, int]) -> None:

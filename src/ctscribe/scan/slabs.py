@@ -1,8 +1,7 @@
-"""Slabs: what lies around a slice, seen at once by its maximum.
+"""Slabs: maximum projections of the slices around each slice that is shown.
 
-In one slice a vessel cut across looks like a nodule; in a slab it is a line. In: a grid and the
-z indices of its slices that are shown. Out: which of the scan's own slices each slab takes
-together, and how far it reaches.
+A vessel that is cut across looks like a nodule in one slice, but like a line in a slab. In: a grid
+and the z indices of the slices shown. Out: the source slices of each slab, and its z range.
 """
 
 import math
@@ -14,13 +13,13 @@ from ctscribe.scan.resample import Resampling
 
 
 def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list[range]:
-    """Finds the z indices of the source in the slab around each of a grid's slices.
+    """Finds the source's z indices in the slab around each of a grid's slices.
 
-    A slab holds the source slices whose centres lie within half its thickness, or within half the
-    way to the next slice shown where that is less, and always those that its own slice is made of.
+    A slab contains the source slices whose centres lie within half its thickness, but no farther
+    than half-way to the next slice shown, and always those from which its slice is interpolated.
 
     Args:
-        grid: Its source's z axis is the patient's.
+        grid: Of a source in RAS orientation.
         indices: z indices of the grid, in descending order.
         slab_mm: Thickness of a slab.
     """
@@ -43,10 +42,10 @@ def slab_spans(grid: Resampling, indices: Sequence[int], slab_mm: float) -> list
 def reach_of_slabs(
     grid: Resampling, indices: Sequence[int], spans: Sequence[range]
 ) -> tuple[tuple[float, float], ...]:
-    """From which z index of the grid to which a slice and its slab show it.
+    """Lower and upper z index of the grid that each slice and its slab show, at voxel edges.
 
-    Both ends are edges of voxels: a slice reaches half an index to either side, a slab from the
-    lower edge of its lowest source slice to the upper edge of its highest.
+    A slice reaches half an index to either side; a slab reaches from the lower edge of its lowest
+    source slice to the upper edge of its highest.
     """
     ratio = grid.shape_xyz[2] / grid.source.shape_xyz[2]
     return tuple(
@@ -58,5 +57,5 @@ def reach_of_slabs(
 def slab_thickness_mm(
     reach_z: Sequence[tuple[float, float]], spacing_mm: SpacingMm
 ) -> tuple[float, ...]:
-    """Of each frame's slab; empty without slabs."""
+    """Thickness of each frame's slab, mm; empty without slabs."""
     return tuple((high - low) * spacing_mm[2] for low, high in reach_z)

@@ -1,7 +1,7 @@
-"""A DICOM series → the images it consists of, for documents that refer to them.
+"""A DICOM series → its images, for documents that refer to them.
 
-In: a path, as for `read_dicom`. Out: `SourceSeries`. Whose images they are is read only where it is
-asked for; nothing else in the package reads it to keep it.
+In: a path, as for `read_dicom`. Out: `SourceSeries`. The patient's identity is read only on
+request; nothing else in the package keeps it.
 """
 
 import re
@@ -37,7 +37,7 @@ _OF_IMAGE = ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _CLASS = "SOPClassUID"
 _NEEDED = frozenset({_CLASS, "PatientID", "StudyInstanceUID", *_OF_IMAGE})
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd]")
-"""Control signs, and what stands for bytes that no character set explains."""
+"""Control characters, and the replacement character for undecodable bytes."""
 
 
 @final
@@ -47,10 +47,10 @@ class SourceImage:
 
     Attributes:
         position_lps_mm: Centre of its first voxel.
-        file: Number of its file among those of the series, from 0.
+        file: Number of its file in the series, from 0.
         frame: Its number in that file, from 1; None where the file holds one image.
         sop_class: SOPClassUID.
-        uids: Identifiers of the image, its series and its frame of reference; None unread.
+        uids: UIDs of the image, its series and its frame of reference; None if not read.
     """
 
     position_lps_mm: Numbers
@@ -66,9 +66,9 @@ class SourceSeries:
     """The slices that a scan was read from, in order along their normal.
 
     Attributes:
-        images: At least one.
-        geometry: What they share.
-        identity: Elements of patient and study by keyword, those that are there; None unread.
+        images: One or more.
+        geometry: Size, spacing and orientation, which the images share.
+        identity: The elements of patient and study that are present, by keyword; None if not read.
     """
 
     images: tuple[SourceImage, ...]
@@ -84,11 +84,11 @@ class SourceSeries:
     def in_pixels(
         self, image: SourceImage, places_ras_mm: Float64[np.ndarray, "places 3"]
     ) -> Float64[np.ndarray, "places 2"]:
-        """Places in (column, row) of an image, whose upper left corner is (0, 0) as in an SR."""
-        aside = places_ras_mm * (-1, -1, 1) - image.position_lps_mm
+        """Places as (column, row) in an image; (0, 0) is its upper left corner, as in DICOM SR."""
+        offsets = places_ras_mm * (-1, -1, 1) - image.position_lps_mm
         row_mm, column_mm = self.geometry.spacing_mm
         axes = self.geometry.orientation.reshape(2, 3).T / (column_mm, row_mm)
-        pixels: Float64[np.ndarray, "places 2"] = aside @ axes + 0.5
+        pixels: Float64[np.ndarray, "places 2"] = offsets @ axes + 0.5
         return pixels
 
 
@@ -101,21 +101,22 @@ def read_source_series(
         path: As for `read_dicom`.
         study: Name for errors.
         asked: Number or SeriesInstanceUID of the series.
-        with_identity: Also read who the patient is, and the images' own identifiers.
+        with_identity: Also read the patient's identity, and the images' UIDs.
 
     Raises:
         CtscribeError: What is wrong with the series, in one sentence; ``E_DICOM_TAG`` or
-            ``E_MIXED_PATIENT`` for an identity that no document can bear.
+            ``E_MIXED_PATIENT`` for an identity that cannot stand in a document.
     """
     tags = (_CLASS, *_OF_STUDY, *_OF_IMAGE) if with_identity else (_CLASS,)
     with dicom_files(path, study) as files:
         headers, _ = read_headers(files, study)
         series, _ = choose_series(headers, study, asked)
         slices, geometry = order_slices(series, study)
-        told = {file: _elements(file, study, tags) for file in {one.file: None for one in slices}}
-    numbers = {file: number for number, file in enumerate(told)}
-    images = tuple(_image(one, numbers[one.file], told[one.file]) for one in slices)
-    identity = _identity([*told.values()], study) if with_identity else None
+        files_in_order = dict.fromkeys(one.file for one in slices)
+        elements = {file: _elements(file, study, tags) for file in files_in_order}
+    numbers = {file: number for number, file in enumerate(elements)}
+    images = tuple(_image(one, numbers[one.file], elements[one.file]) for one in slices)
+    identity = _identity([*elements.values()], study) if with_identity else None
     return SourceSeries(images, geometry, identity)
 
 
@@ -131,7 +132,7 @@ def _image(one: Slice, number: int, elements: dict[str, str]) -> SourceImage:
 
 
 def _elements(file: DicomFile, study: str, tags: tuple[str, ...]) -> dict[str, str]:
-    """Those of the elements that a file has, as text; refused where one is not of its kind."""
+    """The elements of these tags that a file has, as text; an invalid value is refused."""
     image = read_dataset(file, study, pixels=False, tags=tags) or Dataset()
     found: dict[str, str] = {}
     for tag in tags:
@@ -148,7 +149,7 @@ def _elements(file: DicomFile, study: str, tags: tuple[str, ...]) -> dict[str, s
 
 
 def _is_valid(tag: str, text: str) -> bool:
-    """Whether a value is of its element's kind, and came whole through its character set."""
+    """Whether a value is valid for its element, and was decoded without loss."""
     kind = dictionary_VR(tag)
     try:
         validate_value(kind, text, RAISE)
@@ -166,13 +167,13 @@ def _unusable(tag: str, study: str) -> CtscribeError:
     )
 
 
-def _identity(told: list[dict[str, str]], study: str) -> dict[str, str]:
-    """What all files say of patient and study.
+def _identity(files: list[dict[str, str]], study: str) -> dict[str, str]:
+    """The elements of patient and study, in which all files must agree.
 
     Raises:
         CtscribeError: ``E_MIXED_PATIENT`` where they do not agree.
     """
-    first, *others = ({tag: one[tag] for tag in _OF_STUDY if tag in one} for one in told)
+    first, *others = ({tag: one[tag] for tag in _OF_STUDY if tag in one} for one in files)
     for other in others:
         for tag in _OF_STUDY:
             if first.get(tag) != other.get(tag):

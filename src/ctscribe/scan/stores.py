@@ -1,4 +1,4 @@
-"""Resampled volumes on disk, and .npy files whose CRC-32 is checked before they are believed.
+"""Resampled volumes on disk, and .npy files whose CRC-32 is checked before they are used.
 
 ``preprocessed/<name>.nii.gz``: int16 HU with geometry, for people and other tools.
 ``preprocessed_npy/<name>.npy``: float32 [z, x, y] in [−1, 1] (Eq. 3), as the paper's, with a
@@ -22,9 +22,9 @@ from ctscribe.scan.resample import Resampling
 from ctscribe.scan.types import Affine, NormalisedZxy
 
 _LEVEL = 1
-"""igzip's fastest that still compresses CT about 2:1."""
+"""The fastest level of igzip that still compresses CT about 2:1."""
 _GZIP = 31
-"""zlib's sign for the gzip format, without a name and a time in its header."""
+"""zlib's ``wbits`` for gzip, here without a name and a time in its header."""
 GRID = "trilinear, half-pixel (align_corners=False): voxel edges coincide with the source's"
 
 
@@ -32,18 +32,20 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
     """Writes both stores in one pass over the slices, so that no volume is held in memory.
 
     Args:
+        out: The prepared folder.
         stem: Name without suffix.
         resampling: The planned volume in RAS orientation.
-        record: What else the sidecar holds.
+        record: Further content of the sidecar.
     """
+    nifti_path, npy_path, sidecar_path = store_paths(out, stem)
     width, height, depth = resampling.shape_xyz
     shape_zxy = (depth, width, height)
     stored = np.empty((height, width), dtype="<i2")
     normalised = np.empty((width, height), dtype="<f4")
     deflate = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
     with (
-        checked_writer(out / "preprocessed" / f"{stem}.nii.gz") as nifti,
-        npy_writer(out / "preprocessed_npy" / f"{stem}.npy", shape_zxy, "<f4") as npy,
+        checked_writer(nifti_path) as nifti,
+        npy_writer(npy_path, shape_zxy, "<f4") as npy,
     ):
         nifti.write(deflate.compress(nifti_header(resampling.shape_xyz, resampling.affine)))
         for plane in resampling.slices(range(depth)):
@@ -63,7 +65,7 @@ def write_stores(out: Path, stem: str, resampling: Resampling, record: dict[str,
         "npy_crc32": npy.crc32,
         "nifti_crc32": nifti.crc32,
     }
-    write_json(out / "preprocessed_npy" / f"{stem}.json", sidecar)
+    write_json(sidecar_path, sidecar)
 
 
 def read_normalised(out: Path, stem: str) -> NormalisedZxy:
@@ -73,8 +75,8 @@ def read_normalised(out: Path, stem: str) -> NormalisedZxy:
         CtscribeError: ``E_MISSING`` without a sidecar, ``E_CACHE`` when the array is not what was
             written.
     """
-    sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
-    return map_npy(out / "preprocessed_npy" / f"{stem}.npy", sidecar.get("npy_crc32"), stem)
+    _, npy_path, sidecar_path = store_paths(out, stem)
+    return map_npy(npy_path, read_json(sidecar_path).get("npy_crc32"), stem)
 
 
 def check_stores(out: Path, stem: str) -> None:
@@ -83,19 +85,16 @@ def check_stores(out: Path, stem: str) -> None:
     Raises:
         CtscribeError: ``E_MISSING`` or ``E_CACHE`` when a file is not what was written.
     """
-    read_normalised(out, stem)
-    sidecar = read_json(out / "preprocessed_npy" / f"{stem}.json")
-    check_file(out / "preprocessed" / f"{stem}.nii.gz", sidecar.get("nifti_crc32"), stem)
+    nifti_path, npy_path, sidecar_path = store_paths(out, stem)
+    sidecar = read_json(sidecar_path)
+    check_file(npy_path, sidecar.get("npy_crc32"), stem)
+    check_file(nifti_path, sidecar.get("nifti_crc32"), stem)
 
 
-def store_paths(out: Path, stem: str) -> list[Path]:
-    """All files of both stores."""
-    folder = out / "preprocessed_npy"
-    return [
-        out / "preprocessed" / f"{stem}.nii.gz",
-        folder / f"{stem}.npy",
-        folder / f"{stem}.json",
-    ]
+def store_paths(out: Path, stem: str) -> tuple[Path, Path, Path]:
+    """The NIfTI file, the .npy file and its JSON sidecar."""
+    npy_path = out / "preprocessed_npy" / f"{stem}.npy"
+    return out / "preprocessed" / f"{stem}.nii.gz", npy_path, npy_path.with_name(f"{stem}.json")
 
 
 def nifti_header(shape_xyz: tuple[int, int, int], affine: Affine) -> bytes:
@@ -114,7 +113,7 @@ def nifti_header(shape_xyz: tuple[int, int, int], affine: Affine) -> bytes:
 
 @final
 class CheckedWriter:
-    """Writes a file part by part and keeps its CRC-32."""
+    """Writes a file in parts and computes its CRC-32."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -129,14 +128,14 @@ class CheckedWriter:
 
 @contextmanager
 def checked_writer(path: Path) -> Iterator[CheckedWriter]:
-    """Opens a file for writing; atomic like `atomic_write`."""
+    """Opens a file for writing, atomically as `atomic_write` does."""
     with atomic_write(path) as file:
         yield CheckedWriter(file)
 
 
 @contextmanager
 def npy_writer(path: Path, shape: Iterable[int], dtype: str) -> Iterator[CheckedWriter]:
-    """Opens a .npy file of known shape and type, whose elements are then written in C order."""
+    """Opens a .npy file of this shape and type; its elements must then be written in C order."""
     header = BytesIO()
     described = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(header, described)
@@ -149,7 +148,7 @@ def check_file(path: Path, crc32: object, name: str) -> None:
     """Compares a file's CRC-32 with the one in its sidecar; `name` is the study's, for the error.
 
     Raises:
-        CtscribeError: ``E_CACHE`` when the file is missing or other than it was written.
+        CtscribeError: ``E_CACHE`` when the file is missing or has changed since.
     """
     try:
         content = np.memmap(path, dtype=np.uint8, mode="r")

@@ -1,6 +1,6 @@
-"""Arrays that several wings hand to each other, by name.
+"""Names for arrays that several wings share.
 
-Shapes, axis order and element types are checked by jaxtyping and beartype in the tests, and cost
+In the tests, jaxtyping and beartype check their shapes, axis order and element types; this costs
 nothing at run time.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int16, UInt8
 
 VolumeHu = Int16[np.ndarray, "x y z"] | Float32[np.ndarray, "x y z"]
-"""Hounsfield units, axes along the affine's columns; float32 where int16 would round."""
+"""Hounsfield units, axes along the affine's columns; float32 where values are not whole."""
 Affine = Float64[np.ndarray, "4 4"]
 """Voxel index (x, y, z, 1) → RAS+ position in mm (right, anterior, superior, 1 point to +)."""
 NormalisedZxy = Float32[np.ndarray, "z x y"]

@@ -1,9 +1,9 @@
 """Volumes scanned with a tilted gantry → volumes whose third axis is normal to their slices.
 
-The gantry of a CT can be tilted; its slices then lie askew to the table's travel, and their
-stack is a sheared grid, which resampling along the axes would bend. Each slice is moved within
-its own plane, by linear interpolation, until the stack stands upright on it; no slice is mixed
-with another, and every voxel keeps its position in mm.
+If the gantry is tilted, slices are not perpendicular to the table's travel and their stack is a
+sheared grid, which resampling along the axes would distort. Each slice is therefore shifted within
+its own plane, by linear interpolation, until the stack runs along the slices' normal. Slices are
+not mixed, and every voxel keeps its position in mm.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import MAX_VOXELS, CTVolume
 
 NEGLIGIBLE_DEGREES = 0.5
-"""Leaning less than this moves no slice by a hundredth of its distance."""
+"""A smaller tilt shifts slices by less than a hundredth of their distance, and is ignored."""
 
 
 @final
@@ -43,11 +43,12 @@ class UprightGrid:
 def plan_upright(
     shape_xyz: tuple[int, int, int], affine: Affine, max_tilt_degrees: float, study: str
 ) -> UprightGrid | None:
-    """Lays out the upright grid; None where the stack leans by half a degree or less.
+    """Lays out the upright grid; None where the tilt is half a degree or less.
 
     Args:
-        shape_xyz: Of a volume whose third axis is the stack's.
-        max_tilt_degrees: Stacks that lean further are refused.
+        shape_xyz: Shape of a volume whose slices are stacked along its third axis.
+        affine: Its affine, RAS+ mm.
+        max_tilt_degrees: Stacks with a larger tilt are refused.
         study: Name for errors.
 
     Raises:
@@ -59,12 +60,12 @@ def plan_upright(
     normal = np.cross(x, y)
     normal *= np.sign(normal @ along) / np.linalg.norm(normal)
     height = float(along @ normal)
-    aside = along - height * normal
-    tilt = float(np.degrees(np.arctan2(np.linalg.norm(aside), height)))
+    shear = along - height * normal
+    tilt = float(np.degrees(np.arctan2(np.linalg.norm(shear), height)))
     if tilt <= NEGLIGIBLE_DEGREES:
         return None
     _check_tilt(tilt, max_tilt_degrees, study)
-    steps = [float(aside @ axis / (axis @ axis)) for axis in (x, y)]
+    steps = [float(shear @ axis / (axis @ axis)) for axis in (x, y)]
     reach = [step * (shape_xyz[2] - 1) for step in steps]
     starts = [int(np.ceil(max(0.0, -far))) for far in reach]
     sides = [size + int(np.ceil(abs(far))) for size, far in zip(shape_xyz[:2], reach, strict=True)]
@@ -107,7 +108,7 @@ def _check_tilt(tilt_degrees: float, max_tilt_degrees: float, study: str) -> Non
 
 
 def set_upright(volume: CTVolume, grid: UprightGrid) -> CTVolume:
-    """Shifts each slice within its plane by linear interpolation; new voxels are air."""
+    """Shifts each slice within its plane by linear interpolation, padding with air."""
     width, height, depth = grid.shape_xyz
     planes = np.full((depth, height, width), AIR_HU, dtype=volume.hu.dtype)
     for index, (target, source) in enumerate(zip(planes, volume.hu.T, strict=True)):
@@ -116,7 +117,7 @@ def set_upright(volume: CTVolume, grid: UprightGrid) -> CTVolume:
             for start, step in zip(grid.start_voxels, grid.step_voxels, strict=True)
         )
         left, top = int(np.floor(x)), int(np.floor(y))
-        moved = _move(_move(source.astype(np.float32), x - left, 1), y - top, 0)
+        moved = _shift(_shift(source.astype(np.float32), x - left, 1), y - top, 0)
         if target.dtype == np.int16:
             moved = np.rint(moved)
         rows, columns = moved.shape
@@ -125,8 +126,8 @@ def set_upright(volume: CTVolume, grid: UprightGrid) -> CTVolume:
     return CTVolume(planes.T, grid.affine)
 
 
-def _move(plane: np.ndarray, part: float, axis: int) -> np.ndarray:
-    """Shifts a plane by a part of a voxel; it grows by one row or column."""
+def _shift(plane: np.ndarray, fraction: float, axis: int) -> np.ndarray:
+    """Shifts a plane by a fraction of a voxel; it grows by one row or column."""
     edge = np.full_like(np.take(plane, [0], axis), AIR_HU)
     here, before = np.concatenate([plane, edge], axis), np.concatenate([edge, plane], axis)
-    return here * np.float32(1 - part) + before * np.float32(part)
+    return here * np.float32(1 - fraction) + before * np.float32(fraction)

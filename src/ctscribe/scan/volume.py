@@ -1,4 +1,4 @@
-"""One CT volume: Hounsfield units with their affine, what is noted of them, and what is plausible.
+"""One CT volume: Hounsfield units with their affine, notes about it, and checks of geometry.
 
 In and out: `CTVolume`, affines in RAS+ mm, `Notes`.
 """
@@ -13,7 +13,7 @@ from ctscribe.base.types import SpacingMm
 from ctscribe.scan.types import Affine, VolumeHu
 
 MIN_SLICES = 20
-"""Fewer are a slab, not a chest."""
+"""Fewer slices cannot show a chest."""
 MAX_VOXELS = 1 << 31
 """Twice 1024 × 1024 × 1024; the largest chest CT known has 1024 × 1024 × 1617."""
 _FARTHEST_MM = 1e5
@@ -109,13 +109,13 @@ def lps_affine(spacing_mm: SpacingMm, position_lps_mm: tuple[float, float, float
 
 
 def lps_to_ras(affine: Affine) -> Affine:
-    """An affine in DICOM's axes (left, posterior, superior) in RAS+."""
+    """Converts an affine from DICOM's axes (left, posterior, superior) to RAS+."""
     ras: Affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     return ras
 
 
 def check_affine(affine: Affine, study: str) -> None:
-    """Refuses an affine that cannot place a CT's voxels: not finite, flat, or of absurd spacing.
+    """Refuses an affine that no CT has: not finite, with parallel axes, or with absurd spacing.
 
     Raises:
         CtscribeError: ``E_AFFINE`` or ``E_SPACING``.
@@ -136,20 +136,20 @@ def check_affine(affine: Affine, study: str) -> None:
 
 
 def is_plausible(affine: Affine) -> bool:
-    """Whether voxels have sides from 0.05 to 20 mm; false for what is not finite."""
+    """Whether all voxel sides are from 0.05 to 20 mm; false where one is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((spacing >= _SMALLEST_MM).all() and (spacing <= _LARGEST_MM).all())
 
 
 def _is_flat(axes: np.ndarray) -> bool:
-    """Whether three axes span no volume to speak of, as if they lay in one plane."""
+    """Whether three axes lie in one plane, or nearly so."""
     x, y, z = axes.T  # a determinant by elimination warns where a tiny pivot divides
     return bool(abs(np.cross(x, y) @ z) <= 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
 
 
 def affines_agree(first: Affine, second: Affine) -> bool:
-    """Whether two affines say the same within 1 % of each axis and one voxel of origin."""
+    """Whether two affines agree within 1 % of each axis, and one voxel in the origin."""
     spacing = np.linalg.norm(first[:3, :3], axis=0)
     axes = np.linalg.norm(first[:3, :3] - second[:3, :3], axis=0)
     origin = np.linalg.norm(first[:3, 3] - second[:3, 3])
@@ -159,19 +159,19 @@ def affines_agree(first: Affine, second: Affine) -> bool:
 @final
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What was noticed while a volume was read; nothing that names a patient.
+    """What was noticed while a volume was read; nothing that identifies a patient.
 
     Attributes:
         codes: Warnings; see `base.error_codes`.
-        details: What the volume's record says of its source, JSON-able: numbers of voxels that
-            a repair changed by code, the DICOM series of the folder, the tilt and so on.
+        details: JSON-able details for the volume's record: numbers of voxels that repairs changed
+            by code, the DICOM series of the folder, the tilt and so on.
     """
 
     codes: frozenset[str] = frozenset()
     details: dict[str, Any] = field(default_factory=dict)
 
     def __or__(self, other: "Notes") -> "Notes":
-        """Codes and details of both, ``changed_voxels`` by code."""
+        """Both notes together; their ``changed_voxels`` are merged by code."""
         changed = self.details.get("changed_voxels", {}) | other.details.get("changed_voxels", {})
         details = {**self.details, **other.details}
         if changed:
@@ -180,17 +180,17 @@ class Notes:
 
 
 def note(*codes: str, **details: Any) -> Notes:  # noqa: ANN401 - whatever JSON can hold
-    """Notes of some codes, with details by name."""
+    """Notes with these codes and details."""
     return Notes(frozenset(codes), details)
 
 
 def note_if(condition: bool, code: str) -> Notes:
-    """Notes of one code where a condition holds, else none."""
+    """Notes with one code if a condition holds, else empty."""
     return note(code) if condition else Notes()
 
 
 def note_changed(**num_voxels: int) -> Notes:
-    """Codes of repairs with how many voxels each changed; those of none are left out."""
+    """Notes on repairs: code → voxels changed; repairs that changed none are left out."""
     changed = {code: count for code, count in num_voxels.items() if count}
     return note(*changed, changed_voxels=changed) if changed else Notes()
 
@@ -208,9 +208,10 @@ def note_source(volume: CTVolume, kind: str, orientation: str) -> Notes:
 
 
 def note_unusual(volume: CTVolume) -> Notes:
-    """``W_SPACING`` and ``W_FIELD`` for a grid that few chest CTs have.
+    """``W_SPACING`` and ``W_FIELD`` for a grid that is unusual for chest CT.
 
-    Voxels are usual from 0.2 to 2 mm in the plane and up to 10 mm along it, but for rounding.
+    Usual voxels measure 0.2 to 2 mm in the plane and up to 10 mm along z, but for rounding; a usual
+    field of view is 150 to 700 mm wide.
 
     Args:
         volume: In RAS orientation; its third axis is the patient's.
