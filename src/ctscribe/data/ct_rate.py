@@ -19,7 +19,7 @@ from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.text.findings import FINDINGS
 
 VolumeCells = dict[str, Cells]
-"""By VolumeName."""
+"""VolumeName → its row."""
 
 SPLITS: tuple[SourceSplit, ...] = ("train", "valid")
 _LONG_SPLIT: dict[SourceSplit, str] = {"train": "train", "valid": "validation"}
@@ -58,9 +58,9 @@ class VolumeName:
 
     split: SourceSplit
     patient_id: str
-    """``train_53``; numbers restart in each split, so the split belongs to the name."""
+    """Such as ``train_53``; with the split, because numbers restart in each split."""
     scan_id: str
-    """``train_53_a``; report and labels belong to the scan."""
+    """Such as ``train_53_a``; reconstructions of a scan share its report and labels."""
     reconstruction: int
 
 
@@ -106,7 +106,7 @@ class CtRateTree:
         return self._place(f"metadata/no_chest_{split}.txt")
 
     def volume_path(self, volume_name: str, flavour: Flavour) -> Path:
-        """The file of one volume in one release; it need not exist."""
+        """The path of one volume in one release, whether or not it exists."""
         parts = parse_volume_name(volume_name)
         folder = parts.split if flavour == "v1" else f"{parts.split}_fixed"
         return self._place(f"{folder}/{parts.patient_id}/{parts.scan_id}/{volume_name}")
@@ -123,19 +123,19 @@ class CtRateTree:
 
 
 def read_metadata(path: Path) -> VolumeCells:
-    """Reads a metadata CSV; attributes that nothing uses are dropped, further ones allowed."""
+    """Reads the columns of a metadata CSV that we use; others are allowed and dropped."""
     return read_table(path, required=_USED_METADATA)
 
 
 def read_reported(path: Path) -> tuple[str, ...]:
-    """The volumes that a reports CSV names; its columns must be `REPORT_COLUMNS`."""
+    """The volumes in a reports CSV, whose columns must be `REPORT_COLUMNS`."""
     table = read_csv(path, keep=("VolumeName",))
     check_columns(table, REPORT_COLUMNS, REPORT_COLUMNS)
     return tuple(table.by_name("VolumeName"))
 
 
 def each_report(path: Path) -> Iterator[tuple[str, Cells]]:
-    """Every volume of a reports CSV with its row; the texts of all are not held in memory."""
+    """Yields every volume of a reports CSV with its row, so that not all texts are in memory."""
     for _, cells in each_csv_row(path)[1]:
         yield nfc(cells["VolumeName"].strip()), cells
 
@@ -146,7 +146,7 @@ def read_labels(path: Path) -> VolumeCells:
 
 
 def read_no_chest(path: Path) -> frozenset[str]:
-    """Volume names on an exclusion list, one per line; none when there is no such file."""
+    """The volume names on an exclusion list, one per line; empty if there is no such file."""
     if not path.exists():
         return frozenset()
     names = (line.strip() for line in read_text(path).split("\n"))

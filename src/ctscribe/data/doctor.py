@@ -1,4 +1,4 @@
-"""A data set → what is wrong with it, and what preparing it takes; only headers are read."""
+"""A data set → its problems, and the resources that preparing it takes; reads only headers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,31 +37,30 @@ _FEATURE_WIDTHS = {
     "qwen3-vl-4b": (10240, 16384),
     "qwen3.5-4b": (2560, 4096),
 }
-"""Numbers per visual token behind a preset's mergers, and before them, of all levels."""
+"""Preset → numbers per visual token after the mergers, and before them, of all levels."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A code with the volumes that it was found in."""
+    """How often a code was found, with examples."""
 
     count: int
     examples: tuple[str, ...]
-    """The first three sentences, or names where the code is a warning, with the series that were
-    left aside and the angle of a tilt."""
+    """Up to three: sentences of errors, or for a warning names of volumes with its details."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What preparing takes."""
+    """The resources that preparing a data set takes."""
 
     disk_bytes: int
-    """Of all outputs together."""
+    """Size of all outputs together."""
     memory_bytes: int
-    """Of one process at its largest volume."""
+    """Peak of one process, at the largest volume."""
     cpu_hours: float
-    """Of one core; two cores halve it."""
+    """Time on one core; two cores halve it."""
 
 
 @final
@@ -72,18 +71,18 @@ class Diagnosis:
     num_volumes: int
     """Volumes that can be prepared, as far as headers tell."""
     problems: dict[str, Problem]
-    """Why others cannot, by code."""
+    """Code → volumes that cannot be prepared."""
     warnings: dict[str, Problem]
-    """What is unusual, by code."""
+    """Code → volumes that are unusual."""
     need: dict[str, Need]
-    """By what is kept, ``slices`` or ``all``."""
+    """``--keep`` (``slices`` or ``all``) → resources."""
     features_bytes: int
-    """Disk that a frozen tower's features of all volumes take besides, those of noise apart, or
-    the copies of another encoder's tables; 0 for a tower that learns, or without the tables."""
+    """Further disk space for a frozen tower's features of all volumes, those of noise excluded, or
+    for copies of another encoder's tables; 0 for a tower that learns, or without the tables."""
 
     @property
     def num_failing(self) -> int:
-        """Volumes with a problem, those that the data set's own lists exclude not counted."""
+        """Volumes with a problem, not counting those that the data set's own lists exclude."""
         return sum(found.count for code, found in self.problems.items() if code != NO_CHEST)
 
 
@@ -101,15 +100,16 @@ def examine(
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Diagnosis:
-    """Examines a data set, or an export that is none yet, by its tables and headers.
+    """Examines the tables and headers of a data set, or of an archive's export that is not one yet.
 
-    Damage beyond the headers (a cut file, a wrong checksum, values that are no HU) is found only
-    when `prepare` reads the voxels. The arguments are those of `prepare`; ``model`` tells how large
-    stored features are; of another encoder's the folder ``tables`` of `import_tables` does.
+    Damage beyond the headers (a cut file, a wrong checksum, values that are not HU) is found only
+    when `prepare` reads the voxels. The arguments are those of `prepare`, and two by which the size
+    of stored features is estimated: ``model``, and for another encoder the folder ``tables`` that
+    `import_tables` takes.
 
     Raises:
         CtscribeError: What is wrong with the data set's tables, or an encoder's; ``E_OPTION`` for
-            such of an encoder that ``model`` does not name.
+            an encoder's tables where ``model`` names no encoder.
     """
     copies = _tables_bytes(tables, model)
     estimate = partial(_estimate, volume=volume, slices=slices, prefer=prefer)
@@ -139,7 +139,7 @@ def examine(
 def _sort_out(
     entries: Iterable[ListedVolume | SkippedRow], series: str | None
 ) -> tuple[list["_Header"], dict[str, Problem]]:
-    """The volumes whose headers are to be read, and what is wrong with the others."""
+    """The volumes whose headers are to be read, and the problems of the others."""
     headers: list[_Header] = []
     problems: dict[str, Problem] = {}
     for entry in entries:
@@ -152,7 +152,7 @@ def _sort_out(
 
 
 def describe(found: Diagnosis) -> str:
-    """A diagnosis as text: codes with counts and examples, then what each choice takes."""
+    """A diagnosis as text: codes with counts and examples, then the resources by ``--keep``."""
     lines = [f"{found.num_volumes} volumes can be prepared, as far as headers tell"]
     for title, codes in (("problem", found.problems), ("warning", found.warnings)):
         for code, problem in codes.items():
@@ -171,22 +171,22 @@ def describe(found: Diagnosis) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What reading a volume's header needs; its report is not held."""
+    """What is needed to read a volume's header; its report is not kept in memory."""
 
     volume_name: str
     path: str
     metadata: VolumeMetadata | None
     series: str | None
-    """The one to read of a DICOM folder."""
+    """Which series of a DICOM folder to read."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """What one volume takes, and its warnings, as far as its header tells."""
+    """Sizes from which resources are estimated, and warnings, by one volume's header."""
 
     warnings: dict[str, str]
-    """By code, the volume's name with what its header says of the matter."""
+    """Code → the volume's name, with details for some codes."""
     voxels_in: int
     voxels_out: int
     visual_tokens: int
@@ -245,7 +245,7 @@ def _add(found: dict[str, Problem], code: str, example: str) -> None:
 @final
 @dataclass(slots=True)
 class _Estimates:
-    """The estimates of all volumes together."""
+    """The sum of all volumes' estimates."""
 
     number: int = 0
     voxels_in: int = 0
@@ -263,19 +263,19 @@ class _Estimates:
         self.most_voxels_in = max(self.most_voxels_in, one.voxels_in)
 
 
-def _needs(all_in: _Estimates) -> dict[str, Need]:
-    memory = round(BASE_BYTES + 2 * all_in.most_voxels_in)
-    read_h = all_in.voxels_in * _READ_S_PER_VOXEL / 3600
-    store_h = all_in.voxels_out * _STORE_S_PER_VOXEL / 3600
-    stores = round(all_in.voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
+def _needs(total: _Estimates) -> dict[str, Need]:
+    memory = round(BASE_BYTES + 2 * total.most_voxels_in)
+    read_h = total.voxels_in * _READ_S_PER_VOXEL / 3600
+    store_h = total.voxels_out * _STORE_S_PER_VOXEL / 3600
+    stores = round(total.voxels_out * (4 + _NIFTI_BYTES_PER_VOXEL))
     return {
-        "slices": Need(all_in.frame_bytes, memory, read_h),
-        "all": Need(all_in.frame_bytes + stores, memory, read_h + store_h),
+        "slices": Need(total.frame_bytes, memory, read_h),
+        "all": Need(total.frame_bytes + stores, memory, read_h + store_h),
     }
 
 
 def _tables_bytes(folder: Path | None, model: ModelConfig) -> int:
-    """What another encoder's features take once they are copied; 0 where they are not given."""
+    """Size of another encoder's features, which will be copied; 0 if no folder is given."""
     if folder is None:
         return 0
     if model.encoder is None:
@@ -294,7 +294,7 @@ def _tables_bytes(folder: Path | None, model: ModelConfig) -> int:
 
 
 def _bytes_per_token(model: ModelConfig) -> int:
-    """Of a frozen tower's features on disk; nothing is stored of one that learns."""
+    """Size on disk of a frozen tower's features; 0 for a tower that learns."""
     if not model.freeze_tower:
         return 0
     merged, before = _FEATURE_WIDTHS[model.preset]

@@ -1,14 +1,13 @@
-"""The ledger of a prepared folder: what is done and what failed, told without opening a volume.
+"""The ledger of a prepared folder: which volumes are done or failed, without opening their files.
 
-Each volume's own record, written last and checked by CRC, is the truth. The ledger only repeats
-it, beside the size and time of each output file, as git's index does for a working tree: a row
-holds while the files are those it saw, and a run that finds them so has read none of them. A
-missing, outdated or damaged ledger, or a row of it that does not have its own checksum, costs the
-time of checking the files, and nothing else.
+The authority is each volume's own record, written last and checked by CRC. The ledger repeats it
+beside the size and modification time of each output file, as git's index does for a working tree: a
+row is valid while the files still have that size and time, so they need not be read. If the ledger
+or a row is missing, outdated or damaged, the files themselves are checked, which only takes time.
 
-It is one SQLite file in WAL mode, so that it can be read while it is written. That works among
-the processes of one machine only, so only the process that drives a run opens it; engines' workers
-do not, and each shard keeps its own.
+It is one SQLite file in WAL mode, so that it can be read while it is written. WAL mode works only
+between processes of one machine, so only the process that drives a run opens it; workers do not,
+and each shard has its own.
 """
 
 import json
@@ -23,7 +22,7 @@ from isal.isal_zlib import crc32
 from ctscribe.base.errors import CtscribeError
 
 Files = dict[str, tuple[int, int]]
-"""Path below the prepared folder → (bytes, time of last change in ns)."""
+"""Path within the prepared folder → (bytes, modification time in ns)."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS volumes (
     name TEXT PRIMARY KEY,
@@ -38,9 +37,9 @@ _OF_THE_DISK = {
     *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM),
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
 }
-"""Errors that beginning anew would not mend."""
+"""Errors of the disk or of locks, which a new ledger would meet too."""
 _ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""The latter where the text of an error quotes bytes of a damaged file."""
+"""Python raises the latter if SQLite's error message quotes bytes of a damaged file."""
 _WRITE = "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -55,9 +54,9 @@ class Ledger:
     def find(
         self, name: str, request: dict[str, Any], outputs: Sequence[Path]
     ) -> dict[str, Any] | None:
-        """A volume's record, when it contains this request and its outputs are unchanged.
+        """A volume's record if it contains this request and its outputs are unchanged, else None.
 
-        A row that does not have its own checksum counts as none.
+        A row with a wrong checksum is ignored.
         """
         row = None
         with suppress(*_ERRORS):
@@ -67,7 +66,7 @@ class Ledger:
         if row is None or _crc32_of(row[:-1]) != row[-1]:
             return None
         record: dict[str, Any] = json.loads(row[3])
-        if any(record.get(key) != value for key, value in request.items()):
+        if not request.items() <= record.items():
             return None
         before = {path: tuple(state) for path, state in json.loads(row[4]).items()}
         now = _state(self._folder, outputs)
@@ -100,7 +99,7 @@ class Ledger:
 
 @contextmanager
 def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterator[Ledger]:
-    """Opens the ledger of a prepared folder, or begins one with the rows of its shards' ledgers.
+    """Opens the ledger of a prepared folder, or creates it from the ledgers of its shards.
 
     Raises:
         CtscribeError: ``E_WRITE``.
@@ -124,7 +123,7 @@ def open_ledger(path: Path, folder: Path, shards: Sequence[Path] = ()) -> Iterat
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Opens a database whole, or raises ``sqlite3.DatabaseError``."""
+    """Opens and checks a database; raises ``sqlite3.DatabaseError`` if it is damaged."""
     database = sqlite3.connect(path, isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""A phantom's truth, or masks in a table or folders → masks, or boxes, of lesions by volume."""
+"""A phantom's truth, or masks named by a table or in folders → masks or boxes of lesions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 Places = Mapping[str, tuple[Place, ...]]
-"""By volume name without its suffix; of a volume that is not in it no place is known."""
+"""Volume name without suffix → its lesions; unknown for volumes that are not in it."""
 
 SENTENCES = "dataset.json"
 """The file of ReXGroundingCT that names the sentences of each volume's masks."""
@@ -43,32 +43,32 @@ _COLUMNS = ("volume", "finding", "mask")
 
 
 class MaskFile(NamedTuple):
-    """A file of masks of one volume, which is not read yet."""
+    """A file with masks of one volume, not read yet."""
 
     path: Path
-    told: str
-    """How errors name it: paths may tell who the patient is."""
+    label: str
+    """Its name in errors, without the folder, which may identify a patient."""
     shown: tuple[tuple[str, ...], ...]
-    """What each of its masks shows, findings or sentences; none where that is not asked for."""
+    """For each mask, the findings that it shows (maybe none), or the name of its sentence."""
 
     def read(self) -> tuple[list[Bool[np.ndarray, "x y z"]], Affine]:
-        """Its masks, as many as things are shown, and voxel index → RAS+ mm.
+        """Reads its masks, one for each entry of ``shown``, and their affine.
 
         Raises:
             CtscribeError: ``E_MASK``.
         """
-        masks, affine = read_masks(self.path, self.told)
+        masks, affine = read_masks(self.path, self.label)
         if len(masks) != len(self.shown):
             raise CtscribeError(
                 "E_MASK",
-                f"{self.told} must hold {len(self.shown)} masks, one per finding named, but it "
+                f"{self.label} must hold {len(self.shown)} masks, one per finding named, but it "
                 f"holds {len(masks)}",
             )
         return masks, affine
 
 
 MaskFiles = Mapping[str, tuple[MaskFile, ...]]
-"""By volume name without its suffix."""
+"""Volume name without suffix → its files."""
 
 
 def read_where(path: Path, *, allow_outside: bool = False) -> Places:
@@ -80,7 +80,7 @@ def read_where(path: Path, *, allow_outside: bool = False) -> Places:
 
     Raises:
         CtscribeError: ``E_WHERE`` when it is none of these, ``E_MASK`` for a damaged mask,
-            ``E_MISSING`` when there is nothing, or what is wrong with a table as text.
+            ``E_MISSING`` when it does not exist, or as `read_csv` and `each_in_manifest`.
     """
     if is_boxes(path):
         return _from_truth(path)
@@ -105,8 +105,8 @@ def list_masks(path: Path, *, allow_outside: bool = False) -> MaskFiles:
         allow_outside: Whether a manifest or a table may name masks outside its folder.
 
     Raises:
-        CtscribeError: ``E_WHERE`` when it is none of these, ``E_MISSING`` when there is nothing,
-            or what is wrong with a table as text.
+        CtscribeError: ``E_WHERE`` when it is none of these, ``E_MISSING`` when it does not exist,
+            or as `read_csv` and `each_in_manifest`.
     """
     if not path.exists():
         raise CtscribeError("E_MISSING", f"{path} must exist")
@@ -129,14 +129,14 @@ def list_masks(path: Path, *, allow_outside: bool = False) -> MaskFiles:
 
 
 def list_sentence_masks(folder: Path, sentences: Path) -> MaskFiles:
-    """Lists the masks of sentences, each shown by one, whatever it says of the 18 findings.
+    """Lists the masks of all sentences, also of those that state none of the 18 findings.
 
     Args:
-        folder: Of one file per volume, with a mask for each sentence, in order.
+        folder: One file per volume, with a mask for each sentence, in order.
         sentences: ReXGroundingCT's ``dataset.json``.
 
     Returns:
-        Volume → its file, which shows ``sentence 1``, ``sentence 2`` and so on.
+        Volume name → its file, whose masks show ``sentence 1``, ``sentence 2`` and so on.
 
     Raises:
         CtscribeError: ``E_WHERE``, ``E_JSON`` and ``E_MISSING``.
@@ -148,7 +148,7 @@ def list_sentence_masks(folder: Path, sentences: Path) -> MaskFiles:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a table's first line names patients, as a manifest's does and no other's."""
+    """Whether a table is a manifest: only a manifest's first line contains ``patient``."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -212,7 +212,7 @@ def _from_sentences(path: Path) -> Listed:
 
 
 def _sentence_files(folder: Path, listing: Path) -> Iterator[tuple[str, Path, list[str]]]:
-    """Volumes that are listed and there, with their file and their sentences."""
+    """Volumes that are listed and have a file, with that file and their sentences."""
     listed = read_any_json(listing)
     try:
         studies = [

@@ -1,4 +1,4 @@
-"""A CT-RATE tree → the volumes to prepare, each with its report, and those to skip, and why."""
+"""A CT-RATE tree → the volumes to prepare with their reports, and those to skip with the reason."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ from ctscribe.text.report_tables import report_fields
 Reconstructions = Literal["one", "all"]
 """One reconstruction per scan, or every one."""
 NO_CHEST = "E_NO_CHEST"
-"""Code of volumes that the data set's authors exclude; expected, so no failure."""
+"""Code of volumes that the data set's authors exclude; this does not count as a failure."""
 
 
 @final
@@ -37,17 +37,17 @@ class ListedVolume(ReportedRow):
     """A volume on disk, with its report and metadata."""
 
     findings: ReportText
-    """Empty where the scan has no report, and can only be drafted."""
+    """Empty where the scan has no report; it can then only be drafted."""
     split: Split | None = None
-    """As the manifest fixes it; None leaves it to `prepared.split_of`."""
+    """As the manifest states it; None leaves it to `prepared.split_of`."""
     path: Path
-    """File or folder."""
+    """File or folder of the volume."""
     metadata: VolumeMetadata | None = None
-    """CT-RATE's row, where there is one."""
+    """CT-RATE's row, if there is one."""
     masks_dir: Path | None = None
-    """Folder of lesion masks, each named after its finding, where there is one."""
+    """Folder of lesion masks, each named after its finding, if there is one."""
     series: str | None = None
-    """Number or SeriesInstanceUID of the DICOM series to read, where the manifest says it."""
+    """Number or SeriesInstanceUID of the DICOM series to read, if the manifest states it."""
 
 
 def each_volume(
@@ -55,13 +55,13 @@ def each_volume(
 ) -> Iterator[ListedVolume | SkippedRow]:
     """Joins the volumes of a tree with their reports, labels and metadata.
 
-    Of each scan one reconstruction is taken, or all: `choose_reconstructions`. Without a labels
+    One reconstruction of each scan is taken, or all; see `choose_reconstructions`. Without a labels
     file the volumes have no labels; a labels file must have a row for each. Volumes that the
     published lists exclude are skipped.
 
-    Returns:
-        Volumes to prepare, and volumes to skip, in no order. Their reports are read one after the
-        other, and held by nobody here.
+    Yields:
+        Volumes to prepare and volumes to skip, in no particular order. Reports are read one by one,
+        so that not all texts are in memory.
 
     Raises:
         CtscribeError: ``E_MISSING`` when there is no reports file, or what is wrong with a table.
@@ -87,7 +87,7 @@ def _join(
     reconstructions: Reconstructions,
     reported: set[str],
 ) -> Iterator[ListedVolume | SkippedRow]:
-    """Joins the tables of a split; what they name is added to ``reported``."""
+    """Joins the tables of a split; adds the volumes in its reports file to ``reported``."""
     names = read_reported(tree.reports_path(split))
     tables = _read_tables(tree, split)
     reported.update(names)
@@ -151,9 +151,9 @@ def choose_reconstructions(
 ) -> list[str]:
     """Chooses for each scan the reconstruction that serves best.
 
-    The thinnest slices win, all at or below `thin_mm` counting as equally thin; then the
-    softest kernel, whose noise is lowest; then more slices; then the lower number. A volume
-    without metadata comes last. The names chosen come in `natural_order`.
+    The thinnest slices are preferred, where all up to ``thin_mm`` count as equal; then the softest
+    kernel, which has the least noise; then the most slices; then the lowest number. Volumes without
+    metadata come last. The names are returned in `natural_order`.
     """
     if reconstructions == "all":
         return sorted(names, key=natural_order)
@@ -173,7 +173,7 @@ def choose_reconstructions(
 
 
 def natural_order(volume_name: str) -> tuple[str, int, str, int]:
-    """Sorts train before valid, then patients and reconstructions by number."""
+    """Sort key: train before valid, then patients and reconstructions by number."""
     parts = parse_volume_name(volume_name)
     patient = int(parts.patient_id.split("_")[1])
     return parts.split, patient, parts.scan_id.rsplit("_", 1)[1], parts.reconstruction

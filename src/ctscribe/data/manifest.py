@@ -1,12 +1,14 @@
-"""A data set of one's own: a CSV or JSONL file with one row per scan.
+"""The manifest of own scans: a CSV or JSONL file with one row per scan.
 
-Columns: ``volume`` (a NIfTI file, or the folder, zip or list (`scan.file_list`) of a DICOM series,
-relative to the manifest's folder and inside it unless that is allowed; links are followed),
-``patient`` and ``scan``; if wanted ``report``, or ``findings`` with ``impression``, without which
-scans can be drafted only; ``split`` (see `_SPLITS`), ``manufacturer``, ``sex``, ``age`` (years),
-``masks`` (a folder of NIfTI masks, each named after the finding that it shows), ``series`` (number
-or SeriesInstanceUID of the one to read, where a DICOM folder holds several), CT-RATE's 18 findings
-(0 or 1), and what `data.worklist` says of the series it chose, which is not used.
+Required columns: ``volume`` (a NIfTI file, or the folder, zip or list (`scan.file_list`) of a DICOM
+series, relative to the manifest's folder and inside it unless outside paths are allowed; links are
+followed), ``patient`` and ``scan``.
+
+Optional columns: ``report``, or ``findings`` with ``impression`` (scans without a text can only be
+drafted); ``split`` (see `meaning_of_splits`); ``manufacturer``, ``sex``, ``age`` (years); ``masks``
+(a folder of NIfTI masks, each named after the finding that it shows); ``series`` (number or
+SeriesInstanceUID, where a DICOM folder holds several); CT-RATE's 18 findings (0 or 1). The columns
+in which `data.worklist` describes the series it chose are ignored.
 """
 
 import hashlib
@@ -36,7 +38,7 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import ReportFields, report_fields
 
 StatedSplit = tuple[SourceSplit, Split | None]
-"""What a cell of ``split`` says: CT-RATE's word for it, and the split itself where it is fixed."""
+"""The meaning of a cell of ``split``: CT-RATE's split, and ours unless it is drawn later."""
 COLUMNS = (
     *("volume", "patient", "scan", "split"),
     *("report", "findings", "impression"),
@@ -55,9 +57,9 @@ _WITH_THREE: Mapping[str, StatedSplit] = {
 }
 _MAX_NAME = 100
 _MAX_TEXT = 1_000_000
-_NUM_TOLD = 3
+_MAX_FAULTS_NAMED = 3
 _NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control signs and halves of characters."""
+"""Control characters and lone surrogates."""
 
 
 def list_source(
@@ -67,9 +69,9 @@ def list_source(
     *,
     allow_outside: bool = False,
 ) -> tuple[list[ListedVolume], list[SkippedRow]]:
-    """Lists the volumes of `each_source`, and those to skip.
+    """Lists the volumes of `each_source` to prepare, and those to skip.
 
-    Those of a manifest come in the order of its rows, those of CT-RATE in `natural_order`.
+    A manifest's volumes come in the order of its rows, CT-RATE's in `natural_order`.
 
     Raises:
         CtscribeError: As `each_source`.
@@ -96,8 +98,8 @@ def each_source(
 ) -> Iterator[ListedVolume | SkippedRow]:
     """The volumes of a folder in CT-RATE's shape or of a ``.csv`` or ``.jsonl`` manifest.
 
-    A manifest names each volume itself, see `each_in_manifest`; for the other arguments see
-    `choose_reconstructions`.
+    For a manifest, ``thin_mm`` and ``reconstructions`` have no effect; for CT-RATE they are those
+    of `choose_reconstructions`, and ``allow_outside`` has no effect.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_SOURCE``, or what is wrong with its tables.
@@ -128,15 +130,15 @@ def _is_manifest(path: Path) -> bool:
 def each_in_manifest(
     path: Path, *, allow_outside: bool = False
 ) -> Iterator[ListedVolume | SkippedRow]:
-    """Reads a manifest; its rows must all be sound, its volumes may be missing.
+    """Reads a manifest; all its rows must be valid, but volumes may be missing.
 
-    A scan's name names its outputs; see `volume_names`. A manifest comes with the data it names,
-    and one from elsewhere shall not reach other files: only with ``allow_outside`` may volumes and
-    masks lie outside its folder, also by absolute paths.
+    Outputs are named after scans, see `volume_names`. So that a manifest from elsewhere cannot read
+    other files, volumes and masks must lie in its folder unless ``allow_outside`` is set; absolute
+    paths need it too.
 
-    Returns:
-        Volumes in the order of their rows, and those without a file or a text. Reports are read
-        one after the other, so the error about rows comes last.
+    Yields:
+        Volumes in the order of their rows, and those to skip, which lack a file or a text. Reports
+        are read one by one, so the error about invalid rows is raised at the end.
 
     Raises:
         CtscribeError: ``E_MANIFEST`` with the rows at fault, ``E_ENCODING`` or ``E_MISSING``.
@@ -161,11 +163,11 @@ def each_in_manifest(
 
 
 def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
-    """By row what tells volumes, scans and patients apart, and the cells of columns that lack.
+    """The cells of `_KEYS` by row number, and default cells for columns that a row lacks.
 
-    A cell is empty where the row or the manifest has none; the findings are there only if the
-    manifest has them. Without a column ``split`` all scans are to be trained on, or, where none has
-    a text, to be written. A JSONL file's lines count as rows.
+    Defaults are empty; there are none for the 18 findings and the texts unless the manifest has
+    them. Without a column ``split`` all scans are ``train``, or ``valid`` if the manifest has no
+    texts. Lines of a JSONL file count as rows.
     """
     table = _read_table(path)
     check_columns(table, _REQUIRED, (*COLUMNS, *FINDINGS), "E_MANIFEST")
@@ -184,7 +186,7 @@ def _read_keys(path: Path) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
 
 
 def _stripped(cells: Cells) -> dict[str, str]:
-    """Cells without white space around them; names are in Unicode's composed form."""
+    """Cells without surrounding white space; names are in Unicode's composed form."""
     return {
         column: nfc(cell.strip()) if column in ("patient", "scan") else cell.strip()
         for column, cell in cells.items()
@@ -192,7 +194,7 @@ def _stripped(cells: Cells) -> dict[str, str]:
 
 
 def _read_table(path: Path) -> CellTable:
-    """A manifest's columns, and of its cells those of `_KEYS`."""
+    """A manifest's columns, and its cells in the columns `_KEYS`."""
     if path.suffix.lower() == ".csv":
         return read_csv(path, "E_MANIFEST", _KEYS)
     columns: dict[str, None] = {}
@@ -229,7 +231,7 @@ def _not_a_manifest(path: Path, fault: str) -> CtscribeError:
 
 
 def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
-    """Rows that repeat another row's scan or volume, or put one patient into both splits."""
+    """Rows that repeat another row's scan or volume, or put a patient into two splits."""
 
     def repeated(key: Callable[[Cells], str], fault: str) -> Iterable[tuple[int, str]]:
         first: dict[str, int] = {}
@@ -253,11 +255,11 @@ def _clashes(rows: Mapping[int, Cells]) -> list[tuple[int, str]]:
 
 
 def meaning_of_splits(stated: Collection[str]) -> Mapping[str, StatedSplit]:
-    """What the words in a column ``split`` mean, by all that stand in it.
+    """What the words in a column ``split`` mean, given all words that occur in it.
 
-    With train and valid alone it is as in CT-RATE: valid is tested, and validation patients are
-    drawn among those of train. With test, valid is validation and train stays as it is; validation
-    is drawn only where nothing is valid.
+    Without ``test`` they mean what they do in CT-RATE: valid is the test split, and validation
+    patients are drawn from train. With ``test``, valid is the validation split; if no row is valid,
+    validation patients are drawn from train.
     """
     if "test" not in stated:
         return _AS_CT_RATE
@@ -312,7 +314,7 @@ def _listed(
 
 
 def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path:
-    """The path in a cell; see `each_in_manifest`."""
+    """The path in a cell, which must lie in the folder; see `each_in_manifest`."""
     cell = _name(cells, column, at_most=4096)
     path = named_path(folder, cell, allow_outside=allow_outside)
     if path is None:
@@ -324,7 +326,7 @@ def _place(folder: Path, cells: Cells, column: str, allow_outside: bool) -> Path
 
 
 def _behind_list(folder: Path, path: Path, allow_outside: bool) -> Path:
-    """The one file that a list holds, else the list, whose files must lie as volumes must."""
+    """The only file in a file list, or the list itself; its files must lie where volumes may."""
     if not is_file_list(path):
         return path
     files = read_file_list(path)
@@ -361,19 +363,19 @@ def _bad_cell(sentence: str) -> CtscribeError:
 
 
 def _bad_rows(path: Path, faults: list[tuple[int, str]]) -> CtscribeError:
-    told = [f"row {number}: {fault}" for number, fault in sorted(faults)]
-    if len(told) > _NUM_TOLD:
-        told[_NUM_TOLD:] = [f"and {len(told) - _NUM_TOLD} more"]
+    named = [f"row {number}: {fault}" for number, fault in sorted(faults)]
+    if len(named) > _MAX_FAULTS_NAMED:
+        named[_MAX_FAULTS_NAMED:] = [f"and {len(named) - _MAX_FAULTS_NAMED} more"]
     return CtscribeError(
-        "E_MANIFEST", f"{path} must describe one scan in each row, but {'; '.join(told)}"
+        "E_MANIFEST", f"{path} must describe one scan in each row, but {'; '.join(named)}"
     )
 
 
 def volume_names(scans: Iterable[str]) -> dict[str, str]:
-    """The names of scans' outputs, by scan; empty where a scan has neither letter nor digit.
+    """Scan → name of its outputs, empty where a scan's name has neither letter nor digit.
 
-    Scans whose names differ only in capitals, or in signs that no file can have, are told apart by
-    a part of their hash, because not every file system would.
+    Names that would be equal on some file systems, as they differ only in case or in characters
+    that are replaced, get a part of their hash appended.
     """
     names = {scan: safe_name(scan) for scan in scans}
     uses = Counter(name.casefold() for name in names.values())
@@ -399,6 +401,6 @@ def _without_suffix(name: str) -> str:
 
 
 def finding_of(mask: Path) -> str | None:
-    """The finding after which a mask is named, whatever its capitals and separators; or None."""
+    """The finding after which a mask is named, in any case and with any separators; or None."""
     plain = re.sub(r"[\W_]+", " ", mask.name.removesuffix(".gz").removesuffix(".nii")).strip()
     return next((name for name in FINDINGS if name.lower() == plain.lower()), None)

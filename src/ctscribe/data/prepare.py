@@ -1,12 +1,12 @@
-"""Volumes with reports → what training reads: stores, slice cache and a row per study.
+"""Volumes with reports → a prepared folder: stores, frames, and a row per study.
 
-Of each scan one reconstruction is used (`data.listing`), or all. A volume whose outputs
-exist for the same request and the same file is not done again, so that an interrupted run
-continues; a ledger (`data.ledger`) knows them at a glance. What failed is tried again.
+One reconstruction of each scan is used (`data.listing`), or all. A volume whose outputs exist for
+the same request and the same source is not done again, so that an interrupted run continues; a
+ledger (`data.ledger`) finds these quickly. Failed volumes are tried again.
 
-A shard does every n-th volume and writes its tables to ``shards/<i>-of-<n>/``. Any number may run
-at once, on machines that share the folder; a run without a shard then finds their volumes done and
-writes the tables of all.
+A shard does every n-th volume and writes its tables to ``shards/<i>-of-<n>/``. Shards may run at
+the same time, on machines that share the folder; a run without a shard then reuses their volumes
+and writes the tables of all.
 """
 
 import re
@@ -47,36 +47,36 @@ from ctscribe.scan.metadata import VolumeMetadata
 from ctscribe.scan.nifti_header import Prefer
 
 Shard = tuple[int, int]
-"""Which part, from 1, and of how many."""
+"""Number of this part, from 1, and of how many."""
 WHOLE: Shard = (1, 1)
 USUAL_SPLITS = SplitsConfig()
 BASE_BYTES = 110e6
 """Resident memory of a worker before its first volume."""
 _INFLATED = 3
-"""Most that chest CT expands from its file; 2.2 is usual."""
+"""Upper bound of chest CT's compression ratio in its file; 2.2 is usual."""
 _LEDGER = "ledger.sqlite"
-_REPEATED = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
-"""Fields of a volume's record that its row repeats."""
+_FROM_RECORD = set(StudyRow.model_fields) - set(ReportedRow.model_fields) - {"split"}
+"""Fields of `StudyRow` that are copied from the volume's record."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class PrepareSummary:
-    """What came of a data set; volumes are counted."""
+    """The result of preparing a data set, in numbers of volumes."""
 
     num_prepared: int
     num_reused: int
-    """Of the prepared ones, those that an earlier run had prepared."""
+    """Prepared volumes that an earlier run had prepared."""
     num_skipped: int
-    """Those that should have been prepared but could not."""
+    """Volumes that should have been prepared but could not."""
     num_excluded: int
-    """Those that the data set's own lists exclude."""
+    """Volumes that the data set's own lists exclude."""
     skipped_by_code: dict[str, int]
     examples: dict[str, str]
     """One failure of each code, in a sentence."""
     warnings_by_code: dict[str, int]
     num_without_report: int
-    """Of the prepared ones, those that can be drafted only."""
+    """Prepared volumes without a report, which can only be drafted."""
 
 
 def prepare(
@@ -101,15 +101,15 @@ def prepare(
 
     Args:
         source: A CT-RATE tree, v1 or v2, or the manifest of own scans.
-        keep: See `Preparation`, also for ``prefer`` and ``series``; a manifest's cell goes before
+        keep: See `Preparation`, also for ``prefer`` and ``series``; a manifest's cell overrides
             the latter.
         allow_outside: See `each_in_manifest`.
         processes: Volumes worked on at once; None leaves it to the engine.
-        progress: Called first with the volumes that earlier runs have done.
+        progress: Called first with the number of volumes that earlier runs have done.
         failed: Called with the code of each volume that fails, before its progress.
 
     Raises:
-        CtscribeError: ``E_RUN_EXISTS`` when `out` was prepared otherwise, ``E_WRITE``,
+        CtscribeError: ``E_RUN_EXISTS`` when ``out`` was prepared with other settings, ``E_WRITE``,
             ``E_BUSY``, ``E_ENGINE``, or what is wrong with the data set's tables.
     """
     tables = out if shard == WHOLE else out / "shards" / f"{shard[0]}-of-{shard[1]}"
@@ -120,11 +120,11 @@ def prepare(
         )
         manifest = open_prepared(out, tables, how, splits)
         listed = listed[shard[0] - 1 :: shard[1]]
-        skipped = skipped if shard[0] == 1 else []  # told by the first shard
+        skipped = skipped if shard[0] == 1 else []  # only the first shard lists them
         records, tasks = _split_off_done(ledger, listed, out, how)
         outcomes = engine(do_task, tasks, processes, lost=_lost, need_bytes=_need_bytes)
-        entered = _enter(outcomes, ledger, out, keep, failed)
-        num_reused = _take(entered, records, skipped, len(listed), progress)
+        noted = _noted(outcomes, ledger, out, keep, failed)
+        num_reused = _collect(noted, records, skipped, len(listed), progress)
         studies = _study_rows(listed, records, splits)
         return _write_tables(tables, manifest, studies, skipped, num_reused)
 
@@ -147,7 +147,8 @@ def parse_shard(text: str) -> Shard:
 def _locked_ledger(tables: Path, out: Path) -> Iterator[Ledger]:
     """Locks the folder of the tables and opens their ledger.
 
-    Shards may run beside each other, but not beside the whole, which takes over their ledgers.
+    Shards may run at the same time, but not together with a run of the whole data set, which takes
+    over their ledgers.
     """
     is_whole = tables == out
     with nullcontext() if is_whole else many_writers(out), one_writer(tables):
@@ -159,7 +160,7 @@ def _locked_ledger(tables: Path, out: Path) -> Iterator[Ledger]:
 def open_prepared(
     out: Path, tables: Path, how: Preparation, splits: SplitsConfig
 ) -> dict[str, Any]:
-    """Writes ``prepare.json``, unless the folder was prepared with other settings.
+    """Writes and returns ``prepare.json``, unless the folder was prepared with other settings.
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS``.
@@ -167,7 +168,7 @@ def open_prepared(
     path = out / "prepare.json"
     asked = {"format": FORMAT, **how.sections(), "splits": splits.model_dump(mode="json")}
     if path.exists():
-        # folders of 0.1 do not say their splits, which every reader decided for itself
+        # version 0.1 did not record the splits in a folder; each reader computed them
         before = {"splits": asked["splits"], **object_in(read_json(path), "asked")}
         if difference := first_difference(before, asked):
             raise CtscribeError(
@@ -191,17 +192,17 @@ class VolumeTask:
     out: Path
     how: Preparation
     source_bytes: int
-    """Of its files together."""
+    """Size of its files together."""
 
 
 Outcome = tuple[str, dict[str, Any] | SkippedRow, bool]
-"""A volume's name, its record or why there is none, and whether an earlier run had made it."""
+"""A volume's name, its record or the reason why it failed, and whether an earlier run did it."""
 
 
 def _split_off_done(
     ledger: Ledger, listed: list[ListedVolume], out: Path, how: Preparation
 ) -> tuple[dict[str, dict[str, Any]], list[VolumeTask]]:
-    """Finds the records of volumes that are done, by name; makes tasks of all others."""
+    """Returns the records of volumes that are done, by name, and tasks for all others."""
     records, tasks = {}, []
     for one in listed:
         name, num_bytes, record = one.volume_name, 0, None
@@ -217,17 +218,17 @@ def _split_off_done(
     return records, tasks
 
 
-def _take(
-    entered: Iterator[Outcome],
+def _collect(
+    outcomes: Iterable[Outcome],
     records: dict[str, dict[str, Any]],
     skipped: list[SkippedRow],
     num_listed: int,
     progress: ProgressCallback,
 ) -> int:
-    """Adds outcomes to records and skipped as they come; returns how many records were there."""
+    """Adds outcomes to ``records`` and ``skipped``; returns how many records earlier runs made."""
     num_reused = len(records)
     progress(num_reused, num_listed)
-    for done, (name, outcome, reused) in enumerate(entered, num_reused + 1):
+    for done, (name, outcome, reused) in enumerate(outcomes, num_reused + 1):
         if isinstance(outcome, SkippedRow):
             skipped.append(outcome)
         else:
@@ -238,10 +239,10 @@ def _take(
 
 
 def do_task(task: VolumeTask) -> Outcome:
-    """Prepares one volume, in any process; only what stops every volume is raised.
+    """Prepares one volume, in any process; its failure is returned, not raised.
 
     Raises:
-        CtscribeError: ``E_WRITE``.
+        CtscribeError: ``E_WRITE``, which would affect every volume.
     """
     try:
         record, reused = prepare_into(task.out, task.name, task.path, task.metadata, task.how)
@@ -250,8 +251,8 @@ def do_task(task: VolumeTask) -> Outcome:
             raise
         return _failed(task, error)
     except MemoryError:
-        told = f"{task.name} must fit into memory, but does not"
-        return _failed(task, CtscribeError("E_MEMORY", told))
+        fault = f"{task.name} must fit into memory, but does not"
+        return _failed(task, CtscribeError("E_MEMORY", fault))
     return task.name, record, reused
 
 
@@ -270,18 +271,18 @@ def _failed(task: VolumeTask, error: CtscribeError) -> Outcome:
 
 
 def _need_bytes(task: VolumeTask) -> int:
-    """Estimates a worker's memory by the size of the volume's files."""
+    """Estimates a worker's memory from the size of the volume's files."""
     return round(BASE_BYTES + _INFLATED * task.source_bytes)
 
 
-def _enter(
+def _noted(
     outcomes: Iterable[Outcome],
     ledger: Ledger,
     out: Path,
     keep: Keep,
     failed: Callable[[str], None],
 ) -> Iterator[Outcome]:
-    """Enters outcomes into the ledger as they come, and passes them on."""
+    """Notes each outcome in the ledger and passes it on."""
     for name, outcome, reused in outcomes:
         if isinstance(outcome, SkippedRow):
             ledger.failed(name, outcome.code, outcome.reason)
@@ -294,14 +295,14 @@ def _enter(
 def _study_rows(
     listed: Sequence[ListedVolume], records: Mapping[str, dict[str, Any]], splits: SplitsConfig
 ) -> list[StudyRow]:
-    """The volumes that are prepared, as listed, with what their records say of the frames."""
+    """Rows of the prepared volumes, in the order listed."""
     rows = []
     for one in listed:
         if record := records.get(one.volume_name):
             reported = one.model_dump(include=set(ReportedRow.model_fields))
             split = one.split or split_of(one.patient_id, one.source_split, splits)
-            told = {key: record[key] for key in _REPEATED & record.keys()}
-            rows.append(StudyRow(**reported, split=split, **told))
+            prepared = {key: record[key] for key in _FROM_RECORD & record.keys()}
+            rows.append(StudyRow(**reported, split=split, **prepared))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""One volume → its frames in memory, or its frames, record and stores in a prepared folder."""
+"""Prepares one volume, in memory or into a prepared folder."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ctscribe.scan.types import Frames
 
 Keep = Literal["all", "slices"]
 FORMAT = 2
-"""Raised whenever the same request would give other bytes, so that old files are redone."""
+"""Increased when the same request gives other bytes than before, so that files are redone."""
 
 
 @final
@@ -30,7 +30,7 @@ class Preparation:
     volume: VolumeConfig
     slices: SlicesConfig
     keep: Keep = "all"
-    """all: both stores and the frames; slices: the frames only."""
+    """all: frames and both stores; slices: only frames."""
     prefer: Prefer | None = None
     """Which affine to believe where sform and qform disagree; None refuses the volume."""
     series: str | None = None
@@ -73,10 +73,10 @@ def prepare_volume(
 def prepare_into(
     out: Path, name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
 ) -> tuple[dict[str, Any], bool]:
-    """Prepares a volume into the folder ``out``, unless an earlier run has done just that.
+    """Prepares a volume into the folder ``out``, unless an earlier run has done so.
 
     Returns:
-        The volume's record, and whether it is an earlier run's.
+        The volume's record, and whether an earlier run made it.
 
     Raises:
         CtscribeError: What is wrong with the volume, or ``E_WRITE``.
@@ -118,10 +118,10 @@ def prepare_into(
 def _complete_record(
     out: Path, name: str, request: dict[str, Any], keep: Keep
 ) -> dict[str, Any] | None:
-    """The record of a volume whose files all pass their checks."""
+    """The record of a volume for this request whose files all pass their checks, else None."""
     try:
         record: dict[str, Any] = read_json(record_path(out, name))
-        if any(record.get(key) != value for key, value in request.items()):
+        if not request.items() <= record.items():
             return None
         read_frames(out, name)
         if keep == "all":
@@ -134,7 +134,7 @@ def _complete_record(
 def request_of(
     name: str, path: Path, metadata: VolumeMetadata | None, how: Preparation
 ) -> dict[str, Any]:
-    """The fields by which a volume's record says that it was made of this source as asked.
+    """The fields of a record that identify the source and the settings it was made with.
 
     Raises:
         CtscribeError: ``E_READ``.
@@ -150,13 +150,13 @@ def request_of(
 
 
 def outputs_of(out: Path, name: str, keep: Keep) -> list[Path]:
-    """All files that a prepared volume consists of."""
+    """All files of a prepared volume."""
     stores = store_paths(out, stem(name)) if keep == "all" else []
     return [frames_path(out, name), record_path(out, name), *stores]
 
 
 def write_frames(out: Path, name: str, frames: Frames, record: dict[str, Any]) -> None:
-    """Stores frames, then their record with the CRC-32 of their file as ``frames_crc32``."""
+    """Writes frames, then their record, in which ``frames_crc32`` is their file's CRC-32."""
     with npy_writer(frames_path(out, name), frames.shape, "|u1") as writer:
         writer.write(np.ascontiguousarray(frames))
     write_json(record_path(out, name), {**record, "frames_crc32": writer.crc32})

@@ -1,4 +1,4 @@
-"""A prepared folder, opened for reading: studies by split, their frames, what was asked for."""
+"""Reads a prepared folder: studies by split, their frames, and the recipe of the frames."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ STUDIES = "studies.jsonl"
 @final
 @dataclass(frozen=True, slots=True)
 class StudyOutline:
-    """What is known of a study without its report: a tenth of a `StudyRow` in memory."""
+    """A study without its report; takes a tenth of a `StudyRow`'s memory."""
 
     volume_name: str
     patient_id: str
@@ -38,7 +38,7 @@ class StudyOutline:
     age_years: float | None
     spacing_mm: SpacingMm
     position_mm: tuple[float, float]
-    """Of the first slice that is shown and of the last."""
+    """Superior coordinate of the first and of the last slice shown, RAS+."""
 
 
 AnyStudy = StudyRow | StudyOutline
@@ -46,7 +46,7 @@ AnyStudy = StudyRow | StudyOutline
 
 @final
 class Prepared:
-    """What `prepare` wrote into a folder; files are read when they are asked for."""
+    """A folder that `prepare` wrote; its files are read when they are needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Prepared:
 
     @cached_property
     def outlines(self) -> list[StudyOutline]:
-        """All studies without their reports, read one after the other.
+        """All studies without their reports, which are read one by one and dropped.
 
         Raises:
             CtscribeError: As `studies`.
@@ -105,10 +105,10 @@ class Prepared:
         return {study.volume_name: study for study in self.studies}
 
     def split(self, split: Split, *, reported: bool = True) -> list[StudyRow]:
-        """The studies of one split; every reconstruction of a scan is one.
+        """The studies of one split; each reconstruction of a scan counts as one.
 
         Raises:
-            CtscribeError: ``E_NO_REPORT`` where one has no report, unless that is no matter.
+            CtscribeError: ``E_NO_REPORT`` where ``reported`` and one has no report.
         """
         studies = [study for study in self.studies if study.split == split]
         if reported:
@@ -116,7 +116,7 @@ class Prepared:
         return studies
 
     def require_reports(self, studies: Sequence[AnyStudy]) -> None:
-        """Refuses studies that can be drafted only.
+        """Refuses studies without a report.
 
         Raises:
             CtscribeError: ``E_NO_REPORT``.
@@ -130,7 +130,7 @@ class Prepared:
             )
 
     def scans(self, split: Split, *, reported: bool = True) -> list[StudyRow]:
-        """The scans of one split, each by its first prepared reconstruction.
+        """The scans of one split, each with its first prepared reconstruction.
 
         Raises:
             CtscribeError: ``E_EMPTY_SPLIT`` when there is none, ``E_NO_REPORT`` as `split`.
@@ -148,7 +148,7 @@ class Prepared:
 
     @cached_property
     def recipe_of_frames(self) -> tuple[VolumeConfig, SlicesConfig]:
-        """The sections of the recipe that the frames were made with.
+        """The sections of the recipe with which the frames were made.
 
         Raises:
             CtscribeError: ``E_MISSING``, or ``E_PREPARED`` when another version wrote them.
@@ -166,7 +166,7 @@ class Prepared:
 
     @property
     def windows(self) -> Windows:
-        """The grey scales of the frames' channels; see `SlicesConfig`."""
+        """The windows of the frames' channels; see `SlicesConfig`."""
         return self.recipe_of_frames[1].windows
 
     @property
@@ -192,14 +192,14 @@ class Prepared:
             )
 
     def record(self, study: StudyRow) -> dict[str, Any]:
-        """How a study's volume was read and where its frames lie, as `prepare` wrote it last."""
+        """The record that `prepare` wrote of a study: its source, geometry and warnings."""
         record: dict[str, Any] = read_json(record_path(self.folder, study.volume_name))
         return record
 
     def sha256(self, studies: Sequence[StudyRow]) -> str:
-        """Hash of the rows and frames of these studies, by which an output names what it is of.
+        """Hash of the rows and frames of these studies, by which outputs identify their inputs.
 
-        A study without frames adds its row alone; whoever reads its frames will say so.
+        A study whose frames are missing adds only its row; reading the frames will fail later.
         """
         made = [study for study in studies if record_path(self.folder, study.volume_name).exists()]
         frames = [self.record(study).get("frames_crc32") for study in made]
@@ -239,15 +239,15 @@ class Prepared:
         return self.folder / "preprocessed" / f"{stem(study.volume_name)}.nii.gz"
 
     def features(self, tower: str) -> Path:
-        """Where the visual tokens of the tower with this hash are; see `learn.model.features`."""
+        """Folder of the visual tokens of the tower with this hash; see `learn.model.features`."""
         return self.folder / "features" / tower
 
 
 def split_of(patient_id: str, source_split: SourceSplit, splits: SplitsConfig) -> Split:
-    """Decides a patient's split by a hash of the id: the same on every machine, for any data set.
+    """Decides a patient's split by a hash of the id, the same on every machine.
 
-    `prepare` decides it once and writes it into each row. No patient is in two splits, and
-    CT-RATE's validation set is the test split.
+    `prepare` calls this once and writes the split into each row. CT-RATE's validation set is the
+    test split.
     """
     if source_split == "valid":
         return "test"
@@ -262,7 +262,7 @@ def frames_path(folder: Path, volume_name: str) -> Path:
 
 
 def record_path(folder: Path, volume_name: str) -> Path:
-    """The file of a volume's record, which is written last: the volume is complete."""
+    """The file of a volume's record, which is written last and so marks it as complete."""
     return folder / "slices" / f"{stem(volume_name)}.json"
 
 

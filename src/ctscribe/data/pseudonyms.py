@@ -1,7 +1,7 @@
-"""New names for patients and studies: the same for the same key, and nothing without it.
+"""Pseudonyms for patients and studies, which depend on their identifiers and a secret key (HMAC).
 
-A hash of an identifier alone would be no secret, because all identifiers can be tried; with a key
-that stays where the scans are, nobody else can. Begin at `open_key`.
+A hash of an identifier alone could be reversed by trying all identifiers; that needs the key, which
+stays with the scans. Begin at `open_key`.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ _KEY = re.compile(r"[0-9a-f]{64}\n?")
 @final
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Names by one key."""
+    """Makes the pseudonyms of one key."""
 
     key: bytes = field(repr=False)
 
     def of(self, kind: Literal["patient", "scan", "file", "accession"], *identifier: str) -> str:
-        """A name for what has this identifier, such as ``patient-6f1a09c2d4e8b375``."""
-        told = "\0".join((kind, *(nfc(part.strip()) for part in identifier)))
-        digest = hmac.new(self.key, told.encode(errors="surrogateescape"), hashlib.sha256)
+        """The pseudonym for an identifier, such as ``patient-6f1a09c2d4e8b375``."""
+        message = "\0".join((kind, *(nfc(part.strip()) for part in identifier)))
+        digest = hmac.new(self.key, message.encode(errors="surrogateescape"), hashlib.sha256)
         return f"{kind}-{digest.hexdigest()[:16]}"
 
 
 def open_key(path: Path) -> tuple[Pseudonyms, bool]:
-    """Reads a key, or makes one that its owner alone may read where there is none.
+    """Reads a key, or creates one that only its owner may read.
 
     Returns:
-        The names by it, and whether it was made.
+        The pseudonyms of the key, and whether it was created.
 
     Raises:
         CtscribeError: ``E_KEY`` for a file that holds no key, ``E_WRITE`` or as `read_text`.

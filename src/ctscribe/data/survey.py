@@ -1,8 +1,8 @@
-"""An export → the headers of its studies, under new names; each header is read once.
+"""An archive's export → the headers of its studies, under pseudonyms; each is read once.
 
-In: files, folders and zip archives, in any order and depth. Out: `Survey`. What tells a patient is
-replaced where it is read, in the worker, so that nothing else holds it; headers are held packed, in
-about 200 bytes a file, because an export may have very many.
+In: files, folders and zip archives, in any order and depth. Out: `Survey`. The worker that reads a
+header replaces what identifies the patient, so that no other process sees it. Headers are held
+compressed, about 200 bytes a file, because an export may have very many.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import ProgressCallback
+from ctscribe.base.files import ProgressCallback, not_readable
 from ctscribe.data.engines import local
 from ctscribe.data.pseudonyms import Pseudonyms
 from ctscribe.scan.dicom_headers import SliceHeader, read_headers
@@ -32,7 +32,7 @@ _NIFTI = (".nii", ".nii.gz")
 @final
 @dataclass(frozen=True)
 class Unread:
-    """A file that is damaged, or an archive that is refused; ``name`` is a new one."""
+    """A damaged file or a refused archive, under a pseudonym."""
 
     name: str
     path: Path
@@ -44,15 +44,15 @@ class Unread:
 @final
 @dataclass
 class Survey:
-    """What an export holds.
+    """The contents of an export.
 
     Attributes:
-        packed: By study, under its new name, its headers; see `headers`.
-        nifti: NIfTI files, which name no study and no patient, by their new names.
-        unread: What could not be read, and why.
-        num_files: Files that were looked at.
-        num_others: Of them those that are no scans: no DICOM, or directories of media.
-        lost: Files of a batch whose reader died, to be looked at one by one.
+        packed: Pseudonym of a study → its compressed headers; see `headers`.
+        nifti: Pseudonym → NIfTI file, which states neither study nor patient.
+        unread: Files that could not be read.
+        num_files: Files that were examined.
+        num_others: Files that are not scans: not DICOM, or DICOMDIR.
+        lost: Files of a batch whose worker died, to be examined one by one.
     """
 
     packed: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -63,9 +63,9 @@ class Survey:
     lost: list[Path] = field(default_factory=list)
 
     def headers(self, study: str) -> list[SliceHeader]:
-        """The headers of a study, in the order of its files, which are not open.
+        """The headers of a study, in the order of its files, which cannot be opened through them.
 
-        Patient, study and accession number are new names.
+        Patient, study and accession number are pseudonyms.
         """
         found: list[SliceHeader] = []
         for packed in self.packed[study]:
@@ -73,7 +73,7 @@ class Survey:
         return sorted(found, key=lambda one: (one.file.path, one.file.entry or 0, one.frame))
 
     def add(self, other: "Survey") -> None:
-        """Takes in what another part of the export holds."""
+        """Adds the contents of another part of the export."""
         for study, packed in other.packed.items():
             self.packed[study] += packed
         self.nifti |= other.nifti
@@ -92,14 +92,14 @@ def survey(
 ) -> Survey:
     """Reads the headers of everything in these files, folders and zip archives.
 
-    Files that are no DICOM are passed over, unless their name says that they are; what is damaged
-    is noted and stops nothing.
+    Files that are not DICOM are skipped, unless their name says that they are. Damaged files are
+    noted in the survey.
 
     Args:
         sources: Links to folders are not followed inside them.
-        names: Gives the new names.
+        names: Makes the pseudonyms.
         processes: How many read at once.
-        progress: Told (files done, all).
+        progress: Called with (files done, files in all).
 
     Raises:
         CtscribeError: ``E_MISSING`` for a source that is not there, ``E_READ`` for a folder that
@@ -108,9 +108,9 @@ def survey(
     tasks = [*_batches(sorted({path for source in sources for path in _files(source)}))]
     total = sum(map(len, tasks))
     found = Survey()
-    look, lost = partial(_look, names=names), partial(_lost, names=names)
+    read, lost = partial(_survey_batch, names=names), partial(_lost, names=names)
     while tasks:
-        for part in local.work(look, tasks, processes, lost=lost, need_bytes=lambda task: 0):
+        for part in local.work(read, tasks, processes, lost=lost, need_bytes=lambda task: 0):
             found.add(part)
             progress(found.num_files, total)
         tasks = [[path] for path in found.lost]
@@ -135,15 +135,15 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Neighbours together, so that their headers, which are alike, pack well; archives alone."""
+    """Batches of neighbouring files, whose similar headers compress well; archives alone."""
     archives = [path for path in paths if path.name.lower().endswith(".zip")]
     others = [path for path in paths if not path.name.lower().endswith(".zip")]
     yield from ([path] for path in archives)
     yield from (others[start : start + _BATCH] for start in range(0, len(others), _BATCH))
 
 
-def _look(paths: Sequence[Path], names: Pseudonyms) -> Survey:
-    """The headers of a batch of files, packed by study."""
+def _survey_batch(paths: Sequence[Path], names: Pseudonyms) -> Survey:
+    """The headers of a batch of files, compressed by study."""
     found, studies = Survey(), defaultdict[str, list[SliceHeader]](list)
     for path in paths:
         found.num_files += 1
@@ -156,7 +156,7 @@ def _look(paths: Sequence[Path], names: Pseudonyms) -> Survey:
                 continue
             with dicom_files(path, "the archive" if is_zip(path) else "the file") as files:
                 for file in files:
-                    _read(file, names, found, studies)
+                    _add_headers(file, names, found, studies)
         except (CtscribeError, OSError) as error:
             found.unread.append(_unread(path, None, error, names))
     for study, headers in studies.items():
@@ -165,11 +165,11 @@ def _look(paths: Sequence[Path], names: Pseudonyms) -> Survey:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is a pipe or device, or one of our own lists."""
+    """Whether a path is a pipe or device, or one of our own file lists."""
     return (path.exists() and not path.is_file()) or is_file_list(path)
 
 
-def _read(
+def _add_headers(
     file: DicomFile,
     names: Pseudonyms,
     found: Survey,
@@ -186,26 +186,25 @@ def _read(
     shut = replace(file, open=_not_open)
     for one in headers:
         patient = names.of("patient", *one.patient)
-        # without a study of its own, a file is of the study of those beside it
-        told = (
-            (one.study,) if one.study else ("", *one.patient, str(absolute_path(file.path).parent))
-        )
-        study = names.of("scan", *told)
+        if one.study:
+            study = names.of("scan", one.study)
+        else:  # it belongs to the study of its patient's other files in the folder
+            study = names.of("scan", "", *one.patient, str(absolute_path(file.path).parent))
         accession = names.of("accession", one.accession) if one.accession else ""
         renamed = replace(one, file=shut, patient=(patient,), study=study, accession=accession)
         studies[study].append(renamed)
 
 
 def _not_open() -> BufferedIOBase:
-    raise AssertionError("a file of a survey is read no second time")
+    raise AssertionError("a file of a survey is read only once")
 
 
 def _lost(paths: Sequence[Path], names: Pseudonyms) -> Survey:
-    """What is left of a batch that ends the process which reads it."""
+    """The survey of a batch that ended its worker: several files are tried again one by one."""
     if len(paths) > 1:
         return Survey(lost=[*paths])
-    told = "the file must have a header that can be read, but it ends the process that reads it"
-    error = CtscribeError("E_WORKER", told)
+    fault = "the file must have a header that can be read, but it ends the process that reads it"
+    error = CtscribeError("E_WORKER", fault)
     return Survey(unread=[_unread(paths[0], None, error, names)], num_files=1)
 
 
@@ -213,6 +212,6 @@ def _unread(
     path: Path, entry: int | None, error: CtscribeError | OSError, names: Pseudonyms
 ) -> Unread:
     if isinstance(error, OSError):
-        error = CtscribeError("E_READ", f"the file must be readable, but {error.strerror}")
+        error = not_readable("the file", error)
     name = names.of("file", str(absolute_path(path)), "" if entry is None else str(entry))
     return Unread(name, path, entry, error.code, error.sentence)

@@ -1,9 +1,9 @@
-"""An export of an archive → a manifest of its scans, which names nobody, and a list of the rest.
+"""An archive's export → a manifest of its scans under pseudonyms, and a list of the rest.
 
-In: files, folders and zip archives of any number of patients. Out, beside each other:
-``scans.csv``, a manifest (`data.manifest`) of one series per study; ``scans.skipped.csv``, what
-gave no scan, and why; ``scans.private/``, which stays with the scans: the key of the new names,
-and under each of them the list of files that it stands for (`scan.file_list`).
+In: files, folders and zip archives of any number of patients. Out, in one folder: ``scans.csv``, a
+manifest (`data.manifest`) of one series per study; ``scans.skipped.csv``, the studies and files
+that gave no scan, with the reason; ``scans.private/``, which stays with the scans: the pseudonyms'
+key, and for each pseudonym the list of its files (`scan.file_list`).
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ from ctscribe.base.files import ProgressCallback, read_text, write_text, writing
 from ctscribe.base.locks import one_writer_of
 from ctscribe.base.outside_text import plain_text
 from ctscribe.base.rows import SkippedRow
-from ctscribe.base.tables import CellTable, format_csv, read_csv
+from ctscribe.base.tables import Cells, CellTable, format_csv, read_csv
 from ctscribe.data.manifest import is_data_set
 from ctscribe.data.pseudonyms import Pseudonyms, open_key
 from ctscribe.data.survey import Survey, survey
@@ -37,13 +37,12 @@ _COLUMNS = (
 _SKIPPED = ("name", "kind", "files", "code", "reason")
 _ACCESSION = "AccessionNo"
 _ACCESSION_NAMES = frozenset({"accession", "accessionno", "accessionnumber"})
-Row = Mapping[str, str]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Worklist:
-    """What came of an export; see the module."""
+    """What was made of an export; see the module."""
 
     scans_path: Path
     key_path: Path
@@ -52,21 +51,21 @@ class Worklist:
     num_patients: int
     num_files: int
     num_others: int
-    """Files that are no scans."""
+    """Files that are not scans."""
     skipped_by_code: dict[str, int]
     num_without_report: int | None
     """None where no reports were given."""
     leads_outside: bool
-    """Whether files lie outside the list's folder, so that its reader must be allowed to."""
+    """Whether files lie outside the list's folder, so that reading it needs `allow_outside`."""
 
     @property
     def skipped_path(self) -> Path:
-        """What gave no scan, and why."""
+        """CSV of studies and files that gave no scan, with the reason."""
         return self.scans_path.with_suffix(".skipped.csv")
 
     @property
     def private_dir(self) -> Path:
-        """What stays with the scans."""
+        """Folder that stays with the scans: the key and the file lists."""
         return _private(self.scans_path)
 
 
@@ -84,17 +83,17 @@ def write_worklist(
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Worklist:
-    """Lists the scans of an export; no name, identifier or number of a patient is written.
+    """Lists the scans of an export, without any name, identifier or number of a patient.
 
     Args:
         sources: Files, folders and zip archives, as `survey` takes them.
-        out: The manifest, ``.csv``; what belongs to it is named after it.
-        key: Of the new names; by default the one in the private folder, made if there is none.
-        reports: CSV of texts by accession number; see `_read_reports`. A number that no study or
-            several have gives no text.
-        replaces: Whether a manifest that is there and differs is replaced, or refused.
+        out: The manifest to write, ``.csv``; the other outputs are named after it.
+        key: Key of the pseudonyms; None takes the one in the private folder, made if missing.
+        reports: CSV of texts by accession number; see `_read_reports`. A number that occurs in no
+            study, or in several, is ignored.
+        replaces: Whether to replace an existing manifest that differs, instead of refusing to.
         processes: How many read at once.
-        progress: Told (files done, all).
+        progress: Called with (files done, files in all).
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_EXISTS``, ``E_KEY``, ``E_OPTION``, or what is wrong with
@@ -150,7 +149,7 @@ def _plain_name(column: str) -> str:
 
 @final
 class _Listing:
-    """The rows of both tables, as they come, and the lists of files beside them."""
+    """Collects the rows of both tables, and writes the file lists."""
 
     def __init__(self, private: Path) -> None:
         self._private = private
@@ -161,7 +160,7 @@ class _Listing:
         self.leads_outside = False
 
     def add(self, found: Survey) -> None:
-        """Every study under its new name, NIfTI files, and what could not be read."""
+        """Adds every study and NIfTI file, and what could not be read."""
         for study in sorted(found.packed):
             self._add_study(study, found.headers(study))
         for name, path in sorted(found.nifti.items()):
@@ -177,7 +176,7 @@ class _Listing:
         except CtscribeError as error:
             self._skip(study, "study", _files_of(headers), error.code, error.sentence)
             return
-        self._list(study, _files_of(one for one in headers if one.modality == "CT"))
+        self._write_files(study, _files_of(one for one in headers if one.modality == "CT"))
         row = {"patient": chosen[0].patient[0], **choice_cells(chosen, notes)}
         self._add_row(study, row)
         accessions = {one.accession for one in headers if one.accession}
@@ -185,35 +184,35 @@ class _Listing:
             self._by_accession[accessions.pop()].append(self.rows[-1])
 
     def _add_nifti(self, name: str, path: Path) -> None:
-        """A NIfTI file, which states no patient: it counts as one of its own."""
+        """Adds a NIfTI file, which states no patient and so counts as a patient of its own."""
         try:
             read_grid(path, study=name)
         except CtscribeError as error:
             self._skip(name, "file", {path: None}, error.code, error.sentence)
             return
-        self._list(name, {path: None})
-        told = {"chosen": "a NIfTI file", "why": "it states no patient and counts as one"}
-        self._add_row(name, {"patient": name.replace("scan", "patient", 1), **told})
+        self._write_files(name, {path: None})
+        choice = {"chosen": "a NIfTI file", "why": "it states no patient and counts as one"}
+        self._add_row(name, {"patient": name.replace("scan", "patient", 1), **choice})
 
-    def _add_row(self, name: str, row: Row) -> None:
+    def _add_row(self, name: str, row: Cells) -> None:
         self.rows.append({"volume": f"{self._private.name}/{name}{SUFFIX}", "scan": name, **row})
 
     def _skip(
         self, name: str, kind: str, files: Mapping[Path, Entries], code: str, reason: str
     ) -> None:
-        self._list(name, files)
-        told = {"name": name, "kind": kind, "files": str(len(files)), "code": code}
-        self.skipped.append({**told, "reason": reason})
+        self._write_files(name, files)
+        row = {"name": name, "kind": kind, "files": str(len(files)), "code": code, "reason": reason}
+        self.skipped.append(row)
 
-    def _list(self, name: str, files: Mapping[Path, Entries]) -> None:
+    def _write_files(self, name: str, files: Mapping[Path, Entries]) -> None:
         there = {absolute_path(file): entries for file, entries in files.items()}
         write_file_list(self._private / f"{name}{SUFFIX}", there)
         self.leads_outside |= not all(is_inside(file, self._folder) for file in there)
 
     def add_reports(self, table: ReportTable, names: Pseudonyms) -> int:
-        """Gives each scan the text of its accession number; returns how many have none.
+        """Adds to each scan the text of its accession number; returns how many have none.
 
-        A number that several scans share gives none of them the text, which may be of either.
+        A text whose number several scans share is ignored, since it may belong to any of them.
         """
         columns = _text_columns(table)
         for accession, texts in zip(table.names, table.texts, strict=True):
@@ -225,7 +224,7 @@ class _Listing:
     def summary(
         self, out: Path, key_path: Path, is_new_key: bool, found: Survey, without: int | None
     ) -> Worklist:
-        """What came of an export, of which ``without`` scans have no report."""
+        """The summary of an export in which ``without`` scans have no report."""
         return Worklist(
             scans_path=out,
             key_path=key_path,
@@ -241,12 +240,12 @@ class _Listing:
 
 
 def _text_columns(table: ReportTable) -> tuple[str, ...]:
-    """What a manifest calls the columns of the texts."""
+    """The manifest's columns for the texts of a table."""
     return ("report",) if len(table.columns) == 1 else ("findings", "impression")
 
 
 def _plain_lines(text: str) -> str:
-    """A text without control signs, its lines kept, because headings begin them."""
+    """A text without control characters; lines are kept, because headings begin them."""
     return "\n".join(map(plain_text, text.splitlines()))
 
 
@@ -259,7 +258,7 @@ def _files_of(headers: Iterable[SliceHeader]) -> dict[Path, Entries]:
     return dict(found)
 
 
-def _as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
+def _as_csv(columns: Sequence[str], rows: Iterable[Cells]) -> str:
     return format_csv([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
@@ -275,10 +274,10 @@ def _require_new(path: Path, text: str) -> None:
 def as_data_set(
     source: Path, *, processes: int = 1
 ) -> Iterator[tuple[Path | None, list[SkippedRow]]]:
-    """A data set as it is; of anything else a manifest for the length of the block.
+    """Passes a data set through; lists an export in a temporary manifest during the block.
 
     Yields:
-        The data set, None where there is no scan, and what its list of scans could not take in.
+        The data set or manifest, None if the export has no scan; and what the manifest lacks.
 
     Raises:
         CtscribeError: As `write_worklist`.
@@ -290,12 +289,12 @@ def as_data_set(
         found = write_worklist([source], Path(folder) / "scans.csv", processes=processes)
         if found.num_scans:
             yield found.scans_path, read_skipped(found)
-        else:  # a folder of neither is refused as a data set
+        else:  # a folder without any scan is later refused as a data set
             yield None if found.skipped_by_code else source, read_skipped(found)
 
 
 def read_skipped(worklist: Worklist) -> list[SkippedRow]:
-    """What a list of scans could not take in."""
+    """The studies and files that gave no scan, as rows of ``skipped.jsonl``."""
     rows = read_csv(worklist.skipped_path).rows.values()
     return [
         SkippedRow(volume_name=row["name"], code=row["code"], reason=row["reason"]) for row in rows

@@ -16,7 +16,7 @@ EngineName = Literal["local", "ray", "slurm"]
 
 @runtime_checkable
 class Engine(Protocol):
-    """Calls one function per task, in processes that may die without harm to the others."""
+    """Calls a function on each task, in processes that may die without affecting the others."""
 
     def __call__(
         self,
@@ -30,14 +30,15 @@ class Engine(Protocol):
         """Yields each task's result as it is ready.
 
         Args:
-            function: Importable by name. What it raises stops the whole run.
+            function: Importable by name. An exception that it raises stops the whole run.
             tasks: Picklable.
-            processes: At most so many tasks at once; None leaves it to the engine.
-            lost: What to yield for a task whose process dies again when the task is repeated.
-            need_bytes: Memory that a task takes.
+            processes: Most tasks at the same time; None leaves it to the engine.
+            lost: Returns the result of a task that ended its process again when it was repeated.
+            need_bytes: Returns the memory that a task takes.
 
         Raises:
-            CtscribeError: ``E_ENGINE`` when the engine is not there, or what `function` raises.
+            CtscribeError: ``E_ENGINE`` when the engine is not available, or what ``function``
+                raises.
         """
         ...
 
@@ -45,7 +46,7 @@ class Engine(Protocol):
 def choose_engine(name: EngineName, folder: Path) -> Engine:
     """Imports the engine of that name.
 
-    In ``folder``, on storage that their machines share, Slurm's jobs keep what they exchange.
+    Slurm's jobs exchange files in ``folder``, which must be on storage that all machines share.
     """
     work = import_module(f"ctscribe.data.engines.{name}").work
     engine: Engine = partial(work, folder=folder) if name == "slurm" else work

@@ -12,8 +12,8 @@ from pathlib import Path
 from ctscribe.base.workers import worker_pool
 from ctscribe.data.engines.engine import Result, Task
 
-_SHARE = 0.8
-"""Of the memory that is free at the start; the rest is for everybody else."""
+_MEMORY_SHARE = 0.8
+"""Share of the memory free at the start that tasks may take."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -26,11 +26,10 @@ def work(
     lost: Callable[[Task], Result],
     need_bytes: Callable[[Task], int],
 ) -> Iterator[Result]:
-    """See `Engine`; with one process, or one task, all is done in this very process.
+    """See `Engine`; with one process or one task, the work is done in the calling process.
 
-    When a process dies, the tasks that were at work are repeated one by one, each in a process
-    of its own, so that only the one that kills is lost; and only when it kills twice there, for
-    one that merely stood beside another has had no try of its own yet.
+    When a worker dies, the tasks that were running are repeated one by one, each in a process of
+    its own, so that innocent ones succeed. A task is lost when it ends its process twice there.
     """
     count = min(processes or os.cpu_count() or 1, len(tasks))
     if count <= 1:
@@ -40,7 +39,7 @@ def work(
     budget = available_bytes()
     while waiting:
         suspects = yield from _until_one_dies(
-            function, waiting, count, need_bytes, None if budget is None else _SHARE * budget
+            function, waiting, count, need_bytes, None if budget is None else _MEMORY_SHARE * budget
         )
         for task in suspects:
             yield _alone(function, task, lost)
@@ -53,7 +52,7 @@ def _until_one_dies(
     need_bytes: Callable[[Task], int],
     budget: float | None,
 ) -> Generator[Result, None, list[Task]]:
-    """Takes tasks from `waiting` until none is left or a process dies; returns the suspects."""
+    """Works on ``waiting`` until it is empty or a process dies; returns tasks that ran then."""
     suspects: list[Task] = []
     at_work: dict[Future[Result], Task] = {}
     with worker_pool(count) as pool:
@@ -83,7 +82,7 @@ def _fits(
     need_bytes: Callable[[Task], int],
     budget: float | None,
 ) -> bool:
-    """Whether memory and processes allow a task beside those at work; alone it always starts."""
+    """Whether memory and processes suffice for one more task; the first always starts."""
     if not at_work or budget is None:
         return len(at_work) < count
     taken = sum(map(need_bytes, at_work.values()))
@@ -100,7 +99,7 @@ def _alone(
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """What the machine has free or can free, or the container's limit leaves; None if unknown.
+    """Memory that the machine, or the container's limit, has available; None if unknown.
 
     Sources: MemAvailable of proc(5); memory.max and memory.stat of the kernel's cgroup v2.
     """

@@ -1,4 +1,4 @@
-"""A Ray cluster that already runs: tasks or actors, on machines that share the files."""
+"""A running Ray cluster: tasks or actors, on machines that share their files."""
 
 import logging
 import os
@@ -13,10 +13,10 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.data.engines.engine import Result, Task, import_extra
 
 _ATTEMPTS = 3
-"""Counted here: Ray's own retries would repeat for ever a task that exhausts memory."""
+"""We count them ourselves, since Ray would retry a task that exhausts memory for ever."""
 _REACH_S = 10
 _AHEAD = 2
-"""Tasks handed out per processor, so that none idles while the driver takes a result."""
+"""Tasks submitted per processor, so that none idles while the driver handles a result."""
 
 
 def work(
@@ -29,7 +29,7 @@ def work(
 ) -> Iterator[Result]:
     """See `Engine`; the cluster is the one at ``RAY_ADDRESS``, or the one of this machine.
 
-    A task whose process, machine or memory is lost is handed out again, three times at most.
+    A task whose process or machine dies, or runs out of memory, is tried up to three times.
     """
     with _cluster() as ray:
         remote = ray.remote(num_cpus=1, max_retries=0)(function)
@@ -59,13 +59,13 @@ def work_by_actors(
     *,
     lost: Callable[[Task], Result],
 ) -> Iterator[Result]:
-    """As `work`, where a worker must keep something large, such as a model, from task to task.
+    """As `work`, for workers that keep something large, such as a model, between tasks.
 
-    There is a worker for each GPU of the cluster, or for each processor where it has none.
+    There is one worker for each GPU of the cluster, or for each processor if it has no GPU.
 
     Args:
-        begin: Importable by name, or a picklable object; called once in each worker, it returns
-            what does a task.
+        begin: Importable by name, or a picklable object. It is called once in each worker and
+            returns the function that does a task.
         tasks: Picklable.
         lost: See `Engine`.
 
@@ -86,7 +86,7 @@ def work_by_actors(
                 actor = idle.pop() if idle else kind.remote(begin)
                 at_work[actor.do.remote(task)] = actor, task, attempt
             while idle and not waiting:
-                ray.kill(idle.pop())  # another may wait for its place
+                ray.kill(idle.pop())  # frees its GPU or processor for other users
             (ready,), _ = ray.wait(list(at_work), num_returns=1)
             actor, task, attempt = at_work.pop(ready)
             try:
@@ -105,7 +105,7 @@ def work_by_actors(
 
 @final
 class _Actor:
-    """Keeps what `begin` makes; made at the first task, so that its errors are the task's."""
+    """Calls ``begin`` at the first task, so that errors in it are raised by that task."""
 
     def __init__(self, begin: Callable[[], Callable[[Any], Any]]) -> None:
         self._begin = begin

@@ -1,4 +1,4 @@
-"""Slurm through submitit: arrays of jobs, each of which does a share of the tasks."""
+"""Slurm through submitit: job arrays, in which each job does a share of the tasks."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.data.engines.engine import Result, Task, import_extra
 
 _MOST_JOBS = 1000
-"""Of one array; Slurm's MaxArraySize is 1001 unless a site changed it."""
+"""Jobs in one array; Slurm's default MaxArraySize is 1001."""
 _SHARES_PER_PROCESS = 4
 _MINUTES_PER_TASK = 1
 _MINUTES_AT_LEAST = 30
@@ -29,13 +29,13 @@ def work(
 ) -> Iterator[Result]:
     """See `Engine`; `processes` jobs run at once, each on one core.
 
-    Partition, account and time limit come from sbatch's own variables, such as
+    Partition, account and time limit come from sbatch's environment variables, such as
     ``SBATCH_PARTITION``. When a job dies, its tasks are repeated one per job, so that only those
-    that kill theirs are lost. Jobs that a killed driver leaves behind end by themselves.
+    that end their job again are lost. If the driver is killed, its jobs still run to their end.
 
-    ``folder`` is for submitit's files, on storage that all machines share; it is removed when
-    every job has ended well, and kept with the jobs' logs otherwise. The cluster ``local`` runs
-    the jobs on this machine.
+    ``folder`` holds submitit's files, on storage that all machines share; it is removed if every
+    job succeeded, and kept with the jobs' logs otherwise. The cluster ``local`` runs the jobs on
+    this machine.
     """
     submitit = import_extra("submitit", "slurm")
     if cluster == "slurm" and shutil.which("sbatch") is None:
@@ -62,7 +62,7 @@ def work(
 
 
 def _shares(tasks: Sequence[Task], processes: int | None) -> list[tuple[Task, ...]]:
-    """Every n-th task: some shares per job at once, and no more than an array may have."""
+    """Deals tasks out: a few shares for each job that runs at once, at most one array's worth."""
     wanted = _SHARES_PER_PROCESS * processes if processes else _MOST_JOBS
     count = min(wanted, _MOST_JOBS, len(tasks))
     return [tuple(tasks[start::count]) for start in range(count)]
@@ -74,7 +74,7 @@ def _run(
     shares: Sequence[tuple[Task, ...]],
     poll_s: float,
 ) -> Iterator[tuple[tuple[Task, ...], list[Result] | None]]:
-    """Yields each share with its results as its job ends, or with None when the job died."""
+    """Yields each share when its job ends, with its results, or with None if the job died."""
     submitit = import_extra("submitit", "slurm")
     for start in range(0, len(shares), _MOST_JOBS):
         array = shares[start : start + _MOST_JOBS]
@@ -102,7 +102,7 @@ def _run(
 def _each(
     function: Callable[[Task], Result], share: tuple[Task, ...]
 ) -> list[Result] | CtscribeError:
-    """Does a job's share; an error is its result, as submitit passes on no more than its text."""
+    """Does a job's share. Returns an error, because submitit would only pass on its text."""
     try:
         return [function(task) for task in share]
     except CtscribeError as error:
