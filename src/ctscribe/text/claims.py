@@ -1,7 +1,7 @@
-"""What a report says finding by finding: stated or denied, where, how large, in which words.
+"""The claims of a report: each finding it states or denies, where, how large, in which words.
 
-In: the two sections. Out: `Claim`s in order of place, those of stock sentences that call the heart,
-the lungs or the whole chest normal among them.
+In: the two sections. Out: `Claim`s in the order of the text. Stock sentences that call the heart,
+the lungs or the whole chest normal count as denials.
 """
 
 import re
@@ -18,8 +18,8 @@ from ctscribe.text.sides import Place, in_abdomen, places_named
 from ctscribe.text.sizes import find_sizes
 
 Section = Literal["findings", "impression"]
-Told = tuple[Mention, int, int]
-"""A mention with its start and end in its sentence."""
+PlacedMention = tuple[Mention, int, int]
+"""A mention with its start and end within its sentence."""
 
 _CHEST = r"(?:thora(?:x|cic)|chest|lung\s+ct|ct\s+(?:examination|scan))"
 _PATHOLOGY = r"(?:pathology|abnormality|abnormal\s+finding|pathological\s+finding)"
@@ -37,7 +37,7 @@ _NORMAL: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
         ("Consolidation", "Lung opacity", "Lung nodule", "Atelectasis"),
     ),
 )
-"""Sentences that deny findings without naming them."""
+"""Sentences that deny findings without naming them, and these findings."""
 _ALL_NORMAL = re.compile(
     rf"\W*normal\W*\Z|\W*(?:normal\s+(?:findings\s+(?:in|on)\s+(?:the\s+)?)?{_CHEST}"
     rf"|[^.;,]*\b{_CHEST}\b[^.;,]*\b(?:within\s+(?:the\s+)?normal\s+limits|(?:is|are)\s+normal)"
@@ -46,8 +46,8 @@ _ALL_NORMAL = re.compile(
     rf"(?:\s+(?:in|on)\s+(?:the\s+)?{_CHEST}(?:\s+ct)?(?:\s+examination)?)?\W*\Z"
     rf"|[^.;,]*\b{_CHEST}[^.;,]*\bno\s+{_PATHOLOGY}\b)",
 )
-_NOT_NORMAL = frozenset(FINDINGS) - {"Medical material"}
-"""A chest with a catheter may still be called normal."""
+_DENIED_BY_NORMAL = frozenset(FINDINGS) - {"Medical material"}
+"""The findings that a normal chest lacks; one with a catheter may still be called normal."""
 _JOINT = re.compile(r"[,;:]\s|\b(?:but|while|whereas|however|although|though|and|except)\b")
 _KINDS = {
     "Emphysema": r"bull|bleb",
@@ -55,7 +55,7 @@ _KINDS = {
     "Pleural effusion": r"empyema|pyothorax|h[ae]+mothorax|h[ae]+mopneumo",
     "Medical material": r"cat[eh]*ter|tube|pace|drain|stent|port|wire|sutur|clip|valve|prosthe",
 }
-"""Things that one finding stands for, of which one may be there and another not."""
+"""Finding → pattern of its kinds, of which one may be present and another absent."""
 
 
 @final
@@ -68,11 +68,11 @@ class Claim:
     section: Section
     sentence: str
     words: str
-    """The clause that it stands in, in small letters."""
+    """The clause around the mention, in lower case."""
     kind: str = ""
-    """What is named of the finding, where it stands for several things."""
+    """The kind that is named, for a finding with several kinds."""
     places: frozenset[Place] = frozenset()
-    """Where; empty where no place is named."""
+    """The places that are named for it."""
     sizes_mm: tuple[float, ...] = ()
 
     @property
@@ -82,12 +82,12 @@ class Claim:
 
     @property
     def sides(self) -> frozenset[str]:
-        """The sides that are named."""
+        """The sides among its places."""
         return frozenset(side for side, _ in self.places if side)
 
 
 def read_claims(findings: str, impression: str, lexicon: Lexicon = EIGHTEEN) -> list[Claim]:
-    """All claims of both sections, in order of place."""
+    """All claims of both sections, in the order of the text."""
     sections: tuple[tuple[Section, str], ...] = ("findings", findings), ("impression", impression)
     return [claim for section, text in sections for claim in _read(section, text, lexicon)]
 
@@ -112,20 +112,28 @@ def _read(section: Section, text: str, lexicon: Lexicon) -> Iterator[Claim]:
 
 
 def _claim(
-    section: Section, mention: Mention, span: tuple[int, int], inside: Sequence[Told], before: str
+    section: Section,
+    mention: Mention,
+    span: tuple[int, int],
+    inside: Sequence[PlacedMention],
+    before: str,
 ) -> Claim:
-    """``inside`` are all mentions of its sentence, ``before`` is the sentence before."""
-    others = [told for told in inside if told[0].finding != mention.finding]
-    unlike = [told for told in inside if told[0].status != mention.status]
+    """The claim of a mention at ``span`` in its sentence.
+
+    ``inside`` are all mentions of the sentence, ``before`` is the sentence before it.
+    """
+    others = [each for each in inside if each[0].finding != mention.finding]
+    unlike = [each for each in inside if each[0].status != mention.status]
     own = _clause(mention.sentence, span, [*others, *unlike])
-    # A clause without a place shares that of what is said alike of other findings.
+    # A clause without a place shares that of other findings with the same status.
     words = own if places_named(own) else _clause(mention.sentence, span, unlike)
     places = places_named(words)
     if not places and mention.finding == "Lymphadenopathy" and in_abdomen(before):
-        # Nodes that are told of after the belly are the belly's.
+        # Lymph nodes after a sentence about the abdomen are in the abdomen.
         places = places_named(before)
     name = mention.sentence[slice(*span)].lower()
-    kind = re.search(_KINDS.get(mention.finding, r"\Z(?!)"), name)
+    kinds = _KINDS.get(mention.finding)
+    kind = re.search(kinds, name) if kinds else None
     sizes = find_sizes(own) if mention.status == "present" else ()
     return Claim(
         mention.finding,
@@ -141,12 +149,12 @@ def _claim(
 
 def _denied_as_normal(lowered: str, section: Section) -> frozenset[str]:
     if section == "impression" and _ALL_NORMAL.match(lowered):
-        return _NOT_NORMAL
+        return _DENIED_BY_NORMAL
     return frozenset(name for pattern, names in _NORMAL if pattern.match(lowered) for name in names)
 
 
-def _clause(sentence: str, span: tuple[int, int], others: Sequence[Told]) -> str:
-    """The part of a sentence that speaks of ``span``, up to where it speaks of ``others``."""
+def _clause(sentence: str, span: tuple[int, int], others: Sequence[PlacedMention]) -> str:
+    """The part of a sentence around ``span`` that is not about ``others``."""
     cuts = [m.start() for m in _JOINT.finditer(sentence) if not span[0] < m.start() < span[1]]
     before = max((last for _, _, last in others if last <= span[0]), default=0)
     after = min((first for _, first, _ in others if first >= span[1]), default=len(sentence))

@@ -1,4 +1,4 @@
-"""A report, or a table of reports → the 18 findings, each with the words that it rests on."""
+"""A report, or a table of reports → mentions and labels of the 18 findings."""
 
 import json
 import re
@@ -36,16 +36,16 @@ class Mention:
     """A finding named in a report."""
 
     finding: str
-    """One of `FINDINGS`, or of another lexicon's."""
+    """One of `FINDINGS`, or a finding of another lexicon."""
     status: Status
     sentence: str
     """The sentence that names it."""
     span: tuple[int, int]
-    """Start and end of the words in the report."""
+    """Start and end of its words in the report."""
 
 
 def find_mentions(text: str, lexicon: Lexicon = EIGHTEEN) -> list[Mention]:
-    """Every mention in ``text`` of the 18 findings, or of another lexicon's, in order of place."""
+    """Every mention of the 18 findings, or of another lexicon's, in the order of the text."""
     mentions = []
     for start, end in sentence_spans(text):
         sentence = text[start:end]
@@ -55,19 +55,19 @@ def find_mentions(text: str, lexicon: Lexicon = EIGHTEEN) -> list[Mention]:
 
 
 def finding_statuses(text: str, lexicon: Lexicon = EIGHTEEN) -> dict[str, Status]:
-    """What ``text`` says of each finding it names; an affirmation outweighs doubt, doubt denial."""
-    told: dict[str, Status] = {}
+    """The status of each finding in ``text``: present outweighs uncertain, uncertain absent."""
+    statuses: dict[str, Status] = {}
     for mention in find_mentions(text, lexicon):
-        known = told.setdefault(mention.finding, mention.status)
-        told[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
-    return told
+        known = statuses.setdefault(mention.finding, mention.status)
+        statuses[mention.finding] = max(known, mention.status, key=_WEIGHT.__getitem__)
+    return statuses
 
 
 @lru_cache(maxsize=1 << 14)
 def label_report(text: str) -> Labels:
     """The 18 labels in `FINDINGS` order: 1 where at least one mention is affirmed, else 0."""
-    told = finding_statuses(text)
-    return tuple(int(told.get(finding) == "present") for finding in FINDINGS)
+    statuses = finding_statuses(text)
+    return tuple(int(statuses.get(finding) == "present") for finding in FINDINGS)
 
 
 def known_labels(study: ReportedRow) -> Labels:
@@ -94,11 +94,11 @@ def label_csv(
     Args:
         reports_path: See `read_report_table`.
         labels_path: CSV to write, keyed and ordered as the input is.
-        read: Who reads the findings; the rules unless another reader is given.
-        evidence_path: Where to write, for each report, the mentions the rules find, as JSONL:
+        read: Reads the findings; by default the rules of this wing.
+        evidence_path: JSONL to write with the mentions that the rules find in each report:
             finding, status, column, start and end in that column's cell, the words, the sentence.
-        as_challenge: Whether rows are keyed as CT-RATE's challenge has them, by ``AccessionNo``
-            without suffix.
+        as_challenge: Whether rows are keyed by ``AccessionNo`` without suffix, as in CT-RATE's
+            challenge.
 
     Returns:
         Number of reports.
@@ -107,7 +107,7 @@ def label_csv(
         CtscribeError: As `read_report_table`, ``E_WRITE``.
     """
     table = read_report_table(reports_path)
-    # The sections stand apart, so that no sentence joins them.
+    # A line break keeps the last sentence of one section apart from the first of the other.
     stated = read(["\n".join(part for part in cells if part) for cells in table.texts])
     key, names = table.key, list(table.names)
     if as_challenge:
@@ -143,33 +143,33 @@ def _evidence(table: ReportTable) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1 << 15)
 def _read_sentence(sentence: str, lexicon: Lexicon) -> tuple[tuple[str, Status, int, int], ...]:
-    """Finding, status, start and end of each mention; stock sentences recur, so they are kept."""
+    """Finding, status, start and end of each mention; cached, because stock sentences recur."""
     lowered = sentence.lower()
     if len(lowered) != len(sentence):
-        # A few capitals grow when lowered; places must stay those of the text given.
+        # A few capitals become two characters in lower case, which would shift positions.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in sentence)
-    plain, places = _as_meant(lowered)
+    plain, places = _correct_spelling(lowered)
     return tuple(
         (finding, status, places[start], places[end - 1] + 1)
         for finding, status, start, end in _read_plain(plain, lexicon)
     )
 
 
-def _as_meant(lowered: str) -> tuple[str, Sequence[int]]:
-    """The text with single spaces and words spelt as meant, and where each sign stands in it."""
+def _correct_spelling(lowered: str) -> tuple[str, Sequence[int]]:
+    """The text with single spaces and corrected words; and each character's place in the input."""
     slips = [word for word in _WORD.findall(lowered) if meant_by(word) != word]
     if not slips and not _WIDE_SPACE.search(lowered):
         return lowered, range(len(lowered))
-    signs: list[str] = []
+    words: list[str] = []
     places: list[int] = []
     for piece in _PIECE.finditer(lowered):
         start, last = piece.start(), piece.end() - 1
         meant = " " if piece[0].isspace() else meant_by(piece[0])
-        signs.append(meant)
-        # A word's last sign ends where the word given ends, be it longer or shorter.
+        words.append(meant)
+        # The last character of a corrected word is placed at the end of the misspelt one.
         places += [min(start + i, last) for i in range(len(meant) - 1)]
         places.append(last if len(meant) > 1 else start)
-    return "".join(signs), places
+    return "".join(words), places
 
 
 def _read_plain(lowered: str, lexicon: Lexicon) -> tuple[tuple[str, Status, int, int], ...]:

@@ -1,6 +1,6 @@
-"""How radiologists name the 18 findings: the words, and what makes them mean another thing.
+"""How radiologists name the 18 findings: words, and contexts in which they mean something else.
 
-`other_findings` names further ones in the same way.
+`other_findings` has a lexicon of further findings.
 """
 
 import re
@@ -22,14 +22,14 @@ OTHER_ORGAN = rf"""(?:{_BELLY}|thyroid\w*|adrenals?|surrenals?|breasts?|mammary|
     |sinus(?:es)?|orbit\w*|testi\w*)"""
 _DEPOSIT = r"(?:atherom\w*|atheros?[ck]?lero\w*|cal[cs]if\w*|plaques?)\b"
 _PLAQUE = rf"{_DEPOSIT}(?:\ (?:{_DEPOSIT}|changes))*+"
-"""Never given back in part, so that what follows is read after "calcified plaques" as a whole."""
+"""Possessive, so that patterns continue after the whole of "calcified plaques"."""
 _VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aortic|brachiocephalic
     |subclavian|carotid|iliac|celiac|(?<!coronary\ )(?<!coroner\ )(?<!descending\ )(?<!circumflex\ )
     arter(?:y|ies|ial)\b|(?<!coronary\ )vascular|(?<!coronary\ )vessels?(?!\ coronar))"""
 _CORONARY = r"(?:coronar\w*|coroner|lad|rca|cx|lcx|circumflex|left\ anterior\ descending)"
 _SOUND = r"""(?!\w*\ (?:arter\w+\ |vessels?\ |walls?\ )?(?:(?:is|are|was|were)\ )?
     (?:normal|natural|open|free)\b)"""
-"""Not said of the vessel itself: "calcified aorta, coronary arteries are normal"."""
+"""The vessel is not called normal: "calcified aorta, coronary arteries are normal"."""
 _NODE = r"\b(?:lymph|laps?\b)"
 _EFFUSION = r"(?:ef+us+ions?|fluid|liquid)"
 _TURN = r"\b(?:but|however|while|whereas|although|there)\b"
@@ -39,7 +39,7 @@ _BESIDE = re.compile(
     r"|neighbou?ring|against|in\s+(?:the\s+)?(?:neighbou?rhood|vicinity)\s+of)"
     r"\s+(?:the\s+)?(?:\w+\s+)?\w+"
 )
-"""Places that only say where the lung is meant: "in the lower lobe, adjacent to the liver"."""
+"""Organs named only to locate a place in the lung: "in the lower lobe, adjacent to the liver"."""
 
 
 @final
@@ -48,20 +48,19 @@ class Concept:
     """A way to name a finding."""
 
     finding: str
-    """What an affirmed mention means."""
     literals: tuple[str, ...]
-    """At least one of these strings is in every match; a quick way to say no."""
+    """Every match contains one of these strings; sentences without any are skipped quickly."""
     pattern: re.Pattern[str]
-    """The words themselves."""
+    """The words that name the finding."""
     unless: re.Pattern[str] | None
     """Voids a match when it occurs in the same sentence."""
     elsewhere: re.Pattern[str] | None
-    """Places outside the finding's own; one voids a match in its clause or after it was named."""
+    """Places where the words mean something else; one in the clause voids the match."""
     home: re.Pattern[str]
-    """The finding's own place; named between the same commas, it outweighs ``elsewhere``."""
+    """The finding's own place; between the same commas as the match, it outweighs ``elsewhere``."""
 
     def is_void(self, sentence: str, span: tuple[int, int], clause: tuple[int, int]) -> bool:
-        """Whether the lower-case ``sentence`` speaks of another thing at ``span``."""
+        """Whether the words at ``span`` of the lower-case ``sentence`` mean something else."""
         if self.unless and self.unless.search(sentence):
             return True
         if not self.elsewhere or not self.elsewhere.search(sentence, *clause):
@@ -78,10 +77,10 @@ class Concept:
 
 @final
 class Lexicon:
-    """Ways to name some findings, tried together."""
+    """The ways to name a set of findings."""
 
     def __init__(self, concepts: Sequence[Concept], lasting: Collection[str]) -> None:
-        """``lasting`` are findings that do not pass: who has a history of one has it."""
+        """``lasting`` findings never resolve: a history of one means that it is present."""
         self._concepts = tuple(concepts)
         self._hints = [(word, i) for i, each in enumerate(concepts) for word in each.literals]
         self.lasting = frozenset(lasting)
@@ -105,7 +104,7 @@ def concept(
     elsewhere: str | None = None,
     home: str = rf"\b{_LUNG}\b",
 ) -> Concept:
-    """Compiles a concept from verbose patterns and literals parted by spaces."""
+    """Compiles a concept from verbose patterns, and literals separated by spaces."""
     return Concept(
         finding,
         tuple(literals.split()),
@@ -338,4 +337,4 @@ _LASTING = frozenset(
 )
 
 EIGHTEEN = Lexicon(_CONCEPTS, _LASTING)
-"""How CT-RATE's 18 findings are named."""
+"""The lexicon of CT-RATE's 18 findings."""

@@ -1,4 +1,4 @@
-"""Findings that the 18 labels cannot say, read by the same rules and never counted among them."""
+"""Findings beyond the 18 labels, read by the same rules and reported separately."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ _ORGANS = (
 
 
 def _in_organ(finding: str, hints: str, thing: str, organ: str) -> Concept:
-    """A thing and its organ in one clause, in either order, and no other organ alone between."""
+    """A concept of a thing and its organ in one clause, in either order, no other organ between."""
     others = "|".join(each for each in _ORGANS if each != organ)
     apart = rf"(?:(?:{others})\b(?!\ (?:and|or)\b)|normal|natural|unremarkable)"
     gap = rf"(?:(?!\b{apart})[^.;:]){{0,80}}?"
@@ -95,10 +95,10 @@ _CONCEPTS: Sequence[Concept] = (
 _LASTING = frozenset(OTHER_FINDINGS) - {"Pneumothorax", "Pulmonary embolism"}
 
 OTHERS = Lexicon(_CONCEPTS, _LASTING)
-"""How `OTHER_FINDINGS` are named."""
+"""The lexicon of `OTHER_FINDINGS`."""
 
 
 def find_other_findings(text: str) -> dict[str, Status]:
-    """What ``text`` says of each of `OTHER_FINDINGS` that it names, in their order."""
-    told = finding_statuses(text, OTHERS)
-    return {finding: told[finding] for finding in OTHER_FINDINGS if finding in told}
+    """The status of each of `OTHER_FINDINGS` that ``text`` names, in their order."""
+    statuses = finding_statuses(text, OTHERS)
+    return {finding: statuses[finding] for finding in OTHER_FINDINGS if finding in statuses}

@@ -1,9 +1,9 @@
 """Whether a sentence affirms, denies or doubts what it names.
 
-A sentence is read as a row of events: cues that deny what follows, verbs that deny or affirm
-what came before, and breaks between clauses. A finding is absent when the nearest event to its
-left denies forwards or the nearest to its right denies backwards; so "no mass is detected, and
-sequelae are observed" and "a nodule is seen, effusion is not seen" come out right.
+A sentence is read as a sequence of events: cues that deny what follows, verbs that deny or affirm
+what comes before, and breaks between clauses. A finding is absent if the nearest event on its left
+denies forwards, or the nearest on its right denies backwards. So "no mass is detected, and sequelae
+are observed" and "a nodule is seen, effusion is not seen" are read correctly.
 """
 
 import re
@@ -35,7 +35,7 @@ _QUALITY = (
     r"|cavit\w*|spiculated|enhanc\w*|homogen\w*|symmetric\w*|bilateral|extensive|marked|severe"
     r"|malignant|suspicious|aggressive|haemorrhagic|hemorrhagic|obstruct\w*|complicated|lobulated|(?:limited|confined|restricted)(?=\s+to\b))"
 )
-"""What a thing that is there may not be: "the nodule is not calcified"."""
+"""Properties whose denial does not deny the thing: "the nodule is not calcified"."""
 _DEGREE = r"(?:minimal|mild|slight|moderate|massive|small|millimetric|minor)"
 
 _PLACE = (
@@ -46,10 +46,10 @@ _BEARS = (
     r"(?:shows?|contains?|exhibits?|demonstrates?|reveals?|displays?|harbou?rs?|includes?"
     r"|ha(?:s|ve)(?!\s+(?:not?|been)\b))"
 )
-"""Verbs whose object is there."""
+"""Verbs that affirm their object."""
 
-# No event begins inside a word, which both patterns ask first: that makes them three times as fast.
-# Words that look like events and are none; they are blanked before events are read.
+# Both patterns first require a word boundary, which makes them three times as fast.
+# Words that look like events but are not; they are masked before events are read.
 _PSEUDO = re.compile(
     rf"""
     \b(?=[a-z])(?:
@@ -158,18 +158,18 @@ _FINITE = re.compile(
     rf"\b(?:is|are|was|were|has|have|{_BEARS}|reach(?:es)?|measures?|persists?|remains?|predominates?"
     r"|extends?)\b"
 )
-"""The verb of a clause of its own."""
+"""A finite verb, by which a part of a sentence is a clause of its own."""
 _SAID_OF_ITSELF = re.compile(
     rf"\b(?:{_IS}\s+(?:\w+ly\s+)?(?:normal|natural|open|patent|enlarged|increased|dilated|widened"
     rf"|thickened|wide|large|calcified|tortuous)|ha(?:s|ve)\s+(?:in|de)creased|{_BEARS}"
     r"|reach(?:es)?|measures?|persists?|remains?|predominates?|extends?)\b"
 )
-"""What is not said of a list that ``no`` opened: "no effusion, the heart is enlarged"."""
+"""Verbs that end the scope of "no": "no effusion, the heart is enlarged"."""
 _IN_FAVOUR = re.compile(
     r"\s+(?:\w+\s+)?(?:in\s+(?:favou?r|terms)\s+of|suggest\w*|indicat\w*|to\s+suggest"
     r"|(?:compatible|consistent)\s+with)\b"
 )
-"""What follows it is denied with the finding: "no defect was seen in favour of embolism"."""
+"""Extends a denial to what follows: "no defect was seen in favour of embolism"."""
 _LISTED = re.compile(r"\bor\b|,\s+(?:which|whose|that|who|where|with)\b")
 _JOINT = re.compile(r",\s+(?!which|whose|that|where|in\s+which|the\s+larg|measur|with\b)|\band\s")
 _DOUBT = re.compile(
@@ -178,7 +178,7 @@ _DOUBT = re.compile(
     r"|[^.,;]{0,40}\b(?:is|are|was|were)\s+not\s+(?:\w+ly\s+)?(?:excluded|ruled\s+out)"
     r"|[^.,;]{0,40}\b(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:doubtful|questionable|equivocal|uncertain)\b"
 )
-# What a concession denies it denies up to the comma that ends it.
+# A denial within a concession ends at the concession's comma.
 _CONCESSION = re.compile(
     rf"{_START}(?:even\s+)?(?:although|though|while|whereas|despite)\b[^,]*(?=,)"
 )
@@ -199,16 +199,16 @@ class Polarity:
     ends: tuple[int, ...]
     kinds: tuple[str, ...]
     only_earlier: bool
-    """The sentence speaks of an earlier examination and of nothing else."""
+    """Whether the sentence is only about an earlier examination."""
 
     def status(self, start: int, end: int, *, lasting: bool = False) -> Status:
-        """What the sentence says of the words from ``start`` to ``end``.
+        """The status of the words from ``start`` to ``end``.
 
-        ``lasting`` is what the patient still has once it stands in the history.
+        ``lasting`` findings are present even where only the history mentions them.
         """
         after = bisect_left(self.starts, end)
         before = bisect_right(self.ends, start) - 1
-        # Words on both sides of a break are judged by what follows it.
+        # If the words contain a break, it counts as the nearest event on their left.
         breaks = (i for i in range(before + 1, after) if self.kinds[i] in _BREAKS)
         before = max(breaks, default=before)
         within = self.kinds[before + 1 : after]
@@ -226,10 +226,10 @@ class Polarity:
         return "uncertain" if doubted or _DOUBT.match(self.sentence, end) else "present"
 
     def clause(self, start: int, end: int) -> tuple[int, int]:
-        """Bounds of what the sentence may have said the words from ``start`` to ``end`` about.
+        """Bounds of the clause in which the words from ``start`` to ``end`` stand.
 
-        A thing named earlier remains the topic across commas; one that has a verb of its own
-        after the words does not bear on them.
+        It reaches back across commas, since a thing that was named earlier remains the topic. It
+        ends before a part of the sentence with a verb of its own.
         """
         turns = [i for i, kind in enumerate(self.kinds) if kind == "turn"]
         low = max((self.ends[i] for i in turns if self.ends[i] <= start), default=0)
@@ -270,7 +270,7 @@ def read_polarity(sentence: str) -> Polarity:
 
 
 def _ends_of_scope(sentence: str, events: Sequence[Event]) -> Iterator[int]:
-    """Places where a clause of its own ends what was denied or told of the past before it."""
+    """Places where a new clause ends the scope of a denial or of the history before it."""
     for number, (_, start, kind) in enumerate(events):
         if kind not in _OPENS:
             continue
@@ -283,7 +283,7 @@ def _ends_of_scope(sentence: str, events: Sequence[Event]) -> Iterator[int]:
 
 
 def _own_clause(sentence: str, start: int, kind: str, verb: int | None) -> int | None:
-    """The comma or "and" that opens the clause; ``verb`` is where the next affirmation begins."""
+    """Place of the comma or "and" that opens the clause; ``verb`` is the next affirmation's."""
     commas = [match.start() for match in _COMMA.finditer(sentence, start)]
     if kind == "past":
         both = sentence.find(" and ", start, verb) if verb is not None else -1

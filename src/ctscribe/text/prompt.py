@@ -1,7 +1,6 @@
 """All prompt wording, and the token ids of prompts and answers.
 
-The slices come before the question, so that everything the model computes up to there depends
-on the scan alone.
+The slices come before the question, so that everything up to the question depends only on the scan.
 """
 
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from ctscribe.base.errors import CtscribeError
 SYSTEM = "You are a radiologist and report what a chest CT shows."
 QUESTION = "Write the findings and the impression of this chest CT."
 CUE = " The image suggests: {findings}."
-"""Behind the question, where findings are told; without any they are `NO_FINDING`."""
+"""Appended to the question where findings are named; `NO_FINDING` stands for an empty list."""
 NO_FINDING = "no finding"
 VIDEO_PAD = "<|video_pad|>"
-"""The placeholder; the chat template writes it once, the model wants one per visual token."""
+"""The placeholder: once in the chat template's text, once per visual token in the model's input."""
 VIDEO_BLOCK = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 IGNORED = -100
 """Label of a position that carries no loss, as in torch's cross entropy."""
@@ -50,11 +49,11 @@ class ChatTokenizer(Protocol):
 def prompt_messages(cue: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The chat before the answer: system, then a user who shows the slices and asks.
 
-    A ``cue`` names the findings that the image suggests; the user tells them behind the question.
-    None tells nothing, an empty one that there is nothing to tell.
+    ``cue`` lists the findings that the image suggests, which are appended to the question. None
+    appends nothing; an empty list appends that there is no finding.
     """
-    told = "" if cue is None else CUE.format(findings=", ".join(cue) or NO_FINDING)
-    question = {"type": "text", "text": QUESTION + told}
+    suggestion = "" if cue is None else CUE.format(findings=", ".join(cue) or NO_FINDING)
+    question = {"type": "text", "text": QUESTION + suggestion}
     return [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": [{"type": "video"}, question]},
@@ -62,7 +61,7 @@ def prompt_messages(cue: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 def without_thinking(chat_template: str) -> str:
-    """A template that lets the model answer at once, as it learned to here, whoever renders it."""
+    """A chat template with thinking turned off, as in our training, whatever its caller asks."""
     if "enable_thinking" not in chat_template:
         return chat_template
     return "{%- set enable_thinking = false -%}\n" + chat_template
@@ -88,13 +87,14 @@ def encode_prompt(
     cue: tuple[str, ...] | None = None,
     markers: tuple[str, ...] | None = None,
 ) -> list[int]:
-    """Token ids up to where the answer begins, for generation; see `encode_example`.
+    """Token ids up to the answer, for generation; see `encode_example`.
 
-    Without ``markers`` all slices stand in one vision block. With them each pair stands in one of
-    its own, behind its marker.
+    Without ``markers`` all slices are in one vision block. With them each slice pair is in a block
+    of its own, after its marker.
     """
     rendered = _render(tokenizer, cue, markers)
-    pads = [rendered.video_pad] * (num_visual_tokens(grid_thw) // len(markers or "1"))
+    num_blocks = len(markers) if markers else 1
+    pads = [rendered.video_pad] * (num_visual_tokens(grid_thw) // num_blocks)
     ids = [*rendered.parts[0]]
     for part in rendered.parts[1:]:
         ids += [*pads, *part]
@@ -107,9 +107,9 @@ def pair_of_tokens(
     cue: tuple[str, ...] | None = None,
     markers: tuple[str, ...] | None = None,
 ) -> list[int]:
-    """Which slice pair each token of `encode_prompt` shows, −1 for those that show none.
+    """The slice pair of each token of `encode_prompt`, −1 for tokens without one.
 
-    With ``markers`` a pair's marker and the two ends of its vision block are its own too.
+    With ``markers``, a pair's marker and the ends of its vision block belong to it too.
     """
     rendered = _render(tokenizer, cue, markers)
     pairs, size = range(grid_thw[0]), num_visual_tokens(grid_thw) // grid_thw[0]
@@ -134,16 +134,16 @@ def encode_example(
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and answer, and labels that supervise only the answer.
 
-    The answer is tokenised on its own, as generation meets it, so no token straddles its
-    beginning; its end-of-turn token is supervised too, for this is how a report ends.
+    The answer is tokenised separately, as in generation, so that no token straddles its beginning.
+    Its end-of-turn token is supervised too, so that the model learns to end a report.
 
     Args:
-        tokenizer: Of a supported model, or one with its special tokens and chat template.
+        tokenizer: That of a supported model, or one with its special tokens and chat template.
         report: The answer, as `sections.join_report` writes it.
-        grid_thw: Of the study's frames.
+        grid_thw: Grid of the study's frames.
         cue: As in `prompt_messages`; it carries no loss.
         markers: As in `encode_prompt`.
-        study: Named in errors.
+        study: Name for errors.
 
     Returns:
         ``input_ids`` and ``labels`` of equal length; labels are −100 outside the answer.
@@ -165,7 +165,7 @@ def encode_example(
 
 
 def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int]]:
-    """First and last character, half open, of each of the answer's tokens but its end of turn."""
+    """Start and end (exclusive) of each token in the report's text; without the end of turn."""
     encoded = tokenizer(report, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoded["offset_mapping"])
 
@@ -174,9 +174,9 @@ def answer_offsets(tokenizer: ChatTokenizer, report: str) -> list[tuple[int, int
 @dataclass(frozen=True)
 class _Rendered:
     parts: tuple[tuple[int, ...], ...]
-    """Between which visual tokens stand."""
+    """Token ids before, between and after the blocks of visual tokens."""
     opening: int
-    """Tokens before the first visual one that are its slice pair's own; see `pair_of_tokens`."""
+    """How many tokens of the first part belong to the first slice pair; see `pair_of_tokens`."""
     video_pad: int
     closing: int
 
@@ -185,7 +185,7 @@ class _Rendered:
 def _render(
     tokenizer: ChatTokenizer, cue: tuple[str, ...] | None, markers: tuple[str, ...] | None
 ) -> _Rendered:
-    """Splits the rendered chat at the placeholders and behind the answer; no ids are assumed."""
+    """Renders the chat, and tokenises its parts around the visual tokens and after the answer."""
     messages, answer = prompt_messages(cue), "answer"
     prompt, whole = (
         tokenizer.apply_chat_template(
@@ -196,7 +196,7 @@ def _render(
     pads = tokenizer.encode(VIDEO_PAD, add_special_tokens=False)
     follows = whole.removeprefix(prompt + answer)
     closing = tokenizer.encode(follows.strip(), add_special_tokens=False)
-    block = VIDEO_BLOCK if VIDEO_BLOCK in prompt else VIDEO_PAD  # which an export may say alone
+    block = VIDEO_BLOCK if VIDEO_BLOCK in prompt else VIDEO_PAD  # exports may lack the ends
     if prompt.count(VIDEO_PAD) != 1 or len(pads) != 1 or follows == whole or len(closing) != 1:
         raise CtscribeError(
             "E_TOKENIZER",

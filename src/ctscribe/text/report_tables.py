@@ -1,7 +1,6 @@
-"""Tables of reports → their texts, and what their cells say of a report and its patient.
+"""Tables of reports → their texts, and the fields of a report and its patient.
 
-Everything that reads reports asks here: CT-RATE's own tables, manifests of own scans, references
-and predictions.
+All readers of reports use it: CT-RATE's tables, manifests of own scans, references and predictions.
 """
 
 import math
@@ -20,7 +19,7 @@ from ctscribe.text.findings import FINDINGS
 from ctscribe.text.sections import split_report
 
 KEYS = ("VolumeName", "AccessionNo", "volume")
-"""Columns that can name a report, the first one found is used."""
+"""Columns that can name a report; the first of them in a table is used."""
 _TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
 _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
@@ -32,10 +31,7 @@ _UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 
 
 def volume_stem(name: str) -> str:
-    """A volume's name without folder and suffixes: ``valid_1_a_1.nii.gz`` is ``valid_1_a_1``.
-
-    It is in Unicode's composed form.
-    """
+    """A volume's name in NFC without folder and suffixes, such as ``valid_1_a_1``."""
     path = PurePosixPath(nfc(name.strip()))
     while path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
@@ -53,7 +49,7 @@ class ReportTable:
     """The column of the whole report, or those of Findings and Impression."""
     names: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
-    """For each report the cells of ``columns`` as they stand; empty where there is no report."""
+    """For each report the cells of ``columns``, unchanged but for placeholders, which are empty."""
     others: tuple[Cells, ...]
     """For each report the cells of all further columns, stripped."""
 
@@ -62,12 +58,11 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
     """Reads a CSV of reports.
 
     Args:
-        path: It has ``VolumeName`` or ``AccessionNo``,
-            and either one text column (``report_text``, ``report``, ``generated_report``,
-            ``prediction``, ``text``, or the only other column whatever its name) or
-            ``Findings_EN`` and ``Impressions_EN`` (``findings`` and ``impression``).
-            In place of ``VolumeName``, own data may have ``volume``. Cells may hold line breaks.
-        allow_empty: Whether reports may be without text.
+        path: A table with ``VolumeName`` or ``AccessionNo`` (``volume`` for own data), and either
+            one text column (``report_text``, ``report``, ``generated_report``, ``prediction``,
+            ``text``, or the only other column whatever its name) or ``Findings_EN`` and
+            ``Impressions_EN`` (``findings`` and ``impression``). Cells may hold line breaks.
+        allow_empty: Whether reports may be empty.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_READ``, ``E_ENCODING``, ``E_CSV``, ``E_COLUMN``,
@@ -77,7 +72,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
 
 
 def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
-    """As `read_report_table`, of cells that are read already.
+    """As `read_report_table`, from cells that have already been read.
 
     Raises:
         CtscribeError: ``E_CSV``, ``E_COLUMN``, ``E_DUPLICATE`` or ``E_EMPTY_REPORT``.
@@ -104,7 +99,7 @@ def report_table(table: CellTable, *, allow_empty: bool) -> ReportTable:
 
 
 def read_columns(path: Path, required: Sequence[str]) -> dict[str, Cells]:
-    """Reads a CSV of anything else about reports: name → column → cell, stripped.
+    """Reads a CSV that is keyed as a table of reports: name → column → cell, stripped.
 
     Raises:
         CtscribeError: As `read_report_table`, but for ``E_EMPTY_REPORT``.
@@ -116,7 +111,7 @@ def read_columns(path: Path, required: Sequence[str]) -> dict[str, Cells]:
 
 
 def read_probabilities(path: Path) -> dict[str, tuple[float, ...]]:
-    """Reads a CSV of the 18 findings' probabilities: name → one each, in the order of `FINDINGS`.
+    """Reads a CSV of the 18 findings' probabilities: name → values in the order of `FINDINGS`.
 
     Raises:
         CtscribeError: As `read_columns`, and ``E_LABEL_HEAD`` for a cell outside [0, 1].
@@ -159,7 +154,7 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
             return key, parts
         if len(others) == 1 and others[0] not in known:
             return key, (others[0],)
-    # A file without a header begins with a report, which is nobody's to read here.
+    # Without a header the first row is a report, which an error must not quote.
     longest = max(map(len, header), default=0)
     found = "a report" if longest > _LONGEST_COLUMN else ", ".join(header)[:200] or "no header"
     raise CtscribeError(
@@ -170,13 +165,13 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
 
 
 def report_sections(texts: Sequence[str]) -> tuple[str, str]:
-    """Findings and impression, stripped: of two cells, or of one that is cut at its headings."""
+    """Findings and impression, stripped, from two cells, or from one text split at its headings."""
     findings, impression = texts if len(texts) == 2 else split_report(without_placeholder(texts[0]))
     return without_placeholder(findings).strip(), without_placeholder(impression).strip()
 
 
 class ReportFields(TypedDict):
-    """What the row of a data set repeats of its report; see `rows.ReportedRow`."""
+    """The fields of `rows.ReportedRow` that come from the report's cells."""
 
     findings: str
     impression: str
@@ -189,17 +184,17 @@ class ReportFields(TypedDict):
 def report_fields(
     name: str, texts: Sequence[str], about: Cells, labels: Cells | None
 ) -> ReportFields:
-    """Turns the cells of one report into what every data set says of it.
+    """Turns the cells of one report into the fields of a `ReportedRow`.
 
     Args:
-        name: Of the report, for errors.
-        texts: Findings and impression, or the whole report; see `plain_text`, as for the
-            manufacturer. Nothing where the data set has no reports.
+        name: The report's name, for errors.
+        texts: Findings and impression, or the whole report; empty if the data set has no reports.
+            Control characters are removed from them and from the manufacturer.
         about: Scanner and patient, in CT-RATE's columns ``Manufacturer``, ``PatientSex`` and
-            ``PatientAge`` (a DICOM age; another, and another sex, is unknown) or a manifest's
-            ``manufacturer``, ``sex`` (F, M, O or empty) and ``age`` (years). Any may lack.
-        labels: The 18 findings, 0 or 1, among any columns, or none of them where the data set has
-            no labels; None where only this report's row lacks.
+            ``PatientAge`` (in DICOM's format; unknown values become None) or a manifest's
+            ``manufacturer``, ``sex`` (F, M, O or empty) and ``age`` (years). Any may be missing.
+        labels: A row with the 18 findings, 0 or 1, or with none of them if the data set has no
+            labels; None if the report's row is missing in the labels.
 
     Raises:
         CtscribeError: ``E_EMPTY_REPORT`` without findings, ``E_NO_LABELS``, ``E_COLUMN``,
@@ -246,8 +241,8 @@ def _label(name: str, finding: str, cell: str) -> int:
 
 
 def _manufacturer(cells: Cells) -> str | None:
-    told = (plain_text(without_placeholder(cells.get(column, ""))) for column in _MANUFACTURER)
-    return next(filter(None, told), None)
+    names = (plain_text(without_placeholder(cells.get(column, ""))) for column in _MANUFACTURER)
+    return next(filter(None, names), None)
 
 
 def _sex(name: str, cells: Cells) -> Sex | None:

@@ -1,8 +1,7 @@
-"""Findings and Impression as one text and back, and text cut into sentences.
+"""Joins Findings and Impression into one text, splits them again, and splits text into sentences.
 
-Radiology text does not end its sentences where prose does: CT-RATE separates impressions by
-quotation marks and bullets, writes dates and decimals with points, and asks questions in
-brackets.
+Sentences of radiology reports differ from prose: CT-RATE separates impressions by quotation marks
+and bullets, writes dates and decimals with points, and puts questions into brackets.
 """
 
 import re
@@ -13,7 +12,7 @@ _ANSWER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 
-# Every branch starts with one plain character, which lets the engine skip from one to the next.
+# Every branch starts with a literal character, which lets the regex engine skip ahead.
 _BREAK = re.compile(
     r"""
       ["“”•▪●·;!\n\r]                    # separators that never belong to a word
@@ -32,9 +31,10 @@ CONTINUES = frozenset(
     {"a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "no", "of", "on", "or", "the"}
     | {"to", "with", "without"}
 )
-"""Words that no sentence ends in."""
+"""Words with which no sentence ends."""
 _WRAPPED_AT = 50
-_SMALL = re.compile(r"\r?\n[ \t]*[a-z(]")
+"""Lines of at least this length may have been wrapped."""
+_LOWER_CASE_LINE = re.compile(r"\r?\n[ \t]*[a-z(]")
 _LETTER = re.compile(r"[^\W_]")
 _ABBREVIATIONS = frozenset(
     {"dr", "prof", "approx", "ca", "e.g", "i.e", "etc", "vs", "cf", "fig", "max", "min"}
@@ -43,17 +43,17 @@ _ABBREVIATIONS = frozenset(
 
 
 def join_report(findings: str, impression: str) -> str:
-    """Writes the two sections as the one text a model learns to answer.
+    """Joins the two sections into the text that a model learns to answer.
 
-    `split_report` returns the sections, stripped, when neither holds an ``Impression:`` heading.
+    `split_report` gives the stripped sections back if neither contains an ``Impression:`` heading.
     """
     return f"Findings: {findings.strip()}\nImpression: {impression.strip()}"
 
 
 def headed_report(findings: str, impression: str) -> str:
-    """The two sections on one line, under the headings that CT-RATE's challenge has.
+    """The two sections on one line with headings, as in CT-RATE's challenge.
 
-    Of one section, that section alone.
+    If one section is empty, the other stands without a heading.
     """
     parts = findings.strip(), impression.strip()
     return f"Findings: {parts[0]} Impression: {parts[1]}" if all(parts) else "".join(parts)
@@ -62,7 +62,7 @@ def headed_report(findings: str, impression: str) -> str:
 def split_report(text: str) -> tuple[str, str]:
     """Splits an answer into (findings, impression), each stripped.
 
-    A text without headings is all findings; headings are read in any case.
+    A text without headings counts as findings. Headings may be in any case.
     """
     match = _ANSWER.match(text)
     if match is None:
@@ -74,38 +74,37 @@ def split_report(text: str) -> tuple[str, str]:
 def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     """Start and end of every sentence in ``text``, without surrounding white space.
 
-    Points inside decimals, dates, initials and list numbers end nothing; the closing point
-    belongs to its sentence. Labels, sizes and template statistics ask for the same reports in
-    turn, so the last ones are kept.
+    Points in decimals, dates, initials and list numbers end no sentence; a closing point belongs to
+    its sentence. Results are cached, since several analyses read the same reports.
     """
     spans: list[tuple[int, int]] = []
     start = 0
     for match in _BREAK.finditer(text):
-        place, sign = match.start(), match[0]
-        if sign == "." and _belongs_to_a_word(text, place):
+        place, mark = match.start(), match[0]
+        if mark == "." and _belongs_to_a_word(text, place):
             continue
-        if sign in "-*–" and place and not text[place - 1].isspace():
+        if mark in "-*–" and place and not text[place - 1].isspace():
             continue
-        if sign == " " and not (text[place + 1].isdigit() or _ends_statement(text, place)):
+        if mark == " " and not (text[place + 1].isdigit() or _ends_statement(text, place)):
             continue
-        if sign in "\r\n" and _is_wrapped(text, place):
+        if mark in "\r\n" and _is_wrapped(text, place):
             continue
-        _append_span(spans, text, start, match.end() if sign in ".?" else place)
+        _append_span(spans, text, start, match.end() if mark in ".?" else place)
         start = match.end()
     _append_span(spans, text, start, len(text))
     return tuple(spans)
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of ``text`` in order, as `sentence_spans` bounds them."""
+    """The sentences of ``text`` in order; see `sentence_spans`."""
     return [text[start:end] for start, end in sentence_spans(text)]
 
 
 def _is_wrapped(text: str, place: int) -> bool:
-    """Whether a line break only keeps a line short: a long line goes on in small letters."""
+    """Whether a line break only wraps: a long line continues in lower case after it."""
     line = text[max(0, place - _WRAPPED_AT) : place].rstrip("\r")
     is_long = len(line) >= _WRAPPED_AT - 1 and "\n" not in line
-    return is_long and line[-1] not in ".?!:;" and _SMALL.match(text, place) is not None
+    return is_long and line[-1] not in ".?!:;" and _LOWER_CASE_LINE.match(text, place) is not None
 
 
 def _ends_statement(text: str, space: int) -> bool:

@@ -1,7 +1,7 @@
-"""What a written report gives away about itself: contradictions, twins, repeats, gaps, a torn end.
+"""Checks a written report for contradictions, repeats, empty sections and an incomplete end.
 
-In: its two sections. Out: `Remark`s, in the order of their kinds. Nothing is taken from the text;
-the image has no say here (see `write.draft_check`).
+In: its two sections. Out: `Remark`s in the order of their kinds. The text is not changed, and not
+compared with the images (see `write.draft_check` for that).
 """
 
 import re
@@ -38,9 +38,9 @@ KINDS: dict[Kind, str] = {
     "doubted": "Text and images lean apart",
     "outside": "Outside the 18 findings",
 }
-"""In the order shown, with their headings."""
+"""Kind → its heading, in the order shown."""
 NOTES: frozenset[Kind] = frozenset({"doubted", "outside"})
-"""Kinds that are no fault by themselves: true reports have them too."""
+"""Kinds that are not faults: radiologists' reports have them too."""
 
 _LIMITED = re.compile(
     r"\b(?:(?P<other>other(?!\s+(?:side|hand)\b)|another|additional|new(?:ly)?|further|second"
@@ -52,23 +52,23 @@ _LIMITED = re.compile(
     r"|adenopath\w*|lymphadenopath\w*|laps?\b))"
 )
 _GONE = re.compile(r"\b(?:regress|resol|disappear|cleared|removed)\w*", re.IGNORECASE)
-"""What is said of a thing that was there, and may be there still."""
+"""Words that deny a thing which was there before, and may still be there in part."""
 _NOT_LARGE = re.compile(
     r"\b(?:not?|non|without|below|under|less|fewer|smaller)\b[^.;]{0,40}?"
     r"\b(?:patholog|enlarged|reach|significant|\d)"
     r"|\bnon-?patholog|\bsubcent|\bminimal|\bmild|\bslight|\bsmall|\bmillimetr|\btiny|\bfew\b"
 )
 _LARGE_MM = 10.0
-"""Above it a thing that is measured is one that a denial of large ones denies."""
+"""Larger sizes contradict the denial of large or pathological things."""
 _COMMON_MM, _COMMON_IN_A_PART_MM = 10.0, 6.0
-"""Smaller sizes recur by chance, on both sides and in the same part of both sides."""
+"""Smaller sizes are equal on both sides by chance, the second within the same part of them."""
 _SIDE_WORD = re.compile(r"\b(?:right|left)\b")
 _LOOP = re.compile(r"\b(\w[^.;]{0,80}?)(?:\W+\1\b){2,}", re.IGNORECASE)
 _FEW_WORDS = 5
 _BACK = re.compile(r"(?:no|not|it|they|this|these|is|are|has|have|new|there\s+(?:is|are)\s+no)\b")
 _ORGAN = re.compile(r"o?esophag|trachea|bronch|heart|lung|pleura|vessel|gland|pancrea|thyroid")
 _WORD = re.compile(r"[^\W_]+")
-_TORN = re.compile(
+_CUT_END = re.compile(
     r"(?:[,(\-–:]|\b(?:measuring|reaching|approximately|about|than|is|are|was|were)"
     r"|\b(?:of|measuring|reaching|than|x)\s+\d{1,3}[.,]?)\s*\Z"
 )
@@ -77,27 +77,27 @@ _TORN = re.compile(
 @final
 @dataclass(frozen=True)
 class Remark:
-    """Something in a draft that its reader should look at, in a sentence."""
+    """A sentence about something in a draft that its reader should check."""
 
     kind: Kind
     message: str
     finding: str | None = None
     sentences: tuple[str, ...] = ()
-    """Verbatim, those it is about."""
+    """The draft's sentences that it is about, verbatim."""
 
     @property
     def is_note(self) -> bool:
-        """Whether it is no fault by itself."""
+        """Whether its kind is among `NOTES`, which are not faults."""
         return self.kind in NOTES
 
 
 def check_text(findings: str, impression: str, *, finished: bool = True) -> list[Remark]:
-    """What is to be remarked on a report's two sections, each remark once.
+    """Checks the two sections of a report; returns each remark once, in the order of `KINDS`.
 
     Args:
-        findings: As written.
-        impression: As written.
-        finished: Whether the writer came to an end of its own.
+        findings: The section as written.
+        impression: The section as written.
+        finished: False if the report ran into the length limit.
     """
     claims = read_claims(findings, impression)
     others = read_claims(findings, impression, OTHERS)
@@ -107,19 +107,19 @@ def check_text(findings: str, impression: str, *, finished: bool = True) -> list
         *_sides([*claims, *others]),
         *_repeats(findings, impression, claims),
         *_gaps(findings, impression, claims),
-        *_torn(findings, impression, finished),
+        *_incomplete(findings, impression, finished),
         *_outside(findings, impression, others),
     ]
     return in_order(found)
 
 
 def in_order(remarks: Iterable[Remark]) -> list[Remark]:
-    """Remarks in the order of their kinds, each once."""
+    """Removes repeated remarks and sorts the others by `KINDS`."""
     return sorted(dict.fromkeys(remarks), key=lambda remark: list(KINDS).index(remark.kind))
 
 
 def _contradictions(claims: Sequence[Claim]) -> Iterator[Remark]:
-    """A finding that is denied where it is stated, within a section or across the two."""
+    """Findings that are stated and denied at one place, within a section or across the two."""
     seen: set[tuple[str, str]] = set()
     for stated in (claim for claim in claims if claim.present):
         for denied in claims:
@@ -128,11 +128,12 @@ def _contradictions(claims: Sequence[Claim]) -> Iterator[Remark]:
                 continue
             seen.add(pair)
             across = stated.section != denied.section
-            where = f" in the {stated.section}", f" in the {denied.section}"
-            told = where if across else ("", "")
+            one, other = ("", "")
+            if across:
+                one, other = f" in the {stated.section}", f" in the {denied.section}"
             yield Remark(
                 "impression" if across else "contradiction",
-                f"{stated.finding} is stated{told[0]} and denied{told[1]}.",
+                f"{stated.finding} is stated{one} and denied{other}.",
                 stated.finding,
                 _once(stated.sentence, denied.sentence),
             )
@@ -150,7 +151,7 @@ def _contradict(stated: Claim, denied: Claim) -> bool:
 
 
 def _unlimited(stated: Claim, denied: Claim) -> bool:
-    """Whether the denial is of all of a kind, or of such as the one stated."""
+    """Whether a denial applies to what is stated: it has no restriction, or one that fits it."""
     limits = {match.lastgroup for match in _LIMITED.finditer(denied.words)}
     if not limits or limits != {"large"} or _NOT_LARGE.search(stated.words):
         return not limits
@@ -160,7 +161,7 @@ def _unlimited(stated: Claim, denied: Claim) -> bool:
 
 
 def _unfounded(claims: Sequence[Claim]) -> Iterator[Remark]:
-    """Findings of the impression of which the findings say nothing, or another size."""
+    """Findings in the impression that the findings section omits or gives another size."""
     named = {claim.finding for claim in claims if claim.section == "findings"}
     measured: dict[str, list[float]] = {}
     for claim in claims:
@@ -175,15 +176,16 @@ def _unfounded(claims: Sequence[Claim]) -> Iterator[Remark]:
         sizes = measured.get(claim.finding, [])
         for size_mm in claim.sizes_mm if sizes else ():
             if not any(same_size(size_mm, true) for true in sizes):
-                told = ", ".join(f"{each:g}" for each in sizes)
+                listed = ", ".join(f"{each:g}" for each in sizes)
                 message = (
-                    f"{claim.finding} is {size_mm:g} mm in the impression, but {told} mm in the "
+                    f"{claim.finding} is {size_mm:g} mm in the impression, but {listed} mm in the "
                     "findings."
                 )
                 yield Remark("impression", message, claim.finding, (claim.sentence,))
 
 
 def _sides(claims: Sequence[Claim]) -> Iterator[Remark]:
+    """Findings on another side in the impression, or twice with one size on both sides."""
     present = [claim for claim in claims if claim.present]
     for finding in dict.fromkeys(claim.finding for claim in present):
         own = [claim for claim in present if claim.finding == finding]
@@ -202,7 +204,7 @@ def _sides(claims: Sequence[Claim]) -> Iterator[Remark]:
 
 
 def _twins(finding: str, claims: Iterable[Claim]) -> Iterator[Remark]:
-    """The same said of the right and of the left in two sentences, with the same size."""
+    """Two sentences that state a finding on the right and on the left with the same size."""
     for one, other in combinations(claims, 2):
         if one.sentence == other.sentence or one.sides | other.sides != {"right", "left"}:
             continue
@@ -242,7 +244,7 @@ def _repeats(findings: str, impression: str, claims: Iterable[Claim]) -> Iterato
 
 
 def _points_back(words: str) -> bool:
-    """Whether a sentence may speak of another thing each time: "no solid mass is seen"."""
+    """Whether a repeated sentence may refer to another thing each time: "no mass is seen"."""
     if places_named(words) or _ORGAN.search(words):
         return False
     return words.count(" ") < _FEW_WORDS - 1 or _BACK.match(words) is not None
@@ -258,13 +260,13 @@ def _gaps(findings: str, impression: str, claims: Sequence[Claim]) -> Iterator[R
         yield Remark("empty", "The text says nothing of any of the 18 findings.")
 
 
-def _torn(findings: str, impression: str, finished: bool) -> Iterator[Remark]:
-    """A section that ends within a sentence."""
+def _incomplete(findings: str, impression: str, finished: bool) -> Iterator[Remark]:
+    """Sections that end within a sentence."""
     last = (impression or findings).rstrip()
     for section in (findings.rstrip(), impression.rstrip()):
         ended_early = section == last and not finished
         words = section.split()
-        if words and (ended_early or words[-1].lower() in CONTINUES or _TORN.search(section)):
+        if words and (ended_early or words[-1].lower() in CONTINUES or _CUT_END.search(section)):
             end = " ".join(words[-4:])
             yield Remark(
                 "cut",

@@ -1,4 +1,4 @@
-"""Which side and which part of the chest a phrase names, and whether two phrases may meet."""
+"""The sides and parts of the chest that a phrase names, and whether a denial covers a statement."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -47,26 +47,26 @@ _OF_SIDE = re.compile(
     re.IGNORECASE,
 )
 Sided = tuple[int, tuple[str, ...]]
-"""Where a word stands and the sides that it names."""
+"""Position of a word and the sides that it names."""
 _BEFORE = re.compile(r"\b(?:right|left)(?:\s+lung)?\s+\Z", re.IGNORECASE)
 _ALWAYS = {"middle lobe": "right", "lingula": "left"}
-"""Parts that are on one side only."""
+"""Parts that exist on one side only."""
 
 
 class Place(NamedTuple):
-    """Where something is; an empty side or part is one that is not named."""
+    """A place in the chest; a side or part that is not named is empty."""
 
     side: str
     part: str
 
 
 def sides_named(texts: Iterable[str]) -> frozenset[str]:
-    """The sides, ``right`` and ``left``, that texts name together; empty where none does."""
+    """The sides, of ``right`` and ``left``, that any of the texts names."""
     return frozenset(side for text in texts for _, sides in _sides(text) for side in sides)
 
 
 def places_named(text: str) -> frozenset[Place]:
-    """Every part of the chest that ``text`` names with its side, and the sides of no part."""
+    """Every part of the chest that ``text`` names, with its side, and sides without a part."""
     sides = list(_sides(text))
     found: set[Place] = set()
     used: set[int] = set()
@@ -74,7 +74,7 @@ def places_named(text: str) -> frozenset[Place]:
         part = (match.lastgroup or "").replace("_", " ")
         place, both = _side_of(part, match, text, sides)
         used.add(place)
-        # The belly is too large to be one place.
+        # The abdomen is too large to count as one place, so the organ is kept.
         part = match[0].lower() if part == "abdominal" else part
         found.update(Place(side, part) for side in both)
     free = [both for place, both in sides if place not in used]
@@ -82,15 +82,14 @@ def places_named(text: str) -> frozenset[Place]:
 
 
 def in_abdomen(text: str) -> bool:
-    """Whether ``text`` names places, none of them in the chest."""
-    named = {match.lastgroup for match in _PART.finditer(text)}
-    return named == {"abdominal"}
+    """Whether ``text`` names places, all of them in the abdomen."""
+    return {match.lastgroup for match in _PART.finditer(text)} == {"abdominal"}
 
 
 def denial_covers(denied: Set[Place], stated: Set[Place]) -> bool:
-    """Whether what is denied at ``denied`` is surely denied at one of ``stated`` too.
+    """Whether a denial at the places ``denied`` holds for one of the places ``stated``.
 
-    Nothing named means everywhere where it is denied, and somewhere where it is stated.
+    A denial without a place holds everywhere; a statement without a place may be anywhere.
     """
     parts = {part for _, part in denied}
     whole = {Place("", part) for part in parts if {("right", part), ("left", part)} <= denied}
@@ -113,7 +112,7 @@ def _sides(text: str) -> Iterator[Sided]:
 
 
 def _side_of(part: str, match: re.Match[str], text: str, sides: Sequence[Sided]) -> Sided:
-    """The side that a part is said to be on: named after it, before it, or once in the text."""
+    """The side of a part: the one after it, the last before it, or the only one in the text."""
     if part in _ALWAYS and not _BEFORE.search(text, 0, match.start()):
         own = (_ALWAYS[part],)
         return next((place for place, both in sides if both == own), -1), own

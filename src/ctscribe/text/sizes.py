@@ -1,4 +1,4 @@
-"""Report text → the sizes it states, in millimetres, and where the findings are that it affirms."""
+"""Report text → the sizes that it states, mm, and size and side of the findings it affirms."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ MEASURED = (
     "Consolidation",
     NODULE,
 )
-"""Findings whose own size a report states; a heart, a vessel or a tube has another."""
+"""Findings whose size is their own, unlike that of a heart, a vessel or a tube."""
 
 TOLERANCE_MM, TOLERANCE_SHARE = 2.0, 0.2
 """A size is wrong when it is off by more than both: 2 mm, and a fifth of the true one."""
@@ -55,14 +55,14 @@ _LUNG = re.compile(r"\b(?:lungs?|lobes?|pulmonary|lingul|segment)", re.IGNORECAS
 
 
 def same_size(stated_mm: float, true_mm: float) -> bool:
-    """Whether a size is off by no more than is tolerated."""
+    """Whether a stated size is within tolerance of the true one."""
     return abs(stated_mm - true_mm) <= max(TOLERANCE_MM, TOLERANCE_SHARE * true_mm)
 
 
 def find_sizes(text: str) -> Iterator[tuple[float, tuple[int, int]]]:
     """The largest diameter of each current measurement in mm, and its start and end in ``text``.
 
-    Dates, density values and sizes of an earlier examination are not sizes.
+    Dates, density values and sizes in an earlier examination are left out.
     """
     for match in _SIZE.finditer(text):
         before = text[max(0, match.start() - 60) : match.start()]
@@ -87,10 +87,10 @@ class _Sized:
     """A sentence that states sizes."""
 
     start: int
-    """In the report."""
+    """Its position in the report."""
     text: str
     sizes: tuple[tuple[float, tuple[int, int]], ...]
-    """As `find_sizes`, places in the sentence."""
+    """See `find_sizes`; positions are those in the sentence."""
 
 
 def _sized(text: str) -> list[_Sized]:
@@ -122,12 +122,12 @@ def _largest_nodule_mm(sized: Iterable[_Sized], mentions: Iterable[Mention]) -> 
 @final
 @dataclass(frozen=True)
 class Extent:
-    """Where a report says that a finding is, and how large."""
+    """Side and size of a finding in a report."""
 
     sides: frozenset[str]
-    """As `sides_named`; empty where no side is named."""
+    """See `sides_named`; empty where no side is named."""
     size_mm: float | None
-    """The largest current diameter; None where it is not measured, or no one of `MEASURED`."""
+    """Largest current diameter; None if it is not stated, or the finding is not in `MEASURED`."""
 
 
 @lru_cache(maxsize=1 << 13)
@@ -146,7 +146,7 @@ def stated_extents(text: str) -> Mapping[str, Extent]:
 
 
 def _sizes_by_finding(sized: Sequence[_Sized], mentions: Sequence[Mention]) -> dict[str, float]:
-    """The largest size of each finding; a size belongs to the nearest thing named."""
+    """The largest size of each finding, where a size belongs to the nearest thing named."""
     found: dict[str, float] = {}
     for sentence in sized:
         end = sentence.start + len(sentence.text)

@@ -1,8 +1,8 @@
-"""Misspelt words → the words that were meant, where they are words the findings are named by.
+"""Corrects misspelt names of findings.
 
-Only the words of `_MEANT` are looked for, so that no other word is ever changed: a word is taken
-for one of them when it begins or ends as it does and lies one slip away, or two in a long word.
-A slip is a letter left out, put in, put for another, or two neighbours exchanged.
+Words are corrected only to a word of `_MEANT`: one that begins or ends alike and is one slip away,
+or two in a long word. Slips are those of the Damerau-Levenshtein distance: a letter deleted,
+inserted or substituted, or two neighbouring letters transposed.
 """
 
 from collections import defaultdict
@@ -29,12 +29,13 @@ interlobar interseptum intralobar lymphs modular module modules nymph observe ob
 observes obsessed parenchyma pericardia pericardiac pericardially plague pleurae round septa
 sequel sequelize sequence thickens tracheostoma tracheotomy
 """
-"""Words of their own that lie one slip from one that is meant."""
+"""Correct words that are one slip from a word of `_MEANT`, and are kept."""
 _MEANT_WORDS, _OWN_WORDS = frozenset(_MEANT.split()), frozenset(_OWN.split())
 _SHORTEST, _MEDIUM, _LONG = 4, 8, 10
 _EDGE = 2
 Near = dict[tuple[int, str, str], list[tuple[str, frozenset[str]]]]
-"""Length, first and last letters of a word, one of them empty → what may be meant, its letters."""
+"""(Length, first letters, last letters) of a word, one of the latter empty → candidates of `_MEANT`
+with their letters."""
 
 
 def _by_edge(words: Iterable[str]) -> Near:
@@ -52,7 +53,7 @@ _BY_EDGE = _by_edge(_MEANT.split())
 
 @lru_cache(maxsize=1 << 15)
 def meant_by(word: str) -> str:
-    """The word of a finding that the lower-case ``word`` was meant to be; most often itself."""
+    """The correction of the lower-case ``word``; most often the word itself."""
     if len(word) < _SHORTEST or word in _MEANT_WORDS or word in _OWN_WORDS:
         return word
     begins = _BY_EDGE.get((len(word), word[:_EDGE], ""), ())
@@ -60,7 +61,7 @@ def meant_by(word: str) -> str:
     best, allowed = word, 3
     for meant, letters in (*begins, *ends):
         reach = _reach(word, meant)
-        # A slip changes two of the letters used at most.
+        # One slip adds or removes at most two letters of the set of letters used.
         if len(letters.symmetric_difference(word)) <= 2 * reach:
             slips = _slips(word, meant)
             if slips <= reach and slips < allowed:
@@ -69,14 +70,14 @@ def meant_by(word: str) -> str:
 
 
 def _reach(word: str, meant: str) -> int:
-    """How many slips may lie between: two where words are long, or begin and end alike."""
+    """The most slips allowed: two for long words, or words that begin and end alike."""
     begins_alike = word[:3] == meant[:3] and word[-1] == meant[-1]
     return 2 if len(meant) >= _LONG or (begins_alike and len(meant) >= _MEDIUM) else 1
 
 
 def _slips(word: str, meant: str) -> int:
-    """Letters left out, put in or put for another, and neighbours exchanged."""
-    word, meant = _unlike(word, meant)
+    """The Damerau-Levenshtein distance, in which no part is edited twice."""
+    word, meant = _without_common_ends(word, meant)
     before: list[int] = []
     above = list(range(len(meant) + 1))
     for i, sign in enumerate(word, 1):
@@ -90,8 +91,8 @@ def _slips(word: str, meant: str) -> int:
     return above[-1]
 
 
-def _unlike(word: str, meant: str) -> tuple[str, str]:
-    """The two without the letters they begin and end alike with, which hold no slip."""
+def _without_common_ends(word: str, meant: str) -> tuple[str, str]:
+    """Both words without their common first and last letters, which contain no slip."""
     while word and meant and word[0] == meant[0]:
         word, meant = word[1:], meant[1:]
     while word and meant and word[-1] == meant[-1]:

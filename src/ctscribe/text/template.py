@@ -35,7 +35,7 @@ _STATED = {
         "Interlobular septal thickening.",
     ),
 }
-"""Sentence of the Findings and of the Impression, in the order of `FINDINGS`."""
+"""Finding → its sentences in the Findings and in the Impression, in the order of `FINDINGS`."""
 
 _NORMAL = (
     (("Cardiomegaly",), "The heart is normal in size."),
@@ -46,12 +46,12 @@ _NORMAL = (
         "No nodule, ground-glass density or consolidation is seen in the lungs.",
     ),
 )
-"""Said where none of the findings is there."""
+"""Findings, and the sentence that is written if none of them is present."""
 _NOTHING = "No abnormality is seen."
 
 
 def write_template(labels: Labels) -> tuple[str, str]:
-    """Findings and Impression that state exactly the labels that are 1."""
+    """Writes Findings and Impression that state exactly the labels that are 1."""
     present = [finding for finding, label in zip(FINDINGS, labels, strict=True) if label]
     normal = [text for findings, text in _NORMAL if not set(findings) & set(present)]
     findings = " ".join([*(_STATED[finding][0] for finding in present), *normal])
