@@ -1,13 +1,13 @@
-"""Normal anatomy apart from the lungs' own vessels: chest wall, mediastinum, heart, abdomen.
+"""Normal anatomy without the vessels of the lungs: chest wall, mediastinum, heart, abdomen.
 
 In: a `Body`. Out: strokes in painting order, or voxels painted on a `Canvas`. Coordinates are
-reference mm of `Body.at`.
+reference mm, see `Body.at`.
 """
 
 import numpy as np
 
 from ctscribe.phantom.body import CAVITY, LUNG_HU, SIDE_SIGN, Body
-from ctscribe.phantom.canvas import Canvas, Stroke, chunks, coordinates, paint, ramp
+from ctscribe.phantom.canvas import Canvas, Stroke, blend, chunks, coordinates, paint, ramp
 from ctscribe.phantom.grid import Field, Number, Point
 from ctscribe.phantom.shapes import Capsule, Column, Ellipsoid, Knots, Region, Shape, tube
 
@@ -56,7 +56,7 @@ def paint_wall(canvas: Canvas, body: Body) -> None:
 
 
 def organ_strokes(body: Body) -> list[Stroke]:
-    """Everything between and below the lungs, in painting order."""
+    """The organs between and below the lungs, in painting order."""
     return [
         Stroke(body.mediastinum, ((0.0, FAT_HU),), "organ"),
         *_abdomen(body),
@@ -179,7 +179,7 @@ def _shoulders(body: Body) -> list[Stroke]:
 
 
 def _paint_cage(canvas: Canvas, body: Body) -> None:
-    """Muscle wall, ribs and lungs from one depth map of the cavity, where all time would go."""
+    """Paints muscle wall, ribs and lungs from one depth map of the cavity, which is costly."""
     column = body.cavity
     low, high = Column(column.knots, grow_mm=20.0).bounds()
     block = canvas.grid.block((low[0], low[1], low[2] - 200), high)
@@ -187,12 +187,12 @@ def _paint_cage(canvas: Canvas, body: Body) -> None:
         x, y, z = coordinates(canvas.grid, part)
         hu, edge = canvas.hu[part], canvas.grid.edge_mm
         depth = column.depth(x, y, np.maximum(z, low[2]))
-        _blend(hu, ramp(depth + np.float32(17), edge), np.float32(MUSCLE_HU))
+        blend(hu, ramp(depth + np.float32(17), edge), np.float32(MUSCLE_HU))
         if z.min() < -120:
-            _blend(hu, ramp(depth - np.float32(1), edge), np.float32(FAT_HU))
+            blend(hu, ramp(depth - np.float32(1), edge), np.float32(FAT_HU))
         air = np.minimum(depth - 3, z - body.base_level(y))
         canvas.lung[part] = ramp(air, edge)
-        _blend(hu, air, np.float32(LUNG_HU) - np.float32(0.28) * y)
+        blend(hu, air, np.float32(LUNG_HU) - np.float32(0.28) * y)
         _paint_ribs(hu, depth, (x, y, z), body, edge)
 
 
@@ -216,12 +216,6 @@ def _paint_ribs(
     value = bone + cartilage * (95 + 2.2 * max(body.age_years - 45, 0) - bone)
     voxels = (level, pixel // x_mm.shape[2], pixel % x_mm.shape[2])
     hu[voxels] += (cover * (value - hu[voxels])).astype(np.float32)
-
-
-def _blend(hu: Field, weight: Field, value: Field | np.float32) -> None:
-    change = value - hu
-    change *= weight
-    hu += change
 
 
 def _abdomen(body: Body) -> list[Stroke]:

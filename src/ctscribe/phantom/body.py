@@ -1,6 +1,6 @@
-"""One patient's build: the surfaces of the cavities and the lobes that everything is placed in.
+"""One patient's body: the surfaces of the cavities and lobes in which everything is placed.
 
-Reference coordinates are those of an average adult in mm; `Body.at` scales them to body mm.
+Reference coordinates are those of an average adult, in mm; `Body.at` scales them to body mm.
 """
 
 from dataclasses import dataclass
@@ -52,18 +52,18 @@ HEART: tuple[tuple[str, Point, Point, float], ...] = (
 @final
 @dataclass(frozen=True)
 class Body:
-    """A build; body mm have the carina at the origin.
+    """The body of a patient; in body mm the carina is the origin.
 
     Args:
-        scale: Of the reference along (x, y, z).
-        fat_mm: Subcutaneous fat.
-        female: Adds breasts, narrows the shoulders.
+        scale: Size relative to the reference along (x, y, z).
+        fat_mm: Thickness of subcutaneous fat.
+        female: Adds breasts.
         age_years: Sets bone density and cartilage calcification.
-        contrast: Blood is enhanced.
+        contrast: Whether blood is enhanced by a contrast agent.
         heart_scale: 1 is normal; from about 1.2 the cardiothoracic ratio exceeds one half.
-        pericardial_mm: Fluid around the heart; 0 is none.
-        inspiration_mm: How far the domes stand below their reference.
-        seed: Of the vessels' branching.
+        pericardial_mm: Thickness of fluid around the heart; 0 is none.
+        inspiration_mm: How far the diaphragm is below its reference position.
+        seed: Seed of the vessels' branching.
     """
 
     scale: Point = (1.0, 1.0, 1.0)
@@ -104,7 +104,7 @@ class Body:
 
     @cached_property
     def domes(self) -> tuple[Ellipsoid, ...]:
-        """What bulges into the lungs from below: right, left, and under the heart."""
+        """The domes of the diaphragm: right, left, and under the heart."""
         shapes = (
             ((62.0, 2.0, -206.0), (80.0, 93.0, 108.0)),
             ((-62.0, 2.0, -213.0), (78.0, 90.0, 102.0)),

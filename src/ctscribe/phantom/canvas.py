@@ -22,11 +22,11 @@ class Stroke:
     """A solid and the densities painted for it.
 
     Args:
-        layers: (depth in mm, HU) from the surface inwards; the first is the surface itself.
-        space: any: replaces whatever is there; organ: the same, and the place is lung no more;
-            lung: only where lung is left.
-        adds: The first layer's HU is added to what is there instead of replacing it.
-        soft_mm: Border width where the object itself is blurred, such as ground glass.
+        layers: (depth in mm, HU) from the surface inwards; the first is at the surface, depth 0.
+        space: any: paints everywhere; organ: as any, and marks the place as no longer lung; lung:
+            paints only where there is lung.
+        adds: Adds the first layer's HU to the volume instead of replacing it.
+        soft_mm: Width of the border of blurred objects, such as ground glass.
     """
 
     shape: Shape
@@ -42,10 +42,10 @@ class Canvas:
     """A volume being painted.
 
     Args:
-        grid: Where its voxels lie.
+        grid: The voxel grid.
         hu: Hounsfield units, [z, y, x].
         lung: Share of each voxel that is aerated lung, [z, y, x].
-        scratch: Zeros of the same size; a function that writes to it zeroes it again.
+        scratch: Zeros of the same shape; whoever writes to it must zero it again.
     """
 
     grid: VoxelGrid
@@ -55,7 +55,7 @@ class Canvas:
 
     @classmethod
     def of_air(cls, grid: VoxelGrid) -> "Canvas":
-        """An empty field of view."""
+        """A canvas that is filled with air."""
         air = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
         lung, scratch = np.zeros((2, *grid.shape_zyx), dtype=np.float32)
         return cls(grid, air, lung, scratch)
@@ -95,6 +95,13 @@ def ramp(depth: Field, width_mm: float) -> Field:
     return np.clip(depth, 0, 1, out=depth)
 
 
+def blend(hu: Field, weight: Field, value: Field | np.float32) -> None:
+    """Moves ``hu`` in place towards ``value`` by the share ``weight``."""
+    change = value - hu
+    change *= weight
+    hu += change
+
+
 def _paint_part(canvas: Canvas, stroke: Stroke, part: Block) -> None:
     covers = _covers(canvas.grid, stroke, part)
     weight = covers[0]
@@ -109,15 +116,13 @@ def _paint_part(canvas: Canvas, stroke: Stroke, part: Block) -> None:
         covers[1:], stroke.layers[1:], stroke.layers, strict=False
     ):
         value = value + cover * np.float32(inner - outer)
-    change = value - hu
-    change *= weight
-    hu += change
+    blend(hu, weight, value)
     if stroke.space == "organ":
         lung *= np.subtract(1, weight, out=weight)
 
 
 def _covers(grid: VoxelGrid, stroke: Stroke, part: Block) -> list[Field]:
-    """Share of each voxel inside each layer, averaged over slices thicker than the solid."""
+    """Share of each voxel inside each layer; slices thicker than the solid are supersampled."""
     x, y, z = coordinates(grid, part)
     slab = grid.spacing_mm[2]
     fine = int(np.clip(np.ceil(3 * slab / stroke.shape.thin_mm), 1, 5))

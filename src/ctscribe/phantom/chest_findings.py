@@ -1,6 +1,6 @@
-"""Findings of the heart, its vessels and the mediastinum, and devices: each function draws one.
+"""Draws findings of the heart, its vessels and the mediastinum, and devices; one per function.
 
-In: a random generator and a `Scene`. Out: `Drawing`s; coordinates are reference mm of `Body.at`.
+In: a random generator and a `Scene`. Out: `Drawing`s. Coordinates are reference mm, see `Body.at`.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ CORONARIES: dict[str, tuple[Point, ...]] = {
 
 
 def cardiomegaly(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
-    """The enlarged heart that the body already has."""
+    """An enlarged heart, which is already part of the body."""
     del rng
     box = union([shape.bounds() for shape in scene.body.heart().values()])
     size = float(round(box[1][0] - box[0][0]))
@@ -54,7 +54,7 @@ def cardiomegaly(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
 
 
 def pericardial_effusion(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
-    """The fluid around the heart that the body already has."""
+    """Fluid around the heart, which is already part of the body."""
     del rng
     body = scene.body
     box = union([shape.bounds() for shape in body.heart(body.sac_mm).values()])

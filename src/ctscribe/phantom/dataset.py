@@ -41,9 +41,9 @@ from ctscribe.phantom.scanner import (
 from ctscribe.phantom.study import Study, draw_body, draw_patient, draw_study, lesions, render
 
 FORMAT = 1
-"""Raised whenever the same seed would give other bytes."""
+"""Increased when the same seed gives other bytes than before."""
 SCANS_SHARE = (0.85, 0.12, 0.03)
-"""Patients with one, two and three scans."""
+"""Shares of patients with one, two and three scans."""
 GZIP_LEVEL = 1
 
 
@@ -109,7 +109,7 @@ def _claim(out: Path, request: dict[str, Any]) -> None:
 def _num_begun(
     out: Path, config: PhantomConfig, patients: Sequence[tuple[SourceSplit, int]]
 ) -> int:
-    """Patients whose first volume is there."""
+    """Number of patients whose first volume exists."""
     firsts = (f"{split}_{number}_a_1.nii.gz" for split, number in patients)
     tree = CtRateTree(out)
     return sum(tree.volume_path(name, config.flavour).exists() for name in firsts)
@@ -153,7 +153,7 @@ def _write_scan(
     exposure: Exposure,
     rng: np.random.Generator,
 ) -> Iterator[_Written]:
-    """Writes both reconstructions of a scan, or its only one; yields their rows."""
+    """Writes one or two reconstructions of a scan; yields their rows."""
     kernels: tuple[Kernel, Kernel] = ("soft", "sharp") if rng.random() < 0.5 else ("sharp", "soft")
     count = 2 if rng.random() < config.second_reconstruction else 1
     for index, stream in enumerate(rng.spawn(count)):

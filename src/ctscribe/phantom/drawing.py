@@ -1,8 +1,4 @@
-"""What a finding is drawn with: the scene, one object of it, and random places and sizes.
-
-The functions of `lung_findings` and `chest_findings` take a `Scene` and yield `Drawing`s; what they
-share is here.
-"""
+"""Shared by `lung_findings` and `chest_findings`: scenes, drawings, random places and sizes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,10 +20,10 @@ Laterality = Literal["right", "left", "midline"]
 @final
 @dataclass(frozen=True)
 class Scene:
-    """What findings are placed in: a body and the vessels of its lungs.
+    """A body and the vessels of its lungs, in which findings are placed.
 
-    Small lesions are drawn ``lesion_scale`` times their usual size, for grids that are too
-    coarse to show real ones. ``nodule_mm`` is the median diameter of nodules before that.
+    Small lesions are drawn ``lesion_scale`` times their usual size, for grids that are too coarse
+    to show real ones. ``nodule_mm`` is the median diameter of nodules without that scale.
     """
 
     body: Body
@@ -36,7 +32,7 @@ class Scene:
     nodule_mm: float = 9.0
 
     def enlarged(self, size_mm: Number, most_mm: Number) -> float:
-        """A small lesion's size on this scene's scale, in whole mm, at most ``most_mm``."""
+        """A small lesion's size times ``lesion_scale``, in whole mm, at most ``most_mm``."""
         if self.lesion_scale == 1.0:
             return float(size_mm)
         return float(round(max(size_mm, min(self.lesion_scale * size_mm, most_mm))))
@@ -56,11 +52,11 @@ class Drawing:
 
     Args:
         finding: One of `findings.FINDINGS`.
-        side: Where it lies.
-        lobe: None outside the lungs and for what fills a lung.
+        side: Its side.
+        lobe: Its lobe; None outside the lungs and for findings of a whole lung.
         size_mm: Largest axial diameter, or thickness for layers.
-        painted: Its box, and what paints it over the anatomy.
-        kind: Which variety, for the wording.
+        painted: Its box, and the function that paints it over the anatomy.
+        kind: Its variety, for the wording.
         short_mm: Second diameter, where reports give two.
         site: Anatomical site, for the wording.
     """
@@ -97,7 +93,7 @@ def tubes(*layers: tuple[Tubes, float], space: Literal["any", "lung"] = "lung") 
 
 
 def joined(*parts: Painted) -> Painted:
-    """Several things as one, painted in order."""
+    """Several parts as one, painted in order."""
 
     def painting(canvas: Canvas) -> None:
         for part in parts:
@@ -162,7 +158,7 @@ def lobar(body: Body, side: Side, lobe: Lobe, shape: Shape) -> Region:
 
 
 def visible_box(body: Body, shape: Shape) -> Box:
-    """The box around the part of a solid that lies in the lungs; its own where none does."""
+    """The box around the part of a solid in the lungs, or its own box if none of it is there."""
     box = shape.bounds()
     axes = [np.linspace(low, high, 15, dtype=np.float32) for low, high in zip(*box, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

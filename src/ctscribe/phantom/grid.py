@@ -19,7 +19,7 @@ from ctscribe.scan.types import Affine
 Field = npt.NDArray[np.float32]
 """Values over points or voxels; coordinates broadcast against each other."""
 Number = float | int
-"""A measure as tables give it, 12 or 12.5."""
+"""A measure in a table, such as 12 or 12.5."""
 Point = tuple[Number, Number, Number]
 """(x, y, z) in mm, RAS+."""
 Points = npt.NDArray[np.float64]
@@ -92,7 +92,7 @@ class VoxelGrid:
         return np.asarray(((self.to_world(points) - np.asarray(self.origin_mm)) * scale)[:, ::-1])
 
     def block(self, low: Point, high: Point) -> Block | None:
-        """The voxels that a body-frame box touches, with one voxel around; None outside."""
+        """The voxels that a body-frame box touches, and a margin of one; None outside the grid."""
         cos, sin = math.cos(self.roll_rad), math.sin(self.roll_rad)
         x, y, z = (np.asarray(low) + np.asarray(high)) / 2
         hx, hy, hz = (np.asarray(high) - np.asarray(low)) / 2

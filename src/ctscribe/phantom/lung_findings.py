@@ -1,6 +1,6 @@
-"""Findings of lungs, airways and pleura: each function draws the objects of one of them.
+"""Draws findings of the lungs, airways and pleura; one per function.
 
-In: a random generator and a `Scene`. Out: `Drawing`s, whose sizes and boxes are what is painted.
+In: a random generator and a `Scene`. Out: `Drawing`s, whose sizes and boxes are those painted.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from ctscribe.phantom.tubes import Tubes
 
 
 def nodules(rng: np.random.Generator, scene: Scene) -> list[Drawing]:
-    """One to six round nodules of 4–28 mm, from 2 mm where half are below 4 mm; largest first."""
+    """One to six round nodules of 4–28 mm, or 2–28 mm if the median is below 4; largest first."""
     least_mm = 4 if scene.nodule_mm >= 4 else 2
     drawings = []
     for _ in range(1 + min(int(rng.poisson(1.6)), 5)):
@@ -98,9 +98,9 @@ def _patch(
         rng: Draws its shape.
         center: In body mm.
         size_mm: Largest diameter.
-        narrowest: Least share of it along the other axial axis, and along z.
+        narrowest: Smallest extent along the other axial axis and along z, as shares of the size.
         wave: Height of the surface's bumps, as a share of the size.
-        wave_length_mm: Range of their size.
+        wave_length_mm: Range of the bumps' wavelength.
     """
     r = size_mm / 2
     return Ellipsoid(

@@ -16,18 +16,18 @@ GENERATIONS = 9
 VEIN = -1
 ROOT_RADIUS_MM = 6.6
 MURRAY = 0.33
-"""A branch that feeds a share s of the lung has s**MURRAY times the root's radius."""
+"""A branch that supplies a share s of the lung has s**MURRAY times the root's radius."""
 HILUM = {"right": (36.0, -20.0, -18.0), "left": (-38.0, -20.0, -12.0)}
 Trees = dict[Side, tuple[Tubes, npt.NDArray[np.int64]]]
 """Per side: vessels, and the generation of each artery or `VEIN`."""
 
 
 def grow(body: Body) -> Trees:
-    """Grows arteries and veins from the hila so that every part of the lungs is fed.
+    """Grows arteries and veins from the hila so that they supply every part of the lungs.
 
-    The tree is split from the root: a branch runs part of the way towards the middle of what it
-    feeds, which is then halved across its longest extent (after Tawhai et al., J Appl Physiol
-    2004, doi 10.1152/japplphysiol.00520.2004).
+    A branch runs part of the way to the centre of the points it supplies, which are then halved
+    across their longest extent (after Tawhai et al., J Appl Physiol 2004, doi
+    10.1152/japplphysiol.00520.2004).
     """
     rng = np.random.default_rng(body.seed)
     count = 1 << GENERATIONS
@@ -50,12 +50,12 @@ def grow(body: Body) -> Trees:
 def _branch(
     rng: np.random.Generator, root: npt.NDArray[np.float64], fed: npt.NDArray[np.float64]
 ) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
-    """Start, end and radius of every branch to 2ⁿ positions, and its generation."""
+    """Start, end and radius of every branch on the way to 2ⁿ points, and its generation."""
     start, groups = root[None], fed[None]
     pieces: list[tuple[npt.NDArray[np.generic], ...]] = []
     while True:
         num_groups, size, _ = groups.shape
-        # The first branches part at the hilum, as lobar and segmental ones do.
+        # The first branches are short, as lobar and segmental ones part near the hilum.
         reach = rng.uniform(0.05, 0.15) if 8 * size > len(fed) else rng.uniform(0.34, 0.5)
         reach = reach if size > 1 else 1.0
         end = start + reach * (groups.mean(axis=1) - start)
@@ -73,7 +73,7 @@ def _branch(
 
 
 def airways(vessels: Tubes, generation: npt.NDArray[np.int64], last_generation: int = 4) -> Tubes:
-    """Lumina that run beside the arteries down to a generation."""
+    """Lumina of airways, which run beside the arteries down to a generation."""
     chosen = vessels[np.flatnonzero((generation > 0) & (generation <= last_generation))]
     lumen = 0.72 * chosen.radius_mm
     beside = np.array([0.4, -1.0, 0.5]) * (chosen.radius_mm + lumen)[:, None]
@@ -96,7 +96,7 @@ def paint_airways(canvas: Canvas, lumen: Tubes, wall_mm: float = 0.9, wall_hu: f
 
 
 def _paint_fissures(canvas: Canvas, body: Body) -> None:
-    """Adds the fissures as sheets of 1 mm, each pixel's share going to the two nearest slices."""
+    """Adds the fissures as sheets of 1 mm, spread over the two nearest slices."""
     x, y = canvas.grid.plane[0][0], canvas.grid.plane[1][0]
     right = body.oblique_level("right", y) + 3 * np.sin(0.045 * x)
     left = body.oblique_level("left", y) + 3 * np.sin(0.045 * x)

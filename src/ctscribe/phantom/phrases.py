@@ -1,6 +1,6 @@
-"""What the synthetic radiologist says: stock sentences and ways to name each finding.
+"""Sentences of synthetic reports: stock sentences, and ways to state each finding.
 
-Every group is a tuple of (share, sentence). One form dominates, as in real reports.
+Every group is a tuple of (share, sentence). One sentence dominates, as in real reports.
 """
 
 Choices = tuple[tuple[float, str], ...]
@@ -74,7 +74,7 @@ DENIED: dict[str, str] = {
     "Bronchiectasis": "bronchiectasis",
     "Atelectasis": "atelectasis",
 }
-"""What may be listed after "no" when it is absent."""
+"""Finding → the word for it in a sentence that denies it."""
 
 STATED: dict[str, Choices] = {
     "pacemaker": (
@@ -243,7 +243,7 @@ CONCLUDED: dict[str, str] = {
     "Arterial wall calcification": "Aortic wall calcification.",
     "Medical material": "Medical material as described.",
 }
-"""Most urgent first; the impression takes from the top until it is long enough."""
+"""Most urgent first; the impression takes sentences from the top until it is long enough."""
 
 ALL_NORMAL: Choices = (
     (0.80, "Thoracic CT examination within normal limits."),

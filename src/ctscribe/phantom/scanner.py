@@ -1,4 +1,4 @@
-"""The scanner: pose and grid of a scan, noise, padding, and its row in CT-RATE's metadata.
+"""The scanner: pose, grid, noise and padding of a scan, and its row in CT-RATE's metadata.
 
 In: a `Body`, and rendered Hounsfield units [z, y, x]. Out: int16 HU as stored, and metadata cells.
 """
@@ -19,21 +19,21 @@ from ctscribe.phantom.grid import Field, VoxelGrid
 Kernel = Literal["soft", "sharp"]
 TILE_PX = 256
 TILE_SLICES = 24
-"""Size of the noise that slices are cut from."""
+"""Size of the noise volume from which the noise of slices is cut."""
 
 
 @final
 @dataclass(frozen=True)
 class Scanner:
-    """A model of scanner and how it stores volumes.
+    """A scanner model and how it stores volumes.
 
     Args:
         manufacturer: As in the metadata.
         model: As in the metadata.
-        intercept: Of the raw values; their slope is 1.
-        padding_hu: Written outside the circular field of view.
-        kernels: Name of the soft and of the sharp kernel.
-        share: How often it occurs.
+        intercept: RescaleIntercept of the raw values; their slope is 1.
+        padding_hu: Value outside the circular field of view.
+        kernels: Names of the soft and the sharp kernel.
+        share: Share of scans from this scanner.
     """
 
     manufacturer: str
@@ -86,7 +86,7 @@ class Exposure:
         centre_mm: World (x, y) of the middle of the field of view.
         top_mm: Body z of the highest slice.
         bottom_mm: Body z of the lowest slice.
-        noise_hu: Standard deviation of a soft 5 mm slice.
+        noise_hu: Standard deviation of noise in a 5 mm slice with the soft kernel.
         study_date: As in the metadata, yyyymmdd.
     """
 
@@ -189,8 +189,8 @@ def add_noise(
 ) -> None:
     """Adds noise in place.
 
-    Each slice shows a random piece of a precomputed periodic tile, mirrored and turned at random:
-    a fraction of the time of drawing as many normal numbers.
+    Each slice gets a random piece of a precomputed periodic tile, with a random sign, which is much
+    faster than drawing as many normal numbers.
 
     Args:
         hu: [z, y, x], changed in place.

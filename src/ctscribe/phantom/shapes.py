@@ -1,4 +1,4 @@
-"""Analytic solids in body mm, each with a box and the depth of any point below its surface."""
+"""Analytic solids in body mm, each with a bounding box and a signed distance to its surface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Shape(ABC):
 
     @property
     def thin_mm(self) -> float:
-        """Smallest extent, which tells how finely thick slices must be averaged.
+        """Smallest extent, by which thick slices are supersampled along z.
 
-        Solids that stand upright or are large beside a slice need no averaging.
+        It is infinite for solids that run along z or are large compared to a slice.
         """
         return float("inf")
 
@@ -49,8 +49,8 @@ class Ellipsoid(Shape):
         turn_rad: Rotation about the body's z axis.
         tilt_rad: Rotation about the turned x axis.
         wave_mm: Height of the surface's bumps.
-        wave_length_mm: Their size.
-        phase: Shifts them, so that no two lesions look alike.
+        wave_length_mm: Wavelength of the bumps.
+        phase: Phase of the bumps, so that no two lesions look alike.
     """
 
     center: Point
@@ -132,12 +132,12 @@ class Capsule(Shape):
 @final
 @dataclass(frozen=True)
 class Column(Shape):
-    """An ellipse in every axial plane, its centre and half axes linear between knots.
+    """A column with elliptic axial sections; centre and half axes are linear between knots.
 
     Args:
         knots: Rows of (z, x, y, radius x, radius y) in mm, ascending in z.
-        square: 0 for ellipses, towards 1 for rounded rectangles.
-        grow_mm: Added to all half axes.
+        square: 0 for ellipses; up to 1, sections become rounded rectangles.
+        grow_mm: Length added to all half axes.
     """
 
     knots: Knots
@@ -183,7 +183,7 @@ class Column(Shape):
 @final
 @dataclass(frozen=True)
 class Region(Shape):
-    """Any solid given by its box and its depth function."""
+    """A solid that is given by its box and its depth function."""
 
     box: Box
     function: Callable[[Field, Field, Field], Field]

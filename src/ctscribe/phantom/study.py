@@ -1,6 +1,6 @@
-"""One scan of one patient: labels, body, objects, report; then its rendering on any grid.
+"""One scan of one patient: labels, body, objects and report, and its rendering on any grid.
 
-In: a random generator. Out: a `Study`, and Hounsfield units and lesion boxes of it. The same
+In: a random generator. Out: a `Study`, its Hounsfield units and its lesions' boxes. The same
 generator state gives the same study.
 """
 
@@ -46,8 +46,8 @@ FINDING_MODEL: dict[str, tuple[float, bool, tuple[float, float, float, float, fl
     "Bronchiectasis": (0.100, True, (0.45, 0.10, 0.10, 0.00, 0.35)),
     "Interlobular septal thickening": (0.080, False, (0.30, 0.05, 0.20, 0.55, 0.00)),
 }
-"""Of each finding: prevalence (as in CT-RATE), whether it stays from scan to scan, and its
-correlation with each of `FACTORS`."""
+"""Finding → prevalence (as in CT-RATE), whether it persists from scan to scan, and its correlation
+with each of `FACTORS`."""
 DRAW_FINDING: dict[str, DrawFinding] = {
     "Emphysema": lung_findings.emphysema,
     "Mosaic attenuation pattern": lung_findings.mosaic_attenuation,
@@ -68,17 +68,17 @@ DRAW_FINDING: dict[str, DrawFinding] = {
     "Coronary artery wall calcification": chest_findings.coronary_calcification,
     "Medical material": chest_findings.medical_material,
 }
-"""What draws each finding, in painting order."""
+"""Finding → the function that draws it, in painting order."""
 
 
 @final
 @dataclass(frozen=True)
 class Patient:
-    """What drives findings and stays the same over a patient's scans.
+    """Latent variables that determine findings and are the same in all scans of a patient.
 
     Args:
         factors: Standard normal, in the order of `FACTORS`.
-        lasting: Standard normal, one per finding; what factors leave unexplained.
+        lasting: Standard normal, one per finding; the part that factors do not explain.
     """
 
     factors: npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ class Patient:
 
     @property
     def age_years(self) -> int:
-        """18 to 93, rising with the age factor."""
+        """Age from 18 to 93, which rises with the age factor."""
         return int(np.clip(round(52 + 16 * self.factors[1]), 18, 93))
 
 
@@ -117,7 +117,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
-    """A build without disease; the same generator state gives the same patient."""
+    """Draws a body without disease."""
     female = bool(rng.random() < 0.45)
     size = rng.normal(0.95 if female else 1.02, 0.035)
     wide, deep, long = np.clip(size * rng.normal(1, 0.03, 3), 0.86, 1.12)
@@ -133,10 +133,10 @@ def draw_body(rng: np.random.Generator, patient: Patient) -> Body:
 
 
 def draw_labels(rng: np.random.Generator, patient: Patient, burden: float) -> Labels:
-    """The findings of one scan; lasting ones agree between scans, the others are drawn anew.
+    """Draws the findings of one scan; persistent ones are the same in all scans of a patient.
 
-    A finding is present where a standard normal variable, driven by the patient's factors and
-    raised by `burden` standard deviations, exceeds the quantile of its prevalence.
+    A finding is present if a standard normal variable, correlated with the patient's factors and
+    raised by ``burden`` standard deviations, exceeds the quantile of its prevalence.
     """
     passing = rng.standard_normal(len(FINDINGS))
     labels = []
@@ -152,7 +152,7 @@ def draw_labels(rng: np.random.Generator, patient: Patient, burden: float) -> La
 def draw_study(
     rng: np.random.Generator, body: Body, patient: Patient, config: PhantomConfig
 ) -> Study:
-    """One examination of a patient: labels first, then what they leave open."""
+    """Draws one examination of a patient: first its labels, then everything else."""
     return study_of_labels(rng, body, draw_labels(rng, patient, config.burden), config)
 
 
@@ -162,7 +162,7 @@ def study_of_labels(
     """Turns labels into objects and a report.
 
     Args:
-        rng: Draws everything that the labels leave open.
+        rng: Draws everything that the labels do not determine.
         body: The patient without disease.
         labels: The 18 findings to show.
         config: Its ``lesion_scale`` and ``nodule_mm``.
@@ -199,7 +199,7 @@ def render(study: Study, grid: VoxelGrid) -> Field:
 
 
 def lesions(study: Study, grid: VoxelGrid) -> tuple[Lesion, ...]:
-    """Where the findings truly are, in the frame and the slices of one reconstruction."""
+    """The true boxes of the findings, in the RAS+ mm and the slices of one reconstruction."""
     return tuple(
         Lesion(
             finding=finding,

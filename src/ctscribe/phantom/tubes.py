@@ -1,4 +1,4 @@
-"""Many tubes → voxels at once: a lung has hundreds of vessels, too many to paint singly."""
+"""Paints many tubes at once: a lung has hundreds of vessels, too many to paint one by one."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -12,10 +12,10 @@ from ctscribe.phantom.grid import Field, Points, VoxelGrid
 from ctscribe.phantom.shapes import Box, box_of
 
 THIN_VOXELS = 0.85
-"""Radius in pixels below which a dense tube is painted by the volume it fills."""
+"""Below this radius in pixels, a dense tube is painted by its partial volume."""
 DENSE_HU = -500
 LOST_VOXELS = 0.2
-"""Radius in pixels below which a tube in the lung drowns in noise and is left out."""
+"""Below this radius in pixels, a tube in the lung would be lost in noise and is left out."""
 BATCH_VOXELS = 1 << 21
 Integers = npt.NDArray[np.int64]
 
@@ -67,7 +67,7 @@ def path(points: npt.ArrayLike, radius_mm: float) -> Tubes:
 def paint_tubes(
     canvas: Canvas, tubes: Tubes, hu: float, space: Literal["any", "lung"] = "lung"
 ) -> None:
-    """Paints tubes of one density; those thinner than a voxel by the volume they fill."""
+    """Paints tubes of one density; those thinner than a voxel by their partial volume."""
     if space == "lung" and hu > DENSE_HU:
         width = tubes.radius_mm / canvas.grid.spacing_mm[0]
         _splat(canvas, tubes[np.flatnonzero((width > LOST_VOXELS) & (width < THIN_VOXELS))], hu)
@@ -150,7 +150,7 @@ def _depth(tubes: Tubes, which: Integers, x: Field, y: Field, z: Field) -> Field
 
 
 def _splat(canvas: Canvas, tubes: Tubes, hu: float) -> None:
-    """Spreads the volume of tubes thinner than a voxel over the eight voxels around each piece."""
+    """Adds tubes thinner than a voxel, by spreading pieces of them over their eight neighbours."""
     grid = canvas.grid
     length = np.linalg.norm(tubes.end - tubes.start, axis=1)
     count = np.maximum(np.ceil(length / (0.7 * min(grid.spacing_mm))).astype(int), 1)

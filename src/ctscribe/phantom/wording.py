@@ -1,7 +1,7 @@
 """The objects drawn in a scan → the report that states them.
 
-In: `Drawing`s by finding. Out: Findings of 70–130 words, Impression of 5–35, and the affirmative
-sentence that states each finding; stock sentences of normal organs stand around them.
+In: `Drawing`s by finding. Out: Findings of 70–130 words, with stock sentences about normal organs;
+Impression of 5–35 words; and the sentence that states each finding.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ DROPPED_FIRST = (
     "nodes",
     "effusions",
 )
-"""Stock sentences that a long report leaves out, in this order."""
+"""Stock sentences in the order in which a report that is too long drops them."""
 
 
 @final
@@ -202,7 +202,7 @@ def _lobe(item: Drawing) -> str:
 
 
 def _where(items: Sequence[Drawing]) -> str:
-    """Lobes in order of first mention, twins joined as "both lower lobes"."""
+    """Lobes in the order of the objects; the same lobe of both sides as "both lower lobes"."""
     sides: dict[str, list[str]] = {}
     for item in items:
         known = sides.setdefault(item.lobe or "lung", [])
