@@ -224,7 +224,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     NaN and infinity are refused, as JSON has neither.
     """
     content = json.loads(json.dumps(value, allow_nan=False))
-    write_plain_json(path, {**content, CRC32: _crc32_of(content)})
+    write_plain_json(path, {**content, CRC32: _crc32_of_json(content)})
 
 
 def write_plain_json(path: Path, value: object) -> None:
@@ -246,7 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CtscribeError(
             "E_JSON", f"{path} must be a JSON object, but it is {_json_kind(content)}"
         )
-    if CRC32 in content and content.pop(CRC32) != _crc32_of(content):
+    if CRC32 in content and content.pop(CRC32) != _crc32_of_json(content):
         raise CtscribeError(
             "E_JSON",
             f"{path} must be as its stage wrote it, but its content was changed or damaged since: "
@@ -312,9 +312,14 @@ def _json_kind(value: object) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _crc32_of(content: object) -> str:
+def _crc32_of_json(content: object) -> str:
     """CRC-32 of a JSON value, whatever white space its file has."""
-    return f"{crc32(json.dumps(content, separators=(',', ':')).encode()):08x}"
+    return crc32_of(json.dumps(content, separators=(",", ":")))
+
+
+def crc32_of(text: str) -> str:
+    """CRC-32 of a text in UTF-8, as 8 hexadecimal digits."""
+    return f"{crc32(text.encode()):08x}"
 
 
 def sha256_of_json(value: object) -> str:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, final
 
-from isal.isal_zlib import crc32
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -30,6 +29,7 @@ from ctscribe.base.files import (
     UNPARSABLE,
     atomic_write,
     brief,
+    crc32_of,
     open_text,
     sha256_of_json,
     writing,
@@ -378,7 +378,7 @@ def line_of(row: Row) -> str:
     """A row as a line of JSONL whose last field is the checksum that `read_rows` checks."""
     content = row.model_dump_json()
     start = content.removesuffix("}")
-    return f'{start}{"," if start != "{" else ""}"{CRC32}":"{_crc32_of(content)}"}}\n'
+    return f'{start}{"," if start != "{" else ""}"{CRC32}":"{crc32_of(content)}"}}\n'
 
 
 def read_rows(path: Path, row_type: type[AnyRow], *, partial: bool = False) -> list[AnyRow]:
@@ -420,12 +420,8 @@ _CHECKSUM = re.compile(rf',\s*"{CRC32}":\s*"([0-9a-f]{{8}})"\s*\}}\s*$')
 
 def _is_intact(checksum: str, content: str, row: Row) -> bool:
     """Whether a line has its checksum, as it stands or with white space as `line_of` writes it."""
-    is_same_line = checksum == _crc32_of(content)
-    return is_same_line or checksum == _crc32_of(row.model_dump_json(exclude_unset=True))
-
-
-def _crc32_of(content: str) -> str:
-    return f"{crc32(content.encode()):08x}"
+    is_same_line = checksum == crc32_of(content)
+    return is_same_line or checksum == crc32_of(row.model_dump_json(exclude_unset=True))
 
 
 def _fault(error: Exception) -> str:

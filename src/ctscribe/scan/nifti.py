@@ -51,8 +51,7 @@ def read_nifti_header(path: Path, study: str) -> NiftiHeader:
     """
     with open_inflated(_header_path(path), study) as stream:
         header = read_header(stream, study)
-    voxels = _image_path(_header_path(path), study) if header.is_pair else path
-    check_size(voxels, header.num_bytes, study)
+    _voxels_path(path, header, study)
     return header
 
 
@@ -68,13 +67,10 @@ def read_stored(
     """
     with open_inflated(_header_path(path), study) as stream:
         header = read_header(stream, study, stacked=stacked)
+        voxels = _voxels_path(path, header, study, is_mask=stacked)
         if not header.is_pair:
-            voxels = path
-            check_size(voxels, header.num_bytes, study, is_mask=stacked)
             stored, left = _read_voxels(stream, header, study)
     if header.is_pair:
-        voxels = _image_path(_header_path(path), study)
-        check_size(voxels, header.num_bytes, study, is_mask=stacked)
         with open_inflated(voxels, study) as stream:
             stream.read(header.offset)
             stored, left = _read_voxels(stream, header, study)
@@ -86,18 +82,19 @@ def _header_path(path: Path) -> Path:
     return _partner(path, ".img", ".hdr") or path
 
 
-def _image_path(header: Path, study: str) -> Path:
-    """The .img beside a .hdr.
+def _voxels_path(path: Path, header: NiftiHeader, study: str, *, is_mask: bool = False) -> Path:
+    """The file with the voxels, which must be large enough for them.
 
     Raises:
-        CtscribeError: ``E_NIFTI_PAIR`` when no file of that name lies beside it.
+        CtscribeError: ``E_NIFTI_PAIR`` for a .hdr without its .img, or as `check_size`.
     """
-    found = _partner(header, ".hdr", ".img")
+    found = _partner(_header_path(path), ".hdr", ".img") if header.is_pair else path
     if found is None:
         raise CtscribeError(
             "E_NIFTI_PAIR",
             f"{study} must have its .img file beside its .hdr file, but has none of that name",
         )
+    check_size(found, header.num_bytes, study, is_mask=is_mask)
     return found
 
 
