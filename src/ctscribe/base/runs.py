@@ -94,8 +94,7 @@ def claim(path: Path, asked: dict[str, Any], *, has_parts: bool = False) -> None
     if (path.exists() or has_parts) and before != _as_json(asked):
         changed = _changes(before, asked) if before else "what it was asked for, not noted"
         raise CtscribeError(
-            "E_RUN_EXISTS",
-            f"{path} must be new or made of the same, but it differs in {changed}",
+            "E_RUN_EXISTS", f"{path} must be new or made of the same, but it differs in {changed}"
         )
     if before != _as_json(asked):
         write_json(note, asked)

@@ -146,8 +146,7 @@ def _shared(tag: str, values: list[Numbers | None], tolerance: float, study: str
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         raise CtscribeError(
-            "E_DICOM_TAG",
-            f"{study} must have a usable {tag} in each slice, but one slice has none",
+            "E_DICOM_TAG", f"{study} must have a usable {tag} in each slice, but one slice has none"
         )
     if any(np.abs(value - present[0]).max() > tolerance for value in present):
         raise CtscribeError(
@@ -171,10 +170,7 @@ def _stack_affine(slices: list[Slice], geometry: Geometry, study: str) -> Affine
     """
     positions: Float64[np.ndarray, "slices 3"] = np.array([one.position_lps_mm for one in slices])
     if len(positions) < 2:
-        raise CtscribeError(
-            "E_TOO_FEW_SLICES",
-            f"{study} must be a volume, but has one slice",
-        )
+        raise CtscribeError("E_TOO_FEW_SLICES", f"{study} must be a volume, but has one slice")
     _check_even(np.diff(positions, axis=0) @ geometry.normal, study)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     offsets = positions - positions[0] - np.arange(len(positions))[:, None] * step

@@ -209,8 +209,7 @@ def read_headers(files: list[DicomFile], study: str) -> tuple[list[SliceHeader],
                 headers.extend(_slices_of(file, image, study))
     if not headers:
         raise CtscribeError(
-            "E_NOT_DICOM",
-            f"{study} must hold DICOM files, but none was found in it",
+            "E_NOT_DICOM", f"{study} must hold DICOM files, but none was found in it"
         )
     return headers, note_if(others > 0, "W_OTHER_FILES") | note_if(programs > 0, "W_PREAMBLE")
 
@@ -410,6 +409,5 @@ def _numbers(header: Dataset, tag: str, count: int) -> Numbers | None:
 
 def _damaged(study: str) -> CtscribeError:
     return CtscribeError(
-        "E_TRUNCATED",
-        f"{study} must consist of complete DICOM files, but one is cut or damaged",
+        "E_TRUNCATED", f"{study} must consist of complete DICOM files, but one is cut or damaged"
     )

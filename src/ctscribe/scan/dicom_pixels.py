@@ -85,8 +85,7 @@ def _open(file: DicomFile, study: str) -> FileDataset:
             raise EOFError
         if int(image.SamplesPerPixel) != 1 or int(image.BitsAllocated) != 16:
             raise CtscribeError(
-                "E_DATATYPE",
-                f"{study} must hold grey values of 16 bits, but one image does not",
+                "E_DATATYPE", f"{study} must hold grey values of 16 bits, but one image does not"
             )
         return image
 
@@ -133,7 +132,7 @@ def _to_hu(pixels: Stored, image: FileDataset, one: Slice, study: str) -> PlaneH
         CtscribeError: ``E_BITS`` for values outside the stated bits.
     """
     bits = _bits(image, study)
-    lowest = -(1 << bits - 1) if _is_signed(image) else 0
+    lowest = -(1 << bits - 1) if image.PixelRepresentation else 0
     highest = lowest + (1 << bits) - 1
     padded = _is_padding(pixels, image)
     is_air = padded & ((pixels < lowest) | (pixels >= highest))
@@ -160,10 +159,6 @@ def _bits(image: FileDataset, study: str) -> int:
     return bits
 
 
-def _is_signed(image: FileDataset) -> bool:
-    return bool(image.PixelRepresentation)
-
-
 def _is_padding(pixels: Stored, image: FileDataset) -> Bool[np.ndarray, "rows columns"]:
     """Where pixels have PixelPaddingValue, or lie between it and PixelPaddingRangeLimit.
 
@@ -173,7 +168,7 @@ def _is_padding(pixels: Stored, image: FileDataset) -> Bool[np.ndarray, "rows co
     words = np.array([value & 0xFFFF for value in stated if isinstance(value, int)], np.uint16)
     if not isinstance(stated[0], int):
         return np.zeros(pixels.shape, bool)
-    ends = words.view(np.int16) if _is_signed(image) else words
+    ends = words.view(np.int16) if image.PixelRepresentation else words
     return np.asarray((pixels >= ends.min()) & (pixels <= ends.max()))
 
 

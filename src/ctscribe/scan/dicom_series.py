@@ -83,8 +83,7 @@ def _images(headers: list[SliceHeader], study: str) -> list[SliceHeader]:
         )
     if len({one.patient for one in images}) > 1:
         raise CtscribeError(
-            "E_MIXED_PATIENT",
-            f"{study} must hold images of one patient, but holds several",
+            "E_MIXED_PATIENT", f"{study} must hold images of one patient, but holds several"
         )
     return images
 

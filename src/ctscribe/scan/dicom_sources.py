@@ -137,8 +137,7 @@ def _listed_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
 def _is_file(path: Path, study: str) -> bool:
     if path.is_symlink() and not path.exists():
         raise CtscribeError(
-            "E_READ",
-            f"{study} must have all its files, but one is a link that leads nowhere",
+            "E_READ", f"{study} must have all its files, but one is a link that leads nowhere"
         )
     return path.is_file()
 
@@ -260,13 +259,11 @@ def _check_entries(entries: list[zipfile.ZipInfo], archive_bytes: int, study: st
 
 def _refused(study: str, fault: str) -> CtscribeError:
     return CtscribeError(
-        "E_ARCHIVE",
-        f"{study} must be a plain zip archive of one DICOM series, but it {fault}",
+        "E_ARCHIVE", f"{study} must be a plain zip archive of one DICOM series, but it {fault}"
     )
 
 
 def _damaged(study: str) -> CtscribeError:
     return CtscribeError(
-        "E_TRUNCATED",
-        f"{study} must be a complete zip archive, but it is cut or damaged",
+        "E_TRUNCATED", f"{study} must be a complete zip archive, but it is cut or damaged"
     )

@@ -64,8 +64,7 @@ def open_inflated(path: Path, study: str) -> Iterator[BufferedIOBase]:
         ) from error
     except EOFError as error:
         raise CtscribeError(
-            "E_TRUNCATED",
-            f"{study} must be a complete gzip file, but it ends early",
+            "E_TRUNCATED", f"{study} must be a complete gzip file, but it ends early"
         ) from error
     except (gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stub
         raise _damaged(study, error) from error
@@ -150,10 +149,8 @@ def check_kind(start: bytes, study: str) -> None:
 def _damaged(study: str, error: Exception) -> CtscribeError:
     if "Not a gzipped file" in str(error):
         return CtscribeError(
-            "E_TRAILING",
-            f"{study} must end where its gzip data end, but other bytes follow",
+            "E_TRAILING", f"{study} must end where its gzip data end, but other bytes follow"
         )
     return CtscribeError(
-        "E_CHECKSUM",
-        f"{study} must pass gzip's own check, but its bytes were altered",
+        "E_CHECKSUM", f"{study} must pass gzip's own check, but its bytes were altered"
     )

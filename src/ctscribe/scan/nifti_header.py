@@ -223,10 +223,7 @@ def _parse(block: bytes, stream: BufferedIOBase, study: str) -> tuple[Any, int, 
             return fields, size, found == paired
         break
     check_kind(block[:4], study)
-    raise CtscribeError(
-        "E_NOT_NIFTI",
-        f"{study} must be a NIfTI file, but does not begin as one",
-    )
+    raise CtscribeError("E_NOT_NIFTI", f"{study} must be a NIfTI file, but does not begin as one")
 
 
 def _set_handedness(fields: Any) -> None:  # noqa: ANN401
@@ -259,8 +256,7 @@ def _volume(sizes: list[int], study: str, warnings: list[str]) -> tuple[int, int
     x, y, z = (*sizes, 1, 1)[:3]
     if min(x, y, z) < 2:
         raise CtscribeError(
-            "E_TOO_FEW_SLICES",
-            f"{study} must be a volume, but has {x} x {y} x {z} voxels",
+            "E_TOO_FEW_SLICES", f"{study} must be a volume, but has {x} x {y} x {z} voxels"
         )
     return x, y, z
 

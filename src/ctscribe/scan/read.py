@@ -194,8 +194,7 @@ def _holds_dicom(path: Path, study: str, series: str | None) -> bool:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise CtscribeError(
-                "E_READ",
-                f"{study} must be a file or folder, but is a pipe or device",
+                "E_READ", f"{study} must be a file or folder, but is a pipe or device"
             )
         holds_dicom = is_dicom(path)
     except OSError as error:
@@ -226,8 +225,7 @@ def _check_content(values: VolumeHu, study: str) -> Notes:
     first, slices = values[0, 0, 0], values.T
     if all((plane == first).all() for plane in slices):
         raise CtscribeError(
-            "E_NO_CONTENT",
-            f"{study} must show something, but each voxel has the value {first}",
+            "E_NO_CONTENT", f"{study} must show something, but each voxel has the value {first}"
         )
     are_equal = (
         np.array_equal(lower[::16, ::16], upper[::16, ::16]) and np.array_equal(lower, upper)

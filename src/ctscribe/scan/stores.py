@@ -157,8 +157,7 @@ def check_file(path: Path, crc32: object, name: str) -> None:
         intact = False
     if not intact:
         raise CtscribeError(
-            "E_CACHE",
-            f"{name} must have the files that were stored, but one is missing or damaged",
+            "E_CACHE", f"{name} must have the files that were stored, but one is missing or damaged"
         )
 
 

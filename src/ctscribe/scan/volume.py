@@ -123,8 +123,7 @@ def check_affine(affine: Affine, study: str) -> None:
     near = np.isfinite(affine).all() and np.abs(affine).max() <= _FARTHEST_MM
     if not near or _is_flat(affine[:3, :3]):
         raise CtscribeError(
-            "E_AFFINE",
-            f"{study} must have an affine of finite, independent axes, but has none",
+            "E_AFFINE", f"{study} must have an affine of finite, independent axes, but has none"
         )
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not is_plausible(affine):

@@ -95,14 +95,11 @@ def denial_covers(denied: Set[Place], stated: Set[Place]) -> bool:
     whole = {Place("", part) for part in parts if {("right", part), ("left", part)} <= denied}
     everywhere = set(denied) | whole or {Place("", "")}
     return any(
-        side in ("", place.side) and (part in ("", place.part) or _within(place.part, part))
+        side in ("", place.side)
+        and (part in ("", place.part) or (part == "mediastinal" and place.part in _MEDIASTINAL))
         for side, part in everywhere
         for place in stated or {Place("", "")}
     )
-
-
-def _within(part: str, larger: str) -> bool:
-    return larger == "mediastinal" and part in _MEDIASTINAL
 
 
 def _sides(text: str) -> Iterator[Sided]:
