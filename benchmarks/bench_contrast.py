@@ -19,7 +19,7 @@ from benchmarks.harness import record, warm_start
 from benchmarks.timing import measured
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.contrast import read_contrast
+from ctscribe.learn.model.contrast import prefill_contrast
 from ctscribe.learn.model.decoding import Contrast, write_reports
 from ctscribe.learn.pairs.dataset import Visual
 
@@ -73,7 +73,7 @@ def rows_of(name: str) -> dict[str, Any]:
         return cost.cpu_s / at_once
 
     held = {
-        kind: read_contrast(
+        kind: prefill_contrast(
             *(qwen, tokenizer, volumes(qwen, grid, n), "depth"),
             GenerateConfig(contrast="others", num_negatives=n),
         )

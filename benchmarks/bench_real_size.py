@@ -46,7 +46,7 @@ from ctscribe.data.prepare import prepare
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.backbone import MERGE, Positions
 from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.contrast import read_contrast, read_volumes_of, write_volumes
+from ctscribe.learn.model.contrast import prefill_contrast, read_volumes, write_volumes
 from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.presets import train_tokenizer
@@ -164,7 +164,7 @@ def learn(folder: Path, preset: str) -> Numbers:
 
 def seen(folder: Path, qwen: PreTrainedModel, positions: Positions) -> list[Visual]:
     """The two volumes with their features, as the model reads them."""
-    volumes = read_volumes_of(folder / "seen.safetensors")
+    volumes = read_volumes(folder / "seen.safetensors")
     return [with_markers(backbone_of(qwen), volume, positions) for volume in volumes]
 
 
@@ -206,7 +206,7 @@ def write(folder: Path, preset: str) -> Numbers:
 
     def both() -> None:
         with torch.inference_mode():
-            against = read_contrast(qwen, tokenizer, [other], positions, knobs)
+            against = prefill_contrast(qwen, tokenizer, [other], positions, knobs)
             write_reports(qwen, tokenizer, [own], positions, NUM_TOKENS, contrast=against)
 
     return counted(both)

@@ -32,8 +32,8 @@ from ctscribe.learn.model.cells import cell_px
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.contrast import (
     choose_volumes,
-    read_contrast,
-    read_volumes_of,
+    prefill_contrast,
+    read_volumes,
     write_volumes,
 )
 from ctscribe.learn.model.cues import cue_of, finding_logits
@@ -234,7 +234,7 @@ class ReportWriter:
 
     def _volumes(self) -> list[Visual]:
         path = self._volumes_path
-        return read_volumes_of(path, self._volumes_facts) if path.exists() else []
+        return read_volumes(path, self._volumes_facts) if path.exists() else []
 
     @cached_property
     def _contrast(self) -> Contrast | None:
@@ -248,7 +248,7 @@ class ReportWriter:
                 "`ctscribe generate` and `tune` write it",
             )
         mode = self.recipe.model.positions
-        return read_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
+        return prefill_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
 
     def visual(self, scan: PreparedVolume) -> Visual:
         """What the model is shown of a scan in memory.

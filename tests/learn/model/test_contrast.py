@@ -11,7 +11,7 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.contrast import (
     choose_volumes,
     mean_volume,
-    read_volumes_of,
+    read_volumes,
     write_volumes,
 )
 from ctscribe.learn.model.feature_store import FeatureStore
@@ -107,12 +107,12 @@ def test_what_is_kept_is_read_again_for_the_same_use_alone(tmp_path: Path) -> No
         for patient in ("train_1", None)
     ]
     write_volumes(path, volumes, {"for": "these weights"})
-    found = read_volumes_of(path, {"for": "these weights"})
+    found = read_volumes(path, {"for": "these weights"})
     assert [(v.grid_thw, v.position_mm, v.patient_id) for v in found] == [
         ((1, 2, 2), (3.5,), "train_1"),
         ((1, 2, 2), (3.5,), None),
     ]
-    assert read_volumes_of(path, {"for": "others"}) == []
+    assert read_volumes(path, {"for": "others"}) == []
     path.write_bytes(path.read_bytes()[:-6])
     with refusal("E_FEATURES", "another checksum"):
-        read_volumes_of(path, {"for": "these weights"})
+        read_volumes(path, {"for": "these weights"})

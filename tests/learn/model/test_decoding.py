@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from ctscribe.learn.model.decoding import Answer, Contrast, read_volumes, write_reports
+from ctscribe.learn.model.decoding import Answer, Contrast, prefill_volumes, write_reports
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import embed
 from ctscribe.learn.model.tower import encode_frames
@@ -62,7 +62,7 @@ def contrast_with(
     plausibility: float = 0.1,
 ) -> Contrast:
     return Contrast(
-        *read_volumes(qwen, tokenizer, others, mode),
+        *prefill_volumes(qwen, tokenizer, others, mode),
         tuple(other.patient_id for other in others),
         num_others,
         weight,

@@ -32,7 +32,7 @@ from ctscribe.base.recipe import GenerateConfig, Recipe
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.backbone import Backbone, Positions
 from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.contrast import read_contrast
+from ctscribe.learn.model.contrast import prefill_contrast
 from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
 from ctscribe.learn.model.positions import position_ids
@@ -362,7 +362,7 @@ def test_contrast_is_its_formula_step_by_step(
         if each.frames is not None
     ]
     knobs = GenerateConfig(contrast="others", num_negatives=2, contrast_weight=2, plausibility=0.1)
-    contrast = read_contrast(ours, tokenizer, others, "index", knobs)
+    contrast = prefill_contrast(ours, tokenizer, others, "index", knobs)
     written = write_reports(ours, tokenizer, shown, "index", 6, contrast=contrast)
     assert written != write_reports(ours, tokenizer, shown, "index", 6)
 

@@ -1,7 +1,8 @@
-"""What a decoder remembers of what it has read, and how that grows while it writes.
+"""The key-value cache as plain tensors that can be selected, joined, and grown cheaply.
 
-A layer that attends remembers keys and values of every token; a recurrent one remembers two states
-that keep their size, the last inputs of its convolution and the sum of what it read.
+An attention layer caches the keys and values of every token. A recurrent layer (Qwen3.5's gated
+DeltaNet) caches two states of fixed size instead: the last inputs of its convolution, and its
+recurrent state.
 """
 
 from collections.abc import Sequence
@@ -15,91 +16,94 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-_ROOM = 128
-"""Tokens by which a cache grows at a time."""
+_GROWTH = 128
+"""Tokens of free space that an attention layer's buffers get whenever they are full."""
 
 
 @final
 @dataclass(frozen=True)
-class Memory:
-    """One layer's, of several texts: one row each."""
+class LayerState:
+    """What one decoder layer has cached for a batch of sequences."""
 
-    states: tuple[Tensor, Tensor]
-    """Keys and values [rows, heads, tokens, width], or the two states of a recurrent layer."""
-    grows: bool
+    tensors: tuple[Tensor, Tensor]
+    """Keys and values [batch, heads, tokens, width], or a recurrent layer's two states."""
+    is_attention: bool
     """Whether they are keys and values."""
 
-    def take(self, rows: Int[Tensor, "chosen"]) -> "Memory":
-        """That of some rows, in this order."""
-        first, second = self.states
-        return Memory((first[rows], second[rows]), self.grows)
+    def select(self, rows: Int[Tensor, "chosen"]) -> "LayerState":
+        """The state of some sequences of the batch, in this order."""
+        first, second = self.tensors
+        return LayerState((first[rows], second[rows]), self.is_attention)
 
-    def above(self, other: "Memory") -> "Memory":
-        """Both as rows of one; shorter texts are padded on the left."""
-        pairs = zip(self.states, other.states, strict=True)
-        if not self.grows:
-            first, second = (torch.cat(pair) for pair in pairs)
-            return Memory((first, second), grows=False)
-        length = max(self.states[0].shape[2], other.states[0].shape[2])
-        first, second = (
-            torch.cat([pad(each, (0, 0, length - each.shape[2], 0)) for each in pair])
-            for pair in pairs
-        )
-        return Memory((first, second), grows=True)
+    def concat(self, other: "LayerState") -> "LayerState":
+        """Both batches as one. Keys and values of shorter sequences are padded on the left."""
+
+        def join(own: Tensor, others: Tensor) -> Tensor:
+            if self.is_attention:
+                length = max(own.shape[2], others.shape[2])
+                own, others = (pad(t, (0, 0, length - t.shape[2], 0)) for t in (own, others))
+            return torch.cat([own, others])
+
+        first, second = map(join, self.tensors, other.tensors)
+        return LayerState((first, second), self.is_attention)
 
 
-def memories_of(cache: DynamicCache) -> tuple[Memory, ...]:
-    """One per layer."""
+def layer_states(cache: DynamicCache) -> tuple[LayerState, ...]:
+    """The state of every layer of a filled cache; its tensors are not copied."""
     return tuple(
-        Memory((layer.conv_states[0], layer.recurrent_states[0]), grows=False)
+        LayerState((layer.conv_states[0], layer.recurrent_states[0]), is_attention=False)
         if isinstance(layer, LinearAttentionLayer)
-        else Memory((layer.keys, layer.values), grows=True)
+        else LayerState((layer.keys, layer.values), is_attention=True)
         for layer in cache.layers
     )
 
 
-def cache_of(memories: Sequence[Memory]) -> DynamicCache:
-    """A cache that reads on from there; what it is made of stays as it is."""
+def cache_from(states: Sequence[LayerState]) -> DynamicCache:
+    """A cache that continues from these states; the states themselves stay unchanged."""
     cache = DynamicCache()
     cache.layers = [
-        _Roomy(*memory.states) if memory.grows else _recurrent(*memory.states)
-        for memory in memories
+        _PreallocatedLayer(*state.tensors) if state.is_attention else _recurrent(*state.tensors)
+        for state in states
     ]
     return cache
 
 
-def _recurrent(inputs: Tensor, total: Tensor) -> LinearAttentionLayer:
+def _recurrent(conv_state: Tensor, recurrent_state: Tensor) -> LinearAttentionLayer:
     layer = LinearAttentionLayer()
-    layer.update_conv_state(inputs)
-    layer.update_recurrent_state(total)
+    layer.update_conv_state(conv_state)
+    layer.update_recurrent_state(recurrent_state)
     return layer
 
 
 @final
-class _Roomy(DynamicLayer):  # type: ignore[misc]  # untyped in the library
-    """Keys and values with room for more: a new token is copied alone and not with all before."""
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # untyped in the library
+    """Keys and values in buffers with free space, so that a new token copies only itself.
+
+    The library's `DynamicLayer` copies all earlier tokens at every step.
+    """
 
     keys: Tensor
     values: Tensor
-    _rooms: tuple[Tensor, ...]
+    _buffers: tuple[Tensor, ...]
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
-        self._rooms = (keys, values)
+        self._buffers = (keys, values)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Puts what is new behind what is there; returns all."""
+        """Appends new keys and values; returns all of them, as views into the buffers."""
         start = self.keys.shape[2]
         stop = start + key_states.shape[2]
-        if stop > self._rooms[0].shape[2]:
-            self._rooms = tuple(
-                pad(held, (0, 0, 0, stop + _ROOM - start)) for held in (self.keys, self.values)
+        if stop > self._buffers[0].shape[2]:
+            self._buffers = tuple(
+                pad(filled, (0, 0, 0, stop + _GROWTH - start))
+                for filled in (self.keys, self.values)
             )
-        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
-            room[:, :, start:stop] = new
-        self.keys, self.values = (room[:, :, :stop] for room in self._rooms)
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:stop] = new
+        self.keys, self.values = (buffer[:, :, :stop] for buffer in self._buffers)
         return self.keys, self.values

@@ -1,7 +1,7 @@
-"""The volumes that a run's reports are held against: chosen once, kept with the run.
+"""The volumes of contrastive decoding: chosen once from the training scans, kept with the run.
 
-In: training scans and their stored features. Out: a file with the run, ``contrast_<kind>``, from
-which a scan of no data set can be written too.
+In: training scans and their stored features. Out: ``contrast_<kind>.safetensors`` in the run's
+folder, so that a scan outside any data set can be reported with the same contrast.
 """
 
 import json
@@ -22,7 +22,7 @@ from ctscribe.base.files import sha256_of_json
 from ctscribe.base.recipe import GenerateConfig
 from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.backbone import MERGE, Positions
-from ctscribe.learn.model.decoding import Contrast, read_volumes
+from ctscribe.learn.model.decoding import Contrast, prefill_volumes
 from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.tensor_files import read_tensors, write_tensors
@@ -35,16 +35,17 @@ _NUM_MEAN = 1024
 def choose_volumes(
     store: FeatureStore, scans: Sequence[StudyRow], generate: GenerateConfig, seed: int
 ) -> list[Visual]:
-    """Volumes to hold reports against.
+    """Chooses the volumes that every report is contrasted with.
 
-    Other patients are one more than are held against a scan, so that each scan can do without its
-    own. The seed draws them, the noise, and the scans in the mean.
+    Of other patients' volumes one more is chosen than each scan is contrasted with, because a
+    training scan must not be contrasted with its own patient. ``seed`` draws the patients, the
+    noise, and the scans that are averaged.
 
     Args:
-        store: Opened with noise where that is asked for.
-        scans: Of the training split, one row each, in the store.
-        generate: Which kind, and how many.
-        seed: Of the draws.
+        store: Opened with noise where ``generate`` asks for it.
+        scans: One row for each scan of the training split, all in the store.
+        generate: Says which kind of volumes (``contrast``) and how many (``num_negatives``).
+        seed: Of all draws.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with too few patients.
@@ -61,7 +62,7 @@ def choose_volumes(
 
 
 def _patients(scans: Sequence[StudyRow], count: int, draw: np.random.Generator) -> list[StudyRow]:
-    """One scan each of so many patients."""
+    """One scan each of ``count`` patients, drawn at random."""
     found: dict[str, StudyRow] = {}
     for number in draw.permutation(len(scans)):
         found.setdefault(scans[number].patient_id, scans[number])
@@ -75,15 +76,16 @@ def _patients(scans: Sequence[StudyRow], count: int, draw: np.random.Generator) 
 
 
 def mean_volume(store: FeatureStore, scans: Sequence[StudyRow]) -> Visual:
-    """Mean visual tokens and positions of scans: a patient without particulars.
+    """The average scan: the mean visual tokens and the mean positions of scans.
 
-    It has the grid that most of the scans have; those of others are interpolated to it, linearly
-    along slice pairs, rows and columns. Kept beside the features, once per tower and set of scans.
+    It has the grid that most of the scans have. Scans with another grid are interpolated to it,
+    linearly along slice pairs, rows and columns. The result is written beside the features and
+    read from there the next time the same scans are averaged.
     """
     names = sha256_of_json([store.path(scan).name for scan in scans])
     path = store.folder / f"mean_{names[:16]}.safetensors"
     if path.exists():
-        return read_volumes_of(path)[0]
+        return read_volumes(path)[0]
     grid = Counter(store.visual(scan).grid_thw for scan in scans).most_common(1)[0][0]
     tokens: Tensor | float = 0.0
     position_mm = torch.zeros(grid[0], dtype=torch.float64)
@@ -101,16 +103,16 @@ def mean_volume(store: FeatureStore, scans: Sequence[StudyRow]) -> Visual:
 def _on_grid(
     visual: Visual, grid_thw: tuple[int, int, int]
 ) -> Float[Tensor, "visual_tokens width"]:
-    """A volume's tokens as those of another grid."""
+    """A volume's visual tokens, interpolated to another grid where it has not the same."""
     assert visual.visual_tokens is not None  # a store gives nothing else
     if visual.grid_thw == grid_thw:
         return visual.visual_tokens
-    there, wanted = (
+    shape, target_shape = (
         (pairs, rows // MERGE, columns // MERGE)
         for pairs, rows, columns in (visual.grid_thw, grid_thw)
     )
-    cells = visual.visual_tokens.float().reshape(*there, -1).permute(3, 0, 1, 2)[None]
-    return _resized(cells, wanted, "trilinear")[0].permute(1, 2, 3, 0).flatten(0, 2)
+    cells = visual.visual_tokens.float().reshape(*shape, -1).permute(3, 0, 1, 2)[None]
+    return _resized(cells, target_shape, "trilinear")[0].permute(1, 2, 3, 0).flatten(0, 2)
 
 
 def _resized(values: Tensor, size: tuple[int, ...], mode: Literal["linear", "trilinear"]) -> Tensor:
@@ -118,7 +120,7 @@ def _resized(values: Tensor, size: tuple[int, ...], mode: Literal["linear", "tri
 
 
 def write_volumes(path: Path, visuals: Sequence[Visual], facts: dict[str, str]) -> None:
-    """Writes volumes with what they are for into one file."""
+    """Writes volumes into one safetensors file whose metadata hold ``facts`` about them."""
     rows = [[visual.grid_thw, visual.position_mm, visual.patient_id] for visual in visuals]
     tokens = {
         f"{number:03d}": visual.visual_tokens.contiguous()
@@ -128,8 +130,8 @@ def write_volumes(path: Path, visuals: Sequence[Visual], facts: dict[str, str]) 
     write_tensors(path, tokens, {**facts, "volumes": json.dumps(rows)})
 
 
-def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Visual]:
-    """The volumes of a file; none where they are for something else than ``facts``.
+def read_volumes(path: Path, facts: dict[str, str] | None = None) -> list[Visual]:
+    """Reads what `write_volumes` wrote; nothing where it was written with other ``facts``.
 
     Raises:
         CtscribeError: ``E_FEATURES`` when the file is damaged.
@@ -144,24 +146,21 @@ def read_volumes_of(path: Path, facts: dict[str, str] | None = None) -> list[Vis
     ]
 
 
-def read_contrast(
+def prefill_contrast(
     qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     volumes: Sequence[Visual],
     positions: Positions,
     generate: GenerateConfig,
 ) -> Contrast:
-    """Reads chosen volumes once, for every report that is written from now on."""
+    """Runs the chosen volumes through the model once, for all reports that follow."""
     backbone = backbone_of(qwen)
     shown = [with_markers(backbone, volume, positions) for volume in volumes]
     with torch.inference_mode():
-        memories, mask, following = read_volumes(qwen, tokenizer, shown, positions)
-    return Contrast(
-        memories,
-        mask,
-        following,
-        tuple(volume.patient_id for volume in volumes),
-        1 if generate.contrast == "mean" else generate.num_negatives,
-        generate.contrast_weight,
-        generate.plausibility,
-    )
+        return Contrast(
+            *prefill_volumes(qwen, tokenizer, shown, positions),
+            patient_ids=tuple(volume.patient_id for volume in volumes),
+            num_others=1 if generate.contrast == "mean" else generate.num_negatives,
+            weight=generate.contrast_weight,
+            plausibility=generate.plausibility,
+        )

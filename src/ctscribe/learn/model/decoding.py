@@ -1,4 +1,4 @@
-"""Writing with our own position ids and a key-value cache: greedily, sampled, or under contrast."""
+"""Decoding with our own position ids and a key-value cache: greedy, sampled, or contrastive."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.learn.model.backbone import Positions
-from ctscribe.learn.model.cache import Memory, cache_of, memories_of
+from ctscribe.learn.model.cache import LayerState, cache_from, layer_states
 from ctscribe.learn.model.finding_queries import gate
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs
@@ -41,60 +41,65 @@ class Answer:
 @final
 @dataclass(frozen=True)
 class Contrast:
-    """Other volumes, read once up to the question, against which every next token is held.
+    """The volumes of contrastive decoding, prefilled up to the question.
 
     A token's score is (1 + γ)·log p(own) − γ·log p(other), the latter the mean over ``num_others``
     volumes, among the tokens with p(own) ≥ α·max p(own) (Leng et al., arXiv:2311.16922).
     """
 
-    memories: tuple[Memory, ...]
-    """One per layer; a shorter volume is padded on the left."""
-    mask: Int[Tensor, "volumes tokens"]
-    following: Int[Tensor, "volumes"]
-    """The place after each volume's last token."""
-    patients: tuple[str | None, ...]
-    """Whose each volume is; None for nobody's."""
+    states: tuple[LayerState, ...]
+    """One per layer, each of all volumes; shorter ones are padded on the left."""
+    attention_mask: Int[Tensor, "volumes tokens"]
+    next_position: Int[Tensor, "volumes"]
+    """Position id of the token after each volume's last."""
+    patient_ids: tuple[str | None, ...]
+    """Of each volume; None where it is no patient's, such as noise."""
     num_others: int
-    """For each scan, the first so many that are not its own patient's."""
+    """How many volumes each scan is contrasted with: the first that are not its own patient's."""
     weight: float
     """γ."""
     plausibility: float
     """α."""
 
-    def others(self, patients: Sequence[str | None]) -> Int[Tensor, "others scans"]:
-        """Numbers of the volumes that stand against each of these patients' scans."""
+    def volumes_for(self, patient_ids: Sequence[str | None]) -> Int[Tensor, "others scans"]:
+        """Numbers of the volumes that scans of these patients are contrasted with."""
         chosen = [
-            [n for n, other in enumerate(self.patients) if other is None or other != patient]
-            for patient in patients
+            [n for n, other in enumerate(self.patient_ids) if other is None or other != patient]
+            for patient in patient_ids
         ]
         return torch.tensor([row[: self.num_others] for row in chosen]).T
 
 
 @final
 @dataclass(frozen=True)
-class _Rows:
-    """Prompts that the model has read, one a row, ready for their next token."""
+class _Prefilled:
+    """A batch of prompts that the model has read, ready for their next token."""
 
-    memories: tuple[Memory, ...]
+    states: tuple[LayerState, ...]
     """One per layer."""
-    mask: Int[Tensor, "rows tokens"]
-    following: Int[Tensor, "rows"]
-    """The place of the next token."""
-    hidden: Float[Tensor, "rows width"]
-    """Of each prompt's last token."""
+    attention_mask: Int[Tensor, "batch tokens"]
+    next_position: Int[Tensor, "batch"]
+    """Position id of the next token."""
+    hidden: Float[Tensor, "batch width"]
+    """Last hidden state of each prompt's last token."""
 
-    def take(self, rows: Int[Tensor, "rows"]) -> "_Rows":
-        """The same in another order."""
-        memories = tuple(memory.take(rows) for memory in self.memories)
-        return _Rows(memories, self.mask[rows], self.following[rows], self.hidden[rows])
+    def select(self, rows: Int[Tensor, "batch"]) -> "_Prefilled":
+        """The same prompts in another order."""
+        return _Prefilled(
+            tuple(state.select(rows) for state in self.states),
+            self.attention_mask[rows],
+            self.next_position[rows],
+            self.hidden[rows],
+        )
 
-    def above(self, other: "_Rows") -> "_Rows":
-        """Both as rows of one batch, the shorter prompts padded on the left."""
-        length = max(self.mask.shape[1], other.mask.shape[1])
-        return _Rows(
-            tuple(a.above(b) for a, b in zip(self.memories, other.memories, strict=True)),
-            torch.cat([pad(rows.mask, (length - rows.mask.shape[1], 0)) for rows in (self, other)]),
-            torch.cat([self.following, other.following]),
+    def concat(self, other: "_Prefilled") -> "_Prefilled":
+        """Both batches as one; shorter prompts are padded on the left."""
+        masks = self.attention_mask, other.attention_mask
+        length = max(mask.shape[1] for mask in masks)
+        return _Prefilled(
+            tuple(a.concat(b) for a, b in zip(self.states, other.states, strict=True)),
+            torch.cat([pad(mask, (length - mask.shape[1], 0)) for mask in masks]),
+            torch.cat([self.next_position, other.next_position]),
             torch.cat([self.hidden, other.hidden]),
         )
 
@@ -110,63 +115,68 @@ def write_reports(
     contrast: Contrast | None = None,
     sample: torch.Generator | None = None,
 ) -> list[Answer]:
-    """Writes one answer per volume, all at once; no special token but the closing one.
+    """Writes one answer per volume, all as one batch.
+
+    Special tokens are never generated, except the one that ends an answer.
 
     Args:
         qwen: The model.
-        tokenizer: Its own.
-        visuals: Of any sizes; all with features or all with frames.
+        tokenizer: The model's.
+        visuals: Of any sizes; all with stored features or all with frames.
         positions: Mode of `position_ids`.
-        max_new_tokens: Longest answer, its closing token included.
-        contrast: What the volumes are held against; None writes the likeliest token.
-        sample: Draws every token by its probability instead.
+        max_new_tokens: Longest answer, its end token included.
+        contrast: For contrastive decoding. Without it the likeliest token is taken.
+        sample: Generator to draw tokens with, by their probability, instead of the likeliest.
     """
-    end, barred = int(tokenizer.eos_token_id), _barred(tokenizer, qwen.lm_head.out_features)
-    barred = barred.to(qwen.lm_head.weight.device)
+    device, num_scans = qwen.lm_head.weight.device, len(visuals)
+    end_id = int(tokenizer.eos_token_id)
+    suppressed = _suppressed_ids(tokenizer, qwen.lm_head.out_features).to(device)
     prompts = [
         torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue, v.markers)) for v in visuals
     ]
-    rows = _read_prompts(qwen, tokenizer, prompts, visuals, positions)
+    batch = _prefill(qwen, tokenizer, prompts, visuals, positions)
     if contrast is not None:
-        patients = [visual.patient_id for visual in visuals]
-        rows = rows.above(_read_others(qwen, prompts, contrast, patients))
-    cache, following = cache_of(rows.memories), rows.following
-    mask, hidden, padded = rows.mask, rows.hidden, not bool(rows.mask.all())
-    del rows  # the cache grows by copies, beside which what it was made of would stay
-    chosen, log_probs = [], []
-    done = torch.zeros(len(visuals), dtype=torch.bool, device=barred.device)
+        patient_ids = [visual.patient_id for visual in visuals]
+        batch = batch.concat(_prefill_contrast(qwen, prompts, contrast, patient_ids))
+    cache, next_position = cache_from(batch.states), batch.next_position
+    mask, hidden, is_padded = (
+        batch.attention_mask,
+        batch.hidden,
+        not bool(batch.attention_mask.all()),
+    )
+    del batch  # the cache copies its tensors when it first grows; the originals shall be freed then
+    tokens, log_probs = [], []
+    done = torch.zeros(num_scans, dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
-        logits = qwen.lm_head(hidden).float().log_softmax(-1)
-        by_volume = logits.unflatten(0, (-1, len(visuals)))
-        token, log_prob = _choose(by_volume, barred, contrast, sample)
-        chosen.append(torch.where(done, end, token))
+        by_volume = qwen.lm_head(hidden).float().log_softmax(-1).unflatten(0, (-1, num_scans))
+        token, log_prob = _next_token(by_volume, suppressed, contrast, sample)
+        tokens.append(torch.where(done, end_id, token))
         log_probs.append(log_prob)
-        done = done | (token == end)
+        done = done | (token == end_id)
         if bool(done.all()) or step + 1 == max_new_tokens:
             break
-        inputs = _text(qwen, token.repeat(len(by_volume))[:, None])
+        inputs = _text_inputs(qwen, token.repeat(len(by_volume))[:, None])
         mask = pad(mask, (0, 1), value=1)
-        place = (following + step)[None, :, None].expand(3, -1, 1)
-        hidden = _last(qwen, inputs, mask if padded else None, place, cache)
-    return _collect(tokenizer, torch.stack(chosen, 1), torch.stack(log_probs, 1), end)
+        place = (next_position + step)[None, :, None].expand(3, -1, 1)
+        hidden = _last_hidden_state(qwen, inputs, mask if is_padded else None, place, cache)
+    return _to_answers(tokenizer, torch.stack(tokens, 1), torch.stack(log_probs, 1), end_id)
 
 
-def read_volumes(
+def prefill_volumes(
     qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     visuals: Sequence[Visual],
     positions: Positions,
-) -> tuple[tuple[Memory, ...], Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
-    """What stays of prompts up to their last visual token, which depends on nothing else.
+) -> tuple[tuple[LayerState, ...], Int[Tensor, "volumes tokens"], Int[Tensor, "volumes"]]:
+    """Reads each volume's prompt up to its last visual token, which no question changes.
 
     Returns:
-        Each layer's memory; which of its tokens are real, for shorter volumes are padded on the
-        left; and the place after each volume's last token.
+        The first three fields of `Contrast`: layer states, attention mask and next positions.
     """
     ids = [torch.tensor(encode_prompt(tokenizer, v.grid_thw, markers=v.markers)) for v in visuals]
-    upto = [prompt[: _num_before_question(qwen, prompt)] for prompt in ids]
-    rows = _read_prompts(qwen, tokenizer, upto, visuals, positions)
-    return rows.memories, rows.mask, rows.following
+    volumes = [prompt[: _question_start(qwen, prompt)] for prompt in ids]
+    batch = _prefill(qwen, tokenizer, volumes, visuals, positions)
+    return batch.states, batch.attention_mask, batch.next_position
 
 
 def visual_tokens_of(
@@ -179,80 +189,81 @@ def visual_tokens_of(
     return encode_frames(qwen, [v.frames for v in visuals if v.frames is not None])
 
 
-def _read_prompts(
+def _prefill(
     qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Int[Tensor, "_"]],
     visuals: Sequence[Visual],
     positions: Positions,
-) -> _Rows:
+) -> _Prefilled:
     device = qwen.lm_head.weight.device
     ids, mask = _pad_left(prompts, int(tokenizer.pad_token_id), device)
     grids = torch.tensor([visual.grid_thw for visual in visuals])
-    millimetres = pad_sequence([torch.tensor(v.position_mm) for v in visuals], batch_first=True)
-    place = position_ids(qwen.config, ids, mask, grids, millimetres.to(device), positions)
+    position_mm = pad_sequence([torch.tensor(v.position_mm) for v in visuals], batch_first=True)
+    place = position_ids(qwen.config, ids, mask, grids, position_mm.to(device), positions)
     cache = DynamicCache(config=qwen.config.text_config)
     gated = gate(qwen, visual_tokens_of(qwen, visuals), grids)
     inputs = language_inputs(qwen, ids, gated.visual_tokens)
-    hidden = _last(qwen, inputs, mask if not bool(mask.all()) else None, place, cache)
-    return _Rows(memories_of(cache), mask, place.amax((0, 2)) + 1, hidden)
+    hidden = _last_hidden_state(qwen, inputs, _mask_if_padded(mask), place, cache)
+    return _Prefilled(layer_states(cache), mask, place.amax((0, 2)) + 1, hidden)
 
 
-def _read_others(
+def _prefill_contrast(
     qwen: PreTrainedModel,
     prompts: Sequence[Int[Tensor, "_"]],
     contrast: Contrast,
-    patients: Sequence[str | None],
-) -> _Rows:
-    """Each prompt's question once more, behind each of the other volumes: others × scans rows.
+    patient_ids: Sequence[str | None],
+) -> _Prefilled:
+    """The question of each prompt after each volume it is contrasted with.
 
-    Questions of one length at a time: padding would stand between a volume and its question, where
-    a recurrent layer would read it.
+    The batch is others × scans. Questions of different lengths go through the model one length at a
+    time: padding would stand between a volume and its question, where a recurrent layer reads it.
     """
-    others = contrast.others(patients)
-    which = others.flatten()
-    questions = [prompt[_num_before_question(qwen, prompt) :] for prompt in prompts] * len(others)
+    others = contrast.volumes_for(patient_ids)
+    volumes = others.flatten()
+    questions = [prompt[_question_start(qwen, prompt) :] for prompt in prompts] * len(others)
     lengths = torch.tensor([len(question) for question in questions])
     groups = [(lengths == length).nonzero()[:, 0] for length in sorted({*lengths.tolist()})]
     parts = [
-        _read_on(qwen, contrast, which[rows], torch.stack([questions[row] for row in rows]))
+        _ask(qwen, contrast, volumes[rows], torch.stack([questions[row] for row in rows]))
         for rows in groups
     ]
     if len(parts) == 1:
         return parts[0]
-    return reduce(_Rows.above, parts).take(torch.cat(groups).argsort())
+    return reduce(_Prefilled.concat, parts).select(torch.cat(groups).argsort())
 
 
-def _read_on(
+def _ask(
     qwen: PreTrainedModel,
     contrast: Contrast,
-    which: Int[Tensor, "rows"],
-    questions: Int[Tensor, "rows tokens"],
-) -> _Rows:
-    """A question each behind one of the contrast's volumes."""
+    volumes: Int[Tensor, "batch"],
+    questions: Int[Tensor, "batch tokens"],
+) -> _Prefilled:
+    """Reads one question after each of these volumes of the contrast."""
     device = qwen.lm_head.weight.device
-    which, questions = which.to(device), questions.to(device)
-    cache = cache_of([memory.take(which) for memory in contrast.memories])
-    mask = pad(contrast.mask[which], (0, questions.shape[1]), value=1)
-    place = contrast.following[which, None] + torch.arange(questions.shape[1], device=device)
-    hidden = _last(
-        qwen,
-        _text(qwen, questions),
-        mask if not bool(mask.all()) else None,
-        place[None].expand(3, -1, -1),
-        cache,
-    )
-    return _Rows(memories_of(cache), mask, place[:, -1] + 1, hidden)
+    volumes, questions = volumes.to(device), questions.to(device)
+    cache = cache_from([state.select(volumes) for state in contrast.states])
+    mask = pad(contrast.attention_mask[volumes], (0, questions.shape[1]), value=1)
+    place = contrast.next_position[volumes, None] + torch.arange(questions.shape[1], device=device)
+    inputs, all_axes = _text_inputs(qwen, questions), place[None].expand(3, -1, -1)
+    hidden = _last_hidden_state(qwen, inputs, _mask_if_padded(mask), all_axes, cache)
+    return _Prefilled(layer_states(cache), mask, place[:, -1] + 1, hidden)
 
 
-def _num_before_question(qwen: PreTrainedModel, prompt: Int[Tensor, "tokens"]) -> int:
+def _question_start(qwen: PreTrainedModel, prompt: Int[Tensor, "tokens"]) -> int:
+    """Index of the first token after the last visual one."""
     return int((prompt == qwen.config.video_token_id).nonzero()[-1]) + 1
+
+
+def _mask_if_padded(mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"] | None:
+    """None where nothing is padded, which lets attention take its faster causal kernel."""
+    return None if bool(mask.all()) else mask
 
 
 def _pad_left(
     rows: Sequence[Int[Tensor, "_"]], pad_id: int, device: torch.device
-) -> tuple[Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"]]:
-    """Token ids, and 1 where they are no padding."""
+) -> tuple[Int[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
+    """Padded token ids, and their attention mask."""
     ones = [torch.ones_like(row) for row in rows]
     ids, mask = (
         pad_sequence([*part], True, value, padding_side="left")
@@ -261,14 +272,14 @@ def _pad_left(
     return ids.to(device), mask.to(device)
 
 
-def _last(
+def _last_hidden_state(
     qwen: PreTrainedModel,
     inputs: Mapping[str, Any],
-    mask: Int[Tensor, "rows all_tokens"] | None,
-    place: Int[Tensor, "3 rows tokens"],
+    mask: Int[Tensor, "batch all_tokens"] | None,
+    place: Int[Tensor, "3 batch tokens"],
     cache: DynamicCache,
-) -> Float[Tensor, "rows width"]:
-    """Hidden state of each row's last token; the cache grows."""
+) -> Float[Tensor, "batch width"]:
+    """Runs the decoder on new tokens, which the cache takes in; returns the last one's state."""
     states: Tensor = qwen.model.language_model(
         **inputs,
         attention_mask=mask,
@@ -281,25 +292,28 @@ def _last(
 
 @lru_cache
 def _cache_name(forward: Callable[..., Any]) -> str:
-    """What a decoder calls its cache: ``past_key_values`` up to transformers 5.23."""
+    """Name of a decoder's cache argument: ``past_key_values`` up to transformers 5.23."""
     newer = "cache" in signature(forward).parameters
     return "cache" if newer else "past_key_values"
 
 
-def _text(qwen: PreTrainedModel, ids: Int[Tensor, "rows tokens"]) -> dict[str, Any]:
-    """What the language model reads where no volume is."""
+def _text_inputs(qwen: PreTrainedModel, ids: Int[Tensor, "batch tokens"]) -> dict[str, Any]:
+    """`language_inputs` of tokens among which none is visual."""
     return {"inputs_embeds": qwen.get_input_embeddings()(ids)}
 
 
-def _choose(
-    log_probs: Float[Tensor, "volumes rows vocabulary"],
-    barred: Bool[Tensor, "vocabulary"],
+def _next_token(
+    log_probs: Float[Tensor, "volumes batch vocabulary"],
+    suppressed: Bool[Tensor, "vocabulary"],
     contrast: Contrast | None,
     sample: torch.Generator | None,
-) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
-    """Each row's next token and its log-probability given the own volume, which is the first."""
+) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch"]]:
+    """Each scan's next token, and its log-probability given the scan itself.
+
+    ``log_probs[0]`` are those given the scan itself, the others those given the contrast's volumes.
+    """
     own = log_probs[0]
-    allowed = own.masked_fill(barred, -torch.inf)
+    allowed = own.masked_fill(suppressed, -torch.inf)
     if contrast is not None:
         least = allowed.amax(-1, keepdim=True) + torch.tensor(contrast.plausibility).log()
         score = own + contrast.weight * (own - log_probs[1:].mean(0))
@@ -312,24 +326,26 @@ def _choose(
 
 
 @lru_cache(maxsize=8)
-def _barred(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Bool[Tensor, "vocabulary"]:
-    """Ids that are no words: special tokens but the closing one, and rows without a token."""
-    barred = torch.arange(vocabulary) >= len(tokenizer)
-    barred[[*tokenizer.added_tokens_decoder]] = True
-    barred[tokenizer.eos_token_id] = False
-    return barred
+def _suppressed_ids(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int
+) -> Bool[Tensor, "vocabulary"]:
+    """Ids that are never generated: special tokens but the end, and rows without a token."""
+    suppressed = torch.arange(vocabulary) >= len(tokenizer)
+    suppressed[[*tokenizer.added_tokens_decoder]] = True
+    suppressed[tokenizer.eos_token_id] = False
+    return suppressed
 
 
-def _collect(
+def _to_answers(
     tokenizer: PreTrainedTokenizerBase,
-    chosen: Int[Tensor, "rows steps"],
-    log_probs: Float[Tensor, "rows steps"],
-    end: int,
+    chosen: Int[Tensor, "batch steps"],
+    log_probs: Float[Tensor, "batch steps"],
+    end_id: int,
 ) -> list[Answer]:
     written = []
     for tokens, scores in zip(chosen.tolist(), log_probs.tolist(), strict=True):
-        finished = end in tokens
-        length = tokens.index(end) if finished else len(tokens)
+        finished = end_id in tokens
+        length = tokens.index(end_id) if finished else len(tokens)
         written.append(
             Answer(
                 text=str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip(),
