@@ -26,9 +26,9 @@ from ctscribe.base.recipe import ModelConfig, Recipe
 from ctscribe.base.rows import PairRow, StudyRow, write_rows
 from ctscribe.data.prepare_volume import write_frames
 from ctscribe.data.prepared import STUDIES, Prepared
+from ctscribe.learn.model.packing import trim_last_layer
 from ctscribe.learn.model.presets import build_config, train_tokenizer
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
-from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
@@ -176,7 +176,7 @@ def model_of(
         speed_up_tower(qwen)
     choose_trainable(qwen, config)
     if row.narrow:
-        narrow(qwen)
+        trim_last_layer(qwen)
     if row.recomputed != "none":
         recompute(qwen, row.recomputed)
     return qwen

@@ -23,9 +23,9 @@ from benchmarks.harness import PAGES, RESULTS, page_text
 from benchmarks.page_real_size import told
 from ctscribe.base.recipe import ModelConfig
 from ctscribe.learn.model.families import backbone_of, with_markers
+from ctscribe.learn.model.packing import trim_last_layer
 from ctscribe.learn.model.presets import PRESETS, build_config
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import encode_frames, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample as Read
@@ -77,7 +77,7 @@ def small(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerBase) ->
     torch.manual_seed(0)
     qwen = preset.backbone.model(config).to(torch.bfloat16)
     speed_up_tower(qwen)
-    narrow(qwen)
+    trim_last_layer(qwen)
     choose_trainable(qwen, ModelConfig(preset=request.param, tuning="lora", lora_r=RANK))
     return qwen
 

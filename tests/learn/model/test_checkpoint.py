@@ -14,8 +14,8 @@ from ctscribe.base.files import write_json
 from ctscribe.learn.model import checkpoint
 from ctscribe.learn.model.adapters import add_adapters, merge_adapters
 from ctscribe.learn.model.checkpoint import is_complete, load_model, save_model
+from ctscribe.learn.model.packing import trim_last_layer
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.segments import narrow
 from tests.damage import HOSTILE, flip_bit, full_disk
 from tests.learn.model.batches import make_batch, random_frames
 from tests.refusals import refusal
@@ -51,7 +51,9 @@ def test_what_is_saved_is_what_is_read(
 ) -> None:
     again, tokenizer = load_model(saved)
     in_memory = deepcopy(qwen)
-    narrow(in_memory)  # as load_model does, so that both multiply matrices of the same shapes
+    trim_last_layer(
+        in_memory
+    )  # as load_model does, so that both multiply matrices of the same shapes
     assert torch.equal(losses(in_memory), losses(again))
     assert tokenizer.eos_token == "<|im_end|>"
     assert load_file(saved / "findings_head.safetensors")["bias"].tolist() == [1, 1, 1]

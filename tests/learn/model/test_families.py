@@ -35,13 +35,13 @@ from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.contrast import prefill_contrast
 from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.families import BACKBONES, backbone_of, with_markers
+from ctscribe.learn.model.packing import require_full_attention, trim_last_layer
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
-from ctscribe.learn.model.segments import narrow, require_attention
 from ctscribe.learn.model.tower import encode_frames, merge, patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
@@ -86,7 +86,7 @@ def ours(family: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
     """The same weights, as they are loaded here."""
     model = tiny_of(family, tokenizer)
     speed_up_tower(model)
-    narrow(model)
+    trim_last_layer(model)
     return model
 
 
@@ -275,7 +275,7 @@ def test_prompts_read_once_for_two_reports_leave_losses_and_gradients(
     """Two volumes and two reports crosswise, with what every layer adds of the tower."""
     if {*getattr(ours.config.text_config, "layer_types", ())} - {"full_attention"}:
         with refusal("E_RECIPE", "layers all have full_attention"):
-            require_attention(ours)
+            require_full_attention(ours)
         return
     own = samples(backbone_of(ours), tokenizer, "depth")
     crossed = [

@@ -46,6 +46,7 @@ from ctscribe.learn.model.adapters import (
 )
 from ctscribe.learn.model.families import BACKBONES, TITLES, backbone_of
 from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach
+from ctscribe.learn.model.packing import trim_last_layer
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.projector import (
     ENCODER_FILE,
@@ -54,7 +55,6 @@ from ctscribe.learn.model.projector import (
     projector_of,
     read_encoder,
 )
-from ctscribe.learn.model.segments import narrow
 from ctscribe.learn.model.tower import speed_up_tower
 
 MARKER = "checkpoint.json"
@@ -219,7 +219,7 @@ def load_model(
         _check_loading(name, loading)
         _check_tokenizer(name, tokenizer, config.video_token_id)
         speed_up_tower(qwen)
-        narrow(qwen)
+        trim_last_layer(qwen)
         if is_local:
             _put_on_ours(qwen, folder)
     return qwen, tokenizer

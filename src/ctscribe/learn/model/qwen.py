@@ -1,4 +1,4 @@
-"""A batch through the model: visual tokens in their places, one loss per answer token."""
+"""The forward pass of training: a batch in, the cross entropy of every answer token out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.cross_entropy import token_cross_entropy
 from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.finding_queries import Gated, gate
-from ctscribe.learn.model.positions import position_ids
-from ctscribe.learn.model.segments import (
-    KeptPrompts,
-    Prompts,
-    ReadPrompts,
-    keeping_inputs,
-    run_in_segments,
+from ctscribe.learn.model.packing import (
+    Prefixes,
+    ReusedPrefixes,
+    StoredPrefixes,
+    checkpointing_every_layer,
+    run_packed,
 )
+from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.tower import encode_frames, merge
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.text.prompt import IGNORED
@@ -49,43 +49,45 @@ class AnswerLosses:
 
 
 def answer_losses(qwen: PreTrainedModel, batch: Batch, positions: Positions) -> AnswerLosses:
-    """Cross entropy of the answer's tokens, and of nothing else.
+    """Cross entropy of the answer's tokens given all tokens before them.
 
-    The rows, padded on either side, lie end to end without their padding, each attending to
-    itself alone, and the vocabulary is reached for answer positions only. Vision, prompt and
-    padding positions have no loss because none is computed for them.
+    The rows, padded on either side, are packed without their padding (see `packing`). Logits are
+    computed at answer positions only, so vision, prompt and padding have no loss.
 
     Raises:
         CtscribeError: ``E_POSITIONS`` and ``E_VISUAL_TOKENS`` as `position_ids` and `embed` do.
     """
-    return _losses(qwen, batch, positions, _shown(qwen, batch))
+    return _losses(qwen, batch, positions, _visual_tokens(qwen, batch))
 
 
 def losses_of_both(
     qwen: PreTrainedModel, positive: Batch, negative: Batch, positions: Positions
 ) -> tuple[AnswerLosses, AnswerLosses]:
-    """`answer_losses` of both branches in one graph; a prompt that stands in both is read once.
+    """`answer_losses` of both branches in one graph, where they share prompts.
 
-    The positives go through the model whole. Of negatives that ``negative["prompt_rows"]`` gives a
-    positive with the same volume and prompt only the texts do, behind what the layers made of it.
-    Layers keep nothing of the negatives but their inputs, and compute the rest again for gradients:
-    so both take little more memory than the positives, and where nothing is asked of the negatives
-    they take no more time than to look at them.
+    ``negative["prompt_rows"]`` names, for each negative, the positive with the same volume and
+    prompt. Of such a negative only the report goes through the model; it attends to the keys and
+    values that the positive's prompt has left in each layer.
+
+    The negatives' layers are checkpointed. So both branches take little more memory than the
+    positives alone, and a negative whose loss is not used in the backward pass costs no more than
+    its forward pass.
 
     Raises:
         CtscribeError: As `answer_losses`.
     """
-    kept = KeptPrompts()
-    seen = _shown(qwen, positive)
-    right = _losses(qwen, positive, positions, seen, kept)
+    prefixes = StoredPrefixes()
+    seen = _visual_tokens(qwen, positive)
+    positive_losses = _losses(qwen, positive, positions, seen, prefixes)
     rows = negative["prompt_rows"]
-    alone = [number for number, row in enumerate(rows) if row is None]
+    unshared = [number for number, row in enumerate(rows) if row is None]
     shown = Gated(seen.visual_tokens[:0], None)
-    if alone:
-        shown = _shown(qwen, negative, alone)
-    with keeping_inputs(qwen.model.language_model):
-        wrong = _losses(qwen, negative, positions, shown, ReadPrompts(kept, rows))
-    return right, wrong
+    if unshared:
+        shown = _visual_tokens(qwen, negative, unshared)
+    reused = ReusedPrefixes(prefixes, rows)
+    with checkpointing_every_layer(qwen.model.language_model):
+        negative_losses = _losses(qwen, negative, positions, shown, reused)
+    return positive_losses, negative_losses
 
 
 def _losses(
@@ -93,43 +95,47 @@ def _losses(
     batch: Batch,
     positions: Positions,
     shown: Gated,
-    prompts: Prompts | None = None,
+    prefixes: Prefixes | None = None,
 ) -> AnswerLosses:
     device = qwen.lm_head.weight.device
     ids, mask, grid = batch["input_ids"], batch["attention_mask"], batch["video_grid_thw"]
     place = position_ids(qwen.config, ids, mask, grid, batch["position_mm"], positions)
-    real = mask.bool()
-    if isinstance(prompts, ReadPrompts):
-        real = real & ~_read_before(batch["labels"], prompts.rows)
-    labels, lengths = batch["labels"][real], real.sum(1)
+    packed = mask.bool()
+    if isinstance(prefixes, ReusedPrefixes):
+        packed = packed & ~_in_reused_prefix(batch["labels"], prefixes.rows)
+    labels, lengths = batch["labels"][packed], packed.sum(1)
     answer = (labels != IGNORED).nonzero()[:, 0]
     rows = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)[answer]
+    predicting = answer - 1  # the state at i − 1 predicts the token at i
     ends = lengths.cumsum(0)
-    # the token at i is predicted from position i − 1, and nothing before the first of these is read
-    wanted = ends - ends.scatter_reduce(0, rows, answer - 1, "amin")
-    hidden = run_in_segments(
+    keep_last = ends - ends.scatter_reduce(0, rows, predicting, "amin")
+    hidden = run_packed(
         qwen.model.language_model,
-        language_inputs(qwen, ids[real][None].to(device), shown.visual_tokens),
-        place[:, real][:, None].to(device),
+        language_inputs(qwen, ids[packed][None].to(device), shown.visual_tokens),
+        place[:, packed][:, None].to(device),
         lengths.tolist(),
-        wanted.tolist(),
-        prompts,
+        keep_last.tolist(),
+        prefixes,
     )
-    read = answer - 1 - (ends - wanted.cumsum(0))[rows]
+    num_dropped = ends - keep_last.cumsum(0)  # states not kept, of each sample and those before
+    kept = predicting - num_dropped[rows]
     values = token_cross_entropy(
-        hidden[0, read.to(device)], qwen.lm_head.weight, labels[answer].to(device)
+        hidden[0, kept.to(device)], qwen.lm_head.weight, labels[answer].to(device)
     )
     return AnswerLosses(values, rows.to(device), len(lengths), shown.logits)
 
 
-def _read_before(
+def _in_reused_prefix(
     labels: Int[Tensor, "batch tokens"], rows: Sequence[int | None]
 ) -> Bool[Tensor, "batch tokens"]:
-    """Tokens before the first that is read, in those rows whose prompt was read elsewhere."""
-    first = (labels != IGNORED).long().argmax(1) - 1
-    elsewhere = torch.tensor([row is not None for row in rows], device=labels.device)
-    before = torch.arange(labels.shape[1], device=labels.device) < first[:, None]
-    return before & elsewhere[:, None]
+    """Marks prompt tokens that are not run again; see `ReusedPrefixes` for ``rows``.
+
+    The prompt's last token is run, because its state predicts the answer's first.
+    """
+    last_of_prompt = (labels != IGNORED).long().argmax(1) - 1
+    is_reused = torch.tensor([row is not None for row in rows], device=labels.device)
+    before = torch.arange(labels.shape[1], device=labels.device) < last_of_prompt[:, None]
+    return before & is_reused[:, None]
 
 
 def language_inputs(
@@ -137,7 +143,7 @@ def language_inputs(
     input_ids: Int[Tensor, "batch tokens"],
     visual_tokens: Float[Tensor, "visual_tokens width"],
 ) -> dict[str, Any]:
-    """What the language model reads in the place of ids: embeddings, and the tower's other levels.
+    """The decoder's inputs: token embeddings, and what Qwen3-VL adds to its first layers.
 
     Raises:
         CtscribeError: ``E_VISUAL_TOKENS`` as `embed` does.
@@ -151,7 +157,7 @@ def language_inputs(
 
 
 def stack_inputs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`language_inputs` of rows of one length as one batch: levels of the tower lie end to end."""
+    """`language_inputs` of rows of equal length as one batch."""
     batch: dict[str, Any] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -167,7 +173,7 @@ def embed(
     input_ids: Int[Tensor, "batch tokens"],
     visual_tokens: Float[Tensor, "visual_tokens hidden"],
 ) -> Float[Tensor, "batch tokens hidden"]:
-    """Embeds text and puts the visual tokens, in order, where ``<|video_pad|>`` stands.
+    """Embeds the tokens, then replaces each ``<|video_pad|>`` by the next visual token.
 
     Raises:
         CtscribeError: ``E_VISUAL_TOKENS`` when their numbers differ.
@@ -183,8 +189,13 @@ def embed(
     return embeds.masked_scatter(is_video[..., None], visual_tokens.to(embeds))
 
 
-def _shown(qwen: PreTrainedModel, batch: Batch, rows: Sequence[int] | slice = slice(None)) -> Gated:
-    """From what the tower stored or, where it learns, from the frames, which are of ``rows``."""
+def _visual_tokens(
+    qwen: PreTrainedModel, batch: Batch, rows: Sequence[int] | slice = slice(None)
+) -> Gated:
+    """The batch's visual tokens, from stored features or, where the tower learns, from frames.
+
+    ``rows`` are the rows of the batch that the features or frames belong to.
+    """
     stored = batch.get("visual_tokens")
     if stored is None:
         tokens = encode_frames(qwen, batch["frames"])

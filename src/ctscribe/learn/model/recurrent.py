@@ -1,8 +1,8 @@
-"""Recurrent decoder layers, for which samples that lie end to end are one long text.
+"""Recurrent decoder layers (gated DeltaNets), which would mix packed samples.
 
-Such a layer carries its memory on from token to token and knows no mask that would stop it. So each
-sample is given to it alone. The library's own marks of where samples begin are read by some kernels
-only, and not by the one for CPUs.
+Such a layer carries its state from token to token, and no attention mask stops it at the end of a
+sample. So it is run on one sample at a time. The library's own argument for sample boundaries is
+understood by some of its kernels only, and not by the one for CPUs.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,32 +16,32 @@ from transformers import PreTrainedModel
 from ctscribe.learn.model.backbone import put_in_front
 
 
-def isolate(language_model: PreTrainedModel) -> None:
-    """Lets recurrent layers read one segment at a time where ``segments`` are given, in place."""
+def isolate_samples(language_model: PreTrainedModel) -> None:
+    """Lets recurrent layers run sample by sample where ``packed_lengths`` are given, in place."""
     for layer in language_model.layers:
         if hasattr(layer, "linear_attn"):
-            put_in_front(_Isolated, layer.linear_attn)
+            put_in_front(_SampleBySample, layer.linear_attn)
 
 
 @final
-class _Isolated(nn.Module):
-    """Before the library's recurrent layer: the same for each of the segments in turn."""
+class _SampleBySample(nn.Module):
+    """Overrides the library's recurrent layer: each packed sample starts from an empty state."""
 
     def forward(
         self,
         hidden_states: Float[Tensor, "batch tokens hidden"],
         *,
-        segments: Sequence[int] | None = None,
-        wanted: object = None,
-        prompts: object = None,
+        packed_lengths: Sequence[int] | None = None,
+        keep_last: object = None,
+        prefixes: object = None,
         **others: Any,  # noqa: ANN401 - what the library passes on
     ) -> Float[Tensor, "batch tokens hidden"]:
-        """``segments`` are lengths of texts in one row; attention alone reads the next two."""
-        read: Callable[..., Tensor] = super().forward
-        if segments is None:
-            return read(hidden_states, **others)
-        if len(set(segments)) == 1:  # of equal length, as a batch
-            stacked = hidden_states.reshape(len(segments), segments[0], -1)
-            return read(stacked, **others).reshape(hidden_states.shape)
-        parts = torch.split(hidden_states, list(segments), dim=1)
-        return torch.cat([read(part, **others) for part in parts], dim=1)
+        """``packed_lengths`` are the samples' tokens; the next two concern attention layers."""
+        run: Callable[..., Tensor] = super().forward
+        if packed_lengths is None:
+            return run(hidden_states, **others)
+        if len(set(packed_lengths)) == 1:  # of equal length, as a batch
+            stacked = hidden_states.reshape(len(packed_lengths), packed_lengths[0], -1)
+            return run(stacked, **others).reshape(hidden_states.shape)
+        parts = torch.split(hidden_states, list(packed_lengths), dim=1)
+        return torch.cat([run(part, **others) for part in parts], dim=1)

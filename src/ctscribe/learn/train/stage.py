@@ -30,9 +30,9 @@ from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import find_encoder
 from ctscribe.learn.model.features import frames_of, store_together
 from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.model.packing import require_full_attention
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.projector import Encoder, attach_projector, projector_of
-from ctscribe.learn.model.segments import require_attention
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Pair, PairDataset, Visual, VisualSource, strategy_of
 from ctscribe.learn.train.arguments import (
@@ -352,7 +352,7 @@ def _require_sharing(training: PairDataset, recipe: Recipe, qwen: PreTrainedMode
     """
     if not recipe.pairs.shares_prompts:
         return
-    require_attention(qwen)
+    require_full_attention(qwen)
     if not training.couples():
         raise CtscribeError(
             "E_PAIRS",

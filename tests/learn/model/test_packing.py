@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.learn.model.adapters import add_adapters
+from ctscribe.learn.model.packing import require_full_attention, trim_last_layer
 from ctscribe.learn.model.qwen import answer_losses
-from ctscribe.learn.model.segments import narrow, require_attention
 from tests.learn.model.batches import ANSWERS, make_batch, random_frames
 from tests.refusals import refusal
 
@@ -122,9 +122,9 @@ def test_losses_and_gradients_stay(
         for name, weight in whole.named_parameters():
             if "lora_B" in name:
                 weight.data.normal_(std=0.02, generator=draw)
-    narrowed = deepcopy(whole)
-    narrow(narrowed)
-    values, gradients = learned(narrowed, batch)
+    trimmed = deepcopy(whole)
+    trim_last_layer(trimmed)
+    values, gradients = learned(trimmed, batch)
     expected, reference = learned(whole, batch)
     torch.testing.assert_close(values, expected, atol=1e-6, rtol=1e-6)
     assert gradients.keys() == reference.keys()
@@ -137,13 +137,13 @@ def test_losses_and_gradients_stay(
 def test_only_what_is_read_is_computed(
     qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
 ) -> None:
-    narrowed = deepcopy(qwen)
-    narrow(narrowed)
+    trimmed = deepcopy(qwen)
+    trim_last_layer(trimmed)
     seen = []
-    last = narrowed.model.language_model.layers[-1]
+    last = trimmed.model.language_model.layers[-1]
     for module in (last.mlp, last.self_attn.q_proj, last.self_attn.k_proj):
         module.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
-    answer_losses(narrowed, batch, "depth")  # type: ignore[arg-type]
+    answer_losses(trimmed, batch, "depth")  # type: ignore[arg-type]
     read = int((batch["labels"] != -100).sum()) + len(ANSWERS)
     every = int(batch["attention_mask"].sum())
     assert sorted(seen) == [read, read, every]
@@ -152,22 +152,21 @@ def test_only_what_is_read_is_computed(
 def test_a_layer_that_does_not_attend_cannot_share(
     qwen: Qwen2_5_VLForConditionalGeneration,
 ) -> None:
-    require_attention(qwen)
+    require_full_attention(qwen)
     recurrent = deepcopy(qwen)
     recurrent.config.text_config.layer_types[0] = "linear_attention"
     with refusal("E_RECIPE", "all have full_attention, but this one has linear_attention too"):
-        require_attention(recurrent)
+        require_full_attention(recurrent)
 
 
 def test_whoever_does_not_say_what_is_read_gets_every_state(
     qwen: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any]
 ) -> None:
-    narrowed = deepcopy(qwen)
-    narrow(narrowed)
+    trimmed = deepcopy(qwen)
+    trim_last_layer(trimmed)
     ids = batch["input_ids"]
     with torch.no_grad():
         states = [
-            model.model.language_model(input_ids=ids).last_hidden_state
-            for model in (narrowed, qwen)
+            model.model.language_model(input_ids=ids).last_hidden_state for model in (trimmed, qwen)
         ]
     torch.testing.assert_close(*states)
