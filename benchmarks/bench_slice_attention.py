@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from benchmarks.harness import record, warm_start
 from benchmarks.timing import measured
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.finding_queries import attach, label_loss
+from ctscribe.learn.model.finding_queries import attach_finding_queries, label_loss
 from ctscribe.learn.model.presets import build_config
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.pairs.collate import Batch, collate_samples
@@ -54,7 +54,7 @@ def compare(
     plain: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, steps: int
 ) -> dict[str, float]:
     queried = deepcopy(plain)
-    attach(queried)
+    attach_finding_queries(queried)
     batch = make_batch(tokenizer, plain.config.text_config.hidden_size)
     learners = [Learner(qwen) for qwen in (plain, queried)]
     costs = [[measured(partial(at.step, batch))[1] for at in learners] for _ in range(steps)]

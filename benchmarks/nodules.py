@@ -20,7 +20,7 @@ from ctscribe.base.rows import Lesion, StudyRow, TruthRow, read_rows
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.cells import CELLS_PER_SIDE, cell_targets
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.finding_queries import FindingsHead, locate_findings, warmed_head
+from ctscribe.learn.model.finding_queries import FindingsHead, locate_findings, read_warmed_head
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.teach import auroc
 from ctscribe.learn.model.tower import encode_frames
@@ -54,7 +54,7 @@ def ask_all(folder: Path, prepared: Prepared, truth: Path, lines_path: Path) -> 
     """
     qwen, _ = load_model(folder, "float32")
     head = FindingsHead(qwen.config.text_config.hidden_size)
-    head.load_state_dict(warmed_head(folder) or {})
+    head.load_state_dict(read_warmed_head(folder) or {})
     lesions = {row.volume_name: row.lesions for row in read_rows(truth, TruthRow)}
     lines, logits, labels = [], [], []
     for split in SPLITS:

@@ -30,7 +30,7 @@ from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.cues import finding_logits
 from ctscribe.learn.model.decoding import Answer, write_reports
-from ctscribe.learn.model.finding_queries import attach, warmed_head
+from ctscribe.learn.model.finding_queries import attach_finding_queries, read_warmed_head
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.card_views import scans_with_strangers
 from ctscribe.measure.scans import labelled_text
@@ -111,7 +111,7 @@ def _drawn(writer: ReportWriter, prepared: Prepared, seed: int) -> dict[str, dic
     scans = prepared.scans("test")
     visuals = [writer.features(prepared, scans).visual(study) for study in scans]
     warm, _ = load_model(warm_start())
-    attach(warm, warmed_head(warm_start()))
+    attach_finding_queries(warm, read_warmed_head(warm_start()))
     odds = finding_logits(warm, visuals)
     generator, began = torch.Generator().manual_seed(seed), time.process_time()
     tries = [_draw(writer, scans, visuals, generator) for _ in range(NUM_DRAWN)]

@@ -27,7 +27,7 @@ from ctscribe.base.rows import write_rows
 from ctscribe.cli import console
 from ctscribe.cli.app import RESUMED, main
 from ctscribe.learn.model import features
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.phantom.dataset import write_dataset
 from tests.damage import flip_bit
 from tests.holders import held
@@ -132,7 +132,7 @@ def ground(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPath
     frames = random_frames(len(studies), (4, 56, 56, 3))
     write_prepared(folder / "prepared", studies, RECIPE, frames=frames)
     qwen = tiny_model(tokenizer, decided=True)
-    attach(qwen)
+    attach_finding_queries(qwen)
     write_run(folder / "run", RECIPE, qwen, tokenizer)
     tests = [prediction(study) for study in studies if study.split == "test"]
     write_rows(folder / "written.jsonl", tests)

@@ -170,10 +170,10 @@ def _store_features(
 
 def _require_queries(start: str | Path | None) -> None:
     """Refuses before anything is trained what `tune` would refuse behind it."""
-    from ctscribe.learn.model.finding_queries import ATTENTION_FILE, warmed_head
+    from ctscribe.learn.model.finding_queries import ATTENTION_FILE, read_warmed_head
 
     folder = Path(start or "")
-    if warmed_head(folder) is None and not (folder / ATTENTION_FILE).is_file():
+    if read_warmed_head(folder) is None and not (folder / ATTENTION_FILE).is_file():
         raise CtscribeError(
             "E_NO_QUERIES",
             "experiment.ours needs starting weights with finding queries, but "

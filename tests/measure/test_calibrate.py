@@ -10,7 +10,7 @@ from ctscribe.base.files import read_json
 from ctscribe.base.recipe import Recipe, SlicesConfig, VolumeConfig
 from ctscribe.base.types import Projection, SourceSplit
 from ctscribe.data.prepared import Prepared, split_of
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.measure.calibrate import (
     ONE_IN,
     abstention_rates,
@@ -76,7 +76,7 @@ def make_writer(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> MakeWrite
     def make(with_queries: bool) -> ReportWriter:
         qwen = tiny_model(tokenizer)
         if with_queries:
-            attach(qwen)
+            attach_finding_queries(qwen)
         return ReportWriter(write_run(tmp_path / "run", RECIPE, qwen, tokenizer))
 
     return make

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ctscribe.base.files import read_json, write_json
 from ctscribe.base.recipe import read_recipe
 from ctscribe.cli.app import app
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.scan.volume import CTVolume
 from ctscribe.show.report import save_report
 from ctscribe.write.draft_check import NOT_CALIBRATED
@@ -29,7 +29,7 @@ KNOBS = ("slices.frame_size_px=[56,84]", "slices.num_slices=4", "volume.spacing_
 def run(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = read_recipe("tiny", (*KNOBS, "generate.max_new_tokens=24"))
     qwen = tiny_model(tokenizer)
-    attach(qwen)
+    attach_finding_queries(qwen)
     return write_run(tmp_path_factory.mktemp("run"), recipe, qwen, tokenizer)
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from ctscribe.base.recipe import Recipe
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.write.evidence import ReadReport, ReportOnScan
 from ctscribe.write.writer import ReportWriter
@@ -20,7 +20,7 @@ IMPRESSION = "Lung nodule."
 @pytest.fixture(scope="session")
 def qwen(qwen: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
     model = deepcopy(qwen)
-    torch.nn.init.normal_(attach(model).gate)
+    torch.nn.init.normal_(attach_finding_queries(model).gate)
     return model
 
 

@@ -25,7 +25,7 @@ from ctscribe.learn.model.cells import CELLS_PER_SIDE
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.learn.model.encoder_tables import import_tables
 from ctscribe.learn.model.feature_store import find_encoder
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.model.projector import attach_projector
 from ctscribe.measure.faithfulness import check_faithfulness
 from ctscribe.measure.places import read_places
@@ -96,7 +96,7 @@ def writer(
     """Its queries ask one sub-cell for what the lesion's features are made into."""
     qwen = tiny_model(tokenizer)
     projector = attach_projector(qwen, find_encoder(prepared, "e"))
-    head = attach(qwen).head
+    head = attach_finding_queries(qwen).head
     with torch.no_grad():
         usual = torch.zeros(1, WIDTH)
         usual[0, 0] = 1.0

@@ -13,7 +13,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.rows import StudyRow
 from ctscribe.base.tables import format_csv
 from ctscribe.data.prepared import Prepared
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.measure.calibrate import calibrate, fit_findings
 from ctscribe.measure.card import make_card
@@ -66,7 +66,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def run(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> ReportWriter:
     qwen = tiny_model(tokenizer)
     torch.manual_seed(0)
-    attach(qwen)
+    attach_finding_queries(qwen)
     return ReportWriter(write_run(tmp_path / "run", recipe(), qwen, tokenizer))
 
 

@@ -15,7 +15,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.runs import open_run
 from ctscribe.front import load_writer
 from ctscribe.learn.model.decoding import Answer
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.scan.volume import CTVolume
 from ctscribe.write.calibration import FILE
 from ctscribe.write.draft import Draft
@@ -37,7 +37,7 @@ TEXT = "Findings: A nodule is seen. No effusion.\nImpression: Lung nodule."
 @pytest.fixture(scope="module")
 def run_dir(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     qwen = tiny_model(tokenizer)
-    attach(qwen)
+    attach_finding_queries(qwen)
     return write_run(tmp_path_factory.mktemp("run"), RECIPE, qwen, tokenizer)
 
 

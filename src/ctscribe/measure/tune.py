@@ -20,7 +20,7 @@ from ctscribe.base.runs import is_made_of
 from ctscribe.base.workers import ALONE, Share, wait_until_whole
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.features import store_together
-from ctscribe.learn.model.finding_queries import attached
+from ctscribe.learn.model.finding_queries import finding_queries_of
 from ctscribe.measure.calibrate import fit_findings
 from ctscribe.measure.scans import ScanReport, as_reports, match_predictions
 from ctscribe.measure.statistics import scan_statistics, score_sums
@@ -122,7 +122,7 @@ def _fit_together(writer: ReportWriter, prepared: Prepared, share: Share) -> Cal
 
     The others read it, so that a last digit of another machine makes no other choice.
     """
-    if not writer.recipe.model.cues or attached(writer.qwen) is None:
+    if not writer.recipe.model.cues or finding_queries_of(writer.qwen) is None:
         return None
     path = writer.run_dir / "tune" / FILE
     inputs = {"validation": prepared.sha256(prepared.scans("validation"))}

@@ -19,7 +19,12 @@ from ctscribe.base.rows import Row
 from ctscribe.base.types import BoxMm
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.decoding import visual_tokens_of
-from ctscribe.learn.model.finding_queries import LocatedFindings, attached, gate, locate_findings
+from ctscribe.learn.model.finding_queries import (
+    LocatedFindings,
+    finding_queries_of,
+    gate_visual_tokens,
+    locate_findings,
+)
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs, stack_inputs
 from ctscribe.learn.pairs.dataset import Visual
@@ -289,7 +294,7 @@ def _log_probs(
         ids, tokens = on_scan.input_ids[stays][None], on_scan.visual_tokens[stays[is_video]]
         grid = torch.tensor([[len(each), *on_scan.grid_thw[1:]]])
         if each:
-            tokens = gate(qwen, tokens, grid).visual_tokens
+            tokens = gate_visual_tokens(qwen, tokens, grid).visual_tokens
         inputs.append(language_inputs(qwen, ids, tokens))
         if in_words:  # so that no place is, and text closes up
             untold = torch.zeros(1, len(each))
@@ -321,7 +326,7 @@ def drops_of(
 
 def find_in_scan(qwen: PreTrainedModel, on_scan: ReportOnScan) -> LocatedFindings | None:
     """Where the model's finding queries locate the findings of a scan, where it has any."""
-    queries = attached(qwen)
+    queries = finding_queries_of(qwen)
     if queries is None:
         return None
     with torch.inference_mode():

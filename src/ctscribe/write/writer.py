@@ -41,7 +41,7 @@ from ctscribe.learn.model.decoding import Answer, Contrast, write_reports
 from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import FeatureStore
 from ctscribe.learn.model.features import store_features, store_together
-from ctscribe.learn.model.finding_queries import attached
+from ctscribe.learn.model.finding_queries import finding_queries_of
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.pairs.collate import collate_pairs
@@ -298,7 +298,7 @@ class ReportWriter:
         if visual.cue is not None or not self.recipe.model.cues:
             return visual
         calibration = self.calibration
-        if calibration is None or attached(self.qwen) is None:
+        if calibration is None or finding_queries_of(self.qwen) is None:
             lacks = "no finding queries" if calibration else "no calibration"
             raise CtscribeError(
                 "E_CUES",
@@ -525,7 +525,7 @@ class ReportWriter:
     def _sentence_calibration(self) -> Calibration | None:
         """The run's calibration where it tells how sure sentences are."""
         fitted = self.calibration
-        has_queries = attached(self.qwen) is not None
+        has_queries = finding_queries_of(self.qwen) is not None
         return fitted if fitted is not None and fitted.sentence_slopes and has_queries else None
 
     def _draft(

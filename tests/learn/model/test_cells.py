@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ctscribe.learn.model.cells import attention_loss, cell_targets, positive_weights, where_loss
+from ctscribe.learn.model.cells import (
+    attention_loss,
+    cell_targets,
+    localisation_loss,
+    positive_weights,
+)
 from ctscribe.scan.boxes import boxes_in_frames, reach_of_frames, reach_of_slices
 from ctscribe.text.findings import FINDINGS
 from tests.studies import study_row
@@ -104,7 +109,7 @@ def test_a_shift_moves_targets_with_the_frames() -> None:
 def test_the_loss_by_hand() -> None:
     cells, volumes = torch.randn(5, 16, 18), torch.randn(2, 18)
     cell_targets, volume_targets = torch.rand(5, 16, 18).round(), torch.rand(2, 18).round()
-    loss = where_loss(cells, volumes, cell_targets, volume_targets, torch.full((18,), 3.0))
+    loss = localisation_loss(cells, volumes, cell_targets, volume_targets, torch.full((18,), 3.0))
     each = torch.where(cell_targets > 0, 3.0, 1.0)
     nats = binary_cross_entropy_with_logits(cells, cell_targets, reduction="none")
     by_hand = ((each * nats).sum((0, 1)) / each.sum((0, 1))).mean()
@@ -124,13 +129,13 @@ def test_a_finding_without_a_place_teaches_its_volume_alone() -> None:
     targets, labels = torch.zeros(6, 16, 18), torch.ones(2, 18)
     known = torch.ones(6, 18, dtype=torch.bool)
     known[:4, 9] = False
-    loss = where_loss(cells, volumes, targets, labels, torch.full((18,), 3.0), known)
+    loss = localisation_loss(cells, volumes, targets, labels, torch.full((18,), 3.0), known)
     (slope,) = torch.autograd.grad(loss, cells)
     assert bool((slope[:4, :, 9] == 0).all())
     assert bool((slope[4:] != 0).all())
     every = torch.ones_like(known)
     arguments = (cells, volumes, targets, labels, torch.full((18,), 3.0))
-    torch.testing.assert_close(where_loss(*arguments, every), where_loss(*arguments))
+    torch.testing.assert_close(localisation_loss(*arguments, every), localisation_loss(*arguments))
 
 
 def test_attention_loss_by_hand() -> None:

@@ -3,7 +3,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from ctscribe.base.rows import StudyRow
 from ctscribe.learn.model.cues import cue_of, finding_logits, label_cues
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.findings import FINDINGS
 from tests.models import tiny_model
@@ -38,5 +38,5 @@ def test_log_odds_need_queries(
     with refusal("E_NO_QUERIES", "must have finding queries"):
         finding_logits(qwen, shown)
     asked = tiny_model(tokenizer)
-    attach(asked)
+    attach_finding_queries(asked)
     assert finding_logits(asked, shown * 2).shape == (2, 18)

@@ -42,7 +42,7 @@ from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.qwen3_5 import QWEN3_5
 from ctscribe.learn.model.qwen3_vl import QWEN3_VL
-from ctscribe.learn.model.tower import encode_frames, merge, patchify, speed_up_tower
+from ctscribe.learn.model.tower import encode_frames, patchify, project_features, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.text.prompt import (
@@ -221,8 +221,8 @@ def test_what_goes_into_the_mergers_comes_out_as_features(ours: PreTrainedModel)
     before = encode_frames(ours, frames, merged=False)
     features = encode_frames(ours, frames)
     assert before.shape != features.shape
-    torch.testing.assert_close(merge(ours, before), features, atol=1e-6, rtol=1e-6)
-    assert merge(ours, features) is features
+    torch.testing.assert_close(project_features(ours, before), features, atol=1e-6, rtol=1e-6)
+    assert project_features(ours, features) is features
 
 
 @Mode

@@ -26,7 +26,7 @@ from ctscribe.learn.model.features import (
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tensor_files import write_tensors
-from ctscribe.learn.model.tower import encode_frames, merge
+from ctscribe.learn.model.tower import encode_frames, project_features
 from ctscribe.scan.frames import WINDOWS, noise_frames
 from tests.damage import flip_bit
 from tests.learn.model.batches import make_batch, random_frames
@@ -200,8 +200,8 @@ def test_what_goes_into_the_merger_is_stored_where_the_merger_learns(
     for row in studies:
         tokens, expected = (store.visual_tokens(row) for store in (before, behind))
         assert tokens.shape == (len(expected), 4 * 128)
-        torch.testing.assert_close(merge(qwen, tokens), expected, atol=1e-4, rtol=1e-4)
-        assert torch.equal(merge(qwen, expected), expected)
+        torch.testing.assert_close(project_features(qwen, tokens), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(project_features(qwen, expected), expected)
     frames = torch.from_numpy(np.array(prepared.frames(studies[0])))
     batch = make_batch(tokenizer, ["Findings: clear."], [frames])
     slopes = []

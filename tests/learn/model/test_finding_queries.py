@@ -10,9 +10,9 @@ from ctscribe.learn.model.checkpoint import load_model, save_model
 from ctscribe.learn.model.decoding import write_reports
 from ctscribe.learn.model.finding_queries import (
     SliceAttention,
-    attach,
-    attached,
-    gate,
+    attach_finding_queries,
+    finding_queries_of,
+    gate_visual_tokens,
     label_loss,
     locate_findings,
 )
@@ -42,7 +42,7 @@ def test_a_model_is_bit_equal_at_step_0(
     frames = [random_frames(4, 56, 84), random_frames(6, 56, 56, seed=1)]
     batch = make_batch(tokenizer, ANSWERS, frames)
     with_queries = deepcopy(qwen)
-    attach(with_queries)
+    attach_finding_queries(with_queries)
     plain = answer_losses(qwen, batch, "depth")
     seen = answer_losses(with_queries, batch, "depth")
     assert torch.equal(plain.values, seen.values)
@@ -65,7 +65,7 @@ def test_written_reports_read_through_the_gate(
         return write_reports(model, tokenizer, shown, "depth", 4)[0].token_log_probs
 
     with_queries = deepcopy(qwen)
-    attach(with_queries)
+    attach_finding_queries(with_queries)
     assert scores(with_queries) == scores(qwen)
     torch.nn.init.constant_(with_queries.slice_attention.gate, 1.0)
     assert scores(with_queries) != scores(qwen)
@@ -123,21 +123,21 @@ def test_unknown_labels_teach_nothing() -> None:
 
 def test_a_model_without_queries_reads_its_tokens(qwen: Qwen2_5_VLForConditionalGeneration) -> None:
     visual = tokens()
-    assert gate(qwen, visual, GRIDS).visual_tokens is visual
+    assert gate_visual_tokens(qwen, visual, GRIDS).visual_tokens is visual
 
 
 def test_queries_survive_saving(
     qwen: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     model = deepcopy(qwen)
-    torch.nn.init.normal_(attach(model).gate)
+    torch.nn.init.normal_(attach_finding_queries(model).gate)
     save_model(tmp_path / "model", model, tokenizer)
-    loaded = attached(load_model(tmp_path / "model")[0])
+    loaded = finding_queries_of(load_model(tmp_path / "model")[0])
     assert loaded is not None
     for name, tensor in model.slice_attention.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     save_model(tmp_path / "plain", qwen, tokenizer)
-    assert attached(load_model(tmp_path / "plain")[0]) is None
+    assert finding_queries_of(load_model(tmp_path / "plain")[0]) is None
 
 
 @pytest.mark.parametrize("head", [None, "warm"])
@@ -146,7 +146,7 @@ def test_queries_start_from_the_warm_up(
 ) -> None:
     model = deepcopy(qwen)
     warm = SliceAttention(model.config.text_config.hidden_size).head.state_dict()
-    attention = attach(model, warm if head else None)
+    attention = attach_finding_queries(model, warm if head else None)
     same = torch.equal(attention.head.cells.weight, warm["cells.weight"])
     assert same == bool(head)
     assert bool((attention.gate == 0).all())

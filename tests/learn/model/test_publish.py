@@ -24,7 +24,7 @@ from ctscribe.base.recipe import Recipe
 from ctscribe.base.runs import open_run
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.model.publish import publish
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.tower import patchify
@@ -155,7 +155,7 @@ def test_queries_that_only_tell_are_left_out_and_clients_learn_how_to_tell(
     adapted: Adapted, tmp_path: Path
 ) -> None:
     qwen, tokenizer = load_model(adapted[1])
-    attach(qwen)
+    attach_finding_queries(qwen)
     save_model(tmp_path / "best", qwen, tokenizer)
     assert (tmp_path / "best" / "slice_attention.safetensors").exists()
     told = LORA.model_copy(update={"model": LORA.model.model_copy(update={"cues": True})})

@@ -14,7 +14,12 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.recipe import ModelConfig, WarmUpConfig, read_recipe
 from ctscribe.learn.model.adapters import merge_adapters
 from ctscribe.learn.model.checkpoint import load_model, save_model
-from ctscribe.learn.model.finding_queries import FindingsHead, attach, locate_findings, warmed_head
+from ctscribe.learn.model.finding_queries import (
+    FindingsHead,
+    attach_finding_queries,
+    locate_findings,
+    read_warmed_head,
+)
 from ctscribe.learn.model.qwen2_5_vl import QWEN2_5_VL
 from ctscribe.learn.model.teach import (
     Lesson,
@@ -183,7 +188,7 @@ def test_a_warm_tower_sees_density_in_three_windows_only() -> None:
     start = shipped_start(read_recipe("tiny"))
     assert start is not None
     qwen, _ = load_model(start)
-    head = attach(qwen, warmed_head(start)).head
+    head = attach_finding_queries(qwen, read_warmed_head(start)).head
     assert cosine(qwen, "single") > 0.995
     assert cosine(qwen, "three") < 0.9
     assert 1 - cosine(qwen, "three") > 50 * (1 - cosine(qwen, "single"))

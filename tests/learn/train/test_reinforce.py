@@ -18,7 +18,7 @@ from ctscribe.base.types import Labels
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.decoding import Answer
-from ctscribe.learn.model.finding_queries import attach
+from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
 from ctscribe.learn.reward import Earned
 from ctscribe.learn.train import policy as policy_module
@@ -91,7 +91,7 @@ def go_on(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
         if not start.exists():
             model = tiny_model(tokenizer)
             if recipe.model.slice_attention:
-                attach(model)
+                attach_finding_queries(model)
             write_run(start, recipe, model, tokenizer)
         return reinforce(out, start, prepared, recipe, progress=progress)
 

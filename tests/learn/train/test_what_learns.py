@@ -18,7 +18,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import read_recipe
 from ctscribe.data.prepared import Prepared
 from ctscribe.learn.model.checkpoint import load_model
-from ctscribe.learn.model.finding_queries import attached, label_loss
+from ctscribe.learn.model.finding_queries import finding_queries_of, label_loss
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
 from ctscribe.learn.train.scorer import recompute
@@ -132,7 +132,7 @@ def test_bfloat16_keeps_learning_weights_in_full(
 def label_ce(folder: Path, prepared: Prepared) -> float:
     """Of the queries, over all studies of the fixture."""
     qwen, _ = load_model(folder)
-    queries = attached(qwen)
+    queries = finding_queries_of(qwen)
     assert queries is not None
     frames = [torch.from_numpy(np.array(prepared.frames(s))) for s in prepared.studies]
     with torch.inference_mode():
@@ -151,7 +151,7 @@ def test_labels_teach_the_queries_and_reports_the_gate(
         )
         run(run_dir, pairs_of["origin"], recipe)
         found.append(label_ce(run_dir / "best", prepared))
-        queries = attached(load_model(run_dir / "best")[0])
+        queries = finding_queries_of(load_model(run_dir / "best")[0])
         assert queries is not None
         assert queries.gate.detach().abs().max() > 0
     assert found[1] < 0.98 * found[0]
@@ -171,7 +171,7 @@ def test_queries_learn_beside_adapters_in_half_precision(
         train={"epochs": 1},
     )
     run(tmp_path / "run", pairs_of["origin"], recipe)
-    queries = attached(load_model(tmp_path / "run" / "best", "bfloat16")[0])
+    queries = finding_queries_of(load_model(tmp_path / "run" / "best", "bfloat16")[0])
     assert queries is not None
     assert queries.gate.dtype == torch.float32
     assert queries.gate.detach().abs().max() > 0

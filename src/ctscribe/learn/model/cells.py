@@ -1,4 +1,4 @@
-"""What each cell of a visual token shows, and the losses of a tower that learns to tell."""
+"""Targets and losses for localising findings: which cell of a visual token shows which finding."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from ctscribe.scan.boxes import FrameBoxes, FrameReach, touches
 from ctscribe.text.findings import FINDINGS
 
 CELLS_PER_SIDE = 4
-"""A visual token tells where in its square a finding is, in cells: of 7 × 7 px for 28 × 28."""
+"""A visual token is a grid of 4 × 4 cells, in which findings are located: 7 × 7 px of 28 × 28."""
 _SHARE_OF_CELL, _SHARE_OF_BOX = 0.25, 0.3
+"""Of which a cell and a lesion's box must share one; see `cell_targets`."""
 _MAX_POSITIVE_WEIGHT = 1000.0
 
 
 def cell_px(qwen: PreTrainedModel) -> int:
-    """Side of a model's cells."""
+    """Side of a cell in pixels."""
     return backbone_of(qwen).token_px // CELLS_PER_SIDE
 
 
@@ -36,16 +37,17 @@ def cell_targets(
 ) -> Float32[np.ndarray, "visual_tokens cells 18"]:
     """1 where a cell of a visual token shows a lesion.
 
-    A cell counts when the lesion's box covers a quarter of it, or when it holds 30 % of the box's
-    section: a box's corner is not a lesion, yet a nodule smaller than a cell is seen.
+    That is so when the lesion's box covers a quarter of the cell, or when the cell holds 30 % of
+    the box's section. The first rule leaves out cells at a box's corner, where there is usually no
+    lesion; the second keeps nodules that are smaller than a cell.
 
     Args:
         boxes: From `boxes_in_frames`.
         findings: Index into `FINDINGS` of each box.
-        reach: Of the frames, from `reach_of_frames`.
+        reach: Depth range of each frame, from `reach_of_frames`.
         frame_size_px: (height, width).
-        shift_px: By which the frames were moved (down, to the right).
-        side_px: Of a cell.
+        shift_px: By how much the frames were shifted (down, right).
+        side_px: Side of a cell, see `cell_px`.
     """
     rows, columns = (side // side_px for side in frame_size_px)
     targets = np.zeros((len(reach) // 2, rows, columns, len(FINDINGS)), np.float32)
@@ -73,7 +75,7 @@ def _overlap_px(
     return np.asarray(np.clip(high - low, 0, None))
 
 
-def where_loss(
+def localisation_loss(
     cell_logits: Float[Tensor, "visual_tokens cells 18"],
     volume_logits: Float[Tensor, "volumes 18"],
     cell_targets: Float[Tensor, "visual_tokens cells 18"],
@@ -81,11 +83,15 @@ def where_loss(
     positive_weight: Float[Tensor, "18"],
     known: Bool[Tensor, "visual_tokens 18"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Weighted binary cross entropy of the cells plus that of the volumes, each a mean.
+    """Binary cross entropy of the cells, weighted, plus that of the volumes; each is a mean.
 
-    Logits come from `FindingsHead`; targets are 1 where a lesion lies, of a volume in any slice
-    shown. ``positive_weight`` is that of a positive cell against a negative one. ``known`` says
-    of which findings a token's cells are known; None where all are.
+    Args:
+        cell_logits: Of `FindingsHead`.
+        volume_logits: Of `FindingsHead`.
+        cell_targets: See `cell_targets`.
+        volume_targets: 1 where a lesion lies in any of the slices shown.
+        positive_weight: Weight of a positive cell relative to a negative one, per finding.
+        known: For which findings a token's cells have targets; None where all have.
     """
     cells = bce(cell_logits, cell_targets, pos_weight=positive_weight, reduction="none").mean(1)
     positive = cell_targets.mean(1)
@@ -103,10 +109,10 @@ def attention_loss(
     cell_targets: Float[Tensor, "visual_tokens cells 18"],
     sizes: Sequence[int],
 ) -> Float[Tensor, ""]:
-    """−log of the attention that falls on lesions, mean over findings with a lesion shown.
+    """−log of the share of attention that falls on lesions, a mean over the findings shown.
 
-    A finding's attention is the softmax of its `FindingsHead` logits over a volume; ``sizes`` are
-    the tokens of each volume.
+    A finding's attention is the softmax of its cell logits over one volume. ``sizes`` are the
+    numbers of tokens of each volume.
     """
     losses = []
     parts = (torch.split(each, list(sizes)) for each in (cell_logits, cell_targets))
@@ -121,10 +127,10 @@ def attention_loss(
 def positive_weights(
     positives: Float[Tensor, "18"], total: Float[Tensor, "18"]
 ) -> Float[Tensor, "18"]:
-    """Negatives per positive, between 1 and 1000: both kinds of cells weigh the same in all.
+    """Negative cells per positive one, clamped to 1…1000: a weight that balances both kinds.
 
-    A small lesion covers one cell in thousands, and would hardly teach with less. ``total`` counts
-    the cells of which it is known whether they show the finding.
+    A small lesion covers one cell in thousands and would hardly count otherwise. ``total`` counts,
+    per finding, the cells that have a target.
     """
     ratio = (total - positives) / positives.clamp(min=1)
     return ratio.clamp(1, _MAX_POSITIVE_WEIGHT)

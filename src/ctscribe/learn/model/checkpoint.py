@@ -45,7 +45,7 @@ from ctscribe.learn.model.adapters import (
     weights_below,
 )
 from ctscribe.learn.model.families import BACKBONES, TITLES, backbone_of
-from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach
+from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach_finding_queries
 from ctscribe.learn.model.packing import trim_last_layer
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.projector import (
@@ -252,7 +252,7 @@ def _put_on_ours(qwen: PreTrainedModel, folder: Path) -> None:
         projector = attach_projector(qwen, read_encoder(folder / ENCODER_FILE))
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
     if (folder / ATTENTION_FILE).exists():
-        attach(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
+        attach_finding_queries(qwen).load_state_dict(load_file(folder / ATTENTION_FILE))
     if (settings := read_adapter_config(folder)) is not None:
         restore_adapters(qwen, settings, load_file(folder / ADAPTERS))
 

@@ -1,4 +1,4 @@
-"""Cross entropy over a large vocabulary without ever holding all its logits."""
+"""Chunked cross entropy: the logits of a large vocabulary never exist all at once."""
 
 from collections.abc import Iterator
 from typing import Any, final
@@ -18,10 +18,11 @@ def token_cross_entropy(
 ) -> Float[Tensor, "tokens"]:
     """−log softmax(hidden · weightᵀ) at each row's target, in nats.
 
-    Logits exist for a thousand rows at a time, and their derivative takes their place. The gradient
-    needs it again: of a single chunk it is kept, of several it is computed anew. Sums over the
-    vocabulary are float32 or wider, and so is the sum of the weight's gradient over the chunks;
-    products have the type of autocast where it is on, else the wider of the operands' types.
+    Logits are computed for 1,024 rows at a time and overwritten by their gradient. If there is only
+    one such chunk, the gradient is kept for the backward pass; of several it is recomputed there.
+
+    Matrix products have autocast's dtype where it is on, else the wider of the operands' dtypes.
+    The softmax and the sum of the weight's gradient over chunks are in float32 or wider.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
@@ -34,7 +35,7 @@ def token_cross_entropy(
 
 @final
 class _TokenCrossEntropy(torch.autograd.Function):
-    """`token_cross_entropy` with its gradient: (softmax − one-hot), scaled by what comes in."""
+    """Its gradient by the logits is (softmax − one-hot), times the upstream gradient."""
 
     @staticmethod
     def forward(
@@ -44,53 +45,56 @@ class _TokenCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        columns = weight.to(dtype).T
-        losses, kept = [], None
+        transposed = weight.to(dtype).T
+        losses, grad_logits = [], None
         for rows in _chunks(len(targets)):
-            kept = None  # the last chunk's table is free before the next one's is made
-            loss, kept = _loss_and_slope(hidden[rows].to(dtype) @ columns, targets[rows])
+            grad_logits = None  # frees the last chunk's before the next logits are allocated
+            loss, grad_logits = _loss_and_grad(hidden[rows].to(dtype) @ transposed, targets[rows])
             losses.append(loss)
         if len(losses) > 1:
-            kept = None
+            grad_logits = None
         ctx.dtype = dtype
-        ctx.save_for_backward(hidden, weight, targets, kept)
+        ctx.save_for_backward(hidden, weight, targets, grad_logits)
         return torch.cat(losses)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        hidden, weight, targets, kept = ctx.saved_tensors
+        hidden, weight, targets, saved_grad = ctx.saved_tensors
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         matrix = weight.to(ctx.dtype)
         wide = torch.promote_types(ctx.dtype, torch.float32)
-        of_hidden = torch.empty_like(hidden) if needs_hidden else None
-        of_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         for rows in _chunks(len(targets)):
             states, scale = hidden[rows].to(ctx.dtype), upstream[rows, None]
-            slope = kept
-            if slope is None:
-                _, slope = _loss_and_slope(states @ matrix.T, targets[rows])
-            # scaling what is narrow leaves the table over the vocabulary untouched
-            if of_hidden is not None:
-                of_hidden[rows] = ((slope @ matrix) * scale).to(hidden.dtype)
+            grad_logits = saved_grad
+            if grad_logits is None:
+                _, grad_logits = _loss_and_grad(states @ matrix.T, targets[rows])
+            # the upstream gradient scales the factors of width `hidden`, which is far cheaper than
+            # scaling the table over the vocabulary
+            if grad_hidden is not None:
+                grad_hidden[rows] = ((grad_logits @ matrix) * scale).to(hidden.dtype)
             scaled = (states * scale).to(ctx.dtype)
-            if of_weight is not None and of_weight.dtype == ctx.dtype:
-                of_weight.addmm_(slope.T, scaled)  # without a second table beside it
-            elif of_weight is not None:
-                of_weight += slope.T @ scaled
-        return of_hidden, None if of_weight is None else of_weight.to(weight.dtype), None, None
+            if grad_weight is not None and grad_weight.dtype == ctx.dtype:
+                grad_weight.addmm_(grad_logits.T, scaled)  # no second table beside it
+            elif grad_weight is not None:
+                grad_weight += grad_logits.T @ scaled
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_hidden, grad_weight, None, None
 
 
-def _loss_and_slope(
+def _loss_and_grad(
     logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, "tokens"]
 ) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens vocabulary"]]:
-    """Loss of each row, and its derivative by the logits, written over them where they are wide."""
+    """Loss of each row, and its gradient by the logits; float32 logits are overwritten by it."""
     table = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    chosen = table.gather(-1, targets[:, None])
+    target_logits = table.gather(-1, targets[:, None])
     largest = table.amax(-1, keepdim=True)
     total = table.sub_(largest).exp_().sum(-1, keepdim=True)
-    table.div_(total).scatter_add_(-1, targets[:, None], torch.full_like(chosen, -1))
-    return (largest + total.log() - chosen)[:, 0], table.to(logits.dtype)
+    table.div_(total).scatter_add_(-1, targets[:, None], torch.full_like(target_logits, -1))
+    return (largest + total.log() - target_logits)[:, 0], table.to(logits.dtype)
 
 
 def _chunks(length: int) -> Iterator[slice]:

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
 from ctscribe.base.rows import StudyRow
-from ctscribe.learn.model.finding_queries import attached, locate_findings
-from ctscribe.learn.model.tower import merge
+from ctscribe.learn.model.finding_queries import finding_queries_of, locate_findings
+from ctscribe.learn.model.tower import project_features
 from ctscribe.learn.pairs.dataset import Visual, VisualSource
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import known_labels
@@ -39,7 +39,7 @@ def finding_logits(
     Raises:
         CtscribeError: ``E_NO_QUERIES`` when it has none.
     """
-    queries = attached(qwen)
+    queries = finding_queries_of(qwen)
     if queries is None:
         raise CtscribeError(
             "E_NO_QUERIES",
@@ -48,7 +48,7 @@ def finding_logits(
     rows = []
     for visual in visuals:
         assert visual.visual_tokens is not None  # a store gives nothing else
-        tokens = merge(qwen, visual.visual_tokens.to(queries.gate.device))
+        tokens = project_features(qwen, visual.visual_tokens.to(queries.gate.device))
         located = locate_findings(queries.head, tokens, visual.grid_thw)
         rows.append(located.logits.double().cpu().numpy())
     return np.array(rows).reshape(-1, len(FINDINGS))

@@ -15,10 +15,10 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.cache import LayerState, cache_from, layer_states
-from ctscribe.learn.model.finding_queries import gate
+from ctscribe.learn.model.finding_queries import gate_visual_tokens
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.qwen import language_inputs
-from ctscribe.learn.model.tower import encode_frames, merge
+from ctscribe.learn.model.tower import encode_frames, project_features
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.text.prompt import encode_prompt
 
@@ -185,7 +185,7 @@ def visual_tokens_of(
     """Visual tokens of volumes, one after another: from stored features, or from their frames."""
     stored = [v.visual_tokens for v in visuals if v.visual_tokens is not None]
     if stored:
-        return merge(qwen, torch.cat(stored).to(qwen.lm_head.weight.device))
+        return project_features(qwen, torch.cat(stored).to(qwen.lm_head.weight.device))
     return encode_frames(qwen, [v.frames for v in visuals if v.frames is not None])
 
 
@@ -202,7 +202,7 @@ def _prefill(
     position_mm = pad_sequence([torch.tensor(v.position_mm) for v in visuals], batch_first=True)
     place = position_ids(qwen.config, ids, mask, grids, position_mm.to(device), positions)
     cache = DynamicCache(config=qwen.config.text_config)
-    gated = gate(qwen, visual_tokens_of(qwen, visuals), grids)
+    gated = gate_visual_tokens(qwen, visual_tokens_of(qwen, visuals), grids)
     inputs = language_inputs(qwen, ids, gated.visual_tokens)
     hidden = _last_hidden_state(qwen, inputs, _mask_if_padded(mask), place, cache)
     return _Prefilled(layer_states(cache), mask, place.amax((0, 2)) + 1, hidden)

@@ -1,10 +1,10 @@
-"""Finding queries: 18 of them attend over a volume's visual tokens and find their slices.
+"""Finding queries: one learned query per finding attends over a volume's visual tokens.
 
-A query is what `FindingsHead` asks every cell of every visual token: the log-odds that its finding
-is there. A volume's log-odds are their log-sum-exp, whose gradient is their softmax; that softmax
-is the finding's attention. One set of weights therefore answers whether, on which slices, and
-where, and what learns from boxes and from labels is the same. `SliceAttention` lets the language
-model read through them.
+A query gives every cell of every visual token a logit: the log-odds that its finding is there. The
+volume's logit is their log-sum-exp, whose gradient is their softmax; that softmax is the query's
+attention. So one set of weights answers whether a finding is there, on which slices, and where, and
+it can be trained on boxes and on labels alike. `SliceAttention` gates the visual tokens of a
+language model with it.
 """
 
 import math
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from transformers import PreTrainedModel
 
+from ctscribe.learn.model.backbone import MERGE
 from ctscribe.learn.model.cells import CELLS_PER_SIDE
 from ctscribe.learn.model.families import feature_width
 from ctscribe.text.findings import FINDINGS
 
 HEAD_FILE = "findings_head.safetensors"
-"""Beside the weights that a warm-up wrote: its `FindingsHead`."""
+"""Beside the weights that a warm-up wrote: the tensors of its `FindingsHead`."""
 ATTENTION_FILE = "slice_attention.safetensors"
-"""Beside the weights of a run whose language model reads through the gate: its `SliceAttention`."""
+"""Beside the weights of a run with finding queries: the tensors of its `SliceAttention`."""
 _USUAL_TOKENS = 80
-"""Of a volume; sets the volumes' bias at the start."""
+"""Visual tokens of a typical volume, for which the volumes' bias is initialised."""
 
 
 @final
@@ -48,41 +49,41 @@ class FindingsHead(nn.Module):
         num_cells = _USUAL_TOKENS * CELLS_PER_SIDE**2
         nn.init.constant_(self.volume_bias, 2.0 - math.log(num_cells))
 
-    def ask(
+    def cell_logits(
         self, visual_tokens: Float[Tensor, "visual_tokens hidden"]
     ) -> Float[Tensor, "visual_tokens cells 18"]:
-        """Log-odds per cell alone."""
+        """Log-odds of every finding in every cell."""
         logits: Tensor = self.cells(visual_tokens)
         return logits.reshape(len(visual_tokens), CELLS_PER_SIDE**2, len(FINDINGS))
 
     def forward(
         self, visual_tokens: Float[Tensor, "visual_tokens hidden"], sizes: Sequence[int]
     ) -> tuple[Float[Tensor, "visual_tokens cells 18"], Float[Tensor, "volumes 18"]]:
-        """Log-odds per cell, row by row inside its token, and per volume.
+        """Log-odds per cell (cells of a token row by row), and per volume.
 
-        The tokens of all volumes follow one another; ``sizes`` are the tokens of each.
+        The tokens of all volumes are concatenated; ``sizes`` are the numbers of tokens of each.
         """
-        logits = self.ask(visual_tokens)
+        logits = self.cell_logits(visual_tokens)
         pooled = [part.flatten(0, 1).logsumexp(0) for part in torch.split(logits, list(sizes))]
         return logits, torch.stack(pooled) + self.volume_bias
 
 
-class Gated(NamedTuple):
-    """Visual tokens as the language model reads them, and what the queries found."""
+class GatedTokens(NamedTuple):
+    """Visual tokens as the language model reads them, and the volumes' log-odds."""
 
     visual_tokens: Float[Tensor, "visual_tokens hidden"]
     logits: Float[Tensor, "volumes 18"] | None
-    """Log-odds of every finding in every volume; None where a model has no queries."""
+    """None where a model has no finding queries."""
 
 
 @final
 class SliceAttention(nn.Module):
-    """Finding queries, and a gate by which they re-weight slices for the language model.
+    """Finding queries, and a gate by which they re-weight slice pairs for the language model.
 
     The tokens of slice pair p of P are multiplied by 1 + tanh(Σ_f g_f · π_f · (P · a_fp − 1)),
-    where π_f is finding f's probability, a_fp its attention's share on the pair and g_f what is
-    learned. All g_f start at 0, so the factor starts as exactly 1 and a pretrained model reads
-    what it always read. The factor stays in (0, 2), and attention spread evenly leaves it at 1.
+    where π_f is the probability of finding f, a_fp the share of its attention on the pair, and g_f
+    a learned weight. The factor lies in (0, 2) and is 1 where attention is spread evenly. All g_f
+    start at 0, so a pretrained model's input is unchanged at first.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -94,26 +95,28 @@ class SliceAttention(nn.Module):
         self,
         visual_tokens: Float[Tensor, "visual_tokens hidden"],
         video_grid_thw: Int[Tensor, "volumes 3"],
-    ) -> Gated:
-        """Re-weights the slices of volumes whose tokens follow one another.
+    ) -> GatedTokens:
+        """Gates the concatenated tokens of several volumes.
 
         ``video_grid_thw`` counts patches along (slice pairs, rows, columns).
         """
         grids = [tuple(grid) for grid in video_grid_thw.tolist()]
         if len(set(grids)) == 1:
-            return Gated(*self._gate(visual_tokens, len(grids), grids[0][0]))
-        sizes = [pairs * rows * columns // 4 for pairs, rows, columns in grids]
+            return GatedTokens(*self._gate(visual_tokens, len(grids), grids[0][0]))
+        sizes = [pairs * rows * columns // MERGE**2 for pairs, rows, columns in grids]
         parts = [
             self._gate(tokens, 1, grid[0])
             for tokens, grid in zip(torch.split(visual_tokens, sizes), grids, strict=True)
         ]
-        return Gated(torch.cat([gated for gated, _ in parts]), torch.cat([z for _, z in parts]))
+        return GatedTokens(
+            torch.cat([gated for gated, _ in parts]), torch.cat([z for _, z in parts])
+        )
 
     def _gate(
         self, visual_tokens: Float[Tensor, "visual_tokens hidden"], volumes: int, pairs: int
     ) -> tuple[Float[Tensor, "visual_tokens hidden"], Float[Tensor, "volumes 18"]]:
-        """For volumes of one size, all at once."""
-        cells = self.head.ask(visual_tokens.to(self.gate))
+        """Gated tokens and log-odds of volumes of one size, as a batch."""
+        cells = self.head.cell_logits(visual_tokens.to(self.gate))
         cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
         # the axis that is summed over lies last in memory, which takes a third of the time
         by_finding = cells.reshape(volumes, pairs, -1, len(FINDINGS)).transpose(2, 3).contiguous()
@@ -126,10 +129,12 @@ class SliceAttention(nn.Module):
         return gated.reshape(visual_tokens.shape), logits
 
 
-def attach(qwen: PreTrainedModel, head: Mapping[str, Tensor] | None = None) -> SliceAttention:
-    """Makes finding queries part of a model, in place; its answers stay what they were.
+def attach_finding_queries(
+    qwen: PreTrainedModel, head: Mapping[str, Tensor] | None = None
+) -> SliceAttention:
+    """Adds finding queries to a model, in place; its class and its answers stay the same.
 
-    The model stays its own class. Without a warm-up's ``head`` the queries know nothing yet.
+    ``head`` are the tensors of a warm-up's head; without them the queries are untrained.
     """
     attention = SliceAttention(feature_width(qwen))
     if head is not None:
@@ -138,26 +143,26 @@ def attach(qwen: PreTrainedModel, head: Mapping[str, Tensor] | None = None) -> S
     return attention
 
 
-def attached(qwen: PreTrainedModel) -> SliceAttention | None:
-    """The finding queries of a model that has them."""
+def finding_queries_of(qwen: PreTrainedModel) -> SliceAttention | None:
+    """A model's finding queries; None where it has none."""
     return getattr(qwen, "slice_attention", None)
 
 
-def gate(
+def gate_visual_tokens(
     qwen: PreTrainedModel,
     visual_tokens: Float[Tensor, "visual_tokens hidden"],
     video_grid_thw: Int[Tensor, "volumes 3"],
-) -> Gated:
-    """`SliceAttention.forward` of a model that has it; the tokens themselves for any other."""
-    attention = attached(qwen)
+) -> GatedTokens:
+    """Gates visual tokens by a model's finding queries; without queries they stay as they are."""
+    attention = finding_queries_of(qwen)
     if attention is None:
-        return Gated(visual_tokens, None)
-    gated: Gated = attention(visual_tokens, video_grid_thw)
+        return GatedTokens(visual_tokens, None)
+    gated: GatedTokens = attention(visual_tokens, video_grid_thw)
     return gated
 
 
-def warmed_head(folder: Path) -> dict[str, Tensor] | None:
-    """The head that a warm-up left beside its weights, if there is one."""
+def read_warmed_head(folder: Path) -> dict[str, Tensor] | None:
+    """Tensors of the head that a warm-up wrote beside its weights; None where there is none."""
     path = folder / HEAD_FILE
     return load_file(path) if path.is_file() else None
 
@@ -170,9 +175,9 @@ class LocatedFindings:
     logits: Float[Tensor, "18"]
     """Log-odds of every finding."""
     slices: Float[Tensor, "18 pairs"]
-    """Share of a finding's attention on each pair of slices; sums to 1."""
+    """Share of each finding's attention on each slice pair; sums to 1."""
     maps: Float[Tensor, "18 pairs rows columns"]
-    """The same by cell, see `cell_px`; sums to 1 over all pairs."""
+    """The same for each cell (see `cells.cell_px`); sums to 1 over all pairs."""
 
 
 def locate_findings(
@@ -184,7 +189,7 @@ def locate_findings(
 
     ``grid_thw`` counts patches along (slice pairs, rows, columns).
     """
-    pairs, rows, columns = grid_thw[0], grid_thw[1] // 2, grid_thw[2] // 2
+    pairs, rows, columns = grid_thw[0], grid_thw[1] // MERGE, grid_thw[2] // MERGE
     side, num = CELLS_PER_SIDE, len(FINDINGS)
     cells, logits = head(visual_tokens.to(head.volume_bias), [len(visual_tokens)])
     attention = cells.reshape(-1, num).softmax(0)

@@ -24,7 +24,7 @@ from ctscribe.learn.model.checkpoint import (
     save_model,
 )
 from ctscribe.learn.model.families import backbone_in, backbone_of, with_markers
-from ctscribe.learn.model.finding_queries import attached
+from ctscribe.learn.model.finding_queries import finding_queries_of
 from ctscribe.learn.model.presets import HUB_IDS
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.pairs.collate import collate_samples
@@ -137,7 +137,7 @@ def publish_merged(
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
-    if attached(qwen) is not None:  # they only told findings, and their gate stands at 1
+    if finding_queries_of(qwen) is not None:  # they only told findings, and their gate stands at 1
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
     template = without_thinking(str(tokenizer.chat_template))

@@ -13,7 +13,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.cross_entropy import token_cross_entropy
 from ctscribe.learn.model.families import backbone_of
-from ctscribe.learn.model.finding_queries import Gated, gate
+from ctscribe.learn.model.finding_queries import GatedTokens, gate_visual_tokens
 from ctscribe.learn.model.packing import (
     Prefixes,
     ReusedPrefixes,
@@ -22,7 +22,7 @@ from ctscribe.learn.model.packing import (
     run_packed,
 )
 from ctscribe.learn.model.positions import position_ids
-from ctscribe.learn.model.tower import encode_frames, merge
+from ctscribe.learn.model.tower import encode_frames, project_features
 from ctscribe.learn.pairs.collate import Batch
 from ctscribe.text.prompt import IGNORED
 
@@ -81,7 +81,7 @@ def losses_of_both(
     positive_losses = _losses(qwen, positive, positions, seen, prefixes)
     rows = negative["prompt_rows"]
     unshared = [number for number, row in enumerate(rows) if row is None]
-    shown = Gated(seen.visual_tokens[:0], None)
+    shown = GatedTokens(seen.visual_tokens[:0], None)
     if unshared:
         shown = _visual_tokens(qwen, negative, unshared)
     reused = ReusedPrefixes(prefixes, rows)
@@ -94,7 +94,7 @@ def _losses(
     qwen: PreTrainedModel,
     batch: Batch,
     positions: Positions,
-    shown: Gated,
+    shown: GatedTokens,
     prefixes: Prefixes | None = None,
 ) -> AnswerLosses:
     device = qwen.lm_head.weight.device
@@ -191,7 +191,7 @@ def embed(
 
 def _visual_tokens(
     qwen: PreTrainedModel, batch: Batch, rows: Sequence[int] | slice = slice(None)
-) -> Gated:
+) -> GatedTokens:
     """The batch's visual tokens, from stored features or, where the tower learns, from frames.
 
     ``rows`` are the rows of the batch that the features or frames belong to.
@@ -200,5 +200,5 @@ def _visual_tokens(
     if stored is None:
         tokens = encode_frames(qwen, batch["frames"])
     else:
-        tokens = merge(qwen, stored.to(qwen.lm_head.weight.device))
-    return gate(qwen, tokens, batch["video_grid_thw"][rows])
+        tokens = project_features(qwen, stored.to(qwen.lm_head.weight.device))
+    return gate_visual_tokens(qwen, tokens, batch["video_grid_thw"][rows])

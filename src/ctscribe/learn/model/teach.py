@@ -22,8 +22,8 @@ from ctscribe.learn.model.cells import (
     attention_loss,
     cell_px,
     cell_targets,
+    localisation_loss,
     positive_weights,
-    where_loss,
 )
 from ctscribe.learn.model.families import backbone_of, feature_width
 from ctscribe.learn.model.finding_queries import FindingsHead
@@ -193,7 +193,7 @@ def _loss(
     known = None
     if not bool(located.all()):
         known = located.repeat_interleave(torch.tensor(sizes, device=located.device), 0)
-    loss = where_loss(cell_logits, volume_logits, cells, present, positive_weight, known)
+    loss = localisation_loss(cell_logits, volume_logits, cells, present, positive_weight, known)
     if attention_weight:
         loss = loss + attention_weight * attention_loss(cell_logits, cells, sizes)
     return loss

@@ -1,9 +1,9 @@
-"""The vision tower: frames in, visual tokens out, in few and large operations.
+"""The vision tower (ViT): frames in, visual tokens out, in few and large operations.
 
-transformers loops over attention windows in Python unless a flash kernel is used, 3,520 calls for
-one volume of 504 × 504 in Qwen2.5-VL, and cuts patches with a 3D convolution whose stride is its
-kernel. Windows of equal size can be one batch, and such a convolution is one matrix product. Names,
-weights and results stay the same, on any device.
+Without a flash kernel, transformers computes attention window by window in a Python loop: 3,520
+calls for one volume of 504 × 504 in Qwen2.5-VL. Here windows of equal size are one batch. Its patch
+embedding is a 3D convolution whose stride equals its kernel. Here it is the same matrix product as
+a linear layer. Names, weights and results stay the same, on any device.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,14 @@ def encode_frames(
     *,
     merged: bool = True,
 ) -> Float[Tensor, "visual_tokens width"]:
-    """Visual tokens of all volumes, volume after volume, in the model's dtype.
+    """Visual tokens of several volumes, concatenated, in the model's dtype.
 
-    Slice pairs never see each other in the tower, so the result for a pair depends on that pair
-    alone. Sizes of volumes may differ. Where the language model reads several levels of the tower,
-    they stand side by side. Without ``merged`` the mergers are left out: the result is what goes
-    into them, four patches side by side per visual token, and `merge` does the rest.
+    The tower never mixes slice pairs, so a pair's tokens depend on that pair alone. Volumes may
+    differ in size. Where the language model reads several levels of the tower (Qwen3-VL), a token's
+    levels stand side by side along ``width``.
+
+    With ``merged=False`` the tower stops before its mergers. The result is the mergers' input, four
+    patches side by side per visual token; `project_features` applies the mergers to it.
     """
     backbone, tower = backbone_of(qwen), qwen.model.visual
     parts = [patchify(volume.to(tower.device), backbone) for volume in frames]
@@ -54,23 +56,25 @@ def _return_input(
     return args[0].reshape(-1, MERGE**2 * args[0].shape[1])
 
 
-def merge(
+def project_features(
     qwen: PreTrainedModel, tokens: Float[Tensor, "visual_tokens width"]
 ) -> Float[Tensor, "visual_tokens _"]:
-    """Makes visual tokens of stored features, which are of one of three kinds.
+    """Turns stored features into visual tokens.
 
-    Another encoder's go through the projector of a model that has one, and what was stored before
-    the mergers through them; what was behind stays as it is.
+    What that takes depends on the features. Another encoder's go through the model's projector.
+    The tower's, stored before its mergers, go through the mergers. The tower's visual tokens are
+    returned as they are.
     """
     if (projector := projector_of(qwen)) is not None:
         projected: Tensor = projector(tokens)
         return projected.to(qwen.lm_head.weight.dtype)
     tower = qwen.model.visual
     mergers = backbone_of(qwen).mergers(tower)
-    before = MERGE**2 * tower.config.hidden_size
-    if tokens.shape[1] != len(mergers) * before or before == tower.config.out_hidden_size:
+    merger_width = MERGE**2 * tower.config.hidden_size
+    are_unmerged = tokens.shape[1] == len(mergers) * merger_width
+    if not are_unmerged or merger_width == tower.config.out_hidden_size:
         return tokens
-    levels = zip(mergers, torch.split(tokens, before, dim=1), strict=True)
+    levels = zip(mergers, torch.split(tokens, merger_width, dim=1), strict=True)
     return torch.cat(
         [merger(level.reshape(MERGE**2 * len(tokens), -1)) for merger, level in levels], 1
     )
@@ -81,9 +85,9 @@ def patchify(
 ) -> tuple[Float32[Tensor, "patches _"], Int[Tensor, "3"]]:
     """Normalises frames and cuts them into patches, as the family's video processor does.
 
-    Each row is one patch of two slices, channel slowest: 3 channels × 2 slices × the patch's rows ×
-    its columns. Rows run over slice pairs, then over 2 × 2 groups of patches, so that four rows in
-    a row become one visual token. Runs on the device the frames are on.
+    Each row of the result is one patch of two slices, flattened from (3 channels, 2 slices, rows,
+    columns). The rows go through the slice pairs, and in each through 2 × 2 groups of patches, so
+    that four consecutive rows become one visual token. Runs on the frames' device.
 
     Returns:
         The patches, and the grid (slice pairs, patch rows, patch columns), int64.
@@ -111,7 +115,7 @@ def patchify(
 
 
 def speed_up_tower(qwen: PreTrainedModel) -> None:
-    """Switches the tower of this model to batched windows and a linear patch embedding."""
+    """Lets a model's tower use batched windows and a linear patch embedding, in place."""
     AttentionInterface.register(_ATTENTION, _attend)
     tower = qwen.model.visual
     tower.config._attn_implementation = _ATTENTION
@@ -120,7 +124,7 @@ def speed_up_tower(qwen: PreTrainedModel) -> None:
 
 @final
 class _LinearPatchEmbed(nn.Module):
-    """Before the library's patch embedding: its convolution written as a matrix product."""
+    """Overrides the library's patch embedding: its convolution as a matrix product."""
 
     proj: nn.Conv3d
 
@@ -140,28 +144,28 @@ def _attend(
     scaling: float,
     **_: object,
 ) -> tuple[Float[Tensor, "1 tokens heads width"], None]:
-    """Attention inside each of the segments that ``cu_seq_lens_q`` bounds."""
+    """Attention inside each window; ``cu_seq_lens_q`` are the windows' boundaries, from 0."""
     lengths = cu_seq_lens_q.diff()
     if bool((lengths == lengths[0]).all()):
-        return _attend_equal(query, key, value, int(lengths[0]), scaling)[None], None
+        return _attend_batched(query, key, value, int(lengths[0]), scaling)[None], None
     output = torch.empty_like(query.transpose(1, 2))
     for length in sorted(set(lengths.tolist())):
         starts = cu_seq_lens_q[:-1][lengths == length].long()
         rows = (starts[:, None] + torch.arange(length, device=starts.device)).flatten()
-        output[0, rows] = _attend_equal(
+        output[0, rows] = _attend_batched(
             query[:, :, rows], key[:, :, rows], value[:, :, rows], length, scaling
         )
     return output, None
 
 
-def _attend_equal(
+def _attend_batched(
     query: Float[Tensor, "1 heads tokens width"],
     key: Float[Tensor, "1 heads tokens width"],
     value: Float[Tensor, "1 heads tokens width"],
     length: int,
     scaling: float,
 ) -> Float[Tensor, "tokens heads width"]:
-    """The same where all segments have one length, as a batch."""
+    """The same for windows of one ``length``, as a batch."""
     heads, tokens, width = query.shape[1:]
     query, key, value = (
         t.reshape(heads, tokens // length, length, width).transpose(0, 1).contiguous()

@@ -14,7 +14,7 @@ from ctscribe.base.recipe import ModelConfig, TrainConfig
 from ctscribe.learn.model.adapters import add_adapters
 from ctscribe.learn.model.backbone import Positions
 from ctscribe.learn.model.families import backbone_of
-from ctscribe.learn.model.finding_queries import attached
+from ctscribe.learn.model.finding_queries import finding_queries_of
 from ctscribe.learn.model.projector import projector_of
 from ctscribe.learn.model.qwen import AnswerLosses, answer_losses, losses_of_both
 from ctscribe.learn.pairs.collate import Batch
@@ -101,7 +101,7 @@ def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
     qwen.model.visual.requires_grad_(not config.freeze_tower)
     for merger in backbone_of(qwen).mergers(qwen.model.visual):
         merger.requires_grad_(not config.freeze_merger)
-    queries = attached(qwen)
+    queries = finding_queries_of(qwen)
     if queries is not None:
         queries.requires_grad_(config.slice_attention)
     projector = projector_of(qwen)

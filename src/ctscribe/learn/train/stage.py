@@ -29,7 +29,11 @@ from ctscribe.learn.model.cues import label_cues
 from ctscribe.learn.model.families import backbone_of, with_markers
 from ctscribe.learn.model.feature_store import find_encoder
 from ctscribe.learn.model.features import frames_of, store_together
-from ctscribe.learn.model.finding_queries import attach, attached, warmed_head
+from ctscribe.learn.model.finding_queries import (
+    attach_finding_queries,
+    finding_queries_of,
+    read_warmed_head,
+)
 from ctscribe.learn.model.packing import require_full_attention
 from ctscribe.learn.model.positions import position_ids
 from ctscribe.learn.model.projector import Encoder, attach_projector, projector_of
@@ -304,12 +308,12 @@ def learner(
     """
     qwen, tokenizer = load_model(weights, recipe.model.dtype)
     read_by_encoder(qwen, encoder, recipe.train.seed)
-    if attached(qwen) is not None:
+    if finding_queries_of(qwen) is not None:
         return qwen, tokenizer
-    head = warmed_head(Path(weights)) if encoder is None else None
+    head = read_warmed_head(Path(weights)) if encoder is None else None
     if recipe.model.slice_attention or (recipe.model.cues and head is not None):
         torch.manual_seed(recipe.train.seed)  # the same queries in every process
-        attach(qwen, head)
+        attach_finding_queries(qwen, head)
     return qwen, tokenizer
 
 
