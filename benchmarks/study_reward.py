@@ -79,7 +79,7 @@ def _written(writer: ReportWriter, prepared: Prepared, reader: Reader) -> Cell:
     """What a run writes once it is tuned: plain, as tuned, and told from every threshold."""
     tune(writer, prepared)
     chosen = ReportWriter(writer.run_dir)
-    plain = chosen.changed(("generate.contrast=none",))
+    plain = chosen.with_overrides(("generate.contrast=none",))
     found: Cell = {"tuned": chosen.generate.model_dump(mode="json"), "ways": {}}
     for way, using in (("plain", plain), ("tuned", chosen)):
         rows = generate(using, prepared, "test", writer.run_dir / f"{way}.jsonl")

@@ -38,7 +38,7 @@ from ctscribe.measure.tune import tune
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import label_report
 from ctscribe.write.generate import answer_row, write_scans
-from ctscribe.write.growing import Growing
+from ctscribe.write.prediction_file import PredictionFile
 from ctscribe.write.writer import ReportWriter, View
 
 OTHERS = {"contrast": "others", "contrast_weight": 0.5, "plausibility": 0.3, "num_negatives": 8}
@@ -84,20 +84,20 @@ def run_cell(out: Path, arm: str, seed: int) -> Cell:
     _, strangers = scans_with_strangers(prepared.split("test"))
     view = chosen.features(prepared, prepared.split("test")).visual
     for way, knobs in ways.items():
-        using = chosen.writing(knobs)
-        using.hold_against(prepared)
+        using = chosen.with_settings(knobs)
+        using.prepare_contrast(prepared)
         shown: dict[str, View] = {way: view}
         if way != "others":  # how much hangs on the scan
             shown[f"{way}, other patient"] = lambda study: view(strangers[study.volume_name])
         if chosen.recipe.model.cues and way == "plain":
             shown["plain, other's cue"] = lambda study: replace(
-                view(study), cue=chosen.told(view(strangers[study.volume_name])).cue
+                view(study), cue=chosen.with_cue(view(strangers[study.volume_name])).cue
             )
         found["ways"] |= {
             name: _written(using, prepared, each, run, name) for name, each in shown.items()
         }
     if chosen.recipe.model.cues:
-        found["curve"] = threshold_curve(chosen.writing(ways["plain"]), prepared, run)
+        found["curve"] = threshold_curve(chosen.with_settings(ways["plain"]), prepared, run)
     shutil.rmtree(run)
     return found
 
@@ -169,7 +169,7 @@ def _written(
     """Columns of what is written from a view, and CPU seconds a report."""
     scans, path = prepared.scans("test"), run / f"{name}.jsonl"
     began = time.process_time()
-    write_scans(writer, Growing(path, scans, writer.generate.batch_size), view)
+    write_scans(writer, PredictionFile(path, scans, writer.generate.batch_size), view)
     seconds = (time.process_time() - began) / len(scans)
     rows = read_rows(path, PredictionRow)
     kept = as_text(written_columns(rows, prepared, "test"))

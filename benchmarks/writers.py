@@ -117,7 +117,7 @@ def threshold_curve(
     found: dict[str, dict[str, object]] = {}
     for threshold in THRESHOLDS:
         moved = {"cue_threshold": threshold, "threshold": threshold}
-        using = writer.writing(calibration=writer.calibration.model_copy(update=moved))
+        using = writer.with_settings(calibration=writer.calibration.model_copy(update=moved))
         told = generate(using, prepared, "test", run / f"told-{threshold}.jsonl")
         stock = generate_template(using, prepared, "test", run / f"stock-{threshold}.jsonl")
         found[str(threshold)] = {

@@ -130,7 +130,7 @@ def test_a_scan_that_fails_is_tried_again_and_another_run_is_refused(
         assert {row.code for row in draft_many(writer, scans, out)} == {"E_GAP", "E_TRUNCATED"}
     rows = draft_many(writer, scans, out)
     assert [row.status for row in rows] == ["written"] * 3 + ["failed"]
-    other = writer.changed(("generate.max_new_tokens=4",))
+    other = writer.with_overrides(("generate.max_new_tokens=4",))
     with refusal("E_RUN_EXISTS", "generate"):
         draft_many(other, scans, out)
 

@@ -72,7 +72,7 @@ def test_a_page_for_mail_has_no_scan(
 def test_a_text_that_runs_into_its_limit_is_marked(
     run: Path, tmp_path: Path, make_chest: Callable[..., CTVolume]
 ) -> None:
-    writer = ReportWriter(run).changed(("generate.max_new_tokens=3",))
+    writer = ReportWriter(run).with_overrides(("generate.max_new_tokens=3",))
     draft = writer.write(make_chest())
     paths = save_report(draft, tmp_path / "report")
     found = json.loads(paths["json"].read_text())

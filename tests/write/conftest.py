@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from ctscribe.base.recipe import Recipe
 from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.write.evidence import ReadReport, ReportOnScan
+from ctscribe.write.evidence import ForcedReport, ReadReport
 from ctscribe.write.writer import ReportWriter
 from tests.models import write_run
 
@@ -46,5 +46,5 @@ def visual() -> Visual:
 
 
 @pytest.fixture(scope="session")
-def on_scan(writer: ReportWriter, report: ReadReport, visual: Visual) -> ReportOnScan:
-    return writer.put_behind(report, visual)
+def forced(writer: ReportWriter, report: ReadReport, visual: Visual) -> ForcedReport:
+    return writer.teacher_force(report, visual)

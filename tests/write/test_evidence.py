@@ -13,20 +13,20 @@ from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.scan.boxes import box_around_peak
 from ctscribe.text.prompt import encode_example
 from ctscribe.write.evidence import (
+    ForcedReport,
     PairEvidence,
     ReadReport,
-    ReportOnScan,
     SentenceEvidence,
     attention_of,
-    drops_of,
     explain,
-    find_in_scan,
     leave_one_out,
+    locate_in_scan,
+    log_prob_drops,
     log_probs,
     rank_pairs,
     sentence_rows,
 )
-from ctscribe.write.layers import ShownSlices, layers_of
+from ctscribe.write.token_planes import ShownSlices, plane_locator
 
 EVERY = frozenset({0, 1, 2})
 SLICES = (50, 40, 30, 20, 10, 0)
@@ -37,38 +37,38 @@ def test_with_all_pairs_it_is_what_training_computes(
     tokenizer: PreTrainedTokenizerBase,
     report: ReadReport,
     visual: Visual,
-    on_scan: ReportOnScan,
+    forced: ForcedReport,
 ) -> None:
     ids, labels = encode_example(tokenizer, report.answer, visual.grid_thw)
     sample = Sample("a", torch.tensor(ids), torch.tensor(labels), visual)
     batch = collate_samples([sample], int(tokenizer.pad_token_id))
     with torch.inference_mode():
         expected = -answer_losses(qwen, batch, "depth").values
-    torch.testing.assert_close(log_probs(qwen, on_scan, [EVERY])[0], expected)
+    torch.testing.assert_close(log_probs(qwen, forced, [EVERY])[0], expected)
 
 
 def test_a_pair_left_out_is_as_if_masked(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan
+    qwen: Qwen2_5_VLForConditionalGeneration, forced: ForcedReport
 ) -> None:
     """Against attention that is forbidden to look at the pair's tokens, gate aside."""
     gate = qwen.slice_attention.gate.detach().clone()
     qwen.slice_attention.gate.data.zero_()
     try:
         kept = [frozenset({0, 2}), frozenset({2}), frozenset[int]()]
-        found = log_probs(qwen, on_scan, kept)
+        found = log_probs(qwen, forced, kept)
         for each, scores in zip(kept, found, strict=True):
             torch.testing.assert_close(
-                scores, masked(qwen, on_scan, EVERY - each), atol=2e-4, rtol=0
+                scores, masked(qwen, forced, EVERY - each), atol=2e-4, rtol=0
             )
     finally:
         qwen.slice_attention.gate.data.copy_(gate)
 
 
-def masked(qwen: Any, on_scan: ReportOnScan, gone: frozenset[int]) -> torch.Tensor:  # noqa: ANN401
-    is_video = on_scan.input_ids == qwen.config.video_token_id
-    embeds = qwen.get_input_embeddings()(on_scan.input_ids)
-    embeds = embeds.masked_scatter(is_video[:, None], on_scan.visual_tokens)
-    pair = torch.full_like(on_scan.input_ids, -1)
+def masked(qwen: Any, forced: ForcedReport, gone: frozenset[int]) -> torch.Tensor:  # noqa: ANN401
+    is_video = forced.input_ids == qwen.config.video_token_id
+    embeds = qwen.get_input_embeddings()(forced.input_ids)
+    embeds = embeds.masked_scatter(is_video[:, None], forced.visual_tokens)
+    pair = torch.full_like(forced.input_ids, -1)
     pair[is_video] = torch.arange(3).repeat_interleave(4)
     seen = torch.ones(len(embeds), len(embeds)).tril().bool()
     seen &= ~torch.isin(pair, torch.tensor(sorted(gone)))[None]
@@ -76,20 +76,20 @@ def masked(qwen: Any, on_scan: ReportOnScan, gone: frozenset[int]) -> torch.Tens
     bias = torch.where(seen, 0.0, -1e9)[None, None]
     with torch.inference_mode():
         hidden = qwen.model.language_model(
-            inputs_embeds=embeds[None], attention_mask=bias, position_ids=on_scan.places
+            inputs_embeds=embeds[None], attention_mask=bias, position_ids=forced.position_ids
         ).last_hidden_state[0]
         scores = qwen.lm_head(hidden).log_softmax(-1)
-    answer = on_scan.input_ids[on_scan.answer_start :]
-    found: torch.Tensor = scores[on_scan.answer_start - 1 : -1].gather(1, answer[:, None])[:, 0]
+    answer = forced.input_ids[forced.answer_start :]
+    found: torch.Tensor = scores[forced.answer_start - 1 : -1].gather(1, answer[:, None])[:, 0]
     return found
 
 
 def test_sets_do_not_disturb_each_other(
-    qwen: Qwen2_5_VLForConditionalGeneration, on_scan: ReportOnScan
+    qwen: Qwen2_5_VLForConditionalGeneration, forced: ForcedReport
 ) -> None:
     kept = [frozenset({0}), EVERY, frozenset({1}), frozenset({0, 1})]
-    together = log_probs(qwen, on_scan, kept)
-    alone = torch.cat([log_probs(qwen, on_scan, [each]) for each in kept])
+    together = log_probs(qwen, forced, kept)
+    alone = torch.cat([log_probs(qwen, forced, [each]) for each in kept])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert not torch.allclose(together[0], together[2])
 
@@ -99,7 +99,7 @@ def test_drops_add_up_over_a_sentences_tokens(report: ReadReport) -> None:
     scores = torch.zeros(4, tokens + 1)
     scores[0] = -0.1
     scores[2] = -0.5
-    total, drops = drops_of(scores, report)
+    total, drops = log_prob_drops(scores, report)
     lengths = report.tokens.sum(1).float()
     torch.testing.assert_close(total, -0.1 * lengths)
     torch.testing.assert_close(drops[:, 1], 0.4 * lengths)
@@ -110,14 +110,14 @@ def test_every_sentence_gets_its_slices(
     qwen: Qwen2_5_VLForConditionalGeneration,
     report: ReadReport,
     visual: Visual,
-    on_scan: ReportOnScan,
+    forced: ForcedReport,
 ) -> None:
     millimetres = (55.0, 45.0, 5.0, -5.0, -45.0, -55.0)
     shown = ShownSlices(SLICES, millimetres, np.eye(4), (56, 56), 60)
-    evidence = explain(qwen, report, on_scan, layers_of(visual, shown, 7, of_encoder=False))
+    evidence = explain(qwen, report, forced, plane_locator(visual, shown, 7, of_encoder=False))
     assert [each.text for each in evidence] == [each.text for each in report.sentences]
-    total, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(3)), report)
-    assert find_in_scan(qwen, on_scan) is not None
+    total, drops = log_prob_drops(log_probs(qwen, forced, leave_one_out(3)), report)
+    assert locate_in_scan(qwen, forced) is not None
     for number, each in enumerate(evidence):
         assert each.log_prob == pytest.approx(float(total[number]))
         assert {pair.slice_indices for pair in each.pairs} == {(50, 40), (30, 20), (10, 0)}

@@ -9,7 +9,7 @@ from ctscribe.scan.boxes import overlap, reach_of_slices
 from ctscribe.show.tables import Value
 from ctscribe.show.trust_tables import faithfulness_tables
 from ctscribe.text.findings import FINDINGS
-from ctscribe.write.evidence import ReadReport, ReportOnScan
+from ctscribe.write.evidence import ForcedReport, ReadReport
 
 NODULE = FINDINGS.index("Lung nodule")
 TRUTH = Truth(
@@ -46,9 +46,9 @@ def test_overlap(other: tuple[int, int, int, int], expected: float) -> None:
 
 
 def test_true_sentences_are_checked_and_curves_meet_at_their_ends(
-    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, on_scan: ReportOnScan
+    qwen: Qwen2_5_VLForConditionalGeneration, report: ReadReport, forced: ForcedReport
 ) -> None:
-    checked = check(qwen, report, on_scan, TRUTH, seed=0)
+    checked = check(qwen, report, forced, TRUTH, seed=0)
     assert [each.finding for each in checked] == [NODULE, NODULE]
     for each in checked:
         assert (each.num_pairs, each.num_true) == (3, 2)

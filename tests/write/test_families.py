@@ -12,7 +12,7 @@ from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.families import BACKBONES
 from ctscribe.learn.pairs.build import build_pairs
 from ctscribe.learn.train.stage import train
-from ctscribe.write.layers import ShownSlices
+from ctscribe.write.token_planes import ShownSlices
 from ctscribe.write.writer import ReportWriter
 from tests.learn.train.conftest import STUDIES
 from tests.learn.train.runs import make_recipe
@@ -46,7 +46,7 @@ def test_a_run_from_frames_to_evidence(
     store = writer.features(prepared, scans)
     assert np.isfinite(writer.losses(scans, store.visual)).all()
     assert writer.finding_logits([store.visual(scan) for scan in scans]).shape == (len(scans), 18)
-    writer.hold_against(prepared)
+    writer.prepare_contrast(prepared)
     written = writer.answers([store.visual(scan) for scan in scans])
     assert len(written) == len(scans)
     report = writer.read("A nodule of 6 mm is seen.", "Lung nodule.")

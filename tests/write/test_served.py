@@ -270,7 +270,7 @@ def test_reports_of_another_model_or_prompt_are_not_mixed(
     with serving(written("ok")) as (url, _):
         generate_served(run, prepared, "test", out, served(url))
         for other, told in (
-            (run.changed(("generate.max_new_tokens=9",)), "max_new_tokens"),
+            (run.with_overrides(("generate.max_new_tokens=9",)), "max_new_tokens"),
             (run, "model"),
         ):
             with refusal("E_RUN_EXISTS", told):
@@ -304,7 +304,7 @@ def test_findings_are_told_by_a_table(
 def test_what_no_server_does_is_refused(
     run: ReportWriter, prepared: Prepared, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    held = run.changed(("generate.contrast=mean",))
+    held = run.with_overrides(("generate.contrast=mean",))
     nobody = served("http://127.0.0.1:9/v1")
     with refusal("E_OPTION", "generate.contrast.*--set generate.contrast=none"):
         generate_served(held, prepared, "test", Path("p"), nobody)

@@ -94,7 +94,7 @@ def test_a_run_that_is_told_asks_its_calibrated_queries(
         stated = probabilities >= fitted.cue_threshold
         assert row.cue == tuple(f for f, there in zip(FINDINGS, stated, strict=True) if there)
     nobody = fitted.model_copy(update={"cue_threshold": 1.0})
-    silent = generate(run.writing(calibration=nobody), prepared, "test", tmp_path / "c.jsonl")
+    silent = generate(run.with_settings(calibration=nobody), prepared, "test", tmp_path / "c.jsonl")
     assert [row.cue for row in silent] == [()] * 4
 
 
@@ -163,7 +163,7 @@ def test_reports_are_held_against_volumes_that_stay_with_the_run(
 ) -> None:
     folder = write_run(tmp_path / "run", recipe(cues=False), tiny_model(tokenizer), tokenizer)
     asked = (f"generate.contrast={kind}", "generate.contrast_weight=3", "generate.num_negatives=2")
-    plain, run = ReportWriter(folder), ReportWriter(folder).changed(asked)
+    plain, run = ReportWriter(folder), ReportWriter(folder).with_overrides(asked)
     scans = prepared.scans("test")
     shown = [plain.features(prepared, scans).visual(scan) for scan in scans]
     with refusal("E_MISSING", "must hold the volumes that reports are held against"):
@@ -173,12 +173,12 @@ def test_reports_are_held_against_volumes_that_stay_with_the_run(
         row.findings for row in generate(plain, prepared, "test", tmp_path / "plain.jsonl")
     ]
     # from the run alone, as for a scan of no data set
-    again = ReportWriter(folder).changed(asked).answers(shown)
+    again = ReportWriter(folder).with_overrides(asked).answers(shown)
     assert [a.token_ids for a in again] == [a.token_ids for a in run.answers(shown)]
     assert again[0].token_log_probs == pytest.approx(
         _own_log_probs(plain, shown[0], again[0].token_ids), abs=1e-4
     )
-    unheld = ReportWriter(folder).changed((*asked, "generate.contrast_weight=0"))
+    unheld = ReportWriter(folder).with_overrides((*asked, "generate.contrast_weight=0"))
     assert unheld.answers(shown) == plain.answers(shown)
 
 
@@ -196,7 +196,7 @@ def test_a_card_is_of_the_way_in_which_the_run_writes(
     run: ReportWriter, prepared: Prepared, tmp_path: Path
 ) -> None:
     fit_findings(run, prepared)
-    held = run.changed(("generate.contrast=mean",))
+    held = run.with_overrides(("generate.contrast=mean",))
     make_card(held, prepared, "test", tmp_path / "card")
     with refusal("E_RUN_EXISTS", "generate.contrast"):
         make_card(run, prepared, "test", tmp_path / "card")
@@ -223,8 +223,8 @@ def test_what_another_version_fitted_is_refused_by_name(run: ReportWriter, file:
 
 def test_only_how_it_writes_can_be_set_of_a_trained_run(run: ReportWriter) -> None:
     with refusal("E_RECIPE", "must name knobs of generate"):
-        run.changed(("model.cues=false",))
+        run.with_overrides(("model.cues=false",))
     with refusal("E_RECIPE", "generate.contrast"):
-        run.changed(("generate.contrast=everything",))
-    assert run.changed(()) is run
-    assert np.isclose(run.changed(("generate.plausibility=0.5",)).generate.plausibility, 0.5)
+        run.with_overrides(("generate.contrast=everything",))
+    assert run.with_overrides(()) is run
+    assert np.isclose(run.with_overrides(("generate.plausibility=0.5",)).generate.plausibility, 0.5)

@@ -62,12 +62,12 @@ def report(
     table = None if cues is None else read_cue_table(cues)
     sources = [source, *more]
     if (more or not (name or series)) and are_many(sources):
-        writer = ReportWriter(run).changed(overrides)
+        writer = ReportWriter(run).with_overrides(overrides)
         how = HowToDraft(prefer, table, outputs, with_volume, allow_outside, allow_failures)
         draft_all(writer, sources, out, how)
         return
     images = outputs.read_source(source, series)
-    writer = ReportWriter(run).changed(overrides)
+    writer = ReportWriter(run).with_overrides(overrides)
     cue = None if table is None else table.of(name or source.name)
     draft = writer.report(source, name, cue, prefer=prefer, series=series)
     paths = save_report(draft, out, with_volume=with_volume)

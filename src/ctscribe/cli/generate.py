@@ -52,7 +52,7 @@ def generate(
     from ctscribe.write.generate import generate_template
     from ctscribe.write.writer import ReportWriter
 
-    writer, studies = ReportWriter(run).changed(overrides), Prepared(prepared)
+    writer, studies = ReportWriter(run).with_overrides(overrides), Prepared(prepared)
     if generator == "template":
         target = out or run / f"predictions_{split}_template.jsonl"
         rows = generate_template(writer, studies, split, target)

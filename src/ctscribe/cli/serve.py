@@ -49,7 +49,7 @@ def serve(
     from ctscribe.write.writer import ReportWriter
 
     outputs = documents.outputs()
-    writer = ReportWriter(run).changed(overrides)
+    writer = ReportWriter(run).with_overrides(overrides)
     writer.require_tower()
     _ = writer.qwen  # a run without whole weights is told now, not at the first scan
     options = ServerOptions(host, port, scans, queue, max_upload_mb << 20)

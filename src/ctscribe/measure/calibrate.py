@@ -199,8 +199,8 @@ def _sentences(
         if not report.sentences:
             continue
         visual = replace(located.store.visual(located.studies[number]), cue=row.cue)
-        on_scan = writer.put_behind(report, visual)
-        scores = log_probs(writer.qwen, on_scan, [frozenset(range(on_scan.num_pairs))])[0, :-1]
+        forced = writer.teacher_force(report, visual)
+        scores = log_probs(writer.qwen, forced, [frozenset(range(forced.num_pairs))])[0, :-1]
         totals = (report.tokens.float() @ scores).tolist()
         for sentence, members, total in zip(report.sentences, report.tokens, totals, strict=True):
             odds = sentence_log_odds(sentence, total, int(members.sum()), probabilities[number])

@@ -50,7 +50,7 @@ from ctscribe.measure.intervals import mean_with_interval
 from ctscribe.measure.scans import as_reports, match_predictions
 from ctscribe.scan.frames import WINDOWS, air_frames, frames_of_lungs
 from ctscribe.write.generate import write_scans
-from ctscribe.write.growing import Growing
+from ctscribe.write.prediction_file import PredictionFile
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -81,15 +81,16 @@ def make_card(
         "studies_sha256": prepared.sha256(scans),
     }
     with one_writer(out_dir):
-        writer.hold_against(prepared)
+        writer.prepare_contrast(prepared)
         asked = identity | _way_of_writing(writer)
         require_same_run(out_dir, "card", asked)
         views = _all_views(writer, prepared, scans, strangers)
-        writer.told(views["real"](scans[0]))  # refuses a run that nobody tells its findings
+        writer.with_cue(views["real"](scans[0]))  # refuses a run that nobody tells its findings
         open_run(out_dir, "card", asked)
         cross_entropy, answers, truth = {}, {}, as_reports(scans)
         size = writer.generate.batch_size
-        files = {name: Growing(out_dir / f"reports_{name}.jsonl", scans, size) for name in views}
+        paths = {name: out_dir / f"reports_{name}.jsonl" for name in views}
+        files = {name: PredictionFile(path, scans, size) for name, path in paths.items()}
         lacking = sum(len(file.missing()) for file in files.values())
         progress(len(views) * len(scans) - lacking, 2 * len(views) * len(scans))
         for number, (name, view) in enumerate(views.items()):

@@ -39,14 +39,14 @@ from ctscribe.scan.boxes import (
 )
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.evidence import (
-    Kept,
+    ForcedReport,
+    KeptPairs,
     ReadReport,
-    ReportOnScan,
     attention_of,
     box_of,
-    drops_of,
-    find_in_scan,
     leave_one_out,
+    locate_in_scan,
+    log_prob_drops,
     log_probs,
 )
 from ctscribe.write.find_evidence import match_predictions
@@ -141,8 +141,8 @@ def check_faithfulness(
             truth = _on_grid(study, lesions, visual)
         report = writer.read(row.findings, row.impression)
         if report.sentences:
-            on_scan = writer.put_behind(report, visual)
-            found = check(writer.qwen, report, on_scan, truth, seed=number)
+            forced = writer.teacher_force(report, visual)
+            found = check(writer.qwen, report, forced, truth, seed=number)
             checked += [(row.patient_id, each) for each in found]
     progress(len(matched), len(matched))
     return summarise(checked)
@@ -197,7 +197,7 @@ def _on_grid(study: StudyRow, lesions: Sequence[Lesion], visual: Visual) -> Trut
 def check(
     qwen: PreTrainedModel,
     report: ReadReport,
-    on_scan: ReportOnScan,
+    forced: ForcedReport,
     truth: Truth,
     seed: int,
 ) -> list[Checked]:
@@ -211,9 +211,9 @@ def check(
         for number, sentence in enumerate(report.sentences)
         if len(sentence.present) == 1 and truth.pairs_with(sentence.present[0]).any()
     }
-    located = find_in_scan(qwen, on_scan)
-    rankings = _rankings(qwen, report, on_scan, located, chosen, draw)
-    scores = _scores(qwen, on_scan, rankings.values())
+    located = locate_in_scan(qwen, forced)
+    rankings = _rankings(qwen, report, forced, located, chosen, draw)
+    scores = _scores(qwen, forced, rankings.values())
     checked: list[Checked] = []
     for number, finding in chosen.items():
         true, ranking = truth.pairs_with(finding), rankings[number]
@@ -232,7 +232,7 @@ def check(
         checked.append(
             Checked(
                 finding=finding,
-                num_pairs=on_scan.num_pairs,
+                num_pairs=forced.num_pairs,
                 num_true=int(true.sum()),
                 rank=rank,
                 overlap=_overlaps(box, truth.boxes_in(finding, pair), truth.frame_size_px, draw),
@@ -250,19 +250,19 @@ Ranking = Mapping[str, Sequence[int]]
 def _rankings(
     qwen: PreTrainedModel,
     report: ReadReport,
-    on_scan: ReportOnScan,
+    forced: ForcedReport,
     located: LocatedFindings | None,
     chosen: Iterable[int],
     draw: np.random.Generator,
 ) -> dict[int, Ranking]:
     """The rankings for each chosen sentence, by its number."""
-    _, drops = drops_of(log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs)), report)
+    _, drops = log_prob_drops(log_probs(qwen, forced, leave_one_out(forced.num_pairs)), report)
     rankings: dict[int, Ranking] = {}
     for number in chosen:
         attention = attention_of(report.sentences[number], located)
         rankings[number] = {
             "leave_one_out": _order(drops[number]),
-            "random": draw.permutation(on_scan.num_pairs).tolist(),
+            "random": draw.permutation(forced.num_pairs).tolist(),
             **({} if attention is None else {"attention": _order(attention)}),
         }
     return rankings
@@ -277,22 +277,22 @@ def _first_true(order: Sequence[int], true: Bool[np.ndarray, "pairs"]) -> int:
     return 1 + next(place for place, pair in enumerate(order) if true[pair])
 
 
-def _without_first(order: Sequence[int]) -> list[Kept]:
+def _without_first(order: Sequence[int]) -> list[KeptPairs]:
     return [frozenset(order[k:]) for k in range(len(order) + 1)]
 
 
-def _with_first(order: Sequence[int]) -> list[Kept]:
+def _with_first(order: Sequence[int]) -> list[KeptPairs]:
     return [frozenset(order[:k]) for k in range(len(order) + 1)]
 
 
 def _scores(
-    qwen: PreTrainedModel, on_scan: ReportOnScan, rankings: Iterable[Ranking]
-) -> dict[Kept, Float[Tensor, "answer_tokens"]]:
+    qwen: PreTrainedModel, forced: ForcedReport, rankings: Iterable[Ranking]
+) -> dict[KeptPairs, Float[Tensor, "answer_tokens"]]:
     """Log-probabilities for every set of pairs that some curve passes through, each once."""
     orders = [order for ranking in rankings for order in ranking.values()]
     needed = {kept for order in orders for kept in (*_without_first(order), *_with_first(order))}
     in_order = sorted(needed, key=sorted)
-    return dict(zip(in_order, log_probs(qwen, on_scan, in_order), strict=True)) if needed else {}
+    return dict(zip(in_order, log_probs(qwen, forced, in_order), strict=True)) if needed else {}
 
 
 def _overlaps(

@@ -199,7 +199,7 @@ class _Search:
 
     def _attempt(self, knobs: GenerateConfig, cue_threshold: float | None) -> Try:
         fitted = None if cue_threshold is None else self.at(cue_threshold)
-        writer = self._writer.writing(knobs, fitted)
+        writer = self._writer.with_settings(knobs, fitted)
         name = f"{knobs.contrast}-{knobs.contrast_weight:g}-{knobs.plausibility:g}-{cue_threshold}"
         path = self._writer.run_dir / "tune" / f"{name}.jsonl"
         rows = generate_together(writer, self._prepared, "validation", path, self._share)

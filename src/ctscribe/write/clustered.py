@@ -17,7 +17,7 @@ from ctscribe.base.types import Split
 from ctscribe.data.engines.ray import work_by_actors
 from ctscribe.data.prepared import Prepared
 from ctscribe.write.cue_table import CueTable
-from ctscribe.write.generate import open_reports, told_by_table, write_batch
+from ctscribe.write.generate import open_reports, with_table_cues, write_batch
 from ctscribe.write.writer import ReportWriter
 
 Batch = Sequence[StudyRow]
@@ -40,7 +40,7 @@ class WriterOf:
 
         def write(batch: Batch) -> list[PredictionRow]:
             view = writer.features(prepared, batch).visual
-            return write_batch(writer, batch, told_by_table(view, self.cues))
+            return write_batch(writer, batch, with_table_cues(view, self.cues))
 
         return write
 
@@ -68,7 +68,7 @@ def generate_clustered(
         progress(file.num_own - num_lacking, file.num_own)
         begin = WriterOf(writer.run_dir.resolve(), writer.generate, prepared.folder.resolve(), cues)
         for rows in work_by_actors(begin, file.batches(missing), lost=_lost):
-            num_lacking -= file.take(rows, missing)
+            num_lacking -= file.append_missing(rows, missing)
             progress(file.num_own - num_lacking, file.num_own)
         return file.finish()
 

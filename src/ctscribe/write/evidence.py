@@ -1,8 +1,8 @@
-"""What each sentence of a report rests on in its volume.
+"""Which slices each sentence of a report rests on.
 
-In: a report's sentences and tokens, and the same report behind its scan. Out: for each sentence
-its slice pairs, ranked by the finding queries' attention or by how much less probable the
-sentence is without them.
+In: a report split into sentences, and the same report as teacher-forced answer to its scan. Out:
+for each sentence its slice pairs, ranked by the finding queries' attention, or by how much the
+sentence's log-probability drops when a pair is left out.
 """
 
 from collections.abc import Sequence
@@ -34,30 +34,31 @@ from ctscribe.text.labeler import find_mentions
 from ctscribe.text.prompt import IGNORED, encode_example, pair_of_tokens
 from ctscribe.text.sections import join_report, sentence_spans
 from ctscribe.write.draft import SentenceRow, SliceEvidence
-from ctscribe.write.layers import FindLayer
+from ctscribe.write.token_planes import LocatePlane
 
 
 @final
 @dataclass(frozen=True)
 class ReadSentence:
-    """A sentence, and what it says of the 18 findings."""
+    """A sentence, and which of the 18 findings it affirms and denies."""
 
     section: Literal["findings", "impression"]
     text: str
     present: tuple[int, ...]
-    """Index into `FINDINGS` of what it affirms."""
+    """Indices into `FINDINGS` of those it affirms."""
     absent: tuple[int, ...]
-    """Of what it denies."""
+    """Indices of those it denies."""
 
 
 @final
 @dataclass(frozen=True)
 class ReadReport:
-    """A report as one answer, its sentences, and which of its tokens belong to which."""
+    """A report as the model would answer it, split into sentences."""
 
     answer: str
     sentences: tuple[ReadSentence, ...]
     tokens: Bool[Tensor, "sentences tokens"]
+    """Which of the answer's tokens belong to each sentence."""
 
 
 def read_report(findings: str, impression: str, tokenizer: PreTrainedTokenizerBase) -> ReadReport:
@@ -96,53 +97,56 @@ def _sentence(section: str, text: str) -> ReadSentence:
 
 
 SETS_PER_CALL = 16
+"""Sets of slice pairs that go through the model as one batch."""
 _TOKENS_PER_CALL = 16 * 4096
-"""Of a scan of many tokens, as another encoder's grid has, fewer sets go together."""
+"""Limits the batch further where a scan has many tokens, as another encoder's grid has."""
 
 PARTICULAR_NATS = 0.3
-"""A sentence that loses less than this by any slice pair's absence is boilerplate. On phantoms,
-6 % of stock sentences lose more, and 54 % of those that state a finding."""
+"""A sentence is boilerplate when its log-probability drops by less than this whichever slice pair
+is left out. On phantoms, 6 % of stock sentences drop by more, and 54 % of those that state a
+finding."""
 
 _SHARE_OF_PEAK = 0.05
+"""See `box_of`."""
 
-Kept = frozenset[int]
-"""Slice pairs that stay, counted in frame order."""
+KeptPairs = frozenset[int]
+"""Numbers of the slice pairs that are not left out, from 0 in frame order."""
 
 
 @final
 @dataclass(frozen=True)
-class ReportOnScan:
-    """One report behind one scan, as the model is asked how probable it is."""
+class ForcedReport:
+    """A report as the teacher-forced answer to the prompt of one scan."""
 
     input_ids: Int[Tensor, "tokens"]
     answer_start: int
     """Index of the answer's first token."""
     pair_of: Int[Tensor, "tokens"]
-    """Slice pair that each token shows or tells the depth of; −1 for those of none."""
+    """Slice pair that each token belongs to, visual or depth marker; −1 for all others."""
     visual_tokens: Float[Tensor, "visual_tokens hidden"]
     grid_thw: tuple[int, int, int]
-    places: Int[Tensor, "3 1 tokens"]
-    """Of all tokens, with all slice pairs there."""
+    position_ids: Int[Tensor, "3 1 tokens"]
+    """With no slice pair left out."""
 
     @property
     def num_pairs(self) -> int:
         """Slice pairs of the volume."""
         return self.grid_thw[0]
 
-    def with_pairs(self, kept: Kept) -> Bool[Tensor, "tokens"]:
-        """Which tokens are there when only these slice pairs are."""
-        there = torch.tensor([-1, *sorted(kept)], device=self.pair_of.device)
-        return torch.isin(self.pair_of, there)
+    def token_mask(self, kept: KeptPairs) -> Bool[Tensor, "tokens"]:
+        """Which tokens remain when only these slice pairs are kept."""
+        remaining = torch.tensor([-1, *sorted(kept)], device=self.pair_of.device)
+        return torch.isin(self.pair_of, remaining)
 
 
-def report_on_scan(
+def teacher_force(
     qwen: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     report: ReadReport,
     visual: Visual,
     positions: Positions,
-) -> ReportOnScan:
-    """Puts a report behind a scan, to ask how probable it is.
+) -> ForcedReport:
+    """Builds the input whose logits say how probable a report is given a scan.
 
     Raises:
         CtscribeError: ``E_REPORT`` when the report is empty.
@@ -153,7 +157,7 @@ def report_on_scan(
     with torch.inference_mode():
         tokens = visual_tokens_of(qwen, [visual])
     input_ids = torch.tensor(ids, device=tokens.device)
-    places = position_ids(
+    place = position_ids(
         qwen.config,
         input_ids[None],
         torch.ones_like(input_ids)[None],
@@ -164,27 +168,28 @@ def report_on_scan(
     start = next(i for i, label in enumerate(labels) if label != IGNORED)
     pairs = pair_of_tokens(tokenizer, visual.grid_thw, visual.cue, visual.markers)
     pair_of = torch.tensor(pairs + [-1] * (len(ids) - len(pairs)), device=tokens.device)
-    return ReportOnScan(input_ids, start, pair_of, tokens, visual.grid_thw, places)
+    return ForcedReport(input_ids, start, pair_of, tokens, visual.grid_thw, place)
 
 
 class PairEvidence(Row):
-    """Two neighbouring slices that the tower reads as one, or a plane of an encoder's grid."""
+    """A slice pair, or a plane of another encoder's grid, as evidence for one sentence."""
 
     pair: int
-    """Place among the volume's pairs or planes, from 0."""
+    """Number of the pair or plane, from 0 in frame order."""
     slice_indices: tuple[int, ...]
-    """z indices of the volume as prepared; of a plane those that are shown in it, or the nearest
-    one, or none where it lies beside the scan."""
+    """z indices in the volume as prepared. Of a plane: the frames that lie in it, else the nearest
+    slice; none where the plane lies outside the scan."""
     position_mm: tuple[float, ...]
     """Superior coordinates, RAS+."""
     drop: float
-    """Nats by which the sentence becomes less probable without them."""
+    """By how many nats the sentence's log-probability drops when this pair is left out."""
     attention: float | None
-    """Share of the finding's attention, where the sentence affirms one and there are queries."""
+    """Its share of the attention of the findings that the sentence affirms; None where it affirms
+    none, or the model has no finding queries."""
     box_px: BoxPx | None
-    """Where attention is."""
+    """Around the peak of that attention."""
     box_mm: BoxMm | None = None
-    """The same, RAS+, outer edges; known of a plane alone."""
+    """The same box in mm, RAS+, outer edges; None for slice pairs."""
 
 
 class SentenceEvidence(Row):
@@ -193,12 +198,12 @@ class SentenceEvidence(Row):
     section: Literal["findings", "impression"]
     text: str
     findings: tuple[str, ...]
-    """That it affirms."""
+    """Those it affirms."""
     log_prob: float
-    """Of its tokens given all slices, natural log."""
+    """Sum over its tokens, given all slices, in nats."""
     num_tokens: int
     particular: bool
-    """False for boilerplate, which rests on no particular slice."""
+    """Whether it depends on a particular slice pair; see `PARTICULAR_NATS`."""
     pairs: tuple[PairEvidence, ...]
 
 
@@ -214,17 +219,20 @@ class EvidenceRow(Row):
 def explain(
     qwen: PreTrainedModel,
     report: ReadReport,
-    on_scan: ReportOnScan,
-    layer_at: FindLayer,
+    forced: ForcedReport,
+    locate_plane: LocatePlane,
 ) -> tuple[SentenceEvidence, ...]:
     """Evidence for every sentence of a report, which ``qwen`` need not have written.
 
-    ``qwen`` says how probable the sentences of the report behind its scan are, ``layer_at`` where
-    its slice pairs or planes lie.
+    Args:
+        qwen: Scores the report with and without each slice pair.
+        report: The sentences.
+        forced: The same report, teacher-forced on its scan.
+        locate_plane: Where slice pairs or planes lie in the scan.
     """
-    scores = log_probs(qwen, on_scan, leave_one_out(on_scan.num_pairs))
-    total, drops = drops_of(scores, report)
-    located = find_in_scan(qwen, on_scan)
+    scores = log_probs(qwen, forced, leave_one_out(forced.num_pairs))
+    total, drops = log_prob_drops(scores, report)
+    located = locate_in_scan(qwen, forced)
     evidence = []
     for sentence, log_prob, drop, members in zip(
         report.sentences, total.tolist(), drops, report.tokens, strict=True
@@ -243,7 +251,7 @@ def explain(
                         pair=pair,
                         drop=float(drop[pair]),
                         attention=None if shares is None else float(shares[pair]),
-                        **asdict(layer_at(pair, box_of(sentence, located, pair, side_px=1))),
+                        **asdict(locate_plane(pair, box_of(sentence, located, pair, side_px=1))),
                     )
                     for pair in rank_pairs(drop, shares)
                 ),
@@ -252,56 +260,57 @@ def explain(
     return tuple(evidence)
 
 
-def leave_one_out(num_pairs: int) -> list[Kept]:
-    """All slice pairs, then all but the first, all but the second, and so on."""
+def leave_one_out(num_pairs: int) -> list[KeptPairs]:
+    """The set of all slice pairs, then for each pair the set without it."""
     every = frozenset(range(num_pairs))
     return [every, *(every - {pair} for pair in range(num_pairs))]
 
 
 @torch.inference_mode()
 def log_probs(
-    qwen: PreTrainedModel, on_scan: ReportOnScan, kept: Sequence[Kept]
+    qwen: PreTrainedModel, forced: ForcedReport, kept: Sequence[KeptPairs]
 ) -> Float[Tensor, "sets answer_tokens"]:
-    """Log-probability of each token of the answer, its end included, for each set of pairs kept.
+    """Log-probability of each answer token, end token included, for each set of kept slice pairs.
 
-    Without a pair the rest stands where it lies in the body. Where a prompt tells depth in words,
-    those of the pair are gone too, and it is the prompt of a scan that never had it.
+    A pair is left out by removing its visual tokens. The other tokens keep their position ids. In
+    families whose prompt states each pair's depth as text (Qwen3-VL), that text is removed too and
+    the position ids are those of the shorter prompt.
     """
-    answer = on_scan.input_ids[on_scan.answer_start :]
+    answer = forced.input_ids[forced.answer_start :]
     result = torch.empty(len(kept), len(answer))
-    at_once = max(1, min(SETS_PER_CALL, _TOKENS_PER_CALL // len(on_scan.input_ids)))
-    lengths = [int(on_scan.with_pairs(each).sum()) for each in kept]
+    at_once = max(1, min(SETS_PER_CALL, _TOKENS_PER_CALL // len(forced.input_ids)))
+    lengths = [int(forced.token_mask(each).sum()) for each in kept]
     for length in set(lengths):
         same = [i for i, other in enumerate(lengths) if other == length]
         for start in range(0, len(same), at_once):
             rows = same[start : start + at_once]
-            result[rows] = _log_probs(qwen, on_scan, [kept[i] for i in rows], answer)
+            result[rows] = _log_probs(qwen, forced, [kept[i] for i in rows], answer)
     return result
 
 
 def _log_probs(
     qwen: PreTrainedModel,
-    on_scan: ReportOnScan,
-    kept: Sequence[Kept],
+    forced: ForcedReport,
+    kept: Sequence[KeptPairs],
     answer: Int[Tensor, "answer_tokens"],
 ) -> Float[Tensor, "sets answer_tokens"]:
-    """For sets that leave sequences of one length."""
-    is_video = on_scan.input_ids == qwen.config.video_token_id
-    in_words = bool((on_scan.pair_of[~is_video] >= 0).any())
+    """`log_probs` for sets that leave sequences of equal length, as one batch."""
+    is_video = forced.input_ids == qwen.config.video_token_id
+    depth_is_text = bool((forced.pair_of[~is_video] >= 0).any())
     inputs, places = [], []
     for each in kept:
-        stays = on_scan.with_pairs(each)
-        ids, tokens = on_scan.input_ids[stays][None], on_scan.visual_tokens[stays[is_video]]
-        grid = torch.tensor([[len(each), *on_scan.grid_thw[1:]]])
+        mask = forced.token_mask(each)
+        ids, tokens = forced.input_ids[mask][None], forced.visual_tokens[mask[is_video]]
+        grid = torch.tensor([[len(each), *forced.grid_thw[1:]]])
         if each:
             tokens = gate_visual_tokens(qwen, tokens, grid).visual_tokens
         inputs.append(language_inputs(qwen, ids, tokens))
-        if in_words:  # so that no place is, and text closes up
-            untold = torch.zeros(1, len(each))
+        if depth_is_text:
+            unused_mm = torch.zeros(1, len(each))
             everything = torch.ones_like(ids)
-            places.append(position_ids(qwen.config, ids, everything, grid, untold, "index"))
+            places.append(position_ids(qwen.config, ids, everything, grid, unused_mm, "index"))
         else:
-            places.append(on_scan.places[:, :, stays])
+            places.append(forced.position_ids[:, :, mask])
     hidden = qwen.model.language_model(
         **stack_inputs(inputs),
         attention_mask=None,
@@ -312,40 +321,40 @@ def _log_probs(
     return -torch.stack(nats).cpu()
 
 
-def drops_of(
+def log_prob_drops(
     scores: Float[Tensor, "sets answer_tokens"], report: ReadReport
 ) -> tuple[Float[Tensor, "sentences"], Float[Tensor, "sentences pairs"]]:
-    """Each sentence's log-probability, and its fall without each slice pair, in nats.
+    """Each sentence's log-probability, and how much it drops without each slice pair, in nats.
 
-    ``scores`` are `log_probs` of the sets of `leave_one_out`; their last column is the token that
-    ends the answer and belongs to no sentence.
+    ``scores`` are the `log_probs` of the sets of `leave_one_out`. Their last column is the answer's
+    end token, which belongs to no sentence.
     """
     by_sentence = scores[:, :-1] @ report.tokens.float().T
     return by_sentence[0], (by_sentence[0] - by_sentence[1:]).T
 
 
-def find_in_scan(qwen: PreTrainedModel, on_scan: ReportOnScan) -> LocatedFindings | None:
-    """Where the model's finding queries locate the findings of a scan, where it has any."""
+def locate_in_scan(qwen: PreTrainedModel, forced: ForcedReport) -> LocatedFindings | None:
+    """Where the finding queries see each finding; None where the model has no queries."""
     queries = finding_queries_of(qwen)
     if queries is None:
         return None
     with torch.inference_mode():
-        return locate_findings(queries.head, on_scan.visual_tokens, on_scan.grid_thw)
+        return locate_findings(queries.head, forced.visual_tokens, forced.grid_thw)
 
 
 def attention_of(
     sentence: ReadSentence, located: LocatedFindings | None
 ) -> Float[Tensor, "pairs"] | None:
-    """Attention of the findings that a sentence affirms, their mean."""
+    """Mean attention of the findings that a sentence affirms; None where it affirms none."""
     if located is None or not sentence.present:
         return None
     return located.slices[list(sentence.present)].mean(0).cpu()
 
 
 def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] | None) -> list[int]:
-    """Slice pairs, those a sentence rests on most first: by attention where there is any.
+    """Ranks slice pairs by attention where it is known, else by drop; highest first.
 
-    On phantoms the queries' attention finds lesions more often than leaving slices out does
+    On phantoms attention finds lesions more often than leaving slices out does
     (``docs/results/slice_aware.md``).
     """
     order: list[int] = (drop if attention is None else attention).argsort(descending=True).tolist()
@@ -355,9 +364,10 @@ def rank_pairs(drop: Float[Tensor, "pairs"], attention: Float[Tensor, "pairs"] |
 def box_of(
     sentence: ReadSentence, located: LocatedFindings | None, pair: int, side_px: int
 ) -> BoxPx | None:
-    """Around the cells of a slice pair that hold a twentieth of its peak of attention or more.
+    """A box around the peak of a slice pair's attention.
 
-    Only cells that hang together with the peak count; ``side_px`` is that of a cell.
+    It encloses the cells that are connected to the peak and hold at least a twentieth of its
+    attention. ``side_px`` is the side of a cell.
     """
     if located is None or not sentence.present:
         return None
@@ -370,10 +380,10 @@ def sentence_rows(
     confidences: Sequence[float | None],
     slice_indices: Sequence[int],
 ) -> tuple[SentenceRow, ...]:
-    """The slices each sentence rests on most, and whether it is boilerplate.
+    """Rows of a draft: for each sentence the best-ranked slices, and whether it is boilerplate.
 
-    A sentence that affirms a finding is never boilerplate: its finding has slices even where its
-    words follow from the words before. ``confidences`` are calibrated, None where not known;
+    A sentence that affirms a finding is never boilerplate, even where its words could be predicted
+    from those before. ``confidences`` are calibrated probabilities, None where unknown;
     ``slice_indices`` are the z indices of the frames.
     """
     numbers = {index: number for number, index in enumerate(slice_indices, 1)}

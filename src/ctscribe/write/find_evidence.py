@@ -11,7 +11,7 @@ from ctscribe.base.rows import PredictionRow, StudyRow, append_row, read_rows, w
 from ctscribe.base.runs import claim
 from ctscribe.data.prepared import Prepared
 from ctscribe.write.evidence import EvidenceRow
-from ctscribe.write.layers import ShownSlices
+from ctscribe.write.token_planes import ShownSlices
 from ctscribe.write.writer import ReportWriter
 
 

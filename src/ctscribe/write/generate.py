@@ -19,7 +19,7 @@ from ctscribe.text.sections import split_report
 from ctscribe.text.template import write_template
 from ctscribe.write.calibration import FILE
 from ctscribe.write.cue_table import CueTable
-from ctscribe.write.growing import Growing, growing
+from ctscribe.write.prediction_file import PredictionFile, open_prediction_file
 from ctscribe.write.writer import ReportWriter, View
 
 
@@ -69,7 +69,7 @@ def generate(
     the same call goes on where it stopped; what it was asked for lies beside it. Where the run
     is told findings, ``cues`` tells them in the queries' place. With a ``share`` this process
     writes every so many batches, and the one that ends last makes the file, the same as one
-    process makes; see `Growing`. ``progress`` is told (scans done, all scans), of the share.
+    process makes; see `PredictionFile`. ``progress`` is told (scans done, all scans), of the share.
 
     Returns:
         The rows in the order of the prepared studies: all, or those that are there while other
@@ -84,7 +84,7 @@ def generate(
         progress(file.num_own - len(missing), file.num_own)
         if missing:
             shown = [study for batch in file.batches(missing) for study in batch]
-            view = told_by_table(writer.features(prepared, shown).visual, cues)
+            view = with_table_cues(writer.features(prepared, shown).visual, cues)
             write_scans(writer, file, view, progress=progress)
         return file.finish()
 
@@ -98,7 +98,7 @@ def generate_together(
         CtscribeError: As `generate`; ``E_SHARE`` where they write nothing for half an hour.
     """
     generate(writer, prepared, split, out_path, share=share)
-    file = Growing(out_path, prepared.scans(split, reported=False), share=share)
+    file = PredictionFile(out_path, prepared.scans(split, reported=False), share=share)
     wait_until_whole(out_path, lambda: len(file.scans) - len(file.rows()))
     return file.rows()
 
@@ -112,7 +112,7 @@ def open_reports(
     *,
     cues: CueTable | None,
     share: Share = ALONE,
-) -> Iterator[Growing]:
+) -> Iterator[PredictionFile]:
     """Opens the file of a split's reports, of this very way of writing, for this process.
 
     Raises:
@@ -120,14 +120,14 @@ def open_reports(
     """
     prepared.require(writer.recipe)
     scans = prepared.scans(split, reported=False)
-    with growing(out_path, scans, writer.generate.batch_size, share) as file:
-        writer.hold_against(prepared)
-        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
+    with open_prediction_file(out_path, scans, writer.generate.batch_size, share) as file:
+        writer.prepare_contrast(prepared)
+        told = {"cues": cue_source(writer, cues), "scans_sha256": prepared.sha256(scans)}
         file.claim(writer.made_of() | told)
         yield file
 
 
-def told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
+def cue_source(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
     """What the cues of a file of reports follow from."""
     if cues is not None:
         return [cues.sha256, cues.threshold]
@@ -136,7 +136,7 @@ def told_by(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | 
     return ["queries", writer.calibration.cue_threshold]
 
 
-def told_by_table(view: View, cues: CueTable | None) -> View:
+def with_table_cues(view: View, cues: CueTable | None) -> View:
     """The same view with the table's cue of each study, where there is a table."""
     if cues is None:
         return view
@@ -145,7 +145,7 @@ def told_by_table(view: View, cues: CueTable | None) -> View:
 
 def write_scans(
     writer: ReportWriter,
-    file: Growing,
+    file: PredictionFile,
     view: View,
     *,
     progress: ProgressCallback = lambda done, total: None,
@@ -157,13 +157,13 @@ def write_scans(
     missing = file.missing()
     num_lacking = len(missing)
     for batch in file.batches(missing):
-        num_lacking -= file.take(write_batch(writer, batch, view), missing)
+        num_lacking -= file.append_missing(write_batch(writer, batch, view), missing)
         progress(file.num_own - num_lacking, file.num_own)
 
 
 def write_batch(writer: ReportWriter, batch: Sequence[StudyRow], view: View) -> list[PredictionRow]:
     """A report of each of these scans, written together."""
-    shown = [writer.told(view(study)) for study in batch]
+    shown = [writer.with_cue(view(study)) for study in batch]
     answers = zip(batch, shown, writer.answers(shown), strict=True)
     return [answer_row(study, visual, answer) for study, visual, answer in answers]
 

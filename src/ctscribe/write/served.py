@@ -30,8 +30,8 @@ from ctscribe.text.prompt import prompt_messages
 from ctscribe.text.sections import split_report
 from ctscribe.write.cue_table import CueTable
 from ctscribe.write.endpoint import Endpoint, Reply
-from ctscribe.write.generate import report_row, told_by
-from ctscribe.write.growing import Growing, growing
+from ctscribe.write.generate import cue_source, report_row
+from ctscribe.write.prediction_file import PredictionFile, open_prediction_file
 from ctscribe.write.server_prompt import fields_of_a_video, trained_prompt
 from ctscribe.write.writer import ReportWriter
 
@@ -104,8 +104,8 @@ def generate_served(
     scans = prepared.scans(split, reported=False)
     if served.endpoint.is_remote:
         _require_nameless(scans)
-    with growing(out_path, scans) as file:
-        told = {"cues": told_by(writer, cues), "scans_sha256": prepared.sha256(scans)}
+    with open_prediction_file(out_path, scans) as file:
+        told = {"cues": cue_source(writer, cues), "scans_sha256": prepared.sha256(scans)}
         max_tokens = writer.generate.max_new_tokens
         if served.send_as == "video":
             told["positions"] = writer.recipe.model.positions
@@ -225,7 +225,7 @@ def _encoded(frame: UInt8[np.ndarray, "height width 3"], form: str, **options: i
 
 def _take(
     answers: Iterable[tuple[StudyRow, Reply | CtscribeError]],
-    file: Growing,
+    file: PredictionFile,
     num_missing: int,
     cue_of: Callable[[StudyRow], Cue],
     progress: ProgressCallback,

@@ -1,7 +1,7 @@
-"""A trained run at work: loaded once, it answers for scans that are prepared or in memory.
+"""`ReportWriter`: a trained run, loaded once, that works on prepared scans or scans in memory.
 
-In: a run folder; then scans, and reports where they are judged. Out: reports, their cross
-entropy, log-odds of the findings, evidence, and drafts.
+In: a run folder; then scans, and true reports where they are needed. Out: written reports, cross
+entropy of true reports, log-odds of findings, evidence for sentences, and drafts.
 """
 
 import hashlib
@@ -69,18 +69,18 @@ from ctscribe.write.draft import (
 )
 from ctscribe.write.draft_check import check_draft
 from ctscribe.write.evidence import (
+    ForcedReport,
     ReadReport,
-    ReportOnScan,
     SentenceEvidence,
     explain,
     read_report,
-    report_on_scan,
     sentence_rows,
+    teacher_force,
 )
-from ctscribe.write.layers import ShownSlices, layers_of
+from ctscribe.write.token_planes import ShownSlices, plane_locator
 
 View = Callable[[StudyRow], Visual]
-"""Gives what is shown as a study: its own scan, or something else in its place."""
+"""Gives the model's visual input for a study: its own scan, or another one in its place."""
 
 
 @final
@@ -135,19 +135,19 @@ class ReportWriter:
 
     @cached_property
     def generate(self) -> GenerateConfig:
-        """How reports are written: as `tune` chose for these weights, else as the recipe has it."""
+        """Decoding settings: those `tune` chose for these weights, else the recipe's."""
         return read_tuned(self.run_dir, self.weights_sha256) or self.recipe.generate
 
     def made_of(self) -> dict[str, Any]:
-        """What its reports follow from beside the scans and what it is told of them.
+        """All that decides its reports, except the scans and their cues.
 
-        That is the weights, how they write, and the volumes that reports are held against.
+        That is the weights, the decoding settings, and the volumes of contrastive decoding.
         """
-        held = self.generate.contrast != "none" and self._volumes_path.exists()
+        contrasts = self.generate.contrast != "none" and self._volumes_path.exists()
         return {
             "weights_sha256": self.weights_sha256,
             "generate": self.generate.model_dump(mode="json"),
-            "held_against_sha256": sha256_of_file(self._volumes_path) if held else None,
+            "held_against_sha256": sha256_of_file(self._volumes_path) if contrasts else None,
         }
 
     @property
@@ -155,8 +155,8 @@ class ReportWriter:
         """What `calibrate` or `tune` fitted for these weights; None before."""
         return self._calibration or read_calibration(self.run_dir, self.weights_sha256)
 
-    def changed(self, overrides: tuple[str, ...]) -> "ReportWriter":
-        """The same weights, writing as ``generate.key=value`` says, whatever `tune` found.
+    def with_overrides(self, overrides: tuple[str, ...]) -> "ReportWriter":
+        """The same weights with ``generate.key=value`` settings on top of its own.
 
         Raises:
             CtscribeError: ``E_RECIPE``.
@@ -173,11 +173,11 @@ class ReportWriter:
             )
         return self._copy(changed.generate)
 
-    def writing(
+    def with_settings(
         self, generate: GenerateConfig | None = None, calibration: Calibration | None = None
     ) -> "ReportWriter":
-        """The same weights, writing otherwise or told of findings at another threshold."""
-        self._loaded  # noqa: B018 - read once for both
+        """The same weights with other decoding settings, or another calibration."""
+        self._loaded  # noqa: B018 - so that both share one copy of the weights
         other = self._copy(generate or self.generate)
         other._calibration = calibration or self._calibration
         return other
@@ -196,9 +196,10 @@ class ReportWriter:
         noise: bool = False,
         progress: ProgressCallback = lambda done, total: None,
     ) -> FeatureStore:
-        """The visual tokens of prepared studies, computed where they are not stored yet.
+        """Stored visual tokens of prepared studies; those that are missing are computed.
 
-        With ``noise`` also those of noise of their sizes; ``progress`` is told (volumes done, all).
+        With ``noise`` also tokens of noise volumes of the same sizes. ``progress`` is called with
+        (volumes done, all volumes).
 
         Raises:
             CtscribeError: ``E_PREPARED`` when they were prepared otherwise than for this run.
@@ -206,11 +207,11 @@ class ReportWriter:
         prepared.require(self.recipe)
         return store_features(self.qwen, prepared, studies, noise=noise, progress=progress)
 
-    def hold_against(self, prepared: Prepared) -> None:
-        """Chooses the training volumes that reports are held against and keeps them in the run.
+    def prepare_contrast(self, prepared: Prepared) -> None:
+        """Chooses the volumes of contrastive decoding from the training split, once per run.
 
-        Nothing happens where reports are held against nothing, or the volumes are there. Launched
-        processes share the features of the training volumes and choose the same.
+        Does nothing without contrastive decoding, or where the volumes are there. Of several
+        launched processes each computes a share of the features, and all choose the same volumes.
 
         Raises:
             CtscribeError: ``E_EMPTY_SPLIT``, ``E_PREPARED``.
@@ -251,7 +252,7 @@ class ReportWriter:
         return prefill_contrast(self.qwen, self.tokenizer, volumes, mode, self.generate)
 
     def visual(self, scan: PreparedVolume) -> Visual:
-        """What the model is shown of a scan in memory.
+        """The model's visual input for a scan in memory.
 
         Raises:
             CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
@@ -268,7 +269,7 @@ class ReportWriter:
         )
 
     def require_tower(self) -> None:
-        """Refuses scans outside of a prepared folder for a run that reads another encoder.
+        """Refuses scans outside a prepared folder, whose features another encoder would have made.
 
         Raises:
             CtscribeError: ``E_ENCODER``.
@@ -280,15 +281,15 @@ class ReportWriter:
                 "outside of a prepared folder there are none",
             )
 
-    def told(self, visual: Visual) -> Visual:
-        """A volume with the findings that its prompt tells, where the run learned to be told.
+    def with_cue(self, visual: Visual) -> Visual:
+        """Completes a visual input with the texts its prompt needs: depth markers, and a cue.
 
-        One that has a cue keeps it; else the finding queries give it. The texts that the model's
-        family puts before slice pairs come along.
+        The cue is the list of findings that the prompt states. A run trained with cues
+        (``model.cues``) gets it from the finding queries, unless ``visual`` has one already.
 
         Raises:
-            CtscribeError: ``E_CUES`` when the run is not calibrated or has no queries, or has a
-                cue and did not learn to be told.
+            CtscribeError: ``E_CUES`` where a cue is needed, but the run is not calibrated or has no
+                finding queries; or where there is a cue, but the run was trained without.
         """
         if visual.cue is not None and not self.recipe.model.cues:
             raise CtscribeError(
@@ -310,23 +311,23 @@ class ReportWriter:
         return replace(visual, cue=cue_of(stated.tolist()))
 
     def cues(self, prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, tuple[str, ...]]:
-        """What the prompts of prepared studies tell, by volume name; see `told`."""
+        """The cue of each prepared study by volume name; see `with_cue`."""
         view = self.features(prepared, studies).visual
-        return {study.volume_name: self.told(view(study)).cue or () for study in studies}
+        return {study.volume_name: self.with_cue(view(study)).cue or () for study in studies}
 
     def answers(self, visuals: Sequence[Visual]) -> list[Answer]:
-        """Writes one report per visual input, all at once: frames or stored features, not mixed."""
+        """Writes one report per visual input, as one batch; frames and features cannot be mixed."""
         return write_reports(
             self.qwen,
             self.tokenizer,
-            [self.told(visual) for visual in visuals],
+            [self.with_cue(visual) for visual in visuals],
             self.recipe.model.positions,
             self.generate.max_new_tokens,
             contrast=self._contrast,
         )
 
     def losses(self, scans: Sequence[StudyRow], view: View) -> Float64[np.ndarray, "scans"]:
-        """Cross entropy of every scan's true report given a view, mean over its tokens, in nats.
+        """Cross entropy of each scan's true report given what ``view`` shows, in nats per token.
 
         Raises:
             CtscribeError: ``E_TOO_LONG`` or ``E_REPORT``, naming the study.
@@ -336,7 +337,7 @@ class ReportWriter:
         by_name = dict(zip(names, scans, strict=True))
         limit = self.qwen.config.text_config.max_position_embeddings
         shown = PairDataset(
-            by_name, rows, self.tokenizer, lambda study, _: self.told(view(study)), limit
+            by_name, rows, self.tokenizer, lambda study, _: self.with_cue(view(study)), limit
         )
         size, pad_id = self.generate.batch_size, int(self.tokenizer.pad_token_id)
         values = []
@@ -349,7 +350,7 @@ class ReportWriter:
         return torch.cat(values).numpy()
 
     def finding_logits(self, visuals: Sequence[Visual]) -> Float64[np.ndarray, "scans 18"]:
-        """Raw log-odds of the 18 findings by the run's finding queries; see `cues`.
+        """Raw log-odds of the 18 findings by the run's finding queries.
 
         Raises:
             CtscribeError: ``E_NO_QUERIES`` when it has none.
@@ -357,13 +358,13 @@ class ReportWriter:
         return finding_logits(self.qwen, visuals)
 
     def read(self, findings: str, impression: str) -> ReadReport:
-        """A report's sentences with their tokens."""
+        """Splits a report into sentences and their tokens."""
         return read_report(findings, impression, self.tokenizer)
 
-    def put_behind(self, report: ReadReport, visual: Visual) -> ReportOnScan:
-        """`report_on_scan` with the run's model, told what it is told when it writes."""
-        visual, positions = self.told(visual), self.recipe.model.positions
-        return report_on_scan(self.qwen, self.tokenizer, report, visual, positions)
+    def teacher_force(self, report: ReadReport, visual: Visual) -> ForcedReport:
+        """`evidence.teacher_force` with the run's model, and the prompt that it writes from."""
+        visual, positions = self.with_cue(visual), self.recipe.model.positions
+        return teacher_force(self.qwen, self.tokenizer, report, visual, positions)
 
     def evidence(
         self,
@@ -371,7 +372,7 @@ class ReportWriter:
         visual: Visual,
         shown: ShownSlices,
     ) -> tuple[SentenceEvidence, ...]:
-        """What each sentence of a report rests on, whoever wrote it; nothing for an empty one.
+        """The slices that each sentence of a report rests on, whoever wrote the report.
 
         Args:
             report: From `read`.
@@ -380,10 +381,10 @@ class ReportWriter:
         """
         if not report.sentences:
             return ()
-        on_scan = self.put_behind(report, visual)
+        forced = self.teacher_force(report, visual)
         of_encoder = self.recipe.model.encoder is not None
-        layer_at = layers_of(visual, shown, cell_px(self.qwen), of_encoder=of_encoder)
-        return explain(self.qwen, report, on_scan, layer_at)
+        locate_plane = plane_locator(visual, shown, cell_px(self.qwen), of_encoder=of_encoder)
+        return explain(self.qwen, report, forced, locate_plane)
 
     def report(
         self,
@@ -394,12 +395,12 @@ class ReportWriter:
         prefer: Prefer | None = None,
         series: str | None = None,
     ) -> Draft:
-        """Reads a scan and writes its draft; of one that holds no chest CT it says why not.
+        """Reads a scan and drafts its report; a scan without a chest CT gets the reason instead.
 
         Args:
             source: NIfTI file, or folder, zip archive or enhanced file of one DICOM series.
-            name: How the draft shall call the study; nothing of the source's name or header does.
-            cue: Findings to tell in the prompt; by default those that the queries see.
+            name: Name of the study in the draft; the source's name and header are never used.
+            cue: Findings to state in the prompt; by default those of the finding queries.
             prefer: Which affine of a NIfTI file to believe where two disagree; None refuses.
             series: Number or SeriesInstanceUID, where a folder holds several series.
 
@@ -422,7 +423,7 @@ class ReportWriter:
 
         Args:
             scan: HU in RAS orientation, as `front.read_scan` gives it.
-            name: How the draft shall call the study; else it is called after its voxels.
+            name: Name of the study in the draft; by default a hash of its frames.
 
         Raises:
             CtscribeError: ``E_ENCODER`` for a run that reads another encoder's features.
@@ -484,7 +485,7 @@ class ReportWriter:
         cue: tuple[str, ...] | None = None,
         shown: Visual | None = None,
     ) -> Draft:
-        """``shown`` is what the model is shown; without, what its tower makes of the frames."""
+        """``shown`` is the visual input; by default the tower computes it from the frames."""
         try:
             scan = prepare()
         except CtscribeError as error:
@@ -495,7 +496,7 @@ class ReportWriter:
         reason = why_not_assessable(scan.frames, scan.warnings)
         if reason:
             return self._draft(study, kind, scan, refused=reason)
-        visual = self.told(replace(shown or self.visual(scan), cue=cue))
+        visual = self.with_cue(replace(shown or self.visual(scan), cue=cue))
         answer = self.answers([visual])[0]
         text = answer.text
         report = self.read(*split_report(text))
@@ -523,7 +524,7 @@ class ReportWriter:
         )
 
     def _sentence_calibration(self) -> Calibration | None:
-        """The run's calibration where it tells how sure sentences are."""
+        """The run's calibration, where it covers sentences and the run has finding queries."""
         fitted = self.calibration
         has_queries = finding_queries_of(self.qwen) is not None
         return fitted if fitted is not None and fitted.sentence_slopes and has_queries else None
@@ -531,7 +532,7 @@ class ReportWriter:
     def _draft(
         self, study: str, kind: SourceKind, scan: PreparedVolume | None, refused: str | None = None
     ) -> Draft:
-        """A draft without text."""
+        """A draft without text; ``refused`` is the reason why it has none."""
         provenance = Provenance(
             ctscribe_version=__version__,
             model_preset=self.recipe.model.preset,

@@ -52,7 +52,7 @@ from ctscribe.text.prompt import (
     pair_of_tokens,
     prompt_messages,
 )
-from ctscribe.write.evidence import ReportOnScan, leave_one_out, log_probs
+from ctscribe.write.evidence import ForcedReport, leave_one_out, log_probs
 from tests.learn.model.batches import ANSWERS, random_frames
 from tests.models import tiny_of
 from tests.refusals import refusal
@@ -389,8 +389,8 @@ def test_evidence_asks_for_the_same_probabilities(
 ) -> None:
     """With all pairs there they are the losses; without one, others."""
     each = samples(backbone_of(ours), tokenizer, "depth")[1]
-    on_scan = behind(ours, tokenizer, each)
-    scores = log_probs(ours, on_scan, leave_one_out(on_scan.num_pairs))
+    forced = behind(ours, tokenizer, each)
+    scores = log_probs(ours, forced, leave_one_out(forced.num_pairs))
     losses = answer_losses(ours, collate_samples([each], pad_id=0), "depth").values
     torch.testing.assert_close(-scores[0], losses, atol=1e-5, rtol=1e-5)
     assert (scores[1:] - scores[0]).abs().amax(1).min() > 1e-3
@@ -398,14 +398,14 @@ def test_evidence_asks_for_the_same_probabilities(
 
 def behind(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, each: Sample
-) -> ReportOnScan:
+) -> ForcedReport:
     shown = _stored(model, each.visual)
     assert shown.visual_tokens is not None
     start = int((each.labels != -100).nonzero()[0])
     pairs = pair_of_tokens(tokenizer, shown.grid_thw, markers=shown.markers)
     pair_of = torch.tensor(pairs + [-1] * (len(each.input_ids) - start))
     place = places(model, each.input_ids, shown, "depth")
-    return ReportOnScan(each.input_ids, start, pair_of, shown.visual_tokens, shown.grid_thw, place)
+    return ForcedReport(each.input_ids, start, pair_of, shown.visual_tokens, shown.grid_thw, place)
 
 
 @torch.no_grad()
@@ -415,12 +415,12 @@ def test_a_pair_left_out_leaves_nothing_of_its_depth_in_words(
     """Against the prompt of a scan that never had it; markers differ in length."""
     model = tiny_of(QWEN3_VL, tokenizer)
     each = samples(QWEN3_VL, tokenizer, "depth")[1]
-    on_scan, shown = behind(model, tokenizer, each), each.visual
+    forced, shown = behind(model, tokenizer, each), each.visual
     assert shown.frames is not None
     assert shown.markers is not None
     sets = [frozenset({0, 1, 2}), frozenset({1, 2}), frozenset({0, 2}), frozenset({0, 1})]
     sets += [frozenset({1}), frozenset({2})]
-    for kept, found in zip(sets, log_probs(model, on_scan, sets), strict=True):
+    for kept, found in zip(sets, log_probs(model, forced, sets), strict=True):
         slices = [number for pair in sorted(kept) for number in (2 * pair, 2 * pair + 1)]
         less = Visual(
             (len(kept), *shown.grid_thw[1:]),
@@ -431,7 +431,7 @@ def test_a_pair_left_out_leaves_nothing_of_its_depth_in_words(
         alone = collate_samples([sample(tokenizer, less, ANSWERS[1])], pad_id=0)
         expected = -answer_losses(model, alone, "depth").values
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    nothing = log_probs(model, on_scan, [frozenset()])
+    nothing = log_probs(model, forced, [frozenset()])
     assert torch.isfinite(nothing).all()
 
 

@@ -139,10 +139,10 @@ def test_what_it_wrote_is_written_again_and_rests_on_planes(
         assert (pair.box_px is None) == (pair.box_mm is None)
     scan = encoded.scans("validation")[0]
     view = writer.features(encoded, [scan]).visual
-    on_scan = writer.put_behind(writer.read(scan.findings, scan.impression), view(scan))
-    scores = log_probs(writer.qwen, on_scan, [frozenset(range(4))])
+    forced = writer.teacher_force(writer.read(scan.findings, scan.impression), view(scan))
+    scores = log_probs(writer.qwen, forced, [frozenset(range(4))])
     assert -float(scores.mean()) == pytest.approx(float(writer.losses([scan], view)[0]), rel=1e-4)
-    assert torch.equal(visual_tokens_of(writer.qwen, [view(scan)]), on_scan.visual_tokens)
+    assert torch.equal(visual_tokens_of(writer.qwen, [view(scan)]), forced.visual_tokens)
     card = make_card(writer, encoded, "validation", tmp_path / "card")
     assert [*card["views"]] == ["real", "noise", "other_patient"]
     assert "blank" in card["not_shown"]

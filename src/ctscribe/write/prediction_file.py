@@ -1,8 +1,9 @@
-"""Predictions while they are written, by one process or by several that share the scans.
+"""``predictions.jsonl`` while it is written, by one process or by several that share the scans.
 
-In: the scans and who writes. Out: ``predictions.jsonl``, one row per scan in their order. Its rows
-are its ledger: each has a checksum, a last line that an interruption cut is dropped, and what is
-there is not written again.
+In: the scans, and this process's share of them. Out: one row per scan, in the scans' order.
+
+The rows that are there say what is done, so an interrupted call goes on behind them. Each row has a
+checksum; a last line that was cut off in the middle is dropped.
 """
 
 import shutil
@@ -22,15 +23,15 @@ from ctscribe.base.workers import ALONE, Share
 
 @final
 @dataclass(frozen=True)
-class Growing:
-    """A file of predictions that is written; `growing` locks it.
+class PredictionFile:
+    """A file of predictions that is being written; `open_prediction_file` locks it.
 
-    Of several processes each does every so many batches and appends to a file of its own in a
-    folder beside; whichever sees the rows of all scans puts them together. Any number of processes
-    goes on with what any other number left.
+    Of n processes each writes every n-th batch, into a file of its own in a folder beside. The
+    process that finds the rows of all scans there joins them into ``path``. A file begun by any
+    number of processes can be finished by any other number.
 
-    Which scans are written together is fixed by their order, whoever writes and wherever it was
-    interrupted, because in bfloat16 a report may depend on those beside it.
+    Batches are fixed by the scans' order, whoever writes them and wherever an earlier call was
+    interrupted: in bfloat16 a report may depend on the others in its batch.
     """
 
     path: Path
@@ -44,7 +45,7 @@ class Growing:
 
     @property
     def own_path(self) -> Path:
-        """Where this process appends."""
+        """The file that this process appends to."""
         number, of = self.share
         return self.path if of == 1 else self._parts / f"{number + 1}-of-{of}.jsonl"
 
@@ -56,54 +57,54 @@ class Growing:
 
     @property
     def num_own(self) -> int:
-        """Scans of this process."""
+        """How many scans are this process's."""
         return sum(map(len, self._own_batches))
 
     def claim(self, request: dict[str, Any]) -> None:
-        """Notes beside the file what it is made of.
+        """Records beside the file what its rows depend on.
 
         Raises:
-            CtscribeError: ``E_RUN_EXISTS`` when what is there was asked for otherwise.
+            CtscribeError: ``E_RUN_EXISTS`` when the file was begun with another request.
         """
         claim(self.path, request, has_parts=any(self._parts.glob("*.jsonl")))
 
     def missing(self) -> list[StudyRow]:
-        """The scans of this process that have no report yet.
+        """This process's scans that have no report yet.
 
         Raises:
             CtscribeError: ``E_ROW`` for a damaged row, ``E_WRITE``.
         """
         _drop_cut_line(self.own_path)
-        there = self._by_scan()
-        return [each for batch in self._own_batches for each in batch if each.scan_id not in there]
+        done = self._by_scan()
+        return [each for batch in self._own_batches for each in batch if each.scan_id not in done]
 
     def batches(self, missing: Sequence[StudyRow]) -> list[Sequence[StudyRow]]:
-        """The batches, whole, in which one of these scans is."""
-        lacking = {study.scan_id for study in missing}
-        return [b for b in self._own_batches if any(study.scan_id in lacking for study in b)]
+        """The whole batches that contain any of these scans."""
+        scan_ids = {study.scan_id for study in missing}
+        return [b for b in self._own_batches if any(study.scan_id in scan_ids for study in b)]
 
     def append(self, row: PredictionRow) -> None:
-        """Adds a report.
+        """Appends a report.
 
         Raises:
             CtscribeError: ``E_WRITE``.
         """
         append_row(self.own_path, row)
 
-    def take(self, rows: Sequence[PredictionRow], missing: Sequence[StudyRow]) -> int:
-        """Adds those reports of a batch that are of missing scans; returns how many they are.
+    def append_missing(self, rows: Sequence[PredictionRow], missing: Sequence[StudyRow]) -> int:
+        """Appends the reports of a batch whose scans are missing; returns their number.
 
         Raises:
             CtscribeError: ``E_WRITE``.
         """
-        lacking = {study.scan_id for study in missing}
-        new = [row for row in rows if row.scan_id in lacking]
+        scan_ids = {study.scan_id for study in missing}
+        new = [row for row in rows if row.scan_id in scan_ids]
         for row in new:
             self.append(row)
         return len(new)
 
     def finish(self) -> list[PredictionRow]:
-        """Puts all rows into the scans' order, if all are there; returns those that are.
+        """Writes the rows in the scans' order once all are there; returns those that are.
 
         Raises:
             CtscribeError: As `missing`.
@@ -116,19 +117,19 @@ class Growing:
         return rows
 
     def rows(self) -> list[PredictionRow]:
-        """The rows that are there, whoever wrote them, in the scans' order.
+        """The rows that all processes have written so far, in the scans' order.
 
         Raises:
             CtscribeError: As `missing`.
         """
-        there = self._by_scan()
-        return [there[study.scan_id] for study in self.scans if study.scan_id in there]
+        done = self._by_scan()
+        return [done[study.scan_id] for study in self.scans if study.scan_id in done]
 
     def _by_scan(self) -> dict[str, PredictionRow]:
-        """The whole file comes last, as parts are removed when it is there."""
+        """The rows by scan id; the whole file is read last, as parts are removed once it exists."""
         found: dict[str, PredictionRow] = {}
         parts: list[Path] = []
-        with suppress(FileNotFoundError):  # another process puts all together at this moment
+        with suppress(FileNotFoundError):  # another process is joining the parts at this moment
             parts = sorted(self._parts.glob("*.jsonl"))
         for path in (*parts, self.path):
             try:
@@ -142,21 +143,21 @@ class Growing:
 
 
 @contextmanager
-def growing(
+def open_prediction_file(
     path: Path, scans: Sequence[StudyRow], batch_size: int = 1, share: Share = ALONE
-) -> Iterator[Growing]:
-    """Locks a file of predictions for one process, or this process's part of it.
+) -> Iterator[PredictionFile]:
+    """Locks a file of predictions, or this process's part of it, and opens it for writing.
 
     Raises:
-        CtscribeError: ``E_BUSY`` while it is written otherwise, ``E_WRITE``.
+        CtscribeError: ``E_BUSY`` while another call writes it, ``E_WRITE``.
     """
-    file = Growing(path, scans, batch_size, share)
+    file = PredictionFile(path, scans, batch_size, share)
     with nullcontext() if share[1] == 1 else many_writers_of(path), one_writer_of(file.own_path):
         yield file
 
 
 def _drop_cut_line(path: Path) -> None:
-    """Takes a half-written last line out of a file that may not be there."""
+    """Drops a half-written last line of a file, or makes the folder of a file that is not there."""
     if not path.exists():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Where a layer of visual tokens lies in its scan: two neighbouring frames, or an encoder's plane.
+"""Where a plane of visual tokens lies in its scan.
 
-In: a layer's number and, where attention has a peak on it, a box in cells. Out: slices, pixels and
-millimetres.
+A plane is one depth step of the grid of visual tokens: a pair of neighbouring frames, or a plane of
+another encoder's grid. In: its number and, where attention has a peak on it, a box in cells. Out:
+the slices it shows, and the box in pixels and millimetres.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,17 +25,18 @@ from ctscribe.scan.types import Affine
 @final
 @dataclass(frozen=True)
 class ShownSlices:
-    """The frames of a scan: z index and superior coordinate (RAS+) of each, and where pixels lie.
-
-    ``frame_to_ras`` is (column px, row px, z index, 1) → RAS+ mm, ``size_px`` (height, width),
-    ``depth`` the number of z indices.
-    """
+    """Geometry of the frames that are shown of a scan."""
 
     slice_indices: Sequence[int]
+    """z index of each frame."""
     position_mm: Sequence[float]
+    """Superior coordinate of each frame, RAS+."""
     frame_to_ras: Affine
+    """(column px, row px, z index, 1) → RAS+ mm."""
     size_px: tuple[int, int]
+    """(height, width)."""
     depth: int
+    """Number of z indices of the volume."""
 
     @classmethod
     def of_scan(cls, scan: PreparedVolume) -> "ShownSlices":
@@ -54,8 +56,8 @@ class ShownSlices:
 
 @final
 @dataclass(frozen=True)
-class Layer:
-    """Slices that a layer shows, and a box in them; None where that is not known."""
+class PlaneInScan:
+    """The slices that a plane shows, and a box in them; None where there is no box."""
 
     slice_indices: tuple[int, ...]
     position_mm: tuple[float, ...]
@@ -63,31 +65,38 @@ class Layer:
     box_mm: BoxMm | None = None
 
 
-FindLayer = Callable[[int, BoxPx | None], Layer]
-"""Of a layer's number and a box in cells."""
+LocatePlane = Callable[[int, BoxPx | None], PlaneInScan]
+"""(number of the plane, box in cells) → where they lie."""
 
 
-def layers_of(visual: Visual, shown: ShownSlices, cell_px: int, *, of_encoder: bool) -> FindLayer:
-    """How the layers of a volume are found in its scan.
+def plane_locator(
+    visual: Visual, shown: ShownSlices, cell_px: int, *, of_encoder: bool
+) -> LocatePlane:
+    """The function that locates the planes of a volume in its scan.
 
-    ``cell_px`` is the side of a cell where layers are pairs of frames, and not planes of another
-    encoder's grid. Such a plane is in those of the frames that lie in it, and where there are none
-    in the slice nearest to its middle.
+    Args:
+        visual: Gives the geometry of an encoder's grid.
+        shown: The frames.
+        cell_px: Side of a cell; used for pairs of frames only.
+        of_encoder: Whether planes are those of another encoder's grid.
     """
     if of_encoder:
-        return partial(_plane, visual, shown)
-    return partial(_pair, shown, cell_px)
+        return partial(_encoder_plane, visual, shown)
+    return partial(_frame_pair, shown, cell_px)
 
 
-def _pair(shown: ShownSlices, cell_px: int, number: int, cells: BoxPx | None) -> Layer:
+def _frame_pair(shown: ShownSlices, cell_px: int, number: int, cells: BoxPx | None) -> PlaneInScan:
     both, box = slice(2 * number, 2 * number + 2), None
     if cells is not None:
         left, top, right, bottom = (edge * cell_px for edge in cells)
         box = left, top, right, bottom
-    return Layer(tuple(shown.slice_indices[both]), tuple(shown.position_mm[both]), box)
+    return PlaneInScan(tuple(shown.slice_indices[both]), tuple(shown.position_mm[both]), box)
 
 
-def _plane(visual: Visual, shown: ShownSlices, number: int, cells: BoxPx | None) -> Layer:
+def _encoder_plane(
+    visual: Visual, shown: ShownSlices, number: int, cells: BoxPx | None
+) -> PlaneInScan:
+    """The frames that lie in the plane; where there are none, the slice nearest to its middle."""
     low_mm, high_mm = reach_of_planes(visual.position_mm)[number]
     inside = [
         (index, mm)
@@ -95,22 +104,24 @@ def _plane(visual: Visual, shown: ShownSlices, number: int, cells: BoxPx | None)
         if low_mm <= mm < high_mm
     ]
     slices = inside or _nearest(shown, visual.position_mm[number])
-    indices, places = tuple(index for index, _ in slices), tuple(mm for _, mm in slices)
+    indices, positions_mm = tuple(index for index, _ in slices), tuple(mm for _, mm in slices)
     if cells is None or visual.grid_to_ras is None:
-        return Layer(indices, places)
+        return PlaneInScan(indices, positions_mm)
     box_mm = cells_in_mm(np.array(visual.grid_to_ras), number, cells)
     to_frame = np.linalg.inv(shown.frame_to_ras)
     box = bounds_in(to_frame, zip(*box_mm, strict=True))
-    box += (0.5, -0.5)  # outer edges here, centres of the outermost pixels there
-    return Layer(indices, places, box_in_pixels(box, shown.size_px), box_mm)
+    box += (0.5, -0.5)  # from outer edges to the centres of the outermost pixels
+    return PlaneInScan(indices, positions_mm, box_in_pixels(box, shown.size_px), box_mm)
 
 
 def cells_in_mm(grid_to_ras: Affine, plane: int, cells: BoxPx) -> BoxMm:
-    """Outer edges of cells of one plane of an encoder's grid, RAS+ mm.
+    """Outer edges, in RAS+ mm, of a box of cells in one plane of an encoder's grid.
 
     Args:
-        grid_to_ras: (plane, row, column, 1) of a visual token's middle → RAS+ mm.
-        cells: (left, top, right, bottom), the last two exclusive; `CELLS_PER_SIDE` to a token.
+        grid_to_ras: (plane, row, column, 1) of a visual token's centre → RAS+ mm.
+        plane: Number of the plane.
+        cells: (left, top, right, bottom) in cells, the last two exclusive; a token has
+            `CELLS_PER_SIDE` cells along each side.
     """
     left, top, right, bottom = (edge / CELLS_PER_SIDE - 0.5 for edge in cells)
     ends = (plane - 0.5, plane + 0.5), (top, bottom), (left, right)
@@ -119,7 +130,7 @@ def cells_in_mm(grid_to_ras: Affine, plane: int, cells: BoxPx) -> BoxMm:
 
 
 def _nearest(shown: ShownSlices, position_mm: float) -> list[tuple[int, float]]:
-    """The slice of the scan nearest to a position; none where that lies beside the scan."""
+    """The slice nearest to a superior coordinate; none where it lies outside the scan."""
     height, width = shown.size_px
     middle = np.array([(width - 1) / 2, (height - 1) / 2, 0.0, 1.0])
     start, step = float(shown.frame_to_ras[2] @ middle), float(shown.frame_to_ras[2, 2])

@@ -33,7 +33,7 @@ from ctscribe.show.report import report_of, save_draft
 from ctscribe.show.viewer import places_of
 from ctscribe.text.findings import FINDINGS
 from ctscribe.write.find_evidence import find_evidence
-from ctscribe.write.layers import ShownSlices, layers_of
+from ctscribe.write.token_planes import ShownSlices, plane_locator
 from ctscribe.write.writer import ReportWriter
 from tests.data.tree import SLICES, VOLUME, write_tree
 from tests.models import tiny_model, write_run
@@ -201,7 +201,7 @@ def test_planes_alone_name_slices_and_no_box(prepared: Prepared, writer: ReportW
     shown = ShownSlices.of_study(prepared, study)
     store = writer.features(prepared, [study])
     visual = replace(store.visual(study), grid_to_ras=None)
-    find = layers_of(visual, shown, 7, of_encoder=True)
+    find = plane_locator(visual, shown, 7, of_encoder=True)
     layers = [find(number, (0, 0, 1, 1)) for number in range(GRID[2])]
     assert all(layer.box_px is None and layer.box_mm is None for layer in layers)
     reported = [index for layer in layers for index in layer.slice_indices]
@@ -209,5 +209,5 @@ def test_planes_alone_name_slices_and_no_box(prepared: Prepared, writer: ReportW
     for layer, middle in zip(layers, visual.position_mm, strict=True):
         assert all(abs(mm - middle) <= 18 + 1e-6 for mm in layer.position_mm)
     beside = ShownSlices(shown.slice_indices, shown.position_mm, shown.frame_to_ras, (56, 84), 40)
-    far = layers_of(replace(visual, position_mm=(5000.0, 0.0)), beside, 7, of_encoder=True)
+    far = plane_locator(replace(visual, position_mm=(5000.0, 0.0)), beside, 7, of_encoder=True)
     assert far(0, None).slice_indices == ()

@@ -21,7 +21,7 @@ from ctscribe.learn.model.checkpoint import save_model
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.learn.pairs.dataset import Visual
 from ctscribe.write.generate import generate
-from ctscribe.write.growing import Growing
+from ctscribe.write.prediction_file import PredictionFile
 from ctscribe.write.writer import ReportWriter
 from tests.holders import held
 from tests.models import tiny_model, write_run
@@ -136,7 +136,7 @@ def test_one_process_and_several_do_not_write_beside_each_other(
         generate(run, prepared, "test", out, share=(0, 2))
     with held(one_writer_of(out)), refusal("E_BUSY", "p.jsonl"):
         generate(run, prepared, "test", out, share=(1, 2))
-    part = Growing(out, [], share=(1, 2)).own_path
+    part = PredictionFile(out, [], share=(1, 2)).own_path
     with held(one_writer_of(part)), refusal("E_BUSY", "2-of-2"):
         generate(run, prepared, "test", out, share=(1, 2))
 
@@ -182,7 +182,7 @@ def test_one_of_two_processes_killed_half_way_loses_nothing(
     prepared = prepare(tmp_path, len(STUDIES))
     whole, out = tmp_path / "whole.jsonl", run.run_dir / "predictions_test.jsonl"
     rows = generate(run, prepared, "test", whole)
-    part = Growing(out, [], share=(1, 2)).own_path
+    part = PredictionFile(out, [], share=(1, 2)).own_path
     kill_half_way(torchrun("generate", run, prepared), part)
     kept = read_rows(part, PredictionRow, partial=True)
     assert 0 < len(kept) < len(STUDIES) // 2
