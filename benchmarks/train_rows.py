@@ -33,7 +33,12 @@ from ctscribe.learn.model.tower import patchify, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, PairBatch, collate_pairs
 from ctscribe.learn.pairs.dataset import Pair, PairDataset
 from ctscribe.learn.train.arguments import training_arguments
-from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
+from ctscribe.learn.train.scorer import (
+    ReportScorer,
+    choose_trainable,
+    enable_checkpointing,
+    learning_rates,
+)
 from ctscribe.learn.train.stage import visual_source
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.text.prompt import QUESTION, SYSTEM
@@ -76,7 +81,7 @@ class Row:
     fast_tower: bool = True
     """Batched windows and a linear patch embedding in the tower."""
     recomputed: Literal["none", "layers", "cheap"] = "none"
-    """What the backward pass computes again, as in `ctscribe.learn.train.scorer.recompute`."""
+    """What the backward pass computes again, as in `scorer.enable_checkpointing`."""
     narrow: bool = True
     """Last decoder layer only where it is read."""
     freeze_tower: bool = True
@@ -178,7 +183,7 @@ def model_of(
     if row.narrow:
         trim_last_layer(qwen)
     if row.recomputed != "none":
-        recompute(qwen, row.recomputed)
+        enable_checkpointing(qwen, row.recomputed)
     return qwen
 
 

@@ -30,7 +30,7 @@ from ctscribe.learn.model.tower import encode_frames, speed_up_tower
 from ctscribe.learn.pairs.collate import Batch, collate_samples
 from ctscribe.learn.pairs.dataset import Sample as Read
 from ctscribe.learn.pairs.dataset import Visual
-from ctscribe.learn.train.scorer import choose_trainable, recompute
+from ctscribe.learn.train.scorer import choose_trainable, enable_checkpointing
 from ctscribe.text.prompt import encode_example
 
 RANK, PAIRS, ROWS = 8, 4, 16
@@ -119,7 +119,7 @@ def test_layers_that_are_computed_again_are_counted_twice(
 ) -> None:
     asked, sample = batch
     qwen = deepcopy(small)
-    recompute(qwen, "layers")
+    enable_checkpointing(qwen, "layers")
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with counter:
         answer_losses(qwen, asked, "index").values.mean().backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ import torch
 
 from ctscribe.base.recipe import ReinforceConfig
 from ctscribe.base.types import Labels
-from ctscribe.learn.reward import advantages, draw_others, judge, set_f1, stated_labels
+from ctscribe.learn.reward import advantages, draw_others, reward_of, set_f1, stated_labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.labeler import known_labels
 from tests.refusals import refusal
@@ -59,7 +59,7 @@ def test_a_report_earns_its_own_f1_less_a_strangers_and_less_for_a_cut(
     earns: float,
 ) -> None:
     config = ReinforceConfig(other_weight=0.5, unfinished_penalty=0.7)
-    earned = judge(
+    earned = reward_of(
         says(*written), finished=finished, own=labels(*own), other=labels(*other), config=config
     )
     assert earned.reward == pytest.approx(earns)
@@ -72,7 +72,7 @@ def test_reciting_earns_nothing_over_all_pairs_of_patients_who_differ() -> None:
     config = ReinforceConfig(other_weight=1.0)
     for recited in ((), (NODULE,), (NODULE, FLUID, HERNIA)):
         earned = [
-            judge(says(*recited), finished=True, own=own, other=other, config=config).reward
+            reward_of(says(*recited), finished=True, own=own, other=other, config=config).reward
             for own in patients
             for other in patients
             if own != other

@@ -1,7 +1,7 @@
-"""What a written report earns, and how much better than its group that is.
+"""The reward of a sampled report, and its advantage within its group.
 
-A report earns the agreement of the findings that it states with those of its own patient, less
-its agreement with another patient's: what can be had by reciting earns nothing.
+The reward is the F1 of the stated findings against the patient's own labels, minus a share of their
+F1 against another patient's. So a report that would fit any patient gains nothing.
 """
 
 from collections.abc import Sequence
@@ -21,48 +21,44 @@ from ctscribe.text.labeler import known_labels, label_report
 from ctscribe.text.sections import split_report
 
 _SMALL = 1e-6
-"""Spreads of rewards below it are rounding: their group teaches nothing."""
+"""A standard deviation of rewards below this is rounding error; the advantages are then 0."""
 
 
 @final
 @dataclass(frozen=True)
-class Earned:
-    """What one report earned."""
+class Reward:
+    """The reward of one report."""
 
     reward: float
     own_f1: float
-    """Agreement with the findings of its own patient, 0 to 1."""
+    """Against the labels of its own patient, 0 to 1."""
     other_f1: float
-    """Agreement with those of another patient, 0 to 1."""
+    """Against those of another patient, 0 to 1."""
 
 
-def judge(
+def reward_of(
     text: str, *, finished: bool, own: Labels, other: Labels, config: ReinforceConfig
-) -> Earned:
-    """Reads the findings that an answer states and compares them with both patients'."""
+) -> Reward:
+    """The reward of an answer; an unfinished one is penalised."""
     stated = stated_labels(text)
     own_f1, other_f1 = set_f1(stated, own), set_f1(stated, other)
     penalty = 0.0 if finished else config.unfinished_penalty
-    return Earned(own_f1 - config.other_weight * other_f1 - penalty, own_f1, other_f1)
+    return Reward(own_f1 - config.other_weight * other_f1 - penalty, own_f1, other_f1)
 
 
 def stated_labels(text: str) -> Labels:
-    """The findings that an answer states, read as evaluation reads them: without its headings."""
+    """The findings that an answer states, read by the rule labeler as in evaluation."""
     return label_report("\n".join(split_report(text)))
 
 
 def set_f1(stated: Labels, true: Labels) -> float:
-    """2·|both| / (|stated| + |true|); 1 for two empty sets: no finding is a right answer too.
-
-    So on a scan without findings a report earns 1 or 0, and on any other one that states nothing
-    earns 0.
-    """
+    """F1 of two sets of findings: 2·|both| / (|stated| + |true|), and 1 where both are empty."""
     size = sum(stated) + sum(true)
     return 2 * sum(a and b for a, b in zip(stated, true, strict=True)) / size if size else 1.0
 
 
 def draw_others(studies: Sequence[StudyRow], seed: int) -> list[Labels]:
-    """For each study the labels of another patient, drawn uniformly among those that differ.
+    """For each study the labels of another patient, drawn uniformly from those that differ.
 
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when no other patient's labels differ from a study's.
@@ -74,9 +70,9 @@ def draw_others(studies: Sequence[StudyRow], seed: int) -> list[Labels]:
 
 
 def advantages(rewards: Float[Tensor, "scans samples"]) -> Float[Tensor, "scans samples"]:
-    """How many standard deviations above the mean of its scan's reports each reward lies.
+    """Each reward, standardised over the reports of its scan; 0 where these are all equal.
 
-    0 where all reports of a scan earn the same. Source: Shao et al., arXiv:2402.03300, section
+    Source: Shao et al., arXiv:2402.03300, section
     4.1.2, Â = (r − mean(r)) / std(r).
     """
     centred = rewards - rewards.mean(1, keepdim=True)

@@ -19,8 +19,8 @@ from ctscribe.learn.train.epochs import EpochsInOrder
 from ctscribe.learn.train.scorer import (
     ReportScorer,
     choose_trainable,
+    enable_checkpointing,
     learning_rates,
-    recompute,
 )
 from ctscribe.learn.train.stage import learner, visual_source
 from ctscribe.learn.train.trainer import PairTrainer
@@ -52,7 +52,7 @@ class Bench:
         self.qwen, self.tokenizer = learner(start, recipe)
         choose_trainable(self.qwen, recipe.model)
         if recipe.train.gradient_checkpointing:
-            recompute(self.qwen, "cheap")
+            enable_checkpointing(self.qwen, "cheap")
         visual = visual_source(self.qwen, prepared, rows, recipe)
         self.dataset = PairDataset(prepared.by_name, rows, self.tokenizer, visual, 4096)
         self.scorer = ReportScorer(self.qwen, "depth")

@@ -11,7 +11,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.recipe import Recipe, TrainConfig, read_recipe
 from ctscribe.learn.pairs.dataset import Pair
 from ctscribe.learn.train.arguments import training_arguments
-from ctscribe.learn.train.epochs import Carried, collate_carried
+from ctscribe.learn.train.epochs import ErrorsAsItems, collate_or_error
 from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, metrics, weights
 from tests.refusals import refusal
 
@@ -73,10 +73,10 @@ class Broken:
 
 def test_an_error_in_a_worker_stays_what_it_is() -> None:
     loader = DataLoader(
-        Carried(Broken()),
+        ErrorsAsItems(Broken()),
         batch_size=2,
         num_workers=1,
-        collate_fn=lambda items: collate_carried(items, pad_id=0),
+        collate_fn=lambda items: collate_or_error(items, pad_id=0),
     )
     (error,) = loader
     assert isinstance(error, CtscribeError)

@@ -14,7 +14,7 @@ from ctscribe.learn.model.qwen import answer_losses, losses_of_both
 from ctscribe.learn.pairs.collate import collate_samples
 from ctscribe.learn.pairs.dataset import Sample, Visual
 from ctscribe.learn.train import memory, stage
-from ctscribe.learn.train.memory import StepMemory, _Kept, branch_bytes, held_bytes
+from ctscribe.learn.train.memory import StepMemory, _SavedBytes, activation_bytes, static_bytes
 from ctscribe.learn.train.scorer import choose_trainable
 from ctscribe.text.prompt import encode_example
 from tests.learn.model.batches import make_batch, random_frames
@@ -33,7 +33,7 @@ def test_a_branch_keeps_what_is_estimated(
     choose_trainable(qwen, ModelConfig(tuning=tuning))
     batch = make_batch(tokenizer, ["A nodule in the lung. " * 20], [random_frames(8, 112, 112)])
     kept = kept_by(qwen, batch, dtype)
-    estimate = branch_bytes(qwen, dtype, batch["input_ids"].shape[1])
+    estimate = activation_bytes(qwen, dtype, batch["input_ids"].shape[1])
     assert 0.95 * kept < estimate["none"] < 1.2 * kept
     assert estimate["none"] > estimate["layers"]
     # of what adapters add to, autograd alone keeps less than all products
@@ -52,12 +52,12 @@ def test_layers_of_every_kind_are_estimated(
     ids, labels = encode_example(tokenizer, answer, shown.grid_thw, markers=shown.markers)
     batch = collate_samples([Sample("study", torch.tensor(ids), torch.tensor(labels), shown)], 0)
     kept = kept_by(qwen, batch, "float32")
-    assert 0.95 * kept < branch_bytes(qwen, "float32", len(ids))["none"] < 1.2 * kept
+    assert 0.95 * kept < activation_bytes(qwen, "float32", len(ids))["none"] < 1.2 * kept
 
 
 def kept_by(qwen: PreTrainedModel, batch: Any, dtype: str) -> int:  # noqa: ANN401  # a Batch
     """What autograd holds of a forward pass."""
-    kept = _Kept(qwen)
+    kept = _SavedBytes(qwen)
     with (
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"),
         torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor),
@@ -74,11 +74,13 @@ def test_branches_that_share_prompts_keep_what_is_estimated(
     answers, frames = ["A nodule. " * 40] * 2, [random_frames(8, 112, 112, n) for n in range(2)]
     positive = make_batch(tokenizer, answers, frames)
     negative = positive | {"frames": [], "prompt_rows": [1, 0]}
-    kept = _Kept(qwen)
+    kept = _SavedBytes(qwen)
     with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
         losses_of_both(qwen, positive, negative, "depth")
-    estimate = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()), sharing=True)
-    alone = branch_bytes(qwen, "float32", int(positive["attention_mask"].sum()))
+    estimate = activation_bytes(
+        qwen, "float32", int(positive["attention_mask"].sum()), sharing=True
+    )
+    alone = activation_bytes(qwen, "float32", int(positive["attention_mask"].sum()))
     # one layer more: that which runs again
     assert kept.total < estimate["none"] < 1.6 * kept.total
     assert all(alone[way] < taken for way, taken in estimate.items())
@@ -90,11 +92,11 @@ def test_what_is_held_follows_from_what_learns(tokenizer: PreTrainedTokenizerBas
     learning = [weight for weight in qwen.parameters() if weight.requires_grad]
     numbers = sum(weight.numel() for weight in learning)
     below = 4 * sum(weight.numel() for weight in qwen.parameters())
-    assert held_bytes(qwen, "adamw") == below + 12 * numbers
-    assert held_bytes(qwen, "adamw_8bit") == below + 6 * numbers
-    assert held_bytes(qwen, "adamw", num_processes=2) == below + 16 * numbers
+    assert static_bytes(qwen, "adamw") == below + 12 * numbers
+    assert static_bytes(qwen, "adamw_8bit") == below + 6 * numbers
+    assert static_bytes(qwen, "adamw", num_processes=2) == below + 16 * numbers
     sums = sum(4 * (weight.shape[0] + weight.shape[1]) for weight in learning)
-    assert held_bytes(qwen, "adafactor") == below + 4 * numbers + sums
+    assert static_bytes(qwen, "adafactor") == below + 4 * numbers + sums
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_a_run_tells_what_it_takes_and_computes_again_where_memory_is_short(
 ) -> None:
     told: list[str] = []
     ways = []
-    monkeypatch.setattr(stage, "recompute", lambda qwen, way: ways.append(way))
+    monkeypatch.setattr(stage, "enable_checkpointing", lambda qwen, way: ways.append(way))
     recipe = make_recipe(train={"epochs": 1, "gradient_checkpointing": "auto"})
     run(tmp_path / "ample", pairs_of["heter"], recipe, told=told.append)
     assert ways == []

@@ -20,7 +20,7 @@ from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.decoding import Answer
 from ctscribe.learn.model.finding_queries import attach_finding_queries
 from ctscribe.learn.pairs.dataset import PairDataset, Visual
-from ctscribe.learn.reward import Earned
+from ctscribe.learn.reward import Reward
 from ctscribe.learn.train import policy as policy_module
 from ctscribe.learn.train import reinforce as stage
 from ctscribe.learn.train.policy import Policy
@@ -67,14 +67,14 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def easy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report earns its share of the letter e: a random model writes it, and can write more."""
 
-    def share_of_e(text: str, **_: object) -> Earned:
+    def share_of_e(text: str, **_: object) -> Reward:
         share = text.count("e") / max(1, len(text))
-        return Earned(share, share, 0.0)
+        return Reward(share, share, 0.0)
 
     def own(studies: Sequence[StudyRow], seed: int) -> list[Labels]:
         return [known_labels(study) for study in studies]
 
-    monkeypatch.setattr(policy_module, "judge", share_of_e)
+    monkeypatch.setattr(policy_module, "reward_of", share_of_e)
     monkeypatch.setattr(stage, "draw_others", own)  # which nobody looks at
 
 
@@ -221,7 +221,7 @@ def test_the_seed_decides_and_another_request_is_refused(
 def test_the_reference_holds_where_nothing_is_to_be_earned(
     tmp_path: Path, go_on: Reinforce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_module, "judge", lambda *_, **__: Earned(0.25, 0.5, 0.25))
+    monkeypatch.setattr(policy_module, "reward_of", lambda *_, **__: Reward(0.25, 0.5, 0.25))
     monkeypatch.setattr(policy_module, "policy_loss", None)  # no pass through what teaches nothing
     go_on(tmp_path / "run", recipe_with(updates=5, samples_per_scan=2, reference_weight=1.0))
     rows = rows_of(tmp_path / "run")[1:]
@@ -305,7 +305,7 @@ def note_autocast(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> 
 def test_queries_go_on_learning_their_labels_alone(
     tmp_path: Path, go_on: Reinforce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_module, "judge", lambda *_, **__: Earned(0.25, 0.5, 0.25))
+    monkeypatch.setattr(policy_module, "reward_of", lambda *_, **__: Reward(0.25, 0.5, 0.25))
     rig_validation(monkeypatch, [0.1, 0.2])
     go_on(tmp_path / "run", recipe_with({"slice_attention": True}, updates=1, reference_weight=0))
     assert same(best_of(tmp_path / "start"), best_of(tmp_path / "run"))

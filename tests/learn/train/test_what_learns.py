@@ -21,7 +21,7 @@ from ctscribe.learn.model.checkpoint import load_model
 from ctscribe.learn.model.finding_queries import finding_queries_of, label_loss
 from ctscribe.learn.model.qwen import answer_losses
 from ctscribe.learn.model.tower import encode_frames
-from ctscribe.learn.train.scorer import recompute
+from ctscribe.learn.train.scorer import enable_checkpointing
 from tests.learn.model.batches import make_batch, random_frames
 from tests.learn.train.runs import Train, assert_equal_runs, make_recipe, weights
 
@@ -186,7 +186,7 @@ def gradients_of(
     """Gradients, and the operations of the products that made them."""
     model = deepcopy(qwen).train()
     if what != "none":
-        recompute(model, what)
+        enable_checkpointing(model, what)
     with FlopCounterMode(display=False) as counter:
         answer_losses(model, batch, "depth").values.sum().backward()  # type: ignore[arg-type,no-untyped-call]
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

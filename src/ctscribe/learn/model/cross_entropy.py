@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_ROWS_PER_CHUNK = 1024
+ROWS_PER_CHUNK = 1024
+"""Rows whose logits exist at once."""
 
 
 def token_cross_entropy(
@@ -98,5 +99,5 @@ def _loss_and_grad(
 
 
 def _chunks(length: int) -> Iterator[slice]:
-    for start in range(0, max(length, 1), _ROWS_PER_CHUNK):
-        yield slice(start, start + _ROWS_PER_CHUNK)
+    for start in range(0, max(length, 1), ROWS_PER_CHUNK):
+        yield slice(start, start + ROWS_PER_CHUNK)

@@ -128,25 +128,14 @@ def write_reports(
         contrast: For contrastive decoding. Without it the likeliest token is taken.
         sample: Generator to draw tokens with, by their probability, instead of the likeliest.
     """
-    device, num_scans = qwen.lm_head.weight.device, len(visuals)
-    end_id = int(tokenizer.eos_token_id)
-    suppressed = _suppressed_ids(tokenizer, qwen.lm_head.out_features).to(device)
-    prompts = [
-        torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue, v.markers)) for v in visuals
-    ]
-    batch = _prefill(qwen, tokenizer, prompts, visuals, positions)
-    if contrast is not None:
-        patient_ids = [visual.patient_id for visual in visuals]
-        batch = batch.concat(_prefill_contrast(qwen, prompts, contrast, patient_ids))
-    cache, next_position = cache_from(batch.states), batch.next_position
-    mask, hidden, is_padded = (
-        batch.attention_mask,
-        batch.hidden,
-        not bool(batch.attention_mask.all()),
-    )
-    del batch  # the cache copies its tensors when it first grows; the originals shall be freed then
+    end_id, num_scans = int(tokenizer.eos_token_id), len(visuals)
+    batch = _prefill_all(qwen, tokenizer, visuals, positions, contrast)
+    suppressed = _suppressed_ids(tokenizer, qwen.lm_head.out_features).to(batch.hidden.device)
+    cache, next_position, hidden = cache_from(batch.states), batch.next_position, batch.hidden
+    mask, is_padded = batch.attention_mask, not bool(batch.attention_mask.all())
+    del batch  # so that its keys and values are freed when the cache first grows
     tokens, log_probs = [], []
-    done = torch.zeros(num_scans, dtype=torch.bool, device=device)
+    done = torch.zeros(num_scans, dtype=torch.bool, device=hidden.device)
     for step in range(max_new_tokens):
         by_volume = qwen.lm_head(hidden).float().log_softmax(-1).unflatten(0, (-1, num_scans))
         token, log_prob = _next_token(by_volume, suppressed, contrast, sample)
@@ -187,6 +176,24 @@ def visual_tokens_of(
     if stored:
         return project_features(qwen, torch.cat(stored).to(qwen.lm_head.weight.device))
     return encode_frames(qwen, [v.frames for v in visuals if v.frames is not None])
+
+
+def _prefill_all(
+    qwen: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    visuals: Sequence[Visual],
+    positions: Positions,
+    contrast: Contrast | None,
+) -> _Prefilled:
+    """The prompts of all scans and, behind them, those of the contrast: (1 + others) × scans."""
+    prompts = [
+        torch.tensor(encode_prompt(tokenizer, v.grid_thw, v.cue, v.markers)) for v in visuals
+    ]
+    batch = _prefill(qwen, tokenizer, prompts, visuals, positions)
+    if contrast is None:
+        return batch
+    patient_ids = [visual.patient_id for visual in visuals]
+    return batch.concat(_prefill_contrast(qwen, prompts, contrast, patient_ids))
 
 
 def _prefill(

@@ -1,4 +1,4 @@
-"""The Trainer's arguments, from a recipe and the launcher, and how many updates they give."""
+"""The Trainer's arguments from a recipe and the launcher's settings, and counts of updates."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ _REFUSED = {
         "further kinds of parallelism (--use_parallelism_config)"
     ),
 }
-"""What a launcher may ask for beside FSDP and does not get, by accelerate's variables."""
+"""Settings of accelerate's launcher, by environment variable, that are not supported."""
 
 
 _OPTIMIZERS = {
@@ -36,7 +36,7 @@ _OPTIMIZERS = {
 
 
 def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
-    """The Trainer's arguments; making them also joins the other processes, if any.
+    """The Trainer's arguments. Creating them also joins the process group, if there is one.
 
     Raises:
         CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported,
@@ -78,8 +78,7 @@ def training_arguments(run_dir: Path, recipe: Recipe) -> TrainingArguments:
         **_sharding_arguments(),
     )
     if arguments.n_gpu > 1:
-        # Without torchrun the Trainer would split each batch's tensors, and so the pairs, over
-        # the GPUs it sees.
+        # without torchrun the Trainer would wrap the model in DataParallel, which tears pairs apart
         arguments._n_gpu = 1
     return arguments
 
@@ -103,12 +102,12 @@ def _require_optimizer(optimizer: Literal["adamw", "adamw_8bit", "adafactor"]) -
 
 
 def pairs_per_micro_step(arguments: TrainingArguments) -> int:
-    """Pairs of all processes together between two backward passes."""
+    """Pairs of one micro-batch, of all processes together."""
     return int(arguments.per_device_train_batch_size * arguments.world_size)
 
 
 def pairs_per_update(arguments: TrainingArguments) -> int:
-    """Pairs of all processes together between two updates."""
+    """Pairs of one update, of all processes together."""
     return pairs_per_micro_step(arguments) * int(arguments.gradient_accumulation_steps)
 
 
@@ -138,11 +137,11 @@ def sharding_asked() -> bool:
 
 
 def _sharding_arguments() -> dict[str, Any]:
-    """The Trainer's arguments for a run whose weights are sharded; none where nobody asks.
+    """The Trainer's arguments for FSDP2; none where the launcher does not ask for it.
 
-    Each decoder layer and each block of the tower is gathered when it computes and given back
-    after it. Gradients are summed into their shards after every backward pass: kept whole until
-    the update they would take as much memory as unsharded weights.
+    Each decoder layer and each block of the tower is gathered for its computation and freed after
+    it. Gradients are reduced into shards after every backward pass: kept whole until the update
+    they would take as much memory as unsharded weights.
 
     Raises:
         CtscribeError: ``E_SHARDED`` where the launcher asks for something that is not supported.
@@ -175,16 +174,16 @@ def _sharding_arguments() -> dict[str, Any]:
 
 
 def _shards_here() -> bool:
-    # without GPUs accelerate holds whole models in all processes and says nothing
+    # without GPUs accelerate silently holds the whole model in every process
     return torch.cuda.is_available()
 
 
 def require_sharding(accelerator: Accelerator, dtype: Literal["float32", "bfloat16"]) -> None:
-    """Checks that accelerate shards where the launcher asks for it, before the model is prepared.
+    """Checks that accelerate really shards where the launcher asks for it, and sets its dtypes.
 
-    Shards stay in float32; what is gathered for a layer's work has the activations' type, and
-    gradients are summed over the processes in float32. Inputs keep their type: positions in mm
-    are among them.
+    Must be called before the model is prepared. Shards and the reduction of gradients are in
+    float32; gathered weights have the activations' dtype. Inputs are not cast, because positions
+    in mm are among them.
 
     Raises:
         CtscribeError: ``E_SHARDED`` where accelerate would hold the whole model in each process

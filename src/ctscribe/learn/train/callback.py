@@ -1,4 +1,4 @@
-"""What happens beside the updates: log, validate, keep the best, mark checkpoints complete."""
+"""The Trainer callback: logs, validates, saves the best weights, marks checkpoints complete."""
 
 import math
 import shutil
@@ -34,7 +34,7 @@ _PREFIX = "checkpoint-"
 
 @final
 class CheckpointNote(Row):
-    """``complete.json``: that a checkpoint is whole, and the best one up to it."""
+    """``complete.json``: marks a complete checkpoint, and names the best one so far."""
 
     step: int
     """Updates done."""
@@ -46,12 +46,12 @@ class CheckpointNote(Row):
 
 
 def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]) -> CheckpointNote:
-    """Marks ``checkpoint-<step>``, which is completely written, and removes all others.
+    """Marks ``checkpoint-<step>`` as complete and removes all other checkpoints.
 
     ``best`` is (step, validation cross entropy) of the best checkpoint so far.
     """
     folder = run_dir / f"{_PREFIX}{step}"
-    # The Trainer pickles its arguments, with paths in them; nothing ever reads them back.
+    # The Trainer pickles its arguments, with paths in them, but they are never read.
     (folder / "training_args.bin").unlink(missing_ok=True)
     note = CheckpointNote(
         step=step,
@@ -68,13 +68,13 @@ def seal(run_dir: Path, step: int, validation_ce: float, best: tuple[int, float]
 
 
 def newest_complete(run_dir: Path) -> tuple[Path, CheckpointNote] | None:
-    """The furthest checkpoint that is as it was written, every byte of it; None without any.
+    """The latest checkpoint whose files are all intact; None where there was never a complete one.
 
-    One that is not is passed over for an earlier one, from which the same weights come again.
+    A damaged one is passed over for an earlier one, from which training gives the same weights.
 
     Raises:
-        CtscribeError: ``E_CHECKPOINT`` when there is no earlier one, but one was complete once:
-            nobody shall begin anew unasked.
+        CtscribeError: ``E_CHECKPOINT`` when all complete ones are damaged: training must not start
+            over unasked.
     """
     wrong: CtscribeError | None = None
     for folder in sorted(_folders(run_dir), key=_step, reverse=True):
@@ -102,7 +102,7 @@ def _whole(folder: Path) -> CheckpointNote:
 
 
 def damaged(folder: Path, found: str) -> CtscribeError:
-    """The error for a checkpoint from which nothing can go on."""
+    """The error for a checkpoint that cannot be resumed from."""
     return CtscribeError(
         "E_CHECKPOINT", f"the checkpoint {folder} must be as it was written, but {found}"
     )
@@ -121,19 +121,21 @@ def _step(folder: Path) -> int:
 
 
 _FILE = "beta.json"
-_MEMORY = 0.9
+_MOMENTUM = 0.9
+"""Weight of the past in the gap's running mean."""
 _RATE = 0.05
+"""Largest relative change of β per update."""
 _RANGE = 10.0
+"""β stays within this factor of its start."""
 
 
 @final
 class Beta:
-    """β of the next update, the same on all processes, continued after an interruption.
+    """The schedule of β, the same on all processes, resumable from a checkpoint.
 
-    Decaying, β follows from the number of the update alone. Steered, it is raised while the gap is
-    below its target and lowered above it: log β changes by 5 % of the relative error of the gap's
-    running mean (weight 0.9 on the past), at most 5 % an update, and stays within a factor of ten
-    of where it started. Equal gaps give equal β, so processes that share their sums stay together.
+    ``decay``: β falls linearly to 0. ``steered``: β is raised while the gap's running mean is below
+    its target and lowered while it is above. Each update multiplies β by 1 + 0.05 · (relative error
+    of the running mean, clamped to ±1). All processes see the same gaps, so they have the same β.
 
     Source: integral control of a Lagrange multiplier, as for the KL weight in Ziegler et al.,
     arXiv:1909.08593, section 2.2; it makes the paper's "dynamic weight" one.
@@ -155,41 +157,41 @@ class Beta:
         return self.value * (1 - step / max(1, num_steps - 1))
 
     def learn(self, gap: float | None) -> None:
-        """Takes into account an update whose pairs were ``gap`` nats apart, where it is steered.
+        """Adjusts a steered β after an update.
 
-        The gap is CE⁻ − CE⁺ over the tokens that count, the mean of all processes; None, where
-        nothing was measured, keeps β.
+        ``gap`` is the mean of CE⁻ − CE⁺ in nats, over the tokens in scope of all processes; None,
+        where no gap was measured, keeps β.
         """
         if self._objective.beta_schedule != "steered" or gap is None:
             return
         past, target, start = self._mean_gap, self._objective.target_gap, self._objective.beta
-        mean = gap if past is None else _MEMORY * past + (1 - _MEMORY) * gap
+        mean = gap if past is None else _MOMENTUM * past + (1 - _MOMENTUM) * gap
         error = min(1.0, max(-1.0, (target - mean) / target))
         value = self.value * (1 + _RATE * error)
         self.value, self._mean_gap = min(start * _RANGE, max(start / _RANGE, value)), mean
 
     def save(self, checkpoint: Path) -> None:
-        """Writes what continues it into a checkpoint's folder."""
+        """Writes its state into a checkpoint's folder."""
         write_json(checkpoint / _FILE, {"value": self.value, "mean_gap": self._mean_gap})
 
 
 @final
 @dataclass
 class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the library
-    """Logs, validates, keeps the best weights and marks checkpoints; the main process writes.
+    """Logs, validates, saves the best weights and marks checkpoints; the main process writes.
 
     Attributes:
-        trainer: Whose run it is.
-        epochs: The data set holds this many behind one another.
-        checkpoint_steps: After these updates a checkpoint is validated and saved.
-        validate: Measures the model as it is; called by all processes.
-        save_best: Writes the model as it is to ``run_dir/best``; called by all processes.
-        best: (step, validation cross entropy) so far.
-        beta: Of the next update.
-        hard: Told the gaps of every update, where negatives are drawn anew.
-        log: None on other processes.
-        logged: Told each row of the log, before ``progress`` is.
-        progress: Told (updates, all updates).
+        trainer: The run's trainer.
+        epochs: Number of epochs in the data set.
+        checkpoint_steps: Updates after which the model is validated and a checkpoint is saved.
+        validate: Validates the current model; called by all processes.
+        save_best: Writes the current model to ``run_dir/best``; called by all processes.
+        best: (step, validation cross entropy) of the best checkpoint so far.
+        beta: Schedule of β.
+        hard: Takes the gaps of every update, where hard negatives are drawn from them.
+        log: None on all processes but the main one.
+        logged: Called with each row of the log.
+        progress: Called with (updates done, all updates), after ``logged``.
     """
 
     trainer: PairTrainer
@@ -213,13 +215,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Sets the update's β."""
+        """Sets β of this update."""
         self.trainer.beta = self.beta.at(state.global_step, state.max_steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Validates where a checkpoint is due; one that is not a number is never saved."""
+        """Validates where a checkpoint is due, and raises where the loss is not finite."""
         self._validation = None
         if state.global_step in self.checkpoint_steps:
             self._validation = self.validate()
@@ -235,7 +237,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
         logs: dict[str, float],
         **_: object,
     ) -> None:
-        """Turns an update's sums into a row, and lets β learn from them."""
+        """Turns an update's metrics into a row of the log, and adjusts β."""
         if "grad_norm" not in logs:
             return
         if not math.isfinite(logs["grad_norm"]):
@@ -267,8 +269,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]  # untyped in the libr
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Keeps the best weights, then marks the checkpoint, in this order."""
-        # Every process writes its random state into the folder; the marker must come after all.
+        """Saves the weights if they are the best, then marks the checkpoint complete."""
+        # every process writes its random state into the folder, and the marker must come last
         self.trainer.accelerator.wait_for_everyone()
         if self._validation is None:
             return

@@ -1,4 +1,4 @@
-"""Which pair comes when: decided before training, the same for any number of processes."""
+"""The order of training pairs, fixed before training and the same for any number of processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 @runtime_checkable
 class Items(Protocol[Item_co]):
-    """A data set with numbered items."""
+    """A map-style data set."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of items."""
 
     def __getitem__(self, number: int, /) -> Item_co:
         """Item by number."""
@@ -30,13 +30,19 @@ class Items(Protocol[Item_co]):
 
 @final
 class EpochsInOrder(Dataset[Item_co]):
-    """All epochs one behind the other, each a permutation of its own.
+    """All epochs concatenated into one data set, each in a random order of its own.
 
-    Item n is a pure function of (n, seed), so the next pair after an interruption needs no
-    state, and skipping to it reads nothing.
+    Item n depends only on n and the seed. So a resumed run needs no sampler state, and skipping to
+    its place reads nothing.
 
-    Where items change, ``renewed`` gives those of an epoch, counted from 0; as many each.
-    ``couples`` are numbers of items that stay side by side, the first of them at an even place.
+    Args:
+        items: The items of one epoch.
+        epochs: Number of epochs.
+        seed: Of the orders.
+        items_of_epoch: Gives the items of an epoch, counted from 0, where they change from epoch to
+            epoch; their number must not.
+        couples: Pairs of item numbers that must stay side by side, the first at an even place, so
+            that a batch of even size never separates them.
     """
 
     def __init__(
@@ -44,11 +50,11 @@ class EpochsInOrder(Dataset[Item_co]):
         items: Items[Item_co],
         epochs: int,
         seed: int,
-        renewed: Callable[[int], Items[Item_co]] | None = None,
+        items_of_epoch: Callable[[int], Items[Item_co]] | None = None,
         couples: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._items = items
-        self._renewed = renewed
+        self._items_of_epoch = items_of_epoch
         self._order = np.concatenate(
             [_shuffled(len(items), epoch, seed, couples) for epoch in range(epochs)]
         )
@@ -57,29 +63,31 @@ class EpochsInOrder(Dataset[Item_co]):
         return len(self._order)
 
     def __getitem__(self, number: int) -> Item_co:
-        items = self._renewed(number // len(self._items)) if self._renewed else self._items
+        items = self._items
+        if self._items_of_epoch is not None:
+            items = self._items_of_epoch(number // len(items))
         return items[int(self._order[number])]
 
 
 def _shuffled(
     num_items: int, epoch: int, seed: int, couples: Sequence[tuple[int, int]]
 ) -> Int64[np.ndarray, "items"]:
-    """The order of an epoch; who is in no couple is put beside another one who is in none."""
+    """A random order of the items; those in no couple are coupled with each other at random."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(num_items)
     if not couples:
         return order
     alone = order[~np.isin(order, couples)]
     alone, last = np.split(alone, [len(alone) // 2 * 2])
-    units = np.concatenate([couples, alone.reshape(-1, 2)])
-    together = rng.permutation(units).ravel()
-    # one that is left over ends an epoch or begins the next: both take one even number of places
-    return np.concatenate([last, together] if epoch % 2 else [together, last])
+    coupled = rng.permutation(np.concatenate([couples, alone.reshape(-1, 2)])).ravel()
+    # of an odd number of items one is left over: it ends an even epoch and begins an odd one, so
+    # that couples start at even places in both
+    return np.concatenate([last, coupled] if epoch % 2 else [coupled, last])
 
 
 @final
-class Carried(Dataset[Item_co | CtscribeError]):
-    """Items, or the error met in making one: a data worker's own would come back as another."""
+class ErrorsAsItems(Dataset[Item_co | CtscribeError]):
+    """A data set that returns its errors as items: raised in a worker they would change type."""
 
     def __init__(self, items: Items[Item_co]) -> None:
         self._items = items
@@ -94,10 +102,10 @@ class Carried(Dataset[Item_co | CtscribeError]):
             return error
 
 
-def collate_carried(
+def collate_or_error(
     items: Sequence[Pair | CtscribeError], pad_id: int, *, sharing: bool = False
 ) -> PairBatch | CtscribeError:
-    """`collate_pairs`, or the first error among the pairs, for the training step to raise."""
+    """`collate_pairs`, or the first error among the items, which the training step then raises."""
     pairs = [item for item in items if not isinstance(item, CtscribeError)]
     if len(pairs) == len(items):
         return collate_pairs(pairs, pad_id, sharing=sharing)
@@ -106,15 +114,18 @@ def collate_carried(
 
 @final
 class HardPairs:
-    """The pairs of every epoch, and the gaps they follow from.
+    """The pairs of each epoch, whose hard negatives are drawn from the gaps of the epoch before.
 
-    An epoch's negatives follow from the gaps of the one before, without those of its last one or
-    two updates: the first pairs of the new epoch are fetched while these are still at work. So
-    the draw is the same for any number of processes and after any interruption.
+    The gaps of that epoch's last one or two updates are not used: the first pairs of the new epoch
+    are already fetched while those updates run. So the draw is the same for any number of processes
+    and after any interruption.
 
-    ``pairs_per_update`` are those of all processes together; ``folder`` holds ``epoch-<n>.jsonl``,
-    the gaps of epoch n; gaps after ``step`` updates, which the checkpoint to continue from has not
-    done, are dropped.
+    Args:
+        first: The pairs of the first epoch.
+        seed: Of the draws.
+        pairs_per_update: Of all processes together.
+        folder: Holds ``epoch-<n>.jsonl``, the gaps of epoch n, counted from 1.
+        step: Updates that the checkpoint to continue from has done; later gaps are dropped.
     """
 
     def __init__(
@@ -131,7 +142,7 @@ class HardPairs:
         self._epochs: dict[int, PairDataset] = {0: first}
 
     def epoch(self, number: int) -> PairDataset:
-        """The pairs of an epoch, counted from 0; the first call must come when it begins."""
+        """The pairs of an epoch, counted from 0; first called when the epoch begins."""
         if number not in self._epochs:
             start, size = number * len(self._first), self._pairs_per_update
             complete = (start // size - 1) * size
@@ -141,11 +152,11 @@ class HardPairs:
         return self._epochs[number]
 
     def learn(self, gaps: Sequence[GapRow]) -> None:
-        """Takes in an update's gaps, of all processes."""
+        """Adds the gaps of one update, of all processes."""
         self._gaps += gaps
 
     def save(self) -> None:
-        """Writes all gaps so far; to be called before a checkpoint is marked complete."""
+        """Writes all gaps so far; called before a checkpoint is marked complete."""
         size = len(self._first)
         for start in range(0, len(self._gaps), size):
             write_rows(self._path(start // size), self._gaps[start : start + size])

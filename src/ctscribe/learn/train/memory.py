@@ -1,8 +1,8 @@
-"""What a training step takes of memory, told before the first one, and what it shall compute again.
+"""How much memory a training step takes, and which activation checkpointing that calls for.
 
-What is held throughout is counted. What one branch keeps for its backward pass is measured: a
-decoder layer of each kind runs on a few tokens, and what autograd holds of them grows with the
-tokens. So the estimate knows of adapters, number types and kernels what the layer itself knows.
+Weights, gradients and optimiser state are counted. Activations are measured: one decoder layer of
+each kind runs on a few tokens, and what autograd saves is extrapolated to the real number of
+tokens. So the estimate takes account of adapters, dtypes and kernels without knowing of them.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,20 @@ from transformers import PreTrainedModel
 from ctscribe.base.files import size_in_words
 from ctscribe.base.recipe import Recipe
 from ctscribe.data.engines.local import available_bytes
-from ctscribe.learn.train.scorer import EXPENSIVE
+from ctscribe.learn.model.cross_entropy import ROWS_PER_CHUNK
+from ctscribe.learn.train.scorer import SAVED_WHEN_CHEAP
 
-Recomputed = Literal["none", "cheap", "layers"]
-_KNOBS: dict[Recomputed, str] = {"none": "false", "cheap": "cheap", "layers": "true"}
-_MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0}
-"""Bytes for each number that learns."""
+Checkpointing = Literal["none", "cheap", "layers"]
+"""What is recomputed in the backward pass; see `scorer.enable_checkpointing`."""
+_KNOBS: dict[Checkpointing, str] = {"none": "false", "cheap": "cheap", "layers": "true"}
+"""As ``train.gradient_checkpointing`` calls them."""
+_MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0}
+"""Optimiser state of each trainable number; for adafactor see `_adafactor_bytes`."""
 _USABLE = 0.9
-"""Of the memory at hand; the rest is the allocator's and the kernels'."""
+"""Share of the available memory; the rest is for the allocator and the kernels."""
 _PROBED = (64, 128)
-"""Tokens, in the whole chunks of recurrent layers; what does not grow between them, such as narrow
-copies of weights, is told apart."""
-_LOGIT_ROWS = 1024
-"""For which logits exist at once, as in `learn.model.cross_entropy`."""
+"""Numbers of tokens that a layer is measured with, whole chunks of recurrent layers. From two the
+part that does not grow with tokens, such as autocast's copies of weights, is told apart."""
 
 
 @final
@@ -37,32 +38,32 @@ _LOGIT_ROWS = 1024
 class StepMemory:
     """Estimate in bytes of a step with the longest reports and the largest scans."""
 
-    held: int
-    """Weights, gradients, and what the optimiser remembers."""
-    branch: dict[Recomputed, int]
-    """What one branch of a micro-batch takes beside it, by what is computed again; both branches
-    where they share prompts."""
-    at_hand: int | None
-    """On the device, what the model's weights take included; None where nobody says."""
+    static: int
+    """Weights, gradients and optimiser state."""
+    activations: dict[Checkpointing, int]
+    """Of one branch of a micro-batch; of both where they share prompts. Fastest way first."""
+    available: int | None
+    """Memory of the device, the model's weights on it included; None where it is unknown."""
     tokens: int
     """Of that branch."""
 
-    def first_that_fits(self) -> Recomputed:
-        """The fastest way that fits; the one that takes least where none does, or nobody knows."""
-        if self.at_hand is not None:
-            for way, taken in self.branch.items():
-                if self.held + taken <= _USABLE * self.at_hand:
+    def first_that_fits(self) -> Checkpointing:
+        """The fastest way that fits; the leanest where none does or the memory is unknown."""
+        if self.available is not None:
+            for way, needed in self.activations.items():
+                if self.static + needed <= _USABLE * self.available:
                     return way
         return "layers"
 
-    def sentence(self, way: Recomputed) -> str:
-        """The estimate, with the way that is taken."""
+    def sentence(self, way: Checkpointing) -> str:
+        """The estimate in words, and the way that was chosen."""
         ways = ", ".join(
-            f"{size_in_words(taken)} with {_KNOBS[name]}" for name, taken in self.branch.items()
+            f"{size_in_words(needed)} with {_KNOBS[name]}"
+            for name, needed in self.activations.items()
         )
-        found = "an unknown amount" if self.at_hand is None else size_in_words(self.at_hand)
+        found = "an unknown amount" if self.available is None else size_in_words(self.available)
         return (
-            f"Memory: {size_in_words(self.held)} for weights, gradients and optimiser; beside it "
+            f"Memory: {size_in_words(self.static)} for weights, gradients and optimiser; beside it "
             f"{ways} of train.gradient_checkpointing for {self.tokens:,} tokens at once; {found} "
             f"at hand; it is {_KNOBS[way]}"
         )
@@ -71,23 +72,23 @@ class StepMemory:
 def step_memory(
     qwen: PreTrainedModel, recipe: Recipe, tokens: int, num_processes: int = 1
 ) -> StepMemory:
-    """The estimate for a model whose weights to learn are chosen and whose tower stays as it is.
+    """The estimate for a model whose tower is frozen and whose trainable weights are chosen.
 
-    ``tokens`` are those of one branch of a micro-batch; ``num_processes`` hold the model each.
+    ``tokens`` are those of one branch of a micro-batch. Each of ``num_processes`` holds the model.
     """
     device = qwen.lm_head.weight.device
     return StepMemory(
-        held_bytes(qwen, recipe.train.optimizer, num_processes),
-        branch_bytes(qwen, recipe.model.dtype, tokens, sharing=recipe.pairs.shares_prompts),
-        _at_hand(device, sum(weight.nbytes for weight in qwen.parameters())),
+        static_bytes(qwen, recipe.train.optimizer, num_processes),
+        activation_bytes(qwen, recipe.model.dtype, tokens, sharing=recipe.pairs.shares_prompts),
+        _available_bytes(device, sum(weight.nbytes for weight in qwen.parameters())),
         tokens,
     )
 
 
-def held_bytes(
+def static_bytes(
     model: nn.Module, optimizer: Literal["adamw", "adamw_8bit", "adafactor"], num_processes: int = 1
 ) -> int:
-    """Weights, gradients and the optimiser's memory of a whole model."""
+    """Weights, gradients and optimiser state of a whole model."""
     # DistributedDataParallel keeps gradients a second time, in buckets
     copies = 1 if num_processes == 1 else 2
     total = 0.0
@@ -95,30 +96,31 @@ def held_bytes(
         total += weight.nbytes
         if weight.requires_grad:
             total += copies * weight.nbytes
-            total += (
-                _MOMENTS[optimizer] * weight.numel() if optimizer in _MOMENTS else _sums(weight)
-            )
+            if optimizer in _MOMENT_BYTES:
+                total += _MOMENT_BYTES[optimizer] * weight.numel()
+            else:
+                total += _adafactor_bytes(weight)
     return round(total)
 
 
-def _sums(weight: Tensor) -> int:
-    """Adafactor's: one number for each row and each column."""
+def _adafactor_bytes(weight: Tensor) -> int:
+    """Adafactor keeps one float32 number for each row and each column of a matrix."""
     numbers = weight.numel()
     if weight.dim() > 1:
         numbers = numbers // weight.shape[-1] + numbers // weight.shape[-2]
     return 4 * numbers
 
 
-def branch_bytes(
+def activation_bytes(
     qwen: PreTrainedModel,
     dtype: Literal["float32", "bfloat16"],
     tokens: int,
     *,
     sharing: bool = False,
-) -> dict[Recomputed, int]:
-    """What one forward pass keeps for its backward pass, by what is computed again.
+) -> dict[Checkpointing, int]:
+    """What one forward pass saves for its backward pass, by what is recomputed there.
 
-    With ``sharing`` also of the negatives behind it what `losses_of_both` keeps, at most.
+    With ``sharing`` it includes the most that `losses_of_both` adds for the negatives.
     """
     language, config = qwen.model.language_model, qwen.config.text_config
     kinds = [set(dict(layer.named_children())) for layer in language.layers]
@@ -127,61 +129,62 @@ def branch_bytes(
         for number in {kinds.index(kind) for kind in kinds}
     }
     layers = [of_kind[kinds.index(kind)] for kind in kinds]
-    enters = tokens * config.hidden_size * qwen.get_input_embeddings().weight.itemsize
-    every, cheap, copies = (sum(parts) for parts in zip(*layers, strict=True))
-    whole, inputs = max(layers)[0], len(layers) * enters  # of one layer; of all
-    logits = min(tokens, _LOGIT_ROWS) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
-    ends = 4 * enters + logits  # embeddings, final norm, and what the output layer makes
-    if sharing:  # each layer's input, a layer that runs again, and keys and values of prompts
-        seen = 2 * language.layers[0].self_attn.k_proj.out_features / config.hidden_size
-        ends = 2 * ends + whole + round(inputs * (1 + seen))
+    hidden = tokens * config.hidden_size * qwen.get_input_embeddings().weight.itemsize
+    everything, expensive, casts = (sum(parts) for parts in zip(*layers, strict=True))
+    largest_layer, layer_inputs = max(layers)[0], len(layers) * hidden
+    logits = min(tokens, ROWS_PER_CHUNK) * config.vocab_size * (4 + getattr(torch, dtype).itemsize)
+    ends = 4 * hidden + logits  # embeddings, final norm, and the output layer
+    if sharing:  # each layer's input, a layer that is recomputed, and keys and values of prompts
+        kv_per_hidden = 2 * language.layers[0].self_attn.k_proj.out_features / config.hidden_size
+        ends = 2 * ends + largest_layer + round(layer_inputs * (1 + kv_per_hidden))
     return {
-        "none": ends + every,
-        "cheap": ends + inputs + cheap + copies + whole,
-        "layers": ends + inputs + copies + whole,
+        "none": ends + everything,
+        "cheap": ends + layer_inputs + expensive + casts + largest_layer,
+        "layers": ends + layer_inputs + casts + largest_layer,
     }
 
 
 def _layer_bytes(
     language: PreTrainedModel, number: int, dtype: Literal["float32", "bfloat16"], tokens: int
 ) -> tuple[int, int, int]:
-    """Of everything that a layer keeps, of what is expensive, and of narrow copies of weights."""
+    """Bytes a layer saves: in all, of expensive operations, and of weights cast by autocast."""
     probed = [_probe(language, number, dtype, size) for size in _PROBED]
-    whole, cheap = (_line(tokens, several) for several in zip(*probed, strict=True))
-    copies = _line(0, [all_of_it for all_of_it, _ in probed])  # autocast keeps them to its end
-    return whole, cheap, copies
+    everything, expensive = (_extrapolate(tokens, sizes) for sizes in zip(*probed, strict=True))
+    casts = _extrapolate(0, [both[0] for both in probed])  # kept as long as autocast is on
+    return everything, expensive, casts
 
 
-def _line(tokens: int, values: Sequence[int]) -> int:
-    per_token = (values[1] - values[0]) / (_PROBED[1] - _PROBED[0])
-    return round(values[0] + per_token * (tokens - _PROBED[0]))
+def _extrapolate(tokens: int, measured: Sequence[int]) -> int:
+    """Bytes for a number of tokens, on the line through what was measured at `_PROBED`."""
+    per_token = (measured[1] - measured[0]) / (_PROBED[1] - _PROBED[0])
+    return round(measured[0] + per_token * (tokens - _PROBED[0]))
 
 
 def _probe(
     language: PreTrainedModel, number: int, dtype: Literal["float32", "bfloat16"], tokens: int
 ) -> tuple[int, int]:
-    """Bytes that a decoder layer keeps of some tokens: of everything, and of what is expensive."""
+    """Bytes that a decoder layer saves for so many tokens: in all, and of expensive operations."""
     layer, embeddings = language.layers[number], language.embed_tokens.weight
     hidden = torch.zeros(
         (1, tokens, embeddings.shape[1]), dtype=embeddings.dtype, device=embeddings.device
     ).requires_grad_()
     places = torch.arange(tokens, device=hidden.device).expand(3, 1, -1)
-    narrow = torch.autocast(hidden.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
-    kept, expensive = _Kept(language), _Expensive()
-    hooks = torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor)
-    with narrow, expensive, hooks:
+    autocast = torch.autocast(hidden.device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    saved, expensive = _SavedBytes(language), _ExpensiveBytes()
+    hooks = torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor)
+    with autocast, expensive, hooks:
         layer(
             hidden,
             attention_mask=None,
             position_embeddings=language.rotary_emb(hidden, places),
             use_cache=False,
         )
-    return kept.total, expensive.total
+    return saved.total, expensive.total
 
 
 @final
-class _Kept:
-    """Adds up what autograd keeps, each storage once and weights not at all."""
+class _SavedBytes:
+    """Sums the tensors that autograd saves: each storage once, the model's weights not at all."""
 
     def __init__(self, model: nn.Module) -> None:
         self._seen = {each.untyped_storage().data_ptr() for each in model.parameters()}
@@ -196,8 +199,8 @@ class _Kept:
 
 
 @final
-class _Expensive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what matrix products and attention give, which `recompute` keeps as cheap."""
+class _ExpensiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums the outputs of the operations in `SAVED_WHEN_CHEAP`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -210,15 +213,15 @@ class _Expensive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        found = func(*args, **(kwargs or {}))
-        if func in EXPENSIVE:
-            several = found if isinstance(found, tuple | list) else (found,)
-            self.total += sum(each.nbytes for each in several if isinstance(each, Tensor))
-        return found
+        output = func(*args, **(kwargs or {}))
+        if func in SAVED_WHEN_CHEAP:
+            outputs = output if isinstance(output, tuple | list) else (output,)
+            self.total += sum(each.nbytes for each in outputs if isinstance(each, Tensor))
+        return output
 
 
-def _at_hand(device: torch.device, weights: int) -> int | None:
-    """What the device has for this process, what the weights on it take included."""
+def _available_bytes(device: torch.device, weights: int) -> int | None:
+    """Memory that this process can use on the device; ``weights`` are the bytes it holds there."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
     free = available_bytes()

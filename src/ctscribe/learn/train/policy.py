@@ -1,16 +1,15 @@
-"""One update by what the model's own reports earn: sample, judge, and one gradient step.
+"""One update of reinforcement learning (GRPO): sample reports, score them, take a gradient step.
 
-For every scan of the update the model writes a group of reports, each token drawn by its
-probability. With A the advantage of a report in its group (`reward.advantages`) the gradient is
-that of
+For every scan of the update the model samples a group of reports. With A the advantage of a report
+in its group (`reward.advantages`) the gradient is that of
 
     Σ over reports of A · (−log p(report | scan)) / tokens of all reports  +  λ · CE(reference)
 
-which is group-relative policy optimisation (Shao et al., arXiv:2402.03300, Eq. 3) with one step
-per batch of samples, where every ratio is 1 and no clipping acts, without its KL term: λ·CE, the
-loss that the run was trained with, holds the wording instead. Tokens count alike in all reports
-of an update (Yu et al., arXiv:2503.14476, Eq. 8): weighed by its report's own length, a token of
-a long wrong report would cost less.
+This is group-relative policy optimisation (Shao et al., arXiv:2402.03300, Eq. 3) with one gradient
+step per batch of samples, so that every probability ratio is 1 and clipping has no effect. In place
+of its KL term, λ·CE, the loss that the run was trained with, keeps the wording. All tokens of an
+update have the same weight (Yu et al., arXiv:2503.14476, Eq. 8). Averaged within each report, a
+token of a long wrong report would be penalised less.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from ctscribe.learn.model.finding_queries import label_loss
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.pairs.collate import Batch, collate_pairs, collate_samples
 from ctscribe.learn.pairs.dataset import Pair, Sample, Visual
-from ctscribe.learn.reward import Earned, advantages, judge
+from ctscribe.learn.reward import Reward, advantages, reward_of
 from ctscribe.learn.train.run_log import ReinforceRow
 from ctscribe.learn.train.scorer import ReportScorer
 from ctscribe.learn.train.trainer import not_a_number
@@ -42,18 +41,21 @@ from ctscribe.text.prompt import IGNORED, encode_prompt
 @final
 @dataclass(frozen=True)
 class Scan:
-    """A scan to write about, and what its reports are judged by."""
+    """A scan to sample reports for, and the labels that these are scored against."""
 
     pair: Pair
-    """With its reference report."""
+    """The scan with its reference report."""
     own: Labels
     other: Labels
-    """Of another patient."""
+    """Labels of another patient."""
 
 
 @final
 class Policy:
-    """A writer that learns from its own reports; its passes are no larger than in training."""
+    """The model under reinforcement: samples reports and learns from them.
+
+    Forward passes take as many reports at once as in training (``train.pairs_per_device``).
+    """
 
     def __init__(
         self, scorer: ReportScorer, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
@@ -68,7 +70,7 @@ class Policy:
     def write(
         self, visuals: Sequence[Visual], sample: torch.Generator | None = None
     ) -> list[Answer]:
-        """One answer per volume: the likeliest, or drawn."""
+        """One answer per volume, greedy or, with ``sample``, drawn."""
         self.scorer.eval()
         size, knobs = self.recipe.generate.batch_size, self.recipe
         answers = []
@@ -85,7 +87,7 @@ class Policy:
         return answers
 
     def update(self, scans: Sequence[Scan], step: int) -> ReinforceRow:
-        """Takes the update with the number ``step``, on which and on the seed its draws depend.
+        """Takes update number ``step``, counted from 1; its draws depend on ``step`` and the seed.
 
         Raises:
             CtscribeError: ``E_NAN`` where a loss or the gradient is not finite.
@@ -96,11 +98,11 @@ class Policy:
         asked = [scan for scan in scans for _ in range(knobs.samples_per_scan)]
         answers = self.write([scan.pair.positive.visual for scan in asked], self._draws(step))
         earned = [
-            judge(a.text, finished=a.finished, own=scan.own, other=scan.other, config=knobs)
+            reward_of(a.text, finished=a.finished, own=scan.own, other=scan.other, config=knobs)
             for scan, a in zip(asked, answers, strict=True)
         ]
         rewards = torch.tensor([each.reward for each in earned], dtype=torch.float64)
-        gains = advantages(rewards.view(len(scans), -1))
+        gains = advantages(rewards.view(len(scans), -1))  # [scans, samples]
         self.scorer.train()
         samples = [
             as_sample(scan.pair.positive, answer, self._tokenizer)
@@ -122,7 +124,7 @@ class Policy:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The weights that learn and what AdamW remembers of each, by name."""
+        """The trainable weights and AdamW's state of each, by name, on the CPU."""
         tensors = {f"weight.{name}": w.detach() for name, w in self._learning.items()}
         for name, weight in self._learning.items():
             for key, value in self._optimizer.state[weight].items():
@@ -130,31 +132,31 @@ class Policy:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` gave."""
+        """Loads what `state` returned."""
         for place, tensor in state.items():
             key, _, name = place.partition(".")
             weight = self._learning[name]
             if key == "weight":
                 weight.data.copy_(tensor)
-            else:  # AdamW counts its steps on the host
+            else:  # AdamW keeps its step counter on the CPU
                 on_host = key == "step"
                 self._optimizer.state[weight][key] = tensor if on_host else tensor.to(weight)
 
     def _learn_from_samples(self, samples: Sequence[Sample], gains: Sequence[float]) -> None:
-        """Adds the policy's gradient; a report with an advantage of 0 has none."""
+        """Adds the gradient of the policy loss; reports with an advantage of 0 are skipped."""
         num_tokens = sum(int((sample.labels != IGNORED).sum()) for sample in samples)
-        telling = [(s, gain) for s, gain in zip(samples, gains, strict=True) if gain != 0]
+        counted = [(s, gain) for s, gain in zip(samples, gains, strict=True) if gain != 0]
         size = self.recipe.train.pairs_per_device
-        for start in range(0, len(telling), size):
-            part = telling[start : start + size]
+        for start in range(0, len(counted), size):
+            part = counted[start : start + size]
             losses = self._losses(collate_samples([sample for sample, _ in part], self._pad_id))
             gain = losses.values.new_tensor([gain for _, gain in part])
             policy_loss(losses, gain, num_tokens).backward()  # type: ignore[no-untyped-call]
 
     def _learn_references(self, pairs: Sequence[Pair], step: int) -> float:
-        """Adds the gradient of what the run was trained on; returns its cross entropy.
+        """Adds the gradient of λ·CE of the reference reports; returns their cross entropy.
 
-        Finding queries, where the model has them, go on learning their labels as they did.
+        Finding queries that gate the tokens keep their label loss, as in training.
 
         Raises:
             CtscribeError: ``E_NAN`` where it is not finite, before anything is drawn.
@@ -190,7 +192,7 @@ class Policy:
         return losses
 
     def _autocast(self) -> AbstractContextManager[object]:
-        # weights that learn are float32 whatever the activations are
+        # trainable weights are float32 whatever the activations' dtype
         is_narrow = self.recipe.model.dtype == "bfloat16"
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_narrow)
 
@@ -199,13 +201,13 @@ class Policy:
         return next(self.scorer.parameters()).device
 
     def _draws(self, step: int) -> torch.Generator:
-        """An update's own draws, so that none depends on how far an interrupted run came."""
+        """A generator for one update alone, so that a resumed run draws the same."""
         seed = np.random.SeedSequence([self.recipe.reinforce.seed, step]).generate_state(1)[0]
         return torch.Generator(self._device).manual_seed(int(seed))
 
 
 def as_sample(reference: Sample, answer: Answer, tokenizer: PreTrainedTokenizerBase) -> Sample:
-    """A drawn answer in the reference's place, token by token as it was drawn."""
+    """The training sample of a drawn answer: the reference's prompt, then the drawn tokens."""
     visual = reference.visual
     prompt = encode_prompt(tokenizer, visual.grid_thw, visual.cue, visual.markers)
     closing = [int(tokenizer.eos_token_id)] if answer.finished else []
@@ -215,10 +217,10 @@ def as_sample(reference: Sample, answer: Answer, tokenizer: PreTrainedTokenizerB
 
 
 def policy_loss(losses: AnswerLosses, gains: Tensor, num_tokens: int) -> Tensor:
-    """Σ of advantage × −log p(report), over the tokens of all reports of the update.
+    """Σ of advantage × (−log p(report)), divided by ``num_tokens`` of all reports of the update.
 
-    Its gradient points against that of the expected reward: E[A·∇log p] = ∇E[r], but for a
-    factor, since a group's mean holds the report itself, and for the spread of each group.
+    Descending it ascends the expected reward: E[A·∇log p] = ∇E[r], up to the scaling by each
+    group's spread and a factor because a group's mean includes the report itself.
     """
     return (losses.values * gains[losses.rows]).sum() / num_tokens
 
@@ -227,7 +229,7 @@ def _not_a_number(pairs: Sequence[Pair], step: int) -> CtscribeError:
     return not_a_number([pair.positive.study for pair in pairs], step - 1)
 
 
-def _row(step: int, answers: Sequence[Answer], earned: Sequence[Earned]) -> ReinforceRow:
+def _row(step: int, answers: Sequence[Answer], earned: Sequence[Reward]) -> ReinforceRow:
     logs = [value for answer in answers for value in answer.token_log_probs]
     return ReinforceRow(
         step=step,

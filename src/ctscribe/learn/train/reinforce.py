@@ -1,6 +1,6 @@
-"""The stage: a trained run in, one that has learned from its own reports out, resumable.
+"""The reinforcement stage: a trained run in, a run improved on its own samples out; resumable.
 
-What an update does is in `policy`.
+`policy` has what an update does.
 """
 
 import json
@@ -43,17 +43,17 @@ from ctscribe.learn.train.stage import is_out_of_memory, make_scorer, visual_sou
 from ctscribe.text.labeler import known_labels
 from ctscribe.text.sections import split_report
 
-_FREE = ("reinforce", "train", "generate")
+_MAY_DIFFER = ("reinforce", "train", "generate")
 """Sections of the recipe that may differ from the trained run's."""
 
 
 @final
 @dataclass(frozen=True)
 class ReinforceResult:
-    """How a run ended; ``result.json``, the last file written."""
+    """The outcome of a run: ``result.json``, the last file written."""
 
     best_validation_f1: float
-    """Of the findings in reports of the validation scans, over all cells."""
+    """Micro F1 of the findings in the reports of the validation scans."""
     best_step: int
     """0 where no update was better than the start."""
     num_steps: int
@@ -76,12 +76,13 @@ def reinforce(
     progress: ProgressCallback = lambda done, total: None,
     told: Callable[[str], None] = lambda line: None,
 ) -> ReinforceResult:
-    """Goes on from a trained run's best weights by policy gradient, or continues where it stopped.
+    """Trains a run's best weights further by policy gradient, or resumes an interrupted call.
 
     ``run_dir`` is new or was started with the same request; its ``best`` are the weights with the
-    highest F1 on validation, those of the start among them. ``recipe`` is the trained run's, but
-    for reinforce, train and generate. A run that is told findings is told ``cues``, by volume
-    name, as when it writes. ``told`` hears of memory, ``progress`` of (updates done, all updates).
+    highest F1 on validation, the starting weights included. ``recipe`` may differ from the trained
+    run's in the sections reinforce, train and generate. ``cues`` are the findings that each prompt
+    states, by volume name, for a run trained with cues. ``told`` is called with the memory
+    estimate, ``progress`` with (updates done, all updates).
 
     Raises:
         CtscribeError: ``E_PROCESSES``, ``E_BUSY``, ``E_MISSING``, ``E_RUN``, ``E_RECIPE``,
@@ -118,7 +119,7 @@ def reinforce(
 def _request(
     recipe: Recipe, start_run: Path, studies: str, cues: Mapping[str, tuple[str, ...]] | None
 ) -> dict[str, Any]:
-    """What a run of `reinforce` was asked for; ``studies`` is the hash of what it learns from."""
+    """What a run depends on, by which its folder is recognised; ``studies`` is their hash."""
     request = {
         "recipe": recipe.as_asked(),
         "start_sha256": weights_sha256(start_run / "best"),
@@ -142,7 +143,7 @@ def go_on(
     save_best: Callable[[], None],
     progress: ProgressCallback,
 ) -> ReinforceResult:
-    """All updates that a run folder still lacks, with validations, log and checkpoints."""
+    """Does the remaining updates of a run, with validations, log and checkpoints."""
     knobs, checkpoint = policy.recipe.reinforce, run_dir / "checkpoint.safetensors"
     done, best = _restore(policy, checkpoint)
     if done >= 0:
@@ -170,19 +171,19 @@ def go_on(
 
 @final
 class Course:
-    """Which scans come in which update, each beside another patient: the same in every run."""
+    """The scans of each update, each with the labels of another patient; fixed by the seed."""
 
     def __init__(self, studies: Sequence[StudyRow], pairs: PairDataset, recipe: Recipe) -> None:
         knobs = recipe.reinforce
         self._studies, self._pairs = studies, pairs
         self._per_update = knobs.scans_per_update
         passes = -(-knobs.updates * knobs.scans_per_update // len(studies))
-        # others are drawn anew in each pass: one fixed patient's findings would be unlearned
+        # drawn anew in each pass: the model would unlearn the findings of one fixed patient
         self._others = [draw_others(studies, knobs.seed + number) for number in range(passes)]
         self._order = EpochsInOrder(range(len(studies)), passes, knobs.seed)
 
     def scans(self, step: int) -> list[Scan]:
-        """Those of an update, counted from 1."""
+        """The scans of an update, counted from 1."""
         found = []
         for place in range((step - 1) * self._per_update, step * self._per_update):
             number = self._order[place]
@@ -192,7 +193,7 @@ class Course:
 
 
 def validate(policy: Policy, studies: Sequence[StudyRow], visual: VisualSource) -> dict[str, float]:
-    """Scores the likeliest report of each scan; fields of a `ReinforceRow`."""
+    """Scores the greedy report of each scan; the validation fields of a `ReinforceRow`."""
     answers = policy.write([visual(study, None) for study in studies])
     stated = np.array([stated_labels(answer.text) for answer in answers])
     true = np.array([known_labels(study) for study in studies])
@@ -208,7 +209,7 @@ def validate(policy: Policy, studies: Sequence[StudyRow], visual: VisualSource) 
 
 
 def _bleu_4(texts: Sequence[str], references: Sequence[str]) -> float:
-    """Of the whole split, on words parted by white space, as evaluation has it."""
+    """Corpus BLEU-4 on whitespace tokens, 0 to 1, as in evaluation."""
     from sacrebleu.metrics import BLEU
 
     metric = BLEU(tokenize="none", smooth_method="none", force=True)
@@ -229,13 +230,13 @@ def _update(policy: Policy, scans: Sequence[Scan], step: int) -> ReinforceRow:
 
 
 def _save(policy: Policy, path: Path, step: int, best: _Best) -> None:
-    """Writes all that the updates after this one depend on, as one file: old or new, never half."""
+    """Writes all that later updates depend on, atomically, as one file."""
     note = {"progress": json.dumps({"step": step, "best": best})}
     write_tensors(path, policy.state(), note)
 
 
 def _restore(policy: Policy, path: Path) -> tuple[int, _Best]:
-    """Updates done and the best validation; −1 before the start itself has been validated."""
+    """Updates done and the best validation; −1 updates before the start has been validated."""
     if not path.exists():
         return -1, _Best(0, -1.0)
     tensors, facts = read_tensors(path, "E_CHECKPOINT")
@@ -267,17 +268,18 @@ def _require_told(
 
 
 def _require_same(start_run: Path, recipe: Recipe) -> None:
-    """Refuses a recipe that would read other scans, or read them otherwise, than the run learned.
+    """Refuses a recipe that differs from the trained run's outside `_MAY_DIFFER`.
 
     Raises:
         CtscribeError: ``E_RECIPE`` naming the first knob that differs.
     """
     before, asked = (
-        each.model_dump(mode="json", exclude=set(_FREE)) for each in (recipe_of(start_run), recipe)
+        each.model_dump(mode="json", exclude=set(_MAY_DIFFER))
+        for each in (recipe_of(start_run), recipe)
     )
     if difference := first_difference(before, asked):
         raise CtscribeError(
             "E_RECIPE",
-            f"a run may go on with other knobs in {', '.join(_FREE)} alone, but the recipe differs "
-            f"in {difference}",
+            f"a run may go on with other knobs in {', '.join(_MAY_DIFFER)} alone, but the recipe "
+            f"differs in {difference}",
         )

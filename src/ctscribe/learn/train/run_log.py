@@ -1,4 +1,4 @@
-"""The log of a run: a row per update in ``metrics.jsonl``, for TensorBoard, and as a curve."""
+"""A run's log: one row per update, in ``metrics.jsonl`` and for TensorBoard, and its figure."""
 
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVENTS = "events.out.tfevents.ctscribe"
-"""TensorBoard finds it by its prefix; its usual name would carry the machine's."""
+"""TensorBoard finds it by its prefix; its usual name would contain the machine's name."""
 _FLUSH_EVERY = 25
 
 
@@ -20,7 +20,7 @@ class StepRow(Row):
     """One update."""
 
     step: int
-    """Updates done with it."""
+    """Its number, from 1."""
 
 
 class MetricsRow(StepRow):
@@ -33,13 +33,13 @@ class MetricsRow(StepRow):
     positive_ce: float | None
     """Mean over the update's studies."""
     negative_ce: float | None
-    """Mean over those that are finite."""
+    """Mean over the negatives whose loss is finite."""
     gap: float | None
     """negative_ce − positive_ce."""
     share_capped: float | None
-    """Of the negatives: those capped or satisfied, which carry no gradient."""
+    """Share of the negatives that are capped or satisfied, and so have no gradient."""
     share_skipped: float | None
-    """Of the negative branches: those without a backward pass."""
+    """Share of the micro-batches without a backward pass through their negatives."""
     positive_finding_ce: float | None = None
     """Mean over the tokens of sentences that state a finding."""
     positive_boilerplate_ce: float | None = None
@@ -47,46 +47,46 @@ class MetricsRow(StepRow):
     negative_finding_ce: float | None = None
     negative_boilerplate_ce: float | None = None
     scope_gap: float | None = None
-    """Mean of CE⁻ − CE⁺ over the tokens that count in the negative's term; steers β."""
+    """Mean of CE⁻ − CE⁺ over the tokens in ``objective.scope``; steers β."""
     positive_grad_norm: float | None = None
-    """Of the positives' gradient alone in one micro-batch, before clipping, root mean square over
-    the update; None where branches share prompts, whose gradient is one."""
+    """Norm of one micro-batch's gradient from the positives alone, before clipping: root mean
+    square over the update. None where branches share prompts and so one backward pass."""
     negative_grad_norm: float | None = None
-    """Of the negatives' weighted term; 0 where it is skipped; None as above."""
+    """The same from the negatives' weighted term; a skipped one counts as 0."""
     beta: float | None = None
     """Weight of the negative's term."""
     validation_ce: float | None = None
-    """At checkpoints: of validation reports given their own scan."""
+    """At checkpoints only: of validation reports given their own scan."""
     validation_other_ce: float | None = None
-    """Given another patient's."""
+    """Given another patient's scan."""
     validation_gap: float | None = None
 
 
 class ReinforceRow(StepRow):
     """``metrics.jsonl`` of reinforcement: one update, means over its sampled reports.
 
-    Row 0 has nothing but the validation of what it started from.
+    Row 0 holds only the validation of the starting weights.
     """
 
     reward: float | None = None
     own_f1: float | None = None
-    """Of the findings, with those of the own patient."""
+    """F1 of the stated findings against the labels of the scan's own patient."""
     other_f1: float | None = None
-    """With those of another patient."""
+    """The same against the labels of another patient."""
     num_tokens: float | None = None
-    """Of a report."""
+    """Length of a report."""
     share_unfinished: float | None = None
-    """Reports that ran into the length limit."""
+    """Share of the reports that ran into the length limit."""
     share_telling: float | None = None
-    """Scans whose reports did not all earn the same; the others teach nothing."""
+    """Share of the scans whose reports differ in reward; the others have no gradient."""
     sampled_ce: float | None = None
-    """−log of a drawn token's probability, nats; estimates the entropy of what is written."""
+    """Mean −log probability of the sampled tokens, nats: an estimate of the policy's entropy."""
     reference_ce: float | None = None
-    """Of the references, nats per token, whether they are learned or not."""
+    """Cross entropy of the reference reports, nats per token, even where its weight is 0."""
     grad_norm: float | None = None
     """Before clipping."""
     validation_f1: float | None = None
-    """Of the findings in reports of the validation scans, over all cells; chooses the best."""
+    """Micro F1 of the findings in the validation reports; the best weights have the highest."""
     validation_coverage: float | None = None
     validation_precision: float | None = None
     validation_bleu_4: float | None = None
@@ -94,15 +94,15 @@ class ReinforceRow(StepRow):
 
 AnyStep = TypeVar("AnyStep", bound=StepRow)
 Curve = tuple[str, str, str, str]
-"""A row's field, its name in the figure, what its colour means, and the line's style."""
+"""(field of the row, label, key of `MEANINGS` for the colour, line style)."""
 
 
 @final
 class RunLog(Generic[AnyStep]):
-    """Collects rows in memory and writes them a few dozen at a time.
+    """Collects rows and appends them to the files every few dozen updates.
 
-    Earlier rows beyond ``after_step`` are dropped: an interrupted run had gone further than the
-    checkpoint it continues from.
+    Rows of an earlier call beyond ``after_step`` are dropped: that call was interrupted after the
+    checkpoint that is resumed from.
     """
 
     def __init__(self, run_dir: Path, after_step: int, row_type: type[AnyStep]) -> None:
@@ -116,13 +116,13 @@ class RunLog(Generic[AnyStep]):
             file.write(_as_events(self.rows))
 
     def add(self, row: AnyStep) -> None:
-        """Adds an update's row; it reaches the disk within a few dozen updates."""
+        """Adds an update's row."""
         self.rows.append(row)
         if len(self.rows) - self._num_written >= _FLUSH_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has been added."""
+        """Writes all rows added since the last flush."""
         new = self.rows[self._num_written :]
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.writelines(map(line_of, new))
@@ -132,7 +132,7 @@ class RunLog(Generic[AnyStep]):
 
 
 def draw_loss_curve(rows: Sequence[MetricsRow], path: Path) -> None:
-    """Writes `loss_figure`."""
+    """Writes `loss_figure` to a file."""
     from ctscribe.base.figures import write_figure
 
     write_figure(path, loss_figure(rows))
@@ -150,7 +150,7 @@ def loss_figure(rows: Sequence[MetricsRow]) -> "Figure":
 
 
 def draw_reward_curve(rows: Sequence[ReinforceRow], path: Path) -> None:
-    """What sampled reports earned over the updates, and the validation's scores."""
+    """Draws the scores of sampled reports over the updates, and those of validation."""
     from ctscribe.base.figures import write_figure
 
     curves = (

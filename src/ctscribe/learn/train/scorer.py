@@ -1,4 +1,4 @@
-"""The module that is trained: which of its weights learn, how fast, and at what memory."""
+"""The module that is trained: forward pass, trainable weights, learning rates, checkpointing."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,33 +21,33 @@ from ctscribe.learn.pairs.collate import Batch
 
 Part = Literal["tower", "merger", "language"]
 _aten = torch.ops.aten
-EXPENSIVE = {
+SAVED_WHEN_CHEAP = {
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.convolution.default),
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
 }
-"""Matrix products and attention."""
+"""Matrix products and attention, which are costly to recompute; see `enable_checkpointing`."""
 
 
 @final
 class ReportScorer(nn.Module):
-    """Cross entropy of reports given volumes; the module that gradients are synchronised on.
+    """The model whose forward pass gives losses, as DDP and FSDP need it.
 
-    Its state dict holds the trainable weights alone, each once: the frozen ones are in the
-    starting checkpoint, and a checkpoint that is written often should be small.
+    Its state dict holds only the trainable weights, so that the frequent checkpoints stay small;
+    the frozen ones are in the starting checkpoint.
     """
 
     accepts_loss_kwargs = False
-    """Read by the Trainer: it shall divide each micro-batch's mean by the accumulation steps."""
+    """Read by the Trainer: each micro-batch's mean is divided by the accumulation steps."""
     _keys_to_ignore_on_save = None
-    """Read by the Trainer where a checkpoint does not hold every weight."""
+    """The Trainer looks for it where a checkpoint lacks weights."""
 
     def __init__(self, qwen: PreTrainedModel, positions: Positions) -> None:
         super().__init__()
         self.qwen = qwen
-        # read by accelerate: what is gathered and given back as one where weights are sharded
+        # read by accelerate: FSDP gathers and frees the weights of these modules as one
         self._no_split_modules = tuple(qwen._no_split_modules)
         self.positions: Positions = positions
         self.register_state_dict_post_hook(_keep_trainable)  # type: ignore[no-untyped-call]
@@ -62,7 +62,7 @@ class ReportScorer(nn.Module):
     def forward(
         self, batch: Batch, negative: Batch | None = None
     ) -> AnswerLosses | tuple[AnswerLosses, AnswerLosses]:
-        """Nats of every answer token of each study; of two branches as `losses_of_both`."""
+        """`answer_losses` of a batch; with ``negative`` `losses_of_both` of the two."""
         if negative is None:
             return answer_losses(self.qwen, batch, self.positions)
         return losses_of_both(self.qwen, batch, negative, self.positions)
@@ -87,12 +87,11 @@ def _trainable(module: nn.Module) -> set[str]:
 
 
 def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
-    """Lets the asked-for weights learn, in place; finding queries do where they open the gate.
+    """Sets which weights are trainable, in place, as the recipe says.
 
-    The projector of another encoder always does.
-
-    Weights that learn are kept in float32 whatever the activations are: an update of 2e-5 of a
-    weight is lost in bfloat16's eight bits.
+    Finding queries are trainable with ``model.slice_attention``, the projector of another encoder
+    always. Trainable weights are float32 whatever the activations' dtype, because an update of 2e-5
+    of a weight is lost in bfloat16's eight bits.
     """
     if config.tuning == "lora":
         add_adapters(qwen, r=config.lora_r, alpha=config.lora_alpha)
@@ -113,7 +112,7 @@ def choose_trainable(qwen: PreTrainedModel, config: ModelConfig) -> None:
 
 
 def learning_rates(config: TrainConfig) -> dict[Part, float]:
-    """Peak of each part of the model."""
+    """Peak learning rate of each part of the model."""
     return {
         "language": config.learning_rate,
         "merger": config.merger_learning_rate or config.learning_rate,
@@ -121,11 +120,11 @@ def learning_rates(config: TrainConfig) -> dict[Part, float]:
     }
 
 
-def set_rates(optimizer: Optimizer, model: nn.Module, rates: Mapping[Part, float]) -> None:
-    """Splits the optimizer's groups so that each part has its rate; before the first update.
+def set_learning_rates(optimizer: Optimizer, model: nn.Module, rates: Mapping[Part, float]) -> None:
+    """Splits the optimizer's parameter groups by part of the model; before the first update.
 
-    Groups keep their other settings and their order. Of each, the language model's comes first:
-    its rate is the one that is logged.
+    Groups keep their other settings and their order. In each, the language model comes first,
+    because the Trainer logs the first group's rate.
     """
     parts = {id(weight): part_of(name) for name, weight in model.named_parameters()}
     groups: list[dict[str, Any]] = []
@@ -148,27 +147,27 @@ def part_of(name: str) -> Part:
     return "tower" if ".visual." in dotted else "language"
 
 
-def recompute(qwen: PreTrainedModel, what: Literal["layers", "cheap"]) -> None:
-    """Trades memory for time in training, in place; gradients stay the same.
+def enable_checkpointing(qwen: PreTrainedModel, what: Literal["layers", "cheap"]) -> None:
+    """Turns activation checkpointing on, in place; gradients stay the same.
 
-    With ``layers`` a layer keeps its input alone and runs a second time (a third more operations).
-    With ``cheap`` it also keeps the results of its matrix products and of its attention; norms,
-    activations and products by element run a second time.
+    ``layers`` saves only each layer's input and recomputes the layer (a third more operations).
+    ``cheap`` also saves the outputs of `SAVED_WHEN_CHEAP` and recomputes the rest: norms,
+    activation functions and elementwise products.
     """
     options: dict[str, Any] = {"use_reentrant": False}
     if what == "cheap":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _cheap_policy)
     # earlier releases in the supported range know it by its older name alone
     name = "activation_checkpointing_enable"
     enable = getattr(qwen, name, None) or qwen.gradient_checkpointing_enable
     enable(options)
     if getattr(qwen, "_require_grads_hooks", None):
-        # what is not re-entrant needs no gradient of the inputs, and asking for one would keep
-        # the graph of a tower that does not learn and differentiate it
+        # non-reentrant checkpointing needs no gradient of the inputs, and asking for one would
+        # keep the graph of a frozen tower and differentiate it
         qwen.disable_input_require_grads()
 
 
-def _policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
-    if operation in EXPENSIVE:
+def _cheap_policy(_: object, operation: object, *__: object, **___: object) -> CheckpointPolicy:
+    if operation in SAVED_WHEN_CHEAP:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,4 +1,4 @@
-"""The stage: pairs in, the best weights and a log out, continuing where it stopped."""
+"""The training stage: pairs in, the best weights and a log out; resumes an interrupted run."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -48,10 +48,15 @@ from ctscribe.learn.train.arguments import (
     training_arguments,
 )
 from ctscribe.learn.train.callback import Beta, RunCallback, damaged, newest_complete
-from ctscribe.learn.train.epochs import Carried, EpochsInOrder, HardPairs, collate_carried
-from ctscribe.learn.train.memory import Recomputed, step_memory
+from ctscribe.learn.train.epochs import EpochsInOrder, ErrorsAsItems, HardPairs, collate_or_error
+from ctscribe.learn.train.memory import Checkpointing, step_memory
 from ctscribe.learn.train.run_log import MetricsRow, RunLog, draw_loss_curve
-from ctscribe.learn.train.scorer import ReportScorer, choose_trainable, learning_rates, recompute
+from ctscribe.learn.train.scorer import (
+    ReportScorer,
+    choose_trainable,
+    enable_checkpointing,
+    learning_rates,
+)
 from ctscribe.learn.train.trainer import PairTrainer
 from ctscribe.learn.train.validation import Validation, validate, validation_pairs
 
@@ -63,7 +68,7 @@ def request_of(
     pairs_path: Path,
     start: str | Path | None,
 ) -> dict[str, Any]:
-    """What a run folder is identified by: recipe, scans, pairs, start, size of an update.
+    """What a run depends on, by which its folder is recognised when it is resumed.
 
     Raises:
         CtscribeError: ``E_MISSING`` without pairs.
@@ -77,7 +82,7 @@ def request_of(
         "start": None if start is None else start_sha256(start),
         "pairs_per_update": pairs_per_update(arguments),
         **({"encoder": encoder.hash} if (encoder := encoder_of(recipe, prepared)) else {}),
-        # the checkpoints of a sharded run are read by sharded runs alone
+        # only a sharded run can read the checkpoints of a sharded run
         **({"sharded": True} if sharding_asked() else {}),
     }
 
@@ -112,11 +117,11 @@ def visual_source(
     recipe: Recipe,
     progress: ProgressCallback = lambda done, total: None,
 ) -> VisualSource:
-    """Stored features of all volumes that the rows may show, or frames where the tower learns.
+    """The visual inputs of training: stored features, or frames where the tower is trained.
 
-    Each comes with what its prompt tells beside it: texts before slice pairs, where the model's
-    family has them, and with ``model.cues`` the findings. ``progress`` is told (volumes whose
-    features are stored, all volumes).
+    Features of all volumes that ``rows`` may show are computed first; ``progress`` is called with
+    (volumes whose features are stored, all volumes). Each visual input also has the texts of its
+    prompt: depth markers, where the model's family uses them, and the cue, with ``model.cues``.
     """
     backbone = backbone_of(qwen)
     visual: VisualSource = partial(frames_of, backbone, prepared)
@@ -139,7 +144,7 @@ def visual_source(
 
 
 def _require_places(qwen: PreTrainedModel, pairs: PairDataset, recipe: Recipe) -> None:
-    """Refuses scans that the recipe's positions cannot place, before the run has a folder."""
+    """Checks on the first scan, before the run has a folder, that its position ids can be made."""
     batch = collate_samples([pairs[0].positive], pad_id=0)
     position_ids(
         qwen.config,
@@ -154,7 +159,7 @@ def _require_places(qwen: PreTrainedModel, pairs: PairDataset, recipe: Recipe) -
 @final
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended; ``result.json``, the last file written."""
+    """The outcome of a run: ``result.json``, the last file written."""
 
     best_validation_loss: float
     """Cross entropy of validation reports, nats per answer token."""
@@ -176,13 +181,14 @@ def train(
 ) -> TrainResult:
     """Trains on pairs, or continues an interrupted run; the best weights are in ``best``.
 
-    Runs alone, or on several processes, which share the pairs of each update: under ``torchrun``
-    each holds the whole model, under ``accelerate launch --use_fsdp`` its part of every weight.
+    Runs in one process, or in several that share the pairs of each update: under ``torchrun`` each
+    holds the whole model (DDP), under ``accelerate launch --use_fsdp`` a shard of every weight.
+
     ``run_dir`` is new or was started with the same request; nothing is written into it before all
     checks have passed. ``start`` is a folder, a hub id or a preset; None takes the recipe's preset.
-    ``storing`` is told (volumes whose features are stored, all volumes), then ``told`` what pairs
-    share and what a step takes of memory, ``progress`` (updates done, all updates), ``logged`` each
-    update's row.
+    ``storing`` is called with (volumes whose features are stored, all volumes), ``progress`` with
+    (updates done, all updates), ``logged`` with each update's row, and ``told`` with sentences for
+    the user on shared prompts and memory.
 
     Raises:
         CtscribeError: ``E_BUSY``, ``E_PREPARED``, ``E_RUN_EXISTS``, ``E_MISSING``, ``E_PAIRS``,
@@ -203,12 +209,12 @@ def train(
             start or recipe.model.preset, recipe, encoder_of(recipe, prepared)
         )
         qwen.to(arguments.device)
-        taught, judged = _data_sets(prepared, parts, recipe, qwen, tokenizer, storing)
-        count_updates(recipe.train.epochs * len(taught), arguments)
+        training, validation = _data_sets(prepared, parts, recipe, qwen, tokenizer, storing)
+        count_updates(recipe.train.epochs * len(training), arguments)
         with arguments.main_process_first(local=False):
             open_run(run_dir, "train", request)
-        heard: dict[str, Any] = {"progress": progress, "logged": logged, "told": told}
-        return fit(arguments, qwen, tokenizer, taught, judged, recipe, **heard)
+        callbacks: dict[str, Any] = {"progress": progress, "logged": logged, "told": told}
+        return fit(arguments, qwen, tokenizer, training, validation, recipe, **callbacks)
 
 
 def _data_sets(
@@ -219,18 +225,18 @@ def _data_sets(
     tokenizer: PreTrainedTokenizerBase,
     storing: ProgressCallback,
 ) -> tuple[PairDataset, PairDataset]:
-    """What is taught and what is judged by, checked as far as can be before the first step."""
+    """The training and the validation data set, checked before the first step."""
     longest = qwen.config.text_config.max_position_embeddings
     rows = [row for part in parts for row in part]
     visual = visual_source(qwen, prepared, rows, recipe, storing)
-    taught, judged = (
+    training, validation = (
         PairDataset(prepared.by_name, part, tokenizer, visual, longest) for part in parts
     )
-    for dataset in (taught, judged):
+    for dataset in (training, validation):
         dataset.require_reports()
-    _require_sharing(taught, recipe, qwen)
-    _require_places(qwen, taught, recipe)
-    return taught, judged
+    _require_sharing(training, recipe, qwen)
+    _require_places(qwen, training, recipe)
+    return training, validation
 
 
 def fit(
@@ -245,10 +251,9 @@ def fit(
     logged: Callable[[MetricsRow], None] = lambda row: None,
     told: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
-    """`train` on data sets that are there already; the model is trained in place.
+    """The training loop of `train`; the model is trained in place.
 
-    ``arguments`` are those of `training_arguments`; ``validation`` has pairs of a scan and another
-    patient's.
+    ``arguments`` come from `training_arguments`, ``validation`` from `validation_pairs`.
     """
     knobs, run_dir = recipe.train, Path(arguments.output_dir)
     checkpoint, note = newest_complete(run_dir) or (None, None)
@@ -263,7 +268,8 @@ def fit(
     scorer = make_scorer(qwen, recipe, knobs.pairs_per_device * training.longest(), told)
     trainer = _trainer(arguments, scorer, order, pad_id, recipe)
     trainer.gaps = None if hard is None else []
-    trainer.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+    # no process may write before all have looked for a checkpoint
+    trainer.accelerator.wait_for_everyone()
     callback = RunCallback(
         trainer=trainer,
         epochs=knobs.epochs,
@@ -286,7 +292,7 @@ def fit(
 
 
 def encoder_of(recipe: Recipe, prepared: Prepared) -> Encoder | None:
-    """The encoder whose features are read in the tower's place; None where the tower's are.
+    """The encoder whose features replace the tower's; None where the tower is used.
 
     Raises:
         CtscribeError: ``E_ENCODER`` where the prepared folder holds none of them.
@@ -298,10 +304,10 @@ def encoder_of(recipe: Recipe, prepared: Prepared) -> Encoder | None:
 def learner(
     weights: str | Path, recipe: Recipe, encoder: Encoder | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that starts to learn, with what the recipe asks for beside it.
+    """The model to train, with finding queries and an encoder's projector where the recipe asks.
 
-    That is finding queries, and the projector of an ``encoder``, whose features say nothing to the
-    head of a warm-up, which was taught on the tower's.
+    With an ``encoder`` the queries start untrained: a warm-up's head was trained on the tower's
+    features.
 
     Raises:
         CtscribeError: ``E_WEIGHTS``, ``E_ENCODER`` for weights that read another encoder's.
@@ -318,7 +324,7 @@ def learner(
 
 
 def read_by_encoder(qwen: PreTrainedModel, encoder: Encoder | None, seed: int) -> None:
-    """Gives a model the projector of an encoder, in place; one that has it goes on with it."""
+    """Attaches the projector of an encoder, in place, unless the model has it already."""
     projector = projector_of(qwen)
     before = projector and projector.encoder
     if before is None and encoder is not None:
@@ -335,7 +341,7 @@ def read_by_encoder(qwen: PreTrainedModel, encoder: Encoder | None, seed: int) -
 def _hard_pairs(
     training: PairDataset, recipe: Recipe, arguments: TrainingArguments, steps_done: int
 ) -> HardPairs | None:
-    """Negatives that are drawn anew each epoch, where the strategy wants them."""
+    """The source of each epoch's hard negatives; None for other strategies."""
     if recipe.pairs.strategy != "hard":
         return None
     return HardPairs(
@@ -348,7 +354,7 @@ def _hard_pairs(
 
 
 def _require_sharing(training: PairDataset, recipe: Recipe, qwen: PreTrainedModel) -> None:
-    """Checks that prompts can be shared, where the recipe wants it.
+    """Checks that prompts can be shared, where the recipe asks for it.
 
     Raises:
         CtscribeError: ``E_RECIPE`` for a model that cannot, ``E_PAIRS`` where no partners are
@@ -368,7 +374,7 @@ def _require_sharing(training: PairDataset, recipe: Recipe, qwen: PreTrainedMode
 def _couples(
     training: PairDataset, recipe: Recipe, told: Callable[[str], None]
 ) -> list[tuple[int, int]]:
-    """Pairs that are learned side by side, where prompts are shared."""
+    """Numbers of pairs that must be in one batch because they share prompts."""
     if not recipe.pairs.shares_prompts:
         return []
     couples = training.couples()
@@ -386,29 +392,29 @@ def make_scorer(
     tokens: int,
     told: Callable[[str], None] = lambda line: None,
 ) -> ReportScorer:
-    """The model as the recipe wants it trained; adapters start from the recipe's seed.
+    """The trainable module: adapters (drawn with the recipe's seed), frozen parts, checkpointing.
 
-    ``told`` is told what a pass over ``tokens`` takes of memory, where the tower is frozen.
+    Where the tower is frozen, ``told`` is called with the memory estimate for ``tokens`` at once.
     """
     torch.manual_seed(recipe.train.seed)
     choose_trainable(qwen, recipe.model)
-    way = _recomputed(qwen, recipe, tokens, told)
+    way = _choose_checkpointing(qwen, recipe, tokens, told)
     if way != "none":
-        recompute(qwen, way)
+        enable_checkpointing(qwen, way)
     return ReportScorer(qwen, recipe.model.positions)
 
 
-def _recomputed(
+def _choose_checkpointing(
     qwen: PreTrainedModel,
     recipe: Recipe,
     tokens: int,
     told: Callable[[str], None],
-) -> Recomputed:
-    """What the backward pass computes again: as asked, or what the memory at hand calls for."""
+) -> Checkpointing:
+    """The recipe's activation checkpointing, or, for ``auto``, the fastest that fits in memory."""
     asked = recipe.train.gradient_checkpointing
-    ways: dict[bool | str, Recomputed] = {False: "none", "cheap": "cheap", True: "layers"}
+    ways: dict[bool | str, Checkpointing] = {False: "none", "cheap": "cheap", True: "layers"}
     if sharding_asked() or not recipe.model.freeze_tower:
-        # not estimated; who shards is short of memory
+        # there is no estimate; a sharded model is assumed to be short of memory
         return ways.get(asked, "layers")
     memory = step_memory(qwen, recipe, tokens, launched()[1])
     way = ways.get(asked) or memory.first_that_fits()
@@ -429,8 +435,8 @@ def _trainer(
         rates=learning_rates(recipe.train),
         model=scorer,
         args=arguments,
-        train_dataset=Carried(order),
-        data_collator=partial(collate_carried, pad_id=pad_id, sharing=recipe.pairs.shares_prompts),
+        train_dataset=ErrorsAsItems(order),
+        data_collator=partial(collate_or_error, pad_id=pad_id, sharing=recipe.pairs.shares_prompts),
     )
     require_sharding(trainer.accelerator, recipe.model.dtype)
     return trainer
@@ -471,14 +477,14 @@ def _run(trainer: PairTrainer, checkpoint: Path | None) -> None:
                 "a step must fit into the device's memory, but "
                 f"{', '.join(trainer.studies)} did not",
             ) from error
-        if checkpoint is not None and not trainer.studies:  # nothing was done yet but to read it
+        if checkpoint is not None and not trainer.studies:  # it failed while being read
             raise damaged(checkpoint, brief(error)) from error
         raise
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device or the host had no memory left."""
-    # torch has an error type for a full GPU and only a sentence for a full CPU
+    """Whether the device or the host ran out of memory."""
+    # torch has an error type for a full GPU, but for a full host only a message
     full = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return full or "DefaultCPUAllocator" in str(error)
 

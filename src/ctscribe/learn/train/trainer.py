@@ -1,4 +1,4 @@
-"""One override of the Trainer: how a pair becomes gradients."""
+"""The Trainer with its own training step: how a pair of samples becomes gradients."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from ctscribe.learn.model.finding_queries import label_loss
 from ctscribe.learn.model.qwen import AnswerLosses
 from ctscribe.learn.objective import Term, negative_term, pair_losses
 from ctscribe.learn.pairs.collate import Batch, PairBatch
-from ctscribe.learn.train.scorer import Part, set_rates
+from ctscribe.learn.train.scorer import Part, set_learning_rates
 
 Branch = Literal["positive", "negative"]
 _MEANS = (
@@ -35,11 +35,11 @@ _MEANS = (
 
 @final
 class Tally:
-    """Sums and counts over one update; no value leaves the device until it is read."""
+    """Running sums and counts of one update's metrics, kept on the device until `take`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._sums = self._nothing()
+        self._sums = self._zeros()
 
     def add_branch(
         self,
@@ -49,11 +49,15 @@ class Tally:
         finding: Bool[Tensor, "tokens"],
         square: Float[Tensor, ""] | None,
     ) -> None:
-        """Counts one branch of a micro-batch; infinite cross entropies are not in the means.
+        """Adds one branch of a micro-batch; infinite values are left out of the means.
 
-        Cross entropies are nats, of tokens and per token; ``finding`` marks tokens in sentences
-        that state a finding; ``square`` is the squared norm of the branch's gradient, None where
-        it is not told apart.
+        Args:
+            branch: Which one.
+            token_ce: Cross entropy of each token, nats.
+            study_ce: Mean of each study, nats per token.
+            finding: Marks tokens in sentences that state a finding.
+            square: Squared norm of the branch's gradient; None where both branches share one
+                backward pass.
         """
         self._add(f"{branch}_ce", study_ce)
         self._add(f"{branch}_finding_ce", token_ce[finding])
@@ -68,17 +72,17 @@ class Tally:
         *,
         skipped: bool,
     ) -> None:
-        """Counts how a micro-batch's negatives compare with its positives."""
+        """Adds how a micro-batch's negatives compare with its positives."""
         self._add("scope_gap", gap)
         self._add("share_capped", satisfied.double())
         self._add("share_skipped", torch.tensor(float(skipped), device=self._device))
 
     def take(self) -> Float64[Tensor, "2 means"]:
-        """Sums and counts in a fixed order, ready to be added over processes; starts anew."""
-        sums, self._sums = self._sums, self._nothing()
+        """Returns [sums, counts] in the order of `_MEANS`, then resets them."""
+        sums, self._sums = self._sums, self._zeros()
         return sums
 
-    def _nothing(self) -> Float64[Tensor, "2 means"]:
+    def _zeros(self) -> Float64[Tensor, "2 means"]:
         return torch.zeros(2, len(_MEANS), dtype=torch.float64, device=self._device)
 
     def _add(self, name: str, values: Float[Tensor, "*values"]) -> None:
@@ -106,12 +110,12 @@ def means(sums: Float64[Tensor, "2 means"]) -> dict[str, float | None]:
 
 @final
 class GradientNorm:
-    """Hooks on every weight that learns, which measure the gradient of one backward pass.
+    """The gradient norm of one backward pass, measured by hooks on all trainable weights.
 
-    A hook sees that gradient before it is added to what is there, so each branch's norm is exact,
-    costs one read of the gradients and keeps no copy. Of sharded weights the hooks see what the
-    process's own micro-batch gives to the whole weight, before it is summed into the shards, so
-    norms are the same as of unsharded ones. The model's forward passes put the hooks in place.
+    A hook sees the gradient before it is added to ``weight.grad``, so each branch's norm is exact
+    and no copy of the gradients is kept. Of sharded weights it sees the gradient of the whole
+    weight from this process's micro-batch, before it is reduced into the shards, so norms equal
+    those without sharding. The hooks are registered in the model's forward passes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -122,7 +126,7 @@ class GradientNorm:
                 module.register_forward_pre_hook(self._watch)
 
     def restart(self) -> None:
-        """Forgets what has been measured."""
+        """Starts a new measurement."""
         self._squares = []
 
     def square(self) -> Float[Tensor, ""]:
@@ -130,9 +134,9 @@ class GradientNorm:
         return torch.stack(self._squares).sum()
 
     def _watch(self, module: nn.Module, _: object) -> None:
-        """Puts hooks on the weights that are whole now: a sharded one is while it is needed.
+        """Registers hooks on the weights that are whole now; FSDP gathers them for a forward pass.
 
-        FSDP gathers into the same tensor every time, so a hook stays.
+        It gathers into the same tensor every time, so one registration suffices.
         """
         for weight in module.parameters():
             is_whole = not isinstance(weight, DTensor)
@@ -151,19 +155,21 @@ _LARGEST_GAP = 1e3
 
 @final
 class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
-    """Trains on α·CE(positive) + β·term(negative), as `learn.objective` has it.
+    """Trains on α·CE(positive) + β·term(negative); see `learn.objective`.
 
-    Each branch is differentiated on its own, the positive first, so that their graphs are never
-    held together and the negative's term can look at the positive's cross entropy; a micro-batch
-    whose negatives are all satisfied has no backward pass through them. Their gradients add up to
-    those of the whole.
+    The positive branch has its backward pass first, then the negative branch. So only one branch's
+    graph is in memory, and the negatives' term can use the positives' cross entropy. The gradients
+    add up to those of the whole objective. A micro-batch whose negatives are all satisfied has no
+    backward pass through them.
 
-    Where negatives share prompts with positives (``prompt_rows``) both branches are one graph and
-    one backward pass, with the same gradients: it is left out of the negatives where all are
-    satisfied, and their norms are not told apart.
+    Where negatives share prompts with positives (``prompt_rows``), both branches are one graph with
+    one backward pass and the same gradients. Satisfied negatives are then left out of its loss, and
+    there is no gradient norm per branch.
 
-    Beside the Trainer's own arguments it takes what is minimised and the peak learning rate of
-    each part of the model.
+    Args:
+        objective: What is minimised.
+        rates: Peak learning rate of each part of the model.
+        trainer: The Trainer's own arguments.
     """
 
     def __init__(
@@ -180,25 +186,25 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self._rates = rates
         self.tally = Tally(self.args.device)
         self.studies: list[str] = []
-        """Of the micro-batch at work, for errors."""
+        """Of the current micro-batch, for errors."""
         self.gaps: list[GapRow] | None = None
-        """Of this process since the last update, where somebody wants them."""
+        """Of this process since the last update; None where they are not collected."""
 
     @cached_property
     def _gradient(self) -> GradientNorm:
-        # made by the first step: by then weights are sharded, where they are
+        # created in the first step, because by then FSDP has sharded the weights
         return GradientNorm(self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """The Trainer's, with the parts' own learning rates."""
+        """The Trainer's optimizer, with a learning rate for each part of the model."""
         is_new = self.optimizer is None
         optimizer: Optimizer = super().create_optimizer(model)
         if is_new:
-            set_rates(optimizer, model or self.model, self._rates)
+            set_learning_rates(optimizer, model or self.model, self._rates)
         return optimizer
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """The Trainer's; a full disk is one sentence.
+        """The Trainer's, but a full disk is a `CtscribeError`.
 
         Raises:
             CtscribeError: ``E_WRITE``.
@@ -221,12 +227,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
     ) -> Float[Tensor, ""]:
         """Adds a micro-batch's gradients; returns the positives' part of its loss.
 
-        With several processes each branch's backward pass sends what has been gathered: the mean
-        of a mean and a new gradient is the mean of both, and a skipped negative sends nothing.
+        With several processes each branch's backward pass reduces the gradients that have
+        accumulated so far. Reducing what is already reduced leaves it unchanged, so the sum of both
+        branches is right, and a skipped negative communicates nothing.
 
         Raises:
             CtscribeError: ``E_NAN`` naming the study whose loss is not a number; that of
-                `collate_carried`.
+                `collate_or_error`.
         """
         if isinstance(inputs, CtscribeError):
             raise inputs
@@ -237,7 +244,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if negative is not None and "prompt_rows" in negative:
             positive = self._learn_both(model, batch, negative)
         else:
-            self._gradient.restart()  # before the forward pass, in which it meets the weights
+            self._gradient.restart()  # before the forward pass, which registers its hooks
             positive = self._learn_positive(model, batch)
             if negative is not None:
                 self._learn_negative(model, batch, negative, positive)
@@ -259,8 +266,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         if is_needed:
             square = self._differentiate(self.beta * term.values.mean() + _zero(losses))
         elif isinstance(model, FSDPModule):
-            # without a backward pass the outermost weights would stay as they were gathered,
-            # through the update, which changes the shards alone
+            # without a backward pass the outermost weights would stay gathered, and would miss the
+            # update, which changes the shards only
             model.reshard()
         self._count("negative", losses, batch, square)
 
@@ -289,7 +296,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
     def _compare(
         self, batch: PairBatch, positive: AnswerLosses, negative: AnswerLosses
     ) -> tuple[Term, bool]:
-        """The negatives' term, and whether any process has one that is not satisfied."""
+        """The negatives' term, and whether any process needs a backward pass through it."""
         ce = negative.per_sample()
         self._require_numbers(~torch.isnan(ce))
         branches = positive.values, negative.values
@@ -297,9 +304,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
             self._objective, *branches, negative.rows, len(self.studies), batch["disputed"]
         )
         term = negative_term(self._objective, pair)
-        # processes meet in every backward pass that sends gradients, so all must decide alike
-        wanting = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
-        is_needed = bool(wanting > 0)
+        # a backward pass is collective, so all processes must decide alike
+        num_needing = self.accelerator.reduce((~term.satisfied.all()).float(), reduction="sum")
+        is_needed = bool(num_needing > 0)
         self.tally.add_pair(pair.gap(), term.satisfied, skipped=not is_needed)
         if self.gaps is not None:
             gaps = (ce - positive.per_sample()).detach().clamp(-_LARGEST_GAP, _LARGEST_GAP)
@@ -318,21 +325,22 @@ class PairTrainer(Trainer):  # type: ignore[misc]  # untyped in the library
         self.tally.add_branch(branch, losses.values, losses.per_sample(), batch["finding"], square)
 
     def _differentiate(self, loss: Tensor) -> Float[Tensor, ""]:
-        """Backward pass of one branch; squared norm of its gradient as if it were alone."""
+        """Backward pass of one branch; returns the squared norm of its gradient alone."""
         steps = self.current_gradient_accumulation_steps
         self._gradient.restart()
         self.accelerator.backward(loss / steps)
         square: Tensor = self._gradient.square() * int(steps) ** 2
         return square
 
-    def _require_numbers(self, fine: Tensor) -> None:
-        if not bool(fine.all()):
-            wrong = [name for name, ok in zip(self.studies, fine.tolist(), strict=True) if not ok]
+    def _require_numbers(self, is_number: Tensor) -> None:
+        if not bool(is_number.all()):
+            each = zip(self.studies, is_number.tolist(), strict=True)
+            wrong = [name for name, is_fine in each if not is_fine]
             raise not_a_number(wrong, self.state.global_step)
 
 
 def _zero(losses: AnswerLosses) -> Tensor | float:
-    """Zero that still reaches the finding queries: processes wait for every weight that learns."""
+    """Zero, connected to the finding queries: DDP waits for a gradient of each trainable weight."""
     return 0.0 if losses.finding_logits is None else 0 * losses.finding_logits.sum()
 
 

@@ -1,4 +1,4 @@
-"""Reports of the validation split, given their own scan and another patient's."""
+"""Validation: cross entropy of reports given their own scan, and given another patient's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,20 @@ class Validation:
     """Means over scans, nats per answer token."""
 
     own_ce: float
-    """Given the scan itself; chooses the checkpoint."""
+    """Given the scan itself; the best checkpoint has the lowest."""
     other_ce: float
     """Given another patient's scan."""
 
     @property
     def gap(self) -> float:
-        """How much worse a wrong scan makes the report: 0 for a model that does not look."""
+        """``other_ce − own_ce``: 0 for a model that does not look at the scan."""
         return self.other_ce - self.own_ce
 
 
 def validation_pairs(studies: Sequence[StudyRow]) -> list[PairRow]:
-    """One row pair per scan: its first volume, then another patient's, the same for every run.
+    """A positive and a negative row per scan: its first volume, and another patient's.
+
+    The other patients are drawn with a fixed seed, so they are the same in every run.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients to validate on.
@@ -65,16 +67,16 @@ def validate(
     num_processes: int,
     add_up: Callable[[Tensor], Tensor],
 ) -> Validation:
-    """Scores the pairs of `validation_pairs`, each process its share.
+    """Mean losses of the pairs of `validation_pairs`; each process computes its share.
 
-    The scorer gives `AnswerLosses`, as `ReportScorer` does; ``add_up`` sums a tensor over the
+    ``scorer`` returns `AnswerLosses`, as `ReportScorer` does. ``add_up`` sums a tensor over the
     processes.
     """
     scorer.eval()
     device = next(scorer.parameters()).device
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    # where weights are sharded the processes meet in every forward pass: each makes as many, and
-    # who has run out of pairs repeats the first ones, uncounted
+    # with sharded weights a forward pass is collective, so all processes need the same number of
+    # them; one that has run out of pairs repeats the first ones, which are not counted
     mine = range(process, num_processes * -(-len(pairs) // num_processes), num_processes)
     for at in range(0, len(mine), batch_size):
         numbers = mine[at : at + batch_size]
