@@ -1,9 +1,11 @@
-"""What a negative asks of the model: which tokens count, the term, and when nothing is left to ask.
+"""The training objective: the mean over studies of α·CE⁺ + β·term(CE⁺, CE⁻).
 
-The objective is the mean over studies of α·CE⁺ + β·term(CE⁺, CE⁻). CE⁺ and CE⁻ are cross entropies
-of the same words, in nats, given the own and a wrong volume. CE⁺ is only looked at by the term: no
-gradient reaches it, since a term that could be lowered by raising CE⁺ would spoil the report
-("likelihood displacement").
+CE⁺ and CE⁻ are cross entropies of the same report, in nats per token, given its own volume and a
+wrong one. Here are the term, the tokens in its scope, and the condition under which a study is
+satisfied and needs no gradient.
+
+CE⁺ is detached in the term: otherwise the term could be lowered by raising CE⁺, which would spoil
+the report ("likelihood displacement").
 """
 
 from dataclasses import dataclass
@@ -20,28 +22,28 @@ from ctscribe.base.recipe import ObjectiveConfig
 @final
 @dataclass(frozen=True)
 class PairLosses:
-    """The answer's tokens of several studies, given the right volumes and wrong ones.
+    """Cross entropy of each answer token given the right volume and given the wrong one.
 
-    Both branches answer with the same report, so token by token they belong together.
+    Both branches have the same reports, so their tokens correspond one to one.
     """
 
     positive: Float[Tensor, "tokens"]
-    """Nats; carries no gradient."""
+    """Nats; detached."""
     negative: Float[Tensor, "tokens"]
     """Nats."""
     weights: Float[Tensor, "tokens"]
-    """What each token counts in the negative's term; 0 leaves it out."""
+    """Weight of each token in the negative's term; 0 leaves it out."""
     rows: Int[Tensor, "tokens"]
-    """The study each token belongs to."""
+    """Number of the study that each token belongs to."""
     num_studies: int
 
     def has_weight(self) -> Bool[Tensor, "studies"]:
-        """Studies with a token that counts."""
+        """Whether any token of a study has a weight above 0."""
         counted = torch.zeros(self.num_studies, dtype=torch.int64, device=self.rows.device)
         return counted.index_add(0, self.rows, (self.weights > 0).long()) > 0
 
     def mean(self, values: Float[Tensor, "tokens"]) -> Float[Tensor, "studies"]:
-        """Weighted mean over each study's tokens; 0 where none counts."""
+        """Weighted mean over each study's tokens; 0 where all weights are 0."""
         counts = self.weights > 0  # never 0 · ∞
         rows, weights = self.rows[counts], self.weights[counts]
         zeros = values.new_zeros(self.num_studies)
@@ -50,7 +52,7 @@ class PairLosses:
         return total / torch.where(weight > 0, weight, 1.0)
 
     def gap(self) -> Float[Tensor, "studies_with_weight"]:
-        """CE⁻ − CE⁺ over the tokens that count, in nats, of each study that has one."""
+        """Weighted mean of CE⁻ − CE⁺ in nats, of each study that has a weight."""
         counted = self.has_weight()
         return (self.mean(self.negative.detach()) - self.mean(self.positive))[counted]
 
@@ -60,9 +62,9 @@ class PairLosses:
 class Term:
     """The negative's part of the objective, without α and β, study by study.
 
-    A study is satisfied when its term has no slope, or, where the slope only fades, when it has
-    fallen to a negligible share of its largest. It then carries exactly no gradient, so a batch of
-    satisfied studies needs no backward pass. An infinite CE⁻ is satisfied; NaN never is, and stays.
+    A study is satisfied when the slope of its term is 0, or negligible for a term whose slope only
+    approaches 0. Its gradient is then exactly 0, so a batch of satisfied studies needs no backward
+    pass. An infinite CE⁻ is satisfied. NaN is never satisfied and stays NaN.
     """
 
     values: Float[Tensor, "studies"]
@@ -77,13 +79,18 @@ def pair_losses(
     num_studies: int,
     disputed: Bool[Tensor, "tokens"],
 ) -> PairLosses:
-    """Both branches of a micro-batch, with what each token counts in ``objective.scope``.
+    """Both branches of a micro-batch, with the token weights of ``objective.scope``.
 
-    The scope ``weighted`` weighs a token by tanh(|CE⁻ − CE⁺| / 2·temperature), a constant to the
-    gradient: what the volume does not change, such as grammar, counts little.
+    In the scope ``weighted`` a token's weight is tanh(|CE⁻ − CE⁺| / 2·temperature), detached. So
+    tokens that the volume does not change, such as grammar, count little.
 
-    ``positive`` and ``negative`` are CE⁺ and CE⁻ of the same tokens, ``rows`` the study of each;
-    ``disputed`` marks those in sentences on findings in which the two volumes differ (see `Marks`).
+    Args:
+        objective: Gives scope and temperature.
+        positive: CE⁺ of each token.
+        negative: CE⁻ of the same tokens.
+        rows: Number of each token's study.
+        num_studies: Number of studies.
+        disputed: Marks tokens in sentences on findings in which the two volumes differ (`Marks`).
     """
     positive = positive.detach()
     if objective.scope == "all":
@@ -97,7 +104,7 @@ def pair_losses(
 
 
 def negative_term(objective: ObjectiveConfig, losses: PairLosses) -> Term:
-    """The term of each study's means over the tokens that count; none where no token does."""
+    """The term of each study, from its weighted means; 0 and satisfied where all weights are 0."""
     positive_ce, negative_ce = losses.mean(losses.positive), losses.mean(losses.negative)
     if objective.name == "paper":
         term = paper(negative_ce, objective.max_loss)
@@ -112,13 +119,13 @@ def negative_term(objective: ObjectiveConfig, losses: PairLosses) -> Term:
 def paper(negative_ce: Float[Tensor, "studies"], max_loss: float) -> Term:
     """The paper's term: −min(CE⁻, max_loss), in nats.
 
-    Bounds: [−max_loss, 0]. Slope: ∂/∂CE⁻ = −1 while CE⁻ < max_loss, then exactly 0. With respect
-    to a token's own logits the push is 1 − p: strongest where the word is already unlikely.
+    It lies in [−max_loss, 0]. Its slope ∂/∂CE⁻ is −1 while CE⁻ < max_loss, then exactly 0. The
+    gradient by the logit of a token is 1 − p, so it is largest where the word is already unlikely.
 
     Source: Eq. 4 with the bound described below it.
     """
     satisfied = negative_ce >= max_loss
-    # `clamp` would multiply an infinite slope by zero and leave NaN; a selection does not.
+    # `where`, because the gradient of `clamp` at an infinite CE⁻ would be NaN
     return Term(-torch.where(satisfied, max_loss, negative_ce), satisfied)
 
 
@@ -129,21 +136,20 @@ def logistic(
     scale: float,
     negligible: float,
 ) -> Term:
-    """A wrong volume shall cost `margin` more: softplus(scale·(margin − (CE⁻ − CE⁺))) / scale.
+    """A soft margin on CE⁻ − CE⁺: softplus(scale·(margin − (CE⁻ − CE⁺))) / scale.
 
-    −log of the chance that the own volume is told from the wrong one. Bounds: (0, ∞), above
-    max(0, margin − (CE⁻ − CE⁺)) by at most log(2)/scale. Slope:
-    ∂/∂CE⁻ = −σ(scale·(margin − (CE⁻ − CE⁺))), in (−1, 0).
+    It lies in (0, ∞), above max(0, margin − (CE⁻ − CE⁺)) by at most log(2)/scale. Its slope ∂/∂CE⁻
+    is −σ(scale·(margin − (CE⁻ − CE⁺))), in (−1, 0).
 
     Source: the image-conditional term of mDPO (Wang et al., arXiv:2406.11839) without a reference
     model and per token; α·CE⁺ is its anchor.
 
-    At ``margin`` nats of CE⁻ − CE⁺ the slope has halved, as abruptly as ``scale`` (per nat) says;
-    below ``negligible`` a study counts as satisfied.
+    At CE⁻ − CE⁺ = ``margin`` (nats) the slope is halved; ``scale`` (per nat) sets how abruptly. A
+    study whose slope is at most ``negligible`` counts as satisfied.
     """
     gap = negative_ce - positive_ce.detach()
     satisfied = torch.sigmoid(scale * (margin - gap)) <= negligible
-    # Where it is satisfied, possibly infinite, the slope is never asked for.
+    # a satisfied gap may be infinite, so its softplus is computed without gradient
     finite = torch.where(satisfied, margin, gap)
     rest = softplus(scale * (margin - gap.detach())) / scale
     return Term(

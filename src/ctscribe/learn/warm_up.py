@@ -1,6 +1,6 @@
-"""The warm-up: studies with labels, boxes or masks in, a starting checkpoint out.
+"""The warm-up stage: trains the vision tower on labels, boxes or masks; out comes a checkpoint.
 
-From report text alone, focal findings are not learned in any time a demonstration has; from
+From report text alone, focal findings are not learned within the time of a demonstration; from
 lesion boxes they are.
 """
 
@@ -45,13 +45,14 @@ from ctscribe.text.prompt import QUESTION, SYSTEM
 from ctscribe.text.sections import join_report
 
 _REQUEST = "warm_up.json"
-"""Beside the weights: what was asked for, and how well each finding is seen."""
+"""File beside the weights: the request, and how well each finding is recognised."""
 _HELD_OUT = 0.15
+"""Held-out phantoms, as a share of those that are trained on."""
 _BURDEN = 0.7
-"""About twice CT-RATE's prevalences, so that few patients show every finding often enough."""
+"""About twice CT-RATE's prevalences, so that every finding is frequent among few patients."""
 _VIEWS = 2
-"""Interleaved sets of slices read from each phantom; each is spaced as in the data set. With slabs
-there is one set, since slabs twice as close would be thinner than the data set's."""
+"""Interleaved sets of slices taken from each phantom, each spaced as in the data set. With slabs
+there is one set, because slabs twice as close would be thinner than the data set's."""
 _Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model and its tokenizer."""
 
@@ -59,14 +60,14 @@ _Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 @final
 @dataclass(frozen=True)
 class _Studies:
-    """What is taught, and of other patients what is asked afterwards."""
+    """Studies to train on and, of other patients, studies to evaluate on."""
 
     train: list[StudyRow]
     held_out: list[StudyRow]
     prepared: Prepared
     places: Places
     views: int
-    """Interleaved sets of slices that each study's frames are dealt out to."""
+    """Interleaved sets of slices that each study's frames are divided into."""
 
 
 def warm_up(
@@ -80,22 +81,22 @@ def warm_up(
     processes: int = 1,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Path:
-    """Writes a starting checkpoint whose tower knows where findings are.
+    """Writes a starting checkpoint whose tower has learned where findings are.
 
-    Takes prepared studies or draws phantom patients that no later stage meets; trains a tokenizer
-    on their reports (tiny preset) or reads weights; trains the tower with a findings head on labels
-    and on what boxes or masks there are. ``warm_up.json`` in it tells how well it sees each finding
-    of patients held out; ``findings_head.safetensors`` holds the head.
+    The studies are prepared ones, or phantoms of patients that no later stage uses. Weights are
+    loaded, or (tiny preset) initialised, with a tokenizer trained on the studies' reports. The
+    tower is trained with a findings head on labels and, where there are any, boxes or masks. Beside
+    the weights are the head and ``warm_up.json`` with each finding's AUROC on held-out patients.
 
     Args:
         out: The checkpoint's folder; returned at once when it holds the same request.
-        recipe: Its phantom, volume, slices, pairs, model and warm_up sections matter.
-        prepared: Its training split teaches, its validation split asks; None draws phantoms.
-        where: Boxes or masks; other studies teach by their labels.
-        start: Weights to begin with: a folder or hub id; None takes the preset's, or new ones.
-        allow_outside: See `lesions.read_where`, also for ``where``.
-        processes: For drawing and preparing.
-        progress: Told (done, of 1000).
+        recipe: Settings; the sections phantom, volume, slices, pairs, model and warm_up are used.
+        prepared: Trains on the training split, evaluates on validation; None draws phantoms.
+        where: Boxes or masks; studies without any are trained on their labels alone.
+        start: Starting weights, a folder or hub id; None takes the preset's, or new ones.
+        allow_outside: See `lesions.read_where`.
+        processes: Number of processes that draw and prepare phantoms.
+        progress: Called with (done, 1000).
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_SEED`` when the
@@ -132,7 +133,7 @@ def _require_tower(recipe: Recipe) -> None:
 
 
 def shipped_start(recipe: Recipe) -> Path | None:
-    """The starting checkpoint that comes with ctscribe, where this recipe would make the same."""
+    """The checkpoint that comes with ctscribe, if this recipe's warm-up would give the same."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "starts", here.parents[1] / "starts"):
         written = folder / recipe.model.preset
@@ -144,7 +145,7 @@ def shipped_start(recipe: Recipe) -> Path | None:
 def _learn(
     studies: _Studies, recipe: Recipe, weights: _Loaded | None, progress: ProgressCallback
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, FindingsHead, dict[str, Any]]:
-    """The taught model, its tokenizer, its head, and what ``warm_up.json`` tells of them."""
+    """The trained model, its tokenizer, its head, and the results for ``warm_up.json``."""
     names = [study.volume_name for study in studies.train]
     kept = keep_share(studies.places, names, recipe.warm_up.where_share, recipe.warm_up.seed)
     train = _lessons(studies, studies.train, kept)
@@ -167,7 +168,7 @@ def _learn(
 
 
 def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> list[Lesson]:
-    """Each view of each study, one after the other; missing labels are read off the report."""
+    """One lesson per view of each study; missing labels are read from the report."""
     lessons = []
     for study in some:
         known = places.get(stem(study.volume_name), ())
@@ -177,15 +178,15 @@ def _lessons(studies: _Studies, some: Sequence[StudyRow], places: Places) -> lis
         findings = tuple(FINDINGS.index(place.finding) for place in known)
         labels = known_labels(study)
         for v in range(studies.views):
-            dealt = slice(v, None, studies.views)
-            lessons.append(Lesson(frames[dealt], reach[dealt], boxes, findings, labels))
+            view = slice(v, None, studies.views)
+            lessons.append(Lesson(frames[view], reach[view], boxes, findings, labels))
     return lessons
 
 
 def keep_share(places: Places, names: Sequence[str], share: float, seed: int) -> Places:
-    """Places of a share (0 to 1) of the studies; a smaller share is part of a larger one.
+    """Places of a random share (0 to 1) of the studies; smaller shares are subsets of larger ones.
 
-    Places are by volume name without its suffix; the studies' names may have theirs.
+    ``places`` are by volume name without suffix; ``names`` may have their suffix.
     """
     order = np.random.default_rng(seed).permutation(len(names))
     kept = (stem(names[i]) for i in order[: round(share * len(names))])
@@ -193,7 +194,7 @@ def keep_share(places: Places, names: Sequence[str], share: float, seed: int) ->
 
 
 def _starting_weights(recipe: Recipe, start: str | Path | None) -> _Loaded | None:
-    """Weights to begin with, read before any study is drawn; None where new ones are made."""
+    """Starting weights, loaded before any study is drawn; None where new ones are initialised."""
     if recipe.model.preset == "tiny" and start is None:
         return None
     return load_model(start or recipe.model.preset, recipe.model.dtype)
@@ -212,7 +213,7 @@ def _new_weights(recipe: Recipe, reports: Sequence[str], lessons: Sequence[Lesso
 def _draw_studies(
     studies_dir: Path, recipe: Recipe, processes: int, progress: ProgressCallback
 ) -> _Studies:
-    """Phantoms of the warm-up's own, prepared."""
+    """Draws and prepares the warm-up's own phantoms."""
     views = 1 if recipe.slices.projection == "slab" else _VIEWS
     write_dataset(
         studies_dir / "phantom",
@@ -239,7 +240,7 @@ def _draw_studies(
 
 
 def _all_views(slices: SlicesConfig, views: int) -> SlicesConfig:
-    """The slices of all views together, each view within the recipe's budget of tokens."""
+    """The slices of all views together; each view keeps the recipe's token budget."""
     budget = slices.token_budget
     return slices.model_copy(
         update={
@@ -269,7 +270,7 @@ def _phantom(recipe: Recipe) -> PhantomConfig:
 
 
 def _scratch(out: Path, request: Mapping[str, Any]) -> Path:
-    """Where phantoms are drawn, by request: what an earlier one left may be of other patients."""
+    """Folder for phantoms, named by request: another request's may be of other patients."""
     return out.with_name(f"{out.name}-studies-{sha256_of_json(request)[:8]}")
 
 
@@ -289,7 +290,7 @@ def _take_studies(
 
 
 def _share(progress: ProgressCallback, start: int, stop: int) -> ProgressCallback:
-    """Reports a stage's own progress as the part from ``start`` to ``stop`` of 1000."""
+    """Maps a stage's progress to the range from ``start`` to ``stop`` of 1000."""
 
     def told(done: int, total: int) -> None:
         progress(start + (stop - start) * done // max(total, 1), 1000)
@@ -303,11 +304,11 @@ def request_of(
     where: Path | None = None,
     start: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides a warm-up's result, as ``warm_up.json`` keeps it."""
+    """Everything that a warm-up's result depends on, as in ``warm_up.json``."""
     sections = {"volume", "slices", "warm_up"} | ({"phantom"} if prepared is None else set())
     knobs: dict[str, Any] = recipe.model_dump(mode="json", include=sections)
     for knob in ("num_train_patients", "num_valid_patients", "burden", "seed"):
-        knobs.get("phantom", {}).pop(knob, None)  # of the data set, not of these patients
+        knobs.get("phantom", {}).pop(knob, None)  # they concern the data set's patients only
     model: dict[str, Any] = {"preset": recipe.model.preset}
     if start is not None:
         model["start"] = start_sha256(start)
@@ -337,10 +338,10 @@ def _require_same(out: Path, request: Mapping[str, Any]) -> None:
 
 
 def _difference(folder: Path, request: Mapping[str, Any]) -> str | None:
-    """How a folder is not the finished answer to a request; None where it is.
+    """In what a folder differs from the finished result of a request; None where it is that.
 
-    A knob at its default may go without saying, so a checkpoint made before a knob existed is
-    still what a recipe without that knob wants.
+    A missing setting counts as its default, so a checkpoint made before a setting existed still
+    matches a recipe that leaves it at its default.
     """
     if not is_complete(folder) or not (folder / _REQUEST).exists():
         return "no whole one"
@@ -351,10 +352,10 @@ def _difference(folder: Path, request: Mapping[str, Any]) -> str | None:
 
 def _without_defaults(request: Mapping[str, Any]) -> dict[str, Any]:
     defaults = Recipe().model_dump(mode="json")
-    spoken = {}
+    changed = {}
     for section, knobs in request.items():
         if isinstance(knobs, dict):
             usual = defaults[section]
             knobs = {k: v for k, v in knobs.items() if k not in usual or v != usual[k]}
-        spoken[section] = knobs
-    return spoken
+        changed[section] = knobs
+    return changed

@@ -1,8 +1,7 @@
-"""LoRA adapters on a model that stays its own class, and how they are written down.
+"""LoRA adapters, added to a model without wrapping it, and their format on disk.
 
-They are stored beside the weights below them and put on again as they were trained, in float32: an
-update is a small part of a weight, of which a sum rounded to bfloat16 keeps half. Only an export
-merges them.
+Adapters are stored beside the base weights, unmerged and in float32: merged into bfloat16 weights,
+about half of such a small update would be lost to rounding. Only `publish` merges them.
 """
 
 import re
@@ -20,28 +19,33 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.families import backbone_of
 
 ADAPTERS, ADAPTER_CONFIG = "adapters.safetensors", "adapters.json"
-"""Beside the weights below: the adapters, and their settings, both as PEFT names them."""
+"""Files beside the base weights: the adapters' tensors and settings, with PEFT's keys."""
 
 
 def add_adapters(
     qwen: PreTrainedModel, *, r: int, alpha: int, part: Literal["language", "tower"] = "language"
 ) -> None:
-    """Freezes the model and lets adapters of rank ``r`` on a part of it learn, in place.
+    """Freezes the model and makes adapters on a part of it trainable, in place.
 
-    Adapters that an earlier stage left there go on learning; new ones change nothing yet. The
-    model stays its own class, so everything that reads it goes on working. ``alpha`` is their scale
-    in units of rank; they sit on every linear layer of the language model or of the tower's blocks.
+    They sit on every linear layer of the language model, or of the tower's blocks. New ones start
+    as an update of zero; those of an earlier stage are trained further. The model keeps its class.
+
+    Args:
+        qwen: The model.
+        r: Rank.
+        alpha: ``lora_alpha`` of PEFT: the update is scaled by ``alpha / r``.
+        part: Which layers.
 
     Raises:
-        CtscribeError: ``E_RECIPE`` where the earlier ones are of another rank or scale.
+        CtscribeError: ``E_RECIPE`` where existing adapters have another rank or ``alpha``.
     """
     backbone = backbone_of(qwen)
     linears = backbone.language_linears if part == "language" else backbone.tower_linears
     qwen.requires_grad_(False)
-    if not _on(qwen, linears):
-        _put_on(qwen, LoraConfig(r=r, lora_alpha=alpha, target_modules=linears, bias="none"))
-    for layer in _on(qwen, linears).values():
-        found = _size(layer)
+    if not _adapted_layers(qwen, linears):
+        _inject(qwen, LoraConfig(r=r, lora_alpha=alpha, target_modules=linears, bias="none"))
+    for layer in _adapted_layers(qwen, linears).values():
+        found = _rank_and_alpha(layer)
         if found != (r, alpha):
             raise CtscribeError(
                 "E_RECIPE",
@@ -55,15 +59,15 @@ def add_adapters(
 def restore_adapters(
     qwen: nn.Module, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Puts adapters on as they were trained, in place; the counterpart of `adapter_state`.
+    """Adds trained adapters to a model, in place, frozen.
 
-    ``config`` is that of `adapter_config`.
+    ``config`` comes from `adapter_config`, ``tensors`` from `adapter_state`.
 
     Raises:
-        CtscribeError: ``E_WEIGHTS`` where they are not those of this model.
+        CtscribeError: ``E_WEIGHTS`` where they do not fit this model.
     """
     knobs = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "bias")
-    _put_on(qwen, LoraConfig(**{knob: config[knob] for knob in knobs}))
+    _inject(qwen, LoraConfig(**{knob: config[knob] for knob in knobs}))
     places = {_peft_name(n): w for n, w in qwen.named_parameters() if ".lora_" in n}
     wrong = {name for name in places.keys() & tensors if places[name].shape != tensors[name].shape}
     if strange := sorted((places.keys() ^ tensors.keys()) | wrong):
@@ -77,22 +81,22 @@ def restore_adapters(
         weight.requires_grad_(False)
 
 
-def _put_on(qwen: nn.Module, config: LoraConfig) -> None:
+def _inject(qwen: nn.Module, config: LoraConfig) -> None:
     inject_adapter_in_model(config, qwen)
     del qwen.peft_config  # peft would warn of it where further layers get adapters
 
 
 @torch.no_grad()
 def merge_adapters(qwen: nn.Module) -> None:
-    """Makes adapters part of the weights below them, in place; sums are rounded to their type."""
-    for name, layer in _on(qwen).items():
-        below = layer.get_base_layer()
-        below.weight.copy_(below.weight.float() + layer.get_delta_weight("default").float())
-        qwen.set_submodule(name, below)
+    """Merges adapters into the base weights, in place, in the base weights' dtype."""
+    for name, layer in _adapted_layers(qwen).items():
+        base = layer.get_base_layer()
+        base.weight.copy_(base.weight.float() + layer.get_delta_weight("default").float())
+        qwen.set_submodule(name, base)
 
 
-def weights_below(qwen: nn.Module) -> dict[str, Tensor]:
-    """State dict as if there were no adapters."""
+def base_state(qwen: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the base weights, under the names they have without adapters."""
     return {
         name.replace(".base_layer.", "."): tensor.detach()
         for name, tensor in qwen.state_dict().items()
@@ -101,7 +105,7 @@ def weights_below(qwen: nn.Module) -> dict[str, Tensor]:
 
 
 def adapter_state(qwen: nn.Module) -> dict[str, Tensor]:
-    """The adapters' tensors under the keys PEFT writes; empty where the model has none."""
+    """The adapters' tensors under PEFT's keys; empty where the model has none."""
     return {
         _peft_name(name): tensor.detach()
         for name, tensor in qwen.state_dict().items()
@@ -110,13 +114,16 @@ def adapter_state(qwen: nn.Module) -> dict[str, Tensor]:
 
 
 def adapter_config(qwen: nn.Module) -> dict[str, Any]:
-    """The adapters' settings as PEFT reads them.
+    """The adapters' settings, as PEFT reads them.
 
-    Layers are listed by name, not by a pattern: vLLM and SGLang want a list, and a list of last
-    names alone would put adapters on the vision tower again. Those that differ from most in rank
-    or scale are named with theirs.
+    ``target_modules`` lists full layer names: vLLM and SGLang need a list, and with last name parts
+    alone it would match the vision tower too. Layers whose rank or alpha differs from the usual one
+    are in ``rank_pattern`` and ``alpha_pattern``.
     """
-    sizes = {name.removeprefix("model."): _size(layer) for name, layer in _on(qwen).items()}
+    sizes = {
+        name.removeprefix("model."): _rank_and_alpha(layer)
+        for name, layer in _adapted_layers(qwen).items()
+    }
     usual = Counter(sizes.values()).most_common(1)[0][0]
     others = {name: size for name, size in sizes.items() if size != usual}
     return {
@@ -133,8 +140,8 @@ def adapter_config(qwen: nn.Module) -> dict[str, Any]:
     }
 
 
-def _on(qwen: nn.Module, linears: str = ".*") -> dict[str, LoraLayer]:
-    """The layers with adapters whose names fit a pattern."""
+def _adapted_layers(qwen: nn.Module, linears: str = ".*") -> dict[str, LoraLayer]:
+    """The layers with adapters, by name; only those whose name matches ``linears``."""
     return {
         name: layer
         for name, layer in qwen.named_modules()
@@ -142,7 +149,7 @@ def _on(qwen: nn.Module, linears: str = ".*") -> dict[str, LoraLayer]:
     }
 
 
-def _size(layer: LoraLayer) -> tuple[int, int]:
+def _rank_and_alpha(layer: LoraLayer) -> tuple[int, int]:
     return layer.r["default"], layer.lora_alpha["default"]
 
 

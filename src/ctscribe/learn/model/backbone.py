@@ -1,7 +1,6 @@
-"""What a family of vision-language models must answer so that the rest can work with it.
+"""`Backbone`: everything that differs between the families of vision-language models.
 
-Each family answers in a file of its own, as one `Backbone`; `families` finds it for a model. What
-ends a report is not asked: the chat template of a tokenizer says it.
+Each family is described in a file of its own by one `Backbone`; `families` finds it for a model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 MERGE = 2
-"""Patches along each side of a visual token, and slices in it: the same in all families."""
+"""A visual token merges 2 × 2 patches of 2 slices; the same in all families."""
 
 Positions = Literal["index", "depth"]
-"""Whether slice pairs are counted, or stand where they lie in the body."""
+"""Whether the depth of a slice pair is its number, or its position in mm."""
 
 
 @runtime_checkable
 class PlaceTokens(Protocol):
-    """Time, row and column index of every token of one prompt, padding left out."""
+    """Gives the (time, row, column) position ids of the tokens of one prompt without padding."""
 
     def __call__(
         self,
@@ -31,62 +30,63 @@ class PlaceTokens(Protocol):
         position_mm: Float[Tensor, "pairs"],
         mode: Positions,
     ) -> Int[Tensor, "3 tokens"]:
-        """Refuses with ``E_POSITIONS`` what it cannot place."""
+        """Raises ``E_POSITIONS`` for a prompt or positions that it cannot handle."""
 
 
 @final
 @dataclass(frozen=True)
 class Backbone:
-    """One family's answers."""
+    """One family of models."""
 
     title: str
-    """As its authors write it."""
+    """Its published name."""
     model_type: str
-    """What ``config.json`` calls it."""
+    """Its ``model_type`` in ``config.json``."""
     model: type[PreTrainedModel]
-    """The class with ``lm_head`` beside ``model.visual`` and ``model.language_model``."""
+    """Its class, which has ``lm_head``, ``model.visual`` and ``model.language_model``."""
     rope: Mapping[str, Any]
-    """Rotary embedding of the language model, as all sizes have it."""
+    """Rotary embedding parameters of the language model that all sizes share."""
     tower: Mapping[str, Any]
-    """Of the tower's configuration, what all sizes have beside patches and merging."""
+    """Settings of the tower that all sizes share, besides patches and merging."""
     patch_px: int
-    """Side of a patch; frames have sides that are multiples of `token_px`."""
+    """Side of a patch in pixels; the sides of frames are multiples of `token_px`."""
     pixel_mean: tuple[float, float, float]
-    """Of red, green and blue between 0 and 1."""
+    """Of red, green and blue, from 0 to 1."""
     pixel_std: tuple[float, float, float]
     language_linears: str
-    """Pattern of the names of the language model's linear layers that adapters sit on; a plain list
-    of last names could also hit the tower."""
+    """Regular expression for the language model's linear layers that get adapters. A list of last
+    name parts could also match layers of the tower."""
     tower_linears: str
-    """The same of the tower's blocks."""
+    """The same for the tower's blocks."""
     markers: Callable[[Sequence[float], Positions], tuple[str, ...] | None]
-    """From positions of slice pairs in mm: the text before each pair, which then stands in a vision
-    block of its own; None where all pairs stand in one."""
+    """(positions of slice pairs in mm, mode) → the text before each pair, in families where each
+    pair has a vision block of its own; None where all pairs share one block."""
     place_tokens: PlaceTokens
     tower_features: Callable[[Any], Float[Tensor, "visual_tokens width"]]
-    """What the language model reads of the tower's output, levels side by side."""
+    """Tower output → visual tokens; several levels stand side by side along ``width``."""
     mergers: Callable[[Any], list[nn.Module]]
-    """Of a tower, in the order of the levels: what makes one token of `MERGE` × `MERGE` patches."""
+    """Tower → its mergers (`MERGE` × `MERGE` patches → one token), one for each level."""
     further_inputs: Callable[[Bool[Tensor, "batch tokens"], list[Tensor]], dict[str, Any]]
-    """What the language model is given beside embeddings: where visual tokens stand, and the levels
-    behind the first, each [visual tokens, hidden]."""
+    """(mask of visual tokens, levels behind the first, each [visual tokens, hidden]) → further
+    arguments of the language model."""
     older_rope: Mapping[str, Any]
-    """What stands beside ``mrope_section`` in a configuration's ``rope_scaling``, which releases
-    before 5 read and later ones believe too."""
+    """Entries of ``rope_scaling`` besides ``mrope_section``, for transformers before 5; later
+    releases read them too."""
     processors: Mapping[str, str]
-    """Names of the library's ``processor``, ``image_processor`` and ``video_processor``."""
+    """Class names of the library's ``processor``, ``image_processor`` and ``video_processor``."""
 
     @property
     def token_px(self) -> int:
-        """Side of what a visual token shows."""
+        """Side of a visual token in pixels."""
         return self.patch_px * MERGE
 
     def build_config(
         self, language: Mapping[str, Any], tower: Mapping[str, Any], **token_ids: int
     ) -> PreTrainedConfig:
-        """A configuration of random weights, with what all sizes of the family share filled in.
+        """Configuration of a model of one size.
 
-        ``language`` also has ``mrope_section`` and ``tie_word_embeddings``.
+        ``language`` and ``tower`` hold what depends on the size; ``language`` also
+        ``mrope_section`` and ``tie_word_embeddings``.
         """
         rest = dict(language)
         sections, tied = rest.pop("mrope_section"), rest.pop("tie_word_embeddings")
@@ -106,10 +106,11 @@ class Backbone:
         )
 
 
-def put_in_front(mixin: type[nn.Module], module: nn.Module) -> None:
-    """Lets a module of the library answer with the methods of ``mixin`` first, in place.
+def override(mixin: type[nn.Module], module: nn.Module) -> None:
+    """Overrides methods of a module of the library by those of ``mixin``, in place.
 
-    It stays an instance of its class, and keeps its class's name, weights and hooks.
+    The module's class becomes a subclass of its former class under the same name; weights and hooks
+    stay.
     """
     kind = type(module)
     if not issubclass(kind, mixin):

@@ -1,4 +1,4 @@
-"""Folders that hold a model: written completely or not at all, read strictly or refused."""
+"""Saving and loading models: a folder is written completely or not at all, and read strictly."""
 
 import math
 import shutil
@@ -41,8 +41,8 @@ from ctscribe.learn.model.adapters import (
     ADAPTERS,
     adapter_config,
     adapter_state,
+    base_state,
     restore_adapters,
-    weights_below,
 )
 from ctscribe.learn.model.families import BACKBONES, TITLES, backbone_of
 from ctscribe.learn.model.finding_queries import ATTENTION_FILE, attach_finding_queries
@@ -61,9 +61,9 @@ MARKER = "checkpoint.json"
 """Written with ``complete: false`` before anything else, and at the end with bytes and CRC-32 of
 all files."""
 _MERGED = "merged_into_weights"
-"""False in the adapters' settings; earlier versions stored merged weights and did not say so."""
+"""False in the adapters' settings; earlier versions stored merged weights and lack this key."""
 _NEW_KEYS = ("backend", "extra_special_tokens", "is_local", "local_files_only")
-"""Of a tokenizer's configuration, which older releases do not know."""
+"""Keys of a tokenizer's configuration that older releases of transformers do not know."""
 
 
 def save_model(
@@ -73,25 +73,27 @@ def save_model(
     extras: Mapping[str, Mapping[str, Tensor]] | None = None,
     documents: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes weights, configuration and tokenizer as one folder that Hugging Face's tools read.
+    """Writes weights, configuration and tokenizer into a folder, as Hugging Face's tools read them.
 
-    Weights go out under the names the published checkpoints use, and configuration and tokenizer
-    also as older releases read them. Adapters, finding queries and an encoder's projector lie
-    beside them in files of their own, which `load_model` alone reads: `publish` merges for other
-    tools. The weights below
-    the adapters are there too, so that a folder is of use on its own. It is built beside its final
-    place and swapped in when complete, so an interruption leaves the earlier one. Where weights are
-    sharded, all processes call it together and the first one writes.
+    Weights have the names of the published checkpoints; configuration and tokenizer can also be
+    read by older releases. Adapters, finding queries and an encoder's projector are in files of
+    their own beside the base weights, which only `load_model` reads; `publish` merges adapters for
+    other tools.
+
+    The folder is built beside its final place and swapped in when complete, so an interruption
+    leaves the earlier one. Where weights are sharded, all processes call it, and the first writes.
 
     Args:
         folder: Final place; what is there is replaced.
-        qwen: Unchanged, adapters stay separate in it.
-        extras: Further tensors by file name; as ``documents``, further JSON.
+        qwen: Stays unchanged.
+        tokenizer: The model's.
+        extras: Further tensors, by file name.
+        documents: Further JSON documents, by file name.
 
     Raises:
         CtscribeError: ``E_WRITE`` when the disk is full or the place not writable.
     """
-    weights, ours, adapters = _published(qwen)
+    weights, ours, adapters = _split_state(qwen)
     if is_sharded(qwen) and not is_first_process():
         return
     with _built_beside(folder) as partial:
@@ -115,7 +117,7 @@ def save_model(
 
 @contextmanager
 def _built_beside(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``folder`` when the block ends well, else it goes."""
+    """Yields a new folder, which replaces ``folder`` when the block succeeds."""
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -130,26 +132,26 @@ def _built_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _published(
+def _split_state(
     qwen: PreTrainedModel,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """The weights under their published names, by file name those that are ours, the adapters."""
-    weights, adapters = weights_below(qwen), whole(adapter_state(qwen))
+    """The published model's weights; tensors of our own modules, by file name; the adapters."""
+    weights, adapters = base_state(qwen), gather(adapter_state(qwen))
     if qwen.lm_head.weight is qwen.get_input_embeddings().weight:
-        weights.pop("lm_head.weight")  # once: gathered twice, nobody could tell that they are one
+        weights.pop("lm_head.weight")  # tied: gathered twice, they would be saved as two tensors
     parts = {ATTENTION_FILE: "slice_attention.", PROJECTOR_FILE: "encoder_projector."}
     ours = {}
     for file, part in parts.items():
         if names := [name for name in weights if name.startswith(part)]:
-            ours[file] = whole({name.removeprefix(part): weights.pop(name) for name in names})
-    return whole(weights), ours, adapters
+            ours[file] = gather({name.removeprefix(part): weights.pop(name) for name in names})
+    return gather(weights), ours, adapters
 
 
 def _write_older_names(folder: Path, older_rope: Mapping[str, Any]) -> None:
     """Rewrites a saved model's JSON files so that older releases read the same model.
 
     Without them 4.57 loses MRoPE, gives a tied output layer random weights, and refuses the
-    tokenizer. What 5.x reads is left in place, or is read by it under its older name too.
+    tokenizer. What 5.x reads stays, or 5.x reads it under the older name too.
     """
     config = read_json(folder / "config.json")
     text = config["text_config"]
@@ -183,14 +185,14 @@ def _swap(partial: Path, folder: Path) -> None:
 def load_model(
     source: str | Path, dtype: torch.dtype | str = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Reads a model and its tokenizer, refusing anything incomplete or foreign.
+    """Loads a model and its tokenizer, with adapters and our own modules beside the weights.
 
-    ``source`` is a folder, a hub id, or the name of a preset with public weights; ``dtype`` is that
-    of weights and activations. Adapters that lie beside the weights are put on as trained.
+    ``source`` is a folder, a hub id, or the name of a preset with public weights; ``dtype`` is the
+    dtype of weights and activations.
 
     Raises:
-        CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete
-            checkpoint, or weights of another model.
+        CtscribeError: ``E_WEIGHTS`` when there is nothing to load, no network, an incomplete or
+            damaged checkpoint, or weights of another model.
     """
     name = HUB_IDS.get(str(source), str(source))
     folder = Path(name)
@@ -221,15 +223,15 @@ def load_model(
         speed_up_tower(qwen)
         trim_last_layer(qwen)
         if is_local:
-            _put_on_ours(qwen, folder)
+            _add_own_modules(qwen, folder)
     return qwen, tokenizer
 
 
 @contextmanager
 def foreign_weights(name: str) -> Iterator[None]:
-    """Says in one sentence that other libraries could not make a model of what ``name`` holds.
+    """Turns any error of other libraries while loading ``name`` into one `CtscribeError`.
 
-    They raise errors of all kinds at files of all kinds.
+    They raise many types of errors for bad files.
 
     Raises:
         CtscribeError: ``E_WEIGHTS``, or what the block raises itself.
@@ -246,8 +248,8 @@ def foreign_weights(name: str) -> Iterator[None]:
         ) from error
 
 
-def _put_on_ours(qwen: PreTrainedModel, folder: Path) -> None:
-    """Projector, finding queries and adapters, where they lie beside the weights."""
+def _add_own_modules(qwen: PreTrainedModel, folder: Path) -> None:
+    """Adds projector, finding queries and adapters from the files beside the weights, if any."""
     if (folder / PROJECTOR_FILE).exists():
         projector = attach_projector(qwen, read_encoder(folder / ENCODER_FILE))
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
@@ -258,9 +260,9 @@ def _put_on_ours(qwen: PreTrainedModel, folder: Path) -> None:
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any] | None:
-    """Settings of the adapters that belong on a folder's weights; None where none do.
+    """Settings of a folder's adapters; None where there are none, or they are already merged.
 
-    Those of earlier versions lie beside weights that they are already merged into.
+    Earlier versions wrote adapters beside weights that they were merged into.
     """
     if not (folder / ADAPTERS).is_file():
         return None
@@ -269,7 +271,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_folder(folder: Path) -> None:
-    """A folder of ours must be as it was written; a published one must have its kinds of files."""
+    """Checks a folder of ours against its checksums, and that any folder has the files needed."""
     previous = folder.with_name(f".{folder.name}.previous")
     if not folder.exists() and is_complete(previous):
         previous.rename(folder)  # the swap was interrupted between its two renames
@@ -286,9 +288,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def require_whole(folder: Path) -> None:
-    """Reads every file of a checkpoint of ours and refuses it where one is not what was written.
+    """Checks all files of a checkpoint that we wrote against their checksums.
 
-    A published checkpoint has no marker and is not ours.
+    A published checkpoint has no marker, so nothing is checked.
 
     Raises:
         CtscribeError: ``E_WEIGHTS``, or ``E_JSON`` where the marker itself is damaged.
@@ -323,7 +325,7 @@ def _check_config(name: str, config: PreTrainedConfig) -> None:
 
 
 def _check_size(folder: Path) -> None:
-    """Refuses a configuration of far more weights than there are, before anything is made of it."""
+    """Refuses a configuration of far more weights than are stored, before memory is allocated."""
     stored = 0
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, framework="pt") as file:
@@ -345,7 +347,7 @@ def _check_size(folder: Path) -> None:
 
 
 def _num_weights(config: Mapping[str, Any], usual: PreTrainedConfig, depth: str) -> int:
-    """At least so many numbers are in the matrices of one stack of layers, and its embedding."""
+    """A lower bound for the number of weights in the embedding and layers of one transformer."""
     layers, width, inner, words = (
         int(config.get(key, getattr(usual, key, 0)))
         for key in (depth, "hidden_size", "intermediate_size", "vocab_size")
@@ -378,7 +380,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether `save_model` finished this folder and every file still has its size."""
+    """Whether `save_model` completed this folder and all files still have their sizes."""
     files = _files(folder)
     return bool(files) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == num_bytes
@@ -387,7 +389,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> Sizes | None:
-    """What the marker says of the files; None where it says nothing that could be checked."""
+    """Sizes and checksums of the files from the marker; None where it has none."""
     if not (folder / MARKER).is_file():
         return None
     try:
@@ -397,22 +399,22 @@ def _files(folder: Path) -> Sizes | None:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds only a part of its weights."""
+    """Whether its weights are sharded over processes (FSDP2)."""
     return any(isinstance(weight, DTensor) for weight in module.parameters())
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes; true where there is no other."""
+    """Whether this is the process that writes: rank 0, or the only one."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with their shards put together, one after the other, in the host's memory.
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gathers sharded tensors on the CPU of the first process, one after the other.
 
-    All processes call it together. What is not sharded stays as and where it is.
+    All processes must call it. Tensors that are not sharded stay as and where they are.
 
     Returns:
-        Of the first process all tensors, of the others those that are not sharded.
+        In the first process all tensors, in the others those that are not sharded.
     """
     gathered = {}
     for name, tensor in tensors.items():

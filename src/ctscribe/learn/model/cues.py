@@ -1,11 +1,11 @@
-"""Findings told in the prompt: what the image suggests, before the report is written.
+"""Cues: findings stated in the prompt, before the report is written.
 
-In: the volume that is shown. Out: the same with a cue. The cue always follows what is shown, so a
-wrong volume comes with its own cue and not with that of the report.
+In: a visual input. Out: the same with a cue. A cue belongs to the volume that is shown, so a wrong
+volume comes with its own cue and not with the report's.
 
-In training the true labels are told, when writing what the finding queries or a table say. So the
-writer learns to follow; taught on what queries say it learns to doubt, and states less of what
-they see (docs/LOG.md).
+In training the cue is made of the true labels; when reports are written, of what the finding
+queries or a table say. So the model learns to follow its cue. Trained on the queries' own output it
+learns to doubt it, and states less of what they see (docs/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from ctscribe.text.labeler import known_labels
 
 
 def cue_of(stated: Sequence[bool | int]) -> tuple[str, ...]:
-    """The findings that are stated, in CT-RATE's order."""
+    """The names of the findings that are true in ``stated``, in CT-RATE's order."""
     return tuple(finding for finding, is_there in zip(FINDINGS, stated, strict=True) if is_there)
 
 
@@ -55,7 +55,7 @@ def finding_logits(
 
 
 def label_cues(visual: VisualSource) -> VisualSource:
-    """Tells the true findings of the study that is shown, see `known_labels`; of noise nothing."""
+    """Adds the labels of the study that is shown as its cue (`known_labels`); noise gets none."""
 
     def with_cue(study: StudyRow, noise_seed: int | None = None) -> Visual:
         cue = None if noise_seed is not None else cue_of(known_labels(study))

@@ -1,8 +1,8 @@
-"""Features that another encoder made elsewhere, checked and taken in beside prepared studies.
+"""Imports features that another encoder computed elsewhere into a prepared folder.
 
-In: a folder of tables, one per volume, with ``tables.jsonl`` (`FeatureTableRow`). Out: files of an
-`EncoderStore`, whose planes, rows and columns run as frames do: most cranial, anterior and the
-patient's right first.
+In: a folder with one feature table per volume and ``tables.jsonl`` (`FeatureTableRow`). Out: the
+files of an `EncoderStore`, with planes, rows and columns in the order of frames: from cranial,
+anterior and the patient's right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,29 +46,29 @@ from ctscribe.scan.types import Affine
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _AS_FRAMES = nib.orientations.axcodes2ornt(("I", "P", "L"))
 _SOURCE = "source"
-"""Of a file's facts: hash of the table and the row that it was made of."""
+"""Key in a file's facts: hash of the table and of its row in ``tables.jsonl``."""
 
 
 @final
 @dataclass(frozen=True)
 class Imported:
-    """What was taken in."""
+    """Outcome of an import."""
 
     encoder: Encoder
     num_studies: int
     num_noise: int
     num_not_prepared: int
-    """Tables of volumes that are no studies of the prepared folder; they were left."""
+    """Tables of volumes that are not in the prepared folder; they are not imported."""
     num_without_cells: int
-    """Studies of which only the planes' places are known, so that evidence gets no boxes."""
+    """Studies whose grid has known plane positions but no affine, so evidence has no boxes."""
 
 
 class _Table(NamedTuple):
-    """Where the features of a volume are and where they go."""
+    """A table to import."""
 
     row: FeatureTableRow
     path: Path
-    """In the store."""
+    """Its file in the store."""
 
 
 def import_tables(
@@ -79,17 +79,17 @@ def import_tables(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Imported:
-    """Takes an encoder's features of every prepared study in, or goes on with it.
+    """Imports an encoder's features of all prepared studies; an interrupted call can be repeated.
 
-    Tables are copied with a checksum; what is in the store already stays, and must be of the same
-    tables. Before anything is written every study has a table with a fitting header.
+    All tables are checked before anything is written. They are copied with a checksum. Files that
+    are in the store already are kept, and must come from the same tables.
 
     Args:
-        prepared: Its studies.
+        prepared: The studies.
         folder: The tables.
-        name: Of the encoder, by which a recipe names it.
-        weights: The encoder's, by whose hash another one of its name is told from it.
-        progress: Told (tables copied, all tables).
+        name: Name of the encoder, as in a recipe's ``model.encoder``.
+        weights: The encoder's weights file, whose hash distinguishes encoders of one name.
+        progress: Called with (tables copied, all tables).
 
     Raises:
         CtscribeError: ``E_ENCODER`` for what is wrong with the tables, ``E_MISSING`` or ``E_ROW``
@@ -108,7 +108,7 @@ def import_tables(
     wanted = [scans[stem(study.volume_name)] for study in studies]
     weights_sha256 = None if weights is None else sha256_of_file(weights)
     encoder = Encoder(name, _width(folder, [*wanted, *noise]), weights_sha256)
-    _require_one_of_the_name(prepared, encoder)
+    _require_unique_name(prepared, encoder)
     for study, row in zip(studies, wanted, strict=True):
         _require_in_scan(study, row)
     _require_grids({row.grid for row in wanted}, noise)
@@ -124,7 +124,7 @@ def import_tables(
 
 
 def _by_stem(rows: Sequence[FeatureTableRow]) -> dict[str, FeatureTableRow]:
-    """The tables of scans; names are compared as those of prepared files."""
+    """Rows by volume name without suffix, as prepared files are named."""
     found: dict[str, FeatureTableRow] = {}
     files: dict[str, str] = {}
     for row in rows:
@@ -141,7 +141,7 @@ def _by_stem(rows: Sequence[FeatureTableRow]) -> dict[str, FeatureTableRow]:
 
 
 def _width(folder: Path, rows: Sequence[FeatureTableRow]) -> int:
-    """Numbers per cell, the same in all tables."""
+    """The length of a feature vector, which must be the same in all tables."""
     first, width = "", 0
     for row in rows:
         found = _open(folder, row).shape[-1]
@@ -154,7 +154,7 @@ def _width(folder: Path, rows: Sequence[FeatureTableRow]) -> int:
     return width
 
 
-def _require_one_of_the_name(prepared: Prepared, encoder: Encoder) -> None:
+def _require_unique_name(prepared: Prepared, encoder: Encoder) -> None:
     for other in encoders_in(prepared):
         if other.name == encoder.name and other != encoder:
             raise _wrong(
@@ -164,7 +164,7 @@ def _require_one_of_the_name(prepared: Prepared, encoder: Encoder) -> None:
 
 
 def _require_in_scan(study: StudyRow, row: FeatureTableRow) -> None:
-    """Refuses a grid that lies beside the scan: it is of another volume, or in other axes."""
+    """Refuses a grid outside the scan: it belongs to another volume, or has its axes swapped."""
     _, _, planes_mm = _as_frames(np.empty(row.grid, dtype=bool), row)
     reach = reach_of_planes(planes_mm)
     middle_mm = (study.position_mm[0] + study.position_mm[-1]) / 2
@@ -177,7 +177,7 @@ def _require_in_scan(study: StudyRow, row: FeatureTableRow) -> None:
 
 
 def _require_grids(grids: set[tuple[int, int, int]], noise: Sequence[FeatureTableRow]) -> None:
-    """Refuses noise that could stand for no scan."""
+    """Refuses noise whose grid no scan has."""
     for row in noise:
         if row.grid not in grids:
             raise _wrong(
@@ -203,7 +203,7 @@ def _tables(
 def _copy(
     folder: Path, tables: Sequence[_Table], store: EncoderStore, progress: ProgressCallback
 ) -> None:
-    """Copies tables into the store; what is there of the same tables stays."""
+    """Copies tables into the store; files that were copied from the same tables before are kept."""
     progress(0, len(tables))
     of_source: dict[int, str] = {}
     for done, (row, path) in enumerate(tables, 1):
@@ -215,12 +215,12 @@ def _copy(
                 f"two volumes must not have the same features, but {row.volume_name} and {other} "
                 "have"
             )
-        if not _is_there(path, source, row.volume_name):
+        if not _is_copied(path, source, row.volume_name):
             _write(features, row, path, {**store.facts(path), _SOURCE: source})
         progress(done, len(tables))
 
 
-def _is_there(path: Path, source: str, name: str) -> bool:
+def _is_copied(path: Path, source: str, name: str) -> bool:
     try:
         there = facts_of(path).get(_SOURCE) if path.exists() else None
     except CtscribeError:  # damaged, and made again
@@ -247,7 +247,7 @@ def _write(features: Tensor, row: FeatureTableRow, path: Path, facts: Mapping[st
 
 
 def _open(folder: Path, row: FeatureTableRow) -> Float[Tensor, "*cells width"]:
-    """A table as its file holds it, mapped where the format allows it."""
+    """The table in a file, mapped into memory where the format allows it."""
     path, name = folder / row.file, row.volume_name
     try:
         table = _npy(path) if path.suffix == ".npy" else _safetensors(path, name)
@@ -287,9 +287,9 @@ def _safetensors(path: Path, name: str) -> Tensor:
 def _as_frames(
     cells: np.ndarray, row: FeatureTableRow
 ) -> tuple[np.ndarray, Affine | None, tuple[float, ...]]:
-    """Cells, a grid's matrix and its planes' places in the order of frames.
+    """A grid's cells in the order of frames, with their affine and the positions of planes.
 
-    Of a grid whose planes' places alone are known, rows and columns stay as they are.
+    Without an affine only the order of planes is known, so rows and columns stay as they are.
     """
     if row.affine is None:
         places = row.plane_mm or (0.0,) * row.grid[0]

@@ -1,4 +1,4 @@
-"""The families that are known, and which of them a model is of."""
+"""The known families of models, and the family of a given model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,28 +13,28 @@ from ctscribe.learn.model.qwen3_vl import QWEN3_VL
 from ctscribe.learn.pairs.dataset import Visual
 
 BACKBONES = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL, QWEN3_5)}
-"""By what ``config.json`` calls them."""
+"""By ``model_type``."""
 *_earlier, _last = (family.title for family in BACKBONES.values())
 TITLES = f"{', '.join(_earlier)} or {_last}"
 
 
 def backbone_of(model: PreTrainedModel | PreTrainedConfig) -> Backbone:
-    """The family of a model, or of its configuration, that `checkpoint.load_model` would read."""
+    """The family of a model or configuration that `checkpoint.load_model` accepts."""
     config = model if isinstance(model, PreTrainedConfig) else model.config
     return BACKBONES[config.model_type]
 
 
 def backbone_in(folder: Path) -> Backbone:
-    """The family of a checkpoint, without its weights."""
+    """The family of a checkpoint, from its ``config.json`` alone."""
     return BACKBONES[str(read_json(folder / "config.json")["model_type"])]
 
 
 def feature_width(model: PreTrainedModel) -> int:
-    """Numbers per visual token behind the mergers of a model's tower."""
+    """Width of a visual token: the output width of the tower's mergers, summed over levels."""
     tower = model.model.visual
     return len(backbone_of(model).mergers(tower)) * int(tower.config.out_hidden_size)
 
 
 def with_markers(backbone: Backbone, visual: Visual, positions: Positions) -> Visual:
-    """A volume with the texts that a family puts before its slice pairs, if any."""
+    """Adds the texts that a family's prompt has before each slice pair, if it has any."""
     return replace(visual, markers=backbone.markers(visual.position_mm, positions))

@@ -1,6 +1,6 @@
-"""Stored features, read when they are asked for: of the model's own tower, or of another encoder.
+"""Stored visual features, of the model's own tower or of another encoder, read on demand.
 
-`features` computes the former, `encoder_tables` takes the latter in.
+`features` computes the former, `encoder_tables` imports the latter.
 """
 
 from collections.abc import Sequence
@@ -22,30 +22,30 @@ from ctscribe.learn.model.tensor_files import facts_of, map_tensor
 from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 
 FEATURES, PLANES, GRID = "features", "plane_mm", "grid_to_ras"
-"""Tensors of a file: the features themselves; of another encoder's also the superior coordinate of
-each plane and, where it is known, the matrix (plane, row, column, 1) → RAS+ mm."""
+"""Names of the tensors in a file: the features; and, of another encoder, the superior coordinate of
+each plane and the matrix (plane, row, column, 1) → RAS+ mm, empty where it is unknown."""
 NOISE_PAIRS = 256
-"""Slice pairs of noise per frame size; five drawn from them make 10¹² different volumes."""
+"""Slice pairs in the noise bank of a frame size; five drawn from it make 10¹² different volumes."""
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of every study given to `store_features`, read from disk when asked for.
+    """The tower's features of prepared studies, as `store_features` wrote them.
 
-    One file per volume, named after it and its frames' checksum, and one per frame size for
-    noise; both hold [slice pairs, rows, columns, width] in the model's dtype and are mapped into
-    memory. A file's checksum is compared when a process first reads it. The width is the language
-    model's behind the merger, and the merger's input's before.
+    There is one file per volume, named after the volume and its frames' checksum, and one noise
+    bank per frame size. Both hold [slice pairs, rows, columns, width] in the model's dtype and are
+    mapped into memory. A process checks a file's checksum when it first reads it. ``width`` is the
+    width of a visual token or, for features stored before the merger, of the merger's input.
     """
 
     CODE: ClassVar = "E_FEATURES"
-    """Of what is wrong with a file."""
+    """Error code for a file that is missing or wrong."""
 
     prepared: Prepared
     folder: Path
-    """Named by a hash of what was run: configuration, weights and their dtype."""
+    """Its name is a hash of the tower: configuration, weights and their dtype."""
     _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
-    """Files whose checksum this process has seen to fit."""
+    """Files that this process has checked."""
 
     def visual_tokens(self, study: StudyRow) -> Float[Tensor, "visual_tokens width"]:
         """A study's visual tokens in the order of its slice pairs, as stored."""
@@ -54,17 +54,16 @@ class FeatureStore:
     def noise_tokens(
         self, noise_seed: int, num_slice_pairs: int, grid_hw: tuple[int, int]
     ) -> Float[Tensor, "visual_tokens width"]:
-        """Visual tokens of a noise volume, recombined from the bank; same seed, same volume.
+        """Visual tokens of a noise volume, drawn from the noise bank with ``noise_seed``.
 
-        Its size is that of the volume it stands for; ``grid_hw`` counts rows and columns of
-        visual tokens.
+        ``grid_hw`` counts rows and columns of visual tokens.
         """
         bank = self._read(self.bank_path(grid_hw), (NOISE_PAIRS, *grid_hw))
         picked = np.random.default_rng(noise_seed).integers(len(bank), size=num_slice_pairs)
         return bank[torch.from_numpy(picked)].flatten(0, 2)
 
     def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
-        """What the model is shown of a study; with a seed, noise of exactly its size."""
+        """The visual input of a study or, with a seed, of noise of the same size."""
         pairs, rows, columns, _ = self._of(study).shape
         if noise_seed is None:
             tokens = self.visual_tokens(study)
@@ -78,12 +77,12 @@ class FeatureStore:
         )
 
     def path(self, study: StudyRow) -> Path:
-        """Where a study's features lie; frames made anew have another name."""
+        """File of a study's features; its name changes when the frames change."""
         crc32 = self.prepared.record(study)["frames_crc32"]
         return self.folder / f"{stem(study.volume_name)}.{crc32:08x}.safetensors"
 
     def bank_path(self, grid_hw: tuple[int, int]) -> Path:
-        """Where the noise of one frame size lies."""
+        """File of the noise bank of a frame size."""
         return self.folder / f"noise_{self.prepared.windows}_{grid_hw[0]}x{grid_hw[1]}.safetensors"
 
     def _of(self, study: StudyRow) -> Float[Tensor, "slice_pairs rows columns width"]:
@@ -91,35 +90,36 @@ class FeatureStore:
 
     def _read(
         self, path: Path, shape: tuple[int, ...]
-    ) -> Float[Tensor, "layers rows columns width"]:
-        """Maps a file that has the checksum, place and first sizes that it must have."""
+    ) -> Float[Tensor, "planes rows columns width"]:
+        """Maps a file's features, checking its checksum, its facts and its first dimensions."""
         if path not in self._checked and not (
             self.facts(path).items() <= facts_of(path, self.CODE).items()
         ):
-            raise self._other(path, "it holds those of something else")
+            raise self._wrong(path, "it holds those of something else")
         mapped = map_tensor(path, FEATURES, self.CODE)
         if mapped.dim() != 4 or mapped.shape[: len(shape)] != shape:
-            raise self._other(path, f"it holds {tuple(mapped.shape)}")
+            raise self._wrong(path, f"it holds {tuple(mapped.shape)}")
         self._checked.add(path)
         return mapped
 
-    def _other(self, path: Path, found: str) -> CtscribeError:
+    def _wrong(self, path: Path, found: str) -> CtscribeError:
         return CtscribeError(
             self.CODE, f"{path} must hold the features of its volume and encoder, but {found}"
         )
 
     def facts(self, path: Path) -> dict[str, str]:
-        """What a file of the store says of itself: whose features, and of which tower."""
+        """Facts in a file's metadata, so that a renamed or moved file is noticed."""
         return {"name": path.name, "tower": self.folder.name}
 
 
 @final
 @dataclass(frozen=True)
 class EncoderStore(FeatureStore):
-    """Features of another encoder, of every study of a prepared folder.
+    """Another encoder's features of all studies of a prepared folder.
 
-    One file per volume, named after it, and one for each volume of noise, all [planes, rows,
-    columns, width] in the encoder's dtype; a plane plays a slice pair's part, most cranial first.
+    There is one file per volume, named after it, and one per noise volume. All hold [planes, rows,
+    columns, width] in the encoder's dtype. A plane takes the place of a slice pair; the most
+    cranial one comes first.
     """
 
     CODE: ClassVar = "E_ENCODER"
@@ -127,7 +127,7 @@ class EncoderStore(FeatureStore):
     encoder: Encoder = field(kw_only=True)
 
     def visual(self, study: StudyRow, noise_seed: int | None = None) -> Visual:
-        """What the model is shown of a study; with a seed, noise on the same grid.
+        """The visual input of a study or, with a seed, of noise on the same grid.
 
         Raises:
             CtscribeError: ``E_ENCODER``, also where noise is asked for and there is none.
@@ -148,25 +148,25 @@ class EncoderStore(FeatureStore):
         )
 
     def path(self, study: StudyRow) -> Path:
-        """Where a study's features lie."""
+        """File of a study's features."""
         return self.folder / f"{stem(study.volume_name)}.safetensors"
 
     def grid(self, study: StudyRow) -> tuple[int, int, int]:
-        """Planes, rows and columns of a study's features; the file is not checked."""
+        """(planes, rows, columns) of a study's features; the file is not checked."""
         planes, rows, columns, _ = map_tensor(self.path(study), FEATURES, self.CODE).shape
         return planes, rows, columns
 
     def noise_path(self, grid: tuple[int, int, int], number: int) -> Path:
-        """Where a volume of noise lies."""
+        """File of a noise volume."""
         planes, rows, columns = grid
         return self.folder / f"noise_{planes}x{rows}x{columns}_{number:03d}.safetensors"
 
     def has_noise(self, studies: Sequence[StudyRow]) -> bool:
-        """Whether there is noise on the grid of each of these studies."""
+        """Whether there are noise volumes for the grids of all these studies."""
         return self._without_noise(studies) is None
 
     def require_noise(self, studies: Sequence[StudyRow]) -> None:
-        """Refuses to show noise that the encoder has not seen.
+        """Checks that the encoder's features of noise exist for the grids of these studies.
 
         Raises:
             CtscribeError: ``E_ENCODER``.
@@ -190,7 +190,7 @@ class EncoderStore(FeatureStore):
 
 
 def find_encoder(prepared: Prepared, name: str) -> Encoder:
-    """The encoder of this name whose features were taken into a prepared folder.
+    """The encoder of this name whose features were imported into a prepared folder.
 
     Raises:
         CtscribeError: ``E_ENCODER`` where there is none.
@@ -206,17 +206,17 @@ def find_encoder(prepared: Prepared, name: str) -> Encoder:
 
 
 def encoders_in(prepared: Prepared) -> list[Encoder]:
-    """All encoders whose features were taken into a prepared folder to the end."""
-    notes = sorted(prepared.folder.glob(f"features/*/{ENCODER_FILE}"))
-    return [read_encoder(note) for note in notes]
+    """All encoders whose features were completely imported into a prepared folder."""
+    paths = sorted(prepared.folder.glob(f"features/*/{ENCODER_FILE}"))
+    return [read_encoder(path) for path in paths]
 
 
 def open_encoder(
     prepared: Prepared, encoder: Encoder, studies: Sequence[StudyRow], *, noise: bool = False
 ) -> EncoderStore:
-    """Opens the features of another encoder, which must be there of all these studies.
+    """Opens another encoder's features and checks that all these studies have some.
 
-    With ``noise`` there must also be noise on the grid of each.
+    With ``noise`` it also checks that there are noise volumes for their grids.
 
     Raises:
         CtscribeError: ``E_ENCODER``.

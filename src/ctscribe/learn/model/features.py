@@ -1,4 +1,4 @@
-"""Visual tokens on disk, computed once per tower: training with a frozen tower never runs it."""
+"""Computes the features of a frozen tower once and stores them, so that training never runs it."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,9 +35,9 @@ from ctscribe.learn.pairs.dataset import Visual, slice_pair_positions
 from ctscribe.scan.frames import WINDOWS, noise_frames
 
 _PIXELS_PER_CALL = 8192 * 2 * 14 * 14
-"""Of the slices that go through the tower together; 8,192 of Qwen2.5-VL's patches."""
+"""Pixels that go through the tower as one batch: 8,192 patches of Qwen2.5-VL."""
 _FORMAT = 2
-"""Of the files; those of another are computed again beside them."""
+"""Version of the files' format, part of the folder's name."""
 
 
 def store_features(
@@ -51,10 +51,10 @@ def store_features(
 ) -> FeatureStore:
     """Computes the features of ``studies`` that are not stored yet and opens the store.
 
-    For a model that reads another encoder's features nothing is computed: all must be there. With
-    ``noise`` it also makes the noise bank for every frame size among them. Without ``merged`` it
-    stores what goes into the merger, for a merger that learns. ``progress`` is told (volumes done,
-    all volumes). Any number of processes may store features of one folder.
+    For a model with another encoder nothing is computed; all features must be there. With ``noise``
+    the noise bank of every frame size is computed too. With ``merged=False`` features are those
+    before the merger, for a merger that is trained. ``progress`` is called with (volumes done, all
+    volumes). Any number of processes may store features of one folder.
 
     Raises:
         CtscribeError: ``E_OVERFLOW`` when a feature is not finite, ``E_BUSY`` while the frames are
@@ -68,7 +68,7 @@ def store_features(
     missing = [study for study in studies if not paths[study.volume_name].exists()]
     done = len(studies) - len(missing)
     progress(done, len(studies))
-    with _opened(store) if missing else nullcontext():
+    with _writing(store) if missing else nullcontext():
         for batch, frames in _batches(prepared, missing):
             for study, features in zip(batch, encode(frames), strict=True):
                 _write(store, paths[study.volume_name], features, study.volume_name)
@@ -80,8 +80,8 @@ def store_features(
 
 
 @contextmanager
-def _opened(store: FeatureStore) -> Iterator[None]:
-    """Keeps `prepare` from making other frames meanwhile."""
+def _writing(store: FeatureStore) -> Iterator[None]:
+    """Locks the prepared folder, so that `prepare` cannot change frames, and removes old parts."""
     with many_writers(store.prepared.folder):
         remove_parts(store.folder)
         yield
@@ -93,11 +93,11 @@ def _store_noise(
     studies: Sequence[StudyRow],
     token_px: int,
 ) -> None:
-    """Makes the noise bank for every frame size of stored volumes, where it is not there."""
+    """Computes the noise bank of every frame size, where it is missing."""
     sizes = {tuple(store._of(study).shape[1:3]) for study in studies}
     banks = {store.bank_path((rows, columns)): (rows, columns) for rows, columns in sizes}
     missing = {path: size for path, size in banks.items() if not path.exists()}
-    with _opened(store) if missing else nullcontext():
+    with _writing(store) if missing else nullcontext():
         for path, size in missing.items():
             side = size[0] * token_px, size[1] * token_px
             bank = _noise_bank(encode, side, store.prepared)
@@ -113,9 +113,9 @@ def store_together(
     merged: bool = True,
     progress: ProgressCallback = lambda done, total: None,
 ) -> FeatureStore:
-    """As `store_features`, but of several launched processes each does its share.
+    """As `store_features`, with the volumes divided among the launched processes.
 
-    They wait for each other's files. Where none comes for half an hour, each process makes what
+    They wait for each other's files. If none appears for half an hour, each process computes what
     is missing.
 
     Raises:
@@ -177,7 +177,7 @@ def store_all(
 def frames_of(
     backbone: Backbone, prepared: Prepared, study: StudyRow, noise_seed: int | None = None
 ) -> Visual:
-    """Like `FeatureStore.visual`, but the frames themselves, for a tower that learns."""
+    """Like `FeatureStore.visual`, but with frames, for a tower that is trained."""
     frames = np.array(prepared.frames(study))
     slices, height, width, _ = frames.shape
     if noise_seed is not None:
@@ -192,15 +192,15 @@ def frames_of(
 
 
 def _tower_hash(qwen: PreTrainedModel, merged: bool) -> str:
-    """Changes with all that the features depend on, but for the frames."""
+    """A hash of all that the features depend on, besides the frames."""
     tower = qwen.model.visual
     mergers = backbone_of(qwen).mergers(tower)
     named = tower.named_modules()
-    ends = tuple(f"{name}." for name, module in named if module in mergers)
-    about = sorted(tower.config.to_diff_dict().items())
-    digest = hashlib.sha256(f"{_FORMAT} {tower.dtype} {about}".encode())
+    merger_prefixes = tuple(f"{name}." for name, module in named if module in mergers)
+    settings = sorted(tower.config.to_diff_dict().items())
+    digest = hashlib.sha256(f"{_FORMAT} {tower.dtype} {settings}".encode())
     for name, tensor in sorted(tower.state_dict().items()):
-        if merged or not name.startswith(ends):
+        if merged or not name.startswith(merger_prefixes):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
@@ -209,20 +209,20 @@ def _tower_hash(qwen: PreTrainedModel, merged: bool) -> str:
 def _batches(
     prepared: Prepared, studies: Sequence[StudyRow]
 ) -> Iterator[tuple[list[StudyRow], list[Tensor]]]:
-    """Volumes in groups large enough to keep the device busy, small enough to fit."""
-    held: list[StudyRow] = []
+    """Studies with their frames, in batches of about `_PIXELS_PER_CALL` pixels."""
+    batch: list[StudyRow] = []
     frames: list[Tensor] = []
     pixels = 0
     for study in studies:
         volume = torch.from_numpy(np.array(prepared.frames(study)))
-        held.append(study)
+        batch.append(study)
         frames.append(volume)
         pixels += volume[..., 0].numel()
         if pixels >= _PIXELS_PER_CALL:
-            yield held, frames
-            held, frames, pixels = [], [], 0
-    if held:
-        yield held, frames
+            yield batch, frames
+            batch, frames, pixels = [], [], 0
+    if batch:
+        yield batch, frames
 
 
 @torch.inference_mode()

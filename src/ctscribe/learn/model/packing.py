@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.model.backbone import put_in_front
+from ctscribe.learn.model.backbone import override
 from ctscribe.learn.model.recurrent import isolate_samples
 
 _ATTENTION = "ctscribe_packed"
@@ -135,7 +135,7 @@ def trim_last_layer(qwen: PreTrainedModel) -> None:
     """
     last = qwen.model.language_model.layers[-1]
     if hasattr(last, "self_attn"):
-        put_in_front(_LastLayer, last)
+        override(_LastLayer, last)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where every token stands in time, row and column: position ids that no release changes."""
+"""Position ids (time, row, column) of all tokens, independent of the release of transformers."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,11 +19,11 @@ def position_ids(
 ) -> Int[Tensor, "3 batch tokens"]:
     """Time, row and column index of every token.
 
-    Text counts up by one, all three indices alike. Where visual tokens stand, and how far text
-    goes on behind them, is the family's own; see its `place_tokens`.
+    Text tokens have three equal indices that count up by one. The indices of visual tokens, and of
+    the text behind them, depend on the family; see its `place_tokens`.
 
     Args:
-        config: Gives the family, the video token's id and what the family needs to know.
+        config: The model's.
         input_ids: One volume per row; padding on either side.
         attention_mask: 1 for real tokens; padding gets index 0 and does not count.
         video_grid_thw: Patches along (slice pairs, rows, columns), before the merger.
@@ -31,8 +31,8 @@ def position_ids(
         mode: `index` or `depth`.
 
     Raises:
-        CtscribeError: ``E_POSITIONS`` outside the mode's safe regime, or when the
-            ``<|video_pad|>`` tokens do not stand as the grid asks for.
+        CtscribeError: ``E_POSITIONS`` where the mode cannot be used for these positions, or the
+            ``<|video_pad|>`` tokens do not match the grid.
     """
     place_tokens = backbone_of(config).place_tokens
     positions = torch.zeros(3, *input_ids.shape, dtype=torch.long, device=input_ids.device)

@@ -1,4 +1,4 @@
-"""Presets: their dimensions, where public weights are, and the tokenizer of the tiny one."""
+"""Presets: sizes of models, where their public weights are, and the tiny model's tokenizer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Preset:
     language: dict[str, Any]
     tower: dict[str, Any]
     hub_id: str | None = None
-    """Where public weights are; `tiny` starts from a warm-up."""
+    """Repository of the public weights; None for `tiny`, which starts from a warm-up."""
 
 
 _QWEN2_5_TOWER = {
@@ -130,7 +130,7 @@ PRESETS = {
     ),
 }
 HUB_IDS = {name: preset.hub_id for name, preset in PRESETS.items() if preset.hub_id}
-"""Public weights of the presets that have any."""
+"""Preset → repository of its public weights."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -142,9 +142,9 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Qwen's, in its order."""
+"""Qwen's special tokens, in its order."""
 
-# Words with their leading space, single digits, runs of punctuation, line ends: as Qwen splits.
+# Qwen's pre-tokenisation: words with their leading space, single digits, punctuation, line ends.
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -205,10 +205,10 @@ def build_config(preset: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedC
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1500) -> PreTrainedTokenizerFast:
-    """Learns a vocabulary from texts.
+    """Trains a byte-level BPE tokenizer with Qwen's special tokens and an equivalent chat template.
 
-    Any text can be encoded and comes back unchanged, because the alphabet is all 256 bytes. The
-    chat template writes what Qwen's writes. ``vocab_size`` includes the special tokens.
+    Byte level means that any text can be encoded and decoded without loss. ``vocab_size`` includes
+    the special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()

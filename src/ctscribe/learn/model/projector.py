@@ -1,8 +1,8 @@
-"""Features of another encoder made into visual tokens: its identity, and the projector that learns.
+"""Another vision encoder in the tower's place: its identity, and the trainable projector.
 
-A 3D encoder that saw many scans gives a volume one row of numbers per cell of a grid. The model
-reads them in the place of what its own tower would see, through two layers that are trained with
-it. The tower stays in the checkpoint and is not run.
+A pretrained 3D encoder gives a volume one feature vector per cell of a grid. A projector of two
+layers, trained with the model, turns each into a visual token. The model's own tower stays in the
+checkpoint but is not run.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,24 +20,24 @@ from ctscribe.base.files import read_json, sha256_of_json
 from ctscribe.learn.model.families import feature_width
 
 PROJECTOR_FILE, ENCODER_FILE = "encoder_projector.safetensors", "encoder.json"
-"""Beside the weights of a run that reads another encoder's features: its `EncoderProjector`, and
-whose features these are. The second also lies beside the stored features."""
+"""Files beside the weights of such a run: the tensors of its `EncoderProjector`, and the `Encoder`.
+The second also lies beside the stored features."""
 
 
 @final
 @dataclass(frozen=True)
 class Encoder:
-    """Whose features they are; two with one name are told apart by the rest."""
+    """The identity of an encoder; encoders of one name can differ in the other fields."""
 
     name: str
     width: int
-    """Numbers per cell of its grid."""
+    """Length of a feature vector."""
     weights_sha256: str | None = None
-    """Of the file that was given as its weights; None where none was."""
+    """Hash of its weights file; None where no file was given."""
 
     @property
     def hash(self) -> str:
-        """Names the folder of its features."""
+        """Name of the folder of its features."""
         return sha256_of_json(asdict(self))[:16]
 
     def __str__(self) -> str:
@@ -47,9 +47,9 @@ class Encoder:
 
 @final
 class EncoderProjector(nn.Module):
-    """Norm, linear, GELU, linear: a cell's features → a visual token.
+    """LayerNorm, linear, GELU, linear: a cell's features → a visual token.
 
-    Of families that read several levels of their tower, the levels behind the first start at 0.
+    For families with several tower levels, the outputs for the levels behind the first start as 0.
     """
 
     def __init__(self, encoder: Encoder, hidden_size: int, out_width: int) -> None:
@@ -63,17 +63,17 @@ class EncoderProjector(nn.Module):
             self.outer.bias[hidden_size:] = 0
 
     def forward(self, features: Float[Tensor, "cells width"]) -> Float[Tensor, "cells out"]:
-        """In the number type of its weights, as autocast has it."""
+        """Casts the features to the dtype of its weights first."""
         inner = self.inner(self.norm(features.to(self.norm.weight)))
         projected: Tensor = self.outer(nn.functional.gelu(inner))
         return projected
 
 
 def read_encoder(path: Path) -> Encoder:
-    """Whose features a folder, or a run's projector, holds.
+    """Reads the `ENCODER_FILE` of a folder of features, or of a run.
 
     Raises:
-        CtscribeError: ``E_ENCODER`` where that is not said.
+        CtscribeError: ``E_ENCODER`` where its content is not an `Encoder`.
     """
     try:
         return TypeAdapter(Encoder).validate_python(read_json(path))
@@ -84,9 +84,9 @@ def read_encoder(path: Path) -> Encoder:
 
 
 def attach_projector(qwen: PreTrainedModel, encoder: Encoder) -> EncoderProjector:
-    """Lets a model read another encoder's features, in place; it stays its own class.
+    """Adds an untrained projector for an encoder to a model, in place; the model keeps its class.
 
-    The projector's weights are drawn by torch's generator.
+    Its weights are drawn with torch's global generator.
     """
     hidden_size = int(qwen.config.text_config.hidden_size)
     projector = EncoderProjector(encoder, hidden_size, feature_width(qwen))
@@ -95,5 +95,5 @@ def attach_projector(qwen: PreTrainedModel, encoder: Encoder) -> EncoderProjecto
 
 
 def projector_of(qwen: PreTrainedModel) -> EncoderProjector | None:
-    """The projector of a model that reads another encoder's features."""
+    """A model's projector; None where the model uses its own tower."""
     return getattr(qwen, "encoder_projector", None)

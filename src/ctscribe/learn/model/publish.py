@@ -1,4 +1,4 @@
-"""A run's best weights for other tools: nothing in the folder but what they read."""
+"""Exports a run's best weights for other tools (transformers, vLLM, SGLang, PEFT)."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -44,19 +44,19 @@ from ctscribe.text.sections import join_report
 from ctscribe.text.template import write_template
 
 ABOUT = "ctscribe.json"
-"""What a server's client must know: prompt, slices, positions."""
+"""File with what a client of such a server must know: prompt, slices, positions."""
 
 
 @final
 @dataclass(frozen=True)
 class Merging:
-    """What merging adapters did: mean cross entropy of stock reports on noise, nats per token."""
+    """Effect of merging adapters: mean cross entropy of stock reports on noise, nats per token."""
 
     num_reports: int
     cross_entropy_before: float
     """With the adapters as they were trained."""
     cross_entropy_after: float
-    """With weights that are sums, rounded to the type that is exported."""
+    """With merged weights, in the exported dtype."""
 
 
 def publish(
@@ -66,17 +66,17 @@ def publish(
     recipe: Recipe,
     base: str | None = None,
 ) -> Merging | None:
-    """Writes a run's best weights into a new folder, with what other tools' clients must know.
+    """Writes a run's best weights into a new folder, with `ABOUT` for clients.
 
-    That is whole weights (merged), or the adapters alone for the weights they were trained on;
-    these are at ``base``, else where the recipe's preset has them.
+    ``merged`` writes whole weights, ``adapters`` the adapters alone, in PEFT's format. Their base
+    weights are ``base``, by default the public weights of the recipe's preset.
 
     Returns:
-        What merging did, where there were adapters to merge.
+        The effect of merging; None without adapters to merge.
 
     Raises:
         CtscribeError: ``E_EXPORT`` when the model has finding queries, or when adapters are asked
-            for and there are none, more was trained, or nobody tells what they belong on;
+            for and there are none, more was trained, or their base weights are unknown;
             ``E_WEIGHTS`` without complete weights, ``E_EXISTS`` when ``out`` holds something,
             ``E_WRITE`` when it cannot be written.
     """
@@ -100,12 +100,12 @@ def publish(
 
 
 def places_depth_itself(best: Path) -> bool:
-    """Whether these weights read depth from position ids of ours and not from the prompt."""
+    """Whether the depth of slices is in our position ids, not in the prompt's text."""
     return backbone_in(best).markers((0.0,), "depth") is None
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
-    """How the model was asked and what it was shown."""
+    """The prompt, and how frames are made, for `ABOUT`."""
     slices = recipe.slices
     return {
         "use": RESEARCH_USE,
@@ -130,18 +130,16 @@ def publish_merged(
 ) -> Merging | None:
     """Writes whole weights that transformers 4.57 and 5.x, vLLM and SGLang load.
 
-    Where they read another encoder's features, the projector lies beside them as it was trained.
-
-    Every weight gets ``dtype``; training keeps those that learn in float32. ``about`` becomes
-    ``ctscribe.json``, beside what merging did.
+    All weights are cast to ``dtype``. The projector for another encoder, where there is one, lies
+    beside them. ``about`` and the effect of merging become `ABOUT`.
     """
     _require_new(out)
     qwen, tokenizer = load_model(best, dtype)
-    if finding_queries_of(qwen) is not None:  # they only told findings, and their gate stands at 1
+    if finding_queries_of(qwen) is not None:  # used for cues only: their gate is 1
         del qwen.slice_attention
     merging = _merge(qwen, tokenizer) if adapter_state(qwen) else None
     template = without_thinking(str(tokenizer.chat_template))
-    if backbone_of(qwen).markers((0.0,), "index"):  # or all pairs' blocks would stand in another
+    if backbone_of(qwen).markers((0.0,), "index"):  # each pair has a vision block: no outer one
         template = template.replace(VIDEO_BLOCK, VIDEO_PAD)
     tokenizer.chat_template = template
     told = {**about, "merging": merging and asdict(merging)}
@@ -159,7 +157,7 @@ def _merge(qwen: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Merging
 
 
 def _stock_reports(qwen: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
-    """One report for each finding, on a pair of slices of noise: an export has no data at hand."""
+    """One report per finding on a slice pair of noise, as an export has no data to measure on."""
     backbone = backbone_of(qwen)
     side = 8 * backbone.patch_px
     frames = torch.from_numpy(noise_frames(0, 2, (side, side), WINDOWS["three"]))
@@ -182,7 +180,7 @@ def _cross_entropy(qwen: PreTrainedModel, reports: Sequence[Sample]) -> float:
 
 
 def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]) -> None:
-    """Writes the adapters alone, as PEFT does, for use on ``base``, a folder or hub id."""
+    """Writes the adapters in PEFT's format; ``base`` is the folder or hub id of their weights."""
     _require_new(out)
     if not is_complete(best):
         raise CtscribeError("E_WEIGHTS", f"{best} must hold complete weights, but does not")
@@ -202,7 +200,7 @@ def _publish_adapters(best: Path, out: Path, base: str, about: Mapping[str, Any]
 
 
 def _base_of(best: Path, recipe: Recipe) -> str:
-    """What a run's adapters belong on: the preset's published weights, or those of another run."""
+    """Hub id of a run's base weights: the preset's; empty where the preset has none."""
     run = best.parent / "run.json"
     if run.is_file() and read_json(run).get("stage") == "reinforce":
         raise CtscribeError(
@@ -216,11 +214,11 @@ def _base_of(best: Path, recipe: Recipe) -> str:
 def _processor_documents(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, dict[str, Any]]:
-    """Contents of the files that a published checkpoint has beside its weights, by file name.
+    """The configuration files of a published checkpoint, by file name.
 
-    The pixel limits are wide enough that frames whose sides are whole visual tokens are never
-    scaled; sampling is off, as every number here is measured at temperature 0. Of a video some
-    families limit a frame by the former names, others all frames together by ``size``.
+    The pixel limits are wide enough that our frames are never rescaled. For videos some families
+    read ``min_pixels`` and ``max_pixels`` per frame, others ``size`` for all frames together.
+    Sampling is off, because all results are measured at temperature 0.
     """
     end, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     least, most = (tokens * backbone.token_px**2 for tokens in (4, 16384))

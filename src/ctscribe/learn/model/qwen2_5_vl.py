@@ -11,7 +11,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import MERGE, Backbone, Positions
 
 MM_PER_SECOND = 10.0
-"""In `depth` mode, how far down the body one second of a video corresponds to. With two positions a
+"""In `depth` mode, millimetres along the body for one second of video. With two positions per
 second, one position is 5 mm."""
 
 

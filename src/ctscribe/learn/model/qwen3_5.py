@@ -1,7 +1,7 @@
 """Qwen3.5: prompt and tower of Qwen3-VL; three of four decoder layers are recurrent.
 
-They are gated DeltaNets, whose memory of what was read has one size; see `recurrent`. The fourth
-attends, with a gate on what it reads, and turns a quarter of each head by its place.
+The recurrent layers are gated DeltaNets with a state of fixed size; see `recurrent`. Every fourth
+layer is attention with an output gate, and applies rotary embedding to a quarter of each head.
 """
 
 from dataclasses import replace
@@ -16,8 +16,8 @@ QWEN3_5 = replace(
     model_type="qwen3_5",
     model=Qwen3_5ForConditionalGeneration,
     rope={"rope_theta": 1e7, "mrope_interleaved": True, "partial_rotary_factor": 0.25},
-    # not in_proj_a and in_proj_b: they have one output a head, 32 in the 4B, so that an adapter of
-    # the usual rank would be larger than they are
+    # without in_proj_a and in_proj_b: they have one output per head, 32 in the 4B, so an adapter of
+    # the usual rank would be larger than the layer
     language_linears=(
         r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj"
         r"|linear_attn\.(in_proj_(qkv|z)|out_proj)|mlp\.(gate|up|down)_proj)"

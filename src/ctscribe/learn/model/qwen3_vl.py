@@ -1,7 +1,7 @@
 """Qwen3-VL: each slice pair in a vision block of its own, behind its depth as a timestamp.
 
-Depth is text, so position ids are the library's and every server's. Further levels of the tower
-enter behind the decoder's first layers ("deepstack").
+Because depth is text, position ids are those of the library and of every server. Features of the
+tower's further levels are added to the outputs of the decoder's first layers ("deepstack").
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.learn.model.backbone import MERGE, Backbone, Positions
 
 _FRAMES_PER_SECOND = 2.0
-"""Of slices in `index` mode, where a pair's time is the mean of its two."""
+"""Slices per second in `index` mode; a pair's time is the mean of its two slices'."""
 
 
 def _markers(position_mm: Sequence[float], mode: Positions) -> tuple[str, ...]:
-    """In `depth` mode seconds are millimetres below the most cranial pair, else two slices each."""
+    """Timestamps. In `depth` mode a second is a millimetre below the most cranial pair."""
     if mode == "index":
         times = [(2 * pair + 0.5) / _FRAMES_PER_SECOND for pair in range(len(position_mm))]
     else:
@@ -35,9 +35,9 @@ def _place_tokens(
     position_mm: Float[Tensor, "pairs"],
     mode: Positions,
 ) -> Int[Tensor, "3 tokens"]:
-    """A visual token has (start, start + row, start + column) of its block's start.
+    """A visual token has (start, start + row, start + column), with the start of its vision block.
 
-    Text goes on after the larger of the block's rows and columns.
+    The text behind a block continues after the larger of its numbers of rows and columns.
     """
     pairs, rows, columns = grid_thw[0], grid_thw[1] // MERGE, grid_thw[2] // MERGE
     where = is_video.nonzero()[:, 0]

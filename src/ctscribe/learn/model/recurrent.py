@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ctscribe.learn.model.backbone import put_in_front
+from ctscribe.learn.model.backbone import override
 
 
 def isolate_samples(language_model: PreTrainedModel) -> None:
     """Lets recurrent layers run sample by sample where ``packed_lengths`` are given, in place."""
     for layer in language_model.layers:
         if hasattr(layer, "linear_attn"):
-            put_in_front(_SampleBySample, layer.linear_attn)
+            override(_SampleBySample, layer.linear_attn)
 
 
 @final

@@ -1,4 +1,4 @@
-"""Teaching the vision tower where findings are, and measuring how well it finds them."""
+"""The warm-up's training loop: the vision tower learns where findings are; and its evaluation."""
 
 import math
 from collections.abc import Sequence
@@ -33,14 +33,17 @@ from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 _MAX_SHIFT_PX = 14
+"""Largest random shift of a lesson's frames: half a visual token of 28 px."""
 _ADAMW_SHARE = 0.2
+"""AdamW's learning rate relative to Muon's."""
 _RIDGE = 0.1
+"""See `whiten_patches`."""
 
 
 @final
 @dataclass(frozen=True)
 class Lesson:
-    """Some frames of one study and where its findings are."""
+    """A training sample: some frames of one study, its labels, and boxes of its findings."""
 
     frames: Frames
     reach: FrameReach
@@ -51,7 +54,7 @@ class Lesson:
 
     @property
     def located(self) -> tuple[bool, ...]:
-        """Per finding, whether its place is known: boxed, or absent and so nowhere."""
+        """Per finding, whether its cells have targets: it is boxed, or absent and so in no cell."""
         return tuple(not label or i in self.findings for i, label in enumerate(self.labels))
 
 
@@ -64,10 +67,10 @@ def teach(
 ) -> tuple[FindingsHead, tuple[float, ...]]:
     """Trains the tower, in place, and a new findings head; returns it and each epoch's mean loss.
 
-    Of the tower, what requires gradients learns; nothing else of the model does. Each lesson is
-    moved by up to half a token every time it is taught, so that lesions meet all places of the
-    patch grid. A finding that is present but not boxed teaches its volume alone. The learning
-    rate rises for a twentieth of the steps, then decays as a cosine. ``progress`` is told (steps
+    Only the tower's weights that require gradients are trained, and the head. Every time a lesson
+    is used its frames are shifted at random, so that lesions fall on all places of the patch grid.
+    A finding that is present but not boxed has a loss for its volume only. The learning rate warms
+    up for a twentieth of the steps, then decays as a cosine. ``progress`` is called with (steps
     done, all steps).
     """
     tower = qwen.model.visual.train()
@@ -98,14 +101,15 @@ def teach(
 
 @torch.inference_mode()
 def examine(qwen: PreTrainedModel, head: FindingsHead, lessons: Sequence[Lesson]) -> dict[str, Any]:
-    """AUROC per finding over volumes, against labels and against what the slices show.
+    """AUROC of each finding's volume logit, against the labels and against what the slices show.
 
-    Ten slices miss most small nodules, so the second says how well the tower sees, and the first
-    how much of the truth such slices hold. None where a finding has no case or no control.
+    Ten slices miss most small nodules. So the AUROC against what they show says how well the tower
+    sees, and that against the labels also how much such slices contain. None where a finding has no
+    positive or no negative volume.
     """
     scores, shown = [], []
     for lesson in lessons:
-        frames, targets = _moved([lesson], cell_px(qwen))
+        frames, targets = _frames_and_targets([lesson], cell_px(qwen))
         scores.append(head(encode_frames(qwen, frames), [len(targets[0])])[1][0].cpu().numpy())
         shown.append(targets[0].amax((0, 1)).numpy() > 0)
     truths = {
@@ -122,19 +126,19 @@ def examine(qwen: PreTrainedModel, head: FindingsHead, lessons: Sequence[Lesson]
 
 
 def auroc(scores: Float32[np.ndarray, "cases"], truth: Bool[np.ndarray, "cases"]) -> float | None:
-    """Probability that a case scores above a control, ties counting half."""
-    cases, controls = scores[truth], scores[~truth]
-    if not len(cases) or not len(controls):
+    """Probability that a positive scores above a negative, ties counting half."""
+    positive, negative = scores[truth][:, None], scores[~truth]
+    if not positive.size or not negative.size:
         return None
-    above = (cases[:, None] > controls).mean() + 0.5 * (cases[:, None] == controls).mean()
-    return float(above)
+    return float((positive > negative).mean() + 0.5 * (positive == negative).mean())
 
 
 def let_tower_learn(qwen: PreTrainedModel, config: WarmUpConfig, model: ModelConfig) -> None:
-    """Freezes the model but for the part of its tower that shall learn, in place.
+    """Freezes the model except the trainable part of its tower, in place.
 
-    That is all of it, or the last ``config.last_blocks`` and the mergers, or adapters of rank
-    ``model.lora_r`` on all blocks, and the mergers.
+    That is, by ``config.tower``: ``full``, everything; ``last_blocks``, the last
+    ``config.last_blocks`` blocks and the mergers; ``lora``, adapters of rank ``model.lora_r`` on
+    all blocks, and the mergers.
     """
     visual = qwen.model.visual
     if config.tower == "lora":
@@ -154,13 +158,13 @@ def whiten_patches(
     qwen: PreTrainedModel,
     frames: Sequence[UInt8[Tensor, "_ _ _ 3"]],
 ) -> None:
-    """Sets the patch embedding to the patches' principal components, each scaled to unit variance.
+    """Initialises the patch embedding with the whitened principal components of patches, in place.
 
-    Nearly all variance of CT patches is their mean brightness; random filters pass little else,
-    and the norm behind them keeps only the direction of what they pass. After whitening (with a
-    ridge, so that noise is not blown up) borders and texture count as much as brightness. The
-    components are turned by a random rotation (of torch's generator), since single ones mean
-    nothing to the layers above. Some dozens of volumes suffice as examples.
+    Nearly all variance of CT patches is their mean brightness, so random filters pass on little
+    else. After whitening, edges and texture have the same variance as brightness; a ridge keeps
+    noise from being amplified. The components are mixed by a random rotation, drawn with torch's
+    global generator, because single ones mean nothing to the layers above. Some dozens of volumes
+    suffice as ``frames``.
     """
     weight = qwen.model.visual.patch_embed.proj.weight
     width = len(weight)
@@ -182,7 +186,7 @@ def _loss(
     positive_weight: Float[Tensor, "18"],
     attention_weight: float,
 ) -> Float[Tensor, ""]:
-    frames, targets = _moved(lessons, cell_px(qwen), draw)
+    frames, targets = _frames_and_targets(lessons, cell_px(qwen), draw)
     sizes = [len(target) for target in targets]
     cell_logits, volume_logits = head(encode_frames(qwen, frames), sizes)
     cells = torch.cat(targets).to(cell_logits)
@@ -217,8 +221,8 @@ def _step(
 def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list[Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
 
-    On phantoms, a tower from nothing reached a loss of 0.61 in 4,800 lessons, and 0.67 to 0.70
-    with AdamW alone at two rates.
+    On phantoms, a randomly initialised tower reached a loss of 0.61 in 4,800 lessons, and 0.67 to
+    0.70 with AdamW alone at two learning rates.
     """
     blocks = [
         weight
@@ -238,26 +242,27 @@ def _optimisers(tower: nn.Module, head: nn.Module, learning_rate: float) -> list
 
 
 def _positive_weights(lessons: Sequence[Lesson], side_px: int) -> Float[Tensor, "18"]:
-    """Weights by how rare a finding's cells, of so many px, are among those with a known truth."""
+    """`positive_weights` of all lessons' cells, whose side is ``side_px``."""
     positives, total = torch.zeros(len(FINDINGS)), torch.zeros(len(FINDINGS))
     for lesson in lessons:
-        (targets,) = _moved([lesson], side_px)[1]
+        (targets,) = _frames_and_targets([lesson], side_px)[1]
         positives += targets.sum((0, 1))
         total += torch.tensor(lesson.located) * targets[..., 0].numel()
     return positive_weights(positives, total)
 
 
 def _cosine(step: int, steps: int) -> float:
-    rise = max(1, steps // 20)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    """Factor of the learning rate: linear warm-up for a twentieth of the steps, then a cosine."""
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _moved(
+def _frames_and_targets(
     lessons: Sequence[Lesson], side_px: int, draw: np.random.Generator | None = None
 ) -> tuple[list[Tensor], list[Float[Tensor, "_ _ 18"]]]:
-    """Frames and cell targets, moved by the same random shift where there is a generator."""
+    """Frames and cell targets of lessons; with ``draw`` both are shifted at random, alike."""
     frames, targets = [], []
     for lesson in lessons:
         down = across = 0
@@ -280,7 +285,7 @@ def _moved(
 
 
 def _shift(frames: Frames, down: int, across: int) -> Frames:
-    """Frames moved over black by up to `_MAX_SHIFT_PX`; what leaves the frame is lost."""
+    """Shifts frames by up to `_MAX_SHIFT_PX`; what leaves the frame is lost, the rest is black."""
     margin = (_MAX_SHIFT_PX, _MAX_SHIFT_PX)
     padded = np.pad(frames, ((0, 0), margin, margin, (0, 0)))
     top, left = _MAX_SHIFT_PX - down, _MAX_SHIFT_PX - across

@@ -1,6 +1,6 @@
-"""Raw log-odds → probabilities that come true, and the threshold at which to speak.
+"""Temperature scaling: raw log-odds → calibrated probabilities; and the choice of a threshold.
 
-Fitted on scans that the model has not learned from.
+Both are fitted on scans that the model was not trained on.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ _CANDIDATES = np.linspace(0.05, 0.95, 91)
 class Temperature:
     """p = σ(z · slopes + offset of its group).
 
-    One slope is temperature scaling (Guo et al., ICML 2017; the temperature is its inverse). The
-    offsets move a whole group, such as a finding that ten slices often miss.
+    With one slope it is temperature scaling (Guo et al., ICML 2017); the temperature is the slope's
+    inverse. An offset shifts a whole group, such as a finding that ten slices often miss.
     """
 
     slopes: tuple[float, ...]
@@ -34,14 +34,14 @@ class Temperature:
     def apply(
         self, log_odds: Float64[np.ndarray, "cases sources"], groups: np.ndarray
     ) -> Float64[np.ndarray, "cases"]:
-        """Calibrated probabilities of raw log-odds; ``groups`` holds each case's group number."""
+        """Calibrated probabilities; ``groups`` holds the number of each case's group."""
         shift = np.array(self.offsets)[groups]
         return np.asarray(expit(log_odds @ np.array(self.slopes) + shift))
 
     def of_table(
         self, log_odds: Float64[np.ndarray, "studies findings"]
     ) -> Float64[np.ndarray, "studies findings"]:
-        """The same where every column is a group."""
+        """Calibrated probabilities of a table in which each column is a group."""
         groups = np.tile(np.arange(log_odds.shape[1]), len(log_odds))
         return self.apply(log_odds.reshape(-1, 1), groups).reshape(log_odds.shape)
 
@@ -52,16 +52,16 @@ def fit_temperature(
     truth: Bool[np.ndarray, "cases"],
     num_groups: int,
 ) -> Temperature:
-    """Maximises the likelihood of held-out truths.
+    """Fits slopes and offsets by maximum a posteriori on held-out cases.
 
-    Offsets have a normal prior of standard deviation 1 and slopes one around 1 of the same width,
-    so that a group with few cases stays near the rest, and a fit always exists.
+    Offsets have a normal prior around 0, slopes one around 1, both with standard deviation 1. So a
+    group with few cases stays near the others, and a fit always exists.
 
     Args:
-        log_odds: Raw, from each source.
+        log_odds: Raw log-odds of each case, by each source.
         groups: Number of each case's group.
-        truth: What was the case.
-        num_groups: Of all groups, those without cases included.
+        truth: Whether each case is true.
+        num_groups: Number of groups, those without cases included.
     """
     num_sources = log_odds.shape[1]
     signs = np.where(truth, 1.0, -1.0)
@@ -94,14 +94,13 @@ def choose_threshold(
     truth: Bool[np.ndarray, "*shape"],
     point: str = "f1",
 ) -> float:
-    """Probability from which to speak.
+    """The probability from which a case counts as positive, for an operating point.
 
     Args:
         probability: Of each case.
-        truth: What was the case.
-        point: ``f1``, the best micro F1; ``coverage=0.8``, the highest threshold that finds so
-            many of what is there; ``precision=0.8``, the lowest at which so many of what is said
-            are true.
+        truth: Whether each case is true.
+        point: ``f1``: the threshold with the best micro F1. ``coverage=0.8``: the highest one with
+            at least this recall. ``precision=0.8``: the lowest one with at least this precision.
 
     Raises:
         CtscribeError: ``E_OPERATING_POINT`` for another point, or one that no threshold reaches.

@@ -1,7 +1,6 @@
-"""Tensors in a safetensors file that carries its own checksum, and says what it is for.
+"""Safetensors files with a checksum and facts about their content in the header's metadata.
 
-The CRC-32 stands in the header, beside the facts, and is of all else in the file: one file,
-written in one go, that any tool reads.
+The CRC-32 covers everything else in the file. Any tool that reads safetensors can read them.
 """
 
 import json
@@ -40,7 +39,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 def facts_of(path: Path, code: str = "E_FEATURES") -> dict[str, str]:
     """Checks a file against its checksum; returns the facts that it was written with.
 
-    It is mapped, not copied: whoever reads its tensors next finds them in memory.
+    The file is mapped into memory, not copied, so reading its tensors next is fast.
 
     Raises:
         CtscribeError: ``code`` when it is missing, damaged or without a checksum.
@@ -58,7 +57,7 @@ def facts_of(path: Path, code: str = "E_FEATURES") -> dict[str, str]:
 
 
 def read_tensors(path: Path, code: str = "E_FEATURES") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and its facts.
+    """Checks a file; returns its tensors and its facts.
 
     Raises:
         CtscribeError: As `facts_of`.
@@ -71,10 +70,10 @@ def read_tensors(path: Path, code: str = "E_FEATURES") -> tuple[dict[str, Tensor
 
 
 def map_tensor(path: Path, name: str, code: str = "E_FEATURES") -> Tensor:
-    """One tensor of a file, mapped into memory and unchecked.
+    """Maps one tensor of a file into memory, without checking the file.
 
     Raises:
-        CtscribeError: ``code`` when it is not there.
+        CtscribeError: ``code`` when the tensor is not there.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -94,7 +93,7 @@ def _parts(content: memoryview) -> tuple[dict[str, Any], memoryview]:
 
 
 def _crc32_of(header: Mapping[str, Any], data: memoryview) -> str:
-    """Of the data, and of the header however it is spaced and ordered."""
+    """Checksum of the data and the header, independent of the header's JSON formatting."""
     return f"{crc32(json.dumps(header, sort_keys=True).encode(), crc32(data)):08x}"
 
 

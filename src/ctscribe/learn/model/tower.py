@@ -17,7 +17,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.learn.model.backbone import MERGE, Backbone, put_in_front
+from ctscribe.learn.model.backbone import MERGE, Backbone, override
 from ctscribe.learn.model.families import backbone_of
 from ctscribe.learn.model.projector import projector_of
 
@@ -119,7 +119,7 @@ def speed_up_tower(qwen: PreTrainedModel) -> None:
     AttentionInterface.register(_ATTENTION, _attend)
     tower = qwen.model.visual
     tower.config._attn_implementation = _ATTENTION
-    put_in_front(_LinearPatchEmbed, tower.patch_embed)
+    override(_LinearPatchEmbed, tower.patch_embed)
 
 
 @final

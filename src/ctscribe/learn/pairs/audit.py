@@ -1,6 +1,6 @@
-"""What negatives may teach besides the scan: skew in who is shown instead of whom.
+"""Audits the negatives for shortcuts: biases that would let a model tell pairs apart blindly.
 
-In: the rows of ``pairs.jsonl``. Out: counts, pictures, and a sentence for each skew.
+In: the rows of ``pairs.jsonl``. Out: counts, figures, and a sentence for each bias found.
 """
 
 from collections import Counter
@@ -18,9 +18,13 @@ from ctscribe.scan.types import Frames
 from ctscribe.text.findings import FINDINGS
 
 SICKER_LIMIT = 0.65
+"""Share of negatives with more (or fewer) findings than the study that is worth a warning."""
 TOP_USE_LIMIT = 0.25
+"""The same for the share of negatives that the most used 5 % of the volumes give."""
 RELAXED_LIMIT = 0.05
+"""The same for the share of negatives whose label distance had to be relaxed."""
 SCANNER_LIMIT = 0.10
+"""The same for how far the share of pairs of one manufacturer is from chance."""
 NUM_EXAMPLES = 6
 _PER_ROW = 3
 
@@ -31,7 +35,7 @@ def write_audit(prepared: Prepared, out_dir: Path) -> list[str]:
     ``out_dir`` holds the ``pairs.jsonl`` of the prepared studies.
 
     Returns:
-        One sentence for each skew a reader should know of.
+        One sentence for each bias found.
     """
     path = out_dir / "pairs.jsonl"
     audit = audit_pairs(prepared.outlines, each_row(path, PairRow))
@@ -48,9 +52,9 @@ def write_audit(prepared: Prepared, out_dir: Path) -> list[str]:
 
 
 def audit_pairs(studies: Sequence[AnyStudy], pairs: Iterable[PairRow]) -> dict[str, Any]:
-    """Measures the negatives of ``pairs``; quantities that do not apply are None.
+    """Statistics of the negatives of ``pairs``; None for those that do not apply.
 
-    ``studies`` must hold every volume named.
+    ``studies`` must contain every volume that is named.
     """
     by_name = {study.volume_name: study for study in studies}
     roles, disputed, distances = Counter[str](), Counter[str](), Counter[int]()
@@ -110,7 +114,7 @@ def _direction(signs: Counter[int]) -> dict[str, float] | None:
 
 
 def _scanner(pairs: Counter[tuple[str, str]]) -> dict[str, float] | None:
-    """Share of pairs from one manufacturer, and what two independent draws would give."""
+    """Share of pairs whose volumes have the same manufacturer, and the share expected by chance."""
     if not pairs:
         return None
     own: Counter[str] = Counter()
@@ -173,9 +177,9 @@ def _bars(axes: Any, counts: Mapping[str, float | int], x_label: str, y_label: s
 
 
 def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> None:
-    """Draws the middle frames of a few pairs whose negative is a volume.
+    """Draws the middle frames of a few pairs side by side, titled with the disputed findings.
 
-    What is disputed stands above them. Names are left out, so that the picture may be shown.
+    There are no names in the figure, so it can be shared.
     """
     from ctscribe.base.figures import new_figure, write_figure
 
@@ -193,7 +197,7 @@ def _draw_examples(prepared: Prepared, pairs: Sequence[PairRow], path: Path) -> 
 
 
 def _middle(frames: Frames) -> UInt8[np.ndarray, "height width"]:
-    """The middle frame; the last channel, which shows lung where there are three windows."""
+    """The last channel of the middle frame; of three windows it is the lung window."""
     return np.asarray(frames[len(frames) // 2, ..., 2])
 
 

@@ -1,4 +1,4 @@
-"""``pairs.jsonl``: each study's positive, then its negative."""
+"""Builds ``pairs.jsonl``: for each training study a positive row, then its negative."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ from ctscribe.learn.pairs.heter import (
 
 
 def build_training_pairs(prepared: Prepared, out_dir: Path, config: PairsConfig) -> int:
-    """Writes ``pairs.jsonl`` for the training split; partners are training patients too.
+    """Writes ``pairs.jsonl`` for the training split; returns the number of rows.
 
-    Neither reports nor rows are held in memory. Returns the number of rows.
+    Partners are from the training split too. Reports and rows are streamed, not held in memory.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when no study is left to train on, ``E_NO_REPORT`` when
@@ -54,13 +54,13 @@ def build_pairs(
 def each_pair(
     studies: Sequence[AnyStudy], config: PairsConfig, prepared: Prepared | None = None
 ) -> Iterator[PairRow]:
-    """Gives each study its rows, in the studies' order; the draws do not depend on that order.
+    """Yields the rows of each study, in the studies' order, on which the draws do not depend.
 
-    Partners come from among ``studies``. The strategy hard reads their frames from ``prepared``.
+    Partners are among ``studies``. The strategy hard reads their frames from ``prepared``.
 
     Raises:
-        CtscribeError: ``E_LABELS`` naming a study without labels, or ``E_NO_NEGATIVE``, where
-            partners are wanted (heter, hard).
+        CtscribeError: ``E_LABELS`` naming a study without labels, or ``E_NO_NEGATIVE``, for the
+            strategies with partners (heter, hard).
     """
     negatives: Iterator[PairRow | None] = repeat(None)
     if config.strategy == "gauss":
@@ -68,7 +68,7 @@ def each_pair(
     elif config.strategy == "heter":
         negatives = _heter(studies, config)
     elif config.strategy == "hard":
-        assert prepared is not None  # who looks alike is told from frames
+        assert prepared is not None  # frames decide which scans look alike
         negatives = _hard(studies, prepared, config)
     for study, negative in zip(studies, negatives, strict=False):
         name = study.volume_name
@@ -117,13 +117,13 @@ def _hard(
 
 
 def _by_name(studies: Sequence[AnyStudy]) -> Int64[np.ndarray, "studies"]:
-    """The studies' places in the order of their names, so that no draw depends on their order."""
+    """The order of the studies by name, so that draws do not depend on the order given."""
     names = [study.volume_name for study in studies]
     return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
 def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
-    """Seed of each study's noise volume; depends on nothing but its name and ``seed``."""
+    """Seed of each study's noise volume, a function of its name and ``seed`` alone."""
     return [
         int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
         for name in names
@@ -131,7 +131,7 @@ def noise_seeds(names: Sequence[str], seed: int) -> list[int]:
 
 
 def patient_numbers(studies: Sequence[AnyStudy]) -> Int64[np.ndarray, "studies"]:
-    """Numbers that are equal for the studies of one patient."""
+    """A number per study, equal for studies of the same patient."""
     names = [study.patient_id for study in studies]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 

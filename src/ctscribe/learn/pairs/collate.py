@@ -1,4 +1,4 @@
-"""Pairs put together into the tensors a training step takes."""
+"""Collates pairs into the batches of a training step."""
 
 import math
 from collections.abc import Sequence
@@ -14,31 +14,31 @@ from ctscribe.text.prompt import IGNORED, GridThw
 
 
 class Batch(TypedDict):
-    """Studies side by side, padded on the right; Hugging Face's names."""
+    """Samples padded on the right, under Hugging Face's names."""
 
     input_ids: Int64[Tensor, "batch sequence"]
     attention_mask: Int64[Tensor, "batch sequence"]
     """1 on tokens, 0 on padding."""
     labels: Int64[Tensor, "batch sequence"]
-    """−100 except on the answer and the token that ends it."""
+    """−100 except on the answer and its end token."""
     video_grid_thw: Int64[Tensor, "batch 3"]
-    """Slice pairs, and rows and columns of 14-px patches."""
+    """Slice pairs, rows of patches, columns of patches."""
     position_mm: Float[Tensor, "batch slice_pairs"]
-    """Mean superior coordinate of each slice pair; 0 behind a shorter volume's last."""
+    """Mean superior coordinate of each slice pair, padded with 0."""
     frames: NotRequired[list[Tensor]]
-    """Per study uint8 [slices, height, width, 3]; or else:"""
+    """uint8 [slices, height, width, 3] of each sample; absent where there are features."""
     visual_tokens: NotRequired[Float[Tensor, "all_tokens hidden"]]
-    """Stored features of all studies, one after the other."""
+    """Stored features of all samples, concatenated; absent where there are frames."""
     prompt_rows: NotRequired[list[int | None]]
-    """Of negatives: the row of the positives with the same volume and prompt, whose frames or
-    features are then not repeated here; None where there is none."""
+    """For negatives that share prompts: the row of the positive with the same volume and prompt,
+    whose frames or features are not repeated here; None where there is no such positive."""
 
 
 class PairBatch(TypedDict):
-    """Whole pairs: row i of both branches is the same study."""
+    """Whole pairs: row i of both branches is the same study's report."""
 
     studies: list[str]
-    """Names, for errors."""
+    """Volume names, for errors."""
     finding_labels: Float[Tensor, "studies 18"]
     """1 present, 0 absent, NaN where a study has no labels."""
     positive: Batch
@@ -47,14 +47,14 @@ class PairBatch(TypedDict):
     shown: list[str | None]
     """Volumes that the negatives show; None for noise and when there are no negatives."""
     finding: Bool[Tensor, "answer_tokens"]
-    """Marks of the supervised tokens of all studies, row after row; see `dataset.Marks`."""
+    """Flags of the supervised tokens of all studies, row after row; see `dataset.Marks`."""
     disputed: Bool[Tensor, "answer_tokens"]
 
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int, *, sharing: bool = False) -> PairBatch:
-    """Puts whole pairs together, with a negative each or none; the attention mask hides padding.
+    """Collates pairs, all of which have a negative or none has.
 
-    With ``sharing`` negatives say which positives' prompts they share; see `Batch`.
+    With ``sharing`` negatives that can share a positive's prompt get ``prompt_rows``; see `Batch`.
     """
     negatives = [pair.negative for pair in pairs if pair.negative is not None]
     if negatives and len(negatives) != len(pairs):
@@ -74,7 +74,7 @@ def collate_pairs(pairs: Sequence[Pair], pad_id: int, *, sharing: bool = False) 
 def collate_samples(
     samples: Sequence[Sample], pad_id: int, prompt_rows: list[int | None] | None = None
 ) -> Batch:
-    """Pads one branch's samples to their longest and stacks them; ``prompt_rows`` as in `Batch`."""
+    """Collates the samples of one branch; ``prompt_rows`` as in `Batch`."""
     batch = Batch(
         input_ids=_pad([sample.input_ids for sample in samples], pad_id),
         attention_mask=_pad([torch.ones_like(sample.input_ids) for sample in samples], 0),
@@ -97,18 +97,18 @@ def collate_samples(
 
 
 def _prompt_rows(pairs: Sequence[Pair]) -> list[int | None]:
-    """For each negative the pair whose positive shows the same volume behind the same words."""
-    told = {_prompt(pair.positive, pair.positive.study): row for row, pair in enumerate(pairs)}
+    """For each negative the row of the positive with the same volume and prompt, if any."""
+    rows = {_prompt(pair.positive, pair.positive.study): row for row, pair in enumerate(pairs)}
     return [
         None
         if pair.shown is None or pair.negative is None
-        else told.get(_prompt(pair.negative, pair.shown))
+        else rows.get(_prompt(pair.negative, pair.shown))
         for pair in pairs
     ]
 
 
 def _prompt(sample: Sample, volume: str) -> tuple[str, GridThw, tuple[float, ...], tuple[int, ...]]:
-    """What stands before a report, so that equal ones are equal to the model."""
+    """A key for everything before the report, equal where it is equal to the model."""
     visual, words = sample.visual, sample.input_ids[sample.labels == IGNORED]
     return volume, visual.grid_thw, visual.position_mm, tuple(words.tolist())
 

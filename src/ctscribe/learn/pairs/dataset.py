@@ -1,4 +1,4 @@
-"""Pairs as training items: one item is one study with its negative, as token ids and tensors."""
+"""The training data set: one item is a study's report with its own volume and a wrong one."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,14 +25,14 @@ from ctscribe.text.prompt import (
 from ctscribe.text.sections import join_report, sentence_spans
 
 _TEXTS, _SCANS = 1000, 64
-"""Looked at for the longest sample; of scans whole files are read."""
+"""Reports and scans that `PairDataset.longest` looks at; a scan's whole file is read."""
 _HEADING = re.compile(r"(findings|impressions?)\s*:\s*", re.IGNORECASE)
 
 
 @final
 @dataclass(frozen=True)
 class Visual:
-    """What the model is shown of one volume: frames, or features computed from them."""
+    """The visual input of one volume: frames, or features computed from them."""
 
     grid_thw: GridThw
     position_mm: tuple[float, ...]
@@ -42,17 +42,17 @@ class Visual:
     patient_id: str | None = None
     """Whose volume it is; None for noise and for a scan of no data set."""
     cue: tuple[str, ...] | None = None
-    """Findings that the prompt tells; see `prompt_messages`."""
+    """Findings that the prompt states; see `prompt_messages`."""
     markers: tuple[str, ...] | None = None
-    """Texts before the slice pairs, where the model wants them; see `encode_prompt`."""
+    """Texts before the slice pairs, in families that have them; see `encode_prompt`."""
     grid_to_ras: tuple[tuple[float, ...], ...] | None = None
-    """4 × 4: (plane, row, column, 1) of a visual token → RAS+ mm, where another encoder's grid says
-    it; its planes stand in the place of slice pairs."""
+    """4 × 4, (plane, row, column, 1) of a visual token → RAS+ mm; only for another encoder's grid,
+    whose planes take the place of slice pairs, and only where it is known."""
 
 
 _SMALLEST = Visual((1, 2, 2), (0.0,))
 VisualSource = Callable[[StudyRow, int | None], Visual]
-"""Gives a study's visual input, or, with a noise seed, noise of exactly its size."""
+"""(study, noise seed) → its visual input or, with a seed, noise of the same size."""
 
 
 @final
@@ -65,29 +65,29 @@ class Sample:
     labels: Int64[Tensor, " sequence"]
     visual: Visual
     findings: Labels | None = None
-    """Of the report's study, where they are known."""
+    """Labels of the report's study; None where they are unknown."""
 
 
 @final
 @dataclass(frozen=True)
 class Marks:
-    """What is known of each supervised token of one report, its end-of-turn token included."""
+    """Flags of each supervised token of one report, end token included."""
 
     finding: Bool[Tensor, "answer_tokens"]
-    """In a sentence that states a finding; the rest is boilerplate."""
+    """Whether its sentence states a finding; the others are boilerplate."""
     disputed: Bool[Tensor, "answer_tokens"]
-    """In a sentence that speaks of a finding in which the two volumes of the pair differ."""
+    """Whether its sentence names a finding in which the two volumes of the pair differ."""
 
 
 @final
 @dataclass(frozen=True)
 class Pair:
-    """One report with its own volume and with the one shown instead."""
+    """One report with its own volume, and with another one in its place."""
 
     positive: Sample
     negative: Sample | None
     marks: Marks
-    """Of the report's tokens."""
+    """Flags of the report's tokens, the same in both samples."""
     shown: str | None = None
     """Name of the volume that the negative shows; None for noise or without a negative."""
 
@@ -102,10 +102,14 @@ def slice_pair_positions(position_mm: Sequence[float]) -> tuple[float, ...]:
 
 @final
 class PairDataset(Dataset[Pair]):
-    """Whole pairs by number, so that no sampler and no process count can tear one apart.
+    """A map-style data set of whole pairs, so that no sampler can separate the two samples of one.
 
-    ``studies``, by name, must hold every volume that ``pairs`` (as in ``pairs.jsonl``) names; no
-    sample may be longer than ``max_tokens``.
+    Args:
+        studies: By volume name; must hold every volume that ``pairs`` names.
+        pairs: Rows of ``pairs.jsonl``.
+        tokenizer: The model's.
+        visual: Gives the visual inputs.
+        max_tokens: Longest sample allowed.
 
     Raises:
         CtscribeError: ``E_PAIRS`` when the rows are not pairs or name an unknown volume; on
@@ -144,29 +148,30 @@ class PairDataset(Dataset[Pair]):
         return Pair(sample, self._sample(negative), marks, shown=negative.volume)
 
     def require_reports(self) -> None:
-        """Reads every report once, so that no bad one stops the work after hours.
+        """Encodes every report once, so that a bad one is found before training and not in it.
 
         Raises:
             CtscribeError: ``E_REPORT``, naming the study, and ``E_TOO_LONG`` for a report that
-                would not fit with the smallest of scans.
+                would not fit even with the smallest scan.
         """
         for positive, _ in self._pairs:
             self._num_tokens(positive, _SMALLEST)
 
     def longest(self, text: int = 0) -> int:
-        """Tokens of a sample with the longest text and the largest scan, of many looked at.
+        """Estimated tokens of the longest sample: the largest scan with the longest report.
 
-        ``text`` is the least that prompt and report are taken for.
+        Looks at `_SCANS` scans and `_TEXTS` reports. ``text`` is a lower bound for the tokens of
+        prompt and report.
         """
         texts = [self._num_tokens(each, _SMALLEST) for each in self._some(_TEXTS)]
         return max(self._shown_tokens(each) for each in self._some(_SCANS)) + max(text, *texts)
 
     def _some(self, number: int) -> list[PairRow]:
-        """At most so many positives, evenly spaced."""
+        """At most ``number`` positives, evenly spaced."""
         return [positive for positive, _ in self._pairs[:: -(-len(self) // number)]]
 
     def _shown_tokens(self, positive: PairRow) -> int:
-        """Of a scan, with what stands between its slice pairs."""
+        """Tokens of a scan: its visual tokens, and the texts between its slice pairs."""
         visual = self._visual(self._studies[positive.study], None)
         bare = self._num_tokens(positive, _SMALLEST) - num_visual_tokens(_SMALLEST.grid_thw)
         return self._num_tokens(positive, visual) - bare
@@ -175,11 +180,11 @@ class PairDataset(Dataset[Pair]):
         return len(self._encode(self._studies[positive.study], visual)[0])
 
     def rows(self) -> list[PairRow]:
-        """The rows it was made of."""
+        """The rows of ``pairs.jsonl`` it was made of."""
         return [row for pair in self._pairs for row in pair if row is not None]
 
     def couples(self) -> list[tuple[int, int]]:
-        """Numbers of two pairs each of which shows the other's volume as its negative."""
+        """Numbers of each two pairs whose negatives show each other's volume."""
         numbers = {positive.study: number for number, (positive, _) in enumerate(self._pairs)}
         partners = [
             numbers.get((negative and negative.volume) or "") for _, negative in self._pairs
@@ -191,15 +196,15 @@ class PairDataset(Dataset[Pair]):
         ]
 
     def labels(self) -> dict[str, Labels]:
-        """Of every study that has labels, by volume."""
+        """Labels by volume name, of the studies that have any."""
         return {name: study.labels for name, study in self._studies.items() if study.labels}
 
     def with_rows(self, rows: Sequence[PairRow]) -> "PairDataset":
-        """The same studies, shown as other rows say."""
+        """The same data set with other rows."""
         return PairDataset(self._studies, rows, self._tokenizer, self._visual, self._max_tokens)
 
     def _marks(self, positive: PairRow, negative: PairRow | None) -> Marks:
-        """Without a negative nothing is disputed; against noise whatever states a finding is."""
+        """Without a negative no token is disputed; against noise all that state a finding are."""
         study = self._studies[positive.study]
         report = join_report(study.findings, study.impression)
         disputed = () if negative is None else negative.disputed
@@ -233,7 +238,7 @@ class PairDataset(Dataset[Pair]):
 
 
 def strategy_of(rows: Sequence[PairRow]) -> Strategy:
-    """What the negatives among ``rows`` are.
+    """The strategy that the negatives among ``rows`` were made by.
 
     Raises:
         CtscribeError: ``E_PAIRS`` when noise and volumes are mixed.
@@ -254,7 +259,7 @@ def strategy_of(rows: Sequence[PairRow]) -> Strategy:
 
 
 def pair_up(rows: Sequence[PairRow]) -> list[tuple[PairRow, PairRow | None]]:
-    """Groups rows into (positive, negative), or (positive, None) where no row is a negative.
+    """Groups rows into (positive, negative), or (positive, None) where there are no negatives.
 
     Raises:
         CtscribeError: ``E_PAIRS`` naming the study whose rows are out of order.
@@ -283,31 +288,32 @@ def _torn(study: str) -> CtscribeError:
 def mark_tokens(
     report: str, offsets: Sequence[tuple[int, int]], disputed: Collection[str] | None
 ) -> Marks:
-    """Marks the tokens of a report by the sentences they lie in.
+    """Flags the tokens of a report by the sentences they are in.
 
-    The report is as `sections.join_report` writes it, ``offsets`` are the first and last character
-    of each token, half open. ``disputed`` are findings in which the volumes differ, present or
-    absent in the report; None for noise, which shows no finding, so that every sentence stating
-    one is disputed.
+    Args:
+        report: As `sections.join_report` writes it.
+        offsets: (first character, character after the last) of each token.
+        disputed: Findings in which the two volumes differ. None for noise: it shows no finding, so
+            every sentence that states one is disputed.
     """
     sentences = _sentences(report)
-    finding = chosen = [each.span for each in sentences if each.stated]
+    stating = disputing = [each.span for each in sentences if each.stated]
     if disputed is not None:
-        chosen = [each.span for each in sentences if not each.named.isdisjoint(disputed)]
-    return Marks(_inside(offsets, finding), _inside(offsets, chosen))
+        disputing = [each.span for each in sentences if not each.named.isdisjoint(disputed)]
+    return Marks(_inside(offsets, stating), _inside(offsets, disputing))
 
 
 class _Sentence(NamedTuple):
     span: tuple[int, int]
     stated: bool
-    """Whether a finding is."""
+    """Whether it states any finding."""
     named: frozenset[str]
-    """Findings stated, denied or left open."""
+    """All findings it names: stated, denied or uncertain."""
 
 
 @lru_cache(maxsize=1 << 14)
 def _sentences(report: str) -> tuple[_Sentence, ...]:
-    """Sentences that name a finding, without the heading before them."""
+    """The sentences of a report that name a finding; spans leave out a heading before them."""
     mentions = find_mentions(report)
     found = []
     for start, end in sentence_spans(report):
@@ -324,6 +330,6 @@ def _sentences(report: str) -> tuple[_Sentence, ...]:
 def _inside(
     offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
 ) -> Bool[Tensor, "answer_tokens"]:
-    """Tokens that share a character with a span; the end-of-turn token behind them never does."""
+    """Flags tokens that overlap a span; the end token, appended here, never does."""
     shared = [any(a < end and start < b for start, end in spans) for a, b in offsets]
     return torch.tensor([*shared, False])

@@ -1,6 +1,6 @@
-"""Partners that look and read alike but contradict the report, and new ones for each epoch.
+"""Hard negatives: volumes that look alike but contradict the report, redrawn in each epoch.
 
-How alike two scans look is told before any finding: scanner, patient, build, grain of the image.
+Similarity is measured on what is independent of findings: scanner, patient, build, image noise.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from ctscribe.learn.pairs.heter import disputed_findings, encode_patterns
 from ctscribe.scan.types import Frames
 
 THUMBNAIL = 4
-"""Rows and columns of the mean frame, scaled down."""
+"""Side in pixels of the downscaled mean frame."""
 _DISTANCES_AT_ONCE = 1 << 23
-"""Bounds the memory, whatever the number of volumes."""
+"""Distances in memory at once, whatever the number of volumes."""
 
 
 def appearances(
     prepared: Prepared, studies: Sequence[AnyStudy]
 ) -> Float64[np.ndarray, "studies numbers"]:
-    """One row of numbers per study; the closer two rows, the more alike the scans look.
+    """A feature vector per study; scans look the more alike, the closer their vectors.
 
-    Five groups weigh the same: the mean frame scaled to 4 × 4; the grain, which kernel and dose
-    decide; the voxel size and the height of the lungs; age and sex; the manufacturer. Each number
-    is standardised over the studies; what is unknown lies in the middle.
+    Five groups of features have the same weight: the mean frame scaled to 4 × 4; the image noise,
+    which depends on kernel and dose; voxel size and height of the lungs; age and sex; manufacturer.
+    Features are standardised over the studies; unknown ones get the mean.
 
     Reads every study's frames once.
 
@@ -54,7 +54,7 @@ def appearances(
 
 
 def _thumbnail_and_grain(frames: Frames) -> tuple[Float64[np.ndarray, "16"], float]:
-    """The mean frame of the first channel, scaled down, and how much neighbouring pixels differ."""
+    """The downscaled mean frame of the first channel, and its noise (see `_grain`)."""
     grey = frames[..., 0].astype(np.float32)
     mean = grey.mean(axis=0)
     height, width = (side // THUMBNAIL * THUMBNAIL for side in mean.shape)
@@ -79,7 +79,7 @@ def _one_hot(values: Sequence[str | None]) -> Float64[np.ndarray, "studies kinds
 def _standardise(
     group: Float64[np.ndarray, "studies numbers"],
 ) -> Float64[np.ndarray, "studies numbers"]:
-    """Mean 0; variance 1 shared by the group's columns; unknown numbers become the mean."""
+    """Columns with mean 0, whose variances sum to 1 over the group; NaN becomes the mean."""
     known = ~np.isnan(group)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, group, 0).sum(axis=0) / count
@@ -94,12 +94,12 @@ def nearest_contradictions(
     appearance: Float64[np.ndarray, "volumes numbers"],
     num: int,
 ) -> Int64[np.ndarray, "volumes num"]:
-    """The volumes nearest to each that contradict its report; −1 where there are no more.
+    """For each volume the ``num`` nearest ones that contradict its report, padded with −1.
 
-    A volume contradicts a report when it belongs to another patient who lacks a finding the
-    report states, or, where the report states none, has one. Near is first by the number of
-    labels that differ, then by the Euclidean distance of `appearances`. Volumes of one patient have
-    equal numbers in ``patients``.
+    A volume contradicts a report when it is of another patient who lacks a finding that the report
+    states or, if the report states none, has one. Nearest means: first by the number of labels that
+    differ, then by the Euclidean distance of `appearances`. Volumes of one patient have equal
+    numbers in ``patients``.
     """
     pattern = encode_patterns(labels)
     kinds, kind = np.unique(pattern, return_inverse=True)
@@ -121,7 +121,7 @@ def nearest_contradictions(
 
 
 def _shells(own: int, kinds: Int64[np.ndarray, "kinds"]) -> Iterator[Int64[np.ndarray, "some"]]:
-    """Contradicting patterns by their distance, the nearest first."""
+    """Indices of the contradicting label patterns at each Hamming distance, nearest first."""
     contradicts = (own & ~kinds) != 0 if own else kinds != 0
     distance = np.where(contradicts, np.bitwise_count(own ^ kinds), 0)
     for step in np.unique(distance[contradicts]):
@@ -135,7 +135,7 @@ def _append_nearest(
     candidates: Int64[np.ndarray, "candidates"],
     apart: Float64[np.ndarray, "members candidates"],
 ) -> None:
-    """Fills each member's row behind the ``found`` it has; ties go to the lower row number."""
+    """Appends candidates to each member's row after its ``found`` ones; ties by row number."""
     num = min(nearest.shape[1], len(candidates))
     first = np.sort(np.argpartition(apart, num - 1, axis=1)[:, :num], axis=1)
     order = np.take_along_axis(
@@ -154,9 +154,9 @@ def hard_negatives(
     nearest: Int64[np.ndarray, "volumes num"],
     seed: int,
 ) -> Iterator[PairRow]:
-    """Draws each study's first partner from its alternatives, each equally likely.
+    """Draws each study's partner for the first epoch uniformly from its alternatives.
 
-    ``nearest`` comes from `nearest_contradictions` and has one or more in each row.
+    ``nearest`` comes from `nearest_contradictions` and has at least one in each row.
     """
     for study, alternatives in enumerate(nearest):
         found = alternatives[alternatives >= 0].tolist()
@@ -173,16 +173,21 @@ def refresh_hard(
     seed: int,
     epoch: int,
 ) -> list[PairRow]:
-    """Draws the hard negatives of an epoch anew, most from what is not yet told apart.
+    """Redraws the hard negatives of an epoch, preferring those the model does not yet tell apart.
 
-    An alternative's gap is the one measured with it, or else the mean of the gaps measured on
-    pairs that dispute the same findings, or else the mean of all. Alternative a is drawn with
-    probability ∝ exp(−gap_a / s), s the standard deviation of the measured gaps; without any,
-    or where they are all equal, each is equally likely.
+    The expected gap of an alternative is the gap measured with it; else the mean over its disputed
+    findings of the gaps measured on pairs that dispute them; else the mean of all. Alternative a is
+    drawn with probability ∝ exp(−gap_a / s), s being the standard deviation of the measured gaps.
+    Without gaps, or where all are equal, the draw is uniform.
 
-    A pure function: the same rows, gaps, seed and epoch give the same negatives, in any order.
-    Rows may be of any epoch, those without alternatives are returned as they are; gaps are of the
-    epoch before, and a study may be missing; labels are by volume, for all that the pairs name.
+    It is a pure function, and the order of rows and gaps does not matter.
+
+    Args:
+        pairs: Rows of any epoch; those without alternatives are returned unchanged.
+        gaps: Measured in the epoch before; studies may be missing.
+        labels: By volume name, of all volumes that ``pairs`` names.
+        seed: Of the draws.
+        epoch: Number of the epoch.
     """
     measured = {(row.study, row.volume): row.gap for row in gaps}
     values = np.array([measured[key] for key in sorted(measured)])
@@ -237,6 +242,6 @@ def _differing(study: str, volume: str, labels: Mapping[str, Labels]) -> tuple[s
 
 
 def _draws(seed: int, epoch: int, study: str) -> np.random.Generator:
-    """A stream of its own for each study and epoch, whatever the order of the rows."""
+    """A random generator of its own for each study and epoch."""
     digest = hashlib.sha256(study.encode()).digest()
     return np.random.default_rng([seed, epoch, int.from_bytes(digest[:8], "big")])

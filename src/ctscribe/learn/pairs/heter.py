@@ -1,9 +1,8 @@
-"""Another patient is shown instead, one whose labels differ: drawn by pattern, not by volume.
+"""Heterogeneous negatives: draws for each volume another patient's whose labels differ enough.
 
-A volume's labels are one of at most 2^18 patterns. How many volumes lie at a Hamming distance of
-at least r from a pattern is counted for all patterns at once, bit by bit; a rank among those
-volumes then leads, bit by bit, to one of them. Time and memory do not grow with the number of
-volumes squared.
+The 18 labels are a bit pattern. For all patterns at once, dynamic programming over the bits counts
+the volumes at a Hamming distance of at least r. A random rank among those is then resolved to a
+volume bit by bit. So neither time nor memory grows with the square of the number of volumes.
 """
 
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ class Partners:
     """One partner per volume."""
 
     index: Int64[np.ndarray, "volumes"]
-    """Row of the volume that is shown instead."""
+    """Row number of the partner."""
     distance: Int64[np.ndarray, "volumes"]
-    """Labels in which it differs."""
+    """Number of labels in which it differs."""
     relaxed_by: Int64[np.ndarray, "volumes"]
-    """Steps by which the required distance had to be lowered."""
+    """By how much the required distance had to be lowered."""
 
 
 def draw_partners(
@@ -40,8 +39,8 @@ def draw_partners(
 ) -> Partners:
     """Draws for every volume another patient's whose labels differ in at least ``min_distance``.
 
-    Uniform over the eligible volumes. Where there is none the distance is lowered by one, again
-    and again, for that volume alone. Volumes of one patient have equal numbers in ``patients``.
+    The draw is uniform over the eligible volumes. For a volume without any, the distance is lowered
+    step by step until there is one. Volumes of one patient have equal numbers in ``patients``.
 
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when no other patient's labels differ at all.
@@ -61,11 +60,11 @@ def draw_mutual_partners(
     min_distance: int,
     seed: int,
 ) -> Partners:
-    """As `draw_partners`, but two volumes that are drawn together are each other's partner.
+    """As `draw_partners`, but matched: two volumes are each other's partner, as far as possible.
 
-    Those without a partner draw among themselves, and come together in a random order, until none
-    of them differs enough from any other. Then the distance is lowered by one for all that are
-    left. Whoever is left at last has the partner that `draw_partners` gives.
+    In each round the unmatched volumes draw partners among themselves and are matched greedily in a
+    random order. When no two of them differ enough, the required distance is lowered for all that
+    are left. Volumes that remain at the end keep their partner of `draw_partners`.
 
     Raises:
         CtscribeError: As `draw_partners`.
@@ -100,7 +99,7 @@ def _draw(
     index = np.full(len(pattern), -1, np.int64)
     pending = np.flatnonzero(num_eligible)
     while pending.size:
-        # A volume of the same patient is drawn again, which keeps the others equally likely.
+        # rejection sampling: volumes of the same patient are drawn again
         ranks = rng.integers(0, tree.count(pattern[pending], required[pending]))
         index[pending] = tree.find(pattern[pending], required[pending], ranks)
         pending = pending[patients[index[pending]] == patients[pending]]
@@ -110,7 +109,7 @@ def _draw(
 def _disjoint(
     drawn: Int64[np.ndarray, "volumes"], rng: np.random.Generator
 ) -> Int64[np.ndarray, "couples 2"]:
-    """Volumes with what they drew, as long as neither is taken; −1 drew nobody."""
+    """Greedy matching: couples of a volume and its draw, each volume once; −1 is no draw."""
     taken, couples = np.zeros(len(drawn), bool), []
     for one in rng.permutation(np.flatnonzero(drawn >= 0)).tolist():
         other = int(drawn[one])
@@ -121,7 +120,7 @@ def _disjoint(
 
 
 def no_partner(num_without: int, num_volumes: int) -> CtscribeError:
-    """The error for studies whose labels no other patient's differ from as asked."""
+    """The error for studies without an eligible partner."""
     return CtscribeError(
         "E_NO_NEGATIVE",
         "every study needs another patient whose labels differ, but "
@@ -132,7 +131,7 @@ def no_partner(num_without: int, num_volumes: int) -> CtscribeError:
 def draw_strangers(
     patients: Int64[np.ndarray, "volumes"], seed: int
 ) -> Int64[np.ndarray, "volumes"]:
-    """Draws for every volume one of another patient, uniformly, whatever its labels.
+    """Draws for every volume one of another patient, uniformly and regardless of labels.
 
     Raises:
         CtscribeError: ``E_NO_NEGATIVE`` when there is only one patient.
@@ -146,7 +145,7 @@ def draw_strangers(
     start = (np.cumsum(sizes) - sizes)[group]
     size = sizes[group]
     rank = np.random.default_rng(seed).integers(0, len(patients) - size)
-    # Skip over the own patient's volumes, which stand together in this order.
+    # skips the own patient's volumes, which are contiguous in this order
     return order[rank + np.where(rank >= start, size, 0)].astype(np.int64)
 
 
@@ -156,7 +155,7 @@ def disputed_findings(own: Labels, shown: Labels) -> tuple[str, ...]:
 
 
 def encode_patterns(labels: UInt8[np.ndarray, "volumes labels"]) -> Int64[np.ndarray, "volumes"]:
-    """Each row of 0 and 1 as a number whose highest bit is the first label."""
+    """Each row of labels as an integer, the first label being the highest bit."""
     pattern = np.zeros(len(labels), np.int64)
     for label in range(labels.shape[1]):
         pattern = 2 * pattern + labels[:, label]
@@ -165,10 +164,10 @@ def encode_patterns(labels: UInt8[np.ndarray, "volumes labels"]) -> Int64[np.nda
 
 @final
 class _PatternTree:
-    """How many volumes lie at least r bits from a pattern, and which one has a given rank.
+    """Counts the volumes at least r bits from a pattern, and finds the one with a given rank.
 
-    Level j's table holds, for each prefix of j bits of the sought pattern, each suffix of the
-    remaining bits of the given one, and each distance r still wanted, the number of volumes.
+    Level j is a table [prefixes, suffixes, distances]: the number of volumes that start with the
+    given j bits and differ from the query's remaining bits (the suffix) in at least r.
     """
 
     def __init__(self, pattern: Int64[np.ndarray, "volumes"], num_labels: int) -> None:
@@ -189,7 +188,7 @@ class _PatternTree:
         prefixes, suffixes, distances = level.shape
         children = level.reshape(prefixes // 2, 2, suffixes, distances)
         parent = np.zeros((prefixes // 2, 2, suffixes, distances + 1), np.int32)
-        parent[..., :-1] = children  # the same bit: all the distance is still wanted
+        parent[..., :-1] = children  # same bit: the remaining distance is unchanged
         differing = children[:, ::-1]
         parent[..., 0] += differing[..., 0]
         parent[..., 1:] += differing
@@ -207,7 +206,7 @@ class _PatternTree:
         distance: Int64[np.ndarray, "queries"],
         rank: Int64[np.ndarray, "queries"],
     ) -> Int64[np.ndarray, "queries"]:
-        """The volume with this rank among those `count` counts; a bijection for each query."""
+        """The volume with this rank among those that `count` counts."""
         chunks = [slice(at, at + _CHUNK) for at in range(0, len(pattern), _CHUNK)]
         return np.concatenate([self._find(pattern[c], distance[c], rank[c]) for c in chunks])
 
@@ -224,7 +223,7 @@ class _PatternTree:
             bit = (pattern >> remaining) & 1
             suffix = pattern & ((1 << remaining) - 1)
             same = 2 * prefix + bit
-            # More distance than bits remain: nothing lies that way.
+            # no volume differs in more bits than remain
             reachable = distance <= remaining
             num_same = np.where(reachable, level[same, suffix, np.minimum(distance, remaining)], 0)
             differs = rank >= num_same
@@ -240,7 +239,7 @@ def _relax(
     patients: Int64[np.ndarray, "volumes"],
     min_distance: int,
 ) -> tuple[Int64[np.ndarray, "volumes"], Int64[np.ndarray, "volumes"]]:
-    """Largest distance ≤ ``min_distance``, ≥ 1, at which each volume has a partner; how many."""
+    """The largest distance in 1…``min_distance`` with eligible partners, and their number."""
     required = np.full(len(pattern), min_distance, np.int64)
     eligible = np.zeros(len(pattern), np.int64)
     own = _OwnPatient(pattern, patients)
@@ -257,7 +256,7 @@ def _relax(
 
 @final
 class _OwnPatient:
-    """Counts, per volume, the same patient's volumes at a distance or beyond."""
+    """Counts, per volume, the volumes of the same patient at a distance or beyond."""
 
     def __init__(
         self, pattern: Int64[np.ndarray, "volumes"], patients: Int64[np.ndarray, "volumes"]
@@ -265,7 +264,7 @@ class _OwnPatient:
         order = np.argsort(patients, kind="stable")
         self._num_volumes = len(patients)
         ends, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        # one patient's volumes stand together: each pair of them is met at one offset
+        # one patient's volumes are contiguous, so each pair of them occurs at exactly one offset
         for offset in range(1, int(np.unique(patients, return_counts=True)[1].max(initial=0))):
             first, second = order[:-offset], order[offset:]
             own = patients[first] == patients[second]
