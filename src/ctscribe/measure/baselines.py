@@ -1,11 +1,13 @@
-"""Reports written without looking: what any score must be compared with.
+"""Baselines: reports written without looking at the scan, which any score must be compared with.
 
-In: the references, training reports where there are any, and what a label head found. Out: for
-each reference what every baseline writes. Blind are the constants, among them the strongest for
-each metric, a report of another patient, and the report of whoever is most alike by age, sex and
-scanner. Another is told the true labels and shows what perfect labels alone would score; the last
-puts a label head's findings into stock sentences. Without training reports the references take
-their place, and each patient is answered from those of all others.
+In: the references, training reports where there are any, and a label head's findings. Out: the
+report of every baseline for each reference.
+
+Blind baselines are constants (among them the best constant for each metric), a report of another
+patient, and the report of the patient most similar in age, sex and scanner. Two baselines are not
+blind: one retrieves by the true labels and shows what perfect labels alone would score; the other
+puts a label head's findings into stock sentences. Without training reports the references serve as
+such, and each patient gets a report of the others.
 """
 
 from collections import defaultdict
@@ -61,32 +63,32 @@ BASELINE_RULES = {
         "the training report that as the answer to all training scans is the best for {metrics}"
     ),
 }
-"""Name, or how it begins, → how the report is made."""
+"""Name of a baseline, or its prefix → how its report is made."""
 
 NO_HEADER = "left out: neither age, sex nor manufacturer is known of both"
 
 SIGHTED = frozenset({"label_retrieval", "label_sentences"})
-"""Baselines that know the true labels or see the scan, so that nobody need beat them."""
+"""Baselines that know the true labels or see the scan, and so are not blind."""
 
 LEAVE_ONE_OUT = (
     "no training reports were given, so the references themselves serve as such, for each scan "
     "without those of its own patient"
 )
-"""What must be said of baselines without a training set."""
+"""Note on baselines without a training set."""
 
 
 @final
 @dataclass(frozen=True)
 class Baseline:
-    """What one system writes for each reference, in their order."""
+    """One baseline's reports, in the order of the references."""
 
     rule: str
     sections: Sequence[Sections]
     labels: Sequence[Labels] | None = None
-    """What it states, where that is known without reading."""
+    """Its stated findings, where they are known without a labeler."""
 
     def answers(self, source: LabelSource) -> Answers:
-        """With the findings that are stated."""
+        """The reports with their stated findings, as `Answers`."""
         labels = self.labels or source.labels([labelled_text(*each) for each in self.sections])
         return Answers(tuple(self.sections), tuple(labels))
 
@@ -98,20 +100,20 @@ def write_baselines(
     stated: Mapping[str, Labels] | None = None,
     profile: Profile = "ctrate-raw",
 ) -> dict[str, Baseline]:
-    """What each baseline writes for each reference.
+    """The reports of every baseline for each reference.
 
     Args:
-        training: At least one report, and for every patient at least one of somebody else; None
-            takes for each reference the references of all other patients. Which constants are the
-            best is then decided on all of them.
+        training: At least one report, and for every patient at least one of another. None uses, for
+            each reference, the references of all other patients; only the choice of the best
+            constants is then made on all references.
         references: The scans to answer.
-        seed: Draws ``other_patient``, ``same_header`` and ``label_retrieval``.
-        stated: Scan → what a label head found; without, there are no ``label_sentences``.
-        profile: Of the words by which the best reports are chosen.
+        seed: For the draws of ``other_patient``, ``same_header`` and ``label_retrieval``.
+        stated: Scan → a label head's findings; without, there is no ``label_sentences``.
+        profile: Text profile by which the best constants are chosen.
 
     Returns:
-        Those of `BASELINE_RULES`; of the constants one for each choice, ``commonest_9`` and
-        ``best_bleu_4``, named by the first metric that it is the best for.
+        The baselines of `BASELINE_RULES`. There is one constant per choice, such as ``commonest_9``
+        and ``best_bleu_4``, named by its number or by the first metric that it is the best for.
     """
     known = references if training is None else training
     left_out = _patients_left_out(training, references)
@@ -133,13 +135,13 @@ def write_baselines(
 
 
 def _place(name: str) -> int:
-    """Where a baseline stands: blind ones first, constants beside each other."""
+    """Sort key: blind baselines first, constants next to each other."""
     order = ("constant_report", "all_normal", "best", "commonest", "other", "same", "label")
     return next(place for place, start in enumerate(order) if name.startswith(start))
 
 
 def _commonest(known: Sequence[ScanReport], stock: "_Stock") -> dict[str, Baseline]:
-    """For each metric of findings the best number of the commonest."""
+    """For each clinical metric the baseline that states the best number of commonest findings."""
     best_for: dict[int, list[str]] = defaultdict(list)
     for metric, count in best_counts(known).items():
         best_for[count].append(metric)
@@ -154,7 +156,7 @@ def _commonest(known: Sequence[ScanReport], stock: "_Stock") -> dict[str, Baseli
 def _best(
     known: Sequence[ScanReport], left_out: Sequence[str | None], profile: Profile, seed: int
 ) -> dict[str, Baseline]:
-    """For each metric of words the best training report of another patient."""
+    """For each language metric the best constant report, of another patient."""
     best_for: dict[tuple[Sections, ...], list[str]] = defaultdict(list)
     for metric, ranked in best_reports(known, profile, seed).items():
         of_patient = {
@@ -171,7 +173,7 @@ def _best(
 
 
 def rules_of(baselines: Mapping[str, Baseline], *, leave_one_out: bool) -> dict[str, str]:
-    """How the reports of these baselines are made, in words, and why one of them is left out."""
+    """The rule of each baseline in words; for ``same_header`` also where it is left out."""
     told = f"; {LEAVE_ONE_OUT}" if leave_one_out else ""
     return {
         name: rule + told
@@ -183,7 +185,7 @@ def rules_of(baselines: Mapping[str, Baseline], *, leave_one_out: bool) -> dict[
 
 
 def strongest_blind(baselines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """Metric → the blind baseline with the highest score, of those for which it is defined."""
+    """Metric → the blind baseline with the highest score."""
     strongest: dict[str, str] = {}
     for name, scores in baselines.items():
         for metric, score in scores.items():
@@ -198,9 +200,9 @@ def strongest_blind(baselines: Mapping[str, Mapping[str, Mapping[str, Any]]]) ->
 def choose_reports(
     training: Sequence[ScanReport] | None, references: Sequence[ScanReport], seed: int
 ) -> dict[str, list[ScanReport]]:
-    """Chooses the report that the baselines which need one draw or count give for each reference.
+    """The reports of the baselines that choose one training report per reference.
 
-    The arguments are those of `write_baselines`.
+    Arguments as for `write_baselines`.
     """
     rng = np.random.default_rng(seed)
     pool = Pool.of(references if training is None else training)
@@ -216,7 +218,7 @@ def choose_reports(
 def _patients_left_out(
     training: Sequence[ScanReport] | None, references: Sequence[ScanReport]
 ) -> list[str | None]:
-    """For each reference the patient whose reports a baseline must not know, if there is one."""
+    """For each reference the patient whose reports must not be used; None with training reports."""
     return [reference.patient_id if training is None else None for reference in references]
 
 
@@ -235,7 +237,7 @@ def reports_from_labels(
 
 @final
 class _Stock:
-    """The normal report and the sentences of the training reports, without those of a patient."""
+    """The normal report and the stock sentences, made without the reports of one patient each."""
 
     def __init__(self, training: Sequence[ScanReport], left_out: Sequence[str | None]) -> None:
         self.left_out = left_out
@@ -261,7 +263,7 @@ The sentences most patients share come first, of equally common ones in alphabet
 
 
 def affirming_patients(training: Sequence[ScanReport]) -> Affirmed:
-    """Reads who affirms what in which sentence."""
+    """Collects the sentences that affirm one finding alone, and the patients who have them."""
     patients: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in FINDINGS}
     for report in training:
         affirmed: dict[str, set[str]] = defaultdict(set)

@@ -1,9 +1,8 @@
-"""The stage that makes a run's probabilities come true.
+"""The calibration stage: fits probabilities on validation, measures them on another split.
 
-In: a run with finding queries and prepared scans. Fitted on validation, measured on another
-split. Out, kept with the run: ``calibration.json``, ``reliability.png``, and the reports of both
-splits where they are not there yet, under ``calibrate/`` where they are there but were written
-otherwise.
+In: a run with finding queries, and prepared scans. Out, in the run's folder: ``calibration.json``,
+``reliability.png``, and the reports of both splits. Where reports with other settings are there
+already, new ones are written under ``calibrate/``.
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,8 @@ from ctscribe.write.generate import generate
 from ctscribe.write.writer import ReportWriter
 
 ONE_IN = 80
-"""One true report in so many is remarked on for stating too little, one for stating too much."""
+"""Remark bounds are set so that one true report in 80 gets a remark for stating too little, and one
+in 80 for stating too much."""
 
 
 def calibrate(
@@ -49,14 +49,15 @@ def calibrate(
     point: str | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Fits on validation, measures on ``split``, writes both; ``progress`` is told (done, of 100).
+    """Fits the calibration on validation, measures it on ``split``, and writes both.
 
-    ``point`` moves the thresholds of template and cues; see `choose_threshold`.
+    ``point`` sets the thresholds of template and cues; see `choose_threshold`. ``progress`` is
+    called with (done, 100).
 
     Returns:
-        ``calibration``; per split ``findings_raw``, ``findings`` and ``sentences`` as
-        `reliability` gives them, None for sentences that name no finding or were not fitted, as
-        with one validation patient; ``abstention`` as `abstention_rates` does; ``patients`` counts.
+        ``calibration``; per split ``findings_raw``, ``findings`` and ``sentences`` as `reliability`
+        gives them (``sentences`` is None where none names a finding, or they could not be fitted,
+        as with one validation patient); ``abstention`` from `abstention_rates`; and ``patients``.
 
     Raises:
         CtscribeError: ``E_NO_QUERIES``, ``E_NO_REPORT``, ``E_EMPTY_SPLIT``, ``E_PREPARED``,
@@ -93,7 +94,7 @@ def calibrate(
 
 
 def _own_reports(writer: ReportWriter, prepared: Prepared, split: Split) -> list[PredictionRow]:
-    """The run's predictions, or, where these were written otherwise, reports of its own."""
+    """The run's predictions; where these were written with other settings, new reports."""
     try:
         path = writer.run_dir / f"predictions_{split}.jsonl"
         return generate(writer, prepared, split, path)
@@ -108,7 +109,7 @@ def _own_reports(writer: ReportWriter, prepared: Prepared, split: Split) -> list
 @final
 @dataclass(frozen=True)
 class _Located:
-    """What the finding queries say of a split's scans, and the features they say it by."""
+    """The features, labels and finding logits of a split's scans."""
 
     store: FeatureStore
     studies: list[StudyRow]
@@ -121,7 +122,7 @@ class _Located:
 
     @property
     def truth(self) -> Bool[np.ndarray, "cells"]:
-        """Whether each finding of each study is there."""
+        """Whether each finding of each study is present."""
         return np.asarray(self.labels.reshape(-1) > 0)
 
 
@@ -133,9 +134,9 @@ def _locate(writer: ReportWriter, prepared: Prepared, split: Split) -> _Located:
 
 
 def fit_findings(writer: ReportWriter, prepared: Prepared, point: str | None = None) -> Calibration:
-    """Fits the findings' probabilities on validation and keeps them with the run.
+    """Fits the findings' calibration on validation and writes it into the run's folder.
 
-    Both thresholds stand at ``point``; without one the cues' stays where `tune` put it.
+    Both thresholds are chosen for ``point``; without one, that of cues stays as `tune` set it.
 
     Raises:
         CtscribeError: As `calibrate`.
@@ -160,9 +161,10 @@ def fit_findings(writer: ReportWriter, prepared: Prepared, point: str | None = N
 def fit_remark_bounds(
     probability: Float64[np.ndarray, "studies 18"], truth: Bool[np.ndarray, "studies 18"]
 ) -> tuple[float, float] | None:
-    """Bounds that the probabilities of one true report in `ONE_IN` cross on either side.
+    """The (low, high) bounds of `Calibration.remark_bounds`; None for fewer scans than `ONE_IN`.
 
-    A true report states what is there and nothing else. None for fewer scans than `ONE_IN`.
+    ``low`` is the quantile 1/`ONE_IN` of the least probable finding that true reports state,
+    ``high`` the quantile 1 − 1/`ONE_IN` of the most probable one that they leave out.
     """
     if len(truth) < ONE_IN:
         return None
@@ -176,7 +178,7 @@ def fit_remark_bounds(
 @final
 @dataclass(frozen=True)
 class _Sentences:
-    """Every written sentence that names a finding."""
+    """All written sentences that name a finding."""
 
     log_odds: Float64[np.ndarray, "sentences 2"]
     """Raw; see `sentence_log_odds`."""
@@ -240,7 +242,7 @@ def _measure(located: _Located, said: _Sentences, calibration: Calibration) -> d
 
 
 def abstention_rates(prepared: Prepared, studies: Sequence[StudyRow]) -> dict[str, Any]:
-    """Share refused of good studies, and of noise, blank slices and shuffled pixels of their size.
+    """Share of good studies refused as not assessable, and of noise, blank and shuffled frames.
 
     Returns:
         Per kind ``refused``, ``of``, and the share's ``value`` with its exact 95 % interval.

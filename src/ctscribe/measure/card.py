@@ -1,14 +1,14 @@
-"""A run's image-dependence card: the same studies under every view.
+"""A run's image-dependence card: its reports of the same studies under every view.
 
 In: a run and prepared scans. Out: ``card.json``, with the reports written under each view beside
 it; or the mismatch gap alone.
 
-The tower encodes every pair of neighbouring slices on its own, so a volume whose slice pairs are
-shuffled or replaced has the same visual tokens, shuffled or replaced. Most views are therefore put
-together from stored features and equal what the tower would make of the altered frames. Another
-encoder sees a volume whole, and what it would make of an altered one only who has it can tell: its
-card has the views that its features show, which are the scan itself, another patient's and noise.
-Positions stay those of the volume shown: a shuffled pair claims the place it was moved to.
+The tower encodes every slice pair on its own, so the visual tokens of a volume with shuffled or
+replaced pairs are its own tokens, shuffled or replaced. Most views are therefore made from stored
+features, and equal what the tower would compute from the altered frames. Another encoder sees the
+whole volume, so its features of altered volumes are not known; its card has only the scan itself,
+another patient's, and noise. Positions stay in their order: a shuffled pair gets the position of
+the place it was moved to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,9 +64,9 @@ def make_card(
 ) -> dict[str, Any]:
     """Measures and writes ``card.json``, and returns what it holds; see `score_card`.
 
-    The reports stay beside it as ``reports_<view>.jsonl``; an interrupted card goes on there.
-    ``progress`` is told (volumes shown, all), first of the reports that were there; each view is
-    shown to score, and again to write.
+    The reports are kept beside it as ``reports_<view>.jsonl``, so an interrupted call can be
+    repeated. ``progress`` is called with (volumes shown, all); each view is shown twice, for cross
+    entropy and for reports.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_WEIGHTS`` without
@@ -85,7 +85,7 @@ def make_card(
         asked = identity | _way_of_writing(writer)
         require_same_run(out_dir, "card", asked)
         views = _all_views(writer, prepared, scans, strangers)
-        writer.with_cue(views["real"](scans[0]))  # refuses a run that nobody tells its findings
+        writer.with_cue(views["real"](scans[0]))  # raises for a run that lacks cues
         open_run(out_dir, "card", asked)
         cross_entropy, answers, truth = {}, {}, as_reports(scans)
         size = writer.generate.batch_size
@@ -112,7 +112,7 @@ def _all_views(
     scans: Sequence[StudyRow],
     strangers: Mapping[str, StudyRow],
 ) -> dict[str, View]:
-    """In the order of `VIEWS`; those that change voxels only where volumes were kept."""
+    """The views in the order of `VIEWS`; those of `FROM_VOLUMES` only where volumes were kept."""
     of_tower = writer.recipe.model.encoder is None
     store = writer.features(prepared, scans, noise=of_tower)
     views = make_views(writer.qwen, store, strangers)
@@ -135,7 +135,7 @@ def _way_of_writing(writer: ReportWriter) -> dict[str, Any]:
 def _part(
     number: int, num_views: int, num_scans: int, progress: ProgressCallback
 ) -> ProgressCallback:
-    """Tells the reports written from one view as part of the whole, their true ones before."""
+    """Progress of writing one view's reports, after its cross entropies, within the whole card."""
     before, total = (2 * number + 1) * num_scans, 2 * num_views * num_scans
     return lambda done, _: progress(before + done, total)
 
@@ -143,7 +143,7 @@ def _part(
 def measure_gap(writer: ReportWriter, prepared: Prepared, split: Split = "test") -> dict[str, Any]:
     """Mismatch gap: CE of each report on another patient's volume minus CE on its own.
 
-    A model that recites the template has a gap of 0. Of each scan the first volume is measured.
+    A model that recites the template has a gap of 0. The first volume of each scan is measured.
 
     Returns:
         ``value``, ``low`` and ``high`` of the gap in nats per answer token, the interval over
@@ -170,12 +170,12 @@ def make_views(
     store: FeatureStore,
     strangers: Mapping[str, StudyRow],
 ) -> dict[str, View]:
-    """The views that features give; what is drawn depends on the study's name alone.
+    """The views made from stored features; random draws depend on the study's name alone.
 
     Args:
         qwen: Its tower encodes air.
-        store: Opened with noise where noise is shown; holds every study.
-        strangers: Volume name to the study of another patient that is shown for it.
+        store: Holds every study, and noise if that view is used.
+        strangers: Volume name → the study of another patient that is shown instead.
     """
     patch_px = backbone_of(qwen).patch_px
 
@@ -213,10 +213,10 @@ def make_views(
 def make_volume_views(
     writer: ReportWriter, prepared: Prepared, strangers: Mapping[str, StudyRow]
 ) -> dict[str, View]:
-    """The views of `FROM_VOLUMES`, each a volume that is sliced and encoded as any scan is.
+    """The views of `FROM_VOLUMES`: altered volumes, sliced and encoded as any scan.
 
     Args:
-        writer: Its recipe makes the frames, its tower encodes them.
+        writer: Its recipe and tower are used.
         prepared: Holds the volumes.
         strangers: As for `make_views`.
     """

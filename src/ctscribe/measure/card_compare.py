@@ -1,7 +1,7 @@
-"""Cards of several systems side by side, and which look more than the first.
+"""Compares the image-dependence cards of several systems on the same scans.
 
-In: what each wrote under every view for the same scans. Out: each one's card in short, and paired
-differences of dependence.
+In: each system's reports under every view. Out: a short card of each, and paired differences of
+dependence from the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ctscribe.measure.intervals import NUMBER, Jackknife, with_interval
 from ctscribe.measure.scans import Answers, ScanReport
 
 _KEPT = ("n", "dependence", "verdict", "not_shown", "views")
-"""Of a card, what is compared."""
+"""Fields of a card that a comparison keeps."""
 
 
 def compare_cards(
@@ -31,7 +31,7 @@ def compare_cards(
     Args:
         written: System → view → what it wrote for the scans of ``truth``, in their order.
         truth: References.
-        config: Profile of the words.
+        config: Gives the text profile.
         source_name: As for `score_card`.
 
     Returns:
@@ -60,7 +60,7 @@ def compare_cards(
 def _dependence_on(
     answers: Mapping[str, Answers], against: str, truth: Sequence[ScanReport], jackknife: Jackknife
 ) -> tuple[Float64[np.ndarray, "1"], Float64[np.ndarray, "rows"]]:
-    """Dependence on one view: of all patients, and of all but each one."""
+    """Dependence on one view: of all patients, and with each patient left out."""
     references = [report.labels for report in truth]
     sums = {
         view: jackknife.sums(clinical_statistics(predictions=each.labels, references=references))

@@ -1,7 +1,7 @@
-"""Any model's card: the altered volumes for it to read, and the card of what it wrote of them.
+"""The image-dependence card of any model: writes the altered volumes, then scores its reports.
 
-In: prepared volumes; then one file of reports for each view. Out: ``OUT/<view>/<name>.nii.gz``;
-then ``card.json`` with the card's text side, for which no model is needed.
+In: prepared volumes; later one file of reports per view. Out: ``OUT/<view>/<name>.nii.gz``; later
+``card.json`` with the scores of the reports, for which no model is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def make_card_of_files(
     out_dir: Path,
     source: LabelSource = RULES,
 ) -> dict[str, Any]:
-    """Scores and writes the card's text side; cross entropy needs the model and is left out.
+    """Writes ``card.json`` from reports alone, without cross entropy, which needs the model.
 
     Raises:
         CtscribeError: As `read_views`.
@@ -99,13 +99,13 @@ def read_views(
     source: LabelSource = RULES,
     noticed: Noticed | None = None,
 ) -> tuple[list[ScanReport], dict[str, Answers]]:
-    """The references, once per scan, and what was written under each view, in their order.
+    """The references, one per scan, and the reports of each view in the same order.
 
     Args:
-        paths: Each view's file of reports, of ``real`` and ``other_patient`` at least.
-        references: What was to be written.
-        source: Who reads the findings.
-        noticed: Is told what was taken away from the files.
+        paths: View → file of reports; at least ``real`` and ``other_patient``.
+        references: The true reports.
+        source: Reads the findings.
+        noticed: Counts what was removed from the files.
 
     Raises:
         CtscribeError: ``E_CARD`` without those two views or without reports for some scans,
@@ -141,7 +141,7 @@ def _read_view(
     written = read_predictions(path, references.studies, references.left_out, noticed)
     answers, missing = match_predictions(written, truth, source)
     if missing:
-        # A view without some reports would look worse for want of them.
+        # missing reports would lower the view's scores
         raise CtscribeError(
             "E_CARD",
             f"{path} must hold a report for every scan, but lacks {len(missing)} of "
@@ -159,8 +159,8 @@ def write_altered(
 ) -> int:
     """Writes ``OUT/<view>/<name>.nii.gz``, int16 HU, for every scan of a split and every view.
 
-    Files that are there are kept, so an interrupted call goes on. ``progress`` is told (files
-    written, all). Returns the number of scans.
+    Existing files are kept, so an interrupted call can be repeated. ``progress`` is called with
+    (files written, all). Returns the number of scans.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients, ``E_RUN_EXISTS`` when the

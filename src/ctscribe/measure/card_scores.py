@@ -1,28 +1,28 @@
-"""From what was measured under every view to the card: numbers with intervals, and one score.
+"""The scores of the image-dependence card: numbers with intervals for each view, and a verdict.
 
-In: what was written under each view, the references, and where a model was asked their cross
-entropy. Out: the numbers of ``card.json``.
+In: the reports written under each view, the references and, where the model is at hand, its cross
+entropy of the references. Out: the numbers of ``card.json``.
 
-Dependence on a view is the share of the F1 still to be gained over it that the own volume gains:
-(F1 own − F1 shown) / (1 − F1 shown), from the 18 findings of the written reports. The card's is
-the least over all views without the patient, and over the patient on another's grid.
+Dependence on a view compares the F1 of the 18 findings in the written reports: (F1 given the scan −
+F1 given the view) / (1 − F1 given the view). The card's dependence is the smallest over all views
+without the patient, and over the view with the patient on another scan's grid.
 
-- It is at most 1, reached by a model that is right on every scan, and exactly 0, whoever is left
-  out, for one that writes the same whatever it is shown. Where a wrong volume serves better it is
-  as much below 0 as it would be above if the two changed places.
-- No single view will do. Noise and air can be known for what they are by a model that recites for
-  every real scan; another patient's volume comes with another grid, by which a report can be
-  looked up; on the own grid it still has that patient's noise. Every view takes something else
-  away, and who reads what is left in one of them loses nothing there.
-- A list of these very files, known by any trace of their bytes, loses in every view. It is found
-  out by the same patient on another's grid: who looks writes there what he writes of the scan
-  itself, and so better than of any view without the patient.
-- The bound of the least is the least of the bounds: that all are above 0 is shown at 2.5 % when
-  each is (an intersection-union test), with nothing to correct for.
-- It is about what is written, not about probabilities: cross entropy can be driven apart without
-  a single sentence changing. F1 and not Coverage, because stating everything covers everything.
-- Agreement by chance is taken off as in Cohen's kappa, so that neither the number of findings
-  nor how common they are sets the scale.
+- It is at most 1, for a model that is right on every scan. It is exactly 0 for one that writes the
+  same whatever it is shown. Where the view serves better than the scan, it is the negative of what
+  it would be if the two were swapped.
+- One view is not enough. A model that recites for every real scan may still recognise noise and
+  air. Another patient's volume has another grid, by which a report can be looked up; put on the own
+  grid it still has that patient's image noise. Each view removes something else, and a model that
+  relies on what is left in a view loses nothing there.
+- A lookup table of these very files, recognised by any trace of their bytes, loses in every view
+  without the patient. It is exposed by the patient on another scan's grid: there a model that looks
+  writes what it writes of the scan itself, so better reports than for any view without the patient.
+- The lower bound of the smallest dependence is the smallest lower bound: all are above 0 at the
+  level of 2.5 % when each one is (intersection-union test), and no correction is needed.
+- It is based on reports, not on probabilities: cross entropies can differ without a single sentence
+  changing. It uses F1 and not Coverage, because stating everything covers everything.
+- Agreement by chance is taken off as in Cohen's kappa, so the scale does not depend on the number
+  or frequency of findings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,25 +60,25 @@ METRICS = {
 """Metric → definition."""
 
 NEEDED = ("real", "other_patient")
-"""Views without which there is no card."""
+"""Views that every card needs."""
 
 FEWEST_PATIENTS = 40
-"""Patients with a finding that a verdict takes; of fewer the bounds hold too seldom."""
+"""Patients with a finding that a verdict needs; with fewer, intervals cover too seldom."""
 
 Verdict = Literal["too few", "undefined", "open", "looks so far", "looks"]
-"""``open``: not to be told from a model that does not look. ``looks so far``: above 0 on all views
-that were shown, but some of `GATED` were not."""
+"""``open``: not distinguishable from a model that does not look. ``looks so far``: above 0 on all
+views that were shown, but some of `GATED` were not."""
 
 FIT = ("cross_entropy", "ce_gap", "perplexity")
-"""Metrics of the true report, which need the model itself."""
+"""Metrics of the true report's probability, which need the model itself."""
 
 _COMPARED = ("ce_gap", "bleu_4", "label_agreement", "dependence")
-"""Metrics that compare a view with the scan itself."""
+"""Metrics that compare a view with the scan itself, and so do not exist for ``real``."""
 
 Totals = Float64[np.ndarray, "_ _"]
 Parts = Mapping[str, Totals]
-"""Sums of the statistics about ``fit``, ``findings``, ``words`` and ``agreement``: one
-row of all patients, or a row without each of them."""
+"""Sums of the statistics ``fit``, ``findings``, ``words`` and ``agreement``: one row for all
+patients, or one row for each patient left out."""
 
 
 def score_card(
@@ -135,14 +135,14 @@ def score_card(
 def _sums(
     jackknife: Jackknife, rows: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of each part of the statistics the sums over all scans, and without each patient."""
+    """Sums of each part of the statistics over all scans, and with each patient left out."""
     both = {part: jackknife.sums(each) for part, each in rows.items()}
     point, without = ({part: sums[i] for part, sums in both.items()} for i in (0, 1))
     return point, without
 
 
 def _least(views: Mapping[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:
-    """Dependence on the view whose lower bound is least, and on which; undefined is less."""
+    """Dependence on the view with the smallest lower bound (undefined as −∞), and its name."""
     found = {view: views[view]["dependence"] for view in GATED if view in views}
     bounds = {view: each["low"] for view, each in found.items()}
     low = {view: -np.inf if bound is None else bound for view, bound in bounds.items()}
@@ -161,10 +161,10 @@ def _verdict(low: float | None, num_patients: int, not_shown: Sequence[str]) -> 
 
 
 def require_dependence(card: Mapping[str, Any], minimum: float) -> None:
-    """Lets a card pass only when it says that the model looks, and how much is enough.
+    """Raises unless the card shows that the model looks at the scan.
 
-    That is: all views were shown, on enough patients, and the lower bound of dependence is above
-    0 and reaches ``minimum``.
+    That is: all views were shown, to enough patients, and the lower bound of dependence is above 0
+    and at least ``minimum``.
 
     Raises:
         CtscribeError: ``E_DEPENDENCE``.
@@ -256,12 +256,13 @@ def _metrics(sums: Mapping[str, Parts]) -> dict[str, dict[str, Float64[np.ndarra
 def dependence(
     f1: Mapping[str, Float64[np.ndarray, "rows"]],
 ) -> dict[str, Float64[np.ndarray, "rows"]]:
-    """View → how much better than from it the findings are that are read in the scan itself.
+    """View → dependence on it: the gain in F1 of the scan itself over the view.
 
-    Of the scan on another's grid: how much better they are than from any view without the patient.
+    For the scan on another's grid (`KEPT`) it is the gain of that view over the best of the views
+    without the patient.
 
     Args:
-        f1: View → F1 of what was written from it against the references.
+        f1: View → F1 of its reports against the references.
     """
     best_blind = np.max([f1[view] for view in REMOVED if view in f1], axis=0)
     return {
@@ -273,7 +274,7 @@ def dependence(
 def _gain(
     own: Float64[np.ndarray, "rows"], other: Float64[np.ndarray, "rows"]
 ) -> Float64[np.ndarray, "rows"]:
-    """The difference as a share of what the lesser leaves to be gained; 0 where both are equal."""
+    """(own − other) / (1 − the smaller of both); 0 where both are equal."""
     gain = np.zeros_like(own)
     np.divide(own - other, 1 - np.minimum(own, other), out=gain, where=own != other)
     return gain
@@ -314,7 +315,7 @@ def _per_finding(
 
 
 def _finding_metrics(sums: Parts, real: Parts) -> dict[str, Float64[np.ndarray, "rows 18"]]:
-    """Cross entropy of a finding is that of the reports that state it."""
+    """Metrics per finding; its cross entropy is the mean over the reports that state it."""
     ce, real_ce = (_ce_by_finding(each) for each in (sums, real))
     return {
         "cross_entropy": ce,

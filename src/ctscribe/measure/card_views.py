@@ -1,7 +1,7 @@
-"""What a model is shown instead of the scan: noise, air, somebody else, slices out of order.
+"""The views of the image-dependence card: what a model is shown instead of the scan.
 
-Here is what the views are and what is drawn for them, which needs no model. `card_volumes` makes
-them of volumes, for any model to read; `card` makes most of a run's stored features.
+Here they are defined, with their random draws; no model is needed. `card_volumes` makes them as
+volumes, for any model; `card` makes most of them from a run's stored features.
 """
 
 from collections.abc import Sequence
@@ -27,29 +27,31 @@ VIEWS = {
     "shuffled": "its slice pairs in a drawn order in which none keeps its place",
     "dropped": f"its slice pairs, {100 * DROPPED_SHARE:.0f} % of them drawn and replaced by air",
 }
-"""View → what is shown; the report asked for stays that of the scan itself."""
+"""View → what is shown; the reference is always that of the scan itself."""
 
 REMOVED = ("noise", "blank", "other_patient", "other_on_own_grid", "moved", "texture")
-"""Views without the patient: who looks must write worse from each of them.
+"""Views without the patient: a model that looks must write worse reports for each of them.
 
-What stays in them is all that can be read without looking: grid and field of view in all but
-`other_patient`, the histogram in `moved`, the noise of the scanner in `texture`.
+They keep what can be recognised without looking at anatomy: grid and field of view in all but
+`other_patient`, the histogram in `moved`, the scanner's noise in `texture`.
 """
 
 KEPT = "own_on_other_grid"
-"""The view that holds the whole patient and nothing else of the file: who looks writes the same."""
+"""The view with the whole patient and nothing else of the file: reports should be the same."""
 
 GATED = (*REMOVED, KEPT)
-"""Views that a verdict rests on. Order and half of the slices may matter to who looks, or not."""
+"""Views that the verdict rests on. A model that looks need not depend on order or every slice."""
 
 FROM_VOLUMES = ("other_on_own_grid", "moved", "texture", KEPT)
-"""Views that cannot be put together of a run's stored features."""
+"""Views that cannot be made from a run's stored features."""
 
 
 def scans_with_strangers(
     studies: Sequence[StudyRow],
 ) -> tuple[list[StudyRow], dict[str, StudyRow]]:
-    """The first volume of each scan, and by its name the other patient's drawn for validation.
+    """The first volume of each scan, and by its name the other patient's volume shown instead.
+
+    The other patients are those of `validation_pairs`.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` with fewer than two patients.
@@ -63,12 +65,12 @@ def scans_with_strangers(
 
 
 def seed_of(study: StudyRow) -> int:
-    """Seed of all that is drawn for a study; depends on its name alone."""
+    """Seed of all draws for a study, a function of its name alone."""
     return noise_seeds([study.volume_name], seed=0)[0]
 
 
 def draw_order(num_slices: int, seed: int) -> Int64[np.ndarray, "slices"]:
-    """A permutation without a fixed point, uniform among cyclic ones; a lone slice stays."""
+    """A random cyclic permutation, so that no slice keeps its place (unless there is only one)."""
     circle = np.random.default_rng(seed).permutation(num_slices)
     order = np.empty(num_slices, dtype=np.int64)
     order[circle] = np.roll(circle, 1)
@@ -76,7 +78,7 @@ def draw_order(num_slices: int, seed: int) -> Int64[np.ndarray, "slices"]:
 
 
 def draw_dropped(num_slices: int, share: float, seed: int) -> Bool[np.ndarray, "slices"]:
-    """Which slices are taken away: ``share`` of them, rounded up, leaving at least one."""
+    """A mask of randomly dropped slices: ``share`` of them, rounded up, but never all."""
     number = min(num_slices - 1, int(np.ceil(share * num_slices)))
     gone = np.zeros(num_slices, dtype=bool)
     gone[np.random.default_rng(seed).permutation(num_slices)[:number]] = True

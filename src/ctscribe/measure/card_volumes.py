@@ -1,4 +1,4 @@
-"""Every view as a volume: a scan's voxels without the patient, or the patient on another grid.
+"""The views of the image-dependence card as volumes.
 
 In: a prepared volume, another patient's, and a seed. Out: a `CTVolume`, int16 HU.
 """
@@ -24,13 +24,14 @@ MakeVolume = Callable[[CTVolume, CTVolume, int], CTVolume]
 """(the scan's volume, another patient's, seed) → what is shown."""
 _NOISE_HU = 1000.0
 _BLUR_MM = 2.25
-"""Standard deviation of a blur that leaves anatomy; the noise of CT is finer."""
+"""Standard deviation of the blur that separates anatomy from noise, which is finer."""
 _TISSUE_ABOVE_HU = -300
 _WINDOW_PX = 5
 _EVEN_SHARE, _EVEN_TIMES = 0.2, 2.0
-"""Tissue is even where a window varies as little as in its evenest part, or twice as much."""
+"""Tissue is homogeneous where the local variation is at most twice that of its most homogeneous
+fifth."""
 _DETAIL = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
-"""What neither a slope nor an edge along an axis shows (Immerkær 1996)."""
+"""Noise filter (Immerkær 1996): its response to slopes and to edges along an axis is 0."""
 
 
 def noise_like(own: CTVolume, seed: int) -> CTVolume:
@@ -40,23 +41,24 @@ def noise_like(own: CTVolume, seed: int) -> CTVolume:
 
 
 def drop_slices(own: CTVolume, seed: int) -> CTVolume:
-    """The volume with half of its axial slices, drawn, replaced by air."""
+    """The volume with a random half of its axial slices replaced by air."""
     left = own.hu.copy()
     left[:, :, draw_dropped(left.shape[2], DROPPED_SHARE, seed)] = AIR_HU
     return CTVolume(left, own.affine)
 
 
 def move_voxels(own: CTVolume, seed: int) -> CTVolume:
-    """All voxels of the volume in a drawn order: the same histogram, and no anatomy."""
+    """The volume's voxels in random order: the same histogram without anatomy."""
     moved = np.random.default_rng(seed).permutation(own.hu.T.reshape(-1))
     return CTVolume(moved.reshape(own.hu.T.shape).T, own.affine)
 
 
 def keep_texture(own: CTVolume, seed: int) -> CTVolume:
-    """A healthy phantom's chest on the volume's grid, under noise like the volume's.
+    """A healthy phantom's chest on the volume's grid, with noise like the volume's.
 
-    Level and spectrum of the noise are each slice's own, its phases drawn: kept in place it would
-    show the outlines of the anatomy. What no slice shows, outside a round field of view, stays.
+    The noise of each slice has the level and spectrum of that slice's noise, but random phases:
+    with the original phases it would show outlines of the anatomy. Voxels outside a round field of
+    view stay air.
     """
     body = stretch(_healthy_chest(), own.shape_xyz, own.affine)
     shown = np.empty(own.hu.T.shape, dtype=np.int16)
@@ -70,10 +72,10 @@ def keep_texture(own: CTVolume, seed: int) -> CTVolume:
 
 
 def change_grid(own: CTVolume, other: CTVolume) -> CTVolume:
-    """The volume with the shape, spacing and place of another.
+    """The volume resampled to the shape, spacing and place of another.
 
-    Along an axis where both have as many voxels, it gets a sixteenth fewer in the same field of
-    view: voxels that stayed as they are would be known again by a list of the files.
+    Along an axis where both have the same number of voxels it gets a sixteenth fewer in the same
+    field of view, because unchanged voxels could be recognised by a lookup table of the files.
     """
     sizes = list(zip(other.shape_xyz, own.shape_xyz, strict=True))
     x, y, z = (size - max(1, size // 16) if size == mine else size for size, mine in sizes)
@@ -103,7 +105,7 @@ VOLUMES: dict[str, MakeVolume] = {
 def _noise_like_that_of(
     plane: Float32[np.ndarray, "y x"], blur_px: float, draw: np.random.Generator
 ) -> Float32[np.ndarray, "y x"]:
-    """Noise with the level and the spectrum of what is fine in a slice's even tissue, HU."""
+    """Noise with the level and spectrum of the noise in a slice's homogeneous tissue, in HU."""
     tissue = plane > _TISSUE_ABOVE_HU
     if not tissue.any():
         return np.zeros_like(plane)
@@ -120,7 +122,7 @@ def _noise_like_that_of(
 
 @cache
 def _healthy_chest() -> CTVolume:
-    """One phantom without findings, on a grid that is coarse enough to be drawn at once."""
+    """A phantom without findings, on a coarse grid so that it is drawn quickly."""
     (x_mm, y_mm, z_mm), (depth, rows, columns) = spacing_mm, shape = (2.8, 2.8, 5.0), (64, 128, 128)
     grid = VoxelGrid(
         shape_zyx=shape,

@@ -1,7 +1,7 @@
-"""The strongest constants: one answer for every scan, chosen for a metric on training reports.
+"""The best constant baselines: one report for all scans, chosen for a metric on training reports.
 
-In: training reports. Out: for each metric of findings how many of the commonest to state, for each
-metric of words the reports that score best as the answer to all.
+In: training reports. Out: for each clinical metric how many of the commonest findings to state; for
+each language metric the reports that score best as the answer to all scans.
 """
 
 from collections import Counter
@@ -29,16 +29,15 @@ from ctscribe.measure.scans import ScanReport
 from ctscribe.text.findings import FINDINGS
 
 NUM_CANDIDATES = 10
-"""Training reports that are tried for ROUGE-L and CIDEr: so many of the best by BLEU-4, and so many
-of the commonest."""
+"""Candidates for ROUGE-L and CIDEr: so many of the best by BLEU-4, and of the commonest."""
 NUM_ANSWERED = 150
-"""Training reports on which they are tried, drawn with the seed."""
+"""Training reports on which the candidates are scored, drawn with the seed."""
 CHOSEN_FOR = ("bleu_4", "rouge_l", "cider")
-"""Metrics of words that have a constant of their own."""
+"""Language metrics that have a constant of their own."""
 
 
 def best_counts(training: Sequence[ScanReport]) -> dict[str, int]:
-    """Metric of findings → how many of the commonest to state so that it is highest; 0 to 18."""
+    """Clinical metric → the number of commonest findings, 0 to 18, that maximises it if stated."""
     distinct = Counter(report.labels for report in training)
     totals = []
     for count in range(len(FINDINGS) + 1):
@@ -54,7 +53,7 @@ def best_counts(training: Sequence[ScanReport]) -> dict[str, int]:
 def commonest_findings(
     training: Sequence[ScanReport], count: int, left_out: Sequence[str | None]
 ) -> list[Labels]:
-    """The ``count`` commonest findings of the training reports without those of each patient."""
+    """For each patient left out, the ``count`` commonest findings of the other training reports."""
     ids = [report.patient_id for report in training]
     number = {patient: place for place, patient in enumerate(sorted(set(ids)))}
     labels = np.array([report.labels for report in training], np.float64)
@@ -75,11 +74,11 @@ def _commonest_first(times: np.ndarray) -> np.ndarray:
 def best_reports(
     training: Sequence[ScanReport], profile: Profile, seed: int
 ) -> dict[str, list[ScanReport]]:
-    """Metric of `CHOSEN_FOR` → training reports, the best as the answer to all of them first.
+    """Metric of `CHOSEN_FOR` → training reports, ranked by their score as the answer to all scans.
 
-    BLEU-4 is exact. ROUGE-L and CIDEr are those of the candidates for a sample, with the others
-    behind in the order of BLEU-4; see `NUM_CANDIDATES`. Of equal texts there is one report, and
-    one of another patient.
+    BLEU-4 is computed for all reports. ROUGE-L and CIDEr are computed for `NUM_CANDIDATES`
+    candidates on a sample of scans; the other reports follow in the order of BLEU-4. Of equal texts
+    one report is kept, and one of another patient.
     """
     ordered = sorted(training, key=lambda report: report.scan_id)
     of_text: dict[str, list[ScanReport]] = {}
@@ -110,7 +109,7 @@ def _of_another(reports: Sequence[ScanReport]) -> list[ScanReport]:
 def _bleu_4_of_all(
     candidates: Sequence[ScanReport], answered: Sequence[ScanReport], profile: Profile
 ) -> Float64[np.ndarray, "candidates"]:
-    """BLEU-4 of every candidate as the answer to all, in time linear in their words."""
+    """BLEU-4 of every candidate as the answer to all reports, in time linear in their words."""
     written, truth = (
         [
             normalise(report.compared(profile), profile, predicted=predicted).split()

@@ -1,9 +1,8 @@
-"""Whether evidence can be believed: compared with where a phantom's lesions truly are.
+"""Faithfulness of evidence, compared with the known lesions of phantoms.
 
-In: a run, the reports it wrote, and the phantom's ``truth.jsonl``. Out: how often each way to
-rank slice pairs puts one first that shows the finding, how boxes overlap with lesions, and how
-probable a sentence stays while the first pairs are taken away, or while only they are there.
-Asked of every true sentence: one that states one finding which is there and shown.
+In: a run, its reports, and the phantom's ``truth.jsonl``. Out: hit@k of each method that ranks
+slice pairs, overlap of boxes with lesions, and deletion and insertion curves. It is measured on
+true sentences: those that state exactly one finding, which is present and shown in the slices.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,7 +52,7 @@ from ctscribe.write.find_evidence import match_predictions
 from ctscribe.write.writer import ReportWriter
 
 METHODS = ("attention", "leave_one_out", "random")
-"""Ways to rank slice pairs: by the finding queries, by exact removal, by chance."""
+"""Methods of ranking slice pairs: the finding queries' attention, leaving pairs out, chance."""
 
 TOP = (1, 3)
 """hit@k asks whether a true slice pair is among the first k."""
@@ -101,13 +100,13 @@ class Checked:
     num_true: int
     """Slice pairs that show the finding."""
     rank: Mapping[str, int]
-    """Place of the first true pair in each ranking, from 1."""
+    """Method → rank, from 1, of the first pair that shows the finding."""
     overlap: Mapping[str, float]
-    """Intersection over union of the box in the best-ranked true pair with the nearest lesion's."""
+    """IoU of the box in the best-ranked true pair with the lesion that overlaps it most."""
     deletion: Mapping[str, tuple[float, ...]]
-    """Log-probability with the k first pairs of the ranking away, k = 0 … all."""
+    """Log-probability without the first k pairs of the ranking, for k from 0 to all."""
     insertion: Mapping[str, tuple[float, ...]]
-    """Log-probability with only the k first there."""
+    """Log-probability with only the first k pairs."""
 
 
 def check_faithfulness(
@@ -121,8 +120,8 @@ def check_faithfulness(
 ) -> dict[str, Any]:
     """Compares a run's evidence for its reports with a phantom's truth; see `summarise`.
 
-    With ``limit`` only the first so many reports are read; ``progress`` is told (reports done,
-    all reports).
+    With ``limit`` only the first reports are read. ``progress`` is called with (reports done, all
+    reports).
 
     Raises:
         CtscribeError: As `find_evidence`, and ``E_MISSING`` without a truth.
@@ -171,7 +170,7 @@ def _in_frames(
 
 
 def _on_grid(study: StudyRow, lesions: Sequence[Lesion], visual: Visual) -> Truth:
-    """On another encoder's grid: a cell stands for a pixel, and half a plane for a frame."""
+    """The truth on another encoder's grid: its cells as pixels, and half planes as frames."""
     if visual.grid_to_ras is None:
         raise CtscribeError(
             "E_ENCODER",
@@ -201,10 +200,7 @@ def check(
     truth: Truth,
     seed: int,
 ) -> list[Checked]:
-    """Checks every true sentence of a report that stands behind its scan.
-
-    ``seed`` is that of the random rankings and boxes.
-    """
+    """Checks every true sentence of a report; ``seed`` is for the random rankings and boxes."""
     draw = np.random.default_rng(seed)
     chosen = {
         number: sentence.present[0]
@@ -244,7 +240,7 @@ def check(
 
 
 Ranking = Mapping[str, Sequence[int]]
-"""Method → the slice pairs in its order."""
+"""Method → its ranking of the slice pairs."""
 
 
 def _rankings(
@@ -288,7 +284,7 @@ def _with_first(order: Sequence[int]) -> list[KeptPairs]:
 def _scores(
     qwen: PreTrainedModel, forced: ForcedReport, rankings: Iterable[Ranking]
 ) -> dict[KeptPairs, Float[Tensor, "answer_tokens"]]:
-    """Log-probabilities for every set of pairs that some curve passes through, each once."""
+    """Log-probabilities of all sets of pairs that the curves need, each computed once."""
     orders = [order for ranking in rankings for order in ranking.values()]
     needed = {kept for order in orders for kept in (*_without_first(order), *_with_first(order))}
     in_order = sorted(needed, key=sorted)
@@ -301,7 +297,7 @@ def _overlaps(
     frame_size_px: tuple[int, int],
     draw: np.random.Generator,
 ) -> dict[str, float]:
-    """Of the box, and of one of its size put anywhere in the frame."""
+    """IoU with the lesions of the box, and of a box of its size at a random place."""
     if box is None or not lesions:
         return {}
     height, width = frame_size_px

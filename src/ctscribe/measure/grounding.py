@@ -1,16 +1,15 @@
-"""Are findings where they are said to be? Dice, hit rate and instance F1, with intervals.
+"""Scores of grounding, that is localisation: Dice, hit rate and instance F1, with intervals.
 
 In: boxes or masks of findings, predicted and true. Out: scores with intervals by patient.
 
-The unit is ReXGroundingCT's (arXiv:2507.22030): one finding of one volume, which may be several
-instances. Dice is taken over all its voxels; a finding is hit when its Dice reaches `HIT_DICE`;
-instances are connected pieces, paired one to one, and a pair must reach `HIT_DICE` too. The
-benchmark's code was not at hand, so both limits are ours: they stand in each signature, and
-``touch_rate`` is the hit rate with no limit at all.
+As in ReXGroundingCT (arXiv:2507.22030) the unit is one finding of one volume, which may have
+several instances. Dice is computed over all its voxels. A finding is hit when its Dice is at least
+`HIT_DICE`. Instances are connected components, matched one to one with a Dice of at least
+`HIT_DICE`. The benchmark's code was not available, so both limits are ours; they are in each
+signature, and ``touch_rate`` is the hit rate with any overlap.
 
-A finding of the reference that is not pointed at scores 0. One that is pointed at, but is not in
-the reference, has no Dice: its pieces are false instances, and it is counted in
-``false_findings``. Where neither has a finding there is nothing to score.
+A true finding that is not predicted scores 0. A predicted one that is not true has no Dice; its
+components are false instances, and it counts in ``false_findings``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from ctscribe.measure.predictions import ct_rate_parts
 from ctscribe.scan.regions import Grid, Region, dice, draw, grid_around, match_pieces
 
 HIT_DICE = 0.1
-"""Least Dice of a hit, and of two instances that are one."""
+"""Smallest Dice of a hit, and of two matching instances."""
 
 GROUNDING = {
     "dice": "mean over findings of the reference of the Dice of all their voxels",
@@ -52,7 +51,7 @@ GROUNDING = {
 @final
 @dataclass(frozen=True)
 class Grounded:
-    """One finding of one volume, compared."""
+    """The comparison of one finding in one volume."""
 
     name: str
     is_true: bool
@@ -60,7 +59,7 @@ class Grounded:
     dice: float
     touched: bool
     pairs: int
-    """Instances found."""
+    """Matched instances."""
     true_pieces: int
     said_pieces: int
 
@@ -73,19 +72,19 @@ def ground(
     allow_outside: bool = False,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compares where findings are said to be with where they are, in every volume of a reference.
+    """Scores predicted against true places of findings, in every volume of the reference.
 
     Args:
-        predicted: What `read_places` reads, or masks of the reference's sentences.
-        reference: What `read_places` reads.
-        prepared: The studies a run's evidence is of; tells patients too. Without, patients are
-            read from names as CT-RATE has them, else each volume is a patient of its own.
-        allow_outside: As `list_masks`.
-        progress: Is told (volumes done, all volumes).
+        predicted: Anything that `read_places` reads, or masks of the reference's sentences.
+        reference: Anything that `read_places` reads.
+        prepared: The studies of a run's evidence, with their patients. Without, patients are taken
+            from names in CT-RATE's form, else each volume counts as a patient of its own.
+        allow_outside: As for `list_masks`.
+        progress: Called with (volumes done, all volumes).
 
     Returns:
-        ``n``, ``scores`` (`GROUNDING`'s metrics), ``per_finding`` rows, empty where sentences
-        are compared, ``missing`` volumes of which nothing was predicted, and ``use``.
+        ``n``, ``scores`` (the metrics of `GROUNDING`), ``per_finding`` rows (none where sentences
+        are compared), ``missing`` volumes without predictions, and ``use``.
 
     Raises:
         CtscribeError: ``E_PREDICTION`` when no predicted volume is in the reference, and as
@@ -116,7 +115,7 @@ def ground(
 
 
 def _scan_grid(shown: Shown) -> Grid | None:
-    """The voxels that masks lie on; None where there are boxes alone."""
+    """The voxel grid of the masks; None where there are only boxes."""
     masks = (region for regions in shown.values() for region in regions)
     return next(
         (Grid(each.mask.shape, each.affine) for each in masks if each.mask is not None), None
@@ -124,7 +123,7 @@ def _scan_grid(shown: Shown) -> Grid | None:
 
 
 def compare_places(said: Shown, true: Shown, scan: Grid | None) -> list[Grounded]:
-    """Compares one volume, on the scan's voxels where they are known, else on voxels of 1 mm."""
+    """Compares one volume's findings on the scan's voxel grid, or on 1 mm voxels if unknown."""
     everything = [each for shown in (true, said) for regions in shown.values() for each in regions]
     if not everything:
         return []
@@ -145,7 +144,7 @@ def _compare(name: str, said: Sequence[Region], true: Sequence[Region], grid: Gr
         dice=dice(there, here),
         touched=bool((there & here).any()),
         pairs=pairs,
-        # a place outside the scan is a false one too
+        # a prediction outside the grid counts as one false instance
         said_pieces=max(pieces, 1) if said else 0,
         true_pieces=true_pieces,
     )
@@ -208,7 +207,7 @@ def summarise(
 
 
 def _sums(findings: Sequence[Grounded], name: str | None) -> Float64[np.ndarray, "9"]:
-    """Sufficient statistics of one volume, of one finding or of all."""
+    """Sufficient statistics of one volume, for one finding or, with None, for all."""
     chosen = [each for each in findings if name in (None, each.name)]
     true = [each for each in chosen if each.is_true]
     counts = [

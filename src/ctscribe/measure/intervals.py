@@ -1,11 +1,11 @@
-"""How certain a score is: the jackknife by patient, paired differences, and Holm's correction.
+"""Confidence intervals (jackknife over patients), paired p-values, and Holm's correction.
 
-Scans of one patient are not independent, so patients are left out one after the other, each with
-all his scans, and an interval is Student's around the score, on the scale of its log odds where it
-lies between 0 and a highest value. In simulation that covers best of all that was tried
-(docs/results/intervals.md); bootstrap percentiles and BCa cover too little with few patients, for
-of a rare finding many draws have no scan. Two systems are compared with the same patients left
-out of both.
+Scans of one patient are not independent, so the jackknife leaves out one patient at a time with all
+scans. The interval is Student's t around the score; for a bounded score it is computed on the
+log-odds scale. In simulation it had the best coverage of all methods tried
+(docs/results/intervals.md). Bootstrap percentiles and BCa cover too little with few patients,
+because many draws have no scan with a rare finding. Two systems are compared with the same patients
+left out of both.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,33 +26,33 @@ LEVEL = 0.95
 @final
 @dataclass(frozen=True)
 class Kind:
-    """How the interval of a score is made, and from how many patients on it can be held."""
+    """How the interval of a score is computed, and how many patients it needs."""
 
     highest: float | None
-    """The score lies between 0 and this; None where it has no bounds."""
+    """Upper bound of the score, whose lower bound is 0; None where it is unbounded."""
     least_patients: int
-    """With fewer there is no interval: in simulation it covers less than 93 %."""
+    """With fewer patients there is no interval: in simulation it covers less than 93 %."""
 
     @property
     def difference(self) -> "Kind":
-        """Of two such scores; of rates it holds less soon than they do."""
+        """The kind of a difference of two such scores; for rates it needs more patients."""
         return Kind(None, max(self.least_patients, CORPUS.least_patients))
 
 
 RATE = Kind(1.0, 10)
-"""Counted over all cases at once: micro scores, shares of scans."""
+"""Micro-averaged scores and shares of scans."""
 CORPUS = Kind(1.0, 40)
-"""Means over findings, of which the rare ones have few scans; BLEU and ROUGE-L."""
+"""Macro averages over findings, of which rare ones have few scans; BLEU and ROUGE-L."""
 CIDER = Kind(10.0, 1000)
-"""The few reports that nearly equal their references score up to 10, most others 0.01."""
+"""A few reports nearly equal to their references score up to 10, most others 0.01."""
 NUMBER = Kind(None, 2)
-"""Means of nats and millimetres, for which Student's t was made."""
+"""Means of unbounded numbers such as nats and millimetres."""
 
 
 @final
 @dataclass(frozen=True)
 class Jackknife:
-    """Leaves out one patient at a time of everything that is scored on the same scans.
+    """Leave-one-patient-out sums, for everything that is scored on the same scans.
 
     Attributes:
         patients: Number of each scan's patient.
@@ -62,30 +62,30 @@ class Jackknife:
 
     @classmethod
     def of(cls, patient_ids: Sequence[str]) -> "Jackknife":
-        """For scans of these patients."""
+        """The jackknife for scans of these patients."""
         return cls(patient_index(patient_ids))
 
     def sums(
         self, statistics: Float64[np.ndarray, "scans columns"]
     ) -> tuple[Float64[np.ndarray, "1 columns"], Float64[np.ndarray, "patients columns"]]:
-        """Sums over all scans, and over those of all patients but each one."""
+        """Sums over all scans, and with each patient left out."""
         return sums_without_each(sum_by_patient(statistics, self.patients))
 
     def count_where(self, counted: np.ndarray) -> int:
-        """Patients of the scans that are counted, bool [scans]."""
+        """Number of patients with a scan that is counted; ``counted`` is bool [scans]."""
         return len(np.unique(self.patients[counted]))
 
 
 def sums_without_each(
     by_patient: Float64[np.ndarray, "patients columns"],
 ) -> tuple[Float64[np.ndarray, "1 columns"], Float64[np.ndarray, "patients columns"]]:
-    """Sums over all patients, and over all but each one."""
+    """Sums over all patients, and with each one left out."""
     total = by_patient.sum(axis=0, keepdims=True)
     return total, total - by_patient
 
 
 def patient_index(patient_ids: Sequence[str]) -> Int64[np.ndarray, "scans"]:
-    """Number of each scan's patient, in alphabetical order, so that the order of scans is moot."""
+    """Number of each scan's patient; numbered alphabetically, independent of the scans' order."""
     return np.unique(np.asarray(patient_ids, dtype=np.str_), return_inverse=True)[1]
 
 
@@ -107,14 +107,14 @@ def with_interval(
     """A score with its interval.
 
     Args:
-        point: Of all scans.
-        without: Of all patients but each one.
-        kind: Which score it is.
-        patients: On how many it rests, where that is not on all.
+        point: The score of all scans.
+        without: The score with each patient left out.
+        kind: The kind of score.
+        patients: Number of patients that contribute to it; None for all.
 
     Returns:
-        ``value``, ``low`` and ``high``, None where it is undefined. With too few patients there are
-        no bounds, and ``too_few_patients`` says how many there are.
+        ``value``, ``low`` and ``high``; all None where the score is undefined. With too few
+        patients the bounds are None and ``too_few_patients`` is their number.
     """
     value, known = float(point[0]), len(without) if patients is None else patients
     if not np.isfinite(value):
@@ -143,13 +143,13 @@ def jackknife_interval(
     highest: float | None = None,
     patients: int | None = None,
 ) -> tuple[float, float]:
-    """The interval of 95 % of a defined score.
+    """The 95 % interval of a defined score.
 
     Args:
-        value: Of all patients.
-        without: Without each; where it is undefined then, it counts nowhere.
+        value: The score of all patients.
+        without: The score with each patient left out; undefined ones are ignored.
         highest: See `Kind`.
-        patients: On how many the score rests; None for all.
+        patients: Number of patients that contribute; None for all.
     """
     known = len(without) if patients is None else patients
     left = without[np.isfinite(without)]
@@ -166,7 +166,7 @@ def jackknife_interval(
 
 
 def _at_the_edge(value: float, highest: float, patients: int) -> tuple[float, float]:
-    """Where all cases agree, leaving one out tells nothing: the exact binomial interval."""
+    """The exact binomial interval at 0 or the highest value, where the jackknife's has no width."""
     far = highest * (1 - ((1 - LEVEL) / 2) ** (1 / patients))
     return (0.0, far) if value <= 0 else (value - far, value)
 
@@ -180,9 +180,8 @@ def approximate_randomisation(
 ) -> dict[str, float]:
     """Two-sided p-values for the difference of two systems on the same patients.
 
-    In every trial each patient's rows change sides with probability one half; k trials differ
-    at least as much as was observed, and p = (k + 1) / (trials + 1), so it is never 0
-    (Noreen 1989).
+    In each trial every patient's rows are swapped between the systems with probability 1/2. If k
+    trials differ at least as much as observed, p = (k + 1) / (trials + 1) (Noreen 1989).
 
     Returns:
         Metric → p; a metric that is undefined for the observed data is left out.
@@ -198,7 +197,7 @@ def approximate_randomisation(
         observed = abs(float(whole[0][metric][0] - whole[1][metric][0]))
         if not np.isfinite(observed):
             continue
-        # Sums of floats in another order may differ in the last digits; ties count as extreme.
+        # ties count as extreme, even where rounding differs in the last digits
         extreme = np.abs(values - theirs[metric]) >= observed - 1e-12
         p_values[metric] = (int(extreme.sum()) + 1) / (trials + 1)
     return p_values

@@ -1,8 +1,7 @@
-"""Reports to choose an answer from, when it must not be one of the same patient.
+"""Chooses a training report for each patient without using the patient's own reports.
 
-Every choice is what looking at all other reports gives, patient by patient. That takes time in the
-square of their number, so what is the same for all patients is counted once, and for each only what
-is left out.
+The results equal those of a search over all other reports for each patient, which takes quadratic
+time. Here counts over all reports are made once, and for each patient the own part is subtracted.
 """
 
 from collections import Counter
@@ -19,10 +18,10 @@ from ctscribe.measure.language import number_words
 from ctscribe.measure.scans import ScanReport
 
 Positions = Int64[np.ndarray, "_"]
-"""Of reports among others, ascending."""
+"""Positions of reports in a list, ascending."""
 _NOBODY: Positions = np.empty(0, np.int64)
 _AT_ONCE = 256
-"""Medoids that are sought together, which bounds the memory."""
+"""Medoids computed at once, which limits the memory."""
 _TRIED_FIRST = 64
 _ABOVE_ROUNDING = 1 + 1e-9
 
@@ -34,11 +33,11 @@ class Pool:
 
     Attributes:
         reports: Ordered by scan.
-        of_patient: Patient → the places of his reports.
+        of_patient: Patient → positions of the patient's reports.
         patterns: Labels of each report; see `encode_patterns`.
-        words: Whether a report has an item: the k-th occurrence of a word is an item of its own,
-            so that clipped counts are set intersections.
-        texts: Number of each report's text; equal texts share it.
+        words: Sparse 0/1 matrix [reports, items]. The k-th occurrence of a word is an item of its
+            own, so that clipped word counts are set intersections.
+        texts: A number per report, equal for equal texts.
     """
 
     reports: tuple[ScanReport, ...]
@@ -61,19 +60,19 @@ class Pool:
         )
 
     def medoids(self, left_out: Sequence[str | None]) -> list[ScanReport]:
-        """The report with the highest pooled unigram F1 as the answer to all, for each patient.
+        """For each patient the medoid of all other patients' reports.
 
-        Neither it nor any that it answers is the patient's; None leaves nobody out. Of equals the
-        first by scan name.
+        That is the report with the highest pooled unigram F1 as the answer to all others; of equals
+        the first by scan name. None leaves nobody out.
         """
         everyone = np.arange(len(self.reports))
         found = self._medoids(everyone, {name: self._own(name) for name in left_out})
         return [self.reports[found[name]] for name in left_out]
 
     def normal_reports(self, left_out: Sequence[str | None]) -> list[ScanReport]:
-        """The commonest of the reports with the fewest findings, for each patient of others.
+        """For each patient the commonest report of others among those with the fewest findings.
 
-        Of equally common ones the medoid.
+        Of equally common ones it is the medoid.
         """
         levels = [
             _Level(each, self.texts[each])
@@ -96,9 +95,9 @@ class Pool:
     def draw(
         self, references: Sequence[ScanReport], rng: np.random.Generator, *, by_labels: bool
     ) -> list[ScanReport]:
-        """Draws for each a report of another patient, all allowed ones equally likely.
+        """Draws uniformly, for each reference, a report of another patient.
 
-        ``by_labels`` allows those whose labels differ least.
+        With ``by_labels`` only among those whose labels differ least from the reference's.
         """
         kinds, kind = np.unique(self.patterns, return_inverse=True)
         of_kind, everyone = _grouped(kind), np.arange(len(self.reports))

@@ -1,4 +1,4 @@
-"""From rows to scans: one reference, one prediction, each counted once.
+"""Matches references and predictions: one of each per scan, with the findings they state.
 
 In: rows of references and predictions. Out: `ScanReport`s and, in their order, `Answers`, with
 the findings that a `LabelSource` reads in them.
@@ -36,7 +36,7 @@ class ScanReport:
     whole: str | None = None
     """As `ReportedRow`'s."""
     header: tuple[tuple[str, str | float], ...] = ()
-    """What is known of the scan without a voxel of it: age, sex, manufacturer."""
+    """Known facts about the scan other than its voxels: age, sex, manufacturer."""
 
     @property
     def text(self) -> str:
@@ -56,7 +56,7 @@ class ScanReport:
 @final
 @dataclass(frozen=True)
 class Answers:
-    """What a system wrote, in the order of the references."""
+    """A system's reports, in the order of the references."""
 
     sections: tuple[Sections, ...]
     labels: tuple[Labels, ...]
@@ -85,14 +85,14 @@ class Answers:
 @final
 @dataclass(frozen=True)
 class LabelSource:
-    """A reader of findings, and the name by which signatures call it."""
+    """A reader of findings, and its name in signatures."""
 
     name: str
     """E.g. ``rules`` or ``radbert``."""
     read: ReadFindings
 
     def labels(self, texts: Sequence[str]) -> list[Labels]:
-        """Reads every distinct text once; an empty one states nothing and is not asked about."""
+        """The findings of each text. Each distinct text is read once; an empty one has none."""
         distinct = [text for text in dict.fromkeys(texts) if text]
         stated = self.read(distinct)
         if stated.shape != (len(distinct), len(FINDINGS)):
@@ -128,7 +128,7 @@ def as_reports(studies: Sequence[ReportedRow], source: LabelSource = RULES) -> l
 
 
 def _header(study: ReportedRow) -> tuple[tuple[str, str | float], ...]:
-    # A prepared volume's grid is not asked for: of tables it is not known, and both score alike.
+    # without the volume's grid: tables lack it, and they must score as prepared studies do
     told = {"age": study.age_years, "sex": study.sex, "manufacturer": study.manufacturer}
     return tuple((name, value) for name, value in told.items() if value is not None)
 
@@ -218,7 +218,7 @@ def labelled_text(findings: str, impression: str) -> str:
 
 
 def count_scans(studies: Sequence[ReportedRow]) -> dict[str, int]:
-    """How much there is to score; one row per scan."""
+    """Counts for a score's ``n``; there must be one row per scan."""
     return {
         "scans": len(studies),
         "patients": len({study.patient_id for study in studies}),

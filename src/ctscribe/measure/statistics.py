@@ -1,4 +1,4 @@
-"""All metrics of a system from one row of sums per scan: `language` and `clinical` together."""
+"""All metrics of a system from one row of sufficient statistics per scan."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -38,7 +38,7 @@ def all_metrics(profile: Profile) -> tuple[str, ...]:
 
 
 def kind_of(metric: str) -> Kind:
-    """How the interval of a metric is made: of this table's, or another's mean over reports."""
+    """The `Kind` of a metric's interval; unknown metrics are means over reports."""
     if metric == "cider":
         return CIDER
     is_rate = metric in CLINICAL_METRICS and not metric.endswith("_macro")
@@ -54,7 +54,7 @@ def scan_statistics(answers: Answers, truth: Sequence[ScanReport], profile: Prof
 def each_scan_statistics(
     systems: Sequence[Answers], truth: Sequence[ScanReport], profile: Profile
 ) -> Iterator[Statistics]:
-    """`scan_statistics` of several systems, in less time than one after the other."""
+    """`scan_statistics` of several systems; faster than one after the other."""
     texts = [report.compared(profile) for report in truth]
     labels = [report.labels for report in truth]
     written = [answers.compared(profile) for answers in systems]
@@ -67,10 +67,10 @@ def each_scan_statistics(
 def language_of_written(
     answers: Answers, truth: Sequence[ScanReport], missing: Collection[str], profile: Profile
 ) -> dict[str, float | int] | None:
-    """The language scores of the scans that have a report, and their number as ``scans``.
+    """Language scores over the scans that have a report, and their number as ``scans``.
 
-    So CT-RATE's challenge counts, whose scorer drops what is missing; None for other profiles, and
-    where nothing is missing or everything.
+    CT-RATE's challenge scores this way: its scorer drops missing reports. None for other profiles,
+    and where no report or every report is missing.
     """
     written = [place for place, report in enumerate(truth) if report.scan_id not in missing]
     if profile != "vlm3d" or len(written) in (0, len(truth)):

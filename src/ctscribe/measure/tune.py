@@ -1,8 +1,8 @@
-"""The stage that finds how a run writes best: what it is told, and what it is held against.
+"""The tuning stage: chooses the cue threshold and contrastive decoding settings of a run.
 
-In: a run and prepared scans. Everything is chosen on validation, by the label F1, among what
-keeps BLEU-4 and precision. Out, kept with the run: ``tuned.json``, by which it writes from then
-on, ``tuned.png``, and under ``tune/`` the reports of every try.
+In: a run and prepared scans. Settings are chosen on validation, by the F1 of the labels, among
+those that keep BLEU-4 and precision above a floor. Out, in the run's folder: ``tuned.json``, which
+later reports are written by; ``tuned.png``; and under ``tune/`` the reports of every try.
 """
 
 from collections.abc import Sequence
@@ -31,22 +31,22 @@ from ctscribe.write.writer import ReportWriter
 _WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 _PLAUSIBILITIES = (0.1, 0.3, 0.6)
 _THRESHOLD_STEPS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
-"""Around the threshold at which the queries' own labels have the best F1."""
+"""Cue thresholds to try, relative to the one at which the queries' own labels have the best F1."""
 _NEAR = 0.01
-"""F1 hardly tells thresholds of the cues apart: so near to the best one they count as equal."""
+"""Thresholds whose F1 is this close to the best count as equally good."""
 _SLACK = 0.01
-"""What BLEU-4 and precision may lose where no floor is given."""
-_TOLD = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
+"""How much BLEU-4 and precision may lose where no floor is given."""
+_REPORTED = ("coverage", "precision", "f1", "f1_macro", "label_accuracy", "bleu_4", "rouge_l")
 
 
 @final
 @dataclass(frozen=True)
 class Try:
-    """One way of writing, and what it scored on validation."""
+    """One setting, and its scores on validation."""
 
     generate: GenerateConfig
     cue_threshold: float | None
-    """None for a run that is told nothing by its queries."""
+    """None for a run without cues from finding queries."""
     scores: dict[str, float]
 
     def keeps(self, floors: dict[str, float]) -> bool:
@@ -63,14 +63,16 @@ def tune(
     share: Share = ALONE,
     progress: ProgressCallback = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Searches thresholds of the cues, then what to hold against, how much and among which tokens.
+    """Searches the cue threshold, then the contrast's kind and weight γ, then its plausibility α.
 
-    The run's recipe says what may be held against; ``none`` tries others and the mean volume. Of
-    thresholds with nearly the best F1 the one counts by which as many findings are stated as there
-    are, where Coverage and precision meet. A floor that is given binds thresholds too, as far as
-    any keeps it; one that is not given is what plain writing has, less 0.01. With a ``share`` this
-    process writes its part of each try's reports and waits for the others'; all come to the same
-    choice, and the first one keeps it. ``progress`` is told (tries done, all at most).
+    The recipe's ``generate.contrast`` limits the kinds; ``none`` tries ``others`` and ``mean``. Of
+    the thresholds with nearly the best F1 the one is chosen at which Coverage and precision are
+    closest, so that as many findings are stated as there are. A floor that is given applies to
+    thresholds too, if any reaches it; the default floor is the score without contrast, less 0.01.
+
+    With a ``share`` this process writes its part of each try's reports and waits for the others.
+    All processes make the same choice, and the first one writes it. ``progress`` is called with
+    (tries done, most tries needed).
 
     Returns:
         ``tuned.json``: ``generate``, ``cue_threshold``, ``floors`` and all ``tries``.
@@ -94,7 +96,7 @@ def tune(
             "floors": floors,
             "num_scans": len(search.truth),
             "inputs": {"validation": prepared.sha256(prepared.scans("validation"))},
-            "tries": [_told(each) for each in search.tries],
+            "tries": [_try_row(each) for each in search.tries],
         }
         if share[0] == 0:
             _keep(writer, search, best, found)
@@ -110,7 +112,7 @@ def _keep(writer: ReportWriter, search: "_Search", best: Try, found: dict[str, A
     write_json(writer.run_dir / TUNED, found)
 
 
-def _told(each: Try) -> dict[str, Any]:
+def _try_row(each: Try) -> dict[str, Any]:
     knobs = each.generate.model_dump(
         mode="json", include={"contrast", "contrast_weight", "plausibility", "num_negatives"}
     )
@@ -118,9 +120,9 @@ def _told(each: Try) -> dict[str, Any]:
 
 
 def _fit_together(writer: ReportWriter, prepared: Prepared, share: Share) -> Calibration | None:
-    """The findings' calibration of a run that is told them: fitted by the first process.
+    """The calibration of a run with cues, None for others; fitted by the first process.
 
-    The others read it, so that a last digit of another machine makes no other choice.
+    The other processes read it, so that rounding on another machine cannot lead to another choice.
     """
     if not writer.recipe.model.cues or finding_queries_of(writer.qwen) is None:
         return None
@@ -140,7 +142,7 @@ def _fit_together(writer: ReportWriter, prepared: Prepared, share: Share) -> Cal
 
 @final
 class _Search:
-    """Tries ways of writing on the validation scans; what was tried is read again."""
+    """Tries settings on the validation scans; reports of earlier tries are reused."""
 
     def __init__(
         self, writer: ReportWriter, prepared: Prepared, share: Share, progress: ProgressCallback
@@ -160,12 +162,12 @@ class _Search:
         progress(max(0, begun - 1), self._most)  # the last one may be cut
 
     def at(self, cue_threshold: float) -> Calibration:
-        """The run's calibration with another threshold of the cues."""
-        assert self._fitted is not None  # only a run that is told has one
+        """The run's calibration with another cue threshold."""
+        assert self._fitted is not None  # only runs with cues try thresholds
         return self._fitted.model_copy(update={"cue_threshold": cue_threshold})
 
     def thresholds(self, floors: dict[str, float]) -> Try:
-        """The threshold to tell findings from, held against nothing; see `tune`."""
+        """The best cue threshold, without contrast; see `tune`."""
         plain = self._writer.recipe.generate.model_copy(update={"contrast": "none"})
         if self._fitted is None:
             return self._attempt(plain, None)
@@ -178,7 +180,7 @@ class _Search:
         return min(near, key=lambda each: abs(each.scores["coverage"] - each.scores["precision"]))
 
     def contrasts(self, plain: Try, floors: dict[str, float]) -> Try:
-        """The best that keeps the floors, ``plain`` among them: first kind and γ, then α."""
+        """The best contrast that keeps the floors, or ``plain``: first kind and γ, then α."""
         held = [
             self._attempt(
                 plain.generate.model_copy(update={"contrast": kind, "contrast_weight": weight}),
@@ -207,7 +209,7 @@ class _Search:
         profile = writer.recipe.evaluate.profile
         sums = scan_statistics(answers, self.truth, profile).sum(0)
         scores = {name: float(value[0]) for name, value in score_sums(sums[None], profile).items()}
-        self.tries.append(Try(knobs, cue_threshold, {name: scores[name] for name in _TOLD}))
+        self.tries.append(Try(knobs, cue_threshold, {name: scores[name] for name in _REPORTED}))
         self._progress(len(self.tries), self._most)
         return self.tries[-1]
 
@@ -217,7 +219,7 @@ def _best(tries: Sequence[Try]) -> Try:
 
 
 def draw_tries(tries: Sequence[Try], chosen: Try, floors: dict[str, float]) -> Figure:
-    """Coverage against precision of every try, a line per kind; floor and choice are marked."""
+    """Plots precision over Coverage of every try, a line per kind, and marks floor and choice."""
     figure, (axes,) = new_figure(5.2, 3.8)
     kinds = {"none": "told findings" if chosen.cue_threshold else "plain", "mean": "mean volume"}
     lines: dict[str, list[Try]] = {}

@@ -1,6 +1,6 @@
-"""A trained run at work: reports, what each sentence rests on, how sure it is.
+"""Inference with a trained run: reports, evidence for each sentence, and confidence.
 
 In: a run folder and scans, prepared or in memory. Out: predictions, evidence, a `Draft` of one
-scan. `ReportWriter` loads a run once and answers; everything else here is thin above it.
-Begin with `writer`.
+scan. `ReportWriter` loads a run once; the other modules are thin layers above it. Begin with
+`writer`.
 """

@@ -1,6 +1,5 @@
-"""``calibration.json``: what turns a run's log-odds into probabilities.
+"""``calibration.json``: turns raw log-odds of findings and of sentences into probabilities.
 
-In: raw log-odds of findings and of written sentences. Out: how probable it is that they are true.
 `measure.calibrate` fits and writes it; here it is read and applied.
 """
 
@@ -21,7 +20,7 @@ from ctscribe.write.evidence import ReadSentence
 
 FILE = "calibration.json"
 TUNED = "tuned.json"
-"""How `tune` found that a run writes best."""
+"""File with the decoding settings that `tune` chose."""
 
 
 AnyFitted = TypeVar("AnyFitted", bound=BaseModel)
@@ -38,12 +37,12 @@ class Calibration(Row):
     threshold: float
     """Probability from which the template states a finding."""
     cue_threshold: float
-    """Probability from which a prompt tells a finding."""
+    """Probability from which a prompt states a finding."""
     remark_bounds: tuple[float, float] | None = None
-    """Probabilities below which a true report hardly ever states a finding, and above which it
-    hardly ever leaves one out; None where too few scans were there to tell."""
+    """(low, high): a true report hardly ever states a finding less probable than ``low`` or leaves
+    out one more probable than ``high``; None where there were too few scans to fit them."""
     sentence_slopes: tuple[float, float] | None = None
-    """For the log-odds of a sentence's tokens and of its findings; None before they are fitted."""
+    """Slopes for the log-odds of a sentence's tokens and of its findings; None before the fit."""
     sentence_offset: float = 0.0
 
     def findings(
@@ -56,13 +55,13 @@ class Calibration(Row):
         self, log_odds: Float64[np.ndarray, "sentences 2"]
     ) -> Float64[np.ndarray, "sentences"]:
         """Calibrated probabilities that sentences are true of the findings they name."""
-        assert self.sentence_slopes is not None  # they are fitted before anybody asks
+        assert self.sentence_slopes is not None  # callers check it
         fitted = Temperature(self.sentence_slopes, (self.sentence_offset,))
         return fitted.apply(log_odds, np.zeros(len(log_odds), int))
 
 
 def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
-    """A run's calibration; None where there is none or it is of other weights.
+    """A run's calibration; None where there is none, or it belongs to other weights.
 
     Raises:
         CtscribeError: ``E_FITTED`` when another version wrote it.
@@ -75,7 +74,7 @@ def read_calibration(run_dir: Path, weights_sha256: str) -> Calibration | None:
 
 
 def read_tuned(run_dir: Path, weights_sha256: str) -> GenerateConfig | None:
-    """How a run's reports are written since `tune`; None where it was not run for these weights.
+    """The decoding settings that `tune` chose; None where it was not run for these weights.
 
     Raises:
         CtscribeError: ``E_FITTED`` when another version wrote it.
@@ -87,7 +86,7 @@ def read_tuned(run_dir: Path, weights_sha256: str) -> GenerateConfig | None:
 
 
 def _fitted(path: Path) -> dict[str, Any]:
-    """What a stage left in a run's folder; nothing where it did not run."""
+    """A stage's JSON in a run's folder; empty where the stage was not run."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -129,19 +128,20 @@ def sentence_log_odds(
 ) -> tuple[float, float] | None:
     """Raw log-odds that a sentence is true: by its tokens, and by the finding queries.
 
-    The first are those of the geometric mean of its tokens' probabilities; the second those of
-    the least probable thing it says.
+    The first are the log-odds of the geometric mean of its tokens' probabilities. The second are
+    those of its least probable claim. None for a sentence that names no finding.
 
     Args:
-        sentence: Without a named finding there is nothing to be sure of, so the answer is None.
-        log_prob: Of all its tokens.
-        probabilities: Of the 18 findings, calibrated.
+        sentence: The sentence.
+        log_prob: Sum over its tokens.
+        num_tokens: Number of its tokens.
+        probabilities: Calibrated, of the 18 findings.
     """
-    said = [probabilities[i] for i in sentence.present]
-    said += [1 - probabilities[i] for i in sentence.absent]
-    if not said or not num_tokens:
+    claims = [probabilities[i] for i in sentence.present]
+    claims += [1 - probabilities[i] for i in sentence.absent]
+    if not claims or not num_tokens:
         return None
-    return _log_odds(float(np.exp(log_prob / num_tokens))), _log_odds(min(said))
+    return _log_odds(float(np.exp(log_prob / num_tokens))), _log_odds(min(claims))
 
 
 def _log_odds(probability: float) -> float:
@@ -150,5 +150,5 @@ def _log_odds(probability: float) -> float:
 
 
 def is_true(sentence: ReadSentence, labels: Sequence[int]) -> bool:
-    """Whether all findings it affirms are there and none it denies."""
+    """Whether the labels agree with all findings that a sentence affirms and denies."""
     return all(labels[i] for i in sentence.present) and not any(labels[i] for i in sentence.absent)

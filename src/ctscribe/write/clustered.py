@@ -1,7 +1,7 @@
-"""The stage from prepared scans to ``predictions.jsonl`` by the machines of a Ray cluster.
+"""Writes the reports of a split on a Ray cluster.
 
-In: what `generate` takes, on storage that all machines share under the same paths. Out: the same
-file. Each worker holds the run's weights; this process hands out batches and writes.
+In: as for `generate`, on storage that all machines mount under the same paths. Out: the same file.
+Each worker loads the run's weights; this process distributes batches and writes the file.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ Batch = Sequence[StudyRow]
 @final
 @dataclass(frozen=True)
 class WriterOf:
-    """What a worker needs to become a writer of batches."""
+    """Picklable factory of a worker's function, which writes the reports of a batch."""
 
     run_dir: Path
     generate: GenerateConfig
@@ -34,7 +34,7 @@ class WriterOf:
     cues: CueTable | None
 
     def __call__(self) -> Callable[[Batch], list[PredictionRow]]:
-        """Reads the weights."""
+        """Loads the weights; returns the function."""
         writer, prepared = ReportWriter(self.run_dir), Prepared(self.prepared_dir)
         writer.generate = self.generate
 
@@ -54,9 +54,9 @@ def generate_clustered(
     cues: CueTable | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> list[PredictionRow]:
-    """As `generate`, by a worker for each GPU of a Ray cluster that runs, or for each processor.
+    """As `generate`, with one worker per GPU of a running Ray cluster, or per CPU without GPUs.
 
-    A batch whose worker or machine is lost is written by another; see `work_by_actors`.
+    The batch of a worker that is lost is given to another one; see `work_by_actors`.
 
     Raises:
         CtscribeError: As `generate`; ``E_ENGINE`` without a cluster, ``E_WORKER`` for a batch that
@@ -64,12 +64,12 @@ def generate_clustered(
     """
     with open_reports(writer, prepared, split, out_path, cues=cues) as file:
         missing = file.missing()
-        num_lacking = len(missing)
-        progress(file.num_own - num_lacking, file.num_own)
+        num_missing = len(missing)
+        progress(file.num_own - num_missing, file.num_own)
         begin = WriterOf(writer.run_dir.resolve(), writer.generate, prepared.folder.resolve(), cues)
         for rows in work_by_actors(begin, file.batches(missing), lost=_lost):
-            num_lacking -= file.append_missing(rows, missing)
-            progress(file.num_own - num_lacking, file.num_own)
+            num_missing -= file.append_missing(rows, missing)
+            progress(file.num_own - num_missing, file.num_own)
         return file.finish()
 
 

@@ -1,4 +1,4 @@
-"""Cues from outside: a table of probabilities, by any classifier, that leads the writer."""
+"""Cues from a table of finding probabilities, made by any classifier."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from ctscribe.text.report_tables import read_probabilities
 @final
 @dataclass(frozen=True)
 class CueTable:
-    """Which findings each scan's prompt tells."""
+    """Gives the findings that each scan's prompt states."""
 
     path: Path
     sha256: str
     probabilities: Mapping[str, tuple[float, ...]]
-    """Of the 18 findings, by the name of a volume or scan."""
+    """Probabilities of the 18 findings, by volume or scan name."""
     threshold: float = 0.5
-    """Probability from which a finding is told."""
+    """Probability from which a finding is stated."""
 
     def of(self, *names: str) -> tuple[str, ...]:
         """The cue of the first of these names that has a row.
@@ -44,7 +44,7 @@ class CueTable:
         return next((self.probabilities[n] for n in names if n in self.probabilities), None)
 
     def at(self, scans: Sequence[StudyRow], point: str) -> "CueTable":
-        """The same table at another operating point, chosen on scans with labels.
+        """The table with another threshold, chosen on labelled scans; see `choose_threshold`.
 
         Raises:
             CtscribeError: ``E_OPERATING_POINT``, ``E_CUES``.

@@ -1,4 +1,4 @@
-"""What a draft of one scan holds: plain values, nothing that needs a model to read."""
+"""The draft of one scan, as plain values that no model is needed to read."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -19,20 +19,20 @@ from ctscribe.text.self_check import Remark
 UNREADABLE = frozenset(
     {"E_NAN", "E_NOT_CT", "E_NOT_HU", "E_NO_CONTENT", "E_TOO_FEW_SLICES", "E_HU_AMBIGUOUS"}
 )
-"""Codes of volumes that are read but hold no chest CT to report on."""
+"""Codes of volumes that can be read but contain no chest CT to report on."""
 
 _MIN_SD = 8.0
-"""Grey levels; a slice of air alone varies by less, a chest by 60 and more."""
+"""Standard deviation of grey levels; a slice of air has less, a chest 60 or more."""
 _MIN_CORRELATION = 0.6
-"""Of neighbouring pixels; white noise has 0, sharp reconstructions of a chest more than 0.8."""
+"""Of neighbouring pixels; white noise has 0, even a sharp reconstruction of a chest above 0.8."""
 
 
 def why_not_assessable(frames: Frames, warnings: Collection[str]) -> str | None:
-    """The reason why these frames must not be reported on, or None.
+    """Why these frames must not be reported on; None where they can be.
 
     Args:
-        frames: As the model would see them; the first channel is judged.
-        warnings: Codes of what was noticed while preparing.
+        frames: As the model would see them; the first channel is examined.
+        warnings: Warning codes of their preparation.
     """
     if "W_NOT_CHEST" in warnings:
         return "no lungs were found, so this is no chest CT or not a whole one"
@@ -45,7 +45,7 @@ def why_not_assessable(frames: Frames, warnings: Collection[str]) -> str | None:
 
 
 def _neighbour_correlation(grey: np.ndarray) -> float:
-    """Median over slices of the correlation of each pixel with the one to its right."""
+    """Median over slices of the correlation between horizontally adjacent pixels."""
     found = []
     for image in grey:
         first, second = image[:, :-1].ravel(), image[:, 1:].ravel()
@@ -65,21 +65,20 @@ SaveDraft = Callable[["Draft", Path], None]
 @final
 @dataclass(frozen=True, repr=False)
 class FindingRow:
-    """What the written report says about one finding, read off by the labeler.
-
-    ``sentences`` are those it rests on, verbatim; ``probability`` is a label head's, if there
-    is one; ``cued`` is whether the prompt told it, None where the run is told nothing.
-    """
+    """The status of one finding in a written report, by the rule labeler."""
 
     finding: str
     status: Literal["present", "uncertain", "absent", "not mentioned"]
     sentences: tuple[str, ...] = ()
+    """The sentences that say so, verbatim."""
     probability: float | None = None
+    """Calibrated, by the finding queries; None where there are none."""
     cued: bool | None = None
+    """Whether the prompt stated it; None where the prompt has no cue."""
 
     @property
     def against_cue(self) -> bool:
-        """Whether the text leaves out or denies what it was told, or states what it was not."""
+        """Whether the text states it and the cue does not, or the other way round."""
         return self.cued is not None and self.cued != (self.status in ("present", "uncertain"))
 
     def __repr__(self) -> str:
@@ -89,34 +88,33 @@ class FindingRow:
 @final
 @dataclass(frozen=True)
 class SliceEvidence:
-    """A slice that a sentence rests on, with a box in pixels (left, top, right, bottom).
-
-    ``number`` counts the report's slices from 1; None for a slice that is none of them, which a
-    plane of another encoder's grid can show. ``box_mm`` is the box of such a plane, RAS+.
-    """
+    """A slice that a sentence rests on."""
 
     number: int | None
+    """Number among the report's slices, from 1; None for a slice that is not among them, which a
+    plane of another encoder's grid can show."""
     slice_index: int
     position_mm: float
     box_px: tuple[int, int, int, int] | None
+    """(left, top, right, bottom)."""
     box_mm: BoxMm | None = None
+    """The same box in RAS+ mm; only for planes of another encoder's grid."""
 
 
 @final
 @dataclass(frozen=True, repr=False)
 class SentenceRow:
-    """One sentence, what it rests on, and how sure it is.
-
-    ``text`` is verbatim; ``confidence`` is the calibrated probability that what it says of the 18
-    findings is true; ``boilerplate`` sentences rest on no particular slice; ``drop`` is how many
-    nats less probable the sentence is without the slices named.
-    """
+    """One sentence of a draft, with its evidence and confidence."""
 
     text: str
+    """Verbatim."""
     slices: tuple[SliceEvidence, ...]
     boilerplate: bool
+    """Whether it rests on no particular slice."""
     drop: float
+    """By how many nats its log-probability drops without these slices."""
     confidence: float | None = None
+    """Calibrated probability that what it says of the 18 findings is true."""
 
     def __repr__(self) -> str:
         seen = " and ".join(
@@ -133,22 +131,20 @@ def _told(probability: float | None) -> str:
 @final
 @dataclass(frozen=True)
 class SelfCheck:
-    """Remarks on a draft, the gravest kinds first.
-
-    ``unchecked`` says, in a sentence, what could not be checked; None where all was.
-    """
+    """Remarks on a draft, the gravest kinds first."""
 
     remarks: tuple[Remark, ...]
     unchecked: str | None = None
+    """A sentence on what could not be checked; None where everything was."""
 
     @property
     def marks(self) -> tuple[Remark, ...]:
-        """Remarks on what is wrong somewhere."""
+        """Remarks on errors in the text."""
         return tuple(remark for remark in self.remarks if not remark.is_note)
 
     @property
     def notes(self) -> tuple[Remark, ...]:
-        """Remarks on what is true of sound drafts too."""
+        """Remarks that correct drafts can have too."""
         return tuple(remark for remark in self.remarks if remark.is_note)
 
 
@@ -170,18 +166,18 @@ class Draft:
     """A run's report of one scan, not verified by anybody. No patient data.
 
     Attributes:
-        study: The name the user gave, or a hash of the voxels; never read from a header.
+        study: The name the user gave, or a hash of the frames; never taken from a header.
         source_kind: Where the scan was read from.
-        prepared: The scan as the model saw it; None where it could not even be shown.
+        prepared: The scan as the model saw it; None where it could not be prepared.
         recipe: The run's.
-        provenance: What made it.
+        provenance: Version, weights, recipe and date.
         saver: See `save`.
         text: As written; empty where the scan could not be assessed.
-        sentences: Each with what it rests on, those of the Findings first; empty when unknown.
-        findings: What the text says of each of the 18 findings.
-        not_assessable: Why there is no text, in a clause; None for a draft with one.
-        finished: False where the text ran into the length limit and ends before its end.
-        self_check: What a reader should look at in the text; None where nothing was written.
+        sentences: With evidence and confidence; those of the Findings come first.
+        findings: Status of each of the 18 findings in the text.
+        not_assessable: A clause that says why there is no text; None where there is one.
+        finished: False where the text was cut off at the length limit.
+        self_check: Remarks on the text; None where there is no text.
     """
 
     study: str
@@ -199,7 +195,7 @@ class Draft:
 
     @property
     def scan_sha256(self) -> str | None:
-        """Hash of the frames, by which drafts of one scan are known; None without frames."""
+        """Hash of the frames, which identifies drafts of the same scan; None without frames."""
         if self.prepared is None:
             return None
         return hashlib.sha256(self.prepared.frames.tobytes()).hexdigest()
@@ -224,8 +220,8 @@ class Draft:
 def finding_rows(text: str, cue: Collection[str] | None = None) -> tuple[FindingRow, ...]:
     """One row per finding, in the order of `FINDINGS`.
 
-    A finding affirmed anywhere is present; else hedged, uncertain; else denied, absent. Its
-    sentences are those that say so. ``cue`` are the findings that the prompt told.
+    A finding is present if any sentence affirms it, else uncertain if any hedges it, else absent if
+    any denies it. Its ``sentences`` are those. ``cue`` are the findings that the prompt stated.
     """
     mentions = find_mentions(text)
     rows = (

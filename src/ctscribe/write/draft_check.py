@@ -1,7 +1,7 @@
-"""A draft held against itself and against what the images say.
+"""Checks a draft for contradictions within its text, and between text and images.
 
-In: its text, what it says of each finding with the images' probability, the run's calibration.
-Out: `SelfCheck`. Nothing is taken from the draft.
+In: the text, the status and probability of each finding, the run's calibration. Out: `SelfCheck`.
+The draft itself is not changed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ TOO_FEW = (
 def check_draft(
     text: str, rows: Sequence[FindingRow], calibration: Calibration | None, *, finished: bool
 ) -> SelfCheck:
-    """Reads a draft for what its reader should look at.
+    """Collects remarks on a draft.
 
     Args:
         text: As written, with both sections.
-        rows: Of every finding, with the images' probability where there is one.
-        calibration: Of the run that wrote it; None where it has none.
-        finished: Whether the text came to an end of its own.
+        rows: One per finding, with the finding queries' probability where there is one.
+        calibration: The run's; None where it has none.
+        finished: Whether the text is complete.
     """
     remarks = check_text(*split_report(text), finished=finished)
     if calibration is None or all(row.probability is None for row in rows):
@@ -59,7 +59,7 @@ def _against_images(rows: Sequence[FindingRow], calibration: Calibration) -> Ite
 
 
 def _percent(probability: float) -> str:
-    """Never as certain as rounding would make it."""
+    """Percentage that is never rounded to 0 or 100 %."""
     if probability > 0.99:
         return "more than 99 %"
     return "less than 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"

@@ -1,7 +1,7 @@
-"""A server that answers OpenAI's chat completions, asked within limits.
+"""Client for OpenAI's chat-completions protocol, with limits on time, size and destination.
 
-What is asked goes to the address that was named and nowhere else: no proxy is used, and no
-redirection is followed. An address of another machine is refused unless it is allowed.
+Requests go only to the address that was given: no proxy is used and no redirect is followed. An
+address on another machine is refused unless it is allowed.
 """
 
 import json
@@ -24,34 +24,33 @@ from ctscribe.base.hosts import is_this_machine
 from ctscribe.base.outside_text import plain_text
 
 KEY = "OPENAI_API_KEY"
-"""The environment's variable whose value is sent as the key, where it is set."""
+"""Environment variable with the API key; no key is sent where it is not set."""
 _TRIES = 6
-_REACH_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 _LONGEST_WAIT_S = 60.0
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
-"""Statuses of HTTP that pass."""
+"""HTTP statuses after which a request is repeated."""
 _MOST_BYTES = 16 << 20
-"""Of an answer; the longest report has a thousandth."""
+"""Largest answer that is read; the longest report has a thousandth."""
 _PIECE = 1 << 16
 
 
 @final
 @dataclass(frozen=True)
 class Reply:
-    """What a server wrote."""
+    """A server's answer."""
 
     text: str
     finished: bool | None
-    """False when a limit came before the end; None where the server does not say."""
+    """False where the text was cut off. This and the next are None where the server omits it."""
     num_prompt_tokens: int | None = None
-    """None where the server does not say."""
     prompt_ids: tuple[int, ...] | None = None
-    """Of the prompt's tokens, as the server's model read them; None where it does not say."""
+    """Token ids of the prompt that the server built."""
 
 
 @final
 class _PassingError(Exception):
-    """What may go better when it is asked again."""
+    """A failure that may not occur again, so that the request is repeated."""
 
     def __init__(self, fault: str, wait_s: float | None = None) -> None:
         super().__init__(fault)
@@ -61,22 +60,22 @@ class _PassingError(Exception):
 @final
 @dataclass(frozen=True)
 class Endpoint:
-    """The server at an address; any number of threads may ask it.
+    """A server; any number of threads may use it at once.
 
     Args:
         url: With the path before ``/chat/completions``, such as ``http://127.0.0.1:8000/v1``.
-        timeout_s: Longest wait for one answer, from its first byte asked to its last.
-        allow_remote: Whether the server may stand on another machine.
+        timeout_s: Longest time for one request, from sending it to the last byte of the answer.
+        allow_remote: Whether the server may be on another machine.
 
     Raises:
-        CtscribeError: ``E_OPTION`` for what is no such address, ``E_REMOTE``.
+        CtscribeError: ``E_OPTION`` for a malformed address, ``E_REMOTE``.
     """
 
     url: str
     timeout_s: float = 600.0
     allow_remote: bool = False
     tries: int = _TRIES
-    """Of one question, the waits between which double from one second on."""
+    """Attempts per request; the waits between them double, from one second on."""
     _open: set[HTTPConnection] = field(default_factory=set, init=False, repr=False)
     _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
@@ -91,7 +90,7 @@ class Endpoint:
 
     @property
     def is_remote(self) -> bool:
-        """Whether what is asked leaves this machine."""
+        """Whether requests leave this machine."""
         return not is_this_machine(self._address.hostname or "")
 
     @property
@@ -113,7 +112,7 @@ class Endpoint:
         )
 
     def only_model(self) -> str:
-        """The name of the model that is served, where it is the only one.
+        """The name of the only model that is served.
 
         Raises:
             CtscribeError: ``E_OPTION`` where there are others or the server tells none;
@@ -138,11 +137,11 @@ class Endpoint:
         max_tokens: int,
         also: Mapping[str, Any] = MappingProxyType({}),
     ) -> Reply:
-        """Asks for one answer at temperature 0; ``also`` is what only some servers know.
+        """Requests one answer at temperature 0; ``also`` are fields that only some servers know.
 
         Raises:
-            CtscribeError: ``E_ENDPOINT`` when the server refuses, answers otherwise than it must,
-                or does not answer however often it is asked.
+            CtscribeError: ``E_ENDPOINT`` when the server refuses, gives a malformed answer, or does
+                not answer in any attempt.
         """
         question = {
             "model": model,
@@ -155,7 +154,7 @@ class Endpoint:
         return _reply(self._ask("POST", "chat/completions", question))
 
     def close(self) -> None:
-        """Ends what is being asked, in whichever thread, so that nobody waits for it."""
+        """Aborts all requests in progress, in any thread."""
         self._closed.set()
         for connection in [*self._open]:
             with suppress(OSError, AttributeError):
@@ -179,7 +178,7 @@ class Endpoint:
     def _once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         address = self._address
         kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
-        connection = kind(address.hostname or "", address.port, timeout=_REACH_S)
+        connection = kind(address.hostname or "", address.port, timeout=_CONNECT_TIMEOUT_S)
         self._open.add(connection)
         try:
             connection.connect()
@@ -202,7 +201,7 @@ def _headers() -> dict[str, str]:
 
 
 def _answer(connection: HTTPConnection, until: float) -> dict[str, Any]:
-    """Reads an answer whole, or says what is wrong with it."""
+    """Reads and parses the answer to a request."""
     response = connection.getresponse()
     content = b""
     while piece := response.read1(_PIECE):
@@ -232,7 +231,7 @@ def _told(status: int, content: bytes) -> str:
 
 
 def wait_of(headers: Message) -> float | None:
-    """Seconds after which a server wants to be asked again; None where it gives none."""
+    """Seconds of the ``Retry-After`` header; None without one."""
     after = str(headers.get("Retry-After", ""))
     return float(after) if after.isdecimal() and len(after) < 6 else None
 

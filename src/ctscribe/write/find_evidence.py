@@ -1,4 +1,4 @@
-"""The stage from a run's written reports to ``evidence.jsonl``: what their sentences rest on."""
+"""The evidence stage: a run's written reports in, ``evidence.jsonl`` out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,10 +24,10 @@ def find_evidence(
     limit: int | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> list[EvidenceRow]:
-    """Writes ``evidence.jsonl``: for every written report, what its sentences rest on.
+    """Writes ``evidence.jsonl``: for every written report, the evidence of its sentences.
 
-    Reports already in the file are skipped, so an interrupted call goes on. With ``limit`` only
-    the first so many are read; ``progress`` is told (reports done, all reports).
+    An interrupted call can be repeated: reports that are in the file are skipped. With ``limit``
+    only the first reports are read. ``progress`` is called with (reports done, all reports).
 
     Raises:
         CtscribeError: ``E_MISSING`` without predictions, ``E_PREDICTION`` for one of a study
@@ -70,7 +70,7 @@ def find_evidence(
 def match_predictions(
     prepared: Prepared, predictions_path: Path
 ) -> Sequence[tuple[PredictionRow, StudyRow]]:
-    """Each prediction of a run with the prepared study it was written for.
+    """Pairs each prediction of a run with its prepared study.
 
     Raises:
         CtscribeError: ``E_MISSING``, ``E_PREDICTION``.

@@ -26,7 +26,7 @@ from ctscribe.write.writer import ReportWriter, View
 def generate_template(
     writer: ReportWriter, prepared: Prepared, split: Split, out_path: Path
 ) -> list[PredictionRow]:
-    """Writes JSONL, one report per scan: the findings whose calibrated probability is high enough.
+    """Writes stock sentences for the findings whose calibrated probability reaches the threshold.
 
     Raises:
         CtscribeError: ``E_MISSING`` when the run is not calibrated, ``E_NO_QUERIES``,
@@ -65,15 +65,14 @@ def generate(
 ) -> list[PredictionRow]:
     """Writes ``predictions.jsonl``: one row per scan, from its first prepared reconstruction.
 
-    Scans already in the file are skipped, and a last line cut by an interruption is dropped, so
-    the same call goes on where it stopped; what it was asked for lies beside it. Where the run
-    is told findings, ``cues`` tells them in the queries' place. With a ``share`` this process
-    writes every so many batches, and the one that ends last makes the file, the same as one
-    process makes; see `PredictionFile`. ``progress`` is told (scans done, all scans), of the share.
+    An interrupted call can be repeated: scans that are in the file are skipped. For a run trained
+    with cues, ``cues`` replaces those of the finding queries. With a ``share`` this process writes
+    only its batches, and the process that finishes last joins the parts (see `PredictionFile`).
+    ``progress`` is called with (scans done, all scans) of this process.
 
     Returns:
-        The rows in the order of the prepared studies: all, or those that are there while other
-        processes are at work.
+        The rows in the order of the prepared studies; only those that exist so far, while other
+        processes are still writing.
 
     Raises:
         CtscribeError: ``E_EMPTY_SPLIT`` when the split has no scan, ``E_PREPARED``, ``E_CUES``,
@@ -92,7 +91,7 @@ def generate(
 def generate_together(
     writer: ReportWriter, prepared: Prepared, split: Split, out_path: Path, share: Share
 ) -> list[PredictionRow]:
-    """As `generate`, but returns when the other processes have written their shares too.
+    """As `generate`, but waits until the other processes have written their shares.
 
     Raises:
         CtscribeError: As `generate`; ``E_SHARE`` where they write nothing for half an hour.
@@ -113,7 +112,7 @@ def open_reports(
     cues: CueTable | None,
     share: Share = ALONE,
 ) -> Iterator[PredictionFile]:
-    """Opens the file of a split's reports, of this very way of writing, for this process.
+    """Opens the file of a split's reports, checking that it was begun with the same settings.
 
     Raises:
         CtscribeError: As `generate`.
@@ -128,7 +127,7 @@ def open_reports(
 
 
 def cue_source(writer: ReportWriter, cues: CueTable | None) -> list[str | float] | None:
-    """What the cues of a file of reports follow from."""
+    """What the cues of a file of reports depend on: a table, the queries, or None without cues."""
     if cues is not None:
         return [cues.sha256, cues.threshold]
     if not writer.recipe.model.cues or writer.calibration is None:
@@ -137,7 +136,7 @@ def cue_source(writer: ReportWriter, cues: CueTable | None) -> list[str | float]
 
 
 def with_table_cues(view: View, cues: CueTable | None) -> View:
-    """The same view with the table's cue of each study, where there is a table."""
+    """A view that adds the cues of a table; the same view without a table."""
     if cues is None:
         return view
     return lambda study: replace(view(study), cue=cues.of(study.volume_name, study.scan_id))
@@ -150,26 +149,26 @@ def write_scans(
     *,
     progress: ProgressCallback = lambda done, total: None,
 ) -> None:
-    """Appends a report of every scan that the file lacks, written from what a view shows.
+    """Writes the missing reports of a file, from the visual inputs that ``view`` gives.
 
-    ``progress`` is told (scans done, all scans) after each batch.
+    ``progress`` is called with (scans done, all scans) after each batch.
     """
     missing = file.missing()
-    num_lacking = len(missing)
+    num_missing = len(missing)
     for batch in file.batches(missing):
-        num_lacking -= file.append_missing(write_batch(writer, batch, view), missing)
-        progress(file.num_own - num_lacking, file.num_own)
+        num_missing -= file.append_missing(write_batch(writer, batch, view), missing)
+        progress(file.num_own - num_missing, file.num_own)
 
 
 def write_batch(writer: ReportWriter, batch: Sequence[StudyRow], view: View) -> list[PredictionRow]:
-    """A report of each of these scans, written together."""
+    """Writes the reports of these scans as one batch."""
     shown = [writer.with_cue(view(study)) for study in batch]
     answers = zip(batch, shown, writer.answers(shown), strict=True)
     return [answer_row(study, visual, answer) for study, visual, answer in answers]
 
 
 def answer_row(study: StudyRow, visual: Visual, answer: Answer) -> PredictionRow:
-    """`report_row` of what the model wrote when it was shown a visual."""
+    """`report_row` of the model's answer for a visual input."""
     sections = split_report(answer.text)
     return report_row(study, sections, len(answer.token_ids), answer.finished, visual.cue)
 
@@ -181,7 +180,7 @@ def report_row(
     finished: bool | None,
     cue: tuple[str, ...] | None = None,
 ) -> PredictionRow:
-    """What was written of a scan, its findings and its impression, as a row of predictions."""
+    """A row of ``predictions.jsonl``; ``sections`` are (findings, impression)."""
     return PredictionRow(
         scan_id=study.scan_id,
         patient_id=study.patient_id,

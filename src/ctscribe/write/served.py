@@ -1,7 +1,7 @@
-"""The stage from prepared scans to ``predictions.jsonl`` by a server of another program.
+"""Writes the reports of a split with a server that speaks OpenAI's chat-completions protocol.
 
-In: a run for its prompt and length, prepared scans, an `Endpoint`. Out: one row per scan. Of a scan
-its frames are sent and the prompt, as pictures of pixels without any other data: no name, no date.
+In: a run, for its prompt and maximum length; prepared scans; an `Endpoint`. Out: one row per scan.
+Only the prompt and the frames' pixels are sent: no name, no date, no other metadata.
 """
 
 import base64
@@ -37,22 +37,22 @@ from ctscribe.write.writer import ReportWriter
 
 SendAs = Literal["images", "video"]
 _MOST_FAILURES = 3
-"""Scans that may fail in a row before the others are left."""
+"""Consecutive failures after which the stage gives up."""
 _BURNED_IN = "W_BURNED_IN"
 
 
 @final
 @dataclass(frozen=True)
 class Served:
-    """A model that a server has, and how it is asked.
+    """A model on a server, and how requests are made.
 
     Attributes:
         endpoint: The server.
-        model: As the server calls it.
-        send_as: images, PNG files to the pixel, which any server takes that sees images; video, a
-            data URI of JPEG files at their best quality, one a frame, as vLLM takes it and as runs
-            are trained: what is not written from the run's own prompt is refused then.
-        num_parallel: Scans that are asked about at once.
+        model: The model's name on the server.
+        send_as: ``images`` sends each frame as a lossless PNG, for any server that accepts images.
+            ``video`` sends the frames as one video of JPEG files at best quality, as vLLM accepts
+            it. That is the run's own prompt, so an answer to any other prompt is refused.
+        num_parallel: Requests at once.
     """
 
     endpoint: Endpoint
@@ -61,9 +61,10 @@ class Served:
     num_parallel: int = 4
 
     def made_of(self) -> dict[str, Any]:
-        """What its reports follow from beside the prompt; a folder of weights goes by their hash.
+        """All that decides its reports, except the prompt.
 
-        Neither the address nor a folder's place counts, as both may be others tomorrow.
+        Local weights are identified by their hash. The address and a folder's place are left out,
+        because both may change while the model stays the same.
         """
         folder = Path(self.model)
         return {
@@ -89,10 +90,9 @@ def generate_served(
     cues: CueTable | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> list[PredictionRow]:
-    """As `generate`, but by a server, which is given the run's prompt and what frames show.
+    """As `generate`, but a server writes the reports, from the run's prompt and frames.
 
-    A scan that the server refuses is left, and the others are asked about; the same call tries
-    again what is missing.
+    A scan that the server refuses is skipped; repeating the call tries missing scans again.
 
     Raises:
         CtscribeError: As `generate`; ``E_OPTION`` for a run that writes as no server does,
@@ -116,14 +116,14 @@ def generate_served(
         cue_of = _cues(writer, prepared, missing, cues)
         ask = _asker(writer, prepared, served, cue_of)
         with closing(_each_answer(missing, ask, served)) as answers:
-            _take(answers, file, len(missing), cue_of, progress)
+            _append_all(answers, file, len(missing), cue_of, progress)
         return file.finish()
 
 
 def _asker(
     writer: ReportWriter, prepared: Prepared, served: Served, cue_of: Callable[[StudyRow], Cue]
 ) -> Ask:
-    """Asks about one scan."""
+    """The function that requests the report of one scan."""
     write, max_tokens = served.endpoint.write, writer.generate.max_new_tokens
 
     def by_images(study: StudyRow) -> Reply:
@@ -147,7 +147,7 @@ def _asker(
 
 
 def _require_servable(writer: ReportWriter, send_as: SendAs) -> None:
-    """Refuses a run whose way of writing would be left out in silence."""
+    """Refuses a run that needs something at inference that no server does."""
     in_ids = writer.recipe.model.positions == "depth" and places_depth_itself(
         writer.run_dir / "best"
     )
@@ -182,7 +182,7 @@ def _require_nameless(scans: Sequence[StudyRow]) -> None:
 def _cues(
     writer: ReportWriter, prepared: Prepared, studies: Sequence[StudyRow], table: CueTable | None
 ) -> Callable[[StudyRow], Cue]:
-    """What each prompt tells: by a table, by the run's own queries on this machine, or nothing.
+    """The function that gives a study's cue: from a table, from the run's finding queries, or None.
 
     Raises:
         CtscribeError: ``E_CUES``.
@@ -198,7 +198,7 @@ def _cues(
 
 
 def messages_of(frames: Frames, cue: Cue, send_as: SendAs) -> list[dict[str, Any]]:
-    """The run's prompt with frames in the place of its video, as OpenAI's messages.
+    """The run's prompt as OpenAI messages, with the frames in the place of its video.
 
     Args:
         frames: uint8 (slices, height, width, 3), most cranial first.
@@ -223,14 +223,14 @@ def _encoded(frame: UInt8[np.ndarray, "height width 3"], form: str, **options: i
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _take(
+def _append_all(
     answers: Iterable[tuple[StudyRow, Reply | CtscribeError]],
     file: PredictionFile,
     num_missing: int,
     cue_of: Callable[[StudyRow], Cue],
     progress: ProgressCallback,
 ) -> None:
-    """Appends reports as they come; tells in the end of scans that have none."""
+    """Appends reports as they arrive; raises at the end if any scan has none."""
     failed: list[tuple[StudyRow, CtscribeError]] = []
     in_a_row = 0
     for study, outcome in answers:
@@ -257,17 +257,17 @@ def _take(
 def _each_answer(
     studies: Sequence[StudyRow], ask: Ask, served: Served
 ) -> Generator[tuple[StudyRow, Reply | CtscribeError], None, None]:
-    """Each scan's answer, or why there is none, as they come; so many are asked about at once."""
-    waiting, at_work = iter(studies), dict[Future[Reply], StudyRow]()
+    """Yields each scan with its reply or error, in order of arrival; requests run in parallel."""
+    waiting, pending = iter(studies), dict[Future[Reply], StudyRow]()
     with ThreadPoolExecutor(served.num_parallel) as pool, closing(served.endpoint):
         while True:
-            for study in islice(waiting, served.num_parallel - len(at_work)):
-                at_work[pool.submit(ask, study)] = study
-            if not at_work:
+            for study in islice(waiting, served.num_parallel - len(pending)):
+                pending[pool.submit(ask, study)] = study
+            if not pending:
                 return
-            ready, _ = wait(at_work, return_when=FIRST_COMPLETED)
+            ready, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in ready:
-                study, error = at_work.pop(future), future.exception()
+                study, error = pending.pop(future), future.exception()
                 if error is None:
                     yield study, future.result()
                 elif isinstance(error, CtscribeError) and error.code == "E_ENDPOINT":

@@ -1,7 +1,7 @@
-"""The prompt that a run was trained on, told to a server in its own terms and held to what it read.
+"""Makes vLLM build the prompt that a run was trained on, and checks that it did.
 
-In: a run, and a prepared scan that is sent as a video. Out: what vLLM must know beside the frames,
-and whether the prompt that it made of them is the run's, token for token.
+In: a run, and a prepared scan that is sent as a video. Out: vLLM's fields that go with the frames,
+and a check of the prompt's token ids that the server returns.
 """
 
 from collections.abc import Sequence
@@ -29,21 +29,21 @@ _TENTHS_PER_SECOND = 10.0
 @final
 @dataclass(frozen=True)
 class TrainedPrompt:
-    """What a run's model reads of a scan before it writes; no weights are needed."""
+    """Builds the prompt of a run's model; no weights are needed."""
 
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     positions: Positions
 
     def shown(self, prepared: Prepared, study: StudyRow) -> Visual:
-        """The frames, with the texts before slice pairs where the family has any."""
+        """The visual input of a study: its frames, with the texts before slice pairs if any."""
         visual = frames_of(self.backbone, prepared, study)
         return with_markers(self.backbone, visual, self.positions)
 
     def require_read(self, reply: Reply, visual: Visual, cue: tuple[str, ...] | None) -> None:
-        """Refuses what was written from another prompt: slices left out, scaled or misplaced.
+        """Refuses a reply to another prompt, such as one with slices left out or rescaled.
 
-        The ids of visual tokens are not compared, as some servers put their own there.
+        Ids of visual tokens are not compared, because some servers replace them.
 
         Raises:
             CtscribeError: ``E_ENDPOINT``, also where the server tells nothing of its prompt.
@@ -65,7 +65,7 @@ class TrainedPrompt:
 
 
 def trained_prompt(writer: ReportWriter) -> TrainedPrompt:
-    """Reads family and tokenizer of a run.
+    """Loads what a run's prompt depends on: family, tokenizer and position mode.
 
     Raises:
         CtscribeError: ``E_WEIGHTS``.
@@ -77,10 +77,10 @@ def trained_prompt(writer: ReportWriter) -> TrainedPrompt:
 
 
 def fields_of_a_video(num_slices: int, markers: Sequence[str] | None) -> dict[str, Any]:
-    """What vLLM must know beside the frames, in the fields of its own that a request may have.
+    """Request fields of vLLM for a video, with which it builds the run's prompt.
 
-    A slice pair takes a second. Where a prompt tells times in words, both slices of a pair have
-    the pair's: frames are counted in tenths of a second, to which times are rounded there.
+    A slice pair lasts one second. In families whose prompt has timestamps, both slices of a pair
+    get the pair's time: frame indices then count tenths of a second, the timestamps' precision.
     """
     fps, indices = _SLICES_PER_SECOND, list(range(num_slices))
     if markers is not None:
