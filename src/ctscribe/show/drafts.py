@@ -1,8 +1,8 @@
-"""Many scans → a draft of each, an index page and ``drafts.jsonl``; the model is loaded once.
+"""Drafts many scans with one loaded model: a draft of each, an index page and ``drafts.jsonl``.
 
-In: the scans of a data set or of a prepared folder. A draft that is there and was made of the same
-is not written again, so that an interrupted run continues; a scan that cannot be read is a row
-with a code and a reason, and is tried again the next time.
+In: the scans of a data set or of a prepared folder. Existing drafts of the same inputs are kept, so
+an interrupted call can be repeated. A scan that cannot be read becomes a row with a code and a
+reason, and is tried again the next time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROWS = "drafts.jsonl"
 _STOPPING = frozenset({"E_WRITE", "E_WEIGHTS", "E_PREPARED", "E_ENCODER"})
-"""Codes of what no scan can mend."""
+"""Errors that stop the whole call, because every other scan would meet them too."""
 Cue = tuple[str, ...] | None
 
 
@@ -44,13 +44,13 @@ class ScanToDraft:
     """One scan of many.
 
     Attributes:
-        name: As the data set names the volume; its stem names the folder of the draft.
-        patient_id: As the data set has it.
-        scan_id: What the draft calls the study.
-        made_of: Says what the draft follows from beside the run.
-        draft: Reads the scan and writes its draft, told a cue.
-        source: Where the scan lies; None where only what was made of it is at hand.
-        series: Of the source, where one is asked for.
+        name: Name of the volume in the data set; its stem names the draft's folder.
+        patient_id: Of the data set.
+        scan_id: Name of the study in the draft.
+        made_of: Returns all that decides the draft, except the run.
+        draft: Reads the scan and writes its draft, given a cue.
+        source: The scan's file or folder; None where only prepared data is available.
+        series: Series of the source to read; None for the only one.
     """
 
     name: str
@@ -122,14 +122,14 @@ def draft_many(
     """Writes ``OUT/<name>/report.*`` of each scan, ``OUT/index.html`` and ``OUT/drafts.jsonl``.
 
     Args:
-        writer: Its run; drafts of another one are refused in the same folder.
-        scans: A row of what could not be listed becomes a row without a draft.
-        out: Where drafts of an interrupted run may be.
-        outputs: Documents for a hospital's systems that are written, too, where the scan has
-            images that they can refer to.
-        cues: Findings that prompts tell, by name.
-        with_volume: Whether the pages carry the scans.
-        progress: Called first with the drafts that are there.
+        writer: The run; a folder with drafts of another one is refused.
+        scans: Scans, and rows of sources that could not be listed, which become failed rows.
+        out: Folder, which may hold the drafts of an interrupted call.
+        outputs: Further documents for hospital systems, written where the scan has images that
+            they can refer to.
+        cues: Table of the findings that prompts state.
+        with_volume: Whether the pages contain the scans.
+        progress: Called with (drafts done, all scans).
         failed: Called with the code of each scan without a draft.
 
     Returns:
@@ -173,7 +173,7 @@ def _name(scan: ScanToDraft | SkippedRow) -> str:
 
 
 def _done(out: Path, scans: Sequence[ScanToDraft | SkippedRow]) -> dict[str, DraftRow]:
-    """Drafts of these scans as they are now, by name; rows of others are taken out of the file."""
+    """Rows of drafts that are up to date, by name; all other rows are removed from the file."""
     path = out / ROWS
     if not path.exists():
         return {}
@@ -184,7 +184,7 @@ def _done(out: Path, scans: Sequence[ScanToDraft | SkippedRow]) -> dict[str, Dra
         if row is None or row.status == "failed" or isinstance(scan, SkippedRow):
             continue
         page = out / stem(scan.name) / "report.html"
-        with suppress(CtscribeError):  # what cannot be read fails again where it is drafted
+        with suppress(CtscribeError):  # an unreadable scan fails when it is drafted
             if page.exists() and row.source_sha256 == sha256_of_json(scan.made_of()):
                 kept[scan.name] = row
     write_rows(path, kept.values())
@@ -198,10 +198,10 @@ def _draft(
     cues: "CueTable | None",
     with_volume: bool,
 ) -> DraftRow:
-    """Writes one draft; only what stops every scan is raised."""
+    """Writes one draft; raises only the errors that stop the whole call."""
     if isinstance(scan, SkippedRow):
         name = scan.volume_name
-        return _without(name, name, name, scan.code, scan.reason)
+        return _failed_row(name, name, name, scan.code, scan.reason)
     try:
         source = sha256_of_json(scan.made_of())
         these = outputs.of(scan.source)
@@ -213,10 +213,10 @@ def _draft(
     except CtscribeError as error:
         if error.code in _STOPPING or (error.code == "E_CUES" and cues is None):
             raise
-        return _without(scan.name, scan.patient_id, scan.scan_id, error.code, error.sentence)
+        return _failed_row(scan.name, scan.patient_id, scan.scan_id, error.code, error.sentence)
     except MemoryError:
         told = CtscribeError("E_MEMORY", f"{scan.name} must fit into memory, but does not")
-        return _without(scan.name, scan.patient_id, scan.scan_id, told.code, told.sentence)
+        return _failed_row(scan.name, scan.patient_id, scan.scan_id, told.code, told.sentence)
     findings, impression = split_report(draft.text)
     return DraftRow(
         volume_name=scan.name,
@@ -233,7 +233,7 @@ def _draft(
     )
 
 
-def _without(name: str, patient_id: str, scan_id: str, code: str, reason: str) -> DraftRow:
+def _failed_row(name: str, patient_id: str, scan_id: str, code: str, reason: str) -> DraftRow:
     return DraftRow(
         volume_name=name,
         patient_id=patient_id,

@@ -1,8 +1,8 @@
-"""Under whose name and which identifiers a draft's documents are filed.
+"""Identifiers in a draft's documents: those of the source images, or pseudonyms.
 
-In: a draft, and the images it was read from with or without their identity. Out: the same images
-under names that documents may bear: the source's own, or new ones that follow from the voxels
-alone, so that the same scan has the same pseudonym whatever its headers say.
+In: a draft, and the images it was read from, with or without identity. Out: the images with the
+identifiers that documents may use. Pseudonyms depend on the voxels alone, so the same scan has the
+same pseudonym whatever its headers say.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from ctscribe.write.draft import Draft
 
 
 def uid_of(*parts: str) -> str:
-    """A DICOM UID, always the same for the same parts: a UUID of version 5 (PS3.5, B.2)."""
+    """A DICOM UID that is a function of its parts, by a UUID of version 5 (PS3.5, B.2)."""
     return f"2.25.{uuid5(NAMESPACE_OID, '/'.join(('ctscribe', *parts))).int}"
 
 
 def pseudonym_of(draft: Draft) -> str | None:
-    """What a patient without a name is called, after the scan's voxels; None without any."""
+    """Pseudonym of the patient, from the scan's voxels; None for a draft without a scan."""
     return None if draft.prepared is None else f"scan-{_voxels_sha256(draft)[:16]}"
 
 
@@ -32,7 +32,7 @@ def _voxels_sha256(draft: Draft) -> str:
 
 
 def filed(source: SourceSeries, draft: Draft) -> SourceSeries:
-    """The images as they are where their identity was read, else under new names.
+    """The images with their own identifiers if these were read, else with pseudonyms.
 
     Raises:
         CtscribeError: ``E_NO_IMAGES`` for a draft of a scan that could not be shown.
@@ -60,6 +60,6 @@ def filed(source: SourceSeries, draft: Draft) -> SourceSeries:
 
 
 def written_at(draft: Draft) -> datetime:
-    """When the draft was made, in UTC: the only time that its documents tell of themselves."""
+    """Creation time of the draft in UTC, which its documents have as their own."""
     created = datetime.fromisoformat(draft.provenance.created.removesuffix(" UTC"))
     return created.replace(tzinfo=created.tzinfo or UTC).astimezone(UTC)

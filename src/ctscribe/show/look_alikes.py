@@ -1,8 +1,8 @@
-"""Two scans that read alike and look different, found without comparing all with all.
+"""Finds two scans with nearly the same report but different images.
 
-Reports that share most of their word pairs also share one of their rarest. So the most alike are
-sought among those that share a rare one, with a bar for likeness that is lowered until enough
-pass it. What is found is what comparing all pairs would find.
+The similarity of reports is the Dice coefficient of their sets of bigrams. Two similar reports must
+share one of their rarest bigrams (prefix filtering). So only pairs that do are compared, with a
+threshold that is lowered until enough pairs reach it. Comparing all pairs would give the same.
 """
 
 from collections import defaultdict
@@ -28,22 +28,24 @@ ALIKE = (
 """How the look-alike reports are chosen."""
 
 _CANDIDATES = 0.01
+"""Share of all pairs whose images are compared, at most `_MOST_CANDIDATES`."""
 _MOST_CANDIDATES = 200
-_BARS = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.3, 0.0)
+_THRESHOLDS = (0.99, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.3, 0.0)
 _ROUNDING = 1e-9
 _ROWS_AT_ONCE = 256
 _PAIRS_AT_ONCE = 1 << 14
 
 Pair = tuple[float, int, int]
-"""Minus the likeness, and the places of two scans: sorted, the most alike come first."""
+"""(negative similarity, index of one scan, index of the other), so that the most similar sort
+first."""
 
 
 def look_alikes(scans: Sequence[StudyRow], prepared: Prepared) -> tuple[StudyRow, StudyRow] | None:
-    """Two scans with nearly the same report and different images, or None where none compare.
+    """Two scans with nearly the same report and different images; None where there are none.
 
-    Of all pairs of scans of different patients, the hundredth part (one at least, 200 at most)
-    whose references share most word pairs (Dice's coefficient of their sets); of these, the pair
-    whose frames differ most in mean absolute grey value, slice by slice. Of equals the first.
+    Of all pairs of different patients' scans, the 1 % with the most similar reports are taken (at
+    least one, at most 200). Of these, it is the pair whose frames have the largest mean absolute
+    difference of grey values; of equals the first.
 
     Args:
         scans: One row per scan.
@@ -65,27 +67,30 @@ def closest_pairs(
     patients: Int64[np.ndarray, "scans"],
     number: int,
 ) -> list[tuple[int, int]]:
-    """The places of so many pairs of different patients' scans, the most alike first.
+    """Indices of the most similar pairs of different patients' scans, the most similar first.
 
-    Of equally alike pairs those of earlier scans come first.
+    Of equally similar pairs those of earlier scans come first.
 
     Args:
-        has: Ones where a scan has an item, a sparse matrix [scans, items].
+        has: Sparse 0/1 matrix [scans, items].
         patients: Number of each scan's patient.
-        number: At most as many as there are.
+        number: Number of pairs, at most as many as there are.
     """
-    found: list[Pair] = [(-1.0, *pair) for pair in islice(_equal(has, patients), number)]
-    for bar in _BARS:
+    found: list[Pair] = [(-1.0, *pair) for pair in islice(_identical_pairs(has, patients), number)]
+    for threshold in _THRESHOLDS:
         if len(found) == number:
             break
-        found = _above(has, patients, number, bar)
-    told = {(i, j) for _, i, j in found}
-    unlike = ((i, j) for i, j in _apart(patients) if (i, j) not in told)
-    return [(i, j) for _, i, j in found] + [*islice(unlike, number - len(found))]
+        found = _pairs_above(has, patients, number, threshold)
+    similar = dict.fromkeys((i, j) for _, i, j in found)
+    others = (pair for pair in _all_pairs(patients) if pair not in similar)
+    return [*similar, *islice(others, number - len(similar))]
 
 
-def _equal(has: Any, patients: Int64[np.ndarray, "scans"]) -> Iterator[tuple[int, int]]:  # noqa: ANN401
-    """Pairs with the very same items, which must be some, in order."""
+def _identical_pairs(
+    has: Any,  # noqa: ANN401
+    patients: Int64[np.ndarray, "scans"],
+) -> Iterator[tuple[int, int]]:
+    """Pairs with exactly the same items, and at least one, in order."""
     items = [row.tobytes() for row in np.split(has.indices, has.indptr[1:-1])]
     same = defaultdict(list)
     for scan, key in enumerate(items):
@@ -97,47 +102,49 @@ def _equal(has: Any, patients: Int64[np.ndarray, "scans"]) -> Iterator[tuple[int
             yield from ((scan, other) for other in others[chosen].tolist())
 
 
-def _apart(patients: Int64[np.ndarray, "scans"]) -> Iterator[tuple[int, int]]:
+def _all_pairs(patients: Int64[np.ndarray, "scans"]) -> Iterator[tuple[int, int]]:
     """All pairs of different patients' scans, in order."""
     for scan in range(len(patients)):
         others = np.flatnonzero(patients[scan + 1 :] != patients[scan]) + scan + 1
         yield from ((scan, other) for other in others.tolist())
 
 
-def _above(
+def _pairs_above(
     has: Any,  # noqa: ANN401
     patients: Int64[np.ndarray, "scans"],
     number: int,
-    bar: float,
+    threshold: float,
 ) -> list[Pair]:
-    """The most alike of the pairs whose likeness is above 0 and reaches a bar."""
-    sizes, rare, found = np.diff(has.indptr), _rarest(has, bar), list[Pair]()
+    """The most similar of the pairs whose similarity is above 0 and reaches a threshold."""
+    sizes, rare, found = np.diff(has.indptr), _rarest(has, threshold), list[Pair]()
     for start in range(0, len(sizes), _ROWS_AT_ONCE):
         near = (rare[start : start + _ROWS_AT_ONCE] @ rare.T).tocoo()
         first, second = near.row + start, near.col
-        likely = 2 * np.minimum(sizes[first], sizes[second]) >= bar * (sizes[first] + sizes[second])
-        kept = (first < second) & (patients[first] != patients[second]) & likely
+        total = sizes[first] + sizes[second]
+        can_reach = 2 * np.minimum(sizes[first], sizes[second]) >= threshold * total
+        kept = (first < second) & (patients[first] != patients[second]) & can_reach
         first, second = first[kept], second[kept]
         for at in range(0, len(first), _PAIRS_AT_ONCE):
             one, two = first[at : at + _PAIRS_AT_ONCE], second[at : at + _PAIRS_AT_ONCE]
             shared = has[one].multiply(has[two]).sum(axis=1).A1
             dice = 2 * shared / (sizes[one] + sizes[two])
-            enough = dice >= max(bar, -found[-1][0] if len(found) == number else 0)
+            enough = dice >= max(threshold, -found[-1][0] if len(found) == number else 0)
             passed = zip(*(each[enough].tolist() for each in (-dice, one, two)), strict=True)
             found = sorted([*found, *passed])[:number]
     return found
 
 
-def _rarest(has: Any, bar: float) -> Any:  # noqa: ANN401
-    """Of each scan as many of the rarest items that whoever reaches the bar must share one.
+def _rarest(has: Any, threshold: float) -> Any:  # noqa: ANN401
+    """Keeps of each scan its rarest items, so many that a similar enough scan must share one.
 
-    Of a items, at least bar × a / (2 − bar) must be shared, so one of the others and one more.
+    Of n items, at least m = threshold × n / (2 − threshold) must be shared; so one of any
+    n − m + 1 is.
     """
     sizes = np.diff(has.indptr)
     rank = np.argsort(np.argsort(np.bincount(has.indices, minlength=has.shape[1]), kind="stable"))
     ranked = csr_matrix((has.data, rank[has.indices], has.indptr), has.shape)
     ranked.sort_indices()
-    needed = np.ceil(bar * sizes / (2 - bar) - _ROUNDING).astype(int)
+    needed = np.ceil(threshold * sizes / (2 - threshold) - _ROUNDING).astype(int)
     place = np.arange(has.nnz) - np.repeat(has.indptr[:-1], sizes)
     kept = place <= np.repeat(sizes - needed, sizes)
     starts = np.append(0, np.cumsum(kept))[has.indptr]
@@ -152,7 +159,7 @@ def _word_pairs(scans: Sequence[StudyRow]) -> Any:  # noqa: ANN401
 
 
 def _grey_difference(one: StudyRow, two: StudyRow, prepared: Prepared) -> float:
-    """Mean absolute difference; −1 where the frames are of different size."""
+    """Mean absolute difference of the frames; −1 where their shapes differ."""
     first, second = (prepared.frames(scan) for scan in (one, two))
     if first.shape != second.shape:
         return -1.0

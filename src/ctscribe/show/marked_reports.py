@@ -1,6 +1,6 @@
-"""A written report beside its reference, with the sentences marked that differ in a finding.
+"""Compares a written report with its reference and marks the sentences that differ in a finding.
 
-In: two texts, and labels where there are any. Out: `Comparison`, and of many the worst.
+In: two texts, and labels where there are any. Out: a `Comparison`; of many, the worst ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,13 +35,13 @@ class Comparison:
     wrong: tuple[str, ...]
     f1: float
     misplaced: tuple[str, ...] = ()
-    """Findings that both state with another side or size, in words."""
+    """Findings that both state, but with different side or size, in words."""
 
 
 def compare_reports(
     study: str, *, reference: str, prediction: str, labels: Labels | None
 ) -> Comparison:
-    """Marks in each text the sentences that state what the other does not.
+    """Marks in each text the sentences that state a finding which the other text does not.
 
     Args:
         study: Name to show.

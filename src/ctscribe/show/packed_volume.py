@@ -1,10 +1,11 @@
-"""A CT volume as text inside a page: HU that a browser unpacks, within a budget of bytes.
+"""Compresses a CT volume into text for an HTML page, within a budget of bytes.
 
 In: a volume in RAS orientation. Out: `PackedVolume`, which ``viewer.js`` unpacks as `unpack` does.
-Slabs of slices go through the reversible 5/3 wavelet of JPEG 2000 along all three axes; their
-coefficients are divided by one step, finer for coarser structure, packed four to a byte and
-deflated. A step of 1 loses nothing. A larger one leaves sizes, places and mean densities as they
-are and smooths noise, which is what most bits of a thin slice hold.
+
+Slabs of slices go through the reversible 5/3 wavelet of JPEG 2000 along all three axes. The
+coefficients are quantised (the step is halved for each coarser level), packed into 2, 4 or 8 bits,
+and deflated. A step of 1 is lossless. A larger one keeps sizes, places and mean densities and
+smooths noise, which takes most of the bits of a thin slice.
 """
 
 import base64
@@ -26,16 +27,16 @@ from ctscribe.scan.types import Affine
 from ctscribe.scan.volume import CTVolume
 
 DEPTH, LEVELS = 8, 4
-"""Slices of a slab, and how often each axis is halved."""
+"""Slices per slab, and levels of the wavelet."""
 MOST_VOXELS = 1 << 27
-"""More would not fit into a browser's memory; 512 × 512 × 512."""
+"""512 × 512 × 512; more would not fit into a browser's memory."""
 STEPS = tuple(sorted({round(2 ** (power / 8)) for power in range(97)}))
-"""Tried for the finest that fits, up to the whole range of HU."""
+"""Quantisation steps, of which the finest that fits is chosen; up to the whole range of HU."""
 _SAMPLED = 6
-"""Slabs from which a step's size is foretold."""
+"""Slabs from which the size and the error of the whole volume are estimated."""
 _THREADS = 2
-_FEW = 0.2
-"""Share of a band's codes that may be larger than its width holds."""
+_MOST_OVERFLOW = 0.2
+"""Share of a band's codes that may overflow its bit width."""
 
 SlabHu = Int16[np.ndarray, "_ _ _"]
 Coefficients = Int32[np.ndarray, "_ _ _"]
@@ -45,15 +46,15 @@ Codes = UInt16[np.ndarray, "_"]
 @final
 @dataclass(frozen=True)
 class PackedVolume:
-    """A volume as a page carries it.
+    """A compressed volume, as a page contains it.
 
     Args:
         shape_xyz: Voxels along the affine's axes.
         affine: Voxel index → RAS+ mm.
-        step: By which the finest coefficients were divided; 1 for a volume without loss.
-        error_hu: Root mean square by which voxels differ from those that were packed.
+        step: Quantisation step of the finest coefficients; 1 is lossless.
+        error_hu: Estimated root mean square error of the voxels.
         coarser: Whether voxels are larger than the source's.
-        slabs: base64, most caudal first, of `DEPTH` slices each.
+        slabs: base64 of `DEPTH` slices each, most caudal first.
     """
 
     shape_xyz: tuple[int, int, int]
@@ -65,7 +66,7 @@ class PackedVolume:
 
     @property
     def num_bytes(self) -> int:
-        """Of its text."""
+        """Length of its text."""
         return sum(map(len, self.slabs))
 
 
@@ -104,7 +105,7 @@ def unpack(packed: PackedVolume) -> Int16[np.ndarray, "x y z"]:
 
 
 def _within_memory(volume: CTVolume) -> CTVolume:
-    """The volume, or its average over voxels twice as long along the finest axes and so on."""
+    """The volume, with voxels doubled along the finest axes until there are not too many."""
     spacing = np.array(volume.spacing_mm)
     wanted = spacing.copy()
     while prod(volume.shape_xyz) > MOST_VOXELS * prod(wanted / spacing):
@@ -127,7 +128,7 @@ def _slabs(volume: CTVolume) -> Iterator[SlabHu]:
 
 
 def _finest_step(slabs: Sequence[SlabHu], budget_bytes: int) -> int:
-    """By some slabs spread over the volume; sizes fall with the step."""
+    """The finest step within the budget, by bisection on a sample of slabs."""
     chosen = slabs[:: ceil(len(slabs) / _SAMPLED)]
     share = sum(slab.size for slab in chosen) / sum(slab.size for slab in slabs)
     transformed = [_transform(slab) for slab in chosen]
@@ -143,7 +144,7 @@ def _finest_step(slabs: Sequence[SlabHu], budget_bytes: int) -> int:
 
 
 def _error_hu(slabs: Sequence[SlabHu], texts: Sequence[str], step: int) -> float:
-    """From as many slabs as the step."""
+    """Root mean square error, estimated on a sample of slabs."""
     if step == 1:
         return 0.0
     every = ceil(len(slabs) / _SAMPLED)
@@ -174,7 +175,7 @@ def _decode(text: str, shape: tuple[int, ...], step: int) -> SlabHu:
 
 
 def bands(shape: Sequence[int]) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Level and place of each band of a slab (z, y, x), in the order in which they are stored."""
+    """(level, slices along z, y, x) of each subband of a slab, in the order they are stored."""
     for level, extent in enumerate(_extents(shape)):
         halves = [(size + 1) // 2 for size in extent]
         for high in range(1, 8):
@@ -189,12 +190,12 @@ def bands(shape: Sequence[int]) -> Iterator[tuple[int, tuple[slice, ...]]]:
 
 
 def _extents(shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """Which corner of a slab each level halves."""
+    """Extent of the low-pass corner that each level of the wavelet transforms."""
     return [tuple(-(-size >> level) for size in shape) for level in range(LEVELS)]
 
 
 def _step_at(step: int, level: int) -> int:
-    """A coefficient of the next coarser level speaks for twice as many voxels along each axis."""
+    """The step at a level: halved per level, as coarser coefficients affect more voxels."""
     return max(1, step >> level)
 
 
@@ -208,7 +209,7 @@ def _transform(slab: SlabHu) -> Coefficients:
 
 
 def _split(line: np.ndarray) -> None:
-    """One step of the 5/3 wavelet along the first axis, in place: smooth half, then detail."""
+    """One lifting step of the 5/3 wavelet along the first axis, in place: low-pass half first."""
     if len(line) < 2:
         return
     even, odd = line[::2].copy(), line[1::2].copy()
@@ -219,7 +220,7 @@ def _split(line: np.ndarray) -> None:
 
 
 def _join(line: np.ndarray) -> None:
-    """What undoes `_split`."""
+    """Inverse of `_split`."""
     if len(line) < 2:
         return
     half = (len(line) + 1) // 2
@@ -239,7 +240,7 @@ def _after(odd: np.ndarray, count: int) -> np.ndarray:
 
 
 def _quantise(slab: Coefficients, step: int) -> list[Codes]:
-    """Whole steps of each band, small ones to 0, as 0, 1, 2, 3, 4 for 0, −1, 1, −2, 2 and so on."""
+    """Quantises each subband with a dead zone; 0, −1, 1, −2, 2 become the codes 0, 1, 2, 3, 4."""
     codes = []
     for level, band in bands(slab.shape):
         part, size = slab[band].ravel(), _step_at(step, level)
@@ -249,10 +250,11 @@ def _quantise(slab: Coefficients, step: int) -> list[Codes]:
 
 
 def _pack_bits(codes: Sequence[Codes]) -> bytes:
-    """Deflates the bands: their widths, then all their codes in as many bits, then what is larger.
+    """Deflates the subbands: their bit widths, all codes in these widths, then the overflows.
 
-    The highest number of its width stands for a code that is this or more; the rest of it follows
-    in a byte, and 255 there for one whose rest stands in two, the last of which come first.
+    A code that is at least the largest number of its width is stored as that number, and its excess
+    follows as an overflow in one byte. An excess of 255 or more is stored as 255 there, and again
+    in two bytes at the end, in reverse order.
     """
     widths = [_width(band) for band in codes]
     parts = [bytes(widths), *map(_in_bits, codes, widths)]
@@ -264,8 +266,9 @@ def _pack_bits(codes: Sequence[Codes]) -> bytes:
 
 
 def _width(band: Codes) -> int:
-    """Bits of a band's codes: 2 or 4 where few are larger, else 8."""
-    return next((bits for bits in (2, 4) if np.sum(band >= _top(bits)) <= _FEW * band.size), 8)
+    """Bits per code of a subband: 2 or 4 where few codes overflow, else 8."""
+    most = _MOST_OVERFLOW * band.size
+    return next((bits for bits in (2, 4) if np.sum(band >= _top(bits)) <= most), 8)
 
 
 def _top(width: int) -> int:
