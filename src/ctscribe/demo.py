@@ -16,33 +16,34 @@ from ctscribe.experiment import experiment_request, run_experiment
 
 
 class Stage(Protocol):
-    """Opens a stage by its name, and by what it counts where it can go on."""
+    """Opens a progress display for a stage; ``unit`` is what it counts, if it can be continued."""
 
     def __call__(
         self, title: str, unit: str | None = None
     ) -> AbstractContextManager[ProgressCallback]:
-        """Yields what is told (done, all)."""
+        """Yields a callback that is called with (done, all)."""
         ...
 
 
 @final
 @dataclass(frozen=True)
 class DemoResult:
-    """What to look at."""
+    """The files to look at."""
 
     tables: tuple[Path, ...]
     pages: tuple[Path, ...]
 
 
 def run_demo(out: Path, recipe: Recipe, *, processes: int, stage: Stage) -> DemoResult:
-    """Draws patients, prepares them, runs the experiment, reports one patient.
+    """Draws patients, prepares them, runs the experiment, and drafts a report of one patient.
 
-    Starts from the checkpoint that comes with ctscribe, or warms up a tower of its own where the
-    recipe asks for another.
+    Starts from the checkpoint that comes with ctscribe if it fits the recipe, else from a warm-up.
 
     Args:
-        out: Demo folder; an interrupted demo continues there and ends with the same tables.
-        stage: Tells how far each part is.
+        out: Demo folder; an interrupted demo is continued and ends with the same tables.
+        recipe: Settings.
+        processes: Number of worker processes.
+        stage: Displays the progress of each stage.
 
     Raises:
         CtscribeError: ``E_RUN_EXISTS`` when ``out`` holds something else, ``E_BUSY``.
@@ -96,7 +97,7 @@ def _draw(data: Path, prepared: Prepared, recipe: Recipe, *, processes: int, sta
 
 
 def _a_test_volume(data: Path, prepared: Prepared, recipe: Recipe) -> Path:
-    """The test scan with the most findings: there is something to look at."""
+    """The test scan with the most findings."""
     busiest = max(
         prepared.split("test"), key=lambda study: (sum(study.labels or ()), study.volume_name)
     )

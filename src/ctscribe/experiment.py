@@ -1,7 +1,7 @@
-"""A prepared folder and a recipe's grid → every cell trained, written and scored; Tables 1 to 3.
+"""Runs an experiment: trains and scores every cell of a recipe's grid, and writes Tables 1 to 3.
 
-Validation chooses each cell's checkpoint; the test split is read once per cell, with it.
-Every step of a cell is skipped when its result is there, so an interrupted experiment goes on.
+Each cell's checkpoint is chosen on validation; the test split is used once per cell, with that
+checkpoint. A step whose result exists is skipped, so an interrupted experiment can be continued.
 """
 
 import os
@@ -39,20 +39,20 @@ def run_experiment(
     """Runs every cell and writes the tables.
 
     Args:
-        out: Experiment folder; reopened when it holds the same request.
-        prepared: Holds the data set.
-        recipe: With its grid.
+        out: Experiment folder; continued when it holds the same request.
+        prepared: The data set.
+        recipe: The recipe, with its grid.
         start: Starting checkpoint; None takes the recipe's preset.
         parallel: Cells trained at the same time, each in a process of its own.
-        progress: Called with the steps that are finished and all steps.
-        storing: Called before them with the volumes whose features are stored and all volumes.
+        progress: Called with (steps finished, all steps).
+        storing: Called before that with (volumes whose features are stored, all volumes).
 
     Returns:
         Paths of the Markdown tables.
 
     Raises:
-        CtscribeError: ``E_BUSY``, ``E_PREPARED`` and whatever else is wrong for all cells, before
-            anything is written; the first error of a cell; what its cells have finished is kept.
+        CtscribeError: ``E_BUSY``, ``E_PREPARED`` and other errors that concern all cells, before
+            anything is written; else the first error of a cell. Finished steps are kept.
     """
     if recipe.experiment.ours:
         _require_queries(start)
@@ -79,12 +79,12 @@ def run_experiment(
 
 
 def experiment_request(recipe: Recipe) -> dict[str, Any]:
-    """What identifies an experiment folder."""
+    """What an experiment depends on, by which its folder is recognised."""
     return {"recipe": recipe.as_asked()}
 
 
 def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path | None) -> None:
-    """Pairs, training, test reports, mismatch gap and scores of one cell; skips what is there."""
+    """Pairs, training, test reports, mismatch gap and scores of one cell; skips finished steps."""
     from ctscribe.learn.pairs.build import build_training_pairs
     from ctscribe.learn.train.stage import train
     from ctscribe.measure.card import measure_gap
@@ -120,7 +120,7 @@ def run_cell(folder: Path, prepared: Prepared, recipe: Recipe, start: str | Path
 
 
 def _write_template(writer: "ReportWriter", prepared: Prepared) -> list[PredictionRow]:
-    """Writes what a run with finding queries says by its labels alone."""
+    """Writes the template reports of a run with finding queries: its labels in stock sentences."""
     from ctscribe.measure.calibrate import calibrate
     from ctscribe.write.generate import generate_template
 
@@ -144,7 +144,7 @@ def compare_cells(
 
 
 def _require_studies(prepared: Prepared, recipe: Recipe) -> None:
-    """Refuses, before anything is trained, studies that some cell could not do with."""
+    """Checks, before anything is trained, that the studies suffice for every cell."""
     from ctscribe.learn.pairs.build import build_pairs
     from ctscribe.learn.train.validation import validation_pairs
 
@@ -158,7 +158,7 @@ def _require_studies(prepared: Prepared, recipe: Recipe) -> None:
 def _store_features(
     prepared: Prepared, recipe: Recipe, start: str | Path | None, progress: ProgressCallback
 ) -> None:
-    """Once for all cells, before they run side by side; refuses weights that cannot be read."""
+    """Stores features once for all cells; raises where the weights cannot be loaded."""
     from ctscribe.learn.model.checkpoint import load_model
     from ctscribe.learn.model.features import store_all
 
@@ -169,7 +169,7 @@ def _store_features(
 
 
 def _require_queries(start: str | Path | None) -> None:
-    """Refuses before anything is trained what `tune` would refuse behind it."""
+    """Checks, before anything is trained, that `tune` will have finding queries."""
     from ctscribe.learn.model.finding_queries import ATTENTION_FILE, read_warmed_head
 
     folder = Path(start or "")
@@ -188,7 +188,7 @@ def _use_threads(threads: int) -> None:
 
 
 def _follow(jobs: list[Future[None]], folders: list[Path], progress: ProgressCallback) -> None:
-    """Reports progress by the files that appear, and raises the first error."""
+    """Waits for all cells, reports progress by the files that exist, and raises the first error."""
     pending = set(jobs)
     while pending:
         progress(_num_finished(folders), len(STEPS) * len(folders))

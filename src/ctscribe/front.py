@@ -1,7 +1,7 @@
-"""The front door: four functions for a notebook, above all wings.
+"""The public functions of the package, for notebooks.
 
-The examples stand in a folder with a DICOM series in ``series`` and a training run in
-``runs/heter``, after ``import ctscribe as ct``.
+The examples assume ``import ctscribe as ct`` and a working folder with a DICOM series in ``series``
+and a training run in ``runs/heter``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ctscribe.write.writer import ReportWriter
 
 Rows = Iterable[Any]
-"""Reports as a notebook has them: texts in one order, names with texts (``{"1.nii.gz": "…"}``),
-dicts, our own rows, or a data frame of pandas or polars."""
+"""Reports in any of these forms: texts, a mapping of names to texts (``{"1.nii.gz": "…"}``), dicts,
+our own rows, or a data frame of pandas or polars."""
 
 Record = Mapping[str, str]
-"""Cells by column."""
+"""One report as column → cell."""
 
 _NAME = "VolumeName"
 _COLUMNS = {
@@ -36,13 +36,13 @@ _COLUMNS = {
     "patient_id": "patient",
     "age_years": "age",
 }
-"""Columns of our own rows, and what `read_reference_tables` calls them."""
+"""Column of our own rows → its name in tables (`read_reference_tables`)."""
 _NAMES = (_NAME, "AccessionNo", "volume", "scan", "study", "id", "name")
 """Columns that can name a report; the first one found is used."""
 _MAY_LACK = frozenset({"patient", "scan"})
-"""Columns that are as good as not there where every cell is empty."""
+"""Columns that are ignored where every cell is empty."""
 _OF_SPLITS = frozenset({"split", "source_split"})
-"""Columns that are not read: who hands rows over has chosen them."""
+"""Columns that are ignored: the caller has already selected the rows."""
 
 
 def read_scan(
@@ -96,7 +96,7 @@ def load_writer(run: str | Path) -> "ReportWriter":
     from ctscribe.write.writer import ReportWriter
 
     writer = ReportWriter(Path(run).expanduser(), save_draft)
-    _ = writer.qwen  # a run without whole weights is told now, not at the first scan
+    _ = writer.qwen  # raises here, not at the first scan, where the weights are incomplete
     return writer
 
 
@@ -108,7 +108,7 @@ def find_findings(text: object) -> dict[str, str]:
     ('present', 'absent', 'not mentioned')
 
     Args:
-        text: The report; the empty cell of a data frame says nothing of any.
+        text: The report. None and NaN count as an empty report.
 
     Returns:
         Finding to present, uncertain, absent or not mentioned, in CT-RATE's order.
@@ -127,7 +127,7 @@ def find_findings(text: object) -> dict[str, str]:
 @final
 @dataclass(frozen=True, repr=False)
 class Scores:
-    """Scores of one system with intervals, beside what blind systems score.
+    """Scores of one system with intervals, and those of the blind baselines.
 
     ``values`` is what `scores.evaluate` returns and ``ctscribe evaluate`` writes.
     """
@@ -142,7 +142,7 @@ class Scores:
         return f"Scores({n['scans']} scans: {', '.join(shown)})"
 
     def table(self) -> "Markdown":
-        """Language and findings, the blind baselines below."""
+        """A table of language metrics and one of findings, with the blind baselines below."""
         from ctscribe.show.score_tables import score_tables
         from ctscribe.show.tables import written_tables
 
@@ -178,18 +178,18 @@ def score(
     Rows are read as ``ctscribe evaluate`` reads tables, see docs/scores.md: a row has its text
     in ``report`` or the like, or in ``findings`` and ``impression`` or ``Findings_EN`` and
     ``Impressions_EN``, and may have ``VolumeName``, ``patient``, ``scan``, ``labels`` or the 18
-    findings, ``sex``, ``age`` and ``manufacturer``. Where one side names nothing, rows belong
-    together by order; a data frame's index is not read. None and NaN are empty cells: a
-    reference without findings is not scored, a missing prediction counts as an empty report.
+    findings, ``sex``, ``age`` and ``manufacturer``. Predictions and references are matched by name,
+    or by order where one side has no names; a data frame's index is ignored. None and NaN are empty
+    cells: a reference without findings is not scored, a missing prediction is an empty report.
 
     Args:
-        predictions: Any model's.
-        references: Of the same scans.
-        training: Reports that the blind baselines choose from; without, the other references.
-        config: Profile, further metrics and seed.
+        predictions: The reports of any model.
+        references: The true reports of the same scans.
+        training: Reports that the blind baselines choose from; by default the other references.
+        config: Text profile, further metrics and seed.
 
     Raises:
-        CtscribeError: ``E_TABLE`` for what are no rows, and as `put_to_studies`,
+        CtscribeError: ``E_TABLE`` where these are not rows, and as `put_to_studies`,
             `reference_rows` and `evaluate`.
     """
     from ctscribe.measure.predictions import Noticed, named_reports, put_to_studies
@@ -212,7 +212,7 @@ def score(
 
 
 _REFERENCES, _TRAINING = Path("the references"), Path("the training reports")
-"""What refusals call them, in a file's place."""
+"""Stand-ins for file names in error messages."""
 
 
 def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "References":
@@ -222,7 +222,7 @@ def _references(records: Sequence[Record], path: Path, split: SourceSplit) -> "R
 
 
 def _records(rows: Rows, path: Path) -> list[Record]:
-    """Each report as its cells by column."""
+    """One record per report."""
     if isinstance(rows, str):
         raise CtscribeError("E_TABLE", f"{path} must be many, but are one text")
     if hasattr(rows, "to_dicts"):  # polars
@@ -259,8 +259,8 @@ def _record(row: Any, path: Path) -> Record:  # noqa: ANN401 - that is what is a
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a notebook has
-    """A cell as a file would hold it: nothing for None, and for NaN, NaT and NA."""
-    if value is None or str(value == value) in ("False", "<NA>"):  # those do not equal themselves
+    """A cell as text; empty for None, NaN, NaT and NA."""
+    if value is None or str(value == value) in ("False", "<NA>"):  # NaN, NaT; NA
         return ""
     return {"True": "1", "False": "0"}.get(str(value), str(value))
 
@@ -272,7 +272,7 @@ def _kind(value: object) -> str:
 def _named_alike(
     said: Sequence[Record], true: Sequence[Record]
 ) -> tuple[Sequence[Record], Sequence[Record]]:
-    """Both with names; where one side has none, they belong together by order."""
+    """Gives both sides the same names, by order where one side has none."""
     if any(_NAME in row for row in said) and any(_NAME in row for row in true):
         return said, true
     if len(said) != len(true):
@@ -285,22 +285,24 @@ def _named_alike(
         one.get(_NAME) or other.get(_NAME) or f"scan {number}"
         for number, (one, other) in enumerate(zip(said, true, strict=True), 1)
     ]
-    return _called(names, said), _called(names, true)
+    return _with_names(names, said), _with_names(names, true)
 
 
 def _named(training: Sequence[Record]) -> Sequence[Record]:
-    """Numbered where none has a name."""
+    """Training reports with names; numbered where none has one."""
     if any(_NAME in row for row in training):
         return training
-    return _called([f"training report {number}" for number, _ in enumerate(training, 1)], training)
+    return _with_names(
+        [f"training report {number}" for number, _ in enumerate(training, 1)], training
+    )
 
 
-def _called(names: Sequence[str], records: Sequence[Record]) -> list[Record]:
+def _with_names(names: Sequence[str], records: Sequence[Record]) -> list[Record]:
     return [{**row, _NAME: name} for name, row in zip(names, records, strict=True)]
 
 
 def _table(records: Sequence[Record], path: Path) -> "ReportTable":
-    """What a file of these records would hold."""
+    """The records as if read from a CSV file."""
     from ctscribe.text.report_tables import report_table
 
     cells = [cell for row in records for cell in row.items()]

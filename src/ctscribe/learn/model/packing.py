@@ -260,7 +260,8 @@ class _LastLayer(nn.Module):
         rotary = others["position_embeddings"]
         attended = self._attend(hidden_states, rotary, packed_lengths, keep_last, prefixes)
         states = _last_tokens(hidden_states, packed_lengths, keep_last) + attended
-        return states + self.mlp(self.post_attention_layernorm(states))
+        output: Tensor = states + self.mlp(self.post_attention_layernorm(states))
+        return output
 
     def _attend(
         self,
