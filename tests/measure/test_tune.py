@@ -138,7 +138,7 @@ def test_a_floor_that_is_given_binds_the_thresholds(
 
     def score(*_: object) -> dict[str, list[float]]:
         precision = next(precisions)
-        others = {name: [0.5] for name in module._TOLD}
+        others = {name: [0.5] for name in module._REPORTED}
         return {**others, "precision": [precision], "f1": [1 - precision]}
 
     monkeypatch.setattr(module, "score_sums", score)
@@ -161,7 +161,7 @@ def test_of_thresholds_with_nearly_the_best_f1_coverage_and_precision_meet(
     def score(*_: object) -> dict[str, list[float]]:
         names = ("coverage", "precision", "f1")
         found = dict(zip(names, next(scored), strict=True))
-        return {name: [found.get(name, 0.5)] for name in module._TOLD}
+        return {name: [found.get(name, 0.5)] for name in module._REPORTED}
 
     monkeypatch.setattr(module, "score_sums", score)
     found = tune(run, prepared)

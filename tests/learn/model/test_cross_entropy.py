@@ -19,7 +19,7 @@ def draw(
 def test_the_gradient_is_the_derivative(
     rows_per_chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", rows_per_chunk)
+    monkeypatch.setattr(module, "ROWS_PER_CHUNK", rows_per_chunk)
     hidden, weight, targets = draw(9)
     assert torch.autograd.gradcheck(token_cross_entropy, (hidden, weight, targets))
     reference = cross_entropy(linear(hidden, weight), targets, reduction="none")
@@ -60,7 +60,7 @@ def test_several_chunks_keep_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, targets = draw(9)
     largest = []
     for rows in (1024, 4):
-        monkeypatch.setattr(module, "_ROWS_PER_CHUNK", rows)
+        monkeypatch.setattr(module, "ROWS_PER_CHUNK", rows)
         saved: list[int] = []
 
         def note(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:

@@ -134,7 +134,7 @@ def test_chunks_change_neither_losses_nor_gradients(
     batch = make_batch(tokenizer, ANSWERS, [random_frames(2, 56, 56, s) for s in range(2)])
     found = []
     for rows in (1024, 7):
-        monkeypatch.setattr("ctscribe.learn.model.cross_entropy._ROWS_PER_CHUNK", rows)
+        monkeypatch.setattr("ctscribe.learn.model.cross_entropy.ROWS_PER_CHUNK", rows)
         qwen.zero_grad()
         losses = answer_losses(qwen, batch, "depth")
         losses.per_sample().sum().backward()  # type: ignore[no-untyped-call]
