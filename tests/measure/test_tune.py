@@ -19,7 +19,7 @@ from ctscribe.write.writer import ReportWriter
 from tests.models import tiny_model, write_run
 from tests.refusals import refusal
 from tests.studies import random_frames, write_prepared
-from tests.write.test_growing import kill_half_way, torchrun
+from tests.write.test_prediction_file import kill_half_way, torchrun
 from tests.write.test_told import STUDIES, prepared, recipe, run
 
 __all__ = ["prepared", "run"]
