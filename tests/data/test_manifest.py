@@ -154,6 +154,7 @@ def test_with_test_the_splits_are_the_users(
         (HEADER + ",1,1,x\n", "row 2: volume must be 1 to 4096 printable"),
         (HEADER + "a\0b,1,1,x\n", "row 2: volume must be 1 to 4096 printable"),
         (HEADER + "a.nii.gz,,1,x\n", "row 2: patient must be 1 to 100 printable"),
+        (HEADER + "a.nii.gz,nan,1,x\n", "row 2: patient must be named, but is 'nan'"),
         (HEADER + "a.nii.gz,1,\u202eabc,x\n", "row 2: scan must be 1 to 100 printable"),
         (HEADER + "a.nii.gz,1,../..,x\n", "row 2: scan must have a letter or digit"),
         (HEADER + "a.nii.gz,1,1,x\nb.nii.gz,1,1,x\n", "row 3: scan as in row 2"),

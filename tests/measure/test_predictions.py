@@ -261,6 +261,31 @@ def test_other_shapes_are_refused(tmp_path: Path, content: object, told: str) ->
     assert caught.value.code == "E_PREDICTION"
 
 
+def test_lines_of_another_tool_are_read_as_its_list_is(tmp_path: Path) -> None:
+    entries = [{"VolumeName": "a.nii.gz", "report": "Clear."}, {"id": "b", "prediction": None}]
+    lines = tmp_path / "p.jsonl"
+    lines.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+    found = [NamedReport("a", "Clear.", ""), NamedReport("b", "", "")]
+    assert read_written(lines) == read_written(saved(tmp_path / "p.json", entries)) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("p.jsonl", '{"name": "a", "report": "x"}\n{"name"\n', "line 2 is no JSON"),
+        ("p.tsv", "VolumeName\treport\na\tx\n", "its name ends in .tsv"),
+        ("p.xlsx", "PK", "its name ends in .xlsx"),
+    ],
+)
+def test_files_of_another_kind_are_named(
+    tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with refusal("E_PREDICTION", told):
+        read_predictions(path, [])
+
+
 def test_stems_lose_folders_and_image_suffixes_only() -> None:
     for name in ("v_1.nii.gz", "x/v_1.mha", "v_1.npz", " v_1 "):
         assert volume_stem(name) == "v_1"

@@ -234,6 +234,7 @@ def test_reports_without_findings_are_left_out_and_named(tmp_path: Path) -> None
         ([ct_rate("a"), ct_rate("a")], None, "E_DUPLICATE", "rows 2 and 3"),
         ([ct_rate("a.nii.gz"), ct_rate("x/a")], None, "E_DUPLICATE", "folder or suffix"),
         ([ct_rate("a", patient="")], None, "E_CSV", "the patient of every report"),
+        ([ct_rate("a", patient="NaN")], None, "E_CSV", "the patient of every report, .* is NaN"),
         ([ct_rate("a", split="tested")], None, "E_COLUMN", "a must have split"),
         ([ct_rate("a", Emphysema="1")], None, "E_COLUMN", "lacks 'Medical material'"),
         ([ct_rate("a", age="old")], None, "E_METADATA", "'old'"),

@@ -117,6 +117,7 @@ def test_of_ct_chats_questions_the_reports_are_read_and_the_others_counted(
         ([asked("a.npz")], "entry 1 lacks one report"),
         ([{"outputs": []}], "entry 1 lacks a name"),
         ([{"outputs": [{"value": {"generated_reports": []}}]}], "no list of reports"),
+        ([{"name": "a", "report": "true", "prediction": "said"}], "report beside prediction"),
         ([{"outputs": [{"value": {"generated_reports": [{"report": "x"}]}}]}], "lacks a name"),
     ],
 )

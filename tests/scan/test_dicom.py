@@ -96,6 +96,16 @@ def test_largest_series_is_taken_and_others_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_series_of_another_study_are_told_as_such(tmp_path: Path) -> None:
+    write_series(tmp_path, on_slice(None, StudyInstanceUID="9.8"), series="1.1", slices=range(22))
+    write_series(tmp_path, on_slice(None, StudyInstanceUID="9.7"))
+    _, _, notes = read_dicom(tmp_path, STUDY)
+    assert say_series(notes.details["series"]) == (
+        "Read was series 4 (24 axial slices of 2 mm). "
+        "Left aside: series 4 (22 axial slices of 2 mm, of another study)."
+    )
+
+
 def test_of_equal_series_the_thinnest_is_taken(tmp_path: Path) -> None:
     def thick(image: FileDataset, z: int) -> None:
         image.SliceThickness = 5.0
@@ -141,6 +151,7 @@ def shift(*missing: int) -> Edit:
         (on_slice(3, RescaleSlope=None), "E_NO_RESCALE", "slope and intercept"),
         (on_slice(None, RescaleIntercept=None), "E_NO_RESCALE", "slope and intercept"),
         (on_slice(3, PixelData=None), "E_TRUNCATED", "cut or damaged"),
+        (on_slice(None, Rows=ROWS - 1), "E_TRUNCATED", "cut or damaged"),
         (on_slice(None, NumberOfFrames=3), "E_MULTIFRAME", "where each slice lies"),
         (on_slice(None, SamplesPerPixel=3), "E_DATATYPE", "16 bits"),
     ],

@@ -1,5 +1,7 @@
 """A series in one enhanced file is the same as in many, and one file cannot cost much."""
 
+import errno
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +16,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from ctscribe.base.errors import CtscribeError
 from ctscribe.scan import dicom_sources as zipped
 from ctscribe.scan.dicom import read_dicom
-from ctscribe.scan.read import read_grid
+from ctscribe.scan.read import read_grid, sha256_of_source
 from tests.catalogue.dicom_bytes import claiming_4_gb, nested
 from tests.dicom import bytes_of, group
+from tests.refusals import refusal
 from tests.scan.dicom_slices import (
     COLUMNS,
     DEPTH,
+    HU,
     ROWS,
     STUDY,
     check,
@@ -31,6 +35,7 @@ from tests.scan.dicom_slices import (
     series,
     stored,
     with_field,
+    write_series,
 )
 
 
@@ -132,6 +137,29 @@ def test_mutated_enhanced_files(
     except CtscribeError as error:
         told = error.sentence
     assert "PLANTED" not in told
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    kept, study = write_series(tmp_path / "kept"), tmp_path / "study"
+    study.mkdir()
+    for name, target in (("a", kept), ("b", kept), ("loop", study)):
+        (study / name).symlink_to(target)
+    hu, _, notes = read_dicom(study, STUDY)
+    np.testing.assert_array_equal(hu, HU)
+    assert notes.codes == set()
+    assert sha256_of_source(study) == sha256_of_source(kept)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write_series(tmp_path)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with refusal("E_READ", "must be .*readable.*, but Permission denied"):
+        read_dicom(tmp_path, STUDY)
 
 
 def test_one_classic_file_is_no_volume(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_sections_stand_apart_and_not_given_is_empty(tmp_path: Path) -> None:
         (b"Name,report_text\na,x\n", "E_COLUMN", "has Name, report_text"),
         (b"VolumeName,Findings_EN\na,x\n", "E_COLUMN", "Impressions_EN"),
         (b"VolumeName,report_text,report_text\na,x,y\n", "E_COLUMN", "two 'report_text'"),
+        (b"VolumeName,report,prediction\na,x,y\n", "E_COLUMN", "has report beside prediction"),
+        (
+            b"VolumeName,generated_report,Findings_EN,Impressions_EN\na,x,y,z\n",
+            "E_COLUMN",
+            "has generated_report beside Findings_EN and Impressions_EN",
+        ),
+        (b"PK\x03\x04\x14\x00\x06\x00\xff", "E_ENCODING", "a spreadsheet's file"),
         (b"VolumeName,report_text\na,x\nb,y,z\n", "E_CSV", "row 3 has 3"),
         (b"VolumeName,report_text\na,x\n\nb\n", "E_CSV", "row 4 has 1"),
         (b'VolumeName,report_text\na,"x\n', "E_CSV", "row 2"),

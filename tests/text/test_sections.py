@@ -29,6 +29,20 @@ def test_sections_survive_the_round_trip(findings: str, impression: str) -> None
         ("Impression: B.", ("", "B.")),
         ("", ("", "")),
         ("Findings: A.", ("A.", "")),
+        ("**Findings:** A.\n\n**Impression:** B.", ("A.", "B.")),
+        ("**FINDINGS**: A.\n\n__Impression__: B.", ("A.", "B.")),
+        ("## Findings\nA.\n\n## Impression\r\n1. B.", ("A.", "1. B.")),
+        ("\n  FINDINGS\n\nA.\n\n  IMPRESSION  \n\nB.", ("A.", "B.")),
+        ("Findings：A.\nImpression：B.", ("A.", "B.")),
+        ("Findings: A.Impression: B.", ("A.", "B.")),
+        ("A. **Impression:** B.", ("A.", "B.")),
+        ("# Findings: A.\n# Impression: B.", ("A.", "B.")),
+        ("Findings: A. # Impression: B.", ("A. #", "B.")),
+        ("Findings: A. * Impression: B.", ("A. *", "B.")),
+        (
+            "Seen with no overall impression\nof mass.",
+            ("Seen with no overall impression\nof mass.", ""),
+        ),
     ],
 )
 def test_answers_with_and_without_headings(text: str, expected: tuple[str, str]) -> None:

@@ -33,6 +33,8 @@ CRC32 = "crc32"
 """Last key of JSON objects and rows: the CRC-32 of everything before it, 8 hexadecimal digits."""
 _MAX_BYTES, _MAX_JSON_BYTES = 4 << 30, 256 << 20
 """Ten times the tables of all of CT-RATE, and ten times its scores."""
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx and .ods, and of old .xls."""
 _CHUNK_BYTES = 1 << 22
 _MAX_QUOTED = 200
 """Characters of another library's message that an error quotes."""
@@ -191,6 +193,10 @@ def read_text(path: Path, at_most: int = _MAX_BYTES) -> str:
         line = content[: error.start].count(b"\n") + 1
         is_utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         found = "UTF-16" if is_utf_16 else f"the byte 0x{content[error.start]:02X}"
+        if content.startswith(_SPREADSHEETS):
+            raise CtscribeError(
+                "E_ENCODING", f"{path} must be UTF-8 text such as CSV, but is a spreadsheet's file"
+            ) from error
         raise CtscribeError(
             "E_ENCODING",
             f"{path} must be UTF-8 text, but line {line} holds {found}, as files saved in another "

@@ -29,7 +29,7 @@ _PLACEHOLDER = re.compile(
     )(?:\ |\Z))*""",
     re.VERBOSE,
 )
-
+_NO_NAMES = frozenset({"", "nan", "nat", "none", "null", "<na>", "n/a", "#n/a"})
 
 _SPEAKER = r"(?:system|user|assistant|model|human|gpt)"
 _SPECIAL_TOKEN = re.compile(
@@ -90,6 +90,11 @@ def without_placeholder(text: str) -> str:
         return text if _LETTER.search(text) else ""
     words = _NO_LETTERS.sub(" ", text).strip().casefold()
     return "" if _PLACEHOLDER.fullmatch(words) else text
+
+
+def names_nothing(cell: str) -> bool:
+    """Whether a cell is empty, or holds what tools write where there is nothing, such as nan."""
+    return cell.strip().casefold() in _NO_NAMES
 
 
 def file_name(name: str) -> str:

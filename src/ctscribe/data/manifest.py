@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.outside_text import file_name, named_path, nfc, printable
+from ctscribe.base.outside_text import file_name, named_path, names_nothing, nfc, printable
 from ctscribe.base.rows import SkippedRow, read_lines
 from ctscribe.base.tables import (
     Cells,
@@ -344,6 +344,8 @@ def _name(cells: Cells, column: str, at_most: int = _MAX_NAME) -> str:
     cell = cells[column]
     if not 0 < len(cell) <= at_most or "\n" in cell or cell != printable(cell):
         raise _bad_cell(f"{column} must be 1 to {at_most} printable characters, but is not")
+    if column in _REQUIRED and names_nothing(cell):
+        raise _bad_cell(f"{column} must be named, but is {cell!r}")
     return cell
 
 

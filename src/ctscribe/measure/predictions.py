@@ -1,6 +1,6 @@
 """Predictions of any format, put to the studies they were written for.
 
-In: our JSONL, a CSV of reports, JSON of the VLM3D challenge or of CT-CHAT, or CT2Rep's files. Out:
+In: our JSONL, a CSV of reports, JSON or JSONL of other tools, or CT2Rep's files. Out:
 rows of the studies; or the same reports in another of these formats.
 """
 
@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_any_json, write_text
+from ctscribe.base.files import write_text
 from ctscribe.base.outside_text import without_special_tokens
-from ctscribe.base.rows import PredictionRow, ReportedRow, line_of, read_rows, write_rows
+from ctscribe.base.rows import (
+    PredictionRow,
+    ReportedRow,
+    line_of,
+    read_lines,
+    read_rows,
+    write_rows,
+)
 from ctscribe.base.tables import format_csv
 from ctscribe.base.types import PredictionFormat
 from ctscribe.data.ct_rate import VolumeName, parse_volume_name
 from ctscribe.measure.ct2rep import format_ct2rep, name_by_truth, truth_beside, truth_path_of
-from ctscribe.measure.shapes import bad_predictions, reports_as_json, reports_in_json
+from ctscribe.measure.shapes import bad_predictions, read_json_reports, reports_as_json
 from ctscribe.text.report_tables import read_report_table, report_sections, volume_stem
 from ctscribe.text.sections import headed_report
 
@@ -99,10 +106,25 @@ def read_predictions(
         CtscribeError: As `read_written`, `put_to_studies` and `name_by_truth`.
     """
     noticed = noticed or Noticed()
-    if path.suffix.lower() in (".csv", ".json"):
+    if not _holds_our_rows(path):
         return put_to_studies(read_written(path, noticed, studies), path, studies, left_out)
     rows = _read_our_rows(path, noticed)
     return [row for row in rows if volume_stem(row.volume_name) not in left_out]
+
+
+def _holds_our_rows(path: Path) -> bool:
+    """Whether a file is JSONL whose first line names a scan; other tools' lines name a volume.
+
+    Raises:
+        CtscribeError: ``E_PREDICTION`` for a file that its name says to be something else.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in ("", ".csv", ".json", ".jsonl"):
+        raise bad_predictions(path, f"its name ends in {suffix[:20]}")
+    if suffix != ".jsonl":
+        return suffix == ""
+    _, line = next(read_lines(path), (1, ""))
+    return not line.lstrip().startswith("{") or '"scan_id"' in line
 
 
 def _read_our_rows(path: Path, noticed: Noticed) -> list[PredictionRow]:
@@ -197,15 +219,15 @@ def read_written(
     elif path.suffix.lower() == ".csv":
         table = read_report_table(path, allow_empty=True)
         found = zip(table.names, table.texts, strict=True)
-    elif path.suffix.lower() == ".json":
-        pairs, num_others = reports_in_json(path, read_any_json(path))
-        noticed.other_questions += num_others
-        found = [(name, (text,)) for name, text in pairs]
-    else:
+    elif _holds_our_rows(path):
         rows = _read_our_rows(path, noticed)
         return [
             NamedReport(volume_stem(row.volume_name), row.findings, row.impression) for row in rows
         ]
+    else:
+        pairs, num_others = read_json_reports(path)
+        noticed.other_questions += num_others
+        found = [(name, (text,)) for name, text in pairs]
     return named_reports(path, found, noticed)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import final
 
 from ctscribe.base.errors import CtscribeError
-from ctscribe.base.files import read_any_json, sha256_of_json
-from ctscribe.base.outside_text import nfc
+from ctscribe.base.files import sha256_of_json
+from ctscribe.base.outside_text import names_nothing, nfc
 from ctscribe.base.recipe import SplitsConfig
 from ctscribe.base.rows import ReportedRow, sha256_of_rows
 from ctscribe.base.tables import Cells
@@ -18,7 +18,7 @@ from ctscribe.base.types import SourceSplit, Split
 from ctscribe.data.manifest import meaning_of_splits, parse_split, volume_names
 from ctscribe.data.prepared import Prepared, split_of
 from ctscribe.measure.predictions import Noticed, ct_rate_parts
-from ctscribe.measure.shapes import reports_in_json
+from ctscribe.measure.shapes import read_json_reports
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.report_tables import (
     ReportTable,
@@ -143,9 +143,9 @@ def read_reference_tables(paths: TablePaths, split: SourceSplit) -> References:
 
 def _report_table(path: Path) -> ReportTable:
     """As `read_report_table`, and of JSON such as CT-CHAT's ground truth."""
-    if path.suffix.lower() != ".json":
+    if path.suffix.lower() not in (".json", ".jsonl"):
         return read_report_table(path, allow_empty=True)
-    pairs, _ = reports_in_json(path, read_any_json(path))
+    pairs, _ = read_json_reports(path)
     names, texts = [name for name, _ in pairs], [(text,) for _, text in pairs]
     return ReportTable("VolumeName", ("report",), tuple(names), tuple(texts), ({},) * len(pairs))
 
@@ -212,10 +212,11 @@ def _as_prepared(
 def _patient_and_scan(path: Path, name: str, cells: Cells) -> tuple[str | None, str]:
     """A volume's patient, if that is known, and its scan."""
     for column in ("patient", "scan"):
-        if cells.get(column) == "":
+        if names_nothing(cells.get(column, "not asked for")):
             raise CtscribeError(
                 "E_CSV",
-                f"{path} must state the {column} of every report, but that of {name[:80]} is empty",
+                f"{path} must state the {column} of every report, but that of {name[:80]} is "
+                f"{cells[column] or 'empty'}",
             )
     parts = ct_rate_parts(name)
     patient_id = cells.get("patient") or (parts.patient_id if parts else None)

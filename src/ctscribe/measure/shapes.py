@@ -1,8 +1,8 @@
 """The JSON in which other tools keep reports: content → (name, text) pairs, and back.
 
-In: what `read_any_json` read, or pairs to be written. Out: the other of the two. Known are the
-VLM3D challenge's file, alone or within the predictions.json that its scorer reads, CT-CHAT's
-outputs and ground truth, and plain lists or maps of names and texts.
+In: a file, or pairs to be written. Out: the other of the two. Known are the VLM3D challenge's file,
+alone or within the predictions.json that its scorer reads, CT-CHAT's outputs and ground truth, and
+plain lists or maps of names and texts.
 """
 
 import re
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ctscribe.base.errors import CtscribeError
+from ctscribe.base.files import UNPARSABLE, parse_json, read_any_json
+from ctscribe.base.rows import read_lines
 from ctscribe.base.types import PredictionFormat
+from ctscribe.text.report_tables import TEXTS
 
 Pair = tuple[str, str]
 """A volume's name and its report; or a question, its kind behind it, and the answer."""
 
 _NAMES = ("input_image_name", "image", "VolumeName", "volume_name", "image_name", "name", "id")
-_TEXTS = ("report", "generated_report", "report_text", "prediction", "text")
 _LISTS = ("generated_reports", "predictions", "reports")
 _MARK = "report_generation"
 _KIND = re.compile(r"<(?!image>)\w+>")
@@ -29,6 +31,23 @@ _REQUESTS: Sequence[Callable[[str], bool]] = (
 )
 """Which questions ask for a report, by the first of these that holds for any in a file: those of
 that kind, those that name a report, or, if none does, those of no kind."""
+
+
+def read_json_reports(path: Path) -> tuple[list[Pair], int]:
+    """As `reports_in_json`, of a file; the lines of a ``.jsonl`` are the entries.
+
+    Raises:
+        CtscribeError: As `read_any_json` or `read_lines`, and ``E_PREDICTION``.
+    """
+    if path.suffix.lower() != ".jsonl":
+        return reports_in_json(path, read_any_json(path))
+    entries = []
+    for number, line in read_lines(path):
+        try:
+            entries.append(parse_json(line))
+        except UNPARSABLE as error:
+            raise bad_predictions(path, f"line {number} is no JSON") from error
+    return reports_in_json(path, entries)
 
 
 def reports_in_json(
@@ -49,8 +68,13 @@ def reports_in_json(
     num_answers = 0
     for number, entry in enumerate(entries, 1):
         name = next((entry[key] for key in _NAMES if isinstance(entry.get(key), str)), None)
-        texts = [entry[key] for key in _TEXTS if isinstance(entry.get(key), str)][:1]
-        answers = [] if texts else _answers(entry)
+        told = [key for key in TEXTS if isinstance(entry.get(key, 0), str | None)]
+        if len(told) > 1:
+            raise bad_predictions(
+                path, f"entry {number} has {' beside '.join(told)}, and nothing says which is meant"
+            )
+        answers = [] if told else _answers(entry)
+        texts = [entry[key] or "" for key in told]
         texts += [answer for question, answer in answers if asks(question)]
         if name is None or len(texts) > 1 or not (texts or answers):
             lacking = "a name" if name is None else "one report"
@@ -107,7 +131,7 @@ def bad_predictions(path: Path, what: str) -> CtscribeError:
     return CtscribeError(
         "E_PREDICTION",
         f"{path} must hold one report for each volume, as a CSV of VolumeName and report_text "
-        f"or JSON of the VLM3D challenge or of CT-CHAT, but {what}",
+        f"or JSON or JSONL of names and reports, of the VLM3D challenge or of CT-CHAT, but {what}",
     )
 
 

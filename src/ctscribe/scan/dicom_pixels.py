@@ -96,6 +96,14 @@ def _is_plain(syntax: UID | None) -> bool:
 
 
 def _uncompressed(image: FileDataset, frame: int, shape: tuple[int, int]) -> Stored:
+    """Stored values of one frame.
+
+    Raises:
+        EOFError: Where a row or more is left over, because the header states another size.
+    """
+    num_bytes = int(image.get("NumberOfFrames") or 1) * shape[0] * shape[1] * 2
+    if len(image.PixelData) >= num_bytes + shape[1] * 2:
+        raise EOFError
     _, little = image.original_encoding
     order, sign = "<" if little else ">", "i2" if image.PixelRepresentation else "u2"
     size = shape[0] * shape[1]

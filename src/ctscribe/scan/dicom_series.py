@@ -67,7 +67,11 @@ def choose_series(
     if not others:
         return chosen, notes
     rule = RULE if asked is None else ASKED
-    choice = {"chosen": series.describe(chosen), "others": [*map(series.describe, others)]}
+    left = [
+        series.describe(one) | ({"other_study": True} if one[0].study != chosen[0].study else {})
+        for one in others
+    ]
+    choice = {"chosen": series.describe(chosen), "others": left}
     return chosen, notes | note("W_OTHER_SERIES", series={"rule": rule, **choice})
 
 
@@ -208,4 +212,5 @@ def _in_words(one: dict[str, Any]) -> str:
     part = f":{one['part']}" if "part" in one else ""
     name = number or f"series {one['series_number']}{part}"
     kind = f", {one['kind']}" if "kind" in one else ""
-    return f"{name} ({one['num_slices']} {plane}slices{thickness}{kind})"
+    study = ", of another study" if "other_study" in one else ""
+    return f"{name} ({one['num_slices']} {plane}slices{thickness}{kind}{study})"

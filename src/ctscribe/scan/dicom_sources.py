@@ -86,11 +86,11 @@ def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
     DICOMDIR files and the ``._*`` files of macOS are skipped.
 
     Raises:
-        CtscribeError: ``E_READ`` for a dangling link or a listed file that is missing; as
-            `_open_zip` for an archive.
+        CtscribeError: ``E_READ`` for a folder that cannot be listed, a dangling link or a listed
+            file that is missing; as `_open_zip` for an archive.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if _is_file(file, study))
+        files = [file for file in _listed(path, study) if _is_file(file, study)]
         yield [_on_disk(file) for file in files if is_wanted(file.name)]
     elif is_file_list(path):
         with _listed_files(path, study) as listed:
@@ -100,6 +100,38 @@ def dicom_files(path: Path, study: str) -> Iterator[list[DicomFile]]:
     else:
         with _files_in_zip(path, study) as inside:
             yield inside
+
+
+def files_below(folder: Path) -> list[Path]:
+    """What lies in a folder and those below it but folders, sorted.
+
+    Links to folders are followed; a folder that several lead to is listed once.
+
+    Raises:
+        OSError: For a folder that cannot be listed.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(where, name) for name in names]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _listed(folder: Path, study: str) -> list[Path]:
+    try:
+        return files_below(folder)
+    except OSError as error:
+        raise not_readable(study, error) from error
 
 
 @contextmanager

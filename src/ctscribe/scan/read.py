@@ -14,7 +14,7 @@ from ctscribe.base.errors import CtscribeError
 from ctscribe.base.files import not_readable, sha256_of_file
 from ctscribe.base.types import Intensity
 from ctscribe.scan.dicom import read_dicom, read_dicom_grid
-from ctscribe.scan.dicom_sources import is_dicom
+from ctscribe.scan.dicom_sources import files_below, is_dicom
 from ctscribe.scan.file_list import is_file_list, read_file_list
 from ctscribe.scan.intensity import to_hu
 from ctscribe.scan.metadata import VolumeMetadata
@@ -267,5 +267,5 @@ def _files_of(path: Path) -> list[Path]:
     if is_file_list(path):
         return sorted(read_file_list(path))
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
+        return [file for file in files_below(path) if file.is_file()]
     return pair_of(path)

@@ -17,7 +17,7 @@ from ctscribe.base.tables import format_csv
 from ctscribe.base.types import Labels
 from ctscribe.text.findings import FINDINGS
 from ctscribe.text.lexicon import EIGHTEEN, Lexicon
-from ctscribe.text.polarity import Status, read_polarity
+from ctscribe.text.polarity import Status, heading_end, read_polarity
 from ctscribe.text.report_tables import ReportTable, read_report_table, volume_stem
 from ctscribe.text.sections import join_report, sentence_spans
 from ctscribe.text.spelling import meant_by
@@ -47,10 +47,15 @@ class Mention:
 def find_mentions(text: str, lexicon: Lexicon = EIGHTEEN) -> list[Mention]:
     """Every mention of the 18 findings, or of another lexicon's, in the order of the text."""
     mentions = []
-    for start, end in sentence_spans(text):
+    spans = sentence_spans(text)
+    for number, (start, end) in enumerate(spans):
         sentence = text[start:end]
-        for finding, status, first, last in _read_sentence(sentence, lexicon):
-            mentions.append(Mention(finding, status, sentence, (start + first, start + last)))
+        # A heading on a line of its own is read with the line below it, which may deny it.
+        is_heading = sentence.rstrip("*_ ").endswith(":") and number + 1 < len(spans)
+        told = text[start : spans[number + 1][1]] if is_heading else sentence
+        for finding, status, first, last in _read_sentence(told, lexicon):
+            if last <= len(sentence):
+                mentions.append(Mention(finding, status, sentence, (start + first, start + last)))
     return mentions
 
 
@@ -173,13 +178,16 @@ def _correct_spelling(lowered: str) -> tuple[str, Sequence[int]]:
 
 
 def _read_plain(lowered: str, lexicon: Lexicon) -> tuple[tuple[str, Status, int, int], ...]:
-    found = lexicon.named_in(lowered)
+    colon = heading_end(lowered)
+    # What stands under a heading is said of its topic: "coronary arteries: calcified".
+    told = lowered if colon is None else f"{lowered[:colon]}|{lowered[colon + 1 :]}"
+    found = lexicon.named_in(told)
     if not found:
         return ()
     polarity = read_polarity(lowered)
     read = (
         (concept.finding, polarity.status(*span, lasting=concept.finding in lexicon.lasting), *span)
         for concept, span in found
-        if not concept.is_void(lowered, span, polarity.clause(*span))
+        if not concept.is_void(told, span, polarity.clause(*span))
     )
     return tuple(sorted(read, key=lambda mention: mention[2:]))

@@ -20,7 +20,7 @@ OTHER_ORGAN = rf"""(?:{_BELLY}|thyroid\w*|adrenals?|surrenals?|breasts?|mammary|
     |skin|subcutaneous|thymus|thymic|parotid|vertebra\w*|muscle\w*|glands?|crus|goit(?:er|re)|axilla
     |glute\w*|hypodense|ventric\w*|atri\w*|(?:maxill\w*|paranasal|frontal|ethmoid\w*|sphenoid\w*)
     |sinus(?:es)?|orbit\w*|testi\w*)"""
-_DEPOSIT = r"(?:atherom\w*|atheros?[ck]?lero\w*|cal[cs]if\w*|plaques?)\b"
+_DEPOSIT = r"(?:atherom\w*|atheros?[ck]?lero\w*|cal[cs]if\w*|calcium(?!\ scor)|plaques?)\b"
 _PLAQUE = rf"{_DEPOSIT}(?:\ (?:{_DEPOSIT}|changes))*+"
 """Possessive, so that patterns continue after the whole of "calcified plaques"."""
 _VESSEL = r"""(?:aort(?:a|as|ic|o(?!pulm)\w*)(?!\ valve)|arch\b|arcus|supra-?aortic|brachiocephalic
@@ -143,7 +143,7 @@ _CONCEPTS = (
     ),
     concept(
         "Arterial wall calcification",
-        "athero calcif calsif plaque",
+        "athero calcif calsif calcium plaque",
         rf"""\b(?:{_VESSEL}(?:(?!{_NODE}){_GAP}){{0,90}}?\b{_PLAQUE}
           (?!\W+(?:\w+\W+)?{_NODE}|\ in\ (?:the\ )?coronar)
         |{_PLAQUE}(?:(?!{_NODE}){_GAP}){{0,100}}?\b{_VESSEL}{_SOUND})""",
@@ -152,7 +152,7 @@ _CONCEPTS = (
     ),
     concept(
         "Coronary artery wall calcification",
-        "athero calcif calsif plaque",
+        "athero calcif calsif calcium plaque",
         rf"""\b(?:{_CORONARY}\b(?:(?!\b(?:normal|natural|stent\w*[^.;:]*\baort)){_GAP}){{0,90}}?\b{_PLAQUE}
           (?!\ (?:(?:is|are)\ \w+\ )?in\ the\ (?:\w+\ )?aort)
         |{_PLAQUE}(?:(?!\bstent){_GAP}){{0,110}}?\b{_CORONARY}\b{_SOUND})""",
@@ -180,7 +180,7 @@ _CONCEPTS = (
     concept(
         "Pericardial effusion",
         "pericard",
-        rf"""\b(?:pericardi(?:al|um|a)\b(?:(?!\b(?:normal|natural)\b){_GAP}){{0,50}}?\b{_EFFUSION}
+        rf"""\b(?:pericardi(?:al|um|a)\b(?:(?!\b(?:normal|natural)\b|\|[^,]*pleur){_GAP}){{0,50}}?\b{_EFFUSION}
         |{_EFFUSION}\b(?:(?!\bpleur|{_TURN})[^.;:]){{0,130}}?\bpericardi(?:al|um|a)\b
         |ha?emopericard\w*)""",
         unless=r"\brecess",
@@ -212,9 +212,11 @@ _CONCEPTS = (
     ),
     concept(
         "Lymphadenopathy",
-        "lymph lap adenopath",
+        "lymph lap adenopath node",
         r"""\b(?:(?<!intrapulmonary\ )(?<!subpleural\ )(?<!intraparenchymal\ )
           lymph(?:atic)?\ ?-?\ ?(?:noo?d(?:e|es|al|ule|ules)|gland)s?\b(?!\ station)|laps?\b
+        |(?:mediastinal|(?:para|sub|pre)\w*(?:tracheal|carinal|vascular)|hilar|axillary)
+          \ (?:(?:and|or)\ \w+\ )?nodes?\b
         |lymph[ao]denopath\w*|lymphadenomegal\w*|adenopath\w*|lymphonod\w*)""",
     ),
     concept(

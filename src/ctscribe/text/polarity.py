@@ -33,10 +33,12 @@ _MEASURE = r"(?:size|number|dimension|diameter|amount|volume|extent|count)"
 _QUALITY = (
     r"(?:calcified|loculated|encapsulated|infected|massive|large|big|small|thick|tense|new|solid"
     r"|cavit\w*|spiculated|enhanc\w*|homogen\w*|symmetric\w*|bilateral|extensive|marked|severe"
-    r"|malignant|suspicious|aggressive|haemorrhagic|hemorrhagic|obstruct\w*|complicated|lobulated|(?:limited|confined|restricted)(?=\s+to\b))"
+    r"|malignant|suspicious|patholog\w*|(?:fdg[\s-]*)?avid|aggressive|haemorrhagic|hemorrhagic|obstruct\w*|complicated|lobulated|(?:limited|confined|restricted)(?=\s+to\b))"
 )
 """Properties whose denial does not deny the thing: "the nodule is not calcified"."""
 _DEGREE = r"(?:minimal|mild|slight|moderate|massive|small|millimetric|minor)"
+_LITTLE = rf"(?:{_DEGREE}|trace|tiny|little|few)"
+_RESOLUTION = r"(?:resolution|clearance|clearing|disappearance)"
 
 _PLACE = (
     r"(?:lungs?|lobes?|segments?|lingula|bases?|apices|apex|hemithorax|mediastinum|aorta|arter(?:y|ies)"
@@ -69,7 +71,14 @@ _PSEUDO = re.compile(
     | \b(?:but|and|however|(?:al)?though),?\s+(?:it|they|this|these)
         (?=\s+(?:is|are|was|were|can|could|has|have)\s*(?:not|no\s+longer)\b)
     | \bnot\s+(?:all|every|always|just|merely|surprisingly|unexpectedly)\b
-    | \b{_BE_NOT}\s+(?:been\s+)?{_SEEN}\w*\s+(?:before|previously|earlier|until)\b
+    | \b(?:{_BE_NOT}|not)\s+(?:been\s+)?{_SEEN}\w*\s+(?:before|previously|earlier|until)\b
+    | \b{_BE_NOT}\s+(?:\w+\s+)?(?:require|need|warrant|necessitat|merit)\w*
+    | \bno\s+(?:(?:further|routine|additional|specific|dedicated|imaging|ct)\s+)*
+        (?:follow[\s-]?up|surveillance|intervention|treatment|work-?up)\b
+    | \bnot?\s+(?:more|greater|larger)\s+than\s+(?:an?\s+)?(?:{_LITTLE}\b|\d)
+    | \b(?:partial|incomplete|subtotal)\s+{_RESOLUTION}\s+of\b
+    | \b(?:document|ensure|confirm|assess|evaluat|await|pending|until)\w*\s+(?:for\s+|of\s+)?
+        (?:the\s+)?(?:complete\s+)?{_RESOLUTION}\s+of\b
     | \bnot?\s+(?:\w+\s+)?(?:in|de)creas\w*
         (?=\s+(?:in|of)\s+(?:(?!heart|cardi)\w+\s+){{0,3}}?{_MEASURE})
     | \b(?:has|have|had|did)\s+not\s+(?:in|de)creas\w*
@@ -79,7 +88,8 @@ _PSEUDO = re.compile(
         |pathological\s+in\b)\w*
     | \b{_BE_NOT}\s+(?:yet\s+|been\s+|completely\s+|fully\s+|entirely\s+)*
         (?:resol|clear(?:ed|ing)|disappear|remov|improv|heal|shr[aiu]nk|vanish|deni)\w*
-    | \b{_BE_NOT}\s+(?:\w+ly\s+)?{_QUALITY}\b
+    | \b{_BE_NOT}\s+(?:(?:consider|appear|seem|felt|thought|deem|believ)\w*\s+(?:to\s+be\s+)?)?
+        (?:\w+ly\s+)?{_QUALITY}\b
     | \b{_BE_NOT}\s+(?:\w+\s+)?(?:specific|typical|characteristic|clear|certain|known|significant
         |suitable|necessary|related|due\b)\w*
     | \bnot\s+(?:only\b|possible\b|(?:in|of|at|with)\s+(?:the\s+)?patholog\w*)
@@ -94,8 +104,8 @@ _PSEUDO = re.compile(
 )
 _EVENT = re.compile(
     rf"""
-    (?:\A|\b(?=\w)|(?=[,;:(]|\s-))(?:
-      (?P<both>\s-\s*no\b)
+    (?:\A|\b(?=\w)|(?=[,;:(]|\s[-–]))(?:
+      (?P<both>\s[-–]\s*no\b)
     | (?P<back>
         \b{_BE_NOT}(?:\s+\w+){{0,2}}?\s+{_SEEN}\w*
       | \b{_BE}\s+{_SEEN}\w*\s+(?:in|on)\s+neither\b
@@ -104,7 +114,9 @@ _EVENT = re.compile(
       | \b(?:isn|aren|wasn|weren)['’]t\b|\b(?:can|could)\s*not\s+be\b|\bha(?:s|ve|d)\s+not\s+been\b
       | \b{_IS}\s+(?:absent|not\b|excluded|negative(?!\s+for)|unlikely|no\s+longer|never\b)
       | \b(?:{_BE}\s+)?(?:been\s+)?(?:excluded|ruled\s+out)\b|\bor\s+absent
-      | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*[-–]\s*\)
+      | :\s*(?:none|absent|negative|no)(?=\s*(?:[.,]|\Z))|\(\s*(?:[-–]|no|none|absent)\s*\)
+      | \s[-–]\s*(?:none|absent|negative)\b
+      | (?<!ly\s)(?<!almost\s)(?<!not\s)\b(?:resolved|removed)(?=\s*(?:[.,;]|\Z))
       | \bdisappeared\b|\b{_BE}\s+(?:(?:been|completely|fully|totally|entirely)\s+)*
           (?:resolved|cleared|removed|regressed|lost(?!\s+(?:its|their)\b))
       | \bshow(?:s|ed)?\s+(?:complete|full|total)\s+(?:regress|resol)\w*
@@ -112,17 +124,25 @@ _EVENT = re.compile(
     | (?P<phrase>
         \b(?:no\s+longer|not)\s+(?:accompanied|associated|complicated)\s+(?:by|with)\b
       | \bwith\s+no\b|\bwithout\b|\bfree\s+(?:of|from)\b
-      | \b(?:absence|lack|resolution|disappearance)\s+of\b(?!\s+(?:iv\s+)?contrast)
+      | \b(?:absence|lack|removal|resolution|disappearance|complete\s+{_RESOLUTION})\s+of\b
+          (?!\s+(?:iv\s+)?contrast)
+      | \b(?:(?:evaluate|assess|screen(?:ing)?|look|limited\s+evaluation)\s+for|rule\s+out|r/o)\b
+          (?!\s+(?:\w+\s+){{0,2}}?(?:stabil|chang|grow|progress|malignan|metasta|cause|etiolog)\w*)
       )
-    | (?P<doubt>\bdoubts?\s+(?:about|regarding|whether)\b|\b(?:questionable|doubtful|equivocal)\b)
+    | (?P<doubt>
+        \b{_LITTLE}\s*,?\s+if\s+any\b|\bdoubts?\s+(?:about|regarding|whether)\b
+      | \b(?:questionable|doubtful|equivocal)\b
+      )
     | (?P<past>
         \bhistory\s+of\b(?!.*\b(?:(?:in|de)creas|persist|unchanged|stable|still|remain)\w*)
-      | \b(?:history|anamnesis|indication|complaint|clinical\s+information)s?\s*:
+      | \b(?:history|anamnesis|indication|complaint|clinical\s+(?:information|question)
+          |reason\s+for\s+(?:the\s+|this\s+)?(?:exam\w*|study|scan|ct|test))s?\s*:
       | \btreated\s+for\b
       )
     | (?P<forward>
-        \bno\b(?!\.)|\bnowhere\b|\bfail(?:s|ed|ing)?\s+to\b|{_START}resolved\b|\bnot\s+{_SEEN}\w*\s*:
-      | \bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
+        \bthere\s+(?:isn|aren|wasn|weren)['’]t\b
+      | \bno\b(?!\.)|\bnowhere\b|\bfail(?:s|ed|ing)?\s+to\b|{_START}resolved\b
+      | \bnot\s+{_SEEN}\w*\s*:|\bnot\b|\bneither\b|\bnor\b|\bnegative\s+for\b|\bnone\b
       )
     | (?P<inside>\b(?:rather\s+than|instead\s+of)\b[^,.;]*)
     | (?P<affirm>
@@ -137,6 +157,7 @@ _EVENT = re.compile(
         :|\bexcept(?:ing|ion\s+of)?\b|\bbarring\b
       | \b(?:other\s+than|apart\s+from|aside\s+from|save\s+for
         |accompanied\s+by|secondary\s+to|in\s+addition)\b
+      | \bwith\s+(?:(?:an?|some|only)\s+)?(?:{_DEGREE}\s+)?(?:residual|remaining|persist\w+|new)\b
       | \bbesides\b
       | ,\s+and\s+(?=there|an?\b|{_DEGREE}\b|it\b)
       | ,\s+(?=there\s|{_DEGREE}\s|(?:an?|only|just|instead|several|(?:with|where)(?!\s+or\b))\s)
@@ -175,9 +196,21 @@ _JOINT = re.compile(r",\s+(?!which|whose|that|where|in\s+which|the\s+larg|measur
 _DOUBT = re.compile(
     r"[^?.,;()]{0,25}\(?\s*\?"
     r"|[^.;]{0,70}\b(?:cannot|can\s+not|could\s+not)\s+be\s+(?:excluded|ruled|evaluated)"
+    r"|[^.;]{0,40}\b(?:difficult|hard|impossible)\s+to\s+(?:exclude|rule\s+out)\b"
+    r"|\s*,?\s+if\s+(?:any|present)\b"
     r"|[^.,;]{0,40}\b(?:is|are|was|were)\s+not\s+(?:\w+ly\s+)?(?:excluded|ruled\s+out)"
     r"|[^.,;]{0,40}\b(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:doubtful|questionable|equivocal|uncertain)\b"
 )
+_NOT_EXCLUDED = re.compile(
+    r"\b(?:cannot|can['’]t|(?:can|could)\s+not|(?:unable|impossible|difficult|not\s+possible)\s+to)\s+"
+    r"(?:\w+ly\s+)?(?:exclude|rule\s+out)\b"
+)
+_HEADING = re.compile(rf"(?:{_START})(?P<topic>[^:.;\d]{{1,60}}):(?=\s|\*)")
+_NOTHING = re.compile(
+    r":[\s*_]*(?:(?:not|none|nil|negative|absent|(?:within\s+)?normal|unremarkable|clear|without|free)\b"
+    r"|no\b(?!\s+(?:\w+\s+)?(?:calcif|cavit|enhanc|fat|growth|locul|associat|adjacent|surround)\w*))"
+)
+"""After the topic of a heading: that there is none of it, and not what it is like."""
 # A denial within a concession ends at the concession's comma.
 _CONCESSION = re.compile(
     rf"{_START}(?:even\s+)?(?:although|though|while|whereas|despite)\b[^,]*(?=,)"
@@ -245,7 +278,8 @@ class Polarity:
 
 def read_polarity(sentence: str) -> Polarity:
     """Finds the events of a lower-case sentence."""
-    masked = _PSEUDO.sub(lambda match: "_" * len(match[0]), sentence)
+    doubts = [(match.start(), match.end(), "doubt") for match in _NOT_EXCLUDED.finditer(sentence)]
+    masked = _blanked(_PSEUDO, _blanked(_NOT_EXCLUDED, sentence))
     events = [(m.start(), m.end(), m.lastgroup or "") for m in _EVENT.finditer(masked)]
     events = [
         (start, end, kind)
@@ -256,9 +290,13 @@ def read_polarity(sentence: str) -> Polarity:
             and "," not in masked[cue:start]
         )
     ]
+    events = sorted(events + doubts)
     ends = [(place, "break") for place in _ends_of_scope(masked, events)]
     if concession := _CONCESSION.match(masked):
         ends.append((concession.end(), "turn"))
+    colon = heading_end(masked)
+    if colon is not None and _NOTHING.match(masked, colon):
+        ends.append((colon, "back"))
     events = sorted(events + [(place, place + 1, kind) for place, kind in ends])
     return Polarity(
         sentence,
@@ -267,6 +305,19 @@ def read_polarity(sentence: str) -> Polarity:
         tuple(kind for _, _, kind in events),
         _ONLY_EARLIER.match(sentence) is not None,
     )
+
+
+def _blanked(pattern: re.Pattern[str], sentence: str) -> str:
+    """The sentence with what matches blanked, so that no event is read in it."""
+    return pattern.sub(lambda match: "_" * len(match[0]), sentence)
+
+
+def heading_end(sentence: str) -> int | None:
+    """The colon after the topic that a lower-case sentence begins with, as in "pleura: clear"."""
+    heading = _HEADING.match(sentence)
+    if heading is None or _EVENT.search(heading["topic"]):
+        return None
+    return heading.end() - 1
 
 
 def _ends_of_scope(sentence: str, events: Sequence[Event]) -> Iterator[int]:
@@ -285,6 +336,8 @@ def _ends_of_scope(sentence: str, events: Sequence[Event]) -> Iterator[int]:
 def _own_clause(sentence: str, start: int, kind: str, verb: int | None) -> int | None:
     """Place of the comma or "and" that opens the clause; ``verb`` is the next affirmation's."""
     commas = [match.start() for match in _COMMA.finditer(sentence, start)]
+    if kind == "past" and sentence[start - 1] == ":":
+        return None  # a heading, under which all is told
     if kind == "past":
         both = sentence.find(" and ", start, verb) if verb is not None else -1
         return min([*commas[:1], *([both] if both >= 0 else [])], default=None)

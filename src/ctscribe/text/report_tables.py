@@ -20,7 +20,8 @@ from ctscribe.text.sections import split_report
 
 KEYS = ("VolumeName", "AccessionNo", "volume")
 """Columns that can name a report; the first of them in a table is used."""
-_TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
+TEXTS = ("report_text", "report", "generated_report", "prediction", "text")
+"""Columns, and keys of JSON, that can hold a report."""
 _SECTIONS = (("Findings_EN", "Impressions_EN"), ("findings", "impression"))
 _SUFFIXES = frozenset({".gz", ".nii", ".mha", ".mhd", ".npz", ".npy"})
 _LABEL = re.compile(r"(?P<no>0+(?:\.0*)?|false)|1(?:\.0*)?|true", re.IGNORECASE)
@@ -62,6 +63,7 @@ def read_report_table(path: Path, *, allow_empty: bool = False) -> ReportTable:
             one text column (``report_text``, ``report``, ``generated_report``, ``prediction``,
             ``text``, or the only other column whatever its name) or ``Findings_EN`` and
             ``Impressions_EN`` (``findings`` and ``impression``). Cells may hold line breaks.
+            Two texts, such as a prediction beside its reference, are refused.
         allow_empty: Whether reports may be empty.
 
     Raises:
@@ -144,14 +146,18 @@ def _choose_columns(table: CellTable) -> tuple[str, tuple[str, ...]]:
     header = table.columns
     key = next((name for name in KEYS if name in header), None)
     if key:
-        whole = next((name for name in _TEXTS if name in header), None)
-        parts = next((both for both in _SECTIONS if set(both) <= set(header)), None)
+        whole = [(name,) for name in TEXTS if name in header]
+        parts = [both for both in _SECTIONS if set(both) <= set(header)]
         others = [name for name in header if name != key]
         known = [name for both in _SECTIONS for name in both]
-        if whole:
-            return key, (whole,)
-        if parts:
-            return key, parts
+        if len(whole) + len(parts) > 1:
+            raise CtscribeError(
+                "E_COLUMN",
+                f"{table.path} must have one report in each row, because nothing says which of two "
+                f"is meant, but has {' beside '.join(map(' and '.join, (*whole, *parts)))}",
+            )
+        if whole or parts:
+            return key, (*whole, *parts)[0]
         if len(others) == 1 and others[0] not in known:
             return key, (others[0],)
     # Without a header the first row is a report, which an error must not quote.

@@ -7,9 +7,19 @@ and bullets, writes dates and decimals with points, and puts questions into brac
 import re
 from functools import lru_cache
 
+_MARKED = r"[*_]*{}[*_]*"
+"""A heading's word within Markdown's signs of emphasis."""
+_LEVEL = r"[#]*[ ]?"
+"""Markdown's sign of a heading, which begins a line; elsewhere it is the text's own."""
+_COLON = r"\s*[:：][*_]*"
+_ALONE = r"[ \t\r]*(?=\n)"
+_FINDINGS, _IMPRESSION = _MARKED.format("findings"), _MARKED.format("impressions?")
 _ANSWER = re.compile(
-    r"\A\s*(?:findings\s*:)?(?P<findings>.*?)(?:(?:\A|\s)impressions?\s*:(?P<impression>.*))?\Z",
-    re.DOTALL | re.IGNORECASE,
+    rf"""\A\s*(?:{_LEVEL}{_FINDINGS}(?:{_COLON}|{_ALONE}))?(?P<findings>.*?)
+    (?:(?:(?:\A|\s|(?<=\.)){_IMPRESSION}{_COLON}
+      |(?:\A|\n)[ \t]*{_LEVEL}{_IMPRESSION}(?:{_COLON}|{_ALONE}))
+    (?P<impression>.*))?\Z""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
 
 # Every branch starts with a literal character, which lets the regex engine skip ahead.
@@ -62,7 +72,8 @@ def headed_report(findings: str, impression: str) -> str:
 def split_report(text: str) -> tuple[str, str]:
     """Splits an answer into (findings, impression), each stripped.
 
-    A text without headings counts as findings. Headings may be in any case.
+    A text without headings counts as findings. Headings may be in any case, end in a colon or stand
+    on a line of their own, also in Markdown.
     """
     match = _ANSWER.match(text)
     if match is None:
