@@ -117,7 +117,6 @@ def _judge(curves: Curves, arm: str, percent: int) -> str | None:
     points = _points(arm, percent)
     reports = [curves.per_report(arm, point, "f1") for point in points]
     times = [curves.per_second(arm, point, "f1", PANELS[percent]) for point in points]
-    end = reports[-1]
     ways, timed = (
         [direction(each) for each in found if each is not None] for found in (reports, times)
     )
@@ -127,6 +126,7 @@ def _judge(curves: Curves, arm: str, percent: int) -> str | None:
     )
     if not ways:
         return None
+    end = reports[-1]
     if end is None:
         return f"{told}. Its longest run has not ended, so the claim is open."
     parts = {
