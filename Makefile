@@ -20,6 +20,8 @@ start: $(VENV)/.installed  ## the demo's starting checkpoint, about 20 minutes o
 	rm -rf starts/tiny
 	$(BIN)/ctscribe warm-up starts/tiny --recipe tiny
 
+# Two workers with two threads each would wait for one another on two cores.
+test: export OMP_NUM_THREADS := 1
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
 

@@ -214,13 +214,17 @@ def _figure(curves: Curves) -> Figure:
 
 def _draw(axes: Axes, curves: Curves, metric: str, kind: str, percent: int) -> None:
     """A metric against one kind of cost, a line per arm."""
+    axes.set_title(f"{percent} % of the patients")
+    found = {arm: [curves.ended.get((arm, at), {}) for at in PANELS[percent]] for arm in MARKED}
+    if not any(run for runs in found.values() for run in runs):
+        axes.text(0.5, 0.5, "no run has ended", ha="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+        return
     for arm, marker in MARKED.items():
-        found = [curves.ended.get((arm, point), {}) for point in PANELS[percent]]
-        ended = [runs for runs in found if runs]
+        ended = [runs for runs in found[arm] if runs]
         at = [float(np.mean([cell[kind] for cell in runs.values()])) for runs in ended]
         line(axes, at, [bounds(mean(r, [*r], metric)) for r in ended], marker, arm)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(KINDS[kind])
     axes.set_ylabel(METRICS[metric])
-    axes.set_title(f"{percent} % of the patients")
