@@ -47,7 +47,6 @@ def cluster() -> "Iterator[Cluster]":
         nodes.shutdown()
 
 
-@pytest.mark.long
 def test_what_a_killed_node_was_at_is_done_by_the_other(
     cluster: "Cluster", tmp_path: Path, doomed: ModuleType
 ) -> None:

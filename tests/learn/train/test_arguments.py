@@ -20,7 +20,6 @@ def with_train(**knobs: object) -> Recipe:
     return Recipe.model_validate({"train": knobs})
 
 
-@pytest.mark.long
 def test_adafactor_learns_and_goes_on_after_an_interruption(
     tmp_path: Path, run: Train, pairs_of: dict[str, Path]
 ) -> None:

@@ -77,7 +77,7 @@ STEERED = {"name": "logistic", "scope": "disputed", "beta_schedule": "steered"}
     [
         ("heter", STEERED),
         ("heter", {"beta_schedule": "decay"}),
-        pytest.param("gauss", {}, marks=pytest.mark.long),
+        ("gauss", {}),
         ("hard", {"name": "logistic"}),
     ],
 )
@@ -111,7 +111,6 @@ def test_an_interrupted_run_continues_exactly(
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", tolerance=1e-6)
 
 
-@pytest.mark.long
 def test_partners_learn_side_by_side_and_go_on_where_they_stopped(
     tmp_path: Path, run: Train, mutual_pairs: Path
 ) -> None:

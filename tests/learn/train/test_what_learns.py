@@ -65,7 +65,6 @@ def test_tower_and_merger_learn_apart_at_their_own_rates(
         assert parts["language"] == pytest.approx(1e-3, rel=0.02)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("what", [True, "cheap"])
 def test_checkpointed_activations_run_twice_and_change_no_loss(
     tmp_path: Path, run: Train, pairs_of: dict[str, Path], what: bool | str
