@@ -18,6 +18,7 @@ from benchmarks.harness import SEEDS, Cell, Study, run_study, warm_start
 from benchmarks.page_say import ARMS, page
 from benchmarks.writers import (
     as_text,
+    bits,
     draw_scans,
     gap_columns,
     threshold_curve,
@@ -175,12 +176,9 @@ def _written(
     kept = as_text(written_columns(rows, prepared, "test"))
     if writer.recipe.model.cues:
         rows = sorted(rows, key=lambda row: row.scan_id)
-        kept["cue"] = " ".join(str(_bits(row.cue or ())) for row in rows)
+        told = [[finding in (row.cue or ()) for finding in FINDINGS] for row in rows]
+        kept |= as_text({"cue": bits(told)})
     return {"seconds": round(seconds, 4), "test": kept}
-
-
-def _bits(cue: tuple[str, ...]) -> int:
-    return sum(1 << FINDINGS.index(finding) for finding in cue)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def shift(*missing: int) -> Edit:
         (on_slice(3, RescaleSlope=None), "E_NO_RESCALE", "slope and intercept"),
         (on_slice(None, RescaleIntercept=None), "E_NO_RESCALE", "slope and intercept"),
         (on_slice(3, PixelData=None), "E_TRUNCATED", "cut or damaged"),
-        (on_slice(None, Rows=ROWS - 1), "E_TRUNCATED", "cut or damaged"),
+        (on_slice(None, Rows=ROWS - 1), "E_TRUNCATED", "bytes more"),
         (on_slice(None, NumberOfFrames=3), "E_MULTIFRAME", "where each slice lies"),
         (on_slice(None, SamplesPerPixel=3), "E_DATATYPE", "16 bits"),
     ],

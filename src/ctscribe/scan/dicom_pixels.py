@@ -68,7 +68,7 @@ def read_planes(slices: Iterable[Slice], study: str) -> Generator[PlaneHu, None,
             with reading_dicom(study):
                 shape = (int(image.Rows), int(image.Columns))
                 if _is_plain(syntax):
-                    pixels = _uncompressed(image, one.frame, shape)
+                    pixels = _uncompressed(image, one.frame, shape, study)
                 else:
                     _check_codec(syntax, study)
                     decoder = decoder or children.enter_context(open_decoder(study))
@@ -95,15 +95,21 @@ def _is_plain(syntax: UID | None) -> bool:
     return syntax is None or (syntax.is_transfer_syntax and not syntax.is_encapsulated)
 
 
-def _uncompressed(image: FileDataset, frame: int, shape: tuple[int, int]) -> Stored:
+def _uncompressed(image: FileDataset, frame: int, shape: tuple[int, int], study: str) -> Stored:
     """Stored values of one frame.
 
     Raises:
-        EOFError: Where a row or more is left over, because the header states another size.
+        CtscribeError: ``E_TRUNCATED`` where a row or more is left over, so that part of the chest
+            would not be shown.
     """
     num_bytes = int(image.get("NumberOfFrames") or 1) * shape[0] * shape[1] * 2
-    if len(image.PixelData) >= num_bytes + shape[1] * 2:
-        raise EOFError
+    left_over = len(image.PixelData) - num_bytes
+    if left_over >= shape[1] * 2:
+        raise CtscribeError(
+            "E_TRUNCATED",
+            f"{study} must have as many pixels as its headers state, but one image has {left_over} "
+            "bytes more",
+        )
     _, little = image.original_encoding
     order, sign = "<" if little else ">", "i2" if image.PixelRepresentation else "u2"
     size = shape[0] * shape[1]

@@ -83,14 +83,20 @@ def read_volume(
     check_affine(affine, study)
     notes |= _check_content(values, study)
     hu, hu_notes = to_hu(values, rescale, intensity, study)
-    if rescale is not None:
-        is_raw = hu_notes.details["intensity"] == "raw"
-        notes |= note_if(is_raw != is_first_release, "W_RELEASE")
+    notes |= hu_notes | _check_release(hu_notes, rescale, is_first_release)
     stored = CTVolume(hu, affine)
     volume, tilt_notes = _upright(to_ras(stored), max_tilt_degrees, study)
     _check_depth(volume, study)
-    source = note_source(volume, kind, stored.orientation)
-    return volume, notes | hu_notes | tilt_notes | note_unusual(volume) | source
+    notes |= tilt_notes | note_unusual(volume)
+    return volume, notes | note_source(volume, kind, stored.orientation)
+
+
+def _check_release(
+    hu_notes: Notes, rescale: tuple[float, float] | None, is_first_release: bool
+) -> Notes:
+    """``W_RELEASE`` where CT-RATE's values are raw and the header not blank, or the reverse."""
+    is_raw = hu_notes.details["intensity"] == "raw"
+    return note_if(rescale is not None and is_raw != is_first_release, "W_RELEASE")
 
 
 def read_grid(
