@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,9 +36,6 @@ from ctscribe.show.score_figures import (
 )
 from ctscribe.show.score_tables import Scores, breakdown_tables, score_tables
 from ctscribe.show.tables import Table
-
-WindowSet = Literal["single", "three"]
-"""A key of `WINDOWS`."""
 
 NUM_WORST = 20
 """Studies a scoreboard shows."""
